@@ -1,0 +1,41 @@
+"""Files that are whole or not there: the one way in which anything is written."""
+
+import hashlib
+import os
+import secrets
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO, Any
+
+
+def write_atomically(path: Path, write: Callable[[IO[bytes]], Any]) -> str:
+    """Make `path` by `write(file)`: afterwards it is whole, or as it was before. Returns its SHA-256."""
+    aside = path.with_name(f".tmp-{os.getpid()}-{secrets.token_hex(4)}")
+    descriptor = os.open(aside, os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0), 0o644)
+    try:
+        with os.fdopen(descriptor, "w+b") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+            file.seek(0)
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        os.replace(aside, path)
+    except BaseException:
+        aside.unlink(missing_ok=True)
+        raise
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+    return digest
+
+
+def write_text(path: Path, text: str) -> None:
+    write_atomically(path, lambda file: file.write(text.encode("utf-8", "surrogateescape")))
+
+
+def sweep(folder: Path) -> None:
+    """Remove what a killed process left half written."""
+    for leftover in folder.glob(".tmp-*"):
+        leftover.unlink(missing_ok=True)

@@ -1,0 +1,139 @@
+"""Algorithm 1 less the optimizer: who encodes the keys, and what the queries are compared with."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from moco.distributed import shuffle, unshuffle, world_size
+from moco.method.batchnorm import in_groups
+from moco.method.dictionaries import Batch, Dictionary
+from moco.method.loss import compare
+from moco.method.momentum import MomentumEncoder
+
+
+class Part(NamedTuple):
+    """A share of the mini-batch whose loss needs no other query: a BN group, or one direction of a symmetric loss."""
+
+    x_q: Float[Tensor, "P c H W"]
+    x_k: Float[Tensor, "P c H W"]
+    k: Float[Tensor, "P C"] | None  # the keys of x_k where they take no gradient; None: made with the queries
+    ids: Int[Tensor, "P"]
+    groups: range  # the BN groups that its rows are
+    weight: float  # of this part's mean loss in the mini-batch's
+
+
+class Answer(NamedTuple):
+    """What a part comes to."""
+
+    loss: Float[Tensor, ""]  # weighted: the parts' losses add up to the mini-batch's
+    k: Float[Tensor, "P C"]  # its keys, for `dictionary.update` once the optimizer has stepped
+    top1: Float[Tensor, ""]  # share of its queries that are closest to their own key
+
+
+class Contrast(nn.Module):
+    """Contrastive learning as dictionary look-up (Sec. 3.1).
+
+    method                 key_encoder                dictionary   symmetric  predictor
+    MoCo v1, v2 (Fig. 2c)  MomentumEncoder(encoder)   Queue        no         no
+    MoCo v3                MomentumEncoder(encoder)   Batch        yes        MLP
+    end-to-end (Fig. 2a)   encoder itself             Batch        no         no
+    memory bank (Fig. 2b)  None: keys are past q's    MemoryBank   no         no
+
+    Args:
+        encoder: f_q, images to embeddings N x C; normalized to unit length here.
+        key_encoder: f_k, see the table.
+        dictionary: what the queries are compared with.
+        predictor: on top of f_q only.
+        temperature: tau.
+        symmetric: each view is the query once; the two losses add up, and the keys of both are enqueued.
+        shuffle_bn: Shuffling BN (Sec. 3.3). With one BN group on one device it does nothing, and is refused.
+        bn_groups: in how many parts of this rank's mini-batch BN takes its statistics.
+        loss_scale: multiplies the loss.
+    """
+
+    def __init__(
+        self,
+        encoder: nn.Module,
+        key_encoder: nn.Module | None,
+        dictionary: Dictionary,
+        *,
+        predictor: nn.Module | None = None,
+        temperature: float = 0.07,
+        symmetric: bool = False,
+        shuffle_bn: bool = True,
+        bn_groups: int = 1,
+        loss_scale: float = 1.0,
+    ):
+        super().__init__()
+        if shuffle_bn and key_encoder is not None and bn_groups * world_size() == 1:
+            raise ValueError(
+                "shuffle_bn with one BN group on one device does nothing: a key shares its BN statistics with its query, and "
+                "the encoder can cheat (Sec. 3.3). Give bn_groups=2 or more, or shuffle_bn=False to go without"
+            )
+        self.encoder, self.key_encoder, self.dictionary = encoder, key_encoder, dictionary
+        self.predictor = nn.Identity() if predictor is None else predictor
+        self.temperature, self.symmetric, self.shuffle_bn = temperature, symmetric, shuffle_bn
+        self.bn_groups, self.loss_scale = bn_groups, loss_scale
+
+    def parts(
+        self, views: Sequence[Float[Tensor, "N c H W"]], ids: Int[Tensor, "N"], rng: torch.Generator
+    ) -> list[Part]:
+        """The mini-batch as parts that go forward and backward one after the other, their keys made beforehand.
+
+        Args:
+            views: two augmented versions (x_q, x_k) of each image; the memory bank needs only the first.
+            ids: the images' positions in the data set.
+            rng: a CPU generator at the same state on every rank.
+        """
+        if len(ids) % self.bn_groups:
+            raise ValueError(f"a mini-batch of {len(ids)} does not divide into {self.bn_groups} BN groups")
+        apart = isinstance(self.key_encoder, MomentumEncoder)
+        count = 1 if isinstance(self.dictionary, Batch) else self.bn_groups  # Batch needs all queries' keys at once
+        each = self.bn_groups // count
+        parts: list[Part] = []
+        for a, b in [(0, 1), (1, 0)] if self.symmetric else [(0, 1)]:
+            k = self.encode_keys(views[b], rng) if apart else None
+            rows = zip(
+                views[a].chunk(count), views[b].chunk(count), k.chunk(count) if k is not None else [None] * count,
+                ids.chunk(count), strict=True,
+            )  # fmt: skip
+            for i, (x_q, x_k, key, some) in enumerate(rows):
+                groups = range(i * each, (i + 1) * each)
+                parts.append(Part(x_q, x_k, key, some, groups, weight=self.loss_scale * len(some) / len(ids)))
+        return parts
+
+    def forward(self, part: Part, rng: torch.Generator) -> Answer:
+        """The loss of one part, its keys, and how often its queries find their own key."""
+        features = in_groups(self.encoder, part.x_q, part.groups, self.bn_groups)
+        q = _unit(self.predictor(features))  # queries: P x C
+        k = part.k
+        if k is None:  # end-to-end: with gradient; memory bank: this query is the next key
+            k = q.detach() if self.key_encoder is None else self.encode_keys(part.x_k, rng)
+        with torch.autocast(q.device.type, enabled=False):  # in float32: at tau = 0.07, bf16 is too coarse
+            looked_up = self.dictionary.look_up(q, k, part.ids, rng)
+            loss, top1 = compare(looked_up, self.temperature)  # Eqn. (1)
+        return Answer(part.weight * loss, k.detach(), top1)
+
+    def encode_keys(self, x: Float[Tensor, "N c H W"], rng: torch.Generator) -> Float[Tensor, "N C"]:
+        """f_k(x), with Shuffling BN (Sec. 3.3): a key must not share its BN statistics with its own query."""
+        assert self.key_encoder is not None
+        order = None
+        if self.shuffle_bn:
+            x, order = shuffle(x, rng)
+        k = in_groups(self.key_encoder, x, range(self.bn_groups), self.bn_groups)
+        k = _unit(k)
+        return k if order is None else unshuffle(k, order)
+
+    def follow(self, m: float) -> None:
+        """Eqn. (2), where there is a momentum encoder to update."""
+        if isinstance(self.key_encoder, MomentumEncoder):
+            self.key_encoder.follow(self.encoder, m)
+
+
+def _unit(x: Float[Tensor, "N C"]) -> Float[Tensor, "N C"]:
+    """Rows of length 1, in float32 at least, whatever autocast made of x."""
+    return F.normalize(x.to(torch.promote_types(x.dtype, torch.float32)), dim=1)

@@ -1,0 +1,91 @@
+"""Fig. 2: what queries are compared with. Three dictionaries behind one interface: look up, then update."""
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from moco.distributed import gather, rank
+from moco.method.loss import LookUp
+
+
+class Dictionary(nn.Module):
+    """The keys that contrast with a query. Its tensors are persistent buffers, so they are in every checkpoint."""
+
+    def look_up(
+        self, q: Float[Tensor, "N C"], k: Float[Tensor, "N C"], ids: Int[Tensor, "N"], rng: torch.Generator
+    ) -> LookUp:
+        """The operands of the loss: queries `q` beside this dictionary, `k` the keys of the same images.
+
+        Args:
+            q, k: queries and keys of the mini-batch, of unit length.
+            ids: the images' positions in the data set.
+            rng: a CPU generator at the same state on every rank.
+        """
+        raise NotImplementedError
+
+    def update(self, k: Float[Tensor, "N C"], ids: Int[Tensor, "N"], step: int) -> None:
+        """Take in the keys of the mini-batch, after the loss has seen the dictionary without them."""
+        raise NotImplementedError
+
+
+class Queue(Dictionary):
+    """Fig. 2(c), MoCo: the keys of the preceding mini-batches, first in, first out (Sec. 3.2).
+
+    Beside each key stand the image it is of and the step it was made at: what tells its age, and copies of an image.
+    A queue takes any number of keys at a time: the write wraps around.
+    """
+
+    def __init__(self, size: int, dim: int):
+        super().__init__()
+        self.register_buffer("keys", F.normalize(torch.randn(size, dim), dim=1))  # K x C; random until filled
+        self.register_buffer("ids", torch.full((size,), -1))  # -1: a random key
+        self.register_buffer("born", torch.full((size,), -1))  # step; -1: a random key
+        self.register_buffer("oldest", torch.zeros((), dtype=torch.long))  # the row to be replaced next
+
+    def look_up(self, q: Tensor, k: Tensor, ids: Tensor, rng: torch.Generator) -> LookUp:
+        return LookUp(q, self.keys, positive=k)
+
+    @torch.no_grad()
+    def update(self, k: Tensor, ids: Tensor, step: int) -> None:
+        k, ids = gather(k), gather(ids)  # every rank enqueues the same keys in the same order: the queues stay equal
+        if len(k) > len(self.keys):
+            raise ValueError(f"a queue of {len(self.keys)} keys cannot take {len(k)} at once: make it larger")
+        rows = (self.oldest + torch.arange(len(k), device=k.device)) % len(self.keys)  # no host sync
+        self.keys[rows], self.ids[rows], self.born[rows] = k, ids, torch.full_like(ids, step)
+        self.oldest.add_(len(k)).remainder_(len(self.keys))
+
+    keys: Tensor
+    ids: Tensor
+    born: Tensor
+    oldest: Tensor
+
+
+class Batch(Dictionary):
+    """Fig. 2(a), end-to-end; also MoCo v3: the keys of the current mini-batch, from all ranks."""
+
+    def look_up(self, q: Tensor, k: Tensor, ids: Tensor, rng: torch.Generator) -> LookUp:
+        return LookUp(q, gather(k), match=rank() * len(q) + torch.arange(len(q), device=q.device))
+
+    def update(self, k: Tensor, ids: Tensor, step: int) -> None:
+        """Nothing stays."""
+
+
+class MemoryBank(Dictionary):
+    """Fig. 2(b): one key for each image of the data set, averaged over the epochs (arXiv:1805.01978)."""
+
+    def __init__(self, num_samples: int, size: int, dim: int, momentum: float = 0.5):
+        super().__init__()
+        self.size, self.momentum = size, momentum
+        self.register_buffer("keys", F.normalize(torch.randn(num_samples, dim), dim=1))  # n x C
+
+    def look_up(self, q: Tensor, k: Tensor, ids: Tensor, rng: torch.Generator) -> LookUp:
+        drawn = torch.randint(len(self.keys), (self.size,), generator=rng).to(q.device)  # K, shared by the mini-batch
+        return LookUp(q, self.keys[drawn], positive=self.keys[ids])
+
+    @torch.no_grad()
+    def update(self, k: Tensor, ids: Tensor, step: int) -> None:
+        k, ids = gather(k), gather(ids)
+        self.keys[ids] = F.normalize(self.momentum * self.keys[ids] + (1 - self.momentum) * k, dim=1)
+
+    keys: Tensor

@@ -1,0 +1,24 @@
+"""Eqn. (2): the momentum update."""
+
+import copy
+
+import torch
+from torch import Tensor, nn
+
+
+class MomentumEncoder(nn.Module):
+    """The key encoder f_k of Eqn. (2): it follows the query encoder f_q and never sees a gradient."""
+
+    def __init__(self, encoder: nn.Module):
+        super().__init__()
+        self.module = copy.deepcopy(encoder).requires_grad_(False)  # f_k.params = f_q.params
+
+    @torch.no_grad()
+    def forward(self, x: Tensor) -> Tensor:
+        return self.module(x)
+
+    @torch.no_grad()
+    def follow(self, encoder: nn.Module, m: float) -> None:
+        """theta_k <- m theta_k + (1 - m) theta_q, in the parameters' float32. BN statistics remain f_k's own."""
+        theta_k, theta_q = list(self.module.parameters()), list(encoder.parameters())
+        torch._foreach_lerp_(theta_k, theta_q, 1 - m)

@@ -1,0 +1,47 @@
+"""The recipe for a pile of images that nobody has chosen one for: MoCo v2 with sizes that fit the images and the device."""
+
+from moco.recipe import Recipe, RecipeError
+from moco.recipes.cifar import moco_cifar
+from moco.recipes.moco_v2 import moco_v2_r50
+from moco.schedule import Constant, Cosine
+
+FEWEST = 16  # images that make a run of any kind
+
+
+def _power_of_two(limit: int) -> int:
+    return 1 << (max(limit, 1).bit_length() - 1)
+
+
+def auto(num_images: int, *, side: int, accelerated: bool) -> Recipe:
+    """MoCo v2 for `num_images` images whose shorter side is about `side` pixels.
+
+    Batch, K, m, lr and epochs follow the rules stated beside them: first guesses, not results. Raises RecipeError for
+    fewer than 16 images.
+    """
+    if num_images < FEWEST:
+        raise RecipeError(f"pre-training expects at least {FEWEST} images, and there are {num_images}: add images")
+    small = side <= 64
+    batch = _power_of_two(min(256 if accelerated or small else 64, num_images // 4))
+    epochs = 200 if accelerated else max(5, min(200, 20_000 // num_images))  # a CPU: some 20,000 images in all
+    steps = epochs * (num_images // batch)
+    base = moco_cifar() if small else moco_v2_r50()
+    reference_lr, reference_batch = (0.06, 512) if small else (0.03, 256)
+    return base.but(
+        "auto",
+        {
+            "encoder.name": "resnet50" if accelerated and not small else "resnet18",
+            "encoder.head": "mlp",
+            "method.temperature": 0.1 if small else 0.2,
+            "method.size": _power_of_two(min(65536, num_images // 4)),  # on average 3 % of an image's copies or fewer
+            "method.momentum": Constant(
+                1 - max(1 / 1000, min(1 / 100, 200 / steps))
+            ),  # 1 / (1 - m) well within the run
+            "method.bn_groups": max(2, min(8, batch // 32)),  # of 32 images, as on the paper's GPUs
+            "optim.batch_size": batch,
+            "optim.lr": Cosine(reference_lr * batch / reference_batch, whole_epochs=True),  # the linear rule
+            "optim.epochs": epochs,
+            "data.size": side if small else 224 if accelerated else 128,
+            "data.eval_resize": side if small else 256 if accelerated else 146,
+        },
+        source="MoCo v2 (arXiv:2003.04297), fitted to the images by moco/recipes/auto.py",
+    )

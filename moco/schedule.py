@@ -1,0 +1,74 @@
+"""Schedules: what the learning rate and the momentum m are at each point of a run, as plain data.
+
+A schedule maps (epochs done, epochs in all) to a value. It holds no state, so a recipe can carry it and a resumed run
+needs nothing but its step.
+"""
+
+import math
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, ConfigDict, Field
+from pydantic.dataclasses import dataclass
+
+_frozen = dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+
+
+@_frozen
+class Constant:
+    """The same `value` throughout."""
+
+    value: float
+    kind: Literal["constant"] = "constant"
+
+    def __call__(self, epoch: float, epochs: float) -> float:
+        return self.value
+
+
+@_frozen
+class Steps:
+    """`value`, times `factor` at each milestone [epochs] passed. MoCo v1, Sec. 4: Steps(0.03, at=(120, 160))."""
+
+    value: float
+    at: tuple[float, ...]
+    factor: float = 0.1
+    kind: Literal["steps"] = "steps"
+
+    def __call__(self, epoch: float, epochs: float) -> float:
+        return self.value * self.factor ** sum(epoch >= milestone for milestone in self.at)
+
+
+@_frozen
+class Cosine:
+    """Half a cosine from `start` to `stop`, after a linear warm-up from 0 over `warmup` epochs.
+
+    `whole_epochs` changes the value once an epoch, as MoCo v1 and v2 do; otherwise it changes at every step.
+    `first` is the number that the first epoch counts as: 0, but 1 in MoCo's CIFAR notebook, whose last epoch has lr 0.
+    """
+
+    start: float
+    stop: float = 0.0
+    warmup: float = 0.0
+    whole_epochs: bool = False
+    first: Literal[0, 1] = 0
+    kind: Literal["cosine"] = "cosine"
+
+    def __call__(self, epoch: float, epochs: float) -> float:
+        if epoch < self.warmup:
+            return self.start * epoch / self.warmup
+        done = (math.floor(epoch) if self.whole_epochs else epoch) + self.first
+        share = min((done - self.warmup) / max(epochs - self.warmup, 1e-12), 1.0)
+        return self.stop + (self.start - self.stop) * 0.5 * (1 + math.cos(math.pi * share))
+
+
+def _number_is_constant(value: Any) -> Any:
+    """A bare number where a schedule is expected means that number throughout."""
+    return (
+        {"kind": "constant", "value": value}
+        if isinstance(value, int | float) and not isinstance(value, bool)
+        else value
+    )
+
+
+Schedule = Annotated[
+    Annotated[Constant | Steps | Cosine, Field(discriminator="kind")], BeforeValidator(_number_is_constant)
+]

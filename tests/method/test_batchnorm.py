@@ -1,0 +1,44 @@
+"""BN groups as virtual devices: statistics per group, running statistics as their mean."""
+
+import pytest
+import torch
+from torch import nn
+
+from moco.method.batchnorm import in_groups
+
+
+@pytest.mark.parametrize("groups", [1, 2, 4, 8])
+def test_running_statistics_are_the_mean_over_the_groups_of_each_groups_update(groups):
+    layer, x = nn.BatchNorm2d(3, dtype=torch.float64), torch.randn(16, 3, 5, 5, dtype=torch.float64)
+    layer.running_mean.normal_()
+    layer.running_var.uniform_(0.5, 2)
+    before_mean, before_var = layer.running_mean.clone(), layer.running_var.clone()
+    in_groups(layer, x, range(groups), groups)
+    parts = x.chunk(groups)
+    mean = torch.stack([0.9 * before_mean + 0.1 * part.mean(dim=(0, 2, 3)) for part in parts]).mean(dim=0)
+    var = torch.stack([0.9 * before_var + 0.1 * part.var(dim=(0, 2, 3), unbiased=True) for part in parts]).mean(dim=0)
+    torch.testing.assert_close(layer.running_mean, mean)
+    torch.testing.assert_close(layer.running_var, var)
+    assert layer.momentum == 0.1
+
+
+def test_each_group_is_normalized_with_its_own_statistics():
+    layer, x = nn.BatchNorm1d(4, affine=False, eps=1e-12), torch.randn(12, 4)
+    y = in_groups(layer, x, range(3), 3)
+    for part in y.chunk(3):
+        torch.testing.assert_close(part.mean(dim=0), torch.zeros(4), atol=1e-5, rtol=0)
+        torch.testing.assert_close(part.var(dim=0, unbiased=False), torch.ones(4), atol=1e-4, rtol=0)
+
+
+def test_groups_one_at_a_time_equal_groups_in_one_call():
+    x = torch.randn(8, 3)
+    one, other = nn.BatchNorm1d(3), nn.BatchNorm1d(3)
+    whole = in_groups(one, x, range(2), 2)
+    apart = torch.cat([in_groups(other, part, range(i, i + 1), 2) for i, part in enumerate(x.chunk(2))])
+    assert torch.equal(whole, apart)
+    assert torch.equal(one.running_var, other.running_var)
+
+
+def test_unequal_groups_are_refused():
+    with pytest.raises(ValueError, match="7 rows"):
+        in_groups(nn.BatchNorm1d(3), torch.randn(7, 3), range(2), 2)
