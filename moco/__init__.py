@@ -1,3 +1,36 @@
-"""Momentum Contrast: from a pile of images to a judged encoder."""
+"""Momentum Contrast: from a pile of images to a judged encoder.
+
+    run = moco.pretrain("photos/", out="runs/photos")
+    encoder = moco.load("runs/photos")
+
+The method itself is in `moco.method`. Nothing is imported before it is asked for: torch takes seconds.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from moco.encoders.export import export
+    from moco.evaluate.features import Pretrained, load
+    from moco.recipe import Recipe, RecipeError
+    from moco.train.pretrain import Run, pretrain
 
 __version__ = "0.1.0"
+__all__ = ["Pretrained", "Recipe", "RecipeError", "Run", "__version__", "export", "load", "pretrain"]
+
+_HOMES = {
+    "Pretrained": ("moco.evaluate.features", "Pretrained"),
+    "Recipe": ("moco.recipe", "Recipe"),
+    "RecipeError": ("moco.recipe", "RecipeError"),
+    "Run": ("moco.train.pretrain", "Run"),
+    "export": ("moco.encoders.export", "export"),
+    "load": ("moco.evaluate.features", "load"),
+    "pretrain": ("moco.train.pretrain", "pretrain"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'moco' has no attribute '{name}'")
+    module, attribute = _HOMES[name]
+    return getattr(import_module(module), attribute)

@@ -1,6 +1,7 @@
 """Files that are whole or not there: the one way in which anything is written."""
 
 import hashlib
+import json
 import os
 import secrets
 from collections.abc import Callable
@@ -39,3 +40,7 @@ def sweep(folder: Path) -> None:
     """Remove what a killed process left half written."""
     for leftover in folder.glob(".tmp-*"):
         leftover.unlink(missing_ok=True)
+
+
+def write_json(path: Path, value: Any) -> None:
+    write_text(path, json.dumps(value, indent=1, default=str) + "\n")

@@ -6,7 +6,8 @@ Batch sizes and BN groups are global (over all ranks); durations say their unit.
 
 import difflib
 import json
-from typing import Annotated, Any, Literal, Self
+import math
+from typing import Annotated, Any, Literal, cast
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -50,6 +51,11 @@ class MethodSpec(Part):
     shuffle_bn: bool = True  # Sec. 3.3
     bn_groups: Positive = 8  # in how many parts of the global mini-batch BN takes its statistics
 
+    @property
+    def collapse_level(self) -> float:
+        """The loss when all keys are equally likely: ln(K + 1) for each direction."""
+        return math.log(self.size + 1) * (2 if self.symmetric else 1)
+
 
 class OptimSpec(Part):
     """The optimizer of f_q, and how long it runs."""
@@ -86,7 +92,7 @@ class View(Part):
     flip: Probability = 0.5
 
     @model_validator(mode="after")
-    def _ranges(self) -> Self:
+    def _ranges(self) -> "View":
         for name in ("crop_area", "crop_ratio", "blur_sigma"):
             low, high = getattr(self, name)
             if not 0 < low <= high:
@@ -110,6 +116,7 @@ class ComputeSpec(Part):
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"  # of autocast; loss, EMA and queue stay float32
     channels_last: bool = True
     compile: bool = False  # torch.compile of both encoders
+    threads: Positive | None = None  # of torch on a CPU: sums depend on it in their last bits; None: torch's choice
 
 
 class Recipe(Part):
@@ -125,7 +132,7 @@ class Recipe(Part):
     compute: ComputeSpec = ComputeSpec()
 
     @model_validator(mode="after")
-    def _parts_fit(self) -> Self:
+    def _parts_fit(self) -> "Recipe":
         groups, batch, key_batch = self.method.bn_groups, self.optim.batch_size, self.keys_per_step
         if batch % groups:
             raise ValueError(
@@ -133,17 +140,17 @@ class Recipe(Part):
             )
         if batch // groups < 2:
             raise ValueError(
-                f"method.bn_groups={groups} leaves {batch // groups} image a BN group; BN needs at least 2: set fewer groups"
+                f"method.bn_groups={groups} leaves {batch // groups} image a BN group; BN needs at least 2: set fewer"
             )
         if self.method.shuffle_bn and groups == 1:
             raise ValueError(
-                "method.shuffle_bn with method.bn_groups=1 does nothing: query and key share their BN statistics, and the "
-                "encoder can cheat (Sec. 3.3). Set method.bn_groups=2 or more, or method.shuffle_bn=false to run without"
+                "method.shuffle_bn with method.bn_groups=1 does nothing: query and key share their BN statistics, and "
+                "the encoder can cheat (Sec. 3.3). Set method.bn_groups=2 or more, or method.shuffle_bn=false"
             )
         if key_batch > self.method.size:
             raise ValueError(
-                f"method.size (K = {self.method.size}) must hold the {key_batch} keys of one step: set method.size higher "
-                "or optim.batch_size lower"
+                f"method.size (K = {self.method.size}) must hold the {key_batch} keys of one step: set method.size "
+                "higher or optim.batch_size lower"
             )
         return self
 
@@ -163,7 +170,10 @@ class Recipe(Part):
         tree["name"] = name or self.name
         tree["source"] = self.source if source is None else source
         for dotted, value in (changes or {}).items():
-            _put(tree, self, dotted, _plain(value))
+            try:
+                tree = _replaced(tree, dotted.split("."), _plain(value))
+            except (LookupError, ValueError):
+                raise RecipeError(unknown("setting", dotted, _all_names(self))) from None
         return _validated(tree)
 
     def to_json(self) -> str:
@@ -227,24 +237,17 @@ def _all_names(node: Any, prefix: str = "") -> list[str]:
     return names
 
 
-def _put(tree: dict[str, Any], recipe: Recipe, dotted: str, value: Any) -> None:
-    """Set one leaf or branch of the dumped recipe."""
-    *path, last = dotted.split(".")
-    at: Any = tree
-    try:
-        for name in path:
-            if isinstance(at[int(name)] if isinstance(at, list) else at[name], tuple):
-                holder, key = at, int(name) if isinstance(at, list) else name
-                holder[key] = list(holder[key])
-            at = at[int(name)] if isinstance(at, list) else at[name]
-        key = int(last) if isinstance(at, list) else last
-        if isinstance(at, list) and not 0 <= int(last) < len(at):
-            raise KeyError(last)
-        if not isinstance(at, list | dict) or (isinstance(at, dict) and key not in at):
-            raise KeyError(last)
-    except (KeyError, ValueError, IndexError, TypeError):
-        raise RecipeError(unknown("setting", dotted, _all_names(recipe))) from None
-    at[key] = value
+def _replaced(tree: Any, path: list[str], value: Any) -> Any:
+    """The dumped recipe with another leaf or branch at `path`. Raises LookupError or ValueError where there is none."""
+    if not path:
+        return value
+    name, *rest = path
+    if isinstance(tree, dict):
+        branches = cast("dict[str, Any]", tree)
+        return branches | {name: _replaced(branches[name], rest, value)}
+    if isinstance(tree, tuple) and 0 <= int(name) < len(items := cast("tuple[Any, ...]", tree)):
+        return (*items[: int(name)], _replaced(items[int(name)], rest, value), *items[int(name) + 1 :])
+    raise LookupError(name)
 
 
 def unknown(what: str, name: str, known: list[str]) -> str:

@@ -10,10 +10,10 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
-_frozen = dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+STRICT = ConfigDict(extra="forbid")
 
 
-@_frozen
+@dataclass(frozen=True, config=STRICT)
 class Constant:
     """The same `value` throughout."""
 
@@ -24,7 +24,7 @@ class Constant:
         return self.value
 
 
-@_frozen
+@dataclass(frozen=True, config=STRICT)
 class Steps:
     """`value`, times `factor` at each milestone [epochs] passed. MoCo v1, Sec. 4: Steps(0.03, at=(120, 160))."""
 
@@ -37,7 +37,7 @@ class Steps:
         return self.value * self.factor ** sum(epoch >= milestone for milestone in self.at)
 
 
-@_frozen
+@dataclass(frozen=True, config=STRICT)
 class Cosine:
     """Half a cosine from `start` to `stop`, after a linear warm-up from 0 over `warmup` epochs.
 
@@ -69,6 +69,4 @@ def _number_is_constant(value: Any) -> Any:
     )
 
 
-Schedule = Annotated[
-    Annotated[Constant | Steps | Cosine, Field(discriminator="kind")], BeforeValidator(_number_is_constant)
-]
+Schedule = Annotated[Constant | Steps | Cosine, Field(discriminator="kind"), BeforeValidator(_number_is_constant)]

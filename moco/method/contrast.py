@@ -71,7 +71,7 @@ class Contrast(nn.Module):
         super().__init__()
         if shuffle_bn and key_encoder is not None and bn_groups * world_size() == 1:
             raise ValueError(
-                "shuffle_bn with one BN group on one device does nothing: a key shares its BN statistics with its query, and "
+                "shuffle_bn with one BN group on one device does nothing: key and query share BN statistics, and "
                 "the encoder can cheat (Sec. 3.3). Give bn_groups=2 or more, or shuffle_bn=False to go without"
             )
         self.encoder, self.key_encoder, self.dictionary = encoder, key_encoder, dictionary

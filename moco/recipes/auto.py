@@ -1,4 +1,4 @@
-"""The recipe for a pile of images that nobody has chosen one for: MoCo v2 with sizes that fit the images and the device."""
+"""The recipe for images that nobody has chosen one for: MoCo v2 with sizes that fit the images and the device."""
 
 from moco.recipe import Recipe, RecipeError
 from moco.recipes.cifar import moco_cifar

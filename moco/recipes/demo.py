@@ -1,6 +1,6 @@
 """The demo: what two cores learn in a few minutes. Chosen on a part of its training images: docs/log.md."""
 
-from moco.recipe import DataSpec, EncoderSpec, Jitter, MethodSpec, OptimSpec, Recipe, View
+from moco.recipe import ComputeSpec, DataSpec, EncoderSpec, Jitter, MethodSpec, OptimSpec, Recipe, View
 from moco.schedule import Constant, Cosine
 
 DEMO_VIEW = View(
@@ -20,4 +20,5 @@ def demo() -> Recipe:
         data=DataSpec(
             size=32, eval_resize=32, views=(DEMO_VIEW, DEMO_VIEW), mean=(0.15, 0.15, 0.15), std=(0.3, 0.3, 0.3)
         ),
+        compute=ComputeSpec(threads=1),  # a second one gains little on so small a network, and loses much on busy cores
     )  # fmt: skip

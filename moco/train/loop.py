@@ -36,7 +36,8 @@ def train(
         precision: makes the autocast context of the encoders.
     """
     contrast, optimizer, clock, scaler = state.model, state.optimizer, state.clock, state.scaler
-    assert isinstance(contrast, Contrast) and isinstance(optimizer, torch.optim.Optimizer)
+    assert isinstance(contrast, Contrast)
+    assert isinstance(optimizer, torch.optim.Optimizer)
     assert isinstance(scaler, torch.amp.GradScaler)
     for views, ids in batches:
         rng = torch.Generator().manual_seed(fold(seed, clock.step))  # the same on every rank

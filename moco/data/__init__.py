@@ -1,0 +1,1 @@
+"""DISK -> VIEWS: finding, decoding, drawing and changing images."""

@@ -1,0 +1,228 @@
+"""How a view looks: jitter, grey, blur and solarize for a whole batch, on any device, with Pillow's arithmetic.
+
+Pixels are whole numbers in float32 between the changes, since Pillow truncates to bytes after each. Which images a
+change touches is decided on the host, so that no step waits for the device.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float32, Float64, Int64, UInt8
+from torch import Tensor
+
+Pixels = Float32[Tensor, "n 3 S S"]  # whole numbers in 0..255
+Plane = Float32[Tensor, "n S S"]
+
+BRIGHTNESS, CONTRAST, SATURATION, HUE = range(4)
+CACHED = 2**20  # values that a CPU works on at a time: more do not stay in its cache, and took 1.5 times as long at 224
+
+
+@dataclass(frozen=True)
+class Look:
+    """The colour part of a view of N images."""
+
+    order: Int64[np.ndarray, "N 4"]  # which change is first, second, ...: BRIGHTNESS to HUE, or -1 for none
+    factors: Float64[np.ndarray, "N 4"]  # of BRIGHTNESS, CONTRAST, SATURATION (1: no change), HUE (0: none; in turns)
+    grey: Bool[np.ndarray, " N"]
+    grey_first: bool  # before the jitter (MoCo v1), or after it
+    sigma: Float64[np.ndarray, " N"]  # [pixels] of the blur, or 0 for none
+    solarize: Bool[np.ndarray, " N"]
+
+    def rows(self, rows: slice) -> "Look":
+        """The look of some of the images."""
+        return replace(
+            self,
+            order=self.order[rows],
+            factors=self.factors[rows],
+            grey=self.grey[rows],
+            sigma=self.sigma[rows],
+            solarize=self.solarize[rows],
+        )
+
+
+@dataclass(frozen=True)
+class Change:
+    """What is done to the images `rows`, with one row of `values` for each."""
+
+    apply: Callable[[Pixels, Tensor], Pixels]
+    rows: Int64[np.ndarray, " n"]
+    values: Float32[np.ndarray, "n v"]
+
+
+def colour(crops: UInt8[Tensor, "N 3 S S"], look: Look) -> UInt8[Tensor, "N 3 S S"]:
+    """The crops with their new looks; on the device of `crops`, which the host does not wait for.
+
+    What Pillow gives, bit for bit; but the blur may round to the other side where a sum is halfway between two bytes.
+    """
+    few = max(1, CACHED // crops.shape[1:].numel())
+    if crops.device.type == "cpu" and len(crops) > few:
+        parts = [slice(start, start + few) for start in range(0, len(crops), few)]
+        return torch.cat([colour(crops[part], look.rows(part)) for part in parts])
+    changes = _changes(look)
+    rows = _moved([change.rows for change in changes], crops.device)
+    values = _moved([change.values for change in changes], crops.device)
+    pixels = crops.float()
+    for change, row, value in zip(changes, rows, values, strict=True):
+        pixels.index_copy_(0, row, change.apply(pixels.index_select(0, row), value))
+    return pixels.to(torch.uint8)
+
+
+def _changes(look: Look) -> list[Change]:
+    """What is done to which images, in order."""
+    grey = [_change(_grey, look.grey)]
+    jitter = [
+        _change(apply, look.order[:, position] == op, values)
+        for position in range(4)
+        for op, (apply, values) in enumerate(
+            [
+                (_brightness, look.factors[:, [BRIGHTNESS]]),
+                (_contrast, look.factors[:, [CONTRAST]]),
+                (_saturation, look.factors[:, [SATURATION]]),
+                (_hue, np.trunc(look.factors[:, [HUE]] * 255) % 256),  # torchvision adds it to a byte, which wraps
+            ]
+        )
+    ]
+    blur = _change(_blur, look.sigma > 0, box_weights(look.sigma))
+    solarize = _change(_solarize, look.solarize)
+    changes = [*(grey + jitter if look.grey_first else jitter + grey), blur, solarize]
+    return [change for change in changes if change.rows.size]
+
+
+def _change(
+    apply: Callable[[Pixels, Tensor], Pixels], which: Bool[np.ndarray, " N"], values: np.ndarray | None = None
+) -> Change:
+    rows = np.flatnonzero(which)
+    chosen = np.empty((len(rows), 0)) if values is None else values[rows]
+    return Change(apply, rows, chosen.astype(np.float32))
+
+
+def _moved(arrays: list[np.ndarray], device: torch.device) -> list[Tensor]:
+    """The arrays as tensors on `device`, in one transfer."""
+    if not arrays:
+        return []
+    together = torch.from_numpy(np.concatenate([array.ravel() for array in arrays])).to(device, non_blocking=True)
+    parts = together.split([array.size for array in arrays])
+    return [part.view(array.shape) for part, array in zip(parts, arrays, strict=True)]
+
+
+def _brightness(x: Pixels, factor: Float32[Tensor, "n 1"]) -> Pixels:
+    return x.mul_(factor[:, :, None, None]).clamp_(max=255).floor_()
+
+
+def _contrast(x: Pixels, factor: Float32[Tensor, "n 1"]) -> Pixels:
+    luma = _luma(x)
+    count = luma[0].numel()
+    total = luma.sum(2).sum(1, dtype=torch.int64)  # a row's sum is exact in float32, an image's may not be
+    mean = (2 * total + count).div(2 * count, rounding_mode="floor").float()  # int(mean + 0.5)
+    return _blend(mean[:, None, None, None], x, factor)
+
+
+def _saturation(x: Pixels, factor: Float32[Tensor, "n 1"]) -> Pixels:
+    return _blend(_luma(x).unsqueeze(1), x, factor)
+
+
+def _blend(dull: Tensor, x: Pixels, factor: Float32[Tensor, "n 1"]) -> Pixels:
+    """Pillow's Image.blend(dull, x, factor): from `dull` towards `x` and past it, cut to bytes."""
+    return x.sub_(dull).mul_(factor[:, :, None, None]).add_(dull).clamp_(0, 255).floor_()
+
+
+def _luma(x: Pixels) -> Plane:
+    """Pillow's convert("L"). All of it is exact: 255 * 2**16 + 2**15 is below 2**24."""
+    red, green, blue = x.unbind(1)
+    total = (red * 19595).add_(green, alpha=38470).add_(blue, alpha=7471)
+    return total.add_(0x8000).mul_(2**-16).floor_()
+
+
+def _grey(x: Pixels, _: Tensor) -> Pixels:
+    return _luma(x).unsqueeze(1).expand_as(x)
+
+
+def _solarize(x: Pixels, _: Tensor) -> Pixels:
+    """255 - x from 128 on, else x."""
+    return 127.5 - (x - 127.5).abs_()
+
+
+def _hue(x: Pixels, shift: Float32[Tensor, "n 1"]) -> Pixels:
+    """Turned by shift / 255 of the colour circle: Pillow's convert("HSV"), a byte added to the hue, and back."""
+    hue, saturation, value = _hsv(x)
+    hue.add_(shift.unsqueeze(2))
+    hue.sub_(hue.div(256).floor_().mul_(256))
+    angle = hue.mul_(6)  # 255 is a sixth of the circle
+    lost = torch.stack(
+        [510 - (angle - 765).abs_(), (angle - 510).abs_().sub_(255), (angle - 1020).abs_().sub_(255)], dim=1
+    ).clamp_(0, 255)  # how far red, green and blue fall below `value` at full saturation
+    lost.mul_(saturation.mul_(value).unsqueeze(1))  # exact: 255**3 is below 2**24
+    return value.unsqueeze(1) - lost.div_(255 * 255).add_(0.5).floor_()
+
+
+def _hsv(x: Pixels) -> tuple[Plane, Plane, Plane]:
+    """Pillow's convert("HSV"), each in 0..255."""
+    red, green, blue = x.unbind(1)
+    value = x.amax(1)
+    chroma = value - x.amin(1)
+    is_red = (red - value).add_(1).clamp_(min=0)  # 1 where red is the largest, else 0, as pixels are whole numbers
+    is_green = (green - value).add_(1).clamp_(min=0).mul_(1 - is_red)
+    is_blue = 1 - is_red - is_green
+    lead = is_red * (green - blue) + is_green * (blue - red) + is_blue * (red - green)
+    hues, saturations = _hsv_tables(x.device)
+    place = is_green.add_(is_blue, alpha=2).mul_(511).add_(lead).add_(255).mul_(256).add_(chroma)
+    hue = hues.index_select(0, place.flatten().int()).view_as(value)
+    saturation = saturations.index_select(0, (value * 256).add_(chroma).flatten().int()).view_as(value)
+    return hue.float(), saturation.float(), value
+
+
+@lru_cache(maxsize=8)  # devices
+def _hsv_tables(device: torch.device) -> tuple[UInt8[Tensor, " h"], UInt8[Tensor, " s"]]:
+    """Hue by (sector, lead, chroma) and saturation by (value, chroma), as bytes, flattened.
+
+    Sector: which of red, green, blue is the largest. Lead: how much the next channel around the circle is ahead of the
+    one after it, plus 255. Pillow truncates quotients, in float and double by turns: at whole numbers the last bit of a
+    quotient decides, so this follows it type by type.
+    """
+    sector, lead, chroma = np.ogrid[0:3, -255:256, 0:256]
+    divisor = np.maximum(chroma, 1).astype(np.float32)
+    ahead = np.minimum(chroma, chroma + lead).astype(np.float32) / divisor
+    behind = np.minimum(chroma, chroma - lead).astype(np.float32) / divisor
+    sixth = (2.0 * sector + ahead.astype(np.float64) - behind).astype(np.float32)
+    turn = np.fmod(sixth / np.float64(6) + 1.0, 1.0).astype(np.float32)
+    hue = np.where(chroma == 0, 0, turn.astype(np.float64) * 255).clip(0, 255).astype(np.uint8)
+    value, chroma = np.ogrid[0:256, 0:256]
+    share = chroma.astype(np.float32) / np.maximum(value, 1).astype(np.float32)
+    saturation = (share.astype(np.float64) * 255).clip(0, 255).astype(np.uint8)
+    return torch.from_numpy(hue.ravel()).to(device), torch.from_numpy(saturation.ravel()).to(device)
+
+
+def _blur(x: Pixels, weights: Float32[Tensor, "n d"]) -> Pixels:
+    """Pillow's GaussianBlur: three box blurs along the rows, three along the columns, rounded each time."""
+    reach = weights.shape[1] - 1
+    weights = weights[:, :, None, None, None]
+    for dim, padding in ((3, (reach, reach, 0, 0)), (2, (0, 0, reach, reach))):
+        for _ in range(3):
+            padded = F.pad(x, padding, mode="replicate")
+            x = x * weights[:, 0]
+            for far in range(1, reach + 1):
+                pair = padded.narrow(dim, reach - far, x.shape[dim]) + padded.narrow(dim, reach + far, x.shape[dim])
+                x.add_(pair.mul_(weights[:, far]))
+            x.add_(0.5).floor_()
+    return x
+
+
+def box_weights(sigma: Float64[np.ndarray, " N"]) -> Float32[np.ndarray, "N d"]:
+    """The weights at distance 0, 1, ... [pixels] of the box that, three times applied, blurs by about `sigma`.
+
+    An extended box: its outermost two pixels count less, so that its variance is right (Gwosdek et al., SSVM 2011). In
+    the float and 24-bit arithmetic of Pillow. Rows end in zeros up to the length of the longest.
+    """
+    variance = (sigma.astype(np.float32) ** 2 / np.float32(3)).astype(np.float32)
+    whole = np.floor((np.sqrt(12 * variance.astype(np.float64) + 1).astype(np.float32) - 1) / 2)
+    rest = (2 * whole + 1) * (whole * (whole + 1) - 3 * variance) / (6 * (variance - (whole + 1) ** 2))
+    radius = (whole + rest).astype(np.float32)
+    full = np.floor(np.float32(2**24) / (radius * 2 + 1)).astype(np.int64)
+    edge = (2**24 - (2 * radius.astype(np.int64) + 1) * full) // 2
+    distance, last = np.arange(int(radius.max(initial=0)) + 2), radius.astype(np.int64)[:, None]
+    weights = np.where(distance <= last, full[:, None], np.where(distance == last + 1, edge[:, None], 0))
+    return (weights * 2.0**-24).astype(np.float32)

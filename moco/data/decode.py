@@ -1,0 +1,144 @@
+"""One image file as RGB pixels: by Pillow alone, by the same written rule for every kind of file (docs/data.md).
+
+Nothing here changes a setting of Pillow, so any number of threads may decode at once, beside other users of it.
+"""
+
+import os
+import stat
+from typing import BinaryIO
+
+import numpy as np
+from jaxtyping import Float64, UInt8
+from PIL import ExifTags, Image, UnidentifiedImageError
+
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")  # what a file may be, whatever its name says
+EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")  # of images in folders, in any case
+MAX_PIXELS = 89_478_485  # of one image; Pillow's own limit, above which it only warns: 256 MiB of RGB
+MAX_BYTES = 2**30  # of one file; some of Pillow's readers take a file into memory whole
+PAPER = "white"  # what is seen through transparent pixels: what browsers and print show, and drawings are made for
+
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}  # EXIF orientation -> what makes the image upright
+
+
+class BadImage(Exception):
+    """An image that cannot be used: its `name`, and the `reason` in a few words."""
+
+    def __init__(self, name: str, reason: str):
+        super().__init__(f"{shown(name)}: {reason}")
+        self.name, self.reason = name, reason
+
+
+def shown(name: str) -> str:
+    """`name` fit for a terminal or a log: as it is, or escaped when a character of it does not print."""
+    return name if name.isprintable() else ascii(name)
+
+
+def decode(path: str | os.PathLike[str]) -> UInt8[np.ndarray, "H W 3"]:
+    """The first frame of the file at `path`, upright, as RGB.
+
+    Raises:
+        BadImage: not a regular file, not of FORMATS, too large, damaged, cut short, or not readable at all.
+    """
+    try:
+        with open(path, "rb", opener=_open_at_once) as file:
+            _check_regular(file)
+            with Image.open(file, formats=FORMATS) as image:
+                return to_rgb(image)
+    except Exception as error:  # damaged files raise nearly everything: OSError, SyntaxError, struct.error, ...
+        raise BadImage(os.fspath(path), _reason(error)) from error
+
+
+def to_rgb(image: Image.Image) -> UInt8[np.ndarray, "H W 3"]:
+    """A Pillow image of any mode, upright, as RGB. Raises what Pillow raises, and ValueError when it is too large."""
+    width, height = image.size
+    if width * height > MAX_PIXELS:  # before any pixel is decoded
+        raise ValueError(f"{width} x {height} pixels are more than the {MAX_PIXELS:,} allowed")
+    image.load()
+    if image.mode.startswith("I;16"):
+        values = np.asarray(image)
+        grey = np.where(values == image.info.get("transparency", -1), 255, values >> 8)
+    elif image.mode == "I":
+        grey = _grey_of_integers(np.asarray(image))
+    elif image.mode == "F":
+        grey = _grey_of_floats(np.asarray(image).astype(np.float64))
+    else:
+        return np.asarray(_upright(_on_paper(image), image))
+    return np.asarray(_upright(Image.fromarray(grey.astype(np.uint8)), image).convert("RGB"))
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    """os.open that does not wait for the other end of a FIFO."""
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+
+
+def _check_regular(file: BinaryIO) -> None:
+    status = os.fstat(file.fileno())
+    if not stat.S_ISREG(status.st_mode):
+        raise ValueError("not a regular file")
+    if not 0 < status.st_size <= MAX_BYTES:
+        raise ValueError(f"{status.st_size} bytes: expected 1 to {MAX_BYTES}")
+
+
+def _on_paper(image: Image.Image) -> Image.Image:
+    """An image of 8 bits a channel as RGB, laid on PAPER where it has transparency."""
+    if not image.has_transparency_data:
+        return image.convert("RGB")
+    rgba = (image.convert("LA") if image.mode == "La" else image).convert("RGBA")
+    paper = Image.new("RGB", image.size, PAPER)
+    paper.paste(rgba, mask=rgba)
+    return paper
+
+
+def _grey_of_integers(values: np.ndarray) -> np.ndarray:
+    """Integers of mode I: as 16 bits where they fit into them, otherwise stretched."""
+    if values.min() >= 0 and values.max() < 2**16:
+        return values >> 8
+    return _stretched(values.astype(np.float64))
+
+
+def _grey_of_floats(values: Float64[np.ndarray, "H W"]) -> np.ndarray:
+    """Floats: 0 is black and 1 is white where all lie between; otherwise stretched. What is not finite is black."""
+    finite = np.isfinite(values)
+    known = values[finite]
+    if not known.size:
+        raise ValueError("no pixel has a finite value")
+    inside = known.min() >= 0 and known.max() <= 1
+    grey = np.zeros(values.shape)
+    grey[finite] = np.rint(known * 255) if inside else _stretched(known)
+    return grey
+
+
+def _stretched(values: np.ndarray) -> np.ndarray:
+    """`values` with the least at 0 and the greatest at 255; all 0 where they do not differ."""
+    low, high = values.min(), values.max()
+    return np.rint((values - low) * (255 / (high - low))) if high > low else np.zeros(values.shape)
+
+
+def _upright(image: Image.Image, source: Image.Image) -> Image.Image:
+    """`image` turned as the EXIF block of `source` says; a block that cannot be read says nothing."""
+    try:
+        turn = _TURNS.get(source.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:  # the pixels are sound: viewers show such files as they lie
+        turn = None
+    return image if turn is None else image.transpose(turn)
+
+
+def _reason(error: Exception) -> str:
+    """What is wrong with a file, without its path."""
+    if isinstance(error, UnidentifiedImageError):
+        return f"not a {', '.join(FORMATS[:-1])} or {FORMATS[-1]} file that Pillow can read"
+    if isinstance(error, Image.DecompressionBombError | Image.DecompressionBombWarning):
+        return f"more pixels than the {MAX_PIXELS:,} allowed"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror.lower()
+    if isinstance(error, OSError | ValueError) and str(error):
+        return str(error)
+    return f"damaged ({type(error).__name__}: {error})"

@@ -1,0 +1,95 @@
+"""Images that could not be used are set aside by name, and too many of them stop the run."""
+
+import csv
+import io
+import os
+import threading
+from pathlib import Path
+
+from moco.data.decode import shown
+from moco.data.images import DataError
+
+AT_LEAST, SHARE = 10, 0.001  # bad images that a run bears with by default: the greater of the two
+
+
+class Quarantine:
+    """The bad images of a run, each once, with the reason. Any number of threads may add to it.
+
+    Args:
+        file: where they are written as they are found (columns name, reason), and read back when a run is resumed.
+        max_bad: how many the run bears with: a number of images, or a share of them when it is below 1;
+            None means 0.1 %, but at least 10.
+        total: number of images.
+    """
+
+    def __init__(self, file: Path | None, max_bad: float | None, total: int):
+        if max_bad is not None and not max_bad >= 0:
+            raise DataError(f"max_bad must be a number of images, or a share of them below 1, got {max_bad}")
+        if max_bad is None:
+            self.limit = max(AT_LEAST, int(SHARE * total))
+        else:
+            self.limit = int(max_bad * total if 0 < max_bad < 1 else max_bad)
+        self.file, self.total = file, total
+        self.bad = _read(file) if file is not None and file.exists() else {}  # name -> reason
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        return len(self.bad)
+
+    def add(self, name: str, reason: str) -> None:
+        """Set the image `name` aside. Raises DataError when there are more than the run bears with."""
+        with self._lock:
+            if name not in self.bad:
+                self.bad[name] = _plain(reason)
+                if self.file is not None:
+                    _append(self.file, name, self.bad[name])
+            if len(self.bad) > self.limit:
+                raise DataError(self._too_many())
+
+    def _too_many(self) -> str:
+        some = "; ".join(f"{shown(name)}: {reason}" for name, reason in list(self.bad.items())[:3])
+        where = "" if self.file is None else f" (all in {shown(str(self.file))})"
+        return (
+            f"{len(self.bad):,} of {self.total:,} images are bad, more than the {self.limit:,} allowed: {some}{where}. "
+            "Mend or remove them, or allow more with --max-bad NUMBER or --max-bad SHARE"
+        )
+
+
+def _plain(reason: str) -> str:
+    """One printable line of at most 200 characters."""
+    line = " ".join(reason.split())[:200]
+    return "".join(character if character.isprintable() else "?" for character in line)
+
+
+def _guarded(text: str) -> str:
+    """`text` as a cell that no spreadsheet takes for a formula; `_unguarded` takes it back."""
+    return "'" + text if text.startswith(("=", "+", "-", "@", "\t", "\r", "\n", "'")) else text
+
+
+def _unguarded(cell: str) -> str:
+    return cell.removeprefix("'")
+
+
+def _row(*cells: str) -> bytes:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerow(cells)
+    return text.getvalue().encode("utf-8", "surrogateescape")
+
+
+def _append(file: Path, name: str, reason: str) -> None:
+    """Add a row in one write, so that a killed run leaves whole rows, or at most one torn at the end."""
+    start = b"" if file.exists() and file.stat().st_size else _row("name", "reason")
+    with open(file, "ab", buffering=0) as out:
+        out.write(start + _row(_guarded(name), _guarded(reason)))
+
+
+def _read(file: Path) -> dict[str, str]:
+    """The rows of `file`; a torn one at its end is cut off."""
+    data = file.read_bytes()
+    rows = list(csv.reader(io.StringIO(data.decode("utf-8", "surrogateescape"), newline="")))
+    if rows and not (data.endswith(b"\n") and len(rows[-1]) == 2):
+        del rows[-1]
+        os.truncate(file, len(b"".join(_row(*row) for row in rows)))
+    if (rows and rows[0] != ["name", "reason"]) or any(len(row) != 2 for row in rows):
+        raise DataError(f"{shown(str(file))} is not a list of bad images (columns name, reason): move it away")
+    return {_unguarded(name): _unguarded(reason) for name, reason in rows[1:]}

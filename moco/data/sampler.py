@@ -1,0 +1,54 @@
+"""Which images make the mini-batch of each step: nothing to save, any step to start at, any number of images."""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Int64
+
+from moco.rng import fold, permuted
+
+
+class Draw(NamedTuple):
+    """A rank's share of a mini-batch: the `ids` of the images, as they look in `epoch`."""
+
+    epoch: int
+    ids: Int64[np.ndarray, " N"]
+
+
+class StepSampler:
+    """The mini-batches of a run as a pure function of (seed, step).
+
+    An epoch goes through the images in a keyed order that is computed place by place, so memory is that of a mini-batch
+    even at a billion images; its last, smaller mini-batch is dropped. Iteration gives this rank's share of the
+    mini-batch of each of `steps`; the shares of all ranks together are the same mini-batch for any number of ranks.
+
+    Raises:
+        ValueError: a mini-batch that does not divide over the ranks, or is larger than the number of images.
+    """
+
+    def __init__(
+        self, num_images: int, batch_size: int, *, seed: int, steps: range, rank: int = 0, world_size: int = 1
+    ):
+        if batch_size % world_size:
+            raise ValueError(f"a mini-batch of {batch_size} does not divide over {world_size} ranks: set another size")
+        if not 0 < batch_size <= num_images:
+            raise ValueError(
+                f"{num_images} images do not make one mini-batch of {batch_size}: add images or set a smaller size"
+            )
+        self.num_images, self.batch_size, self.seed, self.steps = num_images, batch_size, seed, steps
+        share = batch_size // world_size
+        self.share = range(rank * share, (rank + 1) * share)
+        self.steps_per_epoch = num_images // batch_size
+
+    def __len__(self) -> int:
+        return len(self.steps)
+
+    def __iter__(self) -> Iterator[Draw]:
+        return map(self.draw, self.steps)
+
+    def draw(self, step: int) -> Draw:
+        """This rank's share of the mini-batch of `step`."""
+        epoch, batch = divmod(step, self.steps_per_epoch)
+        places = batch * self.batch_size + np.arange(self.share.start, self.share.stop, dtype=np.int64)
+        return Draw(epoch, permuted(places, self.num_images, fold(self.seed, epoch)))

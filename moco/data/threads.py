@@ -1,0 +1,45 @@
+"""Work that threads do ahead of its consumer: image decoding and array arithmetic run beside Python, without copies."""
+
+from collections import deque
+from collections.abc import Callable, Generator, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from threading import Event
+from typing import TypeVar
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+class Abandoned(Exception):
+    """The consumer has gone, and nobody wants the result any more."""
+
+
+def in_order(make: Callable[[Item, Event], Result], items: Iterable[Item], *, workers: int) -> Generator[Result]:
+    """`make(item, gone)` for each of `items`, in their order.
+
+    Args:
+        make: runs in one of the threads. Long work looks at `gone` now and then, and raises Abandoned when it is set:
+            the consumer has stopped early.
+        workers: number of threads, which make `workers` + 1 items beyond the one that is consumed; 0 makes each item
+            when it is asked for, in the consumer's own thread.
+
+    Raises:
+        What `make` raised, when its item is due. However the iteration ends, no thread of it runs afterwards.
+    """
+    gone = Event()
+    if not workers:
+        for item in items:
+            yield make(item, gone)
+        return
+    pool = ThreadPoolExecutor(workers, thread_name_prefix="moco-data")
+    ahead: deque[Future[Result]] = deque()
+    try:
+        for item in items:
+            ahead.append(pool.submit(make, item, gone))
+            if len(ahead) > workers + 1:
+                yield ahead.popleft().result()
+        while ahead:
+            yield ahead.popleft().result()
+    finally:
+        gone.set()
+        pool.shutdown(wait=True, cancel_futures=True)

@@ -1,0 +1,72 @@
+"""The demo: pre-train on the pictures that come with the package, and judge the encoder beside its floors.
+
+Nothing here but the choice of data and recipe is special: `moco pretrain` and `moco eval` do the same on any folder.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from moco import recipes
+from moco.data.demo import demo_data
+from moco.evaluate.features import load
+from moco.evaluate.judge import Knn, LowShot, Subjects, judge, subjects
+from moco.evaluate.knn import nearest
+from moco.evaluate.table import Table
+from moco.files import write_json
+from moco.report.pictures import Neighbours, neighbour_sheet
+from moco.report.plots import curves
+from moco.train.console import Reporter
+from moco.train.pretrain import pretrain
+
+QUERIES, NEAREST = 6, 8  # in the picture
+
+
+def demo(
+    out: Path,
+    *,
+    quick: bool = False,
+    seed: int = 0,
+    overwrite: bool = False,
+    workers: int | None = None,
+    reporter: Reporter,
+) -> Table:
+    """Pre-train, judge, draw. Leaves scores.json, neighbours.png and curves.png in the run folder `out`.
+
+    Args:
+        quick: one epoch, to see that everything works; its scores mean nothing.
+    """
+    data = demo_data()
+    settings: dict[str, Any] = {"optim.epochs": 1} if quick else {}
+    pretrain(
+        data / "train", out, recipe=recipes.named("demo"), settings=settings, seed=seed, eval_data=data,
+        overwrite=overwrite, workers=workers, device="cpu", reporter=reporter,
+    )  # fmt: skip
+    everything = subjects(load(out, device="cpu"), data, workers=workers)
+    table = judge([LowShot(), Knn(k=20)], everything)
+    write_json(out / "scores.json", table.to_dict())
+    draw_neighbours(out / "neighbours.png", everything)
+    curves(out, out / "curves.png", chance=table.chance)
+    reporter.say(f"pictures: {out / 'neighbours.png'}, {out / 'curves.png'}")
+    return table
+
+
+def draw_neighbours(out: Path, among: Subjects) -> None:
+    """The nearest training images of a few test images of different classes, by the features of every row."""
+    test, train = among.split.test, among.split.train
+    assert test.labels is not None
+    assert train.labels is not None
+    first_of_class = [int(np.flatnonzero(test.labels == label)[0]) for label in np.unique(test.labels)]
+    chosen = np.array(first_of_class[:QUERIES])
+    found = []
+    for name, row in among.rows.items():
+        places = torch.searchsorted(row.test.ids, torch.from_numpy(chosen))
+        ids = row.train.ids[nearest(row.train.x, row.test.x[places], k=NEAREST).indices].numpy()
+        images = [[train.read(int(i)) for i in line] for line in ids]
+        correct = (train.labels[ids] == test.labels[chosen, None]).tolist()
+        found.append(Neighbours(name, images, correct))
+    captions = [test.classes[label] for label in test.labels[chosen]]
+    title = f"The {NEAREST} nearest training images of {len(chosen)} test images"
+    neighbour_sheet(out, [test.read(int(i)) for i in chosen], found=found, labels=captions, title=title)

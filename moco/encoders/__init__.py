@@ -1,0 +1,112 @@
+"""Image -> feature -> embedding: what can be an encoder, and how it is built.
+
+The names: those of `moco.encoders.resnet.NETS` (any width, three stems), `torchvision/NAME`, `timm/NAME`, and `custom`
+for a module of one's own.
+"""
+
+import difflib
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from moco.encoders.heads import HEADS
+from moco.encoders.library import (
+    Backbone,
+    is_timm,
+    own_backbone,
+    pooled,
+    timm_backbone,
+    timm_names,
+    torchvision_backbone,
+    torchvision_names,
+)
+from moco.encoders.resnet import NETS, ResNet, resnet
+from moco.recipe import EncoderSpec, RecipeError, unknown
+
+__all__ = ["Encoder", "build", "build_headless", "names"]
+
+
+class Encoder(nn.Module):
+    """f_q, and by copying f_k: a backbone and the head that pre-training throws away.
+
+    The state dict has `backbone.*`, with the names that torchvision or timm give them, and `head.*`. Embeddings are not
+    normalized here: `moco.method.Contrast` does that.
+    """
+
+    def __init__(self, backbone: Backbone, head: nn.Module, *, spec: EncoderSpec, size: int | None) -> None:
+        super().__init__()
+        self.backbone = backbone.network
+        self.head = head
+        self.num_features = backbone.num_features  # D
+        self.spec = spec
+        self.size = size  # [pixels] of the images it was built for; None: its own
+        self._dense = backbone.dense
+
+    def features(self, x: Float[Tensor, "N 3 H W"], dense: bool = False) -> Float[Tensor, "N ..."]:
+        """What is transferred: the features N x D, or the feature map N x D' x h x w or patch tokens N x T x D'.
+
+        D' is D but for a few networks that put layers behind their pooling (VGG, MobileNetV3).
+        """
+        return self._dense(self.backbone, x) if dense else pooled(self.backbone(x))
+
+    def forward(self, x: Float[Tensor, "N 3 H W"]) -> Float[Tensor, "N C"]:
+        """The embeddings."""
+        return self.head(self.features(x))
+
+
+def build(spec: EncoderSpec, *, size: int | None = None, model: nn.Module | None = None) -> Encoder:
+    """The encoder that `spec` describes, with random weights from torch's global generator; never a download.
+
+    Args:
+        size: [pixels] of the images, square; None: the network's own (224 for most). A network that does not take this
+            size is found out here.
+        model: the user's own backbone, when `spec.name` is "custom". It becomes part of the encoder.
+
+    Raises:
+        RecipeError: an unknown name (the nearest are named), or settings that the network does not have.
+    """
+    backbone = _backbone(spec, size, model)
+    return Encoder(backbone, HEADS[spec.head](backbone.num_features, spec.dim), spec=spec, size=size)
+
+
+def build_headless(spec: EncoderSpec, *, size: int | None = None, model: nn.Module | None = None) -> Encoder:
+    """As `build`, but the embedding is the feature itself: what is left after pre-training."""
+    return Encoder(_backbone(spec, size, model), nn.Identity(), spec=spec, size=size)
+
+
+def names() -> list[str]:
+    """Everything that `EncoderSpec.name` can be, but for `custom`."""
+    return [*NETS, *torchvision_names(), *timm_names()]
+
+
+def _backbone(spec: EncoderSpec, size: int | None, model: nn.Module | None) -> Backbone:
+    if (spec.name == "custom") != (model is not None):
+        raise RecipeError(
+            f"encoder.name 'custom' goes with a module of your own, and no other name does: got '{spec.name}' and "
+            f"{'no module' if model is None else 'a ' + type(model).__name__}. Give model=, or another name"
+        )
+    if spec.name in NETS:
+        network = resnet(spec)
+        return Backbone(network, network.num_features, ResNet.dense)  # pyright: ignore[reportArgumentType]
+    _refuse_own_settings(spec)
+    if model is not None:
+        return own_backbone(model, size)
+    library, _, name = spec.name.partition("/")
+    if library == "torchvision" and spec.name in torchvision_names():
+        return torchvision_backbone(name, size)
+    if library == "timm" and is_timm(name):
+        return timm_backbone(name, size)
+    near = difflib.get_close_matches(spec.name, names(), n=3, cutoff=0.5)
+    raise RecipeError(unknown("encoder", spec.name, near or [*NETS, "torchvision/NAME", "timm/NAME", "custom"]))
+
+
+def _refuse_own_settings(spec: EncoderSpec) -> None:
+    """The settings of our own ResNets must be at rest for anything else."""
+    rest = EncoderSpec()
+    for field in ("stem", "width", "dilate_last"):
+        value = getattr(spec, field)
+        if value != getattr(rest, field):
+            raise RecipeError(
+                f"encoder.{field} is for {', '.join(NETS)}; {spec.name} has none: expected {getattr(rest, field)!r}, "
+                f"got {value!r}. Set encoder.{field}={getattr(rest, field)}, or take one of those"
+            )

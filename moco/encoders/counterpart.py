@@ -1,0 +1,102 @@
+"""Which network of torchvision or timm an encoder is, and the lines of Python that load it there."""
+
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+import timm
+from torch import nn
+from torchvision import models
+
+from moco.encoders.library import TORCHVISION, WITHOUT_AUXILIARY, timm_size
+from moco.encoders.read import WeightsError
+from moco.encoders.resnet import NETS
+from moco.recipe import EncoderSpec
+
+LIBRARIES = ("torchvision", "timm")
+
+# Ours that go by another name there. resnet10 is in torchvision under no name.
+RENAMED: dict[tuple[str, str], tuple[str, dict[str, Any]]] = {
+    ("resnet10", "timm"): ("resnet18", {"layers": (1, 1, 1, 1)}),
+    ("resnext50_32x8d", "torchvision"): ("resnet50", {"groups": 32, "width_per_group": 8}),
+    ("resnext50_32x8d", "timm"): ("resnext50_32x4d", {"base_width": 8}),
+}
+# The libraries' own that are the same network in both.
+IN_BOTH = frozenset(
+    f"{family}{variant}"
+    for family, variants in {
+        "resnet": ("18", "34", "50", "101", "152"),
+        "wide_resnet": ("50_2", "101_2"),
+        "resnext": ("50_32x4d", "101_32x8d", "101_64x4d"),
+        "densenet": ("121", "161", "169", "201"),
+    }.items()
+    for variant in variants
+)
+DILATED: dict[str, dict[str, Any]] = {
+    "torchvision": {"replace_stride_with_dilation": [False, False, True]},
+    "timm": {"output_stride": 16},
+}
+
+
+@dataclass(frozen=True)
+class Call:
+    """A library's constructor with its arguments: what is printed is what is run."""
+
+    library: str
+    name: str
+    arguments: dict[str, Any] = field(default_factory=dict)
+
+    def whole(self) -> nn.Module:
+        """The library's network with random weights."""
+        if self.library == "torchvision":
+            return models.get_model(self.name, weights=None, **self.arguments)
+        return timm.create_model(self.name, pretrained=False, **self.arguments)
+
+    def bare(self) -> nn.Module:
+        """The same without its classifier."""
+        if self.library == "timm":
+            return timm.create_model(self.name, pretrained=False, num_classes=0, **self.arguments)
+        network = self.whole()
+        network.set_submodule(TORCHVISION[type(network).__name__].classifier, nn.Identity())
+        return network
+
+    def __str__(self) -> str:
+        return self.written()
+
+    def written(self, **more: Any) -> str:
+        function = "torchvision.models.get_model" if self.library == "torchvision" else "timm.create_model"
+        arguments = [json.dumps(self.name), *(f"{name}={value!r}" for name, value in (self.arguments | more).items())]
+        return f"{function}({', '.join(arguments)})"
+
+    def program(self, file: str) -> str:
+        """Python lines that make the network and load the weights of `file`: all but the classifier's."""
+        if self.library == "timm":
+            without = self.written(num_classes=0, checkpoint_path=file)
+            return f"import timm\nmodel = {without}  # features alone"
+        module, read = ("safetensors.torch", "load_file") if file.endswith(".safetensors") else ("torch", "load")
+        load = f"model.load_state_dict({module}.{read}({file!r}), strict=False)  # all but the classifier"
+        return f"import {module}, torchvision\nmodel = {self}\n{load}"
+
+
+def counterpart(spec: EncoderSpec, library: str, size: int) -> Call:
+    """How `library` ("torchvision" or "timm") makes this network, for images of `size` pixels.
+
+    Raises:
+        WeightsError: the library has no such network.
+    """
+    home, _, name = spec.name.rpartition("/")
+    if home == library:
+        more = WITHOUT_AUXILIARY.get(name, {}) if library == "torchvision" else timm_size(name, size)
+        return Call(library, name, more)
+    plain = name.partition(".")[0]  # without the tag of pretrained weights
+    if home and plain in IN_BOTH:
+        return Call(library, plain)
+    if spec.name not in NETS:
+        raise WeightsError(f"{spec.name} is not a network of {library}: this one loads in moco only")
+    ours = [f"the stem {spec.stem}"] * (spec.stem != "7x7/2+pool") + [f"width {spec.width:g}"] * (spec.width != 1)
+    if ours:
+        raise WeightsError(f"{library} has no {spec.name} with {' and '.join(ours)}: this one loads in moco only")
+    if (spec.name, library) == ("resnet10", "torchvision"):
+        raise WeightsError("torchvision has no resnet10; timm has: export it there")
+    name, arguments = RENAMED.get((spec.name, library), (spec.name, {}))
+    return Call(library, name, arguments | (DILATED[library] if spec.dilate_last else {}))

@@ -1,0 +1,215 @@
+"""Backbones that others wrote: any classification network of torchvision or timm by name, or the user's own module.
+
+A library's network stays what it is, less its classifier, so its parameters keep the library's names. How its feature
+map is got at is said beside it, in `Backbone`. Nothing here downloads anything.
+"""
+
+import copy
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import timm
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torchvision import models
+
+from moco.recipe import DataSpec, RecipeError
+
+Dense = Callable[[nn.Module, Tensor], Tensor]
+
+
+class Backbone(NamedTuple):
+    """A network without a classifier, and what an encoder needs to know of it."""
+
+    network: nn.Module  # images N x 3 x H x W -> features
+    num_features: int  # D
+    dense: Dense  # (network, images) -> feature map N x D' x h x w, or patch tokens N x T x D'
+
+
+class Parts(NamedTuple):
+    """Two modules of a torchvision network."""
+
+    map: str  # what gives the last feature map, or the tokens
+    classifier: str  # the layer with one output for each class
+
+
+TORCHVISION: dict[str, Parts] = {  # by class
+    "AlexNet": Parts("features", "classifier.6"),
+    "ConvNeXt": Parts("features", "classifier.2"),
+    "DenseNet": Parts("features", "classifier"),  # its ReLU after `features` works in place: the map is after it
+    "EfficientNet": Parts("features", "classifier.1"),
+    "GoogLeNet": Parts("inception5b", "fc"),
+    "Inception3": Parts("Mixed_7c", "fc"),
+    "MNASNet": Parts("layers", "classifier.1"),
+    "MaxVit": Parts("blocks.3", "classifier.5"),
+    "MobileNetV2": Parts("features", "classifier.1"),
+    "MobileNetV3": Parts("features", "classifier.3"),
+    "RegNet": Parts("trunk_output", "fc"),
+    "ResNet": Parts("layer4", "fc"),
+    "ShuffleNetV2": Parts("conv5", "fc"),
+    "SqueezeNet": Parts("features", "classifier.1"),
+    "SwinTransformer": Parts("permute", "head"),
+    "VGG": Parts("features", "classifier.6"),
+    "VisionTransformer": Parts("encoder", "heads.head"),  # the class token first
+}
+WITHOUT_AUXILIARY = {name: {"aux_logits": False, "init_weights": True} for name in ("googlenet", "inception_v3")}
+UNTOLD_CLASS_TOKEN = ("CoaT", "VOLO")  # timm's classes whose first token is of no patch and who do not say so
+CLASS_TOKEN_ONLY = ("PoolingVisionTransformer",)  # timm's classes that let go of the patch tokens
+
+
+def torchvision_names() -> list[str]:
+    return [f"torchvision/{name}" for name in models.list_models(module=models)]
+
+
+def timm_names() -> list[str]:
+    return [f"timm/{name}" for name in timm.list_models()]
+
+
+def is_timm(name: str) -> bool:
+    """Whether timm has a network `name` (without "timm/"), and weights of its tag where it has one ("NAME.TAG")."""
+    try:
+        return timm.is_model(name) and timm.get_pretrained_cfg(name) is not None
+    except RuntimeError:  # unknown tag
+        return False
+
+
+def torchvision_backbone(name: str, size: int | None) -> Backbone:
+    """torchvision's network `name` (without "torchvision/"), for images of `size` pixels, with random weights.
+
+    Raises:
+        RecipeError: it does not take images of that size.
+    """
+    network = models.get_model(name, weights=None, **WITHOUT_AUXILIARY.get(name, {}))
+    parts = TORCHVISION[type(network).__name__]
+    network.set_submodule(parts.classifier, nn.Identity())
+    dense = partial(_tokens_of, parts.map) if parts.map == "encoder" else partial(_output_of, parts.map)
+    own_size = library_data(f"torchvision/{name}").size
+    return Backbone(network, _measure(network, f"torchvision/{name}", size or own_size, own_size=own_size), dense)
+
+
+def timm_backbone(name: str, size: int | None) -> Backbone:
+    """timm's network `name` (without "timm/"), for images of `size` pixels, with random weights.
+
+    Raises:
+        RecipeError: it does not take images of that size.
+    """
+    own_size = library_data(f"timm/{name}").size
+    try:
+        network = timm.create_model(name, pretrained=False, num_classes=0, **timm_size(name, size))
+    except Exception as error:  # timm's own checks of the size raise all sorts
+        raise _refused(f"timm/{name}", size or own_size, own_size, error) from None
+    return Backbone(network, _measure(network, f"timm/{name}", size or own_size, own_size=own_size), _timm_map)
+
+
+def own_backbone(network: nn.Module, size: int | None) -> Backbone:
+    """A module of the user's own: images N x 3 x H x W to features N x D, a map N x D x h x w or tokens N x T x D.
+
+    Raises:
+        RecipeError: it does not take images of `size` pixels (None: 224), or returns something else.
+    """
+    return Backbone(network, _measure(network, "your module", size or 224, own_size=None), _own_map)
+
+
+def timm_size(name: str, size: int | None) -> dict[str, Any]:
+    """The arguments that make timm's network `name` one for images of `size` pixels."""
+    config = timm.get_pretrained_cfg(name)
+    if size is None or config is None or not config.fixed_input_size or config.input_size[-1] == size:
+        return {}
+    return {"img_size": size}
+
+
+def library_data(name: str) -> DataSpec:
+    """The images that the weights of `torchvision/NAME` or `timm/NAME` were made for; ImageNet's for any other name."""
+    library, _, name = name.rpartition("/")
+    if library == "torchvision":
+        look = models.get_model_weights(name)["DEFAULT"].transforms()
+        size, resize, mean, std = look.crop_size[0], look.resize_size[0], look.mean, look.std
+    elif library == "timm":
+        config = timm.get_pretrained_cfg(name)
+        assert config is not None  # `is_timm` has seen it
+        size, mean, std = config.input_size[-1], config.mean, config.std
+        resize = int(size / config.crop_pct)
+    else:
+        return DataSpec()
+    return DataSpec(size=size, eval_resize=resize, mean=(mean[0], mean[1], mean[2]), std=(std[0], std[1], std[2]))
+
+
+def classifier(name: str, network: nn.Module) -> tuple[str, ...]:
+    """The modules that the library's network called `name` has and `network`, its backbone, has not."""
+    library, _, plain = name.rpartition("/")
+    if library == "torchvision":
+        auxiliary = ("aux1", "aux2", "AuxLogits") if plain in WITHOUT_AUXILIARY else ()
+        return (TORCHVISION[type(network).__name__].classifier, *auxiliary)
+    if library == "timm":
+        with torch.device("meta"):
+            full = timm.create_model(plain).state_dict()
+        return tuple(sorted({key.rpartition(".")[0] for key in full.keys() - network.state_dict().keys()}))
+    return () if name == "custom" else ("fc",)
+
+
+def pooled(y: Tensor) -> Float[Tensor, "N D"]:
+    """Features as they are; a map N x D x h x w or tokens N x T x D averaged over the positions."""
+    return y.flatten(2).mean(dim=2) if y.ndim == 4 else y.mean(dim=1) if y.ndim == 3 else y
+
+
+def _measure(network: nn.Module, what: str, size: int, *, own_size: int | None) -> int:
+    """D, by a dry run of a copy, so that nothing in `network` changes: no mode, no buffer."""
+    probe = copy.deepcopy(network).eval()
+    weight = next(network.parameters(), torch.empty(0))
+    try:
+        with torch.no_grad():
+            y = probe(torch.zeros(1, 3, size, size, device=weight.device, dtype=weight.dtype))
+    except Exception as error:
+        raise _refused(what, size, own_size, error) from None
+    if not isinstance(y, Tensor) or y.ndim not in (2, 3, 4) or len(y) != 1 or not y.is_floating_point():
+        came = f"{y.dtype} {list(y.shape)}" if isinstance(y, Tensor) else f"a {type(y).__name__}"
+        raise RecipeError(
+            "an encoder must give floating-point features N x D, a map N x D x h x w or tokens N x T x D; for one "
+            f"image {what} gave {came}: wrap it in a module that returns the features alone"
+        )
+    return pooled(y).shape[1]
+
+
+def _refused(what: str, size: int, own_size: int | None, error: Exception) -> RecipeError:
+    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+    todo = f"it expects {own_size} x {own_size}: set data.size={own_size}" if own_size not in (None, size) else ""
+    todo = todo or "set another data.size, or take another network"
+    return RecipeError(f"{what} does not take images of {size} x {size} pixels ({reason}); {todo}")
+
+
+def _output_of(name: str, network: nn.Module, x: Tensor) -> Tensor:
+    """What the module `name` gives while the network runs over `x`."""
+    caught: list[Tensor] = []
+
+    def catch(module: nn.Module, inputs: Any, output: Any) -> None:
+        caught.append(output)
+
+    handle = network.get_submodule(name).register_forward_hook(catch)
+    try:
+        network(x)
+    finally:
+        handle.remove()
+    return caught[0]
+
+
+def _tokens_of(name: str, network: nn.Module, x: Tensor) -> Tensor:
+    return _output_of(name, network, x)[:, 1:]  # less the class token
+
+
+def _timm_map(network: nn.Module, x: Tensor) -> Tensor:
+    y = network.forward_features(x)  # pyright: ignore[reportCallIssue]
+    kind = type(network).__name__
+    if isinstance(y, Tensor) and y.ndim == 4:
+        return y.permute(0, 3, 1, 2) if getattr(network, "output_fmt", "NCHW") == "NHWC" else y
+    if isinstance(y, Tensor) and y.ndim == 3 and kind not in CLASS_TOKEN_ONLY:
+        return y[:, getattr(network, "num_prefix_tokens", 1 if kind in UNTOLD_CLASS_TOKEN else 0) :]
+    raise RecipeError(f"timm's {kind} has no single feature map: it gives pooled features only (dense=False)")
+
+
+def _own_map(network: nn.Module, x: Tensor) -> Tensor:
+    y = network(x)
+    if y.ndim == 2:
+        raise RecipeError("your module gives pooled features N x D and no feature map: dense=False is what there is")
+    return y

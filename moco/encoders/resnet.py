@@ -1,0 +1,111 @@
+"""ResNets of any width, for images of any size, with the parameter names of torchvision's.
+
+torchvision's own class has the 7x7 stem and its 64 channels written into it; this trunk takes both as arguments and
+shares the residual blocks. Where torchvision has the same network, names, shapes and features are the same.
+"""
+
+from typing import NamedTuple
+
+from jaxtyping import Float
+from torch import Tensor, nn
+from torchvision.models.resnet import BasicBlock, Bottleneck
+
+from moco.recipe import EncoderSpec, RecipeError
+
+
+class Net(NamedTuple):
+    """The shape of a ResNet (He et al., arXiv:1512.03385, Table 1) or ResNeXt (arXiv:1611.05431)."""
+
+    block: type[BasicBlock] | type[Bottleneck]
+    blocks: tuple[int, int, int, int]  # in each stage
+    groups: int = 1  # of the 3x3 convolutions
+    group_width: int = 64  # channels of each group in the first stage
+
+
+NETS: dict[str, Net] = {
+    "resnet10": Net(BasicBlock, (1, 1, 1, 1)),
+    "resnet18": Net(BasicBlock, (2, 2, 2, 2)),
+    "resnet34": Net(BasicBlock, (3, 4, 6, 3)),
+    "resnet50": Net(Bottleneck, (3, 4, 6, 3)),
+    "resnet101": Net(Bottleneck, (3, 4, 23, 3)),
+    "resnet152": Net(Bottleneck, (3, 8, 36, 3)),
+    "resnext50_32x8d": Net(Bottleneck, (3, 4, 6, 3), groups=32, group_width=8),  # MoCo v1, Table 1: 63.9
+}
+
+
+class ResNet(nn.Module):
+    """Images to features: a stem, four stages of residual blocks, the mean over positions.
+
+    Args:
+        net: one of `NETS`.
+        stem: "7x7/2+pool" is ImageNet's (a quarter of the image's side is left); "3x3" and "3x3/2" are for small images
+            (the whole side is left, or half of it) and have no pooling.
+        width: multiplies the channels of every layer, the stem's too: R50w2x and R50w4x of MoCo v1's Table 1. (That is
+            not torchvision's wide_resnet50_2, which widens the 3x3 convolutions alone.)
+        dilate_last: the last stage keeps its input's size and has dilation 2 instead; bottleneck blocks only.
+    """
+
+    def __init__(self, net: Net, *, stem: str = "7x7/2+pool", width: float = 1.0, dilate_last: bool = False) -> None:
+        super().__init__()
+        self.net = net
+        self.channels = round(64 * width)  # so far
+        kernel, stride = {"7x7/2+pool": (7, 2), "3x3": (3, 1), "3x3/2": (3, 2)}[stem]
+        self.conv1 = nn.Conv2d(3, self.channels, kernel, stride=stride, padding=kernel // 2, bias=False)
+        self.bn1 = nn.BatchNorm2d(self.channels)
+        self.relu = nn.ReLU(inplace=True)
+        self.maxpool = nn.MaxPool2d(3, stride=2, padding=1) if stem == "7x7/2+pool" else nn.Identity()
+        self.layer1 = self._stage(0, round(64 * width), stride=1)
+        self.layer2 = self._stage(1, round(128 * width), stride=2)
+        self.layer3 = self._stage(2, round(256 * width), stride=2)
+        last = round(512 * width)
+        self.layer4 = self._stage(3, last, stride=1, dilation=2) if dilate_last else self._stage(3, last, stride=2)
+        self.num_features = self.channels
+        self._initialize(as_notebook=stem == "3x3")
+
+    def _stage(self, index: int, planes: int, *, stride: int, dilation: int = 1) -> nn.Sequential:
+        """One stage. Its first block changes stride and channels, and never dilates (as torchvision's)."""
+        block, inputs, outputs = self.net.block, self.channels, planes * self.net.block.expansion
+        downsample = None
+        if stride != 1 or inputs != outputs:
+            shortcut = nn.Conv2d(inputs, outputs, 1, stride=stride, bias=False)
+            downsample = nn.Sequential(shortcut, nn.BatchNorm2d(outputs))
+        groups, group_width = self.net.groups, self.net.group_width
+        layers = [block(inputs, planes, stride, downsample, groups, group_width)]
+        for _ in range(1, self.net.blocks[index]):
+            layers.append(block(outputs, planes, groups=groups, base_width=group_width, dilation=dilation))
+        self.channels = outputs
+        return nn.Sequential(*layers)
+
+    def _initialize(self, *, as_notebook: bool) -> None:
+        """torchvision's initial weights: He et al.'s normal, fan-out, for convolutions; BN weight 1 and bias 0.
+
+        The authors' CIFAR notebook puts its 3x3 stem into a network that torchvision has initialized already, so that
+        stem keeps nn.Conv2d's own uniform weights. The stem "3x3" does as the notebook; no paper has the stem "3x3/2".
+        """
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d) and not (as_notebook and module is self.conv1):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+    def dense(self, x: Float[Tensor, "N 3 H W"]) -> Float[Tensor, "N D h w"]:
+        """The feature map of the last stage."""
+        x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
+        return self.layer4(self.layer3(self.layer2(self.layer1(x))))
+
+    def forward(self, x: Float[Tensor, "N 3 H W"]) -> Float[Tensor, "N D"]:
+        """The feature: the feature map averaged over its positions."""
+        return nn.functional.adaptive_avg_pool2d(self.dense(x), 1).flatten(1)
+
+
+def resnet(spec: EncoderSpec) -> ResNet:
+    """The ResNet that `spec` describes, with random weights. Raises RecipeError where there is none."""
+    net = NETS[spec.name]
+    if not (spec.width * net.group_width).is_integer():
+        raise RecipeError(
+            f"encoder.width must give every layer a whole number of channels: for {spec.name} a multiple of "
+            f"1/{net.group_width}, got {spec.width}"
+        )
+    if spec.dilate_last and net.block is BasicBlock:
+        raise RecipeError(
+            f"encoder.dilate_last needs bottleneck blocks, and {spec.name} has basic ones: take resnet50 or deeper"
+        )
+    return ResNet(net, stem=spec.stem, width=spec.width, dilate_last=spec.dilate_last)

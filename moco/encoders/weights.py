@@ -1,0 +1,114 @@
+"""Encoders to files and back: `save_encoder`, `load_encoder`, and `initialize`, which is --init. See also `export`."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save
+from torch import nn
+
+from moco import __version__
+from moco.encoders import Encoder, build_headless
+from moco.encoders.card import card
+from moco.encoders.library import library_data
+from moco.encoders.read import Config, Found, Weights, WeightsError, find, put, recognised
+from moco.files import write_atomically, write_text
+from moco.recipe import EncoderSpec, Recipe
+
+__all__ = ["Config", "Weights", "WeightsError", "initialize", "load_encoder", "save_encoder"]
+
+
+def save_encoder(folder: Path, encoder: Encoder, *, recipe: Recipe, facts: dict[str, Any]) -> None:
+    """Write `model.safetensors` (the backbone alone, by the library's names), `config.json` and `README.md`.
+
+    Each file appears whole or not at all.
+
+    Args:
+        facts: what is worth knowing of the run, as JSON: steps, epochs, images, scores.
+    """
+    # cloned, because safetensors takes neither tied nor channels_last tensors
+    tensors = {key: value.detach().cpu().contiguous().clone() for key, value in encoder.backbone.state_dict().items()}
+    config = Config(
+        made_by=f"momentum-contrast {__version__}", encoder=encoder.spec, num_features=encoder.num_features,
+        data=recipe.data, recipe=recipe.name, facts=facts,
+    )  # fmt: skip
+    parameters = sum(parameter.numel() for parameter in encoder.backbone.parameters())
+    folder.mkdir(parents=True, exist_ok=True)
+    write_atomically(folder / "model.safetensors", lambda file: file.write(save(tensors, metadata={"format": "pt"})))
+    write_text(folder / "config.json", config.to_json())
+    write_text(folder / "README.md", card(config, parameters=parameters, source=recipe.source))
+
+
+def load_encoder(
+    weights: Weights, *, architecture: str | EncoderSpec | None = None, model: nn.Module | None = None
+) -> tuple[Encoder, Config]:
+    """The pre-trained encoder without a head, in eval mode, on the CPU; and what is known of it.
+
+    Args:
+        weights: a run folder (its encoder, or the newest readable checkpoint of a run under way), an encoder folder, a
+            checkpoint, a file with the state dict of a torchvision or timm network, or `torchvision/NAME` or
+            `timm/NAME` for their pretrained weights, which are downloaded.
+        architecture: what the weights are of, when a bare state dict does not say (ResNets are recognised).
+        model: the user's own backbone, when the weights are of one. They are copied into it.
+
+    Raises:
+        WeightsError: not there, not readable, or not the weights of that network.
+    """
+    found = find(weights)
+    said = EncoderSpec(name=architecture) if isinstance(architecture, str) else architecture
+    spec = _architecture(found, said, model)
+    data = found.data or library_data(spec.name)
+    with torch.random.fork_rng(devices=[]):  # the caller's random numbers are none of our business
+        encoder = build_headless(spec, size=data.size, model=model)
+    note = put(found, encoder.backbone, name=spec.name)
+    config = Config(
+        encoder=spec, num_features=encoder.num_features, data=data, recipe=found.recipe, facts=found.facts, note=note
+    )
+    return encoder.eval(), config
+
+
+def initialize(encoder: Encoder, weights: Weights) -> str:
+    """Copy `weights` into f_q: the backbone, and the head where there is one that fits. Returns what was done.
+
+    Args:
+        weights: as for `load_encoder`.
+
+    Raises:
+        WeightsError: as there; nothing is copied then.
+    """
+    found = find(weights, size=encoder.size)
+    _same_network(found, encoder.spec)
+    note = put(found, encoder.backbone, name=encoder.spec.name)
+    wanted = {key: value.shape for key, value in encoder.head.state_dict().items()}
+    if not found.head:
+        return f"f_q starts from {note}. The head starts at random: there is none in the file"
+    if {key: value.shape for key, value in found.head.items()} != wanted:
+        return f"f_q starts from {note}. The head starts at random: the file's has other layers or sizes"
+    encoder.head.load_state_dict(found.head)
+    return f"f_q starts from {note}, and its head too"
+
+
+def _architecture(found: Found, said: EncoderSpec | None, model: nn.Module | None) -> EncoderSpec:
+    if found.spec is not None and said is not None and found.spec.name != said.name:
+        raise WeightsError(f"{found.where} is of {found.spec.name}, and architecture says {said.name}: leave it out")
+    spec = found.spec or said or (recognised(found.backbone) if model is None else EncoderSpec(name="custom"))
+    if spec is None:
+        raise WeightsError(
+            f"{found.where} does not say what network its {len(found.backbone)} tensors are of, and they are not those "
+            "of a ResNet with ImageNet's stem: give architecture=, such as 'timm/convnext_tiny', or an EncoderSpec"
+        )
+    if spec.name == "custom" and model is None:
+        raise WeightsError(f"{found.where} holds the weights of a module of your own, and not the module: give model=")
+    return spec
+
+
+def _same_network(found: Found, spec: EncoderSpec) -> None:
+    """Refuse what names and shapes alone would let pass: another stem, another network with equal layers."""
+    if found.spec is None or "custom" in (found.spec.name, spec.name):
+        return
+    theirs, ours = ((one.name.rpartition("/")[2].partition(".")[0], one.stem) for one in (found.spec, spec))
+    if theirs != ours:
+        raise WeightsError(
+            f"f_q is a {spec.name} (stem {spec.stem}), {found.where} is of {found.spec.name} (stem {found.spec.stem}): "
+            "expected the same network. Set encoder.name and encoder.stem, or give other weights"
+        )

@@ -1,0 +1,1 @@
+"""Frozen features, judged beside their floors (Sec. 4.1)."""

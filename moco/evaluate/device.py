@@ -1,0 +1,25 @@
+"""Where the arithmetic is done, when nobody has said."""
+
+import torch
+
+from moco.recipe import RecipeError
+
+
+def pick_device(name: str | torch.device) -> torch.device:
+    """`auto` is CUDA where there is one, else MPS, else the CPU. Raises RecipeError for a device that is not there."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise RecipeError(
+            f"--device expects auto, cpu, cuda, cuda:N or mps that is there, got '{name}': {reason}"
+        ) from None
+    return device
+
+
+def default_workers() -> int:
+    """Threads that read images: one a core that torch uses, at most 8."""
+    return max(1, min(8, torch.get_num_threads()))

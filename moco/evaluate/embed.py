@@ -1,0 +1,147 @@
+"""`moco embed`: the features of many images in one file, with their names. Memory does not grow with the images."""
+
+import csv
+import io
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import torch.nn.functional as F
+from jaxtyping import Float32
+
+from moco.data.folder import DataError, find_images
+from moco.data.loader import eval_batches
+from moco.data.quarantine import Quarantine
+from moco.encoders.weights import Weights
+from moco.evaluate.device import default_workers
+from moco.evaluate.features import BATCH, evaluating, load
+from moco.files import write_atomically, write_text
+from moco.recipe import RecipeError, unknown
+
+Chunk = tuple[list[str], Float32[np.ndarray, "n D"]]  # names and features of some images
+
+
+def embed_to_file(
+    weights: Weights,
+    data: str | Path | Sequence[str | Path],
+    out: str | Path,
+    *,
+    normalize: bool = False,
+    architecture: str | None = None,
+    device: str = "auto",
+    workers: int | None = None,
+    max_bad: float | None = None,
+) -> tuple[int, dict[str, str]]:
+    """Write the pooled features of all images to `out`: .npy (names in STEM.names.txt), .csv or .parquet.
+
+    A file that exists is replaced, when all is done.
+
+    Args:
+        normalize: divide each feature by its Euclidean length.
+        max_bad: how many unreadable images may be left out (below 1: a share); None: 0.1 %, at least 10.
+
+    Returns:
+        The number of rows, and the images left out with the reason.
+
+    Raises:
+        RecipeError: another suffix, no such folder, no pyarrow for parquet, or weights that cannot be used.
+        DataError: no images, or too many unreadable ones.
+    """
+    out = Path(out)
+    if out.suffix not in WRITERS:
+        raise RecipeError(unknown("kind of file for features", out.suffix or out.name, list(WRITERS)))
+    if not out.parent.is_dir():
+        raise RecipeError(f"{out} cannot be written: expected a folder {out.parent}, and there is none. Make it first")
+    if out.suffix == ".parquet":
+        _pyarrow()
+    images, pretrained = find_images(data), load(weights, architecture=architecture, device=device)
+    quarantine = Quarantine(None, max_bad, len(images))
+    names: list[str] = []
+
+    def chunks() -> Iterator[Chunk]:
+        batches = eval_batches(
+            images, pretrained.data, batch_size=BATCH, device=pretrained.device, quarantine=quarantine,
+            workers=default_workers() if workers is None else workers,
+        )  # fmt: skip
+        for x, ids in batches:
+            with evaluating(pretrained.encoder):
+                y = pretrained.encoder.features(x).float()
+            rows: list[int] = ids.tolist()
+            some = [one_line(images.names[i]) for i in rows]
+            names.extend(some)
+            yield some, (F.normalize(y) if normalize else y).cpu().numpy()
+        if not names:
+            raise DataError(f"expected images that can be read, and none of the {len(images):,} can")
+
+    beside = out.with_name(f"{out.stem}.names.txt")
+    if out.suffix == ".npy":
+        beside.unlink(missing_ok=True)  # of a file that is about to be replaced
+    write_atomically(out, lambda file: WRITERS[out.suffix](file, chunks(), pretrained.encoder.num_features))
+    if out.suffix == ".npy":
+        write_text(beside, "".join(f"{name}\n" for name in names))
+    return len(names), quarantine.bad
+
+
+def one_line(name: str) -> str:
+    """A file name as one line of valid UTF-8: line breaks and bytes that are no text are written as escapes."""
+    name = name.encode("utf-8", "backslashreplace").decode()
+    return name.replace("\n", "\\n").replace("\r", "\\r")
+
+
+def write_npy(file: IO[bytes], chunks: Iterator[Chunk], num_features: int) -> None:
+    """One float32 array n x D. Its header has n in it, and is written again at the end: numpy leaves room for that."""
+
+    def header(n: int) -> bytes:
+        text = io.BytesIO()
+        np.lib.format.write_array_header_1_0(text, {"descr": "<f4", "fortran_order": False, "shape": (n, num_features)})
+        return text.getvalue()
+
+    file.write(header(0))
+    n = 0
+    for names, x in chunks:
+        file.write(x.astype("<f4").tobytes())
+        n += len(names)
+    assert len(header(n)) == len(header(0))
+    file.seek(0)
+    file.write(header(n))
+
+
+def write_csv(file: IO[bytes], chunks: Iterator[Chunk], num_features: int) -> None:
+    """Columns name, f0, f1, ...; nine digits, which give back the same float32."""
+    text = io.TextIOWrapper(file, encoding="utf-8", newline="")
+    rows = csv.writer(text)
+    rows.writerow(["name", *(f"f{i}" for i in range(num_features))])
+    for names, x in chunks:
+        rows.writerows([guarded(name), *(f"{value:.9g}" for value in row)] for name, row in zip(names, x, strict=True))
+    text.flush()
+    text.detach()
+
+
+def guarded(name: str) -> str:
+    """`name` as a cell that no spreadsheet takes for a formula: an apostrophe before =, +, -, @, tab or another one."""
+    return f"'{name}" if name.startswith(("=", "+", "-", "@", "\t", "'")) else name
+
+
+def write_parquet(file: IO[bytes], chunks: Iterator[Chunk], num_features: int) -> None:
+    """Columns `name` (string) and `feature` (a list of D float32)."""
+    arrow, parquet = _pyarrow()
+    schema = arrow.schema([("name", arrow.string()), ("feature", arrow.list_(arrow.float32(), num_features))])
+    with parquet.ParquetWriter(file, schema) as writer:
+        for names, x in chunks:
+            features = arrow.FixedSizeListArray.from_arrays(arrow.array(x.ravel()), num_features)
+            writer.write_batch(arrow.record_batch([arrow.array(names, arrow.string()), features], schema=schema))
+
+
+def _pyarrow() -> tuple[Any, Any]:
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError:
+        raise RecipeError(
+            "a .parquet file needs pyarrow: pip install 'momentum-contrast[data]', or write .npy or .csv"
+        ) from None
+    return pyarrow, pyarrow.parquet
+
+
+WRITERS = {".npy": write_npy, ".csv": write_csv, ".parquet": write_parquet}

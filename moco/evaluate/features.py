@@ -1,0 +1,243 @@
+"""Frozen features of images, and `moco.load`: an encoder with all that is needed to use it."""
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Float32, Int, UInt8
+from PIL import Image
+from torch import Tensor, nn
+
+from moco.data.augment import eval_crop, normalize
+from moco.data.decode import decode, to_rgb
+from moco.data.folder import BadImage, DataError, Images, find_images
+from moco.data.loader import eval_batches
+from moco.data.quarantine import Quarantine
+from moco.encoders import Encoder
+from moco.encoders.weights import Config, Weights, load_encoder
+from moco.evaluate.device import default_workers, pick_device
+from moco.evaluate.floors import Pixels
+from moco.recipe import DataSpec, EncoderSpec
+
+BATCH = 128  # images encoded at a time; changes no feature
+
+Picture = str | os.PathLike[str] | Image.Image
+
+
+@dataclass(frozen=True, eq=False)
+class Features:
+    """The features of n images, on the CPU."""
+
+    x: Float[Tensor, "n D"]
+    labels: Int[Tensor, "n"] | None  # index into `classes`
+    classes: Sequence[str]
+    names: Sequence[str]
+    ids: Int[Tensor, "n"]  # index of each image in what they are of: bad ones are left out
+
+    def known_labels(self) -> Int[Tensor, "n"]:
+        """The labels. Raises DataError where there are none."""
+        if self.labels is None:
+            raise DataError(NO_LABELS)
+        return self.labels
+
+    def __getitem__(self, rows: Tensor) -> "Features":
+        """Some of the images."""
+        labels = None if self.labels is None else self.labels[rows]
+        which: list[int] = rows.tolist()
+        return Features(self.x[rows], labels, self.classes, [self.names[i] for i in which], self.ids[rows])
+
+
+NO_LABELS = (
+    "evaluation by labels needs a folder for each class, with at least two of them (DATA/CLASS/IMAGE, or "
+    "DATA/train/CLASS/IMAGE and DATA/test/CLASS/IMAGE), and these images have no labels: sort some of them into "
+    "class folders, or give a list file with a label beside each path"
+)
+
+
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """While open, `module` is in eval mode and takes no gradients; then each part of it is in its former mode again."""
+    modes = [(part, part.training) for part in module.modules()]
+    module.eval()
+    try:
+        with torch.no_grad():  # not inference_mode: what a module caches then could not be trained with
+            yield
+    finally:
+        for part, mode in modes:
+            part.training = mode
+
+
+def extract(
+    encoder: Encoder | Pixels,
+    images: Images,
+    data: DataSpec,
+    *,
+    device: torch.device,
+    batch_size: int = BATCH,
+    workers: int = 0,
+    quarantine: Quarantine | None = None,
+) -> Features:
+    """The features of `images` from `encoder`, which is on `device`. See `extract_each`."""
+    return extract_each(
+        {"": encoder}, images, data, device=device, batch_size=batch_size, workers=workers, quarantine=quarantine
+    )[""]
+
+
+def extract_each(
+    encoders: Mapping[str, Encoder | Pixels],
+    images: Images,
+    data: DataSpec,
+    *,
+    device: torch.device,
+    batch_size: int = BATCH,
+    workers: int = 0,
+    quarantine: Quarantine | None = None,
+) -> dict[str, Features]:
+    """The pooled features that each encoder gives, by name; the images are read once for all of them.
+
+    Raises:
+        DataError: an image that cannot be read; with a `quarantine`, which takes it, only too many of them.
+        FloatingPointError: a feature that is not finite.
+    """
+    rows: dict[str, Tensor] = {}
+    ids = torch.zeros(len(images), dtype=torch.int64)
+    n = 0
+    batches = eval_batches(images, data, batch_size=batch_size, workers=workers, device=device, quarantine=quarantine)
+    for x, which in batches:
+        ids[n : n + len(x)] = which.cpu()
+        for name, encoder in encoders.items():
+            with evaluating(encoder):
+                y = encoder.features(x).float().cpu()
+            rows.setdefault(name, torch.empty(len(images), y.shape[1]))[n : n + len(x)] = y
+        n += len(x)
+    if not n:
+        raise DataError(f"expected images that can be read, and none of the {len(images):,} can")
+    ids = ids[:n]
+    labels = None if images.labels is None else torch.from_numpy(images.labels)[ids]
+    kept: list[int] = ids.tolist()
+    names = [images.names[i] for i in kept]
+    return {
+        name: _finite(name, Features(rows[name][:n], labels, list(images.classes), names, ids)) for name in encoders
+    }
+
+
+def _finite(name: str, features: Features) -> Features:
+    bad = ~torch.isfinite(features.x).all(dim=1)
+    if bad.any():
+        first = features.names[int(bad.nonzero()[0])]
+        raise FloatingPointError(
+            f"the features {f'of {name} ' if name else ''}of {int(bad.sum()):,} of {len(bad):,} images are not finite "
+            f"numbers, the first is {first}: the weights are damaged, or from a run that diverged"
+        )
+    return features
+
+
+@dataclass(frozen=True, eq=False)
+class Pretrained:
+    """An encoder and the images it is for: what `moco.load` gives."""
+
+    encoder: Encoder  # in eval mode, without a head
+    config: Config  # what else is known of it
+    device: torch.device
+    name: str
+
+    @property
+    def data(self) -> DataSpec:
+        """Size, eval_resize, mean and std of its images."""
+        return self.config.data
+
+    def transform(self, picture: Picture | UInt8[np.ndarray, "H W 3"]) -> Float32[Tensor, "3 S S"]:
+        """A picture or the path of one as `features` takes it: resized, its centre cut out, normalized; on the CPU.
+
+        Raises:
+            BadImage: a file that cannot be read.
+        """
+        crop = torch.from_numpy(eval_crop(_pixels(picture), self.data))
+        return normalize(crop[None], mean=self.data.mean, std=self.data.std)[0]
+
+    def features(self, x: Float[Tensor, "N 3 H W"], dense: bool = False) -> Float[Tensor, "N ..."]:
+        """The features N x D of transformed images, or with `dense` their map or patch tokens; without gradients."""
+        with evaluating(self.encoder):
+            return self.encoder.features(x.to(self.device), dense)
+
+    def embed(
+        self,
+        pictures: str | Path | Sequence[Picture],
+        *,
+        normalize: bool = False,
+        batch_size: int = BATCH,
+        workers: int | None = None,
+    ) -> Float32[np.ndarray, "n D"]:
+        """The pooled features of pictures, paths (in their order), or all images of a folder (sorted by their path).
+
+        Args:
+            normalize: divide each by its Euclidean length; otherwise they are as the encoder gives them.
+
+        Raises:
+            DataError: an image that cannot be read, or a folder without any.
+        """
+        images = find_images(pictures) if isinstance(pictures, str | Path) else Given(pictures)
+        if not len(images):
+            return np.zeros((0, self.encoder.num_features), dtype=np.float32)
+        workers = default_workers() if workers is None else workers
+        x = extract(self.encoder, images, self.data, device=self.device, batch_size=batch_size, workers=workers).x
+        return (F.normalize(x) if normalize else x).numpy()
+
+
+def load(
+    weights: Weights,
+    *,
+    model: nn.Module | None = None,
+    architecture: str | EncoderSpec | None = None,
+    device: str | torch.device = "auto",
+) -> Pretrained:
+    """A pre-trained encoder, ready to be used.
+
+    Args:
+        weights: a run folder, an encoder folder, a weights file, `torchvision/NAME` or `timm/NAME`.
+        model: your own backbone, when the weights are of one.
+        architecture: what a bare weights file is of, when it does not tell.
+
+    Raises:
+        WeightsError: not there, not readable, or not the weights of that network. RecipeError: no such device.
+    """
+    chosen = pick_device(device)
+    encoder, config = load_encoder(weights, architecture=architecture, model=model)
+    name = os.path.basename(os.path.abspath(weights)) if os.path.exists(weights) else str(weights)
+    return Pretrained(encoder.to(chosen).eval(), config, chosen, name)
+
+
+def _pixels(picture: Picture | UInt8[np.ndarray, "H W 3"]) -> UInt8[np.ndarray, "H W 3"]:
+    if isinstance(picture, np.ndarray):
+        return picture
+    return to_rgb(picture) if isinstance(picture, Image.Image) else decode(picture)
+
+
+class Given:
+    """Pictures and paths that were handed over, as Images."""
+
+    labels: None = None
+    classes: Sequence[str] = ()
+
+    def __init__(self, pictures: Sequence[Picture]):
+        self.pictures = pictures
+        self.names = [
+            f"picture {i}" if isinstance(one, Image.Image) else os.fspath(one) for i, one in enumerate(pictures)
+        ]
+        self.sizes = self.mtimes = np.zeros(len(pictures), dtype=np.int64)
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+    def read(self, index: int) -> UInt8[np.ndarray, "H W 3"]:
+        try:
+            return _pixels(self.pictures[index])
+        except BadImage:
+            raise
+        except Exception as error:  # a Pillow image is decoded, and may fail, as late as here
+            raise BadImage(self.names[index], f"{type(error).__name__}: {error}") from error

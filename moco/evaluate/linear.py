@@ -1,0 +1,92 @@
+"""Linear classification on cached features: logistic regression to its optimum. The papers' way is in protocols.py."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from moco.data.folder import DataError
+from moco.evaluate.features import Features
+from moco.evaluate.logistic import ROWS, Scale, fit
+from moco.rng import fold, permuted
+
+STRENGTHS = (1.0, 1e-1, 1e-2, 1e-3, 1e-4, 1e-5)  # of the L2 penalty, see logistic.py
+ONE_IN = 5  # of each class's training images is held out to choose between settings
+
+
+class Probe(NamedTuple):
+    """A linear classifier's answers."""
+
+    predictions: Int[Tensor, " n"]  # of the test images
+    accuracy: float  # [percent]
+    setting: float  # L2 strength, or lr for a batch of 256: given, or chosen on held-out training images
+    tried: dict[float, float]  # accuracy [percent] of each setting on those
+
+
+def probe_lbfgs(
+    train: Features,
+    test: Features,
+    *,
+    strengths: Sequence[float] = STRENGTHS,
+    seed: int = 0,
+    device: str | torch.device = "cpu",
+) -> Probe:
+    """Logistic regression on features that the training images standardize.
+
+    The L2 strength is the one that is best on a held-out fifth of the training images; then all of them are fitted. The
+    strengths are tried from the strongest; once two have been worse than the best, the weaker ones are left out.
+
+    Raises:
+        DataError: no labels, or too few images.
+    """
+    labels, truth = train.known_labels(), test.known_labels()
+    tried = _try(train, strengths, seed=seed, device=device) if len(strengths) > 1 else {}
+    best = max(tried, key=lambda l2: tried[l2]) if tried else strengths[0]
+    scale = Scale.of(train.x)
+    logistic = fit(scale(train.x).to(device), labels.to(device), classes=len(train.classes), l2=best)
+    predictions = torch.cat([logistic.predict(scale(rows).to(device)).cpu() for rows in test.x.split(ROWS)])
+    return Probe(predictions, accuracy(predictions, truth), best, tried)
+
+
+def _try(train: Features, strengths: Sequence[float], *, seed: int, device: str | torch.device) -> dict[float, float]:
+    """The accuracy of each strength on held-out training images."""
+    labels = train.known_labels()
+    fitted, held = hold_out(labels, seed=seed)
+    scale = Scale.of(train.x[fitted])
+    x, x_held = (scale(train.x[rows]).to(device) for rows in (fitted, held))
+    tried, logistic, worse = {}, None, 0
+    for l2 in sorted(strengths, reverse=True):
+        logistic = fit(x, labels[fitted].to(device), classes=len(train.classes), l2=l2, start=logistic)
+        score = accuracy(logistic.predict(x_held).cpu(), labels[held])
+        worse = worse + 1 if tried and score < max(tried.values()) else 0
+        tried[l2] = score
+        if worse == 2:
+            break
+    return tried
+
+
+def hold_out(labels: Int[Tensor, " n"], *, seed: int = 0) -> tuple[Int[Tensor, " a"], Int[Tensor, " b"]]:
+    """The rows to fit on, and a fifth of each class, drawn by `seed`, to choose a setting on.
+
+    Raises:
+        DataError: no class has five images.
+    """
+    held = torch.zeros(len(labels), dtype=torch.bool)
+    for label in labels.unique().tolist():
+        members = (labels == label).nonzero().flatten()
+        drawn = permuted(np.arange(len(members)), len(members), fold(seed, label))
+        held[members[torch.from_numpy(drawn % ONE_IN == ONE_IN - 1)]] = True
+    if not held.any():
+        raise DataError(
+            f"a linear probe chooses its settings on every {ONE_IN}th training image of a class, and no class has "
+            f"{ONE_IN} of them: add some, or evaluate by kNN"
+        )
+    return (~held).nonzero().flatten(), held.nonzero().flatten()
+
+
+def accuracy(predictions: Int[Tensor, " n"], truth: Int[Tensor, " n"]) -> float:
+    """In percent."""
+    return 100 * (predictions == truth).double().mean().item()

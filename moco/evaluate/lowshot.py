@@ -1,0 +1,74 @@
+"""Few labels: what a linear classifier and the nearest neighbour make of frozen features with some labels a class."""
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from moco.data.decode import shown
+from moco.data.folder import DataError
+from moco.evaluate.features import Features
+from moco.evaluate.knn import knn
+from moco.evaluate.linear import accuracy
+from moco.evaluate.logistic import Scale, fit
+from moco.rng import fold, permuted
+
+LABELS = 10  # of each class
+DRAWS = 5
+C = 0.1  # strength of the data against the L2 penalty: CHOSEN
+
+
+class LowShot(NamedTuple):
+    """Accuracies [percent] on all test images, one for each draw of labelled training images."""
+
+    linear: list[float]
+    nearest: list[float]  # 1-NN, cosine
+
+
+def lowshot(
+    train: Features,
+    test: Features,
+    *,
+    labels_per_class: int = LABELS,
+    draws: int = DRAWS,
+    seed: int = 0,
+    device: str | torch.device = "cpu",
+) -> LowShot:
+    """Logistic regression and 1-NN with the labels of a few training images, for several fixed draws of these.
+
+    Features are standardized by all training images, which takes no label. The L2 strength is fixed, for want of images
+    to choose it on.
+
+    Raises:
+        DataError: no labels, or a class with too few images.
+    """
+    labels, truth = train.known_labels(), test.known_labels()
+    scale, found = Scale.of(train.x), LowShot([], [])
+    x_test = scale(test.x).to(device)
+    for rows in drawn(labels, labels_per_class, draws=draws, seed=seed, classes=train.classes):
+        x, answers = scale(train.x[rows]).to(device), labels[rows].to(device)
+        logistic = fit(x, answers, classes=len(train.classes), l2=1 / (C * len(rows)))
+        found.linear.append(accuracy(logistic.predict(x_test).cpu(), truth))
+        found.nearest.append(knn(train[rows], test, k=1, device=device).accuracy)
+    return found
+
+
+def drawn(
+    labels: Int[Tensor, " n"], per_class: int, *, draws: int, seed: int, classes: Sequence[str]
+) -> Iterator[Int[Tensor, " m"]]:
+    """For each draw `per_class` rows of every class; a function of the labels and the seed alone."""
+    members = [(labels == label).nonzero().flatten() for label in range(len(classes))]
+    fewest = min(range(len(classes)), key=lambda label: len(members[label]))
+    if len(members[fewest]) < per_class:
+        raise DataError(
+            f"expected at least {per_class} training images of each class, and {shown(classes[fewest])} has "
+            f"{len(members[fewest])}: ask for fewer with --labels-per-class, or add images"
+        )
+    for draw in range(draws):
+        first = [
+            permuted(np.arange(per_class), len(rows), fold(seed, draw, label)) for label, rows in enumerate(members)
+        ]
+        yield torch.cat([rows[torch.from_numpy(places)] for rows, places in zip(members, first, strict=True)])

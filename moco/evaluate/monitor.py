@@ -1,0 +1,99 @@
+"""A kNN score of the encoder while it is trained, on some labelled images that are kept in memory."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Event
+
+import numpy as np
+import torch
+from jaxtyping import Int, UInt8
+from torch import Tensor
+
+from moco.data.augment import eval_crop, normalize
+from moco.data.decode import BadImage
+from moco.data.folder import DataError, Images
+from moco.data.split import split_sources
+from moco.data.threads import in_order
+from moco.encoders import Encoder
+from moco.evaluate.features import BATCH, NO_LABELS, Features, evaluating
+from moco.evaluate.knn import knn
+from moco.recipe import DataSpec
+from moco.rng import fold, permuted
+
+TRAIN, TEST = 10_000, 2_000  # images at most
+MEMORY = 2**30  # [bytes] at most, for both together: at 224 x 224 pixels 7,133 images
+K = 20  # neighbours: the bank is small
+
+
+@dataclass(frozen=True, eq=False)
+class Kept:
+    """Evaluation crops with their labels, on the host."""
+
+    crops: UInt8[Tensor, "n 3 S S"]
+    labels: Int[Tensor, " n"]
+
+
+@dataclass(frozen=True, eq=False)
+class Monitor:
+    """Labelled images, and how they look to an encoder."""
+
+    train: Kept
+    test: Kept
+    classes: Sequence[str]
+    data: DataSpec
+    device: torch.device
+
+    def score(self, encoder: Encoder) -> float:
+        """kNN accuracy [percent] of the pooled features of `encoder`, which is left as it was."""
+        return knn(
+            self._features(encoder, self.train), self._features(encoder, self.test), k=K, device=self.device
+        ).accuracy
+
+    def _features(self, encoder: Encoder, kept: Kept) -> Features:
+        with evaluating(encoder):
+            x = torch.cat([self._encode(encoder, crops) for crops in kept.crops.split(BATCH)])
+        return Features(x, kept.labels, self.classes, [""] * len(x), torch.arange(len(x)))
+
+    def _encode(self, encoder: Encoder, crops: Tensor) -> Tensor:
+        return encoder.features(normalize(crops.to(self.device), mean=self.data.mean, std=self.data.std)).float().cpu()
+
+
+def monitor_for(
+    eval_data: str | Path | Images, data: DataSpec, *, device: torch.device, workers: int, max_bytes: int = MEMORY
+) -> Monitor:
+    """A monitor on at most 10,000 training and 2,000 test images of `eval_data`, the same ones in every run.
+
+    Images that cannot be read are left out.
+
+    Raises:
+        DataError: no labels, no image that can be read, or what `split_sources` raises.
+    """
+    split = split_sources(eval_data)
+    share = min(1.0, max_bytes / (3 * data.size**2) / (TRAIN + TEST))
+    train, test = (
+        _kept(images, data, int(share * most), workers) for images, most in ((split.train, TRAIN), (split.test, TEST))
+    )
+    return Monitor(train, test, split.train.classes, data, device)
+
+
+def _kept(images: Images, data: DataSpec, most: int, workers: int) -> Kept:
+    if images.labels is None:
+        raise DataError(NO_LABELS)
+    chosen = np.sort(permuted(np.arange(min(most, len(images))), len(images), fold(0)))
+
+    def cut(some: np.ndarray, gone: Event) -> list[tuple[int, np.ndarray]]:
+        found = []
+        for index in some:
+            try:
+                found.append((index, eval_crop(images.read(int(index)), data)))
+            except BadImage:
+                continue
+        return found
+
+    parts = [chosen[start : start + BATCH] for start in range(0, len(chosen), BATCH)]
+    found = [one for part in in_order(cut, parts, workers=workers) for one in part]
+    if not found:
+        raise DataError(f"expected images for the kNN score, and none of the {len(chosen):,} chosen can be read")
+    ids, crops = zip(*found, strict=True)
+    return Kept(torch.from_numpy(np.stack(crops)), torch.from_numpy(images.labels[list(ids)]))

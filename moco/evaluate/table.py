@@ -1,0 +1,104 @@
+"""Scores beside their floors, and the sentence that says what they mean."""
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+CLEAR = 2.0  # standard errors by which one accuracy must differ from another to be called better or worse
+AHEAD = "beats pixels and its own untrained architecture, so it has learned to tell the classes apart,"
+LEVEL = f"cannot be told from its best floor (within {CLEAR:g} standard errors)"
+BEHIND = "is worse than a floor, so for this use it has learned nothing,"
+
+
+@dataclass(frozen=True)
+class Score:
+    """An accuracy [percent] on `images` test images; with `draws`, the mean over several choices of labelled images."""
+
+    accuracy: float
+    images: int
+    draws: Sequence[float] = ()
+    setting: str = ""  # what was chosen or had to be changed on the way, in words
+
+    @property
+    def spread(self) -> float:
+        """Standard deviation over the draws [points]."""
+        return statistics.stdev(self.draws) if len(self.draws) > 1 else 0.0
+
+    @property
+    def error(self) -> float:
+        """Standard error [points]: binomial, for the choice of test images, and that of the mean over the draws."""
+        share = self.accuracy / 100
+        return math.hypot(
+            100 * math.sqrt(share * (1 - share) / self.images), self.spread / math.sqrt(len(self.draws) or 1)
+        )
+
+    def __str__(self) -> str:
+        return f"{self.accuracy:.1f}" + (f" ± {self.spread:.1f}" if self.draws else "")
+
+    def to_dict(self) -> dict[str, Any]:
+        more = {"draws": list(self.draws), "spread": self.spread} if self.draws else {}
+        more |= {"setting": self.setting} if self.setting else {}
+        return {"accuracy": self.accuracy, "standard_error": self.error} | more
+
+
+@dataclass(frozen=True)
+class Table:
+    """What an encoder is worth: its scores, those of its floors and of others, all by the same rule."""
+
+    judged: str  # the row that the others are there for
+    floors: Sequence[str]  # rows that it has to beat
+    rows: Mapping[str, Mapping[str, Score]]  # row -> column -> score
+    chance: float  # [percent] the share of the largest class in the test images
+    classes: int
+    how: str  # which images
+    notes: Sequence[str] = field(default=())
+
+    @property
+    def columns(self) -> list[str]:
+        return list(self.rows[self.judged])
+
+    def __str__(self) -> str:
+        """Plain aligned text."""
+        head = ["held-out accuracy [%]", *self.columns]
+        body = [[f"chance (largest of {self.classes} classes)", *[f"{self.chance:.1f}"] * len(self.columns)]]
+        body += [[row, *(str(self.rows[row][column]) for column in self.columns)] for row in self.rows]
+        widths = [max(len(line[i]) for line in [head, *body]) for i in range(len(head))]
+        lines = [
+            "  ".join(
+                cell.ljust(width) if i == 0 else cell.rjust(width)
+                for i, (cell, width) in enumerate(zip(line, widths, strict=True))
+            )
+            for line in [head, *body]
+        ]
+        return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:], "", *self._remarks(), self.verdict()])
+
+    def _remarks(self) -> list[str]:
+        lines = [self.how, *self.notes]
+        for column in self.columns:
+            chosen = [f"{row} {scores[column].setting}" for row, scores in self.rows.items() if scores[column].setting]
+            lines += [f"{column}: {', '.join(chosen)}"] if chosen else []
+        if any(score.draws for scores in self.rows.values() for score in scores.values()):
+            lines.append("±: standard deviation over the draws of labelled images, which are the same for every row")
+        return lines
+
+    def verdict(self) -> str:
+        """One sentence: by which scores the encoder is better than its best floor, and by which it is not."""
+        found: dict[str, list[str]] = {AHEAD: [], LEVEL: [], BEHIND: []}
+        for column in self.columns:
+            floor = max(self.floors, key=lambda row: self.rows[row][column].accuracy)
+            ours, theirs = self.rows[self.judged][column], self.rows[floor][column]
+            gap, bar = ours.accuracy - theirs.accuracy, CLEAR * math.hypot(ours.error, theirs.error)
+            which = AHEAD if gap > bar else BEHIND if gap < -bar else LEVEL
+            found[which].append(f"{column} ({ours.accuracy:.1f} against {theirs.accuracy:.1f} of {floor})")
+        said = [f"{what} by {', '.join(columns)}" for what, columns in found.items() if columns]
+        return f"{self.judged} {'; it '.join(said)}."
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON takes it."""
+        rows = {row: {column: score.to_dict() for column, score in scores.items()} for row, scores in self.rows.items()}
+        return {
+            "judged": self.judged, "chance": self.chance, "classes": self.classes, "rows": rows,
+            "verdict": self.verdict(), "how": self.how, "notes": list(self.notes),
+        }  # fmt: skip

@@ -1,0 +1,1 @@
+"""REPORT: what a run did, as pictures."""

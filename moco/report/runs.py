@@ -1,0 +1,57 @@
+"""Runs side by side: what is in a folder of runs, and what two runs differ in."""
+
+from pathlib import Path
+from typing import Any
+
+from moco.recipe import diff
+from moco.train import checkpoint
+from moco.train.run import RunError, RunFolder
+
+COLUMNS = ("run", "recipe", "state", "step", "loss", "own key found", "kNN")
+
+
+def describe(run: RunFolder) -> dict[str, Any]:
+    """The last values of a run, as they were logged."""
+    last: dict[str, Any] = {}
+    for record in run.metrics():
+        last |= record
+    saved = checkpoint.newest(run.checkpoints) is not None if run.checkpoints.is_dir() else False
+    state = "finished" if run.finished else "can be continued" if saved else "not begun"
+    return {"run": str(run.path), "recipe": run.recipe().name, "state": state} | {
+        name: last.get(name) for name in ("step", "epoch", "loss", "pretext_top1", "knn")
+    }
+
+
+def find_runs(folder: Path) -> list[RunFolder]:
+    """`folder`, if it is a run, or else the runs in it, by name. Raises RunError when there is none."""
+    runs = [RunFolder(path) for path in [folder, *sorted(folder.glob("*"))] if (path / "recipe.json").is_file()]
+    if not runs:
+        raise RunError(f"no runs in {folder}: expected folders with a recipe.json, as `moco pretrain --out` makes them")
+    return runs
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """The runs as an aligned table of text."""
+    cells = [COLUMNS] + [
+        (
+            row["run"], row["recipe"], row["state"], _text(row["step"], "d"), _text(row["loss"], ".3f"),
+            _text(row["pretext_top1"], ".1%"), "" if row["knn"] is None else f"{row['knn']:.1f} %",
+        )
+        for row in rows
+    ]  # fmt: skip
+    widths = [max(len(row[i]) for row in cells) for i in range(len(COLUMNS))]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells
+    )
+
+
+def differences(a: Path, b: Path) -> list[str]:
+    """One line for each setting that two runs differ in. Raises RunError when one is not a run."""
+    for path in (a, b):
+        if not (path / "recipe.json").is_file():
+            raise RunError(f"{path} is not a run: it has no recipe.json")
+    return diff(RunFolder(a).recipe(), RunFolder(b).recipe())
+
+
+def _text(value: float | None, form: str) -> str:
+    return "" if value is None else format(value, form)

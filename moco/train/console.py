@@ -1,0 +1,81 @@
+"""What a run shows while it works: a plan, one live line, an end. To stderr; results go to stdout."""
+
+import sys
+import time
+from typing import IO, Protocol, runtime_checkable
+
+from rich.console import Console as RichConsole
+from rich.markup import escape
+from rich.panel import Panel
+from rich.table import Table
+
+
+@runtime_checkable
+class Reporter(Protocol):
+    """Where a run reports to."""
+
+    def box(self, title: str, rows: list[tuple[str, str]]) -> None: ...
+    def say(self, text: str) -> None: ...
+    def live(self, line: str) -> None: ...
+
+
+class Console:
+    """Boxes, and one line that renews itself on a terminal; elsewhere a plain line every `every` seconds."""
+
+    def __init__(self, stream: IO[str] | None = None, *, every: float = 15.0):
+        self.stream = stream or sys.stderr
+        self.terminal, self.every, self._shown, self._width = self.stream.isatty(), every, 0.0, 0
+        self.rich = RichConsole(file=self.stream, highlight=False)
+
+    def box(self, title: str, rows: list[tuple[str, str]]) -> None:
+        self._end_live()
+        if not self.terminal:
+            width = max(len(name) for name, _ in rows)
+            print(f"== {title}", file=self.stream)
+            for name, text in rows:
+                print(f"   {name:<{width}}  {text}", file=self.stream, flush=True)
+            return
+        table = Table.grid(padding=(0, 2))
+        table.add_column(style="bold", no_wrap=True)
+        table.add_column(overflow="fold")
+        for name, text in rows:
+            table.add_row(name, escape(text))
+        self.rich.print(Panel(table, title=title, title_align="left", expand=False))
+
+    def say(self, text: str) -> None:
+        self._end_live()
+        print(text, file=self.stream, flush=True)
+
+    def live(self, line: str) -> None:
+        now = time.monotonic()
+        if now - self._shown < (0.2 if self.terminal else self.every):
+            return
+        self._shown = now
+        if self.terminal:
+            line = line[: self.rich.width - 1]
+            print("\r" + line.ljust(self._width), end="", file=self.stream, flush=True)
+            self._width = len(line)
+        else:
+            print(line, file=self.stream, flush=True)
+
+    def _end_live(self) -> None:
+        if self.terminal and self._width:
+            print(file=self.stream)
+            self._width = 0
+
+
+class Silent:
+    """Reports to nobody."""
+
+    def box(self, title: str, rows: list[tuple[str, str]]) -> None: ...
+    def say(self, text: str) -> None: ...
+    def live(self, line: str) -> None: ...
+
+
+def duration(seconds: float) -> str:
+    """`75` -> `1 min 15 s`."""
+    seconds = round(seconds)
+    for size, unit, smaller, rest in ((86400, "d", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 1, "s")):
+        if seconds >= size:
+            return f"{seconds // size} {unit} {seconds % size // smaller} {rest}"
+    return f"{seconds} s"

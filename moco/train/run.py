@@ -1,0 +1,162 @@
+"""One run, one folder: what is in it, who may write to it, and what it remembers.
+
+recipe.json  provenance.json  metrics.jsonl  train.log  bad_images.csv  manifest  checkpoints/  encoder/
+"""
+
+import fcntl
+import json
+import os
+import platform
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import PIL
+import torch
+import torchvision
+
+import moco
+from moco.files import sweep, write_text
+from moco.recipe import Recipe, RecipeError, diff
+
+
+class RunError(RecipeError):
+    """A run folder that cannot be used as asked."""
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The paths of a run."""
+
+    path: Path
+
+    @property
+    def recipe_file(self) -> Path:
+        return self.path / "recipe.json"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def metrics_file(self) -> Path:
+        return self.path / "metrics.jsonl"
+
+    @property
+    def encoder(self) -> Path:
+        return self.path / "encoder"
+
+    @property
+    def finished(self) -> bool:
+        return (self.path / "finished.json").is_file()
+
+    def recipe(self) -> Recipe:
+        return Recipe.from_json(self.recipe_file.read_text())
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """What was logged, a line a record; a line that a kill cut off is left out."""
+        records: list[dict[str, Any]] = []
+        if self.metrics_file.exists():
+            for line in self.metrics_file.read_text().splitlines():
+                try:
+                    records.append(json.loads(line))
+                except json.JSONDecodeError:
+                    continue
+        return records
+
+    def log(self, record: dict[str, Any]) -> None:
+        """Append one record to metrics.jsonl."""
+        with self.metrics_file.open("a") as file:
+            file.write(json.dumps(record) + "\n")
+
+    def forget_after(self, step: int) -> None:
+        """Take out of the log what a resumed run will do again: records of later steps than `step`."""
+        kept = [record for record in self.metrics() if record.get("step", 0) <= step]
+        write_text(self.metrics_file, "".join(json.dumps(record) + "\n" for record in kept))
+
+
+@contextmanager
+def open_run(path: Path, recipe: Recipe, *, resume: str, overwrite: bool = False) -> Iterator[RunFolder]:
+    """The run folder, made if it is not there, and ours alone while open.
+
+    Args:
+        resume: "auto" continues a run of the same recipe that is there; "never" wants a new folder; "must" an old one.
+        overwrite: remove the run that is there first.
+
+    Raises:
+        RunError: the folder holds something else, another recipe, or a run where none was to be (or the reverse).
+    """
+    run = RunFolder(path)
+    if path.is_symlink() or (path.exists() and not path.is_dir()):
+        raise RunError(
+            f"--out expects a folder, and {path} is a {'link' if path.is_symlink() else 'file'}: name another"
+        )
+    there = run.recipe_file.exists()
+    if path.exists() and any(entry.name != ".lock" for entry in path.iterdir()) and not there:
+        raise RunError(f"--out {path} is a folder with other things in it, not a run: name a new or an empty one")
+    if resume == "must" and not there:
+        raise RunError(f"--resume must expects a run in {path}, and there is none: start it with --resume auto")
+    path.mkdir(parents=True, exist_ok=True)
+    with _locked(path):
+        if there and overwrite:
+            _clear(run)
+            there = False
+        if there and resume == "never":
+            raise RunError(
+                f"{path} holds a run already: name another --out, continue it (--resume auto), or --overwrite"
+            )
+        if there and (changes := diff(run.recipe(), recipe)):
+            raise RunError(
+                f"{path} holds a run with another recipe, which cannot be continued with this one. Changed:\n  "
+                + "\n  ".join(changes) + "\nGive the same options again, or name another --out"
+            )  # fmt: skip
+        run.checkpoints.mkdir(exist_ok=True)
+        for folder in (path, run.checkpoints):
+            sweep(folder)
+        if not there:
+            write_text(run.recipe_file, recipe.to_json())
+        yield run
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    with (path / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise RunError(f"another process is working in {path}: wait for it, or name another --out") from None
+        yield
+
+
+def _clear(run: RunFolder) -> None:
+    """Remove a run's own files, and nothing else."""
+    own = ["recipe.json", "provenance.json", "metrics.jsonl", "train.log", "bad_images.csv", "finished.json"]
+    own += ["curves.png", "neighbours.png", "scores.json"]
+    files = [run.path / name for name in own]
+    files += [run.encoder / name for name in ("model.safetensors", "config.json", "README.md")]
+    files += [run.checkpoints / "MANIFEST.json", *run.checkpoints.glob("step_*.pt"), *run.path.glob("manifest*")]
+    for file in files:
+        file.unlink(missing_ok=True)
+
+
+def provenance(*, device: torch.device, workers: int, images: int, data: str) -> dict[str, Any]:
+    """What a result came from: versions, machine, command, and the fingerprint of the data."""
+    return {
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": sys.argv,
+        "versions": {
+            "momentum-contrast": moco.__version__, "python": platform.python_version(), "torch": torch.__version__,
+            "torchvision": torchvision.__version__, "numpy": np.__version__, "pillow": PIL.__version__,
+        },
+        "machine": {
+            "system": platform.platform(), "processor": platform.processor() or platform.machine(),
+            "cores": os.cpu_count(), "threads": torch.get_num_threads(), "device": str(device),
+            "accelerator": torch.cuda.get_device_name(device) if device.type == "cuda" else None,
+        },
+        "workers": workers, "images": images, "data_fingerprint": data,
+    }  # fmt: skip

@@ -1,0 +1,154 @@
+"""What a run is made of, before its first step: images, recipe, networks, arithmetic."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+from moco import recipes
+from moco.data.folder import find_images
+from moco.data.images import Images, Wrapped
+from moco.data.loader import ViewLoader
+from moco.distributed import world_size
+from moco.encoders import build
+from moco.encoders.weights import initialize
+from moco.method import Contrast, MomentumEncoder, Queue
+from moco.recipe import Recipe, RecipeError
+from moco.rng import fold
+
+Sources = str | Path | Sequence[str | Path] | Images | Dataset[Any]
+DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def images_of(data: Sources) -> Images:
+    """Folders and list files as one sequence of images; a Dataset wrapped; Images as they are."""
+    if isinstance(data, str | Path):
+        return find_images([data])
+    if isinstance(data, Dataset):
+        return Wrapped(data)
+    if isinstance(data, Sequence) and all(isinstance(one, str | Path) for one in data):
+        return find_images(data)
+    return data  # pyright: ignore[reportReturnType]
+
+
+def changes_of(epochs: int | None, seed: int | None, settings: dict[str, Any] | None) -> dict[str, Any]:
+    """The settings, with those that have an option of their own."""
+    own = {"optim.epochs": epochs, "seed": seed}
+    return (settings or {}) | {name: value for name, value in own.items() if value is not None}
+
+
+def resolve(
+    recipe: str | Recipe,
+    images: Images,
+    device: torch.device,
+    *,
+    model: str | nn.Module | None,
+    changes: dict[str, Any],
+) -> Recipe:
+    """The recipe that is meant, with its changes."""
+    if isinstance(recipe, Recipe):
+        base = recipe
+    elif recipe == "auto":
+        base = recipes.auto(len(images), side=shorter_side(images), accelerated=device.type != "cpu")
+    elif recipe.endswith(".json"):
+        base = Recipe.from_json(Path(recipe).read_text())
+    else:
+        base = recipes.named(recipe)
+    if model is not None:
+        changes = {
+            "encoder.name": model if isinstance(model, str) else "custom",
+            "encoder.stem": "7x7/2+pool",
+        } | changes
+    return base.but(None, changes)
+
+
+def shorter_side(images: Images) -> int:
+    """The usual shorter side of the images [pixels]: the median of a few."""
+    some = np.linspace(0, len(images) - 1, min(len(images), 9)).astype(int)
+    sides: list[int] = []
+    for index in some:
+        try:
+            sides.append(min(images.read(int(index)).shape[:2]))
+        except Exception:  # a broken one is counted when its turn comes
+            continue
+    return int(np.median(sides)) if sides else 224
+
+
+def check_fits(recipe: Recipe, num_images: int) -> None:
+    """The rules that need to know the data. Raises RecipeError."""
+    batch, size = recipe.optim.batch_size, recipe.method.size
+    if num_images < batch:
+        raise RecipeError(
+            f"a mini-batch has {batch} images (optim.batch_size), and there are only {num_images} in all: add images, "
+            f"or --set optim.batch_size={max(4, num_images // 4)}, or --recipe auto, which fits itself to the data"
+        )
+    if size + batch > num_images:
+        raise RecipeError(
+            f"a dictionary of {size} keys (method.size) beside a mini-batch of {batch} holds other views of the "
+            f"queries' own images when there are only {num_images}: they would count as negatives. Expected "
+            f"K + batch <= images: --set method.size={1 << (num_images // 4).bit_length() - 1}, or --recipe auto"
+        )
+    if batch % world_size() or recipe.method.bn_groups % world_size():
+        raise RecipeError(
+            f"batch ({batch}) and bn_groups ({recipe.method.bn_groups}) must divide over {world_size()} ranks"
+        )
+
+
+def contrast_for(
+    recipe: Recipe, device: torch.device, *, model: Any, init: str | Path | None, say: Callable[[str], None]
+) -> Contrast:
+    """f_q, f_k and the queue, drawn from the recipe's seed, on the device."""
+    method = recipe.method
+    with torch.random.fork_rng():
+        torch.manual_seed(fold(recipe.seed))
+        encoder = build(recipe.encoder, size=recipe.data.size, model=model if isinstance(model, nn.Module) else None)
+        if init is not None:
+            say(initialize(encoder, init))
+        contrast = Contrast(
+            encoder, MomentumEncoder(encoder), Queue(method.size, recipe.encoder.dim),
+            temperature=method.temperature, symmetric=method.symmetric, shuffle_bn=method.shuffle_bn,
+            bn_groups=method.bn_groups // world_size(),
+        )  # fmt: skip
+    contrast.to(device)
+    if recipe.compute.channels_last:
+        contrast.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    if recipe.compute.compile:
+        torch._dynamo.config.recompile_limit = 4 * method.bn_groups + 8  # each BN group has a momentum of its own
+        for network in (contrast.encoder, contrast.key_encoder):
+            assert network is not None
+            network.compile()
+    return contrast.train()
+
+
+@contextmanager
+def threads(count: int | None) -> Iterator[None]:
+    """While open, torch computes with `count` threads on a CPU, or with as many as it did."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def scaler_for(recipe: Recipe, device: torch.device) -> torch.amp.GradScaler:
+    return torch.amp.GradScaler(device.type, enabled=recipe.compute.precision == "fp16")
+
+
+def precision_of(recipe: Recipe, device: torch.device) -> Callable[[], AbstractContextManager[object]]:
+    if recipe.compute.precision == "fp32":
+        return nullcontext
+    dtype = DTYPES[recipe.compute.precision]
+    return lambda: torch.autocast(device.type, dtype=dtype)
+
+
+def in_format(loader: ViewLoader, recipe: Recipe) -> Iterator[tuple[list[Tensor], Tensor]]:
+    """The loader's batches, in the memory format that the encoder computes in."""
+    layout = torch.channels_last if recipe.compute.channels_last else torch.contiguous_format
+    for views, ids in loader:
+        yield [view.contiguous(memory_format=layout) for view in views], ids

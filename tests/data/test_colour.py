@@ -1,0 +1,314 @@
+"""How views look: against torchvision's functions on Pillow images, change by change, whole, and in distribution."""
+
+from collections.abc import Callable
+from functools import lru_cache
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageFilter, ImageOps
+from torchvision import transforms as T
+from torchvision.transforms import functional as TF
+
+from moco.data import colour as colour_module
+from moco.data.augment import Dice, cast, crop, crop_boxes, flips, look
+from moco.data.colour import BRIGHTNESS, CONTRAST, HUE, SATURATION, Look, colour
+from moco.recipe import Jitter, View
+from moco.recipes.cifar import CIFAR_VIEW
+from moco.recipes.demo import DEMO_VIEW
+from moco.recipes.moco_v1 import V1_VIEW
+from moco.recipes.moco_v2 import V2_VIEW
+
+# The second view of MoCo v3 but blurred more often, so that blur and solarize meet.
+SOLARIZED_VIEW = View(crop_area=(0.08, 1.0), jitter=Jitter(saturation=0.2), blur=0.5, solarize=0.5)
+VIEWS = {"v1": V1_VIEW, "v2": V2_VIEW, "v3": SOLARIZED_VIEW, "cifar": CIFAR_VIEW, "demo": DEMO_VIEW}
+
+
+def photo(height: int, width: int, seed: int = 0) -> np.ndarray:
+    """A picture with the spectrum of photographs (1 / f), their reddish colours, and edges."""
+    rng = np.random.default_rng(seed)
+    frequency = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)[None])
+    spectrum = np.fft.rfft2(rng.normal(size=(3, height, width))) / np.maximum(frequency, 1 / max(height, width))
+    layers = np.fft.irfft2(spectrum, s=(height, width))
+    layers /= layers.std(axis=(1, 2), keepdims=True)
+    light, red, blue = layers[0] * 55 + 115, layers[1] * 14 + 18, layers[2] * 14 - 14
+    pixels = np.stack([light + red, light, light + blue], axis=-1)
+    for _ in range(6):
+        top, left = rng.integers(0, height - 8), rng.integers(0, width - 8)
+        high, wide = rng.integers(6, height // 2), rng.integers(6, width // 2)
+        pixels[top : top + high, left : left + wide] += rng.normal([15, 0, -15], 35)
+    return pixels.clip(0, 255).astype(np.uint8)
+
+
+def tensor(image: Image.Image | np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1)[None]
+
+
+def psnr(a: torch.Tensor | np.ndarray, b: torch.Tensor | np.ndarray) -> float:
+    """Peak signal to noise ratio in dB; 120 if equal."""
+    error = np.mean((np.asarray(a).astype(float) - np.asarray(b).astype(float)) ** 2)
+    return float(10 * np.log10(255**2 / max(error, 255**2 * 1e-12)))
+
+
+def plain(count: int) -> Look:
+    """No change at all."""
+    nothing = np.zeros(count, dtype=bool)
+    return Look(
+        order=np.full((count, 4), -1), factors=np.ones((count, 4)), grey=nothing.copy(), grey_first=False,
+        sigma=np.zeros(count), solarize=nothing.copy(),
+    )  # fmt: skip
+
+
+def jittered(op: int, factor: float) -> Look:
+    one = plain(1)
+    one.order[0, 2] = op
+    one.factors[0, op] = factor
+    return one
+
+
+# --- one change at a time -----------------------------------------------------------------------------------------
+
+
+ADJUST: dict[int, Callable[[Image.Image, float], Image.Image]] = {
+    BRIGHTNESS: TF.adjust_brightness,
+    CONTRAST: TF.adjust_contrast,
+    SATURATION: TF.adjust_saturation,
+    HUE: TF.adjust_hue,
+}
+FACTORS = [0.0, 0.6, 0.7361, 0.99, 1.0, 1.0001, 1.2345, 1.4, 2.6]
+CHANGES = [(op, factor) for op in (BRIGHTNESS, CONTRAST, SATURATION) for factor in FACTORS]
+CHANGES += [(HUE, factor) for factor in (-0.5, -0.4, -0.1, -0.003, 0.0, 0.0314, 0.1, 0.25, 0.4, 0.5)]
+
+
+@pytest.mark.parametrize(("op", "factor"), CHANGES)
+def test_a_jitter_is_pillows_bit_for_bit(op: int, factor: float):
+    every = np.random.default_rng(0).integers(0, 256, (300, 300, 3), dtype=np.uint8)  # all colours
+    for image in (every, photo(120, 120)):
+        expected = ADJUST[op](Image.fromarray(image), float(np.float32(factor)))
+        assert torch.equal(colour(tensor(image), jittered(op, factor)), tensor(expected))
+
+
+@pytest.mark.slow
+def test_hue_of_every_colour_is_pillows():
+    for red in range(0, 256, 16):
+        colours = np.stack(np.mgrid[red : red + 16, 0:256, 0:256], axis=-1).reshape(1024, 1024, 3).astype(np.uint8)
+        expected = TF.adjust_hue(Image.fromarray(colours), 0.1)
+        assert torch.equal(colour(tensor(colours), jittered(HUE, 0.1)), tensor(expected))
+
+
+def test_contrast_of_a_large_image_has_an_exact_mean():
+    image = np.full((600, 600, 3), 255, dtype=np.uint8)  # the sum of its luma is no float32
+    image[0, :2] = 254
+    image[::2] -= np.uint8(1)  # mean 254.5 less a millionth: rounds to 254
+    expected = TF.adjust_contrast(Image.fromarray(image), 0.0)
+    assert torch.equal(colour(tensor(image), jittered(CONTRAST, 0.0)), tensor(expected))
+
+
+def test_grey_is_pillows_bit_for_bit():
+    image = np.random.default_rng(0).integers(0, 256, (300, 300, 3), dtype=np.uint8)
+    one = plain(1)
+    one.grey[0] = True
+    assert torch.equal(colour(tensor(image), one), tensor(TF.rgb_to_grayscale(Image.fromarray(image), 3)))
+
+
+def test_solarize_is_pillows_bit_for_bit():
+    image = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    one = plain(1)
+    one.solarize[0] = True
+    assert torch.equal(colour(tensor(image), one), tensor(ImageOps.solarize(Image.fromarray(image), 128)))
+
+
+def blurred(image: np.ndarray, sigma: float) -> tuple[torch.Tensor, torch.Tensor]:
+    one = plain(1)
+    one.sigma[0] = sigma
+    return colour(tensor(image), one), tensor(Image.fromarray(image).filter(ImageFilter.GaussianBlur(sigma)))
+
+
+@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("side", [5, 32, 97])
+def test_blur_is_pillows_up_to_the_border(side: int, seed: int):
+    sigma = np.random.default_rng(seed).uniform(0.1, 2.0)
+    image = np.random.default_rng(seed).integers(0, 256, (side, side, 3), dtype=np.uint8)
+    assert psnr(*blurred(image, sigma)) > 70
+
+
+@pytest.mark.parametrize("sigma", [0.5, 1.0, 2.0, 5.0])
+def test_blur_differs_by_roundings_where_sums_lie_halfway(sigma: float):
+    ours, expected = blurred(photo(97, 97), sigma)
+    assert psnr(ours, expected) > 45
+    assert (ours.int() - expected.int()).abs().max() <= 3  # six roundings one after the other
+
+
+def test_no_look_changes_nothing():
+    image = tensor(photo(32, 32))
+    assert torch.equal(colour(image, plain(1)), image)
+
+
+def test_the_crops_given_stay_as_they_were():
+    crops = torch.cat([tensor(photo(32, 32, seed)) for seed in range(8)])
+    before = crops.clone()
+    colour(crops, look(V2_VIEW, cast(0, 0, ids=np.arange(8), view_index=0)))
+    assert torch.equal(crops, before)
+
+
+# --- whole views --------------------------------------------------------------------------------------------------
+
+
+def pillow_view(image: np.ndarray, view: View, dice: Dice, size: int) -> np.ndarray:
+    """The view that `dice` give of one image, by torchvision's functions, in the order of the authors' transforms."""
+    seen = look(view, dice)
+    box = crop_boxes(view, dice, heights=np.array([image.shape[0]]), widths=np.array([image.shape[1]]))[0]
+    picture = TF.resized_crop(Image.fromarray(image), *box.tolist(), [size, size])
+    if seen.grey[0] and view.grey_first:
+        picture = TF.rgb_to_grayscale(picture, 3)
+    for op in seen.order[0]:
+        if op >= 0:
+            picture = ADJUST[op](picture, float(seen.factors[0, op]))
+    if seen.grey[0] and not view.grey_first:
+        picture = TF.rgb_to_grayscale(picture, 3)
+    if seen.sigma[0] > 0:
+        picture = picture.filter(ImageFilter.GaussianBlur(float(seen.sigma[0])))
+    if seen.solarize[0]:
+        picture = ImageOps.solarize(picture)
+    if flips(view, dice)[0]:
+        picture = TF.hflip(picture)
+    return np.asarray(picture).transpose(2, 0, 1)
+
+
+def our_views(images: list[np.ndarray], view: View, dice: Dice, size: int) -> torch.Tensor:
+    sizes = np.array([image.shape[:2] for image in images])
+    boxes = crop_boxes(view, dice, heights=sizes[:, 0], widths=sizes[:, 1])
+    flipped = flips(view, dice)
+    crops = [crop(images[i], boxes[i], flip=bool(flipped[i]), size=size) for i in range(len(images))]
+    return colour(torch.from_numpy(np.stack(crops)), look(view, dice))
+
+
+@pytest.mark.parametrize("name", VIEWS)
+def test_a_view_is_what_the_same_dice_give_with_pillow(name: str):
+    view, count = VIEWS[name], 100
+    images = [photo(90 + seed % 40, 120 - seed % 30, seed) for seed in range(count)]
+    ours = our_views(images, view, cast(1, 2, ids=np.arange(count), view_index=1), 64)
+    alone = [cast(1, 2, ids=np.array([i]), view_index=1) for i in range(count)]
+    quality = [psnr(ours[i], pillow_view(images[i], view, alone[i], 64)) for i in range(count)]
+    assert min(quality) > 65
+    assert np.mean(np.array(quality) > 119) > 0.95  # equal
+
+
+def test_changes_in_another_order_are_found():
+    images = [photo(90, 120, seed) for seed in range(30)]
+    dice = cast(1, 2, ids=np.arange(30), view_index=1)
+    ours = our_views(images, V2_VIEW, dice, 64)
+    grey_first = V2_VIEW.model_copy(update={"grey_first": True})
+    alone = [cast(1, 2, ids=np.array([i]), view_index=1) for i in range(30)]
+    worst = min(psnr(ours[i], pillow_view(images[i], grey_first, alone[i], 64)) for i in range(30))
+    assert worst < 50
+
+
+def test_a_view_does_not_depend_on_its_batch(monkeypatch: pytest.MonkeyPatch):
+    images = [photo(40, 50, seed) for seed in range(40)]
+    ids = np.random.default_rng(0).integers(0, 2**40, 40)
+    together = our_views(images, SOLARIZED_VIEW, cast(0, 0, ids=ids, view_index=0), 32)
+    for part in (np.array([7]), np.array([39, 0, 20]), np.random.default_rng(1).permutation(40)):
+        alone = our_views([images[i] for i in part], SOLARIZED_VIEW, cast(0, 0, ids=ids[part], view_index=0), 32)
+        assert torch.equal(alone, together[part])
+    monkeypatch.setattr(colour_module, "CACHED", 3 * 32 * 32 * 7)  # 7 images at a time
+    assert torch.equal(our_views(images, SOLARIZED_VIEW, cast(0, 0, ids=ids, view_index=0), 32), together)
+
+
+# --- the distribution of views ------------------------------------------------------------------------------------
+
+SIDE, SAMPLES = 48, 600
+
+
+def torchvision_views(view: View, seed: int) -> np.ndarray:
+    """The authors' transforms, with randomness of their own."""
+    torch.manual_seed(seed)
+    rng, jitter = np.random.default_rng(seed), view.jitter
+    blur = T.Lambda(lambda picture: picture.filter(ImageFilter.GaussianBlur(rng.uniform(*view.blur_sigma))))
+    change = T.Compose(
+        [
+            T.RandomResizedCrop(SIDE, scale=view.crop_area),
+            T.RandomApply([T.ColorJitter(jitter.brightness, jitter.contrast, jitter.saturation, jitter.hue)], jitter.p),
+            T.RandomGrayscale(view.grey),
+            T.RandomApply([blur], view.blur),
+            T.RandomHorizontalFlip(view.flip),
+        ]
+    )
+    return np.stack([np.asarray(change(Image.fromarray(image))) for image in photos()]).transpose(0, 3, 1, 2)
+
+
+@lru_cache(maxsize=1)
+def photos() -> list[np.ndarray]:
+    """60 pictures, ten times each."""
+    return [photo(200, 240, seed) for seed in range(60)] * (SAMPLES // 60)
+
+
+def marginals(views: np.ndarray) -> dict[str, np.ndarray]:
+    """Of each view some numbers that a wrong law would move."""
+    x = views.astype(np.float64)
+    red, green, blue = x.mean(axis=(2, 3)).T
+    chroma = (x.max(axis=1) - x.min(axis=1)).mean(axis=(1, 2))
+    return {
+        "red": red,
+        "green": green,
+        "blue": blue,
+        "warmth": red - blue,
+        "tint": np.abs(2 * green - red - blue),
+        "deviation": x.std(axis=(1, 2, 3)),
+        "gradient": np.abs(np.diff(x, axis=3)).mean(axis=(1, 2, 3)),
+        "chroma": chroma,
+        "grey": chroma == 0,
+    }
+
+
+def distances(a: np.ndarray, b: np.ndarray) -> dict[str, float]:
+    """By how many standard errors the marginals of two samples of views differ."""
+    left, right = marginals(a), marginals(b)
+    return {
+        name: abs(left[name].mean() - right[name].mean()) / np.sqrt((left[name].var() + right[name].var()) / SAMPLES)
+        for name in left
+    }
+
+
+@pytest.fixture(scope="module")
+def reference() -> np.ndarray:
+    return torchvision_views(V2_VIEW, 0)
+
+
+def sampled(view: View, seed: int = 0) -> np.ndarray:
+    return our_views(photos(), view, cast(seed, 0, ids=np.arange(SAMPLES), view_index=0), SIDE).numpy()
+
+
+TELLING = 4.0  # standard errors
+
+
+def test_views_have_the_marginals_of_torchvisions(reference: np.ndarray):
+    assert max(distances(torchvision_views(V2_VIEW, 1), reference).values()) < TELLING  # two seeds of the reference
+    assert max(distances(sampled(V2_VIEW), reference).values()) < TELLING
+
+
+def test_marginals_tell_a_wrong_hue(reference: np.ndarray):
+    wrong = V2_VIEW.model_copy(update={"jitter": Jitter(hue=0.4)})
+    found = distances(sampled(wrong), reference)
+    assert found["warmth"] > TELLING
+
+
+def test_marginals_tell_a_wrong_share_of_grey(reference: np.ndarray):
+    assert distances(sampled(V2_VIEW.model_copy(update={"grey": 0.35})), reference)["grey"] > TELLING
+
+
+def test_marginals_tell_swapped_channels(reference: np.ndarray):
+    assert distances(sampled(V2_VIEW)[:, ::-1], reference)["warmth"] > TELLING
+
+
+def test_marginals_tell_a_resize_without_antialiasing(reference: np.ndarray):
+    dice = cast(0, 0, ids=np.arange(SAMPLES), view_index=0)
+    boxes = crop_boxes(V2_VIEW, dice, heights=np.full(SAMPLES, 200), widths=np.full(SAMPLES, 240))
+    aliased = [
+        torch.nn.functional.interpolate(
+            tensor(image)[:, :, top : top + height, left : left + width].float(), (SIDE, SIDE), mode="bilinear"
+        ).round().byte()
+        for image, (top, left, height, width) in zip(photos(), boxes.tolist(), strict=True)
+    ]  # fmt: skip
+    wrong = colour(torch.cat(aliased), look(V2_VIEW, dice)).numpy()
+    assert distances(wrong, reference)["gradient"] > TELLING

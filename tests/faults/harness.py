@@ -1,0 +1,121 @@
+"""Runs that are killed: a parent that has imported everything once forks a child for each try.
+
+    python tests/faults/harness.py FOLDER TRIES SEED
+
+makes a small run in FOLDER/whole undisturbed, then TRIES runs that get SIGKILL at a random moment, are started again (with
+other numbers of workers), and are killed again until one try lives to its end. Prints one JSON line a run.
+"""
+
+import hashlib
+import json
+import os
+import random
+import signal
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from moco import recipes
+from moco.train import checkpoint
+from moco.train.pretrain import pretrain
+from moco.train.run import RunFolder
+
+RECIPE = recipes.named("demo").but(
+    "killed",
+    {
+        "encoder.width": 0.0625, "encoder.dim": 8, "data.size": 16, "data.eval_resize": 16, "method.size": 20,
+        "optim.batch_size": 8, "optim.epochs": 3,
+    },
+)  # fmt: skip
+
+
+def make_images(folder: Path, n: int = 50) -> None:
+    """Small pictures, one of them broken."""
+    folder.mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    for i in range(n):
+        Image.fromarray(rng.integers(0, 256, (20 + i % 3, 24, 3), dtype=np.uint8)).save(folder / f"{i:03d}.png")
+    (folder / "007.png").write_bytes(b"not a picture")
+
+
+def fork(images: Path, out: Path, workers: int) -> int:
+    """Start the run, or go on with it, in a child."""
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            pretrain(images, out, recipe=RECIPE, workers=workers, save_every=2, device="cpu")
+            code = 0
+        finally:
+            os._exit(code)
+    return child
+
+
+def ending(out: Path) -> str:
+    """A hash over everything a run ends with: weights, queue, optimizer, clock, and every logged loss."""
+    digest = hashlib.sha256()
+    path = checkpoint.newest(out / "checkpoints")
+    assert path is not None
+    _feed(digest, checkpoint.load(path)["state"])
+    logged = [[record["step"], record["loss"], record["pretext_top1"]] for record in RunFolder(out).metrics()]
+    assert [step for step, *_ in logged] == list(range(1, 19)), "every step is logged once"
+    digest.update(json.dumps(logged).encode())
+    digest.update((out / "encoder" / "model.safetensors").read_bytes())
+    digest.update((out / "bad_images.csv").read_bytes())
+    return digest.hexdigest()
+
+
+def _feed(digest, node) -> None:
+    if isinstance(node, torch.Tensor):
+        digest.update(node.contiguous().numpy().tobytes())
+    elif isinstance(node, dict):
+        for key in sorted(node, key=str):
+            digest.update(str(key).encode())
+            _feed(digest, node[key])
+    elif isinstance(node, list | tuple):
+        for item in node:
+            _feed(digest, item)
+    else:
+        digest.update(repr(node).encode())
+
+
+def killed_run(images: Path, out: Path, dice: random.Random, seconds: float) -> int:
+    """Start, kill, start again, until the run has ended by itself. Returns the number of kills."""
+    kills = 0
+    while True:
+        child = fork(images, out, workers=dice.choice([0, 1, 2]))
+        if kills < 4:  # and then it may live
+            time.sleep(dice.uniform(0, seconds))
+            os.kill(child, signal.SIGKILL)
+        _, status = os.waitpid(child, 0)
+        if os.WIFSIGNALED(status):
+            kills += 1
+        elif os.waitstatus_to_exitcode(status) == 0:
+            return kills
+        else:
+            raise RuntimeError(f"the run in {out} failed after {kills} kills")
+
+
+def main(folder: Path, tries: int, seed: int) -> None:
+    torch.set_num_threads(1)  # a fork must not inherit a pool of threads that are not there
+    images = folder / "images"
+    make_images(images)
+    start = time.monotonic()
+    os.waitpid(fork(images, folder / "whole", 0), 0)
+    seconds = time.monotonic() - start
+    print(json.dumps({"run": "whole", "kills": 0, "hash": ending(folder / "whole"), "seconds": seconds}), flush=True)
+    dice = random.Random(seed)
+    kills, i = 0, 0
+    while kills < tries:
+        out = folder / f"killed-{i}"
+        count = killed_run(images, out, dice, seconds)
+        kills, i = kills + count, i + 1
+        print(json.dumps({"run": out.name, "kills": count, "hash": ending(out)}), flush=True)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))

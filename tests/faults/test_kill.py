@@ -1,0 +1,27 @@
+"""Killed anywhere and started again, a run ends with the same bits as one that was left alone."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+HARNESS = Path(__file__).with_name("harness.py")
+
+
+def run_harness(folder: Path, kills: int, seed: int) -> list[dict]:
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    command = [sys.executable, str(HARNESS), str(folder), str(kills), str(seed)]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=HARNESS.parents[2])
+    assert done.returncode == 0, done.stderr[-3000:]
+    return [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+
+
+@pytest.mark.faults
+@pytest.mark.timeout(900)
+def test_fifty_kills_at_random_moments_end_in_the_same_bits(tmp_path):
+    whole, *killed = run_harness(tmp_path, 50, seed=1)
+    assert sum(run["kills"] for run in killed) >= 50
+    assert {run["hash"] for run in killed} == {whole["hash"]}

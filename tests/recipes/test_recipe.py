@@ -1,0 +1,116 @@
+"""Recipes are frozen, checked, derived by `but`, and survive JSON."""
+
+import pytest
+from pydantic import ValidationError
+
+from moco import recipes
+from moco.recipe import Recipe, RecipeError, diff
+from moco.schedule import Constant, Cosine
+
+
+@pytest.mark.parametrize("name", recipes.RECIPES)
+def test_every_recipe_survives_json(name):
+    recipe = recipes.named(name)
+    assert Recipe.from_json(recipe.to_json()) == recipe
+    assert recipe.name == name
+    assert recipe.source
+
+
+def test_a_recipe_cannot_be_changed_in_place():
+    with pytest.raises(ValidationError):
+        recipes.named("demo").optim.epochs = 3
+
+
+def test_but_changes_what_it_says_and_nothing_else():
+    base = recipes.named("moco_v2_r50")
+    changed = base.but("short", {"optim.epochs": 20, "data.views.1.grey": 0.5})
+    assert diff(base, changed) == [
+        "name: moco_v2_r50 -> short", "optim.epochs: 200 -> 20", "data.views.1.grey: 0.2 -> 0.5",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ("optim.epoch=3", "did you mean optim.epochs"),
+        ("epochs=3", "did you mean optim.epochs"),
+        ("optim.epochs=many", "optim.epochs: input should be a valid integer"),
+        ("optim.epochs=0", "optim.epochs: input should be greater than or equal to 1, got 0"),
+        ("encoder.head=mpl", "'linear' or 'mlp', got 'mpl'"),
+        ("data.views=moco_v9", "did you mean moco_v2"),
+        ("data.views.2.grey=0.1", "did you mean data.views.1.grey"),
+        ("data.views.0.crop_area=[0.5, 0.2]", "0 < low <= high"),
+        ("optim.lr.strat=0.1", "did you mean optim.lr.start"),
+        ("method.bn_groups=3", "must be a multiple of method.bn_groups (3)"),
+        ("method.bn_groups=1", "does nothing"),
+        ("method.bn_groups=128", "needs at least 2"),
+        ("method.size=100", "must hold the 128 keys of one step"),
+        ("optim.epochs", "expects FIELD=VALUE"),
+    ],
+)
+def test_a_wrong_setting_says_what_was_expected(setting, said):
+    with pytest.raises(RecipeError) as error:
+        recipes.named("demo").but(None, recipes.parse_settings([setting]))
+    assert said in str(error.value)
+
+
+def test_settings_take_numbers_schedules_and_named_views():
+    recipe = recipes.named("demo").but(
+        None, recipes.parse_settings(["optim.lr=0.1", "method.momentum.value=0.5", "data.views=moco_v1", "seed=7"])
+    )
+    assert recipe.optim.lr == Constant(0.1)
+    assert recipe.method.momentum == Constant(0.5)
+    assert recipe.data.views == (recipes.VIEWS["moco_v1"],) * 2
+    assert recipe.seed == 7
+
+
+def test_an_unknown_recipe_is_refused_with_the_nearest():
+    with pytest.raises(RecipeError, match="moco_v2_r50"):
+        recipes.named("moco_v2_50")
+
+
+def test_recipe_json_with_an_unknown_field_is_refused():
+    text = recipes.named("demo").to_json().replace('"epochs"', '"epoch"')
+    with pytest.raises(RecipeError, match=r"optim\.epoch"):
+        Recipe.from_json(text)
+
+
+def test_v1_has_the_papers_numbers():
+    """arXiv:1911.05722, Sec. 3.3 and 4."""
+    recipe = recipes.named("moco_v1_r50")
+    assert (recipe.method.size, recipe.encoder.dim, recipe.method.temperature) == (65536, 128, 0.07)
+    assert recipe.method.momentum == Constant(0.999)
+    assert (recipe.optim.batch_size, recipe.optim.epochs) == (256, 200)
+    assert (recipe.optim.momentum, recipe.optim.weight_decay) == (0.9, 1e-4)
+    assert [recipe.optim.lr(epoch, 200) for epoch in (0, 120, 160)] == pytest.approx([0.03, 0.003, 0.0003])
+    view = recipe.data.views[0]
+    assert (view.jitter.hue, view.jitter.p, view.grey, view.blur, view.grey_first) == (0.4, 1.0, 0.2, 0.0, True)
+
+
+def test_v2_differs_from_v1_in_head_views_temperature_and_schedule_only():
+    changed = {line.split(":")[0] for line in diff(recipes.named("moco_v1_r50"), recipes.named("moco_v2_r50"))}
+    assert {name for name in changed if not name.startswith(("data.views", "optim.lr", "name", "source"))} == {
+        "encoder.head", "method.temperature",
+    }  # fmt: skip
+    view = recipes.named("moco_v2_r50").data.views[1]
+    assert (view.jitter.hue, view.jitter.p, view.blur, view.grey_first) == (0.1, 0.8, 0.5, False)
+    assert recipes.named("moco_v2_r50").optim.lr == Cosine(0.03, whole_epochs=True)
+
+
+def test_v2_for_800_epochs_is_v2_with_more_epochs():
+    lines = diff(recipes.named("moco_v2_r50"), recipes.named("moco_v2_r50_800"))
+    assert lines == ["name: moco_v2_r50 -> moco_v2_r50_800", "optim.epochs: 200 -> 800"]
+
+
+@pytest.mark.parametrize("accelerated", [False, True])
+@pytest.mark.parametrize("side", [32, 480])
+@pytest.mark.parametrize("n", [16, 17, 50, 500, 5_000, 1_000_000])
+def test_the_automatic_recipe_fits_any_number_of_images(n, side, accelerated):
+    recipe = recipes.auto(n, side=side, accelerated=accelerated)
+    assert recipe.method.size + recipe.optim.batch_size <= n
+    assert 1 / (1 - recipe.method.momentum(0, 1)) <= 1000
+
+
+def test_fewer_images_than_any_run_needs_are_refused():
+    with pytest.raises(RecipeError, match="at least 16 images"):
+        recipes.auto(15, side=480, accelerated=False)

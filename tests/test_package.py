@@ -1,0 +1,120 @@
+"""The package as it is published: one version, short files, a quick start, nothing of the machine it was made on."""
+
+import importlib.metadata
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+import moco
+
+ROOT = Path(__file__).parent.parent
+HOME_OF_A_BUILD = re.compile(r"(?<![\w.~-])/(?:work|root|opt/venv)/")  # an absolute path of one machine
+LONGEST = 350  # lines
+
+
+def published() -> list[Path]:
+    """The files that are in the repository or about to be: neither ignored nor git's own."""
+    listing = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        check=False,
+    )
+    if listing.returncode:  # an unpacked sdist: no repository to ask
+        names = [path.relative_to(ROOT) for path in ROOT.rglob("*") if path.is_file()]
+        return [ROOT / name for name in names if not name.parts[0].startswith(".") and name.parts[0] != "runs"]
+    return [path for name in listing.stdout.decode().split("\0") if name and (path := ROOT / name).is_file()]
+
+
+def text_of(path: Path) -> str | None:
+    """What a text file says; None of a picture or an archive."""
+    content = path.read_bytes()
+    try:
+        return None if b"\0" in content else content.decode()
+    except UnicodeDecodeError:
+        return None
+
+
+def python(*arguments: str) -> str:
+    """What a new interpreter prints."""
+    done = subprocess.run(
+        [sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True, check=False, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_pyproject_takes_the_version_from_the_package():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    assert "version" in project["project"]["dynamic"]
+    assert project["tool"]["hatch"]["version"]["path"] == "moco/__init__.py"
+    assert re.fullmatch(r"\d+\.\d+\.\d+", moco.__version__)
+
+
+def test_the_installed_version_is_the_one_of_the_source():
+    try:
+        installed = importlib.metadata.version("momentum-contrast")
+    except importlib.metadata.PackageNotFoundError:
+        pytest.skip("the package is not installed, but run from its source folder")
+    assert installed == moco.__version__
+
+
+def test_the_citation_file_has_the_version():
+    assert f"\nversion: {moco.__version__}\n" in (ROOT / "CITATION.cff").read_text()
+
+
+def test_the_newest_entry_of_the_changelog_is_the_version():
+    entries = re.findall(r"^## \[(.+?)\]", (ROOT / "CHANGELOG.md").read_text(), flags=re.MULTILINE)
+    assert next(entry for entry in entries if entry != "Unreleased") == moco.__version__
+
+
+def test_the_licence_is_apache_2_in_full():
+    text = (ROOT / "LICENSE").read_text()
+    assert "Apache License\n                           Version 2.0, January 2004" in text
+    assert "APPENDIX: How to apply the Apache License to your work." in text
+
+
+def test_no_file_of_the_package_is_long():
+    lengths = {path.relative_to(ROOT): len(path.read_text().splitlines()) for path in (ROOT / "moco").rglob("*.py")}
+    assert {str(path): lines for path, lines in lengths.items() if lines >= LONGEST} == {}
+
+
+def test_no_text_names_a_path_of_one_machine():
+    files = published()
+    assert len(files) > 20
+    found = {str(path.relative_to(ROOT)) for path in files if HOME_OF_A_BUILD.search(text_of(path) or "")}
+    assert found <= {"tests/test_package.py"}  # the examples below
+
+
+@pytest.mark.parametrize("line", ["see /work/main/x", "run=/root/.cache/a", "`/opt/venv/bin/python`"])
+def test_a_planted_path_of_one_machine_is_found(line: str):
+    assert HOME_OF_A_BUILD.search(line)
+
+
+@pytest.mark.parametrize(
+    "line", ["at/work/main", "https://example.org/work/1", "~/work/photos", "./work/x", "homework/root/"]
+)
+def test_other_paths_are_let_through(line: str):
+    assert not HOME_OF_A_BUILD.search(line)
+
+
+@pytest.mark.parametrize("module", ["moco", "moco.recipe", "moco.recipes", "moco.schedule", "moco.rng", "moco.files"])
+def test_numbers_and_names_come_without_torch(module: str):
+    assert python("-c", f"import sys, {module}; print('torch' in sys.modules)").strip() == "False"
+
+
+def test_help_answers_without_torch():
+    probe = (
+        "import runpy, sys\n"
+        "sys.argv = ['moco', '--help']\n"
+        "try:\n    runpy.run_module('moco', run_name='__main__')\n"
+        "except SystemExit as end:\n    assert not end.code\n"
+        "print('torch' in sys.modules)"
+    )
+    said = python("-c", probe)
+    assert "pretrain" in said
+    assert said.splitlines()[-1] == "False"

@@ -1,0 +1,269 @@
+"""From a folder to a run folder, and what can be in the way."""
+
+import json
+import os
+import signal
+
+import pytest
+import torch
+from conftest import make_pictures
+from torch import nn
+from torchvision.models import resnet18
+
+import moco
+from moco.data.images import DataError
+from moco.recipe import RecipeError
+from moco.train import checkpoint
+from moco.train.console import Silent
+from moco.train.pretrain import pretrain
+from moco.train.run import RunError, RunFolder
+from moco.train.watch import Diverged, Stopped
+
+
+class StopAt(Silent):
+    """Sends this process a signal when the run shows the given step."""
+
+    def __init__(self, step: int, number: int = signal.SIGTERM):
+        self.step, self.number = step, number
+
+    def live(self, line: str) -> None:
+        if f"step {self.step} " in line:
+            os.kill(os.getpid(), self.number)
+
+
+def final_state(out) -> dict:
+    return checkpoint.load(checkpoint.newest(out / "checkpoints"))["state"]
+
+
+def assert_same(a, b, where="state") -> None:
+    if isinstance(a, torch.Tensor):
+        assert torch.equal(a, b), where
+    elif isinstance(a, dict):
+        assert a.keys() == b.keys(), where
+        for key in a:
+            assert_same(a[key], b[key], f"{where}.{key}")
+    elif isinstance(a, list | tuple):
+        for i, (left, right) in enumerate(zip(a, b, strict=True)):
+            assert_same(left, right, f"{where}.{i}")
+    else:
+        assert a == b, where
+
+
+def losses(out) -> list:
+    return [(record["step"], record["loss"]) for record in RunFolder(out).metrics() if "loss" in record]
+
+
+def test_a_run_leaves_what_the_documents_promise(pictures, tiny, tmp_path):
+    run = pretrain(pictures, tmp_path / "run", recipe=tiny)
+    there = {path.name for path in run.path.iterdir()}
+    assert {"recipe.json", "provenance.json", "metrics.jsonl", "checkpoints", "encoder", "finished.json"} <= there
+    assert {path.name for path in (run.path / "encoder").iterdir()} == {"model.safetensors", "config.json", "README.md"}
+    assert [step for step, _ in losses(run.path)] == list(range(1, 11))
+    assert RunFolder(run.path).recipe() == tiny
+    facts = json.loads((run.path / "provenance.json").read_text())[0]
+    assert facts["images"] == 40
+    assert facts["versions"]["torch"] == torch.__version__
+
+
+def test_the_encoder_that_is_saved_is_the_query_encoder(pictures, tiny, tmp_path):
+    run = pretrain(pictures, tmp_path / "run", recipe=tiny)
+    state = final_state(run.path)["model"]
+    for name, tensor in moco.load(run.path).encoder.backbone.state_dict().items():
+        assert torch.equal(tensor, state[f"encoder.backbone.{name}"])
+
+
+def test_training_changes_the_query_encoder_and_the_key_encoder_and_fills_the_queue(pictures, tiny, tmp_path):
+    state = final_state(pretrain(pictures, tmp_path / "run", recipe=tiny).path)["model"]
+    assert (state["dictionary.born"] > 0).all()  # 10 steps of 8 keys went through a queue of 20
+    weight = "backbone.conv1.weight"
+    assert not torch.equal(state[f"encoder.{weight}"], state[f"key_encoder.module.{weight}"])
+
+
+def test_a_broken_file_is_set_aside_by_name_and_the_run_ends_well(pictures, tiny, tmp_path):
+    (pictures / "0007.png").write_bytes(b"not a picture")
+    run = pretrain(pictures, tmp_path / "run", recipe=tiny)
+    lines = (run.path / "bad_images.csv").read_text().splitlines()
+    assert lines[0] == "name,reason"
+    assert [line.split(",")[0] for line in lines[1:]] == ["0007.png"]
+
+
+def test_too_many_broken_files_stop_the_run(pictures, tiny, tmp_path):
+    for i in range(5):
+        (pictures / f"000{i}.png").write_bytes(b"not a picture")
+    with pytest.raises(DataError, match="allow more with --max-bad"):
+        pretrain(pictures, tmp_path / "run", recipe=tiny, max_bad=3)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
+@pytest.mark.parametrize("step", [3, 7])
+def test_a_run_stopped_mid_epoch_and_resumed_ends_with_the_same_bits(pictures, tiny, tmp_path, step, number):
+    pretrain(pictures, tmp_path / "whole", recipe=tiny, workers=0)
+    with pytest.raises(Stopped, match=f"after step {step} of 10"):
+        pretrain(pictures, tmp_path / "run", recipe=tiny, workers=1, reporter=StopAt(step, number))
+    pretrain(pictures, tmp_path / "run", recipe=tiny, workers=2)
+    assert_same(final_state(tmp_path / "whole"), final_state(tmp_path / "run"))
+    assert losses(tmp_path / "whole") == losses(tmp_path / "run")
+
+
+def test_signal_handlers_are_put_back_after_a_run(pictures, tiny, tmp_path):
+    before = signal.getsignal(signal.SIGTERM)
+    pretrain(pictures, tmp_path / "run", recipe=tiny)
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_finished_run_is_left_as_it_is(pictures, tiny, tmp_path):
+    run = pretrain(pictures, tmp_path / "run", recipe=tiny)
+    before = (run.path / "metrics.jsonl").read_bytes()
+    pretrain(pictures, tmp_path / "run", recipe=tiny)
+    assert (run.path / "metrics.jsonl").read_bytes() == before
+
+
+def test_overwrite_starts_anew(pictures, tiny, tmp_path):
+    pretrain(pictures, tmp_path / "run", recipe=tiny)
+    run = pretrain(pictures, tmp_path / "run", recipe=tiny.but(None, {"optim.epochs": 1}), overwrite=True)
+    assert [step for step, _ in losses(run.path)] == [1, 2, 3, 4, 5]
+
+
+def test_scores_during_training_do_not_change_it(pictures, tiny, tmp_path):
+    labelled = make_pictures(tmp_path / "labelled", 40, classes=2)
+    pretrain(pictures, tmp_path / "plain", recipe=tiny)
+    run = pretrain(pictures, tmp_path / "scored", recipe=tiny, eval_data=labelled, eval_every=1)
+    assert_same(final_state(tmp_path / "plain"), final_state(tmp_path / "scored"))
+    scores = [(record["step"], record["knn"]) for record in run.metrics() if "knn" in record]
+    assert [step for step, _ in scores] == [0, 5, 10]
+    assert all(0 <= score <= 100 for _, score in scores)
+
+
+def test_another_seed_gives_another_run(pictures, tiny, tmp_path):
+    runs = [pretrain(pictures, tmp_path / str(seed), recipe=tiny, seed=seed) for seed in (0, 1)]
+    assert losses(runs[0].path) != losses(runs[1].path)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_is_never_saved(pictures, tiny, tmp_path):
+    with pytest.raises(Diverged, match="learning rate"):
+        pretrain(pictures, tmp_path / "run", recipe=tiny, settings={"optim.lr": 1e30}, save_every=1)
+    path = checkpoint.newest(tmp_path / "run" / "checkpoints")
+    if path is not None:
+        assert all(torch.isfinite(x).all() for x in checkpoint.load(path)["state"]["model"].values() if x.is_floating_point())
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_autocast_runs_on_a_cpu_and_keeps_weights_and_queue_in_float32(pictures, tiny, tmp_path, precision):
+    run = pretrain(pictures, tmp_path / "run", recipe=tiny, settings={"compute.precision": precision})
+    state = final_state(run.path)["model"]
+    assert all(x.dtype == torch.float32 for x in state.values() if x.is_floating_point())
+    assert all(torch.isfinite(torch.tensor(loss)) for _, loss in losses(run.path))
+
+
+@pytest.mark.slow
+def test_compiled_encoders_train_to_nearly_the_same_losses(pictures, tiny, tmp_path):
+    plain = pretrain(pictures, tmp_path / "plain", recipe=tiny)
+    compiled = pretrain(pictures, tmp_path / "compiled", recipe=tiny, settings={"compute.compile": True})
+    for (_, a), (_, b) in zip(losses(plain.path), losses(compiled.path), strict=True):
+        assert a == pytest.approx(b, rel=1e-3)
+
+
+def test_init_starts_both_encoders_from_the_weights_of_a_file(pictures, tmp_path, tiny):
+    network = resnet18()
+    torch.save(network.state_dict(), tmp_path / "weights.pth")
+    recipe = tiny.but(None, {"encoder.name": "torchvision/resnet18", "encoder.stem": "7x7/2+pool", "encoder.width": 1.0})
+    said = []
+
+    class Listen(Silent):
+        def say(self, text: str) -> None:
+            said.append(text)
+
+    still = {"optim.lr": 0.0, "optim.epochs": 1, "optim.weight_decay": 0.0}
+    run = pretrain(pictures, tmp_path / "run", recipe=recipe.but(None, still), init=tmp_path / "weights.pth", reporter=Listen())
+    state = final_state(run.path)["model"]
+    for name, parameter in network.named_parameters():
+        if not name.startswith("fc."):
+            assert torch.equal(state[f"encoder.backbone.{name}"], parameter)
+            assert torch.equal(state[f"key_encoder.module.backbone.{name}"], parameter)
+    assert any("weights.pth" in line for line in said)
+
+
+def test_a_module_and_a_dataset_of_ones_own_are_taken(tmp_path, tiny):
+    class Noise(torch.utils.data.Dataset):
+        def __len__(self):
+            return 40
+
+        def __getitem__(self, index):
+            return torch.randint(0, 256, (3, 20, 20), dtype=torch.uint8, generator=torch.Generator().manual_seed(index)), 0
+
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU())
+    recipe = tiny.but(None, {"encoder.width": 1.0})
+    run = pretrain(Noise(), tmp_path / "run", recipe=recipe, model=model)
+    assert len(losses(run.path)) == 10
+
+
+def test_a_dry_run_makes_nothing(pictures, tiny, tmp_path):
+    pretrain(pictures, tmp_path / "run", recipe=tiny, dry_run=True)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"optim.batch_size": 64, "method.size": 64}, "there are only 40"),
+        ({"method.size": 36}, "K \\+ batch <= images"),
+    ],
+)
+def test_sizes_that_do_not_fit_the_data_are_refused_before_anything_is_made(pictures, tiny, tmp_path, change, said):
+    with pytest.raises(RecipeError, match=said):
+        pretrain(pictures, tmp_path / "run", recipe=tiny, settings=change)
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_empty_folder_is_refused(tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match="no images in"):
+        pretrain(tmp_path / "empty", tmp_path / "run")
+
+
+def test_a_folder_with_other_things_in_it_is_not_written_to(pictures, tiny, tmp_path):
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "thesis.tex").write_text("x")
+    with pytest.raises(RunError, match="other things"):
+        pretrain(pictures, tmp_path / "home", recipe=tiny)
+    assert [path.name for path in (tmp_path / "home").iterdir()] == ["thesis.tex"]
+
+
+def test_a_changed_recipe_on_resume_is_refused_with_what_changed(pictures, tiny, tmp_path):
+    pretrain(pictures, tmp_path / "run", recipe=tiny)
+    with pytest.raises(RunError, match="optim.epochs: 2 -> 3"):
+        pretrain(pictures, tmp_path / "run", recipe=tiny, epochs=3)
+
+
+def test_changed_images_on_resume_are_refused_unless_accepted(pictures, tiny, tmp_path):
+    with pytest.raises(Stopped):
+        pretrain(pictures, tmp_path / "run", recipe=tiny, reporter=StopAt(3))
+    (pictures / "0003.png").unlink()
+    make_pictures(pictures / "more", 3)
+    with pytest.raises(DataError, match="removed: 0003.png"):
+        pretrain(pictures, tmp_path / "run", recipe=tiny)
+    run = pretrain(pictures, tmp_path / "run", recipe=tiny, accept_data_change=True)
+    assert losses(run.path)[-1][0] == 10
+
+
+def test_never_and_must_say_what_is_to_be_there(pictures, tiny, tmp_path):
+    with pytest.raises(RunError, match="there is none"):
+        pretrain(pictures, tmp_path / "run", recipe=tiny, resume="must")
+    pretrain(pictures, tmp_path / "run", recipe=tiny)
+    with pytest.raises(RunError, match="holds a run already"):
+        pretrain(pictures, tmp_path / "run", recipe=tiny, resume="never")
+
+
+def test_two_processes_cannot_work_in_one_folder(pictures, tiny, tmp_path):
+    import fcntl
+
+    (tmp_path / "run").mkdir()
+    with (tmp_path / "run" / ".lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with pytest.raises(RunError, match="another process"):
+            pretrain(pictures, tmp_path / "run", recipe=tiny)
+
+
+def test_an_unknown_device_is_refused(pictures, tiny, tmp_path):
+    with pytest.raises(RecipeError, match="--device expects"):
+        pretrain(pictures, tmp_path / "run", recipe=tiny, device="cuda:77")
