@@ -3,6 +3,7 @@
 Nothing here but the choice of data and recipe is special: `moco pretrain` and `moco eval` do the same on any folder.
 """
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,7 @@ def demo(
         data / "train", out, recipe=recipes.named("demo"), settings=settings, seed=seed, eval_data=data,
         overwrite=overwrite, workers=workers, device="cpu", reporter=reporter,
     )  # fmt: skip
-    everything = subjects(load(out, device="cpu"), data, workers=workers)
+    everything = subjects(replace(load(out, device="cpu"), name="MoCo"), data, workers=workers)
     table = judge([LowShot(), Knn(k=20)], everything)
     write_json(out / "scores.json", table.to_dict())
     draw_neighbours(out / "neighbours.png", everything)
@@ -67,6 +68,6 @@ def draw_neighbours(out: Path, among: Subjects) -> None:
         images = [[train.read(int(i)) for i in line] for line in ids]
         correct = (train.labels[ids] == test.labels[chosen, None]).tolist()
         found.append(Neighbours(name, images, correct))
-    captions = [test.classes[label] for label in test.labels[chosen]]
+    captions = [test.classes[int(label)] for label in test.labels[chosen]]
     title = f"The {NEAREST} nearest training images of {len(chosen)} test images"
     neighbour_sheet(out, [test.read(int(i)) for i in chosen], found=found, labels=captions, title=title)

@@ -14,6 +14,7 @@ LAYERS = [  # a part imports from the layers above its own in this list, not fro
     {"evaluate"},
     {"train"},
     {"report"},
+    {"demo"},
     {"cli"},
     {"__init__", "__main__"},
 ]

@@ -50,7 +50,7 @@ class Subset:
         self.images, self.indices = images, np.asarray(indices, dtype=np.int64)
         if len(self.indices) and not (self.indices.min() >= 0 and self.indices.max() < len(images)):
             raise DataError(f"expected indices in [0, {len(images)}), got {self.indices.min()}..{self.indices.max()}")
-        self.names = [images.names[i] for i in self.indices.tolist()]
+        self.names = [images.names[int(i)] for i in self.indices]
         self.labels = None if images.labels is None else images.labels[self.indices]
         self.classes = images.classes
         self.sizes, self.mtimes = images.sizes[self.indices], images.mtimes[self.indices]

@@ -46,7 +46,7 @@ def write_manifest(manifest: Manifest, file: Path) -> None:
     """Write it to `file`: whole, or not at all. Raises OSError."""
     data = manifest.lines()
     if file.suffix == ".gz":
-        data = gzip.compress(data, compresslevel=6, mtime=0)
+        data = gzip.compress(data, compresslevel=1, mtime=0)
     write_atomically(file, lambda out: out.write(data))
 
 

@@ -2,12 +2,12 @@
 
 import csv
 import io
-import os
 import threading
 from pathlib import Path
 
 from moco.data.decode import shown
 from moco.data.images import DataError
+from moco.files import write_atomically
 
 AT_LEAST, SHARE = 10, 0.001  # bad images that a run bears with by default: the greater of the two
 
@@ -72,13 +72,16 @@ def _unguarded(cell: str) -> str:
 
 def _row(*cells: str) -> bytes:
     text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerow(cells)
+    csv.writer(text, quoting=csv.QUOTE_ALL, lineterminator="\n").writerow(cells)
     return text.getvalue().encode("utf-8", "surrogateescape")
+
+
+HEADER = _row("name", "reason")
 
 
 def _append(file: Path, name: str, reason: str) -> None:
     """Add a row in one write, so that a killed run leaves whole rows, or at most one torn at the end."""
-    start = b"" if file.exists() and file.stat().st_size else _row("name", "reason")
+    start = b"" if file.exists() and file.stat().st_size else HEADER
     with open(file, "ab", buffering=0) as out:
         out.write(start + _row(_guarded(name), _guarded(reason)))
 
@@ -86,10 +89,12 @@ def _append(file: Path, name: str, reason: str) -> None:
 def _read(file: Path) -> dict[str, str]:
     """The rows of `file`; a torn one at its end is cut off."""
     data = file.read_bytes()
-    rows = list(csv.reader(io.StringIO(data.decode("utf-8", "surrogateescape"), newline="")))
-    if rows and not (data.endswith(b"\n") and len(rows[-1]) == 2):
-        del rows[-1]
-        os.truncate(file, len(b"".join(_row(*row) for row in rows)))
-    if (rows and rows[0] != ["name", "reason"]) or any(len(row) != 2 for row in rows):
+    rows = [row for row in csv.reader(io.StringIO(data.decode("utf-8", "surrogateescape"), newline="")) if row]
+    torn = bool(rows) and not (data.endswith(b"\n") and len(rows[-1]) > 1)
+    kept = rows[: len(rows) - torn]
+    ours = kept[0] == ["name", "reason"] if kept else HEADER.startswith(data)
+    if not ours or any(len(row) != 2 for row in kept):
         raise DataError(f"{shown(str(file))} is not a list of bad images (columns name, reason): move it away")
-    return {_unguarded(name): _unguarded(reason) for name, reason in rows[1:]}
+    if torn:
+        write_atomically(file, lambda out: out.write(b"".join(_row(*row) for row in kept)))
+    return {_unguarded(name): _unguarded(reason) for name, reason in kept[1:]}

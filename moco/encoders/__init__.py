@@ -88,16 +88,14 @@ def _backbone(spec: EncoderSpec, size: int | None, model: nn.Module | None) -> B
     if spec.name in NETS:
         network = resnet(spec)
         return Backbone(network, network.num_features, ResNet.dense)  # pyright: ignore[reportArgumentType]
+    library, _, name = spec.name.partition("/")
+    if model is None and spec.name not in torchvision_names() and not (library == "timm" and is_timm(name)):
+        near = difflib.get_close_matches(spec.name, names(), n=3, cutoff=0.5)
+        raise RecipeError(unknown("encoder", spec.name, near or [*NETS, "torchvision/NAME", "timm/NAME", "custom"]))
     _refuse_own_settings(spec)
     if model is not None:
         return own_backbone(model, size)
-    library, _, name = spec.name.partition("/")
-    if library == "torchvision" and spec.name in torchvision_names():
-        return torchvision_backbone(name, size)
-    if library == "timm" and is_timm(name):
-        return timm_backbone(name, size)
-    near = difflib.get_close_matches(spec.name, names(), n=3, cutoff=0.5)
-    raise RecipeError(unknown("encoder", spec.name, near or [*NETS, "torchvision/NAME", "timm/NAME", "custom"]))
+    return torchvision_backbone(name, size) if library == "torchvision" else timm_backbone(name, size)
 
 
 def _refuse_own_settings(spec: EncoderSpec) -> None:

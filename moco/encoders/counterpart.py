@@ -92,7 +92,8 @@ def counterpart(spec: EncoderSpec, library: str, size: int) -> Call:
     if home and plain in IN_BOTH:
         return Call(library, plain)
     if spec.name not in NETS:
-        raise WeightsError(f"{spec.name} is not a network of {library}: this one loads in moco only")
+        where = f"export it to {home}" if home else "it loads in moco only"
+        raise WeightsError(f"{spec.name} is not a network of {library}: {where}")
     ours = [f"the stem {spec.stem}"] * (spec.stem != "7x7/2+pool") + [f"width {spec.width:g}"] * (spec.width != 1)
     if ours:
         raise WeightsError(f"{library} has no {spec.name} with {' and '.join(ours)}: this one loads in moco only")

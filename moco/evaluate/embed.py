@@ -15,7 +15,7 @@ from moco.data.loader import eval_batches
 from moco.data.quarantine import Quarantine
 from moco.encoders.weights import Weights
 from moco.evaluate.device import default_workers
-from moco.evaluate.features import BATCH, evaluating, load
+from moco.evaluate.features import batch_for, evaluating, load
 from moco.files import write_atomically, write_text
 from moco.recipe import RecipeError, unknown
 
@@ -61,7 +61,7 @@ def embed_to_file(
 
     def chunks() -> Iterator[Chunk]:
         batches = eval_batches(
-            images, pretrained.data, batch_size=BATCH, device=pretrained.device, quarantine=quarantine,
+            images, pretrained.data, batch_size=batch_for(pretrained.data), device=pretrained.device, quarantine=quarantine,
             workers=default_workers() if workers is None else workers,
         )  # fmt: skip
         for x, ids in batches:

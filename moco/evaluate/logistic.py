@@ -52,8 +52,13 @@ def fit(
         x: standardized features, on the device that is to compute.
         start: where to begin; it changes the time that it takes, not the result.
     """
-    zero = Logistic(x.new_zeros(classes, x.shape[1]), x.new_zeros(classes))
-    weight, bias = (part.clone().requires_grad_() for part in start or zero)
+    if len(x) < x.shape[1]:  # the weights of the minimum lie in the span of the images: fewer unknowns
+        basis = torch.linalg.qr(x.T).Q
+        inside = None if start is None else Logistic(start.weight @ basis, start.bias)
+        found = fit(x @ basis, labels, classes=classes, l2=l2, start=inside)
+        return Logistic(found.weight @ basis.T, found.bias)
+    start = start or Logistic(x.new_zeros(classes, x.shape[1]), x.new_zeros(classes))
+    weight, bias = (part.clone().requires_grad_() for part in start)
     optimizer = torch.optim.LBFGS(
         [weight, bias], max_iter=ITERATIONS, tolerance_grad=1e-5, tolerance_change=1e-6, line_search_fn="strong_wolfe"
     )

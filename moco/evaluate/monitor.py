@@ -16,13 +16,14 @@ from moco.data.folder import DataError, Images
 from moco.data.split import split_sources
 from moco.data.threads import in_order
 from moco.encoders import Encoder
-from moco.evaluate.features import BATCH, NO_LABELS, Features, evaluating
+from moco.evaluate.features import NO_LABELS, Features, batch_for, evaluating
 from moco.evaluate.knn import knn
 from moco.recipe import DataSpec
 from moco.rng import fold, permuted
 
 TRAIN, TEST = 10_000, 2_000  # images at most
 MEMORY = 2**30  # [bytes] at most, for both together: at 224 x 224 pixels 7,133 images
+CHUNK = 128  # images that a thread reads at a time
 K = 20  # neighbours: the bank is small
 
 
@@ -52,7 +53,7 @@ class Monitor:
 
     def _features(self, encoder: Encoder, kept: Kept) -> Features:
         with evaluating(encoder):
-            x = torch.cat([self._encode(encoder, crops) for crops in kept.crops.split(BATCH)])
+            x = torch.cat([self._encode(encoder, crops) for crops in kept.crops.split(batch_for(self.data))])
         return Features(x, kept.labels, self.classes, [""] * len(x), torch.arange(len(x)))
 
     def _encode(self, encoder: Encoder, crops: Tensor) -> Tensor:
@@ -91,7 +92,7 @@ def _kept(images: Images, data: DataSpec, most: int, workers: int) -> Kept:
                 continue
         return found
 
-    parts = [chosen[start : start + BATCH] for start in range(0, len(chosen), BATCH)]
+    parts = [chosen[start : start + CHUNK] for start in range(0, len(chosen), CHUNK)]
     found = [one for part in in_order(cut, parts, workers=workers) for one in part]
     if not found:
         raise DataError(f"expected images for the kNN score, and none of the {len(chosen):,} chosen can be read")

@@ -125,6 +125,8 @@ def pretrain(
         contrast = contrast_for(resolved, chosen, model=model, init=init, say=reporter.say)
         optimizer = optimizer_for(contrast.encoder, resolved.optim, scaled=resolved.compute.precision == "fp16")
         state = TrainState(contrast, optimizer, clock, scaler_for(resolved, chosen))
+        encoder = contrast.encoder
+        assert isinstance(encoder, Encoder)
         restore(run, state, reporter)
         note_start(run, clock.step, provenance(device=chosen, workers=workers, images=len(images), data=fingerprint))
         quarantine = Quarantine(run.path / "bad_images.csv", max_bad=max_bad, total=len(images))
@@ -138,7 +140,7 @@ def pretrain(
             run=run, recipe=resolved, reporter=reporter, stop=stop, save_every=save_every,
             log_every=max(1, min(50, clock.total_steps // 500)),
             eval_every=eval_every or max(1, resolved.optim.epochs // 20),
-            score=None if monitor is None else lambda: monitor.score(contrast.encoder),
+            score=None if monitor is None else lambda: monitor.score(encoder),
             waited=lambda: loader.waited, first_step=clock.step,
         )  # fmt: skip
         if watch.score is not None and clock.step == 0:
@@ -148,7 +150,7 @@ def pretrain(
             lr=resolved.optim.lr, m=resolved.method.momentum, seed=resolved.seed, after_step=watch,
             precision=precision_of(resolved, chosen),
         )  # fmt: skip
-        finish(run, resolved, contrast.encoder, images=len(images), bad=len(quarantine), seconds=watch.seconds)
+        finish(run, resolved, encoder, images=len(images), bad=len(quarantine), seconds=watch.seconds)
         reporter.box("done", closing(run, resolved, bad=len(quarantine)))
     return Run(out, resolved)
 

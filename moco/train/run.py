@@ -96,14 +96,14 @@ def open_run(path: Path, recipe: Recipe, *, resume: str, overwrite: bool = False
         raise RunError(
             f"--out expects a folder, and {path} is a {'link' if path.is_symlink() else 'file'}: name another"
         )
-    there = run.recipe_file.exists()
+    there, begun = run.recipe_file.exists(), run.metrics_file.exists() or any(run.checkpoints.glob("step_*.pt"))
     if path.exists() and any(entry.name != ".lock" for entry in path.iterdir()) and not there:
         raise RunError(f"--out {path} is a folder with other things in it, not a run: name a new or an empty one")
     if resume == "must" and not there:
         raise RunError(f"--resume must expects a run in {path}, and there is none: start it with --resume auto")
     path.mkdir(parents=True, exist_ok=True)
     with _locked(path):
-        if there and overwrite:
+        if there and (overwrite or not begun):  # what failed before its first step is nobody's run
             _clear(run)
             there = False
         if there and resume == "never":

@@ -16,9 +16,10 @@ from moco.data.images import Images, Wrapped
 from moco.data.loader import ViewLoader
 from moco.distributed import world_size
 from moco.encoders import build
+from moco.encoders.resnet import NETS
 from moco.encoders.weights import initialize
 from moco.method import Contrast, MomentumEncoder, Queue
-from moco.recipe import Recipe, RecipeError
+from moco.recipe import EncoderSpec, Recipe, RecipeError
 from moco.rng import fold
 
 Sources = str | Path | Sequence[str | Path] | Images | Dataset[Any]
@@ -30,7 +31,7 @@ def images_of(data: Sources) -> Images:
     if isinstance(data, str | Path):
         return find_images([data])
     if isinstance(data, Dataset):
-        return Wrapped(data)
+        return Wrapped(data)  # pyright: ignore[reportReturnType]  # its labels are computed when asked for
     if isinstance(data, Sequence) and all(isinstance(one, str | Path) for one in data):
         return find_images(data)
     return data  # pyright: ignore[reportReturnType]
@@ -56,14 +57,16 @@ def resolve(
     elif recipe == "auto":
         base = recipes.auto(len(images), side=shorter_side(images), accelerated=device.type != "cpu")
     elif recipe.endswith(".json"):
+        if not Path(recipe).is_file():
+            raise RecipeError(f"--recipe expects a recipe's name or its JSON file, and there is no file {recipe}")
         base = Recipe.from_json(Path(recipe).read_text())
     else:
         base = recipes.named(recipe)
     if model is not None:
-        changes = {
-            "encoder.name": model if isinstance(model, str) else "custom",
-            "encoder.stem": "7x7/2+pool",
-        } | changes
+        changes = {"encoder.name": model if isinstance(model, str) else "custom"} | changes
+        if model not in NETS:  # stem, width and dilation are settings of our own ResNets
+            rest = EncoderSpec()
+            changes = {f"encoder.{name}": getattr(rest, name) for name in ("stem", "width", "dilate_last")} | changes
     return base.but(None, changes)
 
 

@@ -139,9 +139,9 @@ def test_a_network_in_both_libraries_computes_the_same(name: str) -> None:
         (EncoderSpec(name="resnet18", width=2), "torchvision", "has no resnet18 with width 2"),
         (EncoderSpec(name="resnet18", stem="3x3"), "timm", "has no resnet18 with the stem 3x3"),
         (EncoderSpec(name="resnet10"), "torchvision", "timm has"),
-        (EncoderSpec(name="timm/test_vit"), "torchvision", "not a network of torchvision"),
+        (EncoderSpec(name="timm/test_vit"), "torchvision", "not a network of torchvision: export it to timm"),
         (EncoderSpec(name="torchvision/vgg11"), "timm", "not a network of timm"),
-        (EncoderSpec(name="custom"), "timm", "not a network of timm"),
+        (EncoderSpec(name="custom"), "timm", "not a network of timm: it loads in moco only"),
     ],
 )
 def test_a_network_that_the_library_has_not_is_refused(spec: EncoderSpec, to: str, why: str) -> None:

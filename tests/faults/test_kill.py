@@ -12,7 +12,7 @@ HARNESS = Path(__file__).with_name("harness.py")
 
 
 def run_harness(folder: Path, kills: int, seed: int) -> list[dict]:
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(HARNESS.parents[2])}
     command = [sys.executable, str(HARNESS), str(folder), str(kills), str(seed)]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=HARNESS.parents[2])
     assert done.returncode == 0, done.stderr[-3000:]
