@@ -1,10 +1,10 @@
-# make demo | make test | make lint         e.g. make test PYTHON=python3.12 WORKERS=4
+# make demo | make test | make lint | make bench         e.g. make test PYTHON=python3.12 WORKERS=4
 PYTHON ?= python3
 WORKERS ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint bench clean
 
 demo: $(VENV)/.installed
 	$(BIN)/moco demo
@@ -16,6 +16,9 @@ lint: $(VENV)/.installed-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright --pythonpath $(BIN)/python
+
+bench: $(VENV)/.installed
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.run
 
 clean:
 	rm -rf $(VENV) dist .pytest_cache .ruff_cache .hypothesis

@@ -13,7 +13,7 @@ N, C, TAU = 256, 128, 0.2
 
 
 def loss(rounds: int, *, sizes: tuple[int, ...]) -> Iterator[Result]:
-    """Forward and backward of Eqn. (1), against the published code's form: cloned C x K queue, einsum, concatenation."""
+    """Forward and backward of Eqn. (1), against the usual form: cloned C x K queue, einsum, concatenation."""
     for size in sizes:
         q, positive, keys = (F.normalize(torch.randn(rows, C), dim=1) for rows in (N, N, size))
         columns = keys.T.contiguous()
@@ -41,4 +41,6 @@ def momentum_update(rounds: int) -> Result:
         for theta_q, theta_k in zip(f_q.parameters(), other.parameters(), strict=True):
             theta_k.data = theta_k.data * 0.999 + theta_q.data * (1.0 - 0.999)
 
-    return compare("ema/resnet50", lambda: f_k.follow(f_q, 0.999), reference, against="a loop of new tensors", rounds=rounds)
+    return compare(
+        "ema/resnet50", lambda: f_k.follow(f_q, 0.999), reference, against="a loop of new tensors", rounds=rounds
+    )

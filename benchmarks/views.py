@@ -1,10 +1,11 @@
-"""Two views of an image: small images in memory, and decoded photos, against torchvision's transforms on Pillow images."""
+"""Two views of an image, small ones in memory and decoded photos, against torchvision's transforms on Pillow."""
 
+import random
 from collections.abc import Iterator
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageFilter
 from torchvision import transforms as T
 
 from benchmarks.measure import Result, compare
@@ -18,7 +19,9 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 def reference(view: View, size: int) -> T.Compose:
     """The published transforms with the view's numbers."""
     jitter = view.jitter
-    change = T.RandomApply([T.ColorJitter(jitter.brightness, jitter.contrast, jitter.saturation, jitter.hue)], p=jitter.p)
+    change = T.RandomApply(
+        [T.ColorJitter(jitter.brightness, jitter.contrast, jitter.saturation, jitter.hue)], p=jitter.p
+    )
     colours = [T.RandomGrayscale(view.grey), change] if view.grey_first else [change, T.RandomGrayscale(view.grey)]
     blur = [T.RandomApply([_Blur(view.blur_sigma)], p=view.blur)] if view.blur else []
     crop = T.RandomResizedCrop(size, scale=view.crop_area)
@@ -30,9 +33,7 @@ class _Blur:
         self.sigma = sigma
 
     def __call__(self, image: Image.Image) -> Image.Image:
-        from PIL import ImageFilter
-
-        return image.filter(ImageFilter.GaussianBlur(np.random.uniform(*self.sigma)))
+        return image.filter(ImageFilter.GaussianBlur(random.uniform(*self.sigma)))
 
 
 def textures(n: int, height: int, width: int) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Momentum Contrast in a loop of your own: the modules of `moco.method` on any images. Run: python examples/own_loop.py"""
+"""Momentum Contrast in a loop of your own: the modules of `moco.method`. Run: python examples/own_loop.py"""
 
 import torch
 from torchvision.models import resnet18

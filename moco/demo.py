@@ -42,7 +42,7 @@ def demo(
     data = demo_data()
     settings: dict[str, Any] = {"optim.epochs": 1} if quick else {}
     pretrain(
-        data / "train", out, recipe=recipes.named("demo"), settings=settings, seed=seed, eval_data=data,
+        data / "train", out, recipe=recipes.named("demo"), settings=settings, seed=seed, eval_data=data, eval_every=4,
         overwrite=overwrite, workers=workers, device="cpu", reporter=reporter,
     )  # fmt: skip
     everything = subjects(replace(load(out, device="cpu"), name="MoCo"), data, workers=workers)

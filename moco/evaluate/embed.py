@@ -61,8 +61,8 @@ def embed_to_file(
 
     def chunks() -> Iterator[Chunk]:
         batches = eval_batches(
-            images, pretrained.data, batch_size=batch_for(pretrained.data), device=pretrained.device, quarantine=quarantine,
-            workers=default_workers() if workers is None else workers,
+            images, pretrained.data, batch_size=batch_for(pretrained.data), device=pretrained.device,
+            workers=default_workers() if workers is None else workers, quarantine=quarantine,
         )  # fmt: skip
         for x, ids in batches:
             with evaluating(pretrained.encoder):

@@ -1,6 +1,6 @@
 """Multinomial logistic regression on features that fit into memory: to its optimum, by L-BFGS."""
 
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -18,7 +18,7 @@ class Scale(NamedTuple):
     std: Float[Tensor, "D"]
 
     @classmethod
-    def of(cls, x: Float[Tensor, "n D"]) -> Self:
+    def of(cls, x: Float[Tensor, "n D"]) -> "Scale":
         """A dimension that does not vary is left as it is, at 0."""
         std, mean = torch.std_mean(x, dim=0, correction=0)
         return cls(mean, torch.where(std > 1e-6 * mean.abs(), std, torch.ones_like(std)))

@@ -18,7 +18,10 @@ from moco.rng import fold, permuted
 
 LABELS = 10  # of each class
 DRAWS = 5
-C = 0.1  # strength of the data against the L2 penalty: CHOSEN
+# The fixed strength of the logistic regression, in scikit-learn's measure. Of 0.001 ... 10 it is the one at which raw
+# pixels, random encoders and MoCo lose least against the best strength of each (1.2 points at most), on a held-out part
+# of the demo's training images.
+C = 0.03
 
 
 class LowShot(NamedTuple):

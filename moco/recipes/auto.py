@@ -21,8 +21,9 @@ def auto(num_images: int, *, side: int, accelerated: bool) -> Recipe:
     if num_images < FEWEST:
         raise RecipeError(f"pre-training expects at least {FEWEST} images, and there are {num_images}: add images")
     small = side <= 64
-    batch = _power_of_two(min(256 if accelerated or small else 64, num_images // 4))
-    epochs = 200 if accelerated else max(5, min(200, 20_000 // num_images))  # a CPU: some 20,000 images in all
+    batch = _power_of_two(min(256 if accelerated or small else 64, num_images // 3))
+    in_all = 400_000 if small else 4_000  # images that two CPU cores get through in some minutes
+    epochs = 200 if accelerated else max(5, min(200 if small else 100, in_all // num_images))
     steps = epochs * (num_images // batch)
     base = moco_cifar() if small else moco_v2_r50()
     reference_lr, reference_batch = (0.06, 512) if small else (0.03, 256)
@@ -32,7 +33,8 @@ def auto(num_images: int, *, side: int, accelerated: bool) -> Recipe:
             "encoder.name": "resnet50" if accelerated and not small else "resnet18",
             "encoder.head": "mlp",
             "method.temperature": 0.1 if small else 0.2,
-            "method.size": _power_of_two(min(65536, num_images // 4)),  # on average 3 % of an image's copies or fewer
+            # a quarter of the images: a query meets 0.03 other views of its own image on average (K^2 / 2 n^2)
+            "method.size": max(batch, _power_of_two(min(65536, num_images // 4))),
             "method.momentum": Constant(
                 1 - max(1 / 1000, min(1 / 100, 200 / steps))
             ),  # 1 / (1 - m) well within the run
@@ -40,8 +42,8 @@ def auto(num_images: int, *, side: int, accelerated: bool) -> Recipe:
             "optim.batch_size": batch,
             "optim.lr": Cosine(reference_lr * batch / reference_batch, whole_epochs=True),  # the linear rule
             "optim.epochs": epochs,
-            "data.size": side if small else 224 if accelerated else 128,
-            "data.eval_resize": side if small else 256 if accelerated else 146,
+            "data.size": side if small else 224 if accelerated else 96,
+            "data.eval_resize": side if small else 256 if accelerated else 110,
         },
         source="MoCo v2 (arXiv:2003.04297), fitted to the images by moco/recipes/auto.py",
     )

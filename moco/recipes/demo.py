@@ -14,7 +14,7 @@ def demo() -> Recipe:
     return Recipe(
         name="demo",
         source="this project: docs/log.md",
-        encoder=EncoderSpec(name="resnet10", stem="3x3/2", width=0.25, head="mlp", dim=128),
+        encoder=EncoderSpec(name="resnet10", stem="3x3/2", width=0.25, head="linear", dim=128),
         method=MethodSpec(size=4096, temperature=0.1, momentum=Constant(0.99), shuffle_bn=True, bn_groups=2),
         optim=OptimSpec(lr=Cosine(0.06), momentum=0.9, weight_decay=5e-4, batch_size=128, epochs=40),
         data=DataSpec(

@@ -3,10 +3,12 @@
 import csv
 import os
 import threading
+import time
 from pathlib import Path
 
 import pytest
 
+from moco.data import quarantine as module
 from moco.data.folder import DataError
 from moco.data.quarantine import Quarantine
 
@@ -154,6 +156,26 @@ def test_another_file_in_its_place_is_an_error_and_stays_as_it_is(tmp_path, text
 def test_a_file_that_a_spreadsheet_has_saved_is_understood(tmp_path):
     (tmp_path / "bad.csv").write_bytes(b"name,reason\r\na.jpg,cut\r\n\r\n")
     assert Quarantine(tmp_path / "bad.csv", None, 100).bad == {"a.jpg": "cut"}
+
+
+def test_one_thread_at_a_time_writes(tmp_path, monkeypatch):
+    inside, most, append = [], [], module._append
+
+    def slowly(*row):
+        inside.append(row)
+        time.sleep(0.01)
+        most.append(len(inside))
+        append(*row)
+        inside.pop()
+
+    monkeypatch.setattr(module, "_append", slowly)
+    quarantine = Quarantine(tmp_path / "bad.csv", 1000, 1000)
+    threads = [threading.Thread(target=quarantine.add, args=(f"{i}.jpg", "cut")) for i in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert most == [1] * 8
 
 
 def test_threads_add_at_once_without_losing_any(tmp_path):

@@ -2,8 +2,8 @@
 
     python tests/faults/harness.py FOLDER TRIES SEED
 
-makes a small run in FOLDER/whole undisturbed, then TRIES runs that get SIGKILL at a random moment, are started again (with
-other numbers of workers), and are killed again until one try lives to its end. Prints one JSON line a run.
+makes a small run in FOLDER/whole undisturbed, then runs that get SIGKILL at a random moment and are started again, with
+other numbers of workers, until TRIES kills are done and all have come to their end. Prints one JSON line a run.
 """
 
 import hashlib

@@ -109,10 +109,10 @@ def test_batch_that_does_not_divide_into_bn_groups_is_refused():
 
 
 def test_a_leak_of_batch_statistics_is_there_without_shuffling_and_gone_with_it():
-    """Sec. 3.3: queries and keys of one BN group share a signature. Plant one: an offset that all images of a group have.
+    """Sec. 3.3: queries and keys of one BN group share a signature, so a query can find its key without looking at it.
 
-    The encoder passes on the group's mean only (BN's running statistics are what is left of it), so a query finds the keys
-    of its own group by that signature when groups are the same for both, and not when keys were dealt out anew.
+    Planted: an encoder that passes on nothing but the mean of its group. Where the groups are the same for queries and
+    keys, it finds every key; where the keys were dealt out anew, it does not.
     """
 
     class MeanOfTheGroup(nn.Module):

@@ -1,8 +1,8 @@
 """Ten steps of MoCo equal an independent reading of Algorithm 1 in float64: losses, parameters, statistics, queue.
 
-The reading below uses nothing of `moco`: functional convolutions and batch norms over explicit groups, cross-entropy over
-concatenated logits, SGD and the momentum update written out, a list for the queue. Only the seeds are shared: the deal of
-Shuffling BN is `randperm` from a generator seeded with fold(seed, step).
+The reading below uses nothing of `moco`: functional convolutions and batch norms over explicit groups, cross-entropy
+over concatenated logits, SGD and the momentum update written out, a list for the queue. Only the seeds are shared: the
+deal of Shuffling BN is `randperm` from a generator seeded with fold(seed, step).
 """
 
 from collections import deque
@@ -49,7 +49,7 @@ def f(p: dict, x: torch.Tensor, head: str) -> torch.Tensor:
 def reading(
     start: dict, queue: torch.Tensor, batches: list, head: str, tau: float, lrs: list[float], m: float, symmetric: bool
 ):
-    """Algorithm 1 of arXiv:1911.05722 with Shuffling BN; symmetric: both directions, then one update, then both enqueued."""
+    """Algorithm 1 of arXiv:1911.05722 with Shuffling BN; symmetric: both directions, one update, both enqueued."""
     theta_q = {name: x.clone() for name, x in start.items()}
     theta_k = {name: x.clone() for name, x in start.items()}
     trained = [name for name in start if "running" not in name and "num_batches" not in name]
