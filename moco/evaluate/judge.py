@@ -2,12 +2,10 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any
 
 import numpy as np
-import torch
 
 from moco.data.decode import shown
 from moco.data.folder import DataError, Folder, Images, find_images
@@ -16,117 +14,13 @@ from moco.data.split import Split, split_sources
 from moco.encoders import Encoder
 from moco.encoders.weights import Weights
 from moco.evaluate.device import default_workers
-from moco.evaluate.features import NO_LABELS, Features, Pretrained, extract_each, load
+from moco.evaluate.features import NO_LABELS, Pretrained, extract_each, load
 from moco.evaluate.floors import Pixels, random_encoder
-from moco.evaluate.knn import TEMPERATURE, K, nearest, vote
-from moco.evaluate.linear import probe_lbfgs
-from moco.evaluate.lowshot import DRAWS, LABELS, lowshot
-from moco.evaluate.protocols import PROTOCOLS, probe_sgd
-from moco.evaluate.table import Score, Table
-from moco.recipe import DataSpec, RecipeError, unknown
+from moco.evaluate.kinds import KINDS, Kind, Subject, Subjects
+from moco.evaluate.table import Table
+from moco.recipe import RecipeError, unknown
 
 PIXELS, RANDOM = "raw pixels", "random encoder"  # names of the floors
-
-
-@dataclass(frozen=True, eq=False)
-class Subject:
-    """A row of the table: an encoder, and its features of the images."""
-
-    encoder: Encoder | Pixels
-    data: DataSpec
-    train: Features
-    test: Features
-
-
-@dataclass(frozen=True, eq=False)
-class Subjects:
-    """Everything that is compared: computed once for all kinds of evaluation, and for pictures of neighbours."""
-
-    judged: str
-    rows: Mapping[str, Subject]  # the floors first
-    floors: Sequence[str]
-    split: Split
-    device: torch.device
-    workers: int
-    quarantine: Quarantine  # of the images that could not be read
-    notes: Sequence[str]
-
-
-class Kind(Protocol):
-    """A way to judge features: the scores of a row, by column."""
-
-    def scores(self, row: Subject, among: Subjects) -> dict[str, Score]: ...
-
-
-@dataclass(frozen=True)
-class Knn:
-    """Weighted k nearest neighbours, and the nearest one alone."""
-
-    k: int = K
-    temperature: float = TEMPERATURE
-
-    def scores(self, row: Subject, among: Subjects) -> dict[str, Score]:
-        found = nearest(row.train.x, row.test.x, k=self.k, device=among.device)
-        answer = vote(found, row.train, row.test, temperature=self.temperature)
-        clipped = "" if answer.k == self.k else f"k = {answer.k}: there are no more training images"
-        one = vote(found, row.train, row.test, temperature=self.temperature, k=1)
-        n = len(row.test.x)
-        scores = {f"kNN-{self.k}": Score(answer.accuracy, n, setting=clipped)} if self.k > 1 else {}
-        return scores | {"1-NN": Score(one.accuracy, n)}
-
-
-@dataclass(frozen=True)
-class Linear:
-    """A linear classifier: L-BFGS on cached features, or a paper's SGD protocol (see protocols.py) on images."""
-
-    protocol: str = "lbfgs"
-    lr: float | Literal["sweep"] | None = None  # SGD only, for a batch of 256
-    epochs: int | None = None  # SGD only
-    batch_size: int | None = None  # SGD only
-
-    def scores(self, row: Subject, among: Subjects) -> dict[str, Score]:
-        if self.protocol == "lbfgs":
-            if (self.lr, self.epochs, self.batch_size) != (None, None, None):
-                raise RecipeError(
-                    f"lr, epochs and batch size are of the SGD protocols: choose {' or '.join(PROTOCOLS)}"
-                )
-            probe, what = probe_lbfgs(row.train, row.test, device=among.device), "L2"
-        else:
-            train, test, _ = among.split
-            probe, what = probe_sgd(
-                row.encoder, train, test, row.data, protocol=self.protocol, lr=self.lr, epochs=self.epochs,
-                batch_size=self.batch_size, device=among.device, workers=among.workers, quarantine=among.quarantine,
-            ), "lr"  # fmt: skip
-        setting = f"{what} {probe.setting:g}" if probe.tried else ""
-        name = "linear" if self.protocol == "lbfgs" else f"linear, {self.protocol}"
-        return {name: Score(probe.accuracy, len(row.test.x), setting=setting)}
-
-
-@dataclass(frozen=True)
-class LowShot:
-    """A linear classifier and the nearest neighbour with a few labels of each class."""
-
-    labels_per_class: int = LABELS
-    draws: int = DRAWS
-    seed: int = 0
-
-    def scores(self, row: Subject, among: Subjects) -> dict[str, Score]:
-        found = lowshot(
-            row.train,
-            row.test,
-            labels_per_class=self.labels_per_class,
-            draws=self.draws,
-            seed=self.seed,
-            device=among.device,
-        )
-        n, labels = len(row.test.x), f"{self.labels_per_class} labels a class"
-        return {
-            f"{name}, {labels}": Score(sum(draws) / len(draws), n, draws=draws)
-            for name, draws in (("linear", found.linear), ("1-NN", found.nearest))
-        }
-
-
-KINDS: dict[str, type[Knn] | type[Linear] | type[LowShot]] = {"knn": Knn, "linear": Linear, "lowshot": LowShot}
 
 
 def evaluate(

@@ -81,13 +81,13 @@ def monitor_for(
 def _kept(images: Images, data: DataSpec, most: int, workers: int) -> Kept:
     if images.labels is None:
         raise DataError(NO_LABELS)
-    chosen = np.sort(permuted(np.arange(min(most, len(images))), len(images), fold(0)))
+    chosen: list[int] = sorted(permuted(np.arange(min(most, len(images))), len(images), fold(0)).tolist())
 
-    def cut(some: np.ndarray, gone: Event) -> list[tuple[int, np.ndarray]]:
+    def cut(some: list[int], gone: Event) -> list[tuple[int, np.ndarray]]:
         found = []
         for index in some:
             try:
-                found.append((index, eval_crop(images.read(int(index)), data)))
+                found.append((index, eval_crop(images.read(index), data)))
             except BadImage:
                 continue
         return found

@@ -154,9 +154,11 @@ def test_evaluating_gives_every_part_its_own_mode_back(encoder: Encoder):
     frozen = next(part for part in encoder.modules() if isinstance(part, nn.BatchNorm2d))
     frozen.eval()
     before = {name: part.training for name, part in encoder.named_modules()}
-    with pytest.raises(KeyError), evaluating(encoder):
+    with evaluating(encoder):
         assert not any(part.training for part in encoder.modules())
         assert not torch.is_grad_enabled()
+    assert {name: part.training for name, part in encoder.named_modules()} == before
+    with pytest.raises(KeyError), evaluating(encoder):
         raise KeyError
     assert {name: part.training for name, part in encoder.named_modules()} == before
     assert len(set(before.values())) == 2

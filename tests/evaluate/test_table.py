@@ -1,0 +1,85 @@
+import json
+import math
+import statistics
+
+import pytest
+
+from moco.evaluate.table import Score, Table
+
+
+def table(ours: float, pixels: float, random: float, *, images: int = 2000) -> Table:
+    rows = {
+        "raw pixels": {"kNN-20": Score(pixels, images)},
+        "random encoder": {"kNN-20": Score(random, images)},
+        "run1": {"kNN-20": Score(ours, images)},
+    }
+    return Table("run1", ["raw pixels", "random encoder"], rows, chance=10.9, classes=10, how="train/ and test/ of x")
+
+
+def test_the_standard_error_of_an_accuracy_is_the_binomials():
+    assert Score(80, 400).error == pytest.approx(100 * math.sqrt(0.8 * 0.2 / 400))
+
+
+def test_the_standard_error_of_a_mean_has_the_draws_in_it():
+    draws = [50.0, 54.0, 46.0, 52.0, 48.0]
+    expected = math.sqrt(100**2 * 0.5 * 0.5 / 1000 + statistics.variance(draws) / 5)
+    score = Score(50, 1000, draws=draws)
+    assert score.error == pytest.approx(expected)
+    assert str(score) == "50.0 ± 3.2"
+
+
+@pytest.mark.parametrize(
+    ("ours", "said"),
+    [
+        (71.9, "run1 beats pixels and its own untrained architecture"),
+        (66.5, "run1 cannot be told from its best floor"),
+        (60.0, "run1 is worse than a floor"),
+    ],
+)
+def test_the_verdict_says_which_side_of_the_better_floor_it_is_on(ours: float, said: str):
+    verdict = table(ours, 65.4, 48.6).verdict()
+    assert verdict.startswith(said)
+    assert verdict.endswith(f"kNN-20 ({ours} against 65.4 of raw pixels).")
+
+
+def test_the_better_floor_counts_even_when_it_is_the_random_encoder():
+    assert table(70, 48.6, 69.0).verdict().startswith("run1 cannot be told")
+
+
+def test_with_more_images_the_same_gap_becomes_clear():
+    assert table(66.5, 65.4, 48.6, images=100_000).verdict().startswith("run1 beats")
+
+
+def test_a_mixed_verdict_names_each_score_once_on_its_side():
+    rows = {
+        "raw pixels": {"linear": Score(30, 2000), "1-NN": Score(65, 2000)},
+        "run1": {"linear": Score(59, 2000), "1-NN": Score(55, 2000)},
+    }
+    verdict = Table("run1", ["raw pixels"], rows, chance=10, classes=10, how="x").verdict()
+    ahead, behind = verdict.split("; it ")
+    assert "linear (59.0 against 30.0" in ahead
+    assert "1-NN (55.0 against 65.0" in behind
+
+
+def test_the_text_has_chance_and_every_row_in_aligned_columns():
+    lines = str(table(71.9, 65.4, 48.6)).splitlines()
+    assert lines[0].split("  ")[0] == "held-out accuracy [%]"
+    body = lines[2:6]
+    assert [line.split("  ")[0] for line in body] == [
+        "chance (largest of 10 classes)", "raw pixels", "random encoder", "run1",
+    ]  # fmt: skip
+    assert [line.split()[-1] for line in body] == ["10.9", "65.4", "48.6", "71.9"]
+    assert len({len(line) for line in lines[:6]}) == 1
+
+
+def test_what_was_chosen_on_the_way_is_said():
+    rows = {"raw pixels": {"linear": Score(30, 20, setting="L2 0.1")}, "run1": {"linear": Score(30, 20)}}
+    assert "linear: raw pixels L2 0.1" in str(Table("run1", ["raw pixels"], rows, chance=50, classes=2, how="x"))
+
+
+def test_the_dict_is_json_with_the_same_numbers():
+    content = json.loads(json.dumps(table(71.9, 65.4, 48.6).to_dict()))
+    assert content["rows"]["run1"]["kNN-20"]["accuracy"] == 71.9
+    assert content["rows"]["raw pixels"]["kNN-20"]["standard_error"] == pytest.approx(Score(65.4, 2000).error)
+    assert (content["chance"], content["judged"]) == (10.9, "run1")
+    assert content["verdict"].startswith("run1 beats")
