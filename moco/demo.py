@@ -13,7 +13,8 @@ import torch
 from moco import recipes
 from moco.data.demo import demo_data
 from moco.evaluate.features import load
-from moco.evaluate.judge import Knn, LowShot, Subjects, judge, subjects
+from moco.evaluate.judge import Subjects, judge, subjects
+from moco.evaluate.kinds import Knn, LowShot
 from moco.evaluate.knn import nearest
 from moco.evaluate.table import Table
 from moco.files import write_json

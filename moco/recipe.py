@@ -124,7 +124,7 @@ class Recipe(Part):
 
     name: str
     source: str = ""  # where the numbers are from
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Annotated[int, Field(ge=0, lt=2**64)] = 0
     encoder: EncoderSpec = EncoderSpec()
     method: MethodSpec = MethodSpec()
     optim: OptimSpec = OptimSpec()

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from conftest import make_pictures
+from making import make_pictures
 from PIL import Image
 from torch.utils.data import TensorDataset
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import make_pictures
+from making import make_pictures
 
 from moco.data import augment, small
 from moco.data.folder import BadImage, DataError, Folder, find_images

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import make_pictures
+from making import make_pictures
 
 from moco.data.folder import DataError, find_images
 from moco.data.manifest import Manifest, compare, manifest_of, read_manifest, write_manifest
