@@ -119,7 +119,7 @@ def pretrain(
         threads(resolved.compute.threads),
     ):
         if run.finished:
-            reporter.say(f"{out} is finished already: nothing to do (--overwrite starts again)")
+            reporter.say(f"{out} is finished already: nothing to train (--overwrite starts again)")
             return Run(out, resolved)
         fingerprint = check_data(run, images, accept_change=accept_data_change, say=reporter.say)
         contrast = contrast_for(resolved, chosen, model=model, init=init, say=reporter.say)

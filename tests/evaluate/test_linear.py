@@ -3,6 +3,7 @@ import pytest
 import torch
 
 from moco.data.folder import DataError
+from moco.evaluate import linear
 from moco.evaluate.linear import STRENGTHS, hold_out, probe_lbfgs
 from tests.evaluate.samples import clouds, features_of
 
@@ -60,3 +61,18 @@ def test_classes_too_small_to_hold_any_out_are_an_error():
 def test_images_without_labels_are_an_error():
     with pytest.raises(DataError, match="class folders"):
         probe_lbfgs(features_of(np.ones((20, 12)), None), clouds(8))
+
+
+def test_an_answer_depends_on_no_other_test_image():
+    train, test = clouds(60, noise=2), clouds(100, noise=2, seed=1)
+    shifted = features_of(np.concatenate([test.x[:10].numpy(), 50 + test.x[10:].numpy()]), test.known_labels().numpy())
+    assert torch.equal(probe_lbfgs(train, test).predictions[:10], probe_lbfgs(train, shifted).predictions[:10])
+
+
+def test_weaker_strengths_are_left_out_once_two_in_a_row_were_worse(monkeypatch: pytest.MonkeyPatch):
+    script = iter([50.0, 60.0, 55.0, 61.0, 60.0, 59.0, 99.0])
+    monkeypatch.setattr(linear, "accuracy", lambda predictions, truth: next(script))
+    strengths = [10.0**-power for power in range(7)]
+    probe = linear.probe_lbfgs(clouds(60), clouds(20, seed=1), strengths=strengths)
+    assert list(probe.tried.values()) == [50, 60, 55, 61, 60, 59]
+    assert probe.setting == strengths[3]

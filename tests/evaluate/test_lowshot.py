@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+import torch
 
 from moco.data.folder import DataError
 from moco.evaluate.knn import knn
@@ -62,3 +63,10 @@ def test_a_class_with_too_few_images_is_named():
     train = features_of(np.random.default_rng(0).normal(size=(69, 4)), labels)
     with pytest.raises(DataError, match="c1 has 9: ask for fewer with --labels-per-class"):
         lowshot(train, train)
+
+
+def test_an_answer_depends_on_no_other_test_image():
+    train, test = clouds(200, noise=2), clouds(100, noise=2, seed=1)
+    halves = [test[torch.arange(0, 50)], test[torch.arange(50, 100)]]
+    apart = np.mean([lowshot(train, half).linear for half in halves], axis=0)
+    assert lowshot(train, test).linear == pytest.approx(list(apart))
