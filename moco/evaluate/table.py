@@ -7,9 +7,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 CLEAR = 2.0  # standard errors by which one accuracy must differ from another to be called better or worse
-AHEAD = "beats pixels and its own untrained architecture, so it has learned to tell the classes apart,"
-LEVEL = f"cannot be told from its best floor (within {CLEAR:g} standard errors)"
-BEHIND = "is worse than a floor, so for this use it has learned nothing,"
 
 
 @dataclass(frozen=True)
@@ -84,16 +81,23 @@ class Table:
         return lines
 
     def verdict(self) -> str:
-        """One sentence: by which scores the encoder is better than its best floor, and by which it is not."""
-        found: dict[str, list[str]] = {AHEAD: [], LEVEL: [], BEHIND: []}
+        """By which scores the encoder is better than the best of its floors, and by which it is not: up to 3 sentences."""
+        ahead, level, behind = [], [], []
         for column in self.columns:
             floor = max(self.floors, key=lambda row: self.rows[row][column].accuracy)
             ours, theirs = self.rows[self.judged][column], self.rows[floor][column]
             gap, bar = ours.accuracy - theirs.accuracy, CLEAR * math.hypot(ours.error, theirs.error)
-            which = AHEAD if gap > bar else BEHIND if gap < -bar else LEVEL
-            found[which].append(f"{column} ({ours.accuracy:.1f} against {theirs.accuracy:.1f} of {floor})")
-        said = [f"{what} by {', '.join(columns)}" for what, columns in found.items() if columns]
-        return f"{self.judged} {'; it '.join(said)}."
+            side = ahead if gap > bar else behind if gap < -bar else level
+            side.append(f"{column} ({ours.accuracy:.1f} against {theirs.accuracy:.1f} of {floor})")
+        said = [
+            (
+                ahead,
+                f"{self.judged} is better than {' and '.join(self.floors)}: training taught it what tells the classes apart, by",
+            ),
+            (level, f"{self.judged} cannot be told from the best of its floors, within {CLEAR:g} standard errors, by"),
+            (behind, f"{self.judged} is worse than the best of its floors, and that should be used instead, by"),
+        ]
+        return " ".join(f"{what} {'; '.join(columns)}." for columns, what in said if columns)
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON takes it."""

@@ -26,6 +26,7 @@ def test_pixels_random_encoder_and_encoder_are_judged_by_the_same_rule(pretraine
     among = subjects(pretrained, labelled)
     table = judge([LowShot(3, draws=2), Knn(5), Linear()], among)
     assert list(table.rows) == [PIXELS, RANDOM, "the encoder"]
+    np.testing.assert_array_equal(among.rows["the encoder"].test.x, pretrained.embed(labelled / "test"))
     assert table.columns == ["linear, 3 labels a class", "1-NN, 3 labels a class", "kNN-5", "1-NN", "linear"]
     for name, row in among.rows.items():
         scores = table.rows[name]
@@ -175,7 +176,7 @@ def test_what_the_architecture_does_by_itself_is_no_merit_of_the_training(labell
         [Knn(5)], subjects(Pretrained(encoder, Config(encoder=spec, num_features=3, data=DATA), CPU, "mine"), labelled)
     )
     assert table.rows["mine"] == table.rows[RANDOM]
-    assert table.verdict().startswith("mine cannot be told from its best floor")
+    assert table.verdict().startswith("mine cannot be told from the best of its floors")
 
 
 @pytest.mark.parametrize(

@@ -31,9 +31,9 @@ def test_the_standard_error_of_a_mean_has_the_draws_in_it():
 @pytest.mark.parametrize(
     ("ours", "said"),
     [
-        (71.9, "run1 beats pixels and its own untrained architecture"),
-        (66.5, "run1 cannot be told from its best floor"),
-        (60.0, "run1 is worse than a floor"),
+        (71.9, "run1 is better than raw pixels and random encoder: training taught it"),
+        (66.5, "run1 cannot be told from the best of its floors"),
+        (60.0, "run1 is worse than the best of its floors"),
     ],
 )
 def test_the_verdict_says_which_side_of_the_better_floor_it_is_on(ours: float, said: str):
@@ -47,7 +47,7 @@ def test_the_better_floor_counts_even_when_it_is_the_random_encoder():
 
 
 def test_with_more_images_the_same_gap_becomes_clear():
-    assert table(66.5, 65.4, 48.6, images=100_000).verdict().startswith("run1 beats")
+    assert table(66.5, 65.4, 48.6, images=100_000).verdict().startswith("run1 is better")
 
 
 def test_a_mixed_verdict_names_each_score_once_on_its_side():
@@ -56,7 +56,7 @@ def test_a_mixed_verdict_names_each_score_once_on_its_side():
         "run1": {"linear": Score(59, 2000), "1-NN": Score(55, 2000)},
     }
     verdict = Table("run1", ["raw pixels"], rows, chance=10, classes=10, how="x").verdict()
-    ahead, behind = verdict.split("; it ")
+    ahead, behind = verdict.split(". ")
     assert "linear (59.0 against 30.0" in ahead
     assert "1-NN (55.0 against 65.0" in behind
 
@@ -82,4 +82,4 @@ def test_the_dict_is_json_with_the_same_numbers():
     assert content["rows"]["run1"]["kNN-20"]["accuracy"] == 71.9
     assert content["rows"]["raw pixels"]["kNN-20"]["standard_error"] == pytest.approx(Score(65.4, 2000).error)
     assert (content["chance"], content["judged"]) == (10.9, "run1")
-    assert content["verdict"].startswith("run1 beats")
+    assert content["verdict"].startswith("run1 is better")
