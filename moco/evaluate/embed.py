@@ -10,12 +10,12 @@ import numpy as np
 import torch.nn.functional as F
 from jaxtyping import Float32
 
-from moco.data.folder import DataError, find_images
+from moco.data.folder import DataError, Images, find_images
 from moco.data.loader import eval_batches
 from moco.data.quarantine import Quarantine
 from moco.encoders.weights import Weights
 from moco.evaluate.device import default_workers
-from moco.evaluate.features import batch_for, evaluating, load
+from moco.evaluate.features import Pretrained, batch_for, evaluating, load
 from moco.files import write_atomically, write_text
 from moco.recipe import RecipeError, unknown
 
@@ -56,31 +56,41 @@ def embed_to_file(
     if out.suffix == ".parquet":
         _pyarrow()
     images, pretrained = find_images(data), load(weights, architecture=architecture, device=device)
-    quarantine = Quarantine(None, max_bad, len(images))
-    names: list[str] = []
+    quarantine, names = Quarantine(None, max_bad, len(images)), []
+    workers = default_workers() if workers is None else workers
 
-    def chunks() -> Iterator[Chunk]:
-        batches = eval_batches(
-            images, pretrained.data, batch_size=batch_for(pretrained.data), device=pretrained.device,
-            workers=default_workers() if workers is None else workers, quarantine=quarantine,
-        )  # fmt: skip
-        for x, ids in batches:
-            with evaluating(pretrained.encoder):
-                y = pretrained.encoder.features(x).float()
-            rows: list[int] = ids.tolist()
-            some = [one_line(images.names[i]) for i in rows]
-            names.extend(some)
-            yield some, (F.normalize(y) if normalize else y).cpu().numpy()
+    def write(file: IO[bytes]) -> None:
+        chunks = _chunks(pretrained, images, normalize=normalize, workers=workers, quarantine=quarantine)
+        WRITERS[out.suffix](file, _noting(names, chunks), pretrained.encoder.num_features)
         if not names:
             raise DataError(f"expected images that can be read, and none of the {len(images):,} can")
+        if out.suffix == ".npy":
+            write_text(out.with_name(f"{out.stem}.names.txt"), "".join(f"{name}\n" for name in names))
 
-    beside = out.with_name(f"{out.stem}.names.txt")
-    if out.suffix == ".npy":
-        beside.unlink(missing_ok=True)  # of a file that is about to be replaced
-    write_atomically(out, lambda file: WRITERS[out.suffix](file, chunks(), pretrained.encoder.num_features))
-    if out.suffix == ".npy":
-        write_text(beside, "".join(f"{name}\n" for name in names))
+    write_atomically(out, write)
     return len(names), quarantine.bad
+
+
+def _chunks(
+    pretrained: Pretrained, images: Images, *, normalize: bool, workers: int, quarantine: Quarantine
+) -> Iterator[Chunk]:
+    """The features of a mini-batch after the other, with one-line names."""
+    data, device = pretrained.data, pretrained.device
+    batches = eval_batches(
+        images, data, batch_size=batch_for(data), device=device, workers=workers, quarantine=quarantine
+    )
+    for x, ids in batches:
+        with evaluating(pretrained.encoder):
+            y = pretrained.encoder.features(x).float()
+        rows: list[int] = ids.tolist()
+        yield [one_line(images.names[i]) for i in rows], (F.normalize(y) if normalize else y).cpu().numpy()
+
+
+def _noting(names: list[str], chunks: Iterator[Chunk]) -> Iterator[Chunk]:
+    """`chunks`, whose names are added to `names` as they pass."""
+    for chunk in chunks:
+        names.extend(chunk[0])
+        yield chunk
 
 
 def one_line(name: str) -> str:

@@ -4,8 +4,10 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -127,30 +129,41 @@ def probe_sgd(
         raise RecipeError(unknown("protocol", protocol, list(PROTOCOLS)))
     if train.labels is None or test.labels is None:
         raise DataError(NO_LABELS)
-    rules, quarantine = PROTOCOLS[protocol], quarantine or Quarantine(None, None, len(train) + len(test))
-    rates = RATES if lr == "sweep" else (rules.lr if lr is None else lr,)
-    fitted, held = train, None
-    if lr == "sweep":
-        fitted, held = (Subset(train, rows.numpy()) for rows in hold_out(torch.from_numpy(train.labels), seed=seed))
+    rules = PROTOCOLS[protocol]
+    rates = _rates(rules.lr if lr is None else lr)
+    quarantine = Quarantine(None, None, len(train) + len(test)) if quarantine is None else quarantine
+    fitted, held = _sweep_split(train, train.labels, seed) if lr == "sweep" else (train, None)
     batch_size, epochs = min(batch_size or rules.batch_size, len(fitted)), epochs or rules.epochs
     loader = ViewLoader(
         fitted, data.model_copy(update={"views": (VIEW,)}), batch_size=batch_size, seed=seed,
-        steps=range(epochs * (len(fitted) // batch_size)), workers=workers, device=device,
-        quarantine=quarantine,
+        steps=range(epochs * (len(fitted) // batch_size)), workers=workers, device=device, quarantine=quarantine,
     )  # fmt: skip
     heads = Heads(len(rates), encoder.num_features, len(train.classes), seed=seed).to(device)
+    features = partial(extract, encoder, data=data, device=device, workers=workers, quarantine=quarantine)
     with frozen(encoder, heads):
         _train(heads, encoder, loader, rules.shape, rates, epochs=epochs, schedule_epochs=rules.epochs)
-        tried = {}
-        if held is not None:
-            seen = extract(encoder, held, data, device=device, workers=workers, quarantine=quarantine)
-            tried = {rate: _score(heads, which, seen) for which, rate in enumerate(rates)}
-        best = max(range(len(rates)), key=lambda which: tried.get(rates[which], 0.0))
-        seen = extract(encoder, test, data, device=device, workers=workers, quarantine=quarantine)
+        seen_held = None if held is None else features(held)
+        seen = features(test)
+    tried = {} if seen_held is None else {rate: _score(heads, which, seen_held) for which, rate in enumerate(rates)}
+    best = max(range(len(rates)), key=lambda which: tried.get(rates[which], 0.0))
     if not _whole(heads, best):
         raise RecipeError(f"the linear classifier diverged at lr {rates[best]} for a batch of 256: use lr='sweep'")
     predictions = _predict(heads, best, seen)
     return Probe(predictions, accuracy(predictions, seen.known_labels()), rates[best], tried)
+
+
+def _rates(lr: float | Literal["sweep"]) -> tuple[float, ...]:
+    if lr == "sweep":
+        return RATES
+    if not lr > 0:
+        raise RecipeError(f"lr must be above 0, or 'sweep', got {lr}")
+    return (lr,)
+
+
+def _sweep_split(train: Images, labels: np.ndarray, seed: int) -> tuple[Images, Images]:
+    """The training images to fit on, and those that choose."""
+    fitted, held = (Subset(train, rows.numpy()) for rows in hold_out(torch.from_numpy(labels), seed=seed))
+    return fitted, held
 
 
 def _train(

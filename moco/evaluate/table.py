@@ -81,7 +81,7 @@ class Table:
         return lines
 
     def verdict(self) -> str:
-        """By which scores the encoder is better than the best of its floors, and by which it is not: up to 3 sentences."""
+        """By which scores the encoder is better than the best of its floors, and by which it is not, in words."""
         ahead, level, behind = [], [], []
         for column in self.columns:
             floor = max(self.floors, key=lambda row: self.rows[row][column].accuracy)
@@ -89,11 +89,9 @@ class Table:
             gap, bar = ours.accuracy - theirs.accuracy, CLEAR * math.hypot(ours.error, theirs.error)
             side = ahead if gap > bar else behind if gap < -bar else level
             side.append(f"{column} ({ours.accuracy:.1f} against {theirs.accuracy:.1f} of {floor})")
+        floors = " and ".join(self.floors)
         said = [
-            (
-                ahead,
-                f"{self.judged} is better than {' and '.join(self.floors)}: training taught it what tells the classes apart, by",
-            ),
+            (ahead, f"{self.judged} is better than {floors}: training taught it what tells the classes apart, by"),
             (level, f"{self.judged} cannot be told from the best of its floors, within {CLEAR:g} standard errors, by"),
             (behind, f"{self.judged} is worse than the best of its floors, and that should be used instead, by"),
         ]

@@ -187,6 +187,19 @@ def test_a_batch_larger_than_the_images_is_all_of_them(encoder: Encoder, images:
     assert probe_sgd(encoder, *images, DATA, protocol="v3-vit", lr=1.0, epochs=2, device=CPU).setting == 1.0
 
 
+def test_broken_training_images_are_set_aside_by_name(encoder: Encoder, images: tuple[Folder, Folder]):
+    Path(images[0].path(5)).write_bytes(b"no")
+    quarantine = Quarantine(None, None, 84)
+    probe_sgd(encoder, *images, DATA, epochs=1, batch_size=16, device=CPU, quarantine=quarantine)
+    assert list(quarantine.bad) == [images[0].names[5]]
+
+
+@pytest.mark.parametrize("lr", [0.0, -1.0])
+def test_a_rate_that_is_not_positive_is_an_error(encoder: Encoder, images: tuple[Folder, Folder], lr: float):
+    with pytest.raises(RecipeError, match="lr must be above 0, or 'sweep'"):
+        probe_sgd(encoder, *images, DATA, lr=lr, device=CPU)
+
+
 def test_an_unknown_protocol_is_an_error_that_names_the_nearest(encoder: Encoder, images: tuple[Folder, Folder]):
     with pytest.raises(RecipeError, match="did you mean v3-vit"):
         probe_sgd(encoder, *images, DATA, protocol="v3-vti", device=CPU)
