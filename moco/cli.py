@@ -216,6 +216,7 @@ def embed(
     weights: Weights,
     data: Annotated[list[str], typer.Argument(help="Folders of images, or list files.")],
     to: Annotated[Path, typer.Option(help="The file to write: .npy (with .names.txt beside it), .csv or .parquet.")],
+    normalize: Annotated[bool, typer.Option("--normalize", help="Divide each feature by its length.")] = False,
     architecture: Architecture = None,
     device: Device = "auto",
     workers: Workers = None,
@@ -227,7 +228,14 @@ def embed(
         from moco.evaluate.embed import embed_to_file
 
         rows, left_out = embed_to_file(
-            weights, data, to, architecture=architecture, device=device, workers=workers, max_bad=max_bad
+            weights,
+            data,
+            to,
+            normalize=normalize,
+            architecture=architecture,
+            device=device,
+            workers=workers,
+            max_bad=max_bad,
         )
         print(f"{rows:,} images embedded: {to}")
         for name, reason in left_out.items():

@@ -20,6 +20,7 @@ class RecipeError(ValueError):
 
 Probability = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(ge=1)]
+Spread = Annotated[float, Field(gt=0)]
 
 
 class Part(BaseModel):
@@ -107,7 +108,7 @@ class DataSpec(Part):
     views: tuple[View, View] = (View(), View())  # of the query, of the key
     eval_resize: Positive = 256  # [pixels] of the shorter side, before the central crop of `size`, in evaluation
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)  # of RGB in [0, 1]
-    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    std: tuple[Spread, Spread, Spread] = (0.229, 0.224, 0.225)
 
 
 class ComputeSpec(Part):
@@ -133,6 +134,8 @@ class Recipe(Part):
 
     @model_validator(mode="after")
     def _parts_fit(self) -> "Recipe":
+        _between("optim.lr", self.optim.lr, 0, math.inf)
+        _between("method.momentum", self.method.momentum, 0, 1)
         groups, batch, key_batch = self.method.bn_groups, self.optim.batch_size, self.keys_per_step
         if batch % groups:
             raise ValueError(
@@ -204,6 +207,14 @@ def diff(a: Recipe, b: Recipe) -> list[str]:
     ]
 
 
+def _between(name: str, schedule: Schedule, low: float, high: float) -> None:
+    """The values that a schedule goes between must make sense. Raises ValueError."""
+    for field in ("value", "start", "stop"):
+        value = getattr(schedule, field, low)
+        if not low <= value <= high:
+            raise ValueError(f"{name}.{field} must be {'0 or more' if high > 1 else 'in [0, 1]'}, got {value}")
+
+
 def _plain(value: Any) -> Any:
     """`value` as what model_dump would have made of it."""
     if isinstance(value, BaseModel):
@@ -268,6 +279,10 @@ def _validated(tree: Any) -> Recipe:
             where = ".".join(str(step) for step in problem["loc"] if step not in ("constant", "steps", "cosine"))
             if problem["type"] == "extra_forbidden":
                 lines.append(unknown("setting", where, _all_names(Recipe(name="default"))))
+            elif where in ("optim.lr", "method.momentum"):
+                lines.append(
+                    f"{where} must be a number or a schedule (a kind with its fields), got {problem['input']!r}"
+                )
             elif where:
                 lines.append(f"{where}: {problem['msg'].lower()}, got {problem['input']!r}")
             else:

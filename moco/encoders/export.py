@@ -49,9 +49,12 @@ def export(weights: Weights, *, to: str, out: Path, architecture: str | EncoderS
         os.replace(aside, out)
     finally:
         aside.unlink(missing_ok=True)
+    data = config.data
     return (
         f"{out} is {call} but for {', '.join(missing)}: loaded there, the features of 2 random images differ by at "
-        f"most {apart:.1g}.\n\n{call.program(str(out))}"
+        f"most {apart:.1g}.\nImages: shorter side to {data.eval_resize} pixels, central {data.size} x {data.size}, "
+        f"RGB in [0, 1] less mean {data.mean}, over std {data.std}.\n\n"
+        f"{call.program(str(out))}"
     )
 
 

@@ -84,14 +84,19 @@ class Table:
         """By which scores the encoder is better than the best of its floors, and by which it is not, in words."""
         ahead, level, behind = [], [], []
         for column in self.columns:
-            floor = max(self.floors, key=lambda row: self.rows[row][column].accuracy)
-            ours, theirs = self.rows[self.judged][column], self.rows[floor][column]
+            floors = {row: self.rows[row][column] for row in self.floors}
+            ours = self.rows[self.judged][column]
+            floors["chance"] = Score(self.chance, ours.images)
+            floor = max(floors, key=lambda row: floors[row].accuracy)
+            theirs = floors[floor]
             gap, bar = ours.accuracy - theirs.accuracy, CLEAR * math.hypot(ours.error, theirs.error)
             side = ahead if gap > bar else behind if gap < -bar else level
             side.append(f"{column} ({ours.accuracy:.1f} against {theirs.accuracy:.1f} of {floor})")
-        floors = " and ".join(self.floors)
         said = [
-            (ahead, f"{self.judged} is better than {floors}: training taught it what tells the classes apart, by"),
+            (
+                ahead,
+                f"{self.judged} is better than all its floors: training taught it what tells the classes apart, by",
+            ),
             (level, f"{self.judged} cannot be told from the best of its floors, within {CLEAR:g} standard errors, by"),
             (behind, f"{self.judged} is worse than the best of its floors, and that should be used instead, by"),
         ]

@@ -80,7 +80,7 @@ class MemoryBank(Dictionary):
         self.register_buffer("keys", F.normalize(torch.randn(num_samples, dim), dim=1))  # n x C
 
     def look_up(self, q: Tensor, k: Tensor, ids: Tensor, rng: torch.Generator) -> LookUp:
-        drawn = torch.randint(len(self.keys), (self.size,), generator=rng).to(q.device)  # K, shared by the mini-batch
+        drawn = torch.randint(len(self.keys), (self.size,), generator=rng).to(q.device)  # K, shared by all q
         return LookUp(q, self.keys[drawn], positive=self.keys[ids])
 
     @torch.no_grad()

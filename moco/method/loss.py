@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 
 class LookUp(NamedTuple):
@@ -34,7 +35,8 @@ class _Streamed(torch.autograd.Function):
     """Eqn. (1) over keys without gradient, a block of keys at a time: memory N x block, whatever M.
 
     Softmax over the dictionary is attention with values = keys: one pass with a running maximum, as in flash attention
-    (arXiv:2205.14135), gives the loss and its gradient (E[k] - k+) / tau. The backward pass is a multiplication.
+    (arXiv:2205.14135), gives the loss and its gradient (E[k] - k+) / tau. The backward pass is a multiplication; it
+    has no derivative of its own.
     """
 
     @staticmethod
@@ -61,7 +63,10 @@ class _Streamed(torch.autograd.Function):
         return (total.log() + shift - l_pos).mean(), top1
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+    @once_differentiable
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx: Any, *grads: Tensor
+    ) -> tuple[Tensor | None, ...]:
         return grads[0] * ctx.saved_tensors[0], None, None, None, None
 
 

@@ -12,7 +12,7 @@ def _power_of_two(limit: int) -> int:
     return 1 << (max(limit, 1).bit_length() - 1)
 
 
-def auto(num_images: int, *, side: int, accelerated: bool) -> Recipe:
+def auto(num_images: int, *, side: int, accelerated: bool, epochs: int | None = None) -> Recipe:
     """MoCo v2 for `num_images` images whose shorter side is about `side` pixels.
 
     Batch, K, m, lr and epochs follow the rules stated beside them: first guesses, not results. Raises RecipeError for
@@ -21,10 +21,11 @@ def auto(num_images: int, *, side: int, accelerated: bool) -> Recipe:
     if num_images < FEWEST:
         raise RecipeError(f"pre-training expects at least {FEWEST} images, and there are {num_images}: add images")
     small = side <= 64
-    batch = _power_of_two(min(256 if accelerated or small else 64, num_images // 3))
-    in_all = 400_000 if small else 4_000  # images that two CPU cores get through in some minutes
-    epochs = 200 if accelerated else max(5, min(200 if small else 100, in_all // num_images))
-    steps = epochs * (num_images // batch)
+    batch = _power_of_two(min(256 if accelerated or small else 32, num_images // 3))
+    per_epoch = num_images // batch
+    if epochs is None:  # 200 as in the paper; on a CPU what it gets through in minutes, but so many steps at least
+        epochs = 200 if accelerated else max(5, min(200, -(-(2000 if small else 400) // per_epoch)))
+    steps = epochs * per_epoch
     base = moco_cifar() if small else moco_v2_r50()
     reference_lr, reference_batch = (0.06, 512) if small else (0.03, 256)
     return base.but(
@@ -35,9 +36,8 @@ def auto(num_images: int, *, side: int, accelerated: bool) -> Recipe:
             "method.temperature": 0.1 if small else 0.2,
             # a quarter of the images: a query meets 0.03 other views of its own image on average (K^2 / 2 n^2)
             "method.size": max(batch, _power_of_two(min(65536, num_images // 4))),
-            "method.momentum": Constant(
-                1 - max(1 / 1000, min(1 / 100, 200 / steps))
-            ),  # 1 / (1 - m) well within the run
+            # 1 / (1 - m), the steps that f_k looks back, is a twentieth of the run, between 10 and the paper's 1,000
+            "method.momentum": Constant(1 - max(1 / 1000, min(1 / 10, 20 / steps))),
             "method.bn_groups": max(2, min(8, batch // 32)),  # of 32 images, as on the paper's GPUs
             "optim.batch_size": batch,
             "optim.lr": Cosine(reference_lr * batch / reference_batch, whole_epochs=True),  # the linear rule

@@ -32,6 +32,10 @@ def plan(recipe: Recipe, images: Images, clock: Clock, device: torch.device, out
         rows.append(
             ("caution", "the queue holds more than half of the images: a query meets other views of its own image")
         )
+    if clock.total_steps < 1000:
+        rows.append(
+            ("caution", f"{clock.total_steps:,} steps show that it works, and teach little: more with --epochs N")
+        )
     if recipe.compute.precision != "fp32" and device.type == "cpu":
         rows.append(("caution", "autocast on a CPU without native support is about ten times slower than fp32"))
     return rows
@@ -46,7 +50,7 @@ def closing(run: RunFolder, recipe: Recipe, *, bad: int) -> list[tuple[str, str]
                  f"own key found among {recipe.method.size + 1:,}: {100 * last['pretext_top1']:.1f} %"),
     ]  # fmt: skip
     if "knn" in last:
-        rows.append(("kNN", f"{last['knn']:.1f} %"))
+        rows.append(("kNN", f"{last['knn']:.1f} % (20 neighbours, a part of --eval-data; for floors: moco eval knn)"))
     if bad:
         rows.append(("bad images", f"{bad} could not be read: {run.path / 'bad_images.csv'}"))
     rows.append(("encoder", str(run.encoder)))

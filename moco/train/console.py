@@ -2,6 +2,8 @@
 
 import sys
 import time
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import IO, Protocol, runtime_checkable
 
 from rich.console import Console as RichConsole
@@ -62,6 +64,36 @@ class Console:
         if self.terminal and self._width:
             print(file=self.stream)
             self._width = 0
+
+
+class Logged:
+    """Passes everything on, and writes it to a file with the time: a run's train.log."""
+
+    def __init__(self, reporter: Reporter, file: Path):
+        self.reporter, self.file, self._written = reporter, file, 0.0
+
+    def box(self, title: str, rows: list[tuple[str, str]]) -> None:
+        self.reporter.box(title, rows)
+        self.note(title, rows)
+
+    def note(self, title: str, rows: list[tuple[str, str]]) -> None:
+        """To the file alone."""
+        self._write(*[f"{title}: {name}: {text}" for name, text in rows])
+
+    def say(self, text: str) -> None:
+        self.reporter.say(text)
+        self._write(text)
+
+    def live(self, line: str) -> None:
+        self.reporter.live(line)
+        if time.monotonic() - self._written > 15:
+            self._written = time.monotonic()
+            self._write(line)
+
+    def _write(self, *lines: str) -> None:
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        with self.file.open("a", encoding="utf-8", errors="surrogateescape") as file:
+            file.writelines(f"{now} {line}\n" for line in lines)
 
 
 class Silent:

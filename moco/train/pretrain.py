@@ -1,6 +1,7 @@
 """`pretrain`: from images to a run folder with an encoder in it. Makes the objects, then lets Algorithm 1 run."""
 
 import json
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,10 +24,10 @@ from moco.recipe import Recipe
 from moco.train import checkpoint
 from moco.train.boxes import closing, plan
 from moco.train.checkpoint import Clock, TrainState
-from moco.train.console import Reporter, Silent
+from moco.train.console import Logged, Reporter, Silent
 from moco.train.loop import train
 from moco.train.optim import optimizer_for
-from moco.train.run import RunFolder, open_run, provenance
+from moco.train.run import RunError, RunFolder, begin, open_run, provenance
 from moco.train.setup import (
     Sources,
     changes_of,
@@ -48,9 +49,10 @@ class Run:
 
     path: Path
     recipe: Recipe
+    model: str | nn.Module | None = None  # what was given for `model`
 
     def encoder(self) -> Pretrained:
-        return load(self.path)
+        return load(self.path, model=self.model if isinstance(self.model, nn.Module) else None)
 
     def metrics(self) -> list[dict[str, Any]]:
         """The records of metrics.jsonl."""
@@ -66,6 +68,7 @@ def pretrain(
     epochs: int | None = None,
     settings: dict[str, Any] | None = None,
     seed: int | None = None,
+    precision: str | None = None,
     init: str | Path | None = None,
     eval_data: str | Path | None = None,
     eval_every: int | None = None,
@@ -86,7 +89,7 @@ def pretrain(
         out: the run folder; see `moco.train.run`.
         recipe: a name of `moco.recipes`, "auto" (MoCo v2 fitted to the images), the path of a recipe.json, or a Recipe.
         model: the encoder's name ("torchvision/resnet50", "timm/convnext_tiny", ...), or a module of your own.
-        epochs, seed, settings: changes to the recipe; `settings` by dotted field name.
+        epochs, seed, precision, settings: changes to the recipe; `settings` by dotted field name.
         init: weights that f_q, and f_k as its copy, start from: anything that `moco.load` reads.
         eval_data: labelled images for a kNN score during training, every `eval_every` epochs.
         resume: "auto" continues the run that is in `out`; "never" refuses one; "must" demands one.
@@ -105,24 +108,37 @@ def pretrain(
     reporter = reporter or Silent()
     chosen = pick_device(device)
     images = images_of(data)
-    resolved = resolve(recipe, images, chosen, model=model, changes=changes_of(epochs, seed, settings))
+    changes = changes_of({"optim.epochs": epochs, "seed": seed, "compute.precision": precision}, settings)
+    stored = None if overwrite else stored_recipe(Path(out))
+    resolved = resolve(recipe, images, chosen, model=model, changes=changes, stored=stored)
     check_fits(resolved, len(images))
     clock = Clock(len(images) // resolved.optim.batch_size, 0)
     clock.total_steps = resolved.optim.epochs * clock.steps_per_epoch
     out, workers = Path(out), default_workers() if workers is None else workers
     reporter.box("plan", plan(resolved, images, clock, chosen, out))
     if dry_run:
-        return Run(out, resolved)
+        return Run(out, resolved, model)
     with (
         open_run(out, resolved, resume=resume, overwrite=overwrite) as run,
         stop_on_signals() as stop,
         threads(resolved.compute.threads),
     ):
-        if run.finished:
+        fresh = overwrite or not run.begun
+        if run.finished and not fresh:
             reporter.say(f"{out} is finished already: nothing to train (--overwrite starts again)")
-            return Run(out, resolved)
+            return Run(out, resolved, model)
+        monitor = None if eval_data is None else monitor_for(eval_data, resolved.data, device=chosen, workers=workers)
+        said: list[str] = []
+        start_from = init if fresh else check_init(run, init)
+        contrast = contrast_for(resolved, chosen, model=model, init=start_from, say=said.append)
+        if fresh:  # from here on nothing is wrong with what was asked for
+            begin(run, resolved)
+            note_init(run, init, said)
+        reporter = Logged(reporter, run.path / "train.log")
+        reporter.note("plan", plan(resolved, images, clock, chosen, out))
+        for line in said:
+            reporter.say(line)
         fingerprint = check_data(run, images, accept_change=accept_data_change, say=reporter.say)
-        contrast = contrast_for(resolved, chosen, model=model, init=init, say=reporter.say)
         optimizer = optimizer_for(contrast.encoder, resolved.optim, scaled=resolved.compute.precision == "fp16")
         state = TrainState(contrast, optimizer, clock, scaler_for(resolved, chosen))
         encoder = contrast.encoder
@@ -135,7 +151,6 @@ def pretrain(
             steps=range(clock.step, clock.total_steps), rank=rank(), world_size=world_size(), workers=workers,
             device=chosen, quarantine=quarantine,
         )  # fmt: skip
-        monitor = None if eval_data is None else monitor_for(eval_data, resolved.data, device=chosen, workers=workers)
         watch = Watch(
             run=run, recipe=resolved, reporter=reporter, stop=stop, save_every=save_every,
             log_every=max(1, min(50, clock.total_steps // 500)),
@@ -152,7 +167,7 @@ def pretrain(
         )  # fmt: skip
         finish(run, resolved, encoder, images=len(images), bad=len(quarantine), seconds=watch.seconds)
         reporter.box("done", closing(run, resolved, bad=len(quarantine)))
-    return Run(out, resolved)
+    return Run(out, resolved, model)
 
 
 def check_data(run: RunFolder, images: Images, *, accept_change: bool, say: Callable[[str], None]) -> str:
@@ -171,13 +186,40 @@ def check_data(run: RunFolder, images: Images, *, accept_change: bool, say: Call
     return now.fingerprint
 
 
+def stored_recipe(out: Path) -> Recipe | None:
+    """The recipe of the run that is in `out` and has begun."""
+    run = RunFolder(out)
+    return run.recipe() if run.recipe_file.is_file() and run.begun else None
+
+
+def check_init(run: RunFolder, init: str | Path | None) -> None:
+    """A run that goes on has its weights: only the same --init may be said again. Raises RunError."""
+    file = run.path / "init.json"
+    was = json.loads(file.read_text())["weights"] if file.exists() else None
+    if init is not None and was != str(init):
+        raise RunError(
+            f"the run in {run.path} began from {was or 'random weights'}, and --init says {init}: leave --init out "
+            "to go on, or name another --out"
+        )
+
+
+def note_init(run: RunFolder, init: str | Path | None, said: list[str]) -> None:
+    """Remember what the run began from."""
+    if init is not None:
+        write_text(run.path / "init.json", json.dumps({"weights": str(init), "read": said}, indent=1) + "\n")
+
+
 def restore(run: RunFolder, state: TrainState, reporter: Reporter) -> None:
     """Put the newest whole checkpoint into `state`, and forget what was logged after it."""
-    path = checkpoint.newest(run.checkpoints)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        path = checkpoint.newest(run.checkpoints)
+    for warning in caught:
+        reporter.say(f"caution: {warning.message}")
     if path is not None:
         state.load_state_dict(checkpoint.load(path)["state"])
         reporter.say(f"resuming {run.path} at step {state.clock.step} of {state.clock.total_steps}")
-    run.forget_after(state.clock.step)
+    run.forget_after(state.clock.step if path is not None else -1)
 
 
 def note_start(run: RunFolder, step: int, facts: dict[str, Any]) -> None:

@@ -1,6 +1,7 @@
 """One run, one folder: what is in it, who may write to it, and what it remembers.
 
-recipe.json  provenance.json  metrics.jsonl  train.log  bad_images.csv  manifest  checkpoints/  encoder/
+recipe.json  provenance.json  init.json  manifest.jsonl.gz  metrics.jsonl  train.log  bad_images.csv  finished.json
+checkpoints/  encoder/
 """
 
 import fcntl
@@ -55,6 +56,11 @@ class RunFolder:
     def finished(self) -> bool:
         return (self.path / "finished.json").is_file()
 
+    @property
+    def begun(self) -> bool:
+        """A step was made: what failed before is nobody's run, and may be replaced."""
+        return any(self.checkpoints.glob("step_*.pt")) or any(record.get("step", 0) > 0 for record in self.metrics())
+
     def recipe(self) -> Recipe:
         return Recipe.from_json(self.recipe_file.read_text())
 
@@ -82,11 +88,11 @@ class RunFolder:
 
 @contextmanager
 def open_run(path: Path, recipe: Recipe, *, resume: str, overwrite: bool = False) -> Iterator[RunFolder]:
-    """The run folder, made if it is not there, and ours alone while open.
+    """The run folder, made if it is not there, and ours alone while open. A new run is begun by `begin`.
 
     Args:
         resume: "auto" continues a run of the same recipe that is there; "never" wants a new folder; "must" an old one.
-        overwrite: remove the run that is there first.
+        overwrite: a run that is there is to be replaced.
 
     Raises:
         RunError: the folder holds something else, another recipe, or a run where none was to be (or the reverse).
@@ -96,16 +102,14 @@ def open_run(path: Path, recipe: Recipe, *, resume: str, overwrite: bool = False
         raise RunError(
             f"--out expects a folder, and {path} is a {'link' if path.is_symlink() else 'file'}: name another"
         )
-    there, begun = run.recipe_file.exists(), run.metrics_file.exists() or any(run.checkpoints.glob("step_*.pt"))
+    there = run.recipe_file.exists()
     if path.exists() and any(entry.name != ".lock" for entry in path.iterdir()) and not there:
         raise RunError(f"--out {path} is a folder with other things in it, not a run: name a new or an empty one")
     if resume == "must" and not there:
         raise RunError(f"--resume must expects a run in {path}, and there is none: start it with --resume auto")
     path.mkdir(parents=True, exist_ok=True)
     with _locked(path):
-        if there and (overwrite or not begun):  # what failed before its first step is nobody's run
-            _clear(run)
-            there = False
+        there = there and run.begun and not overwrite
         if there and resume == "never":
             raise RunError(
                 f"{path} holds a run already: name another --out, continue it (--resume auto), or --overwrite"
@@ -113,14 +117,18 @@ def open_run(path: Path, recipe: Recipe, *, resume: str, overwrite: bool = False
         if there and (changes := diff(run.recipe(), recipe)):
             raise RunError(
                 f"{path} holds a run with another recipe, which cannot be continued with this one. Changed:\n  "
-                + "\n  ".join(changes) + "\nGive the same options again, or name another --out"
+                + "\n  ".join(changes) + "\nGive the same options again, name another --out, or --overwrite"
             )  # fmt: skip
-        run.checkpoints.mkdir(exist_ok=True)
-        for folder in (path, run.checkpoints):
-            sweep(folder)
-        if not there:
-            write_text(run.recipe_file, recipe.to_json())
         yield run
+
+
+def begin(run: RunFolder, recipe: Recipe) -> None:
+    """Make an empty run of the folder; files of a run that was there are removed, and nothing else."""
+    _clear(run)
+    run.checkpoints.mkdir(exist_ok=True)
+    for folder in (run.path, run.checkpoints):
+        sweep(folder)
+    write_text(run.recipe_file, recipe.to_json())
 
 
 @contextmanager
@@ -134,9 +142,8 @@ def _locked(path: Path) -> Iterator[None]:
 
 
 def _clear(run: RunFolder) -> None:
-    """Remove a run's own files, and nothing else."""
     own = ["recipe.json", "provenance.json", "metrics.jsonl", "train.log", "bad_images.csv", "finished.json"]
-    own += ["curves.png", "neighbours.png", "scores.json"]
+    own += ["init.json", "curves.png", "neighbours.png", "scores.json"]
     files = [run.path / name for name in own]
     files += [run.encoder / name for name in ("model.safetensors", "config.json", "README.md")]
     files += [run.checkpoints / "MANIFEST.json", *run.checkpoints.glob("step_*.pt"), *run.path.glob("manifest*")]

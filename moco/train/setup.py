@@ -37,9 +37,8 @@ def images_of(data: Sources) -> Images:
     return data  # pyright: ignore[reportReturnType]
 
 
-def changes_of(epochs: int | None, seed: int | None, settings: dict[str, Any] | None) -> dict[str, Any]:
+def changes_of(own: dict[str, Any], settings: dict[str, Any] | None) -> dict[str, Any]:
     """The settings, with those that have an option of their own."""
-    own = {"optim.epochs": epochs, "seed": seed}
     return (settings or {}) | {name: value for name, value in own.items() if value is not None}
 
 
@@ -50,12 +49,17 @@ def resolve(
     *,
     model: str | nn.Module | None,
     changes: dict[str, Any],
+    stored: Recipe | None = None,
 ) -> Recipe:
-    """The recipe that is meant, with its changes."""
+    """The recipe that is meant, with its changes; what it leaves open is as in the run that goes on, `stored`."""
     if isinstance(recipe, Recipe):
         base = recipe
+    elif recipe == "auto" and stored is not None:
+        base = stored
     elif recipe == "auto":
-        base = recipes.auto(len(images), side=shorter_side(images), accelerated=device.type != "cpu")
+        base = recipes.auto(
+            len(images), side=shorter_side(images), accelerated=device.type != "cpu", epochs=changes.get("optim.epochs")
+        )
     elif recipe.endswith(".json"):
         if not Path(recipe).is_file():
             raise RecipeError(f"--recipe expects a recipe's name or its JSON file, and there is no file {recipe}")
@@ -67,7 +71,11 @@ def resolve(
         if model not in NETS:  # stem, width and dilation are settings of our own ResNets
             rest = EncoderSpec()
             changes = {f"encoder.{name}": getattr(rest, name) for name in ("stem", "width", "dilate_last")} | changes
-    return base.but(None, changes)
+    chosen = base.but(None, changes)
+    if chosen.compute.threads is None:  # they change the last bits of sums, so a run keeps them
+        threads = torch.get_num_threads() if stored is None else stored.compute.threads
+        chosen = chosen.but(None, {"compute.threads": threads})
+    return chosen
 
 
 def shorter_side(images: Images) -> int:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from moco.recipe import Recipe
+from moco.schedule import Cosine
 from moco.train import checkpoint
 from moco.train.checkpoint import Clock, TrainState
 from moco.train.console import Reporter, duration
@@ -89,7 +90,10 @@ class Watch:
         if due or last or self.stop.name:
             self.save(state)
         if self.stop.name and not last:
-            raise Stopped(f"stopped by {self.stop.name} after step {clock.step} of {clock.total_steps}")
+            raise Stopped(
+                f"stopped by {self.stop.name} after step {clock.step} of {clock.total_steps}, and saved: the same "
+                "command goes on from there"
+            )
 
     def save(self, state: TrainState) -> None:
         """Write a checkpoint, but never one of a state that is not finite."""
@@ -97,7 +101,7 @@ class Watch:
         tensors = state.model.state_dict().items()
         broken = [name for name, x in tensors if x.is_floating_point() and not bool(torch.isfinite(x).all())]
         if broken:
-            raise Diverged(f"not finite after step {state.clock.step}: {', '.join(broken[:3])}. {ADVICE}")
+            raise Diverged(f"not finite after step {state.clock.step}: {', '.join(broken[:3])}. {self._advice()}")
         checkpoint.save(self.run.checkpoints, state, recipe=self.recipe.to_json())
         self.saved_at = time.monotonic()
 
@@ -105,7 +109,13 @@ class Watch:
         losses = torch.stack([metrics["loss"] for metrics in self.since_log]) if self.since_log else torch.zeros(1)
         if not bool(torch.isfinite(losses).all()):
             bad = int((~torch.isfinite(losses)).nonzero()[0])
-            raise Diverged(f"the loss of step {step - len(losses) + 1 + bad} is {losses[bad].item()}. {ADVICE}")
+            raise Diverged(f"the loss of step {step - len(losses) + 1 + bad} is {losses[bad].item()}. {self._advice()}")
+
+    def _advice(self) -> str:
+        lr = self.recipe.optim.lr
+        field, value = ("start", lr.start) if isinstance(lr, Cosine) else ("value", lr.value)
+        lower = f"Start again with a lower learning rate, say --set optim.lr.{field}={value / 10:g} --overwrite"
+        return lower + ("" if self.recipe.compute.precision == "fp32" else ", or with --precision fp32")
 
     def _log(self, clock: Clock) -> None:
         self._check(clock.step)
@@ -142,9 +152,6 @@ class Watch:
         self.last_score = self.score()
         self.evaluating += time.monotonic() - start
         self.run.log({"step": clock.step, "epoch": clock.epoch, "knn": self.last_score})
-
-
-ADVICE = "Lower the learning rate (--set optim.lr.start=...), or use --set compute.precision=fp32"
 
 
 def summary(run: RunFolder) -> dict[str, Any]:

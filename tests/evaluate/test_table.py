@@ -31,7 +31,7 @@ def test_the_standard_error_of_a_mean_has_the_draws_in_it():
 @pytest.mark.parametrize(
     ("ours", "said"),
     [
-        (71.9, "run1 is better than raw pixels and random encoder: training taught it"),
+        (71.9, "run1 is better than all its floors: training taught it"),
         (66.5, "run1 cannot be told from the best of its floors"),
         (60.0, "run1 is worse than the best of its floors"),
     ],
@@ -83,3 +83,11 @@ def test_the_dict_is_json_with_the_same_numbers():
     assert content["rows"]["raw pixels"]["kNN-20"]["standard_error"] == pytest.approx(Score(65.4, 2000).error)
     assert (content["chance"], content["judged"]) == (10.9, "run1")
     assert content["verdict"].startswith("run1 is better")
+
+
+def test_chance_is_a_floor_too():
+    rows = {name: {"1-NN": Score(score, 2000)} for name, score in (("raw pixels", 60.0), ("mine", 70.0))}
+    uneven = Table("mine", ["raw pixels"], rows, chance=80.0, classes=2, how="x")
+    assert uneven.verdict() == (
+        "mine is worse than the best of its floors, and that should be used instead, by 1-NN (70.0 against 80.0 of chance)."
+    )

@@ -46,6 +46,10 @@ def test_but_changes_what_it_says_and_nothing_else():
         ("method.bn_groups=128", "needs at least 2"),
         ("method.size=100", "must hold the 128 keys of one step"),
         ("optim.epochs", "expects FIELD=VALUE"),
+        ("optim.lr=fast", "optim.lr must be a number or a schedule"),
+        ("optim.lr.start=-1", "optim.lr.start must be 0 or more"),
+        ("method.momentum=1.5", "method.momentum.value must be in [0, 1]"),
+        ("data.std=[0, 1, 1]", "data.std.0: input should be greater than 0"),
     ],
 )
 def test_a_wrong_setting_says_what_was_expected(setting, said):

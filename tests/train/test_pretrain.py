@@ -302,3 +302,59 @@ def test_the_comparison_notices_what_a_resume_would_lose(pictures, tiny, tmp_pat
     monkeypatch.undo()
     with pytest.raises(AssertionError):
         assert_same(final_state(tmp_path / "whole"), final_state(tmp_path / "run"))
+
+
+def test_overwriting_with_something_wrong_leaves_the_old_run(pictures, tiny, tmp_path):
+    run = pretrain(pictures, tmp_path / "run", recipe=tiny)
+    before = {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()}
+    with pytest.raises(RecipeError, match="nothing.pth"):
+        pretrain(pictures, tmp_path / "run", recipe=tiny, overwrite=True, init="nothing.pth")
+    with pytest.raises(DataError, match="does not exist"):
+        pretrain(pictures, tmp_path / "run", recipe=tiny, overwrite=True, eval_data="nowhere")
+    assert {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()} == before
+
+
+def test_the_automatic_recipe_goes_on_with_other_images_when_that_is_accepted(tmp_path):
+    pictures = make_pictures(tmp_path / "pictures", 40)
+    options = {"epochs": 2, "settings": {"encoder.width": 0.125}}
+    with pytest.raises(Stopped):
+        pretrain(pictures, tmp_path / "run", reporter=StopAt(3), **options)
+    make_pictures(pictures / "more", 30)
+    with pytest.raises(DataError, match="30 images were added"):
+        pretrain(pictures, tmp_path / "run", **options)
+    run = pretrain(pictures, tmp_path / "run", accept_data_change=True, **options)
+    assert RunFolder(run.path).finished
+
+
+def test_what_a_run_began_from_is_remembered_and_cannot_be_changed(pictures, tiny, tmp_path):
+    first = pretrain(pictures, tmp_path / "first", recipe=tiny)
+    with pytest.raises(Stopped):
+        pretrain(pictures, tmp_path / "run", recipe=tiny, init=first.path, reporter=StopAt(3))
+    assert json.loads((tmp_path / "run" / "init.json").read_text())["weights"] == str(first.path)
+    with pytest.raises(RunError, match="leave --init out"):
+        pretrain(pictures, tmp_path / "run", recipe=tiny, init="other.pth")
+    pretrain(pictures, tmp_path / "run", recipe=tiny)
+
+
+def test_a_run_keeps_the_number_of_threads_that_it_began_with(pictures, tiny, tmp_path):
+    recipe = tiny.but(None, {"compute.threads": None})
+    torch.set_num_threads(2)
+    with pytest.raises(Stopped):
+        pretrain(pictures, tmp_path / "run", recipe=recipe, reporter=StopAt(3))
+    torch.set_num_threads(1)
+    assert pretrain(pictures, tmp_path / "run", recipe=recipe).recipe.compute.threads == 2
+
+
+def test_scores_are_logged_once_though_a_run_is_killed_before_its_first_step(pictures, tiny, tmp_path):
+    labelled = make_pictures(tmp_path / "labelled", 40, classes=2)
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "recipe.json").write_text(tiny.to_json())
+    (tmp_path / "run" / "metrics.jsonl").write_text('{"step": 0, "epoch": 0.0, "knn": 30.0}\n')
+    run = pretrain(pictures, tmp_path / "run", recipe=tiny, eval_data=labelled)
+    assert [record["step"] for record in run.metrics() if "knn" in record] == [0, *range(5, 11, 5)]
+
+
+def test_the_log_says_what_the_console_said(pictures, tiny, tmp_path):
+    text = (pretrain(pictures, tmp_path / "run", recipe=tiny).path / "train.log").read_text()
+    assert "plan: images: 40" in text
+    assert "done: encoder:" in text
