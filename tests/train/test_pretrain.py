@@ -307,7 +307,7 @@ def test_the_comparison_notices_what_a_resume_would_lose(pictures, tiny, tmp_pat
 def test_overwriting_with_something_wrong_leaves_the_old_run(pictures, tiny, tmp_path):
     run = pretrain(pictures, tmp_path / "run", recipe=tiny)
     before = {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()}
-    with pytest.raises(RecipeError, match="nothing.pth"):
+    with pytest.raises(RecipeError, match=r"nothing\.pth"):
         pretrain(pictures, tmp_path / "run", recipe=tiny, overwrite=True, init="nothing.pth")
     with pytest.raises(DataError, match="does not exist"):
         pretrain(pictures, tmp_path / "run", recipe=tiny, overwrite=True, eval_data="nowhere")
