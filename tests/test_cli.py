@@ -153,6 +153,8 @@ def test_runs_are_listed_and_compared(run, pictures, tmp_path):
     assert str(other) in listed
     assert "seed: 0 -> 3" in moco("runs", "compare", run, other).stdout
     assert moco("runs", "ls", pictures).exit_code == 2
+    (other / "recipe.json").write_text("{}")
+    assert "unreadable" in moco("runs", "ls", tmp_path).stdout
 
 
 def test_the_version_is_the_packages():

@@ -32,7 +32,7 @@ class Score:
         )
 
     def __str__(self) -> str:
-        return f"{self.accuracy:.1f}" + (f" ± {self.spread:.1f}" if self.draws else "")
+        return f"{self.accuracy:.1f}" + (f" ± {self.spread:.1f}" if len(self.draws) > 1 else "")
 
     def to_dict(self) -> dict[str, Any]:
         more = {"draws": list(self.draws), "spread": self.spread} if self.draws else {}

@@ -3,10 +3,11 @@
 from pathlib import Path
 from typing import Any
 
-from moco.recipe import diff
+from moco.recipe import RecipeError, diff
 from moco.train import checkpoint
 from moco.train.run import RunError, RunFolder
 
+VALUES = ("step", "epoch", "loss", "pretext_top1", "knn")
 COLUMNS = ("run", "recipe", "state", "step", "loss", "own key found", "kNN")
 
 
@@ -15,11 +16,13 @@ def describe(run: RunFolder) -> dict[str, Any]:
     last: dict[str, Any] = {}
     for record in run.metrics():
         last |= record
+    try:
+        recipe = run.recipe().name
+    except RecipeError as error:
+        return {"run": str(run.path), "recipe": "", "state": f"unreadable: {error}"} | dict.fromkeys(VALUES)
     saved = checkpoint.newest(run.checkpoints) is not None if run.checkpoints.is_dir() else False
     state = "finished" if run.finished else "can be continued" if saved else "not begun"
-    return {"run": str(run.path), "recipe": run.recipe().name, "state": state} | {
-        name: last.get(name) for name in ("step", "epoch", "loss", "pretext_top1", "knn")
-    }
+    return {"run": str(run.path), "recipe": recipe, "state": state} | {name: last.get(name) for name in VALUES}
 
 
 def find_runs(folder: Path) -> list[RunFolder]:

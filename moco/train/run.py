@@ -103,7 +103,7 @@ def open_run(path: Path, recipe: Recipe, *, resume: str, overwrite: bool = False
             f"--out expects a folder, and {path} is a {'link' if path.is_symlink() else 'file'}: name another"
         )
     there = run.recipe_file.exists()
-    if path.exists() and any(entry.name != ".lock" for entry in path.iterdir()) and not there:
+    if path.exists() and any(not entry.name.startswith((".lock", ".tmp-")) for entry in path.iterdir()) and not there:
         raise RunError(f"--out {path} is a folder with other things in it, not a run: name a new or an empty one")
     if resume == "must" and not there:
         raise RunError(f"--resume must expects a run in {path}, and there is none: start it with --resume auto")
@@ -123,12 +123,16 @@ def open_run(path: Path, recipe: Recipe, *, resume: str, overwrite: bool = False
 
 
 def begin(run: RunFolder, recipe: Recipe) -> None:
-    """Make an empty run of the folder; files of a run that was there are removed, and nothing else."""
+    """Make an empty run of the folder; files of a run that was there are removed, and nothing else.
+
+    recipe.json says that a folder is a run: it is there first, and it is replaced last, so a kill leaves a run behind
+    that has not begun, or the old one.
+    """
     _clear(run)
-    run.checkpoints.mkdir(exist_ok=True)
-    for folder in (run.path, run.checkpoints):
-        sweep(folder)
+    sweep(run.path)
     write_text(run.recipe_file, recipe.to_json())
+    run.checkpoints.mkdir(exist_ok=True)
+    sweep(run.checkpoints)
 
 
 @contextmanager
@@ -142,11 +146,11 @@ def _locked(path: Path) -> Iterator[None]:
 
 
 def _clear(run: RunFolder) -> None:
-    own = ["recipe.json", "provenance.json", "metrics.jsonl", "train.log", "bad_images.csv", "finished.json"]
+    own = ["provenance.json", "metrics.jsonl", "train.log", "bad_images.csv"]
     own += ["init.json", "curves.png", "neighbours.png", "scores.json"]
-    files = [run.path / name for name in own]
+    files = [run.path / "finished.json", *run.checkpoints.glob("step_*.pt"), run.checkpoints / "MANIFEST.json"]
+    files += [run.path / name for name in own] + list(run.path.glob("manifest*"))
     files += [run.encoder / name for name in ("model.safetensors", "config.json", "README.md")]
-    files += [run.checkpoints / "MANIFEST.json", *run.checkpoints.glob("step_*.pt"), *run.path.glob("manifest*")]
     for file in files:
         file.unlink(missing_ok=True)
 

@@ -1,6 +1,6 @@
 """Runs that are killed: a parent that has imported everything once forks a child for each try.
 
-    python tests/faults/harness.py FOLDER TRIES SEED
+    python tests/faults/harness.py FOLDER TRIES SEED mixed|small
 
 makes a small run in FOLDER/whole undisturbed, then runs that get SIGKILL at a random moment and are started again, with
 other numbers of workers, until TRIES kills are done and all have come to their end. Prints one JSON line a run.
@@ -33,13 +33,15 @@ RECIPE = recipes.named("demo").but(
 )  # fmt: skip
 
 
-def make_images(folder: Path, n: int = 50) -> None:
-    """Small pictures, one of them broken."""
-    folder.mkdir(parents=True)
+def make_images(folder: Path, kind: str, n: int = 50) -> None:
+    """Pictures of two classes, one of them broken; of several sizes ("mixed"), or of one, for memory ("small")."""
     rng = np.random.default_rng(0)
     for i in range(n):
-        Image.fromarray(rng.integers(0, 256, (20 + i % 3, 24, 3), dtype=np.uint8)).save(folder / f"{i:03d}.png")
-    (folder / "007.png").write_bytes(b"not a picture")
+        place = folder / f"class{i % 2}"
+        place.mkdir(parents=True, exist_ok=True)
+        pixels = rng.integers(0, 256, (20 + (i % 3 if kind == "mixed" else 0), 24, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(place / f"{i:03d}.png")
+    (folder / "class1" / "007.png").write_bytes(b"not a picture")
 
 
 def fork(images: Path, out: Path, workers: int) -> int:
@@ -48,7 +50,9 @@ def fork(images: Path, out: Path, workers: int) -> int:
     if child == 0:
         code = 1
         try:
-            pretrain(images, out, recipe=RECIPE, workers=workers, save_every=2, device="cpu")
+            pretrain(
+                images, out, recipe=RECIPE, workers=workers, save_every=2, device="cpu", eval_data=images, eval_every=1
+            )
             code = 0
         finally:
             os._exit(code)
@@ -61,9 +65,12 @@ def ending(out: Path) -> str:
     path = checkpoint.newest(out / "checkpoints")
     assert path is not None
     _feed(digest, checkpoint.load(path)["state"])
-    logged = [[record["step"], record["loss"], record["pretext_top1"]] for record in RunFolder(out).metrics()]
+    records = RunFolder(out).metrics()
+    logged = [[record["step"], record["loss"], record["pretext_top1"]] for record in records if "loss" in record]
+    scores = [[record["step"], record["knn"]] for record in records if "knn" in record]
     assert [step for step, *_ in logged] == list(range(1, 19)), "every step is logged once"
-    digest.update(json.dumps(logged).encode())
+    assert [step for step, _ in scores] == [0, 6, 12, 18], "every score is logged once"
+    digest.update(json.dumps([logged, scores]).encode())
     digest.update((out / "encoder" / "model.safetensors").read_bytes())
     digest.update((out / "bad_images.csv").read_bytes())
     return digest.hexdigest()
@@ -100,10 +107,10 @@ def killed_run(images: Path, out: Path, dice: random.Random, seconds: float) -> 
             raise RuntimeError(f"the run in {out} failed after {kills} kills")
 
 
-def main(folder: Path, tries: int, seed: int) -> None:
+def main(folder: Path, tries: int, seed: int, kind: str) -> None:
     torch.set_num_threads(1)  # a fork must not inherit a pool of threads that are not there
     images = folder / "images"
-    make_images(images)
+    make_images(images, kind)
     start = time.monotonic()
     os.waitpid(fork(images, folder / "whole", 0), 0)
     seconds = time.monotonic() - start
@@ -118,4 +125,4 @@ def main(folder: Path, tries: int, seed: int) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))
+    main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), sys.argv[4])
