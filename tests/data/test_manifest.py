@@ -66,13 +66,13 @@ def test_a_write_that_fails_leaves_the_old_manifest(tmp_path, monkeypatch):
     "data",
     [
         b"not gzip",
-        gzip.compress(b"not json\n"),
-        gzip.compress(b'["a.png", 1]\n'),
-        gzip.compress(b'["a.png", "x", 1]\n'),
-        gzip.compress(b'["a.png", 1, 99999999999999999999]\n'),
-        gzip.compress(b"{}\n"),
-        gzip.compress(b'["a.png", 1, 1]\n')[:-9],
-        gzip.compress(b'["a.png", 1, 1]\n')[:12] + b"\xff" * 20,
+        gzip.compress(b"not json\n", mtime=0),
+        gzip.compress(b'["a.png", 1]\n', mtime=0),
+        gzip.compress(b'["a.png", "x", 1]\n', mtime=0),
+        gzip.compress(b'["a.png", 1, 99999999999999999999]\n', mtime=0),
+        gzip.compress(b"{}\n", mtime=0),
+        gzip.compress(b'["a.png", 1, 1]\n', mtime=0)[:-9],
+        gzip.compress(b'["a.png", 1, 1]\n', mtime=0)[:12] + b"\xff" * 20,
     ],
 )
 def test_a_damaged_manifest_is_an_error(tmp_path, data: bytes):
