@@ -92,11 +92,9 @@ class Table:
             gap, bar = ours.accuracy - theirs.accuracy, CLEAR * math.hypot(ours.error, theirs.error)
             side = ahead if gap > bar else behind if gap < -bar else level
             side.append(f"{column} ({ours.accuracy:.1f} against {theirs.accuracy:.1f} of {floor})")
+        learned = "" if level or behind else ": training taught it what tells the classes apart"
         said = [
-            (
-                ahead,
-                f"{self.judged} is better than all its floors: training taught it what tells the classes apart, by",
-            ),
+            (ahead, f"{self.judged} is better than all its floors{learned}, by"),
             (level, f"{self.judged} cannot be told from the best of its floors, within {CLEAR:g} standard errors, by"),
             (behind, f"{self.judged} is worse than the best of its floors, and that should be used instead, by"),
         ]

@@ -90,3 +90,14 @@ def test_chance_is_a_floor_too():
     uneven = Table("mine", ["raw pixels"], rows, chance=80.0, classes=2, how="x")
     assert uneven.verdict().startswith("mine is worse than the best of its floors")
     assert uneven.verdict().endswith("1-NN (70.0 against 80.0 of chance).")
+
+
+def test_a_mixed_verdict_does_not_conclude_that_the_classes_were_learned():
+    rows = {
+        "raw pixels": {"1-NN": Score(60, 2000), "kNN-20": Score(60, 2000)},
+        "mine": {"1-NN": Score(70, 2000), "kNN-20": Score(50, 2000)},
+    }
+    verdict = Table("mine", ["raw pixels"], rows, chance=10.0, classes=10, how="x").verdict()
+    assert verdict.startswith("mine is better than all its floors, by 1-NN")
+    assert "mine is worse than the best of its floors" in verdict
+    assert "taught" not in verdict
