@@ -1,12 +1,36 @@
 """The only file that calls torch.distributed. With one process, every function is the identity."""
 
-from contextlib import AbstractContextManager, nullcontext
+import json
+import logging
+import multiprocessing
+import os
+import signal
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from datetime import timedelta
+from types import FrameType
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+
+PATIENCE = timedelta(hours=2)  # of a rank with the others: rank 0 may score an encoder for that long
+MEETING = timedelta(minutes=15)  # until all ranks have started
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)  # that ask a run to stop
+
+
+class RankError(RuntimeError):
+    """Another rank has failed, or has gone, and this one cannot go on without it.
+
+    `kinds` are the names of the classes of what was raised there; empty when nobody can tell.
+    """
+
+    def __init__(self, message: str, kinds: tuple[str, ...] = ()):
+        super().__init__(message)
+        self.kinds = kinds
 
 
 def world_size() -> int:
@@ -15,6 +39,174 @@ def world_size() -> int:
 
 def rank() -> int:
     return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
+
+
+def asked_ranks() -> int:
+    """Of how many ranks this process is one, as whoever started it says (torchrun's WORLD_SIZE)."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def on_main() -> bool:
+    """Whether this process writes and prints for all: rank 0, also before and after a `session`."""
+    if asked_ranks() == 1 or (dist.is_available() and dist.is_initialized()):
+        return rank() == 0
+    return int(os.environ["RANK"]) == 0
+
+
+def restarted() -> bool:
+    """Whether torchrun has started this process again, after a failure (--max-restarts)."""
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
+
+
+@contextmanager
+def session(device: torch.device) -> Iterator[torch.device]:
+    """Join the ranks that torchrun (or another) has started, and leave them; gives this rank's own device.
+
+    Tensors on the host go by gloo, so that ranks can agree without waiting for a device; those on a GPU by NCCL.
+
+    Raises:
+        RankError: another rank has failed: what leaves one rank as an exception leaves all others as this.
+    """
+    if asked_ranks() == 1 or dist.is_initialized():
+        yield device
+        return
+    if "RANK" not in os.environ:
+        raise RankError(
+            f"WORLD_SIZE={asked_ranks()} says that this is one of several ranks, and RANK is not set: start them by "
+            "torchrun, or unset WORLD_SIZE"
+        )
+    if device.type == "cuda":
+        local, there = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
+        if local >= there:
+            raise RankError(
+                f"rank {local} of this machine has no GPU, for there are {there}: start as many ranks, or --device cpu"
+            )
+        device = torch.device("cuda", local)
+        torch.cuda.set_device(device)
+    store, number, size = next(dist.rendezvous("env://", timeout=MEETING))
+    which = (store.add("sessions", 1) - 1) // size  # a process may join several times, one after the other
+    store = dist.PrefixStore(f"session{which}", store)
+    backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+    dist.init_process_group(backend, store=store, rank=number, world_size=size, timeout=PATIENCE)
+    try:
+        yield device
+        barrier()  # nobody leaves while another may fail
+    except Exception as error:  # the group is left as it is: leaving it would wait for those who are lost
+        first = _first(error, store)
+        if first is error:
+            raise
+        raise first from error
+    dist.destroy_process_group()
+
+
+def _first(error: Exception, store: dist.Store) -> Exception:
+    """What happened first on any rank: `error` itself, or a RankError that tells of it."""
+    if isinstance(error, dist.DistError) or "/gloo/" in str(error):
+        error = RankError(f"another rank has gone, look at what it said and run the same command again ({error})")
+    try:
+        if store.add("failed", 1) == 1:
+            store.set("failure", json.dumps([rank(), str(error), [kind.__name__ for kind in type(error).__mro__]]))
+            return error
+        store.wait(["failure"], timedelta(seconds=10))
+        number, message, kinds = json.loads(store.get("failure"))
+    except RuntimeError:  # rank 0 held the store, and has gone with it
+        return error
+    return RankError(f"rank {number} failed: {message}", tuple(kinds))
+
+
+def launch(command: Callable[[], object], ranks: int) -> int:
+    """Run `command` in `ranks` processes on this machine by torch's elastic launcher, until all have ended.
+
+    SIGINT, SIGTERM and SIGUSR1 are passed on to them; a second one ends them at once.
+
+    Args:
+        command: a function of a module: the processes import it.
+
+    Returns:
+        The exit code of the first that failed, or 0; of one that a signal has ended, minus its number.
+    """
+    from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    config = LaunchConfig(
+        min_nodes=1, max_nodes=1, nproc_per_node=ranks, run_id=uuid.uuid4().hex, rdzv_backend="c10d",
+        rdzv_endpoint="localhost:0", local_addr="localhost", max_restarts=0, signals_to_handle="SIGHUP,SIGQUIT",
+        logs_specs=DefaultLogsSpecs(log_dir=os.devnull),
+    )  # fmt: skip
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, torch.get_num_threads() // ranks)))  # of each rank
+    logging.disable(logging.CRITICAL)  # of the launcher, which shows how it failed: the ranks say why
+    try:
+        with _passing_on_signals():
+            elastic_launch(config, command)()
+    except ChildFailedError as failed:
+        return failed.get_first_failure()[1].exitcode
+    finally:
+        logging.disable(logging.NOTSET)
+    return 0
+
+
+@contextmanager
+def _passing_on_signals() -> Iterator[None]:
+    """While open, a signal goes to this process's children; a second one is SIGKILL to them."""
+    seen: list[int] = []
+
+    def pass_on(number: int, _frame: FrameType | None) -> None:
+        children = multiprocessing.active_children()
+        if not children:
+            raise SystemExit(128 + number)
+        for child in children:
+            child.kill() if seen else os.kill(child.pid or 0, number)
+        seen.append(number)
+
+    before = {number: signal.signal(number, pass_on) for number in SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def agree(value: int) -> int:
+    """The largest `value` of all ranks. They meet on their hosts: no device is waited for."""
+    if world_size() == 1:
+        return value
+    number = torch.tensor(value)
+    dist.all_reduce(number, op=dist.ReduceOp.MAX)
+    return int(number)
+
+
+def barrier() -> None:
+    """Wait, on the host, until all ranks are here."""
+    agree(0)
+
+
+def share(content: bytes) -> bytes:
+    """Rank 0's `content`, on every rank."""
+    if world_size() == 1 or not (size := agree(len(content) if rank() == 0 else 0)):
+        return content if rank() == 0 else b""
+    held = torch.frombuffer(bytearray(content), dtype=torch.uint8) if rank() == 0 else torch.empty(size).byte()
+    dist.broadcast(held, src=0)
+    return held.numpy().tobytes()
+
+
+def everyone(text: str) -> list[str]:
+    """The `text` of each rank, on every rank."""
+    if world_size() == 1:
+        return [text]
+    content = text.encode()
+    row = torch.frombuffer(bytearray(content.ljust(agree(len(content)) + 1)), dtype=torch.uint8)
+    rows, lengths = gather(row[None]), gather(torch.tensor([len(content)]))
+    return [held[:length].numpy().tobytes().decode() for held, length in zip(rows, lengths.tolist(), strict=True)]
+
+
+def mean(x: Tensor) -> Tensor:
+    """The mean of `x` over the ranks. Takes no gradient."""
+    if world_size() == 1:
+        return x
+    x = x.detach().clone()
+    dist.all_reduce(x)
+    return x.div_(world_size())
 
 
 class _Gather(torch.autograd.Function):
@@ -53,6 +245,17 @@ def shuffle(x: Float[Tensor, "N ..."], rng: torch.Generator) -> tuple[Float[Tens
 def unshuffle(x: Float[Tensor, "N ..."], order: Int[Tensor, "WN"]) -> Float[Tensor, "N ..."]:
     """Undo `shuffle`: row i of the result belongs to sample i of this rank again."""
     return gather(x)[order.argsort().view(world_size(), -1)[rank()]]
+
+
+def wrap(model: nn.Module) -> nn.Module:
+    """`model` with gradients that are the mean over the ranks, and rank 0's weights and buffers, taken over once.
+
+    Buffers are not sent at every forward pass, as DDP does by default: the queue alone has 32 MiB, and stays equal on
+    all ranks by itself.
+    """
+    if world_size() == 1:
+        return model
+    return nn.parallel.DistributedDataParallel(model, forward_sync_buffers=False)
 
 
 def unsynchronized(model: nn.Module) -> AbstractContextManager[None]:

@@ -1,123 +1,26 @@
 """Recipe: everything that decides what a run computes, frozen and checked before anything is loaded.
 
 A recipe derives from another by `but(name, {"dotted.field": value})`; the command line's `--set` is the same call.
-Batch sizes and BN groups are global (over all ranks); durations say their unit.
 """
 
 import difflib
 import json
 import math
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any, cast
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
-from moco.schedule import Constant, Schedule
+from moco.schedule import Schedule
+from moco.specs import ComputeSpec, DataSpec, EncoderSpec, Jitter, MethodSpec, OptimSpec, Part, View
+
+__all__ = [
+    "ComputeSpec", "DataSpec", "EncoderSpec", "Jitter", "MethodSpec", "OptimSpec", "Part", "Recipe", "RecipeError",
+    "View", "diff", "unknown",
+]  # fmt: skip
 
 
 class RecipeError(ValueError):
     """A recipe that cannot run: says what was expected, what came, and what to do."""
-
-
-Probability = Annotated[float, Field(ge=0, le=1)]
-Positive = Annotated[int, Field(ge=1)]
-Spread = Annotated[float, Field(gt=0)]
-
-
-class Part(BaseModel):
-    """A frozen group of settings; unknown names are errors."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class EncoderSpec(Part):
-    """f_q: what maps an image to an embedding. f_k is its copy."""
-
-    name: str = "resnet50"  # resnet10 ... resnet152, resnext50_32x8d; torchvision/NAME; timm/NAME; custom
-    stem: Literal["7x7/2+pool", "3x3", "3x3/2"] = "7x7/2+pool"  # own ResNets only: ImageNet's; for small images
-    width: Annotated[float, Field(gt=0)] = 1.0  # own ResNets only: multiplies the channels of every layer
-    dilate_last: bool = False  # own ResNets only: the last stage has stride 1 and dilation 2
-    head: Literal["linear", "mlp"] = "linear"  # g: feature -> embedding
-    dim: Positive = 128  # C
-
-
-class MethodSpec(Part):
-    """How keys are made, kept and compared."""
-
-    key_encoder: Literal["momentum"] = "momentum"
-    dictionary: Literal["queue"] = "queue"
-    size: Positive = 65536  # K
-    temperature: Annotated[float, Field(gt=0)] = 0.07  # tau
-    momentum: Schedule = Constant(0.999)  # m
-    symmetric: bool = False  # each view in turn is the query; the losses add up
-    shuffle_bn: bool = True  # Sec. 3.3
-    bn_groups: Positive = 8  # in how many parts of the global mini-batch BN takes its statistics
-
-    @property
-    def collapse_level(self) -> float:
-        """The loss when all keys are equally likely: ln(K + 1) for each direction."""
-        return math.log(self.size + 1) * (2 if self.symmetric else 1)
-
-
-class OptimSpec(Part):
-    """The optimizer of f_q, and how long it runs."""
-
-    optimizer: Literal["sgd"] = "sgd"
-    lr: Schedule = Constant(0.03)
-    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
-    weight_decay: Annotated[float, Field(ge=0)] = 1e-4
-    batch_size: Positive = 256  # N, over all ranks
-    epochs: Positive = 200
-
-
-class Jitter(Part):
-    """Colour jitter: four changes in random order, each by a random amount (torchvision's ColorJitter)."""
-
-    brightness: Annotated[float, Field(ge=0)] = 0.4
-    contrast: Annotated[float, Field(ge=0)] = 0.4
-    saturation: Annotated[float, Field(ge=0)] = 0.4
-    hue: Annotated[float, Field(ge=0, le=0.5)] = 0.1
-    p: Probability = 0.8
-
-
-class View(Part):
-    """The random distribution of views of an image. In what order: see `grey_first`."""
-
-    crop_area: tuple[float, float] = (0.2, 1.0)  # of the image's area; above 1 pads with black
-    crop_ratio: tuple[float, float] = (3 / 4, 4 / 3)  # width / height
-    jitter: Jitter = Jitter()
-    grey: Probability = 0.2
-    grey_first: bool = False  # crop, grey, jitter, blur, solarize, flip (MoCo v1) or crop, jitter, grey, ... (v2, v3)
-    blur: Probability = 0.0
-    blur_sigma: tuple[float, float] = (0.1, 2.0)  # [pixels], Pillow's GaussianBlur radius
-    solarize: Probability = 0.0  # values of 128 and more are inverted
-    flip: Probability = 0.5
-
-    @model_validator(mode="after")
-    def _ranges(self) -> "View":
-        for name in ("crop_area", "crop_ratio", "blur_sigma"):
-            low, high = getattr(self, name)
-            if not 0 < low <= high:
-                raise ValueError(f"{name} must be (low, high) with 0 < low <= high, got ({low}, {high})")
-        return self
-
-
-class DataSpec(Part):
-    """What a view of an image is."""
-
-    size: Positive = 224  # [pixels] of a view, square
-    views: tuple[View, View] = (View(), View())  # of the query, of the key
-    eval_resize: Positive = 256  # [pixels] of the shorter side, before the central crop of `size`, in evaluation
-    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)  # of RGB in [0, 1]
-    std: tuple[Spread, Spread, Spread] = (0.229, 0.224, 0.225)
-
-
-class ComputeSpec(Part):
-    """How the arithmetic is done, as far as it changes the numbers."""
-
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"  # of autocast; loss, EMA and queue stay float32
-    channels_last: bool = True
-    compile: bool = False  # torch.compile of both encoders
-    threads: Positive | None = None  # of torch on a CPU: sums depend on it in their last bits; None: torch's choice
 
 
 class Recipe(Part):
@@ -136,30 +39,33 @@ class Recipe(Part):
     def _parts_fit(self) -> "Recipe":
         _between("optim.lr", self.optim.lr, 0, math.inf)
         _between("method.momentum", self.method.momentum, 0, 1)
-        groups, batch, key_batch = self.method.bn_groups, self.optim.batch_size, self.keys_per_step
-        if batch % groups:
-            raise ValueError(
-                f"optim.batch_size ({batch}) must be a multiple of method.bn_groups ({groups}): set one of the two"
-            )
-        if batch // groups < 2:
-            raise ValueError(
-                f"method.bn_groups={groups} leaves {batch // groups} image a BN group; BN needs at least 2: set fewer"
-            )
-        if self.method.shuffle_bn and groups == 1:
-            raise ValueError(
-                "method.shuffle_bn with method.bn_groups=1 does nothing: query and key share their BN statistics, and "
-                "the encoder can cheat (Sec. 3.3). Set method.bn_groups=2 or more, or method.shuffle_bn=false"
-            )
-        if key_batch > self.method.size:
-            raise ValueError(
-                f"method.size (K = {self.method.size}) must hold the {key_batch} keys of one step: set method.size "
-                "higher or optim.batch_size lower"
-            )
+        for rule in (_mechanism_fits, _bn_fits, _pieces_fit):
+            if trouble := rule(self):
+                raise ValueError(trouble)
         return self
+
+    @property
+    def groups(self) -> int:
+        """In how many parts of the global mini-batch BN takes its statistics; sync, and plain on one rank: one."""
+        return self.method.bn_groups if self.method.bn in ("shuffle", "split") else 1
 
     @property
     def keys_per_step(self) -> int:
         return self.optim.batch_size * (2 if self.method.symmetric else 1)
+
+    @property
+    def candidates(self) -> int:
+        """Keys among which a query looks for its own: K + 1, or the mini-batch's N."""
+        return self.optim.batch_size if self.method.size is None else self.method.size + 1
+
+    @property
+    def collapse_level(self) -> float:
+        """The loss when all keys are equally likely. InfoNCE: ln(K + 1). NCE: h = 1 / (K + 1) for every key."""
+        method, level = self.method, math.log(self.candidates)
+        if method.loss == "nce":
+            k = self.candidates - 1
+            level += k * math.log((k + 1) / k)
+        return level * (2 if method.symmetric else 1) * (2 * method.temperature if method.scale_loss else 1)
 
     def but(
         self, name: str | None = None, changes: dict[str, Any] | None = None, /, *, source: str | None = None
@@ -193,6 +99,75 @@ class Recipe(Part):
     def fields(self) -> dict[str, Any]:
         """Every setting by its dotted name, in order."""
         return _leaves(self)
+
+
+def _mechanism_fits(recipe: Recipe) -> str | None:
+    """What is wrong with who makes the keys and where they are kept, or None."""
+    method = recipe.method
+    makers = {"queue": ("momentum",), "batch": ("momentum", "shared", "second"), "bank": ("none",)}[method.dictionary]
+    if method.key_encoder not in makers:
+        return (
+            f"method.dictionary={method.dictionary} goes with method.key_encoder={' or '.join(makers)} (Fig. 2), got "
+            f"{method.key_encoder}"
+        )
+    if (method.size is None) != (method.dictionary == "batch"):
+        return (
+            "method.size (K) is for a queue or a bank, and a dictionary of the mini-batch's keys has none: "
+            f"set method.size={'null' if method.dictionary == 'batch' else 65536}, got {method.size}"
+        )
+    if method.dictionary == "queue" and recipe.keys_per_step > (method.size or 0):
+        return (
+            f"method.size (K = {method.size}) must hold the {recipe.keys_per_step} keys of one step: set method.size "
+            "higher or optim.batch_size lower"
+        )
+    if method.dictionary == "bank" and method.symmetric:
+        return "method.symmetric needs a key of each view, and a memory bank has one of each image: set it to false"
+    if method.dictionary != "bank" and len(recipe.data.views) != 2:
+        return "data.views expects two, of the query and of the key; with a memory bank alone, one is enough"
+    if method.dictionary != "bank" and (method.loss == "nce" or method.negatives == "each"):
+        return (
+            "method.loss=nce and method.negatives=each are of the memory bank: set method.dictionary=bank, or neither"
+        )
+    return None
+
+
+def _bn_fits(recipe: Recipe) -> str | None:
+    """What is wrong with the BN groups, or None."""
+    batch, groups, bn = recipe.optim.batch_size, recipe.groups, recipe.method.bn
+    if batch % groups:
+        return f"optim.batch_size ({batch}) must be a multiple of method.bn_groups ({groups}): set one of the two"
+    if batch // groups < 2:
+        return f"method.bn_groups={groups} leaves {batch // groups} image a BN group; BN needs at least 2: set fewer"
+    if bn == "shuffle" and groups == 1:
+        return (
+            "method.bn=shuffle with method.bn_groups=1 does nothing: query and key share their BN statistics, and "
+            "the encoder can cheat (Sec. 3.3). Set method.bn_groups=2 or more, or method.bn=plain"
+        )
+    if bn == "shuffle" and recipe.method.key_encoder == "none":
+        return "method.bn=shuffle is of keys made with their queries, and a memory bank's are not: set method.bn=split"
+    return None
+
+
+def _pieces_fit(recipe: Recipe) -> str | None:
+    """What is wrong with a mini-batch that goes through in pieces, or None."""
+    pieces, groups, in_batch = recipe.optim.accumulate, recipe.groups, recipe.method.dictionary == "batch"
+    if recipe.optim.cached and not in_batch:
+        return "optim.cached is for method.dictionary=batch: with others each BN group goes backward by itself already"
+    if pieces > 1 and in_batch and not recipe.optim.cached:
+        return (
+            f"optim.accumulate={pieces} would compare each query with the keys of its own piece of the mini-batch "
+            "alone, which is another method (method.dictionary=batch): set optim.cached=true, which takes two passes "
+            "and has the gradient of the whole mini-batch"
+        )
+    if pieces > 1 and recipe.method.loss == "nce":
+        return "optim.accumulate: NCE's Z is the mini-batch's, which must be in one piece: set optim.accumulate=1"
+    if groups % pieces:
+        return (
+            f"a piece must be a whole number of BN groups, or BN would see other images: optim.accumulate={pieces} "
+            f"expects method.bn=split or shuffle with method.bn_groups a multiple of {pieces}, got "
+            f"method.bn={recipe.method.bn} with {groups}"
+        )
+    return None
 
 
 def diff(a: Recipe, b: Recipe) -> list[str]:
@@ -276,7 +251,8 @@ def _validated(tree: Any) -> Recipe:
     except ValidationError as error:
         lines: list[str] = []
         for problem in error.errors():
-            where = ".".join(str(step) for step in problem["loc"] if step not in ("constant", "steps", "cosine"))
+            kinds = ("constant", "steps", "decay", "cosine")
+            where = ".".join(str(step) for step in problem["loc"] if step not in kinds)
             if problem["type"] == "extra_forbidden":
                 lines.append(unknown("setting", where, _all_names(Recipe(name="default"))))
             elif where in ("optim.lr", "method.momentum"):

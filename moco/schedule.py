@@ -38,6 +38,19 @@ class Steps:
 
 
 @dataclass(frozen=True, config=STRICT)
+class Decay:
+    """`value`, times `factor` after every `every` epochs, a fraction if need be: MoCo v1 on IG-1B, Sec. 4."""
+
+    value: float
+    every: Annotated[float, Field(gt=0)]
+    factor: float = 0.9
+    kind: Literal["decay"] = "decay"
+
+    def __call__(self, epoch: float, epochs: float) -> float:
+        return self.value * self.factor ** math.floor(epoch / self.every + 1e-9)  # the quotient may round below a whole
+
+
+@dataclass(frozen=True, config=STRICT)
 class Cosine:
     """Half a cosine from `start` to `stop`, after a linear warm-up from 0 over `warmup` epochs.
 
@@ -69,4 +82,6 @@ def _number_is_constant(value: Any) -> Any:
     )
 
 
-Schedule = Annotated[Constant | Steps | Cosine, Field(discriminator="kind"), BeforeValidator(_number_is_constant)]
+Schedule = Annotated[
+    Constant | Steps | Decay | Cosine, Field(discriminator="kind"), BeforeValidator(_number_is_constant)
+]

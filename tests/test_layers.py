@@ -9,17 +9,18 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "moco"
 LAYERS = [  # a part imports from the layers above its own in this list, not from its neighbours
     {"distributed", "files", "rng", "schedule"},
+    {"specs"},
     {"recipe"},
     {"method", "encoders", "data", "recipes"},
     {"evaluate"},
     {"train"},
     {"report"},
-    {"demo"},
+    {"ablate", "demo", "explain"},
     {"cli"},
     {"__init__", "__main__"},
 ]
 LEVEL = {part: level for level, layer in enumerate(LAYERS) for part in layer}
-WITHOUT_TORCH = {"recipe", "recipes", "rng", "schedule"}  # not even inside of a function
+WITHOUT_TORCH = {"explain", "recipe", "specs", "recipes", "rng", "schedule"}  # not even inside of a function
 QUICK_TO_START = {"__init__", "__main__", "cli", "files"}  # not at the top level: `moco --help` must not wait for it
 BRING_TORCH = {"torch", "torchvision", "timm"}
 

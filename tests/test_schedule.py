@@ -5,13 +5,29 @@ import math
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from moco.schedule import Constant, Cosine, Schedule, Steps
+from moco.schedule import Constant, Cosine, Decay, Schedule, Steps
 
 
 def test_steps_drop_at_their_milestones_and_not_before():
     lr = Steps(0.03, at=(120, 160))
     at = {0: 0.03, 119.99: 0.03, 120: 0.003, 159.99: 0.003, 160: 0.0003, 199: 0.0003}
     assert {epoch: lr(epoch, 200) for epoch in at} == pytest.approx(at)
+
+
+def test_decay_drops_after_every_so_many_epochs_and_not_before():
+    lr = Decay(0.12, every=2.5, factor=0.9)
+    at = {0: 0.12, 2.4999: 0.12, 2.5: 0.12 * 0.9, 4.9999: 0.12 * 0.9, 5: 0.12 * 0.81, 25: 0.12 * 0.9**10}
+    assert {epoch: lr(epoch, 100) for epoch in at} == pytest.approx(at, rel=1e-12)
+
+
+@pytest.mark.parametrize("per_epoch", [7, 97, 917_968])
+@pytest.mark.parametrize("every", [1, 13, 62_500])
+def test_decay_by_steps_drops_at_exactly_those_steps(every, per_epoch):
+    """A schedule counts in epochs, and step / steps_per_epoch rounds: no drop may come a step late or early."""
+    lr = Decay(1.0, every=every / per_epoch, factor=0.5)
+    for i in range(1, 21):
+        assert lr((i * every - 1) / per_epoch, 1.0) == 0.5 ** (i - 1)
+        assert lr(i * every / per_epoch, 1.0) == 0.5**i
 
 
 @pytest.mark.parametrize("epoch", [0, 1, 57, 199])
@@ -43,7 +59,9 @@ def test_cosine_rises_to_its_stop_for_the_momentum_of_v3():
         assert m(300 * done, 300) == pytest.approx(1 - (1 - 0.99) * 0.5 * (1 + math.cos(math.pi * done)))
 
 
-@pytest.mark.parametrize("schedule", [Constant(0.1), Steps(0.03, at=(1, 2)), Cosine(0.1, warmup=3)])
+@pytest.mark.parametrize(
+    "schedule", [Constant(0.1), Steps(0.03, at=(1, 2)), Decay(0.1, every=0.5), Cosine(0.1, warmup=3)]
+)
 def test_a_schedule_survives_json(schedule):
     adapter = TypeAdapter(Schedule)
     assert adapter.validate_json(adapter.dump_json(schedule)) == schedule
@@ -56,3 +74,9 @@ def test_a_bare_number_is_a_constant_schedule():
 def test_an_unknown_field_of_a_schedule_is_refused():
     with pytest.raises(ValidationError):
         TypeAdapter(Schedule).validate_python({"kind": "cosine", "start": 0.1, "end": 0.0})
+
+
+@pytest.mark.parametrize("every", [0, -1])
+def test_a_decay_without_an_interval_is_refused(every):
+    with pytest.raises(ValidationError):
+        TypeAdapter(Schedule).validate_python({"kind": "decay", "value": 0.1, "every": every})

@@ -1,10 +1,13 @@
 """Image -> feature -> embedding: what can be an encoder, and how it is built.
 
-The names: those of `moco.encoders.resnet.NETS` (any width, three stems), `torchvision/NAME`, `timm/NAME`, and `custom`
-for a module of one's own.
+The names: those of `moco.encoders.resnet.NETS` (any width, three stems) and `moco.encoders.vit.VITS` (any patch),
+`torchvision/NAME`, `timm/NAME`, and `custom` for a module of one's own.
 """
 
 import difflib
+import json
+from collections.abc import Collection
+from typing import Any
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -21,9 +24,16 @@ from moco.encoders.library import (
     torchvision_names,
 )
 from moco.encoders.resnet import NETS, ResNet, resnet
+from moco.encoders.vit import VITS, ViT, vit
 from moco.recipe import EncoderSpec, RecipeError, unknown
 
-__all__ = ["Encoder", "build", "build_headless", "names"]
+__all__ = ["Encoder", "at_rest", "build", "build_headless", "names"]
+
+# The settings of an EncoderSpec that only some of our own networks have.
+OWN: dict[str, Collection[str]] = {
+    **dict.fromkeys(("stem", "width", "dilate_last", "zero_init"), NETS),
+    **dict.fromkeys(("patch", "position", "freeze_patch"), VITS),
+}
 
 
 class Encoder(nn.Module):
@@ -66,7 +76,7 @@ def build(spec: EncoderSpec, *, size: int | None = None, model: nn.Module | None
         RecipeError: an unknown name (the nearest are named), or settings that the network does not have.
     """
     backbone = _backbone(spec, size, model)
-    return Encoder(backbone, HEADS[spec.head](backbone.num_features, spec.dim), spec=spec, size=size)
+    return Encoder(backbone, HEADS[spec.head](backbone.num_features, spec), spec=spec, size=size)
 
 
 def build_headless(spec: EncoderSpec, *, size: int | None = None, model: nn.Module | None = None) -> Encoder:
@@ -76,7 +86,13 @@ def build_headless(spec: EncoderSpec, *, size: int | None = None, model: nn.Modu
 
 def names() -> list[str]:
     """Everything that `EncoderSpec.name` can be, but for `custom`."""
-    return [*NETS, *torchvision_names(), *timm_names()]
+    return [*NETS, *VITS, *torchvision_names(), *timm_names()]
+
+
+def at_rest(name: str) -> dict[str, Any]:
+    """The settings that the network called `name` has not, with the values that they must have then."""
+    rest = EncoderSpec()
+    return {field: getattr(rest, field) for field, owners in OWN.items() if name not in owners}
 
 
 def _backbone(spec: EncoderSpec, size: int | None, model: nn.Module | None) -> Backbone:
@@ -85,26 +101,31 @@ def _backbone(spec: EncoderSpec, size: int | None, model: nn.Module | None) -> B
             f"encoder.name 'custom' goes with a module of your own, and no other name does: got '{spec.name}' and "
             f"{'no module' if model is None else 'a ' + type(model).__name__}. Give model=, or another name"
         )
+    library, _, name = spec.name.partition("/")
+    in_library = spec.name in torchvision_names() or (library == "timm" and is_timm(name))
+    if model is None and not in_library and spec.name not in (*NETS, *VITS):
+        near = difflib.get_close_matches(spec.name, names(), n=3, cutoff=0.5)
+        kinds = [*NETS, *VITS, "torchvision/NAME", "timm/NAME", "custom"]
+        raise RecipeError(unknown("encoder", spec.name, near or kinds))
+    _refuse_others_settings(spec)
     if spec.name in NETS:
         network = resnet(spec)
         return Backbone(network, network.num_features, ResNet.dense)  # pyright: ignore[reportArgumentType]
-    library, _, name = spec.name.partition("/")
-    if model is None and spec.name not in torchvision_names() and not (library == "timm" and is_timm(name)):
-        near = difflib.get_close_matches(spec.name, names(), n=3, cutoff=0.5)
-        raise RecipeError(unknown("encoder", spec.name, near or [*NETS, "torchvision/NAME", "timm/NAME", "custom"]))
-    _refuse_own_settings(spec)
+    if spec.name in VITS:
+        network = vit(spec, size=size)
+        return Backbone(network, network.num_features, ViT.dense)  # pyright: ignore[reportArgumentType]
     if model is not None:
         return own_backbone(model, size)
     return torchvision_backbone(name, size) if library == "torchvision" else timm_backbone(name, size)
 
 
-def _refuse_own_settings(spec: EncoderSpec) -> None:
-    """The settings of our own ResNets must be at rest for anything else."""
-    rest = EncoderSpec()
-    for field in ("stem", "width", "dilate_last"):
+def _refuse_others_settings(spec: EncoderSpec) -> None:
+    """What only other networks have must be at rest."""
+    for field, rest in at_rest(spec.name).items():
         value = getattr(spec, field)
-        if value != getattr(rest, field):
+        if value != rest:
+            plain = rest if isinstance(rest, str) else json.dumps(rest)
             raise RecipeError(
-                f"encoder.{field} is for {', '.join(NETS)}; {spec.name} has none: expected {getattr(rest, field)!r}, "
-                f"got {value!r}. Set encoder.{field}={getattr(rest, field)}, or take one of those"
+                f"encoder.{field} is for {', '.join(OWN[field])}; {spec.name} has none: expected {rest!r}, got "
+                f"{value!r}. Set encoder.{field}={plain}, or take one of those"
             )

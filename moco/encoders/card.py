@@ -9,7 +9,7 @@ import re
 from typing import Any
 
 from moco.encoders.counterpart import LIBRARIES, counterpart
-from moco.encoders.read import Config, WeightsError
+from moco.encoders.found import Config, WeightsError
 from moco.encoders.resnet import NETS
 from moco.recipe import EncoderSpec
 
@@ -23,17 +23,16 @@ tags:
 - image-feature-extraction
 ---
 
-# An image encoder, pre-trained by Momentum Contrast
+# An image encoder, {title}
 
-The backbone of the query encoder of a MoCo run: it maps an image to {num_features} numbers. It was trained without
-labels; the head that pre-training needs has been left out.
+{origin}
 
 - network: {network}
 - parameters: {parameters}
 - images: shorter side to {eval_resize} pixels, the central {size} x {size} of them, RGB in [0, 1] with mean {mean} and
   standard deviation {std} taken out
 
-## How it was trained
+## Where it is from
 
 - recipe: {recipe}, after {source}
 {facts}
@@ -51,20 +50,35 @@ features = encoder.embed(["a.jpg", "b.jpg"])  # one row of {num_features} an ima
 {libraries}
 ## Licence
 
-The weights are yours to license as you choose; the program that made them claims nothing. Mind the terms of the images.
+{licence}
 """
+TRAINED = """\
+The backbone of the query encoder of a MoCo run: it maps an image to {num_features} numbers. It was trained without
+labels; the head that pre-training needs has been left out."""
+IMPORTED = """\
+It was read from {file} and maps an image to {num_features} numbers. Heads and classifiers have been left out."""
+OWN_LICENCE = """\
+The weights are yours to license as you choose; the program that made them claims nothing. Mind the terms of the
+images."""
+THEIR_LICENCE = """\
+That of the file it was read from."""
 
 
-def card(config: Config, *, parameters: int, source: str) -> str:
+def card(config: Config, *, parameters: int, source: str, imported_from: str = "") -> str:
     """README.md of an encoder folder.
 
     Args:
         parameters: how many.
         source: where the recipe's numbers are from.
+        imported_from: the file that the weights are from, when they are not of a run.
     """
     spec, data = config.encoder, config.data
     own = f" (stem {spec.stem}, width {spec.width:g}{', last stage dilated' * spec.dilate_last})"
+    origin = IMPORTED.format(file=code(imported_from), num_features=config.num_features)
     return CARD.format(
+        title="imported" if imported_from else "pre-trained by Momentum Contrast",
+        origin=origin if imported_from else TRAINED.format(num_features=config.num_features),
+        licence=THEIR_LICENCE if imported_from else OWN_LICENCE,
         network=code(spec.name) + (own if spec.name in NETS else ""),
         num_features=config.num_features, parameters=f"{parameters:,}",
         size=data.size, eval_resize=data.eval_resize, mean=data.mean, std=data.std,

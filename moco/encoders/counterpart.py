@@ -11,6 +11,7 @@ from torchvision import models
 from moco.encoders.library import TORCHVISION, WITHOUT_AUXILIARY, timm_size
 from moco.encoders.read import WeightsError
 from moco.encoders.resnet import NETS
+from moco.encoders.vit import VITS
 from moco.recipe import EncoderSpec
 
 LIBRARIES = ("torchvision", "timm")
@@ -20,6 +21,14 @@ RENAMED: dict[tuple[str, str], tuple[str, dict[str, Any]]] = {
     ("resnet10", "timm"): ("resnet18", {"layers": (1, 1, 1, 1)}),
     ("resnext50_32x8d", "torchvision"): ("resnet50", {"groups": 32, "width_per_group": 8}),
     ("resnext50_32x8d", "timm"): ("resnext50_32x4d", {"base_width": 8}),
+}
+# Our ViTs in timm. MoCo v3's ViT-S has 12 heads and timm's has 6: their shapes agree, their features do not.
+TIMM_VITS: dict[str, tuple[str, dict[str, Any]]] = {
+    "vit_small": ("vit_small_patch16_224", {"num_heads": VITS["vit_small"].heads}),
+    "vit_base": ("vit_base_patch16_224", {}),
+    "vit_large": ("vit_large_patch16_224", {}),
+    "vit_huge": ("vit_huge_patch14_224", {}),
+    "vit_micro": ("vit_tiny_patch16_224", {"patch_size": 8, "embed_dim": 64, "depth": 3, "num_heads": 4}),
 }
 # The libraries' own that are the same network in both.
 IN_BOTH = frozenset(
@@ -91,6 +100,8 @@ def counterpart(spec: EncoderSpec, library: str, size: int) -> Call:
     plain = name.partition(".")[0]  # without the tag of pretrained weights
     if home and plain in IN_BOTH:
         return Call(library, plain)
+    if spec.name in VITS:
+        return _vit(spec, library, size)
     if spec.name not in NETS:
         where = f"export it to {home}" if home else "it loads in moco only"
         raise WeightsError(f"{spec.name} is not a network of {library}: {where}")
@@ -101,3 +112,15 @@ def counterpart(spec: EncoderSpec, library: str, size: int) -> Call:
         raise WeightsError("torchvision has no resnet10; timm has: export it there")
     name, arguments = RENAMED.get((spec.name, library), (spec.name, {}))
     return Call(library, name, arguments | (DILATED[library] if spec.dilate_last else {}))
+
+
+def _vit(spec: EncoderSpec, library: str, size: int) -> Call:
+    """The same for our ViTs."""
+    if library == "torchvision":
+        raise WeightsError(f"torchvision has no {spec.name}: the weights of its ViTs have other names. Export to timm")
+    if VITS[spec.name].conv_stem:
+        raise WeightsError(f"timm has no ViT with the convolutional stem of {spec.name}: this one loads in moco only")
+    name, arguments = TIMM_VITS[spec.name]
+    arguments = arguments | ({} if spec.patch is None else {"patch_size": spec.patch})
+    arguments |= {} if spec.position != "none" else {"pos_embed": "none"}
+    return Call(library, name, arguments | ({} if size == 224 else {"img_size": size}))

@@ -146,7 +146,7 @@ def classifier(name: str, network: nn.Module) -> tuple[str, ...]:
         with torch.device("meta"):
             full = timm.create_model(plain).state_dict()
         return tuple(sorted({key.rpartition(".")[0] for key in full.keys() - network.state_dict().keys()}))
-    return () if name == "custom" else ("fc",)
+    return () if name == "custom" else ("fc", "head")  # a ResNet's, a ViT's
 
 
 def pooled(y: Tensor) -> Float[Tensor, "N D"]:

@@ -43,9 +43,19 @@ class ResNet(nn.Module):
         width: multiplies the channels of every layer, the stem's too: R50w2x and R50w4x of MoCo v1's Table 1. (That is
             not torchvision's wide_resnet50_2, which widens the 3x3 convolutions alone.)
         dilate_last: the last stage keeps its input's size and has dilation 2 instead; bottleneck blocks only.
+        zero_init: the weights of the last BN of each residual block start at 0, so that the block starts as its
+            shortcut (MoCo v3: torchvision's zero_init_residual).
     """
 
-    def __init__(self, net: Net, *, stem: str = "7x7/2+pool", width: float = 1.0, dilate_last: bool = False) -> None:
+    def __init__(
+        self,
+        net: Net,
+        *,
+        stem: str = "7x7/2+pool",
+        width: float = 1.0,
+        dilate_last: bool = False,
+        zero_init: bool = False,
+    ) -> None:
         super().__init__()
         self.net = net
         self.channels = round(64 * width)  # so far
@@ -60,7 +70,7 @@ class ResNet(nn.Module):
         last = round(512 * width)
         self.layer4 = self._stage(3, last, stride=1, dilation=2) if dilate_last else self._stage(3, last, stride=2)
         self.num_features = self.channels
-        self._initialize(as_notebook=stem == "3x3")
+        self._initialize(as_notebook=stem == "3x3", zero_init=zero_init)
 
     def _stage(self, index: int, planes: int, *, stride: int, dilation: int = 1) -> nn.Sequential:
         """One stage. Its first block changes stride and channels, and never dilates (as torchvision's)."""
@@ -76,7 +86,7 @@ class ResNet(nn.Module):
         self.channels = outputs
         return nn.Sequential(*layers)
 
-    def _initialize(self, *, as_notebook: bool) -> None:
+    def _initialize(self, *, as_notebook: bool, zero_init: bool) -> None:
         """torchvision's initial weights: He et al.'s normal, fan-out, for convolutions; BN weight 1 and bias 0.
 
         The authors' CIFAR notebook puts its 3x3 stem into a network that torchvision has initialized already, so that
@@ -85,6 +95,8 @@ class ResNet(nn.Module):
         for module in self.modules():
             if isinstance(module, nn.Conv2d) and not (as_notebook and module is self.conv1):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+            elif zero_init and isinstance(module, BasicBlock | Bottleneck):
+                nn.init.zeros_(module.get_parameter("bn2.weight" if isinstance(module, BasicBlock) else "bn3.weight"))
 
     def dense(self, x: Float[Tensor, "N 3 H W"]) -> Float[Tensor, "N D h w"]:
         """The feature map of the last stage."""
@@ -108,4 +120,4 @@ def resnet(spec: EncoderSpec) -> ResNet:
         raise RecipeError(
             f"encoder.dilate_last needs bottleneck blocks, and {spec.name} has basic ones: take resnet50 or deeper"
         )
-    return ResNet(net, stem=spec.stem, width=spec.width, dilate_last=spec.dilate_last)
+    return ResNet(net, stem=spec.stem, width=spec.width, dilate_last=spec.dilate_last, zero_init=spec.zero_init)

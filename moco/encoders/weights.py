@@ -10,21 +10,25 @@ from torch import nn
 from moco import __version__
 from moco.encoders import Encoder, build_headless
 from moco.encoders.card import card
-from moco.encoders.library import library_data
-from moco.encoders.read import Config, Found, Weights, WeightsError, find, put, recognised
+from moco.encoders.found import Config, Found, Weights, WeightsError
+from moco.encoders.read import find, put
+from moco.encoders.recognise import images_of, other_heads
 from moco.files import write_atomically, write_text
 from moco.recipe import EncoderSpec, Recipe
 
-__all__ = ["Config", "Weights", "WeightsError", "initialize", "load_encoder", "save_encoder"]
+__all__ = ["Config", "Weights", "WeightsError", "encoder_of", "initialize", "load_encoder", "save_encoder"]
 
 
-def save_encoder(folder: Path, encoder: Encoder, *, recipe: Recipe, facts: dict[str, Any]) -> None:
+def save_encoder(
+    folder: Path, encoder: Encoder, *, recipe: Recipe, facts: dict[str, Any], imported_from: str = ""
+) -> None:
     """Write `model.safetensors` (the backbone alone, by the library's names), `config.json` and `README.md`.
 
     Each file appears whole or not at all.
 
     Args:
         facts: what is worth knowing of the run, as JSON: steps, epochs, images, scores.
+        imported_from: the file that the weights are from, when they are not of a run.
     """
     # cloned, because safetensors takes neither tied nor channels_last tensors
     tensors = {key: value.detach().cpu().contiguous().clone() for key, value in encoder.backbone.state_dict().items()}
@@ -33,10 +37,11 @@ def save_encoder(folder: Path, encoder: Encoder, *, recipe: Recipe, facts: dict[
         data=recipe.data, recipe=recipe.name, facts=facts,
     )  # fmt: skip
     parameters = sum(parameter.numel() for parameter in encoder.backbone.parameters())
+    text = card(config, parameters=parameters, source=recipe.source, imported_from=imported_from)
     folder.mkdir(parents=True, exist_ok=True)
     write_atomically(folder / "model.safetensors", lambda file: file.write(save(tensors, metadata={"format": "pt"})))
     write_text(folder / "config.json", config.to_json())
-    write_text(folder / "README.md", card(config, parameters=parameters, source=recipe.source))
+    write_text(folder / "README.md", text)
 
 
 def load_encoder(
@@ -46,18 +51,26 @@ def load_encoder(
 
     Args:
         weights: a run folder (its encoder, or the newest readable checkpoint of a run under way), an encoder folder, a
-            checkpoint, a file with the state dict of a torchvision or timm network, or `torchvision/NAME` or
-            `timm/NAME` for their pretrained weights, which are downloaded.
-        architecture: what the weights are of, when a bare state dict does not say (ResNets are recognised).
+            folder that `moco import` made, a checkpoint, a file of MoCo's authors, of Detectron2 or with the state dict
+            of a torchvision or timm network, or a name: `torchvision/NAME`, `timm/NAME` or `fair:NAME`, which are
+            downloaded.
+        architecture: what the weights are of, when a bare state dict does not say (ResNets and MoCo v3's ViTs are
+            recognised).
         model: the user's own backbone, when the weights are of one. They are copied into it.
 
     Raises:
         WeightsError: not there, not readable, or not the weights of that network.
     """
-    found = find(weights)
+    return encoder_of(find(weights), architecture=architecture, model=model)
+
+
+def encoder_of(
+    found: Found, *, architecture: str | EncoderSpec | None = None, model: nn.Module | None = None
+) -> tuple[Encoder, Config]:
+    """As `load_encoder`, from what was read already."""
     said = EncoderSpec(name=architecture) if isinstance(architecture, str) else architecture
     spec = _architecture(found, said, model)
-    data = found.data or library_data(spec.name)
+    data = found.data or images_of(spec, found.backbone)
     with torch.random.fork_rng(devices=[]):  # the caller's random numbers are none of our business
         encoder = build_headless(spec, size=data.size, model=model)
     note = put(found, encoder.backbone, name=spec.name)
@@ -67,16 +80,16 @@ def load_encoder(
     return encoder.eval(), config
 
 
-def initialize(encoder: Encoder, weights: Weights) -> str:
+def initialize(encoder: Encoder, weights: Weights | Found) -> str:
     """Copy `weights` into f_q: the backbone, and the head where there is one that fits. Returns what was done.
 
     Args:
-        weights: as for `load_encoder`.
+        weights: as for `load_encoder`, or what `find` has read.
 
     Raises:
         WeightsError: as there; nothing is copied then.
     """
-    found = find(weights, size=encoder.size)
+    found = weights if isinstance(weights, Found) else find(weights, size=encoder.size, whole=True)
     _same_network(found, encoder.spec)
     note = put(found, encoder.backbone, name=encoder.spec.name)
     wanted = {key: value.shape for key, value in encoder.head.state_dict().items()}
@@ -91,11 +104,19 @@ def initialize(encoder: Encoder, weights: Weights) -> str:
 def _architecture(found: Found, said: EncoderSpec | None, model: nn.Module | None) -> EncoderSpec:
     if found.spec is not None and said is not None and found.spec.name != said.name:
         raise WeightsError(f"{found.where} is of {found.spec.name}, and architecture says {said.name}: leave it out")
-    spec = found.spec or said or (recognised(found.backbone) if model is None else EncoderSpec(name="custom"))
+    if (
+        said is not None
+        and found.guess is not None
+        and (trouble := other_heads(found.backbone, found.guess, said.name))
+    ):
+        raise WeightsError(f"{found.where} is not of {said.name}: {trouble}")
+    spec = found.spec or said or (found.guess if model is None else EncoderSpec(name="custom"))
     if spec is None:
         raise WeightsError(
             f"{found.where} does not say what network its {len(found.backbone)} tensors are of, and they are not those "
-            "of a ResNet with ImageNet's stem: give architecture=, such as 'timm/convnext_tiny', or an EncoderSpec"
+            "of a ResNet with ImageNet's stem, nor of a ViT with the positions of MoCo v3: give architecture=, such as "
+            "'timm/convnext_tiny', or an EncoderSpec. (The ViT-S of timm and DINO, 'timm/vit_small_patch16_224', has 6 "
+            "heads, that of MoCo v3, 'vit_small', 12: with the wrong ones it loads, and gives wrong features)"
         )
     if spec.name == "custom" and model is None:
         raise WeightsError(f"{found.where} holds the weights of a module of your own, and not the module: give model=")
@@ -103,8 +124,12 @@ def _architecture(found: Found, said: EncoderSpec | None, model: nn.Module | Non
 
 
 def _same_network(found: Found, spec: EncoderSpec) -> None:
-    """Refuse what names and shapes alone would let pass: another stem, another network with equal layers."""
-    if found.spec is None or "custom" in (found.spec.name, spec.name):
+    """Refuse what names and shapes alone would let pass: another stem, other heads, a network with equal layers."""
+    if "custom" in (spec.name, found.spec and found.spec.name):
+        return
+    if found.spec is None:
+        if trouble := other_heads(found.backbone, found.guess, spec.name):
+            raise WeightsError(f"f_q is a {spec.name}, which {found.where} must not be loaded into: {trouble}")
         return
     theirs, ours = ((one.name.rpartition("/")[2].partition(".")[0], one.stem) for one in (found.spec, spec))
     if theirs != ours:

@@ -203,7 +203,8 @@ def load(
     """A pre-trained encoder, ready to be used.
 
     Args:
-        weights: a run folder, an encoder folder, a weights file, `torchvision/NAME` or `timm/NAME`.
+        weights: a run folder, an encoder folder, an imported one, a weights file of any format that `moco import`
+            reads, `torchvision/NAME`, `timm/NAME` or `fair:NAME`.
         model: your own backbone, when the weights are of one.
         architecture: what a bare weights file is of, when it does not tell.
 

@@ -1,15 +1,20 @@
-"""BN groups on one device: the batch statistics that G devices would take, for any backbone with plain BatchNorm.
+"""Over which images BatchNorm takes its statistics: G groups on one device, or all ranks together.
 
-The encoder runs over the G parts of a mini-batch one after the other, as virtual devices. Shuffling BN (Sec. 3.3) then
-means on one device what it means on G.
+BN groups work with any backbone that has plain BatchNorm: the encoder runs over the G parts of a mini-batch one after
+the other, as virtual devices. Shuffling BN (Sec. 3.3) then means on one device what it means on G.
 """
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm  # pyright: ignore[reportPrivateUsage]
+
+from moco.distributed import gather, world_size
+
+Module = TypeVar("Module", bound=nn.Module)
 
 
 @contextmanager
@@ -42,3 +47,76 @@ def in_groups(module: nn.Module, x: Tensor, members: Iterable[int], groups: int)
         with bn_group(module, group, groups):
             results.append(module(part))
     return results[0] if len(results) == 1 else torch.cat(results)
+
+
+@contextmanager
+def still(module: nn.Module) -> Iterator[None]:
+    """While open, a forward pass leaves the running statistics alone."""
+    layers = [layer for layer in module.modules() if isinstance(layer, _BatchNorm) and layer.track_running_stats]
+    for layer in layers:
+        layer.track_running_stats = False
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.track_running_stats = True
+
+
+class SyncBatchNorm(_BatchNorm):
+    """BatchNorm over the equal shares that all ranks have of a mini-batch; on one rank, BatchNorm as it is.
+
+    torch.nn.SyncBatchNorm does not run on a CPU. Here the ranks' means and variances are gathered (differentiably), and
+    the variance of all is the mean variance plus the variance of the means.
+    """
+
+    def _check_input_dim(self, input: Tensor) -> None:
+        if input.ndim < 2:
+            raise ValueError(f"expected rows of channels, N x C x ..., got {input.ndim} dimensions")
+
+    def forward(self, input: Tensor) -> Tensor:
+        if not self.training or world_size() == 1:
+            return super().forward(input)
+        x = input.to(torch.promote_types(input.dtype, torch.float32))
+        others = [0, *range(2, x.ndim)]  # all but the channels
+        own = torch.stack([x.mean(others), x.var(others, unbiased=False)])  # 2 x C
+        means, variances = gather(own[None]).unbind(dim=1)  # W x C each
+        mean = means.mean(dim=0)
+        var = (variances + (means - mean) ** 2).mean(dim=0)
+        if self.track_running_stats:
+            self._track(mean.detach(), var.detach(), world_size() * x.numel() // x.shape[1])
+        shape = (1, -1, *[1] * (x.ndim - 2))
+        y = (x - mean.view(shape)) * torch.rsqrt(var + self.eps).view(shape)
+        if self.affine:
+            y = y * self.weight.view(shape) + self.bias.view(shape)
+        return y.to(input.dtype)
+
+    @torch.no_grad()
+    def _track(self, mean: Tensor, var: Tensor, count: int) -> None:
+        """The running update of torch.nn.BatchNorm, which keeps the unbiased variance."""
+        assert self.running_mean is not None
+        assert self.running_var is not None
+        assert self.num_batches_tracked is not None
+        self.num_batches_tracked.add_(1)
+        a = 1 / self.num_batches_tracked if self.momentum is None else self.momentum
+        self.running_mean.lerp_(mean.to(self.running_mean.dtype), a)
+        self.running_var.lerp_((var * count / (count - 1)).to(self.running_var.dtype), a)
+
+
+def synchronized(module: Module) -> Module:
+    """The same module with every BatchNorm in it synchronized over the ranks; names and tensors stay.
+
+    Raises:
+        ValueError: a layer that is derived from BatchNorm and does more, which would be lost.
+    """
+    for name, layer in list(module.named_modules()):
+        if not isinstance(layer, _BatchNorm) or isinstance(layer, SyncBatchNorm):
+            continue
+        if type(layer) not in (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d):
+            raise ValueError(f"{name} is a {type(layer).__name__}, expected nn.BatchNorm1d, 2d or 3d to synchronize")
+        sync = SyncBatchNorm(
+            layer.num_features, layer.eps, layer.momentum, layer.affine, layer.track_running_stats
+        ).train(layer.training)  # fmt: skip
+        for kind in ("_parameters", "_buffers"):
+            setattr(sync, kind, getattr(layer, kind))
+        module.set_submodule(name, sync)
+    return module

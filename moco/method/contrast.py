@@ -1,6 +1,6 @@
 """Algorithm 1 less the optimizer: who encodes the keys, and what the queries are compared with."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -10,9 +10,11 @@ from torch import Tensor, nn
 
 from moco.distributed import shuffle, unshuffle, world_size
 from moco.method.batchnorm import in_groups
-from moco.method.dictionaries import Batch, Dictionary
-from moco.method.loss import compare
+from moco.method.dictionaries import Dictionary
+from moco.method.loss import NCE, LookUp, compare
 from moco.method.momentum import MomentumEncoder
+
+Compare = Callable[[LookUp, float], tuple[Tensor, Tensor]]  # operands, tau -> loss, top1
 
 
 class Part(NamedTuple):
@@ -52,6 +54,7 @@ class Contrast(nn.Module):
         symmetric: each view is the query once; the two losses add up, and the keys of both are enqueued.
         shuffle_bn: Shuffling BN (Sec. 3.3). With one BN group on one device it does nothing, and is refused.
         bn_groups: in how many parts of this rank's mini-batch BN takes its statistics.
+        loss: of what was looked up, at temperature tau: InfoNCE (`compare`), or an `NCE`.
         loss_scale: multiplies the loss.
     """
 
@@ -66,6 +69,7 @@ class Contrast(nn.Module):
         symmetric: bool = False,
         shuffle_bn: bool = True,
         bn_groups: int = 1,
+        loss: Compare = compare,
         loss_scale: float = 1.0,
     ):
         super().__init__()
@@ -77,7 +81,12 @@ class Contrast(nn.Module):
         self.encoder, self.key_encoder, self.dictionary = encoder, key_encoder, dictionary
         self.predictor = nn.Identity() if predictor is None else predictor
         self.temperature, self.symmetric, self.shuffle_bn = temperature, symmetric, shuffle_bn
-        self.bn_groups, self.loss_scale = bn_groups, loss_scale
+        self.bn_groups, self.loss, self.loss_scale = bn_groups, loss, loss_scale
+
+    @property
+    def directions(self) -> list[tuple[int, int]]:
+        """Which view is the query, and which the key."""
+        return [(0, 1), (1, 0)] if self.symmetric else [(0, 1)]
 
     def parts(
         self, views: Sequence[Float[Tensor, "N c H W"]], ids: Int[Tensor, "N"], rng: torch.Generator
@@ -85,38 +94,43 @@ class Contrast(nn.Module):
         """The mini-batch as parts that go forward and backward one after the other, their keys made beforehand.
 
         Args:
-            views: two augmented versions (x_q, x_k) of each image; the memory bank needs only the first.
+            views: two augmented versions (x_q, x_k) of each image; of a memory bank's only the first is looked at.
             ids: the images' positions in the data set.
             rng: a CPU generator at the same state on every rank.
         """
         if len(ids) % self.bn_groups:
             raise ValueError(f"a mini-batch of {len(ids)} does not divide into {self.bn_groups} BN groups")
-        apart = isinstance(self.key_encoder, MomentumEncoder)
-        count = 1 if isinstance(self.dictionary, Batch) else self.bn_groups  # Batch needs all queries' keys at once
+        whole = self.dictionary.whole or isinstance(self.loss, NCE)
+        count = 1 if whole else self.bn_groups  # how many go apart
         each = self.bn_groups // count
         parts: list[Part] = []
-        for a, b in [(0, 1), (1, 0)] if self.symmetric else [(0, 1)]:
-            k = self.encode_keys(views[b], rng) if apart else None
+        for a, b in self.directions:
+            x_q, x_k = views[a], views[b] if self.key_encoder is not None else views[a]
+            k = self.encode_keys(x_k, rng) if isinstance(self.key_encoder, MomentumEncoder) else None
             rows = zip(
-                views[a].chunk(count), views[b].chunk(count), k.chunk(count) if k is not None else [None] * count,
+                x_q.chunk(count), x_k.chunk(count), k.chunk(count) if k is not None else [None] * count,
                 ids.chunk(count), strict=True,
             )  # fmt: skip
-            for i, (x_q, x_k, key, some) in enumerate(rows):
+            for i, (some_q, some_k, key, some) in enumerate(rows):
                 groups = range(i * each, (i + 1) * each)
-                parts.append(Part(x_q, x_k, key, some, groups, weight=self.loss_scale * len(some) / len(ids)))
+                parts.append(Part(some_q, some_k, key, some, groups, weight=self.loss_scale * len(some) / len(ids)))
         return parts
 
     def forward(self, part: Part, rng: torch.Generator) -> Answer:
         """The loss of one part, its keys, and how often its queries find their own key."""
-        features = in_groups(self.encoder, part.x_q, part.groups, self.bn_groups)
-        q = _unit(self.predictor(features))  # queries: P x C
+        q = self.encode_queries(part.x_q, part.groups)
         k = part.k
         if k is None:  # end-to-end: with gradient; memory bank: this query is the next key
             k = q.detach() if self.key_encoder is None else self.encode_keys(part.x_k, rng)
         with torch.autocast(q.device.type, enabled=False):  # in float32: at tau = 0.07, bf16 is too coarse
             looked_up = self.dictionary.look_up(q, k, part.ids, rng)
-            loss, top1 = compare(looked_up, self.temperature)  # Eqn. (1)
+            loss, top1 = self.loss(looked_up, self.temperature)  # Eqn. (1)
         return Answer(part.weight * loss, k.detach(), top1)
+
+    def encode_queries(self, x: Float[Tensor, "P c H W"], groups: range) -> Float[Tensor, "P C"]:
+        """f_q(x), and what the predictor makes of it; `x` are the BN groups `groups`."""
+        features = in_groups(self.encoder, x, groups, self.bn_groups)
+        return unit(in_groups(self.predictor, features, groups, self.bn_groups))
 
     def encode_keys(self, x: Float[Tensor, "N c H W"], rng: torch.Generator) -> Float[Tensor, "N C"]:
         """f_k(x), with Shuffling BN (Sec. 3.3): a key must not share its BN statistics with its own query."""
@@ -124,8 +138,7 @@ class Contrast(nn.Module):
         order = None
         if self.shuffle_bn:
             x, order = shuffle(x, rng)
-        k = in_groups(self.key_encoder, x, range(self.bn_groups), self.bn_groups)
-        k = _unit(k)
+        k = unit(in_groups(self.key_encoder, x, range(self.bn_groups), self.bn_groups))
         return k if order is None else unshuffle(k, order)
 
     def follow(self, m: float) -> None:
@@ -134,6 +147,6 @@ class Contrast(nn.Module):
             self.key_encoder.follow(self.encoder, m)
 
 
-def _unit(x: Float[Tensor, "N C"]) -> Float[Tensor, "N C"]:
+def unit(x: Float[Tensor, "N C"]) -> Float[Tensor, "N C"]:
     """Rows of length 1, in float32 at least, whatever autocast made of x."""
     return F.normalize(x.to(torch.promote_types(x.dtype, torch.float32)), dim=1)

@@ -7,10 +7,13 @@ from torch import Tensor, nn
 
 from moco.distributed import gather, rank
 from moco.method.loss import LookUp
+from moco.rng import fold
 
 
 class Dictionary(nn.Module):
     """The keys that contrast with a query. Its tensors are persistent buffers, so they are in every checkpoint."""
+
+    whole = False  # the queries of a mini-batch must be looked up together
 
     def look_up(
         self, q: Float[Tensor, "N C"], k: Float[Tensor, "N C"], ids: Int[Tensor, "N"], rng: torch.Generator
@@ -64,6 +67,8 @@ class Queue(Dictionary):
 class Batch(Dictionary):
     """Fig. 2(a), end-to-end; also MoCo v3: the keys of the current mini-batch, from all ranks."""
 
+    whole = True
+
     def look_up(self, q: Tensor, k: Tensor, ids: Tensor, rng: torch.Generator) -> LookUp:
         return LookUp(q, gather(k), match=rank() * len(q) + torch.arange(len(q), device=q.device))
 
@@ -72,20 +77,39 @@ class Batch(Dictionary):
 
 
 class MemoryBank(Dictionary):
-    """Fig. 2(b): one key for each image of the data set, averaged over the epochs (arXiv:1805.01978)."""
+    """Fig. 2(b): one key for each image of the data set, averaged over the epochs (arXiv:1805.01978).
 
-    def __init__(self, num_samples: int, size: int, dim: int, momentum: float = 0.5):
+    The positive is the image's own key, as it was; the negatives are drawn from the keys of all images, with
+    replacement, the query's own not left out (as the authors' code does).
+
+    Args:
+        num_samples: n, images in the data set; takes n x dim x 4 bytes.
+        size: K, negatives that are drawn.
+        momentum: of a key, over the epochs.
+        shared: one draw for the mini-batch (MoCo, Sec. 3.4: "the dictionary for each mini-batch"); otherwise one for
+            each query, as the authors' code does, which reads N x K keys a step.
+    """
+
+    def __init__(self, num_samples: int, size: int, dim: int, momentum: float = 0.5, *, shared: bool = True):
         super().__init__()
-        self.size, self.momentum = size, momentum
+        self.size, self.momentum, self.shared = size, momentum, shared
         self.register_buffer("keys", F.normalize(torch.randn(num_samples, dim), dim=1))  # n x C
 
     def look_up(self, q: Tensor, k: Tensor, ids: Tensor, rng: torch.Generator) -> LookUp:
-        drawn = torch.randint(len(self.keys), (self.size,), generator=rng).to(q.device)  # K, shared by all q
-        return LookUp(q, self.keys[drawn], positive=self.keys[ids])
+        if self.shared:
+            return LookUp(q, self.keys[self._draw(rng.initial_seed()).to(q.device)], positive=self.keys[ids])
+        drawn = torch.stack([self._draw(fold(rng.initial_seed(), image)) for image in ids.tolist()]).to(q.device)
+        return LookUp(q, self.keys, positive=self.keys[ids], drawn=drawn)
+
+    def _draw(self, seed: int) -> Int[Tensor, "K"]:
+        """Rows of negatives: a function of the seed, so that all parts of a mini-batch, on all ranks, see the same."""
+        return torch.randint(len(self.keys), (self.size,), generator=torch.Generator().manual_seed(seed))
 
     @torch.no_grad()
     def update(self, k: Tensor, ids: Tensor, step: int) -> None:
         k, ids = gather(k), gather(ids)
+        same = (ids[:, None] == ids).to(k.dtype)  # an image that came more than once brings the mean of its embeddings
+        k = (same @ k) / same.sum(dim=1, keepdim=True)
         self.keys[ids] = F.normalize(self.momentum * self.keys[ids] + (1 - self.momentum) * k, dim=1)
 
     keys: Tensor

@@ -1,16 +1,21 @@
-"""Eqn. (1): InfoNCE, in memory that does not grow with the dictionary.
+"""Eqn. (1): InfoNCE, in memory that does not grow with the dictionary; and NCE, its forerunner.
 
 Notation: N queries, C dimensions, M keys that all queries are compared with, tau the temperature.
 """
 
 import math
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+
+from moco.distributed import gather
+
+SMALLEST_FIXED = 0.025  # tau: below it exp(-2 / tau) is no normal number in float32
 
 
 class LookUp(NamedTuple):
@@ -20,74 +25,164 @@ class LookUp(NamedTuple):
     keys: Float[Tensor, "M C"]  # the keys that all queries of the mini-batch are compared with
     positive: Float[Tensor, "N C"] | None = None  # each query's positive key, where it is not among `keys`,
     match: Int[Tensor, "N"] | None = None  # or else its row in `keys`
+    drawn: Int[Tensor, "N K"] | None = None  # where each query has negatives of its own: their rows in `keys`
 
     def logits(self) -> tuple[Float[Tensor, "N L"], Int[Tensor, "N"]]:
-        """q.k for every key, and the column of the positive. For tests, monitors and small M."""
+        """q.k for every key, and the column of the positive. For NCE, tests, monitors and small M."""
         if self.positive is None:
             assert self.match is not None, "a LookUp has either `positive` or `match`"
             return self.q @ self.keys.T, self.match
         first = (self.q * self.positive).sum(dim=1, keepdim=True)  # N x 1
+        rest = self.q @ self.keys.T if self.drawn is None else _dot(self.q, self.keys[self.drawn])
         zeros = torch.zeros(len(self.q), dtype=torch.long, device=self.q.device)
-        return torch.cat([first, self.q @ self.keys.T], dim=1), zeros
+        return torch.cat([first, rest], dim=1), zeros
+
+
+def _dot(q: Float[Tensor, "N C"], keys: Float[Tensor, "N b C"]) -> Float[Tensor, "N b"]:
+    """q.k for each query's own keys."""
+    return torch.einsum("nc,nbc->nb", q, keys)
+
+
+def _blocks(keys: Tensor, drawn: Tensor | None, block: int) -> Iterator[Tensor]:
+    """The keys a block at a time: b x C for all queries, or N x b x C where each has its own."""
+    if drawn is None:
+        yield from keys.split(block)
+    else:
+        for some in drawn.split(max(1, 16 * block // len(drawn)), dim=1):  # some 16 x block x C numbers
+            yield keys[some]
+
+
+class Sums(NamedTuple):
+    """What one pass over the keys leaves, for each query; exp(shift) is taken out of the first two."""
+
+    total: Float[Tensor, "N 1"]  # sum of exp(q.k / tau)
+    mean: Float[Tensor, "N C"]  # the same sum, weighted with the keys
+    shift: Float[Tensor, "N 1"]
+    l_neg: Float[Tensor, "N 1"]  # the largest q.k / tau of a negative
+
+
+def _fixed_shift(scaled: Tensor, positive: Tensor, blocks: Iterator[Tensor], temperature: float) -> Sums:
+    """Rows have unit length, so 1 / tau bounds every logit: no maximum is needed, and nothing is rescaled."""
+    l_pos = (scaled * positive).sum(dim=1, keepdim=True)
+    shift, l_neg = torch.full_like(l_pos, 1 / temperature), torch.full_like(l_pos, -math.inf)
+    total = torch.exp(l_pos - shift)
+    mean = total * positive
+    for some in blocks:
+        logits = _against(scaled, some)  # N x block
+        l_neg = torch.maximum(l_neg, logits.amax(dim=1, keepdim=True))
+        weight = logits.sub_(1 / temperature).exp_()
+        total.add_(weight.sum(dim=1, keepdim=True))
+        _add_weighted(mean, weight, some)
+    return Sums(total, mean, shift, l_neg)
+
+
+def _running_shift(scaled: Tensor, positive: Tensor, blocks: Iterator[Tensor]) -> Sums:
+    """With a running maximum, as in flash attention (arXiv:2205.14135), for temperatures where the bound is too far."""
+    shift = l_pos = (scaled * positive).sum(dim=1, keepdim=True)
+    total, mean, l_neg = torch.ones_like(l_pos), positive.clone(), torch.full_like(l_pos, -math.inf)
+    for some in blocks:
+        logits = _against(scaled, some)
+        l_neg = torch.maximum(l_neg, logits.amax(dim=1, keepdim=True))
+        old, shift = shift, torch.maximum(shift, l_neg)
+        weight, rescale = logits.sub_(shift).exp_(), torch.exp(old - shift)
+        total = total.mul_(rescale).add_(weight.sum(dim=1, keepdim=True))
+        mean = _add_weighted(mean.mul_(rescale), weight, some)
+    return Sums(total, mean, shift, l_neg)
+
+
+def _against(q: Tensor, some: Tensor) -> Float[Tensor, "N b"]:
+    """q.k for a block of keys."""
+    return q @ some.T if some.ndim == 2 else _dot(q, some)
+
+
+def _add_weighted(mean: Tensor, weight: Float[Tensor, "N b"], some: Tensor) -> Tensor:
+    """Add the block's keys, weighted, in place."""
+    return mean.addmm_(weight, some) if some.ndim == 2 else mean.add_(torch.einsum("nb,nbc->nc", weight, some))
 
 
 class _Streamed(torch.autograd.Function):
     """Eqn. (1) over keys without gradient, a block of keys at a time: memory N x block, whatever M.
 
-    Softmax over the dictionary is attention with values = keys: one pass with a running maximum, as in flash attention
-    (arXiv:2205.14135), gives the loss and its gradient (E[k] - k+) / tau. The backward pass is a multiplication; it
-    has no derivative of its own.
+    Softmax over the dictionary is attention with values = keys: one pass gives the loss and its gradient
+    (E[k] - k+) / tau. The backward pass is a multiplication; it has no derivative of its own.
     """
 
     @staticmethod
     def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
-        ctx: Any, q: Tensor, positive: Tensor, keys: Tensor, temperature: float, block: int
+        ctx: Any, q: Tensor, positive: Tensor, keys: Tensor, drawn: Tensor | None, temperature: float, block: int
     ) -> tuple[Tensor, Tensor]:
-        scaled = q / temperature
-        l_pos = (scaled * positive).sum(dim=1, keepdim=True)  # N x 1
-        shift = l_pos  # N x 1: the largest logit so far
-        total = torch.ones_like(l_pos)  # N x 1: sum of exp(logit - shift)
-        mean = positive.clone()  # N x C: the same sum, weighted with the keys
-        l_neg = torch.full_like(l_pos, -math.inf)  # N x 1: the largest logit of a negative
-        for some in keys.split(block):
-            logits = scaled @ some.T  # N x block
-            l_neg = torch.maximum(l_neg, logits.amax(dim=1, keepdim=True))
-            old, shift = shift, torch.maximum(shift, l_neg)
-            weight = logits.sub_(shift).exp_()
-            rescale = torch.exp(old - shift)
-            total = total.mul_(rescale).add_(weight.sum(dim=1, keepdim=True))
-            mean = mean.mul_(rescale).addmm_(weight, some)
-        ctx.save_for_backward((mean / total - positive) / (temperature * len(q)))
-        top1 = (l_pos > l_neg).float().mean()
+        scaled, blocks = q / temperature, _blocks(keys, drawn, block)
+        if temperature >= SMALLEST_FIXED:
+            sums = _fixed_shift(scaled, positive, blocks, temperature)
+        else:
+            sums = _running_shift(scaled, positive, blocks)
+        l_pos = (scaled * positive).sum(dim=1, keepdim=True)
+        ctx.save_for_backward((sums.mean / sums.total - positive) / (temperature * len(q)))
+        top1 = (l_pos > sums.l_neg).float().mean()
         ctx.mark_non_differentiable(top1)
-        return (total.log() + shift - l_pos).mean(), top1
+        return (sums.total.log() + sums.shift - l_pos).mean(), top1
 
     @staticmethod
     @once_differentiable
     def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
         ctx: Any, *grads: Tensor
     ) -> tuple[Tensor | None, ...]:
-        return grads[0] * ctx.saved_tensors[0], None, None, None, None
+        return grads[0] * ctx.saved_tensors[0], None, None, None, None, None
 
 
-def compare(look_up: LookUp, temperature: float, *, block: int = 4096) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
+def compare(look_up: LookUp, temperature: float, *, block: int = 1024) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
     """The loss of Eqn. (1), and the share of queries that are closer to their own key than to any other."""
     if look_up.positive is not None:
         if look_up.keys.requires_grad or look_up.positive.requires_grad:
             raise ValueError("keys beside a separate positive must not require a gradient: they are made under no_grad")
-        return _Streamed.apply(look_up.q, look_up.positive, look_up.keys, temperature, block)  # pyright: ignore
+        return _Streamed.apply(  # pyright: ignore[reportReturnType]
+            look_up.q, look_up.positive, look_up.keys, look_up.drawn, temperature, block
+        )
     logits, match = look_up.logits()  # N x M, M the mini-batch: small, and its keys may carry gradient
     return F.cross_entropy(logits / temperature, match), (logits.argmax(dim=1) == match).float().mean()
 
 
-def info_nce(look_up: LookUp, temperature: float, *, block: int = 4096) -> Float[Tensor, ""]:
+def info_nce(look_up: LookUp, temperature: float, *, block: int = 1024) -> Float[Tensor, ""]:
     """InfoNCE, Eqn. (1): the log loss of telling each query's own key from all others, averaged over the queries.
 
         L_q = -log( exp(q.k+ / tau) / sum_i exp(q.k_i / tau) )
 
     Args:
-        look_up: queries and keys, in float32 or float64.
+        look_up: queries and keys of unit length, in float32 or float64.
         temperature: tau.
         block: keys compared at a time; memory is N x block.
     """
     return compare(look_up, temperature, block=block)[0]
+
+
+class NCE(nn.Module):
+    """Noise-contrastive estimation, the loss of the first memory bank (arXiv:1805.01978, Eqn. 4 to 8).
+
+    Each key is judged by itself: is it the query's own, or noise, of which there are K for one? With n images, noise
+    uniform over them, and P(i | q) = exp(q.k_i / tau) / Z:
+
+        h = P / (P + K / n)        L_q = -log h(own) - sum over the drawn of log(1 - h)
+
+    Z, which makes P a distribution, is estimated as n mean(exp(q.k / tau)) over all q.k of a mini-batch. The authors'
+    code keeps the first mini-batch's; here the estimates' exponential average does (momentum 0.99), which K. He names
+    as the cure of their lower accuracy. The current mini-batch enters before it is used. Z takes no gradient.
+    """
+
+    def __init__(self, num_samples: int, *, momentum: float = 0.99):
+        super().__init__()
+        self.num_samples, self.momentum = num_samples, momentum
+        self.register_buffer("z", torch.zeros(()))  # 0: no mini-batch yet
+
+    def forward(self, look_up: LookUp, temperature: float) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
+        """As `compare`. The mini-batch must be whole: Z is of all its queries, on all ranks."""
+        logits, match = look_up.logits()
+        logits = logits / temperature
+        estimate = self.num_samples * gather(logits.detach().exp().mean()[None]).mean()
+        self.z.copy_(torch.where(self.z == 0, estimate, self.momentum * self.z + (1 - self.momentum) * estimate))
+        noise = (logits.shape[1] - 1) / self.num_samples  # K / n
+        odds = logits - (self.z * noise).log()  # log of P / (K / n), so h = sigmoid(odds)
+        own = F.one_hot(match, logits.shape[1]).bool()
+        loss = F.softplus(torch.where(own, -odds, odds)).sum(dim=1).mean()
+        return loss, (logits.argmax(dim=1) == match).float().mean()
+
+    z: Tensor

@@ -5,23 +5,46 @@ from collections.abc import Callable
 from typing import Any
 
 from moco.recipe import Recipe, RecipeError, View, unknown
+from moco.recipes import cifar, end_to_end, memory_bank, moco_v1, moco_v2, moco_v3
+from moco.recipes import demo as demo_recipe
 from moco.recipes.auto import auto
-from moco.recipes.cifar import CIFAR_VIEW, moco_cifar, moco_cifar_symmetric
 from moco.recipes.demo import demo
-from moco.recipes.moco_v1 import V1_VIEW, moco_v1_r50
-from moco.recipes.moco_v2 import V2_VIEW, moco_v2_r50, moco_v2_r50_800
+from moco.recipes.origin import Origin
 
-__all__ = ["RECIPES", "VIEWS", "auto", "named", "parse_settings"]
+__all__ = ["ORIGINS", "PAIRS", "RECIPES", "VIEWS", "auto", "named", "parse_settings"]
 
 RECIPES: dict[str, Callable[[], Recipe]] = {
-    "moco_v1_r50": moco_v1_r50,
-    "moco_v2_r50": moco_v2_r50,
-    "moco_v2_r50_800": moco_v2_r50_800,
-    "moco_cifar": moco_cifar,
-    "moco_cifar_symmetric": moco_cifar_symmetric,
+    "moco_v1_r50": moco_v1.moco_v1_r50,
+    "moco_v1_rx50": moco_v1.moco_v1_rx50,
+    "moco_v1_r50w2x": moco_v1.moco_v1_r50w2x,
+    "moco_v1_r50w4x": moco_v1.moco_v1_r50w4x,
+    "moco_v1_ig1b": moco_v1.moco_v1_ig1b,
+    "moco_v2_r50": moco_v2.moco_v2_r50,
+    "moco_v2_r50_800": moco_v2.moco_v2_r50_800,
+    "moco_v3_r50_100": moco_v3.moco_v3_r50_100,
+    "moco_v3_r50_300": moco_v3.moco_v3_r50_300,
+    "moco_v3_r50_1000": moco_v3.moco_v3_r50_1000,
+    "moco_v3_vit_small": moco_v3.moco_v3_vit_small,
+    "moco_v3_vit_base": moco_v3.moco_v3_vit_base,
+    "moco_v3_vit_large": moco_v3.moco_v3_vit_large,
+    "end_to_end_256": end_to_end.end_to_end_256,
+    "end_to_end_512": end_to_end.end_to_end_512,
+    "end_to_end_1024": end_to_end.end_to_end_1024,
+    "memory_bank_infonce": memory_bank.memory_bank_infonce,
+    "memory_bank_nce": memory_bank.memory_bank_nce,
+    "moco_cifar": cifar.moco_cifar,
+    "moco_cifar_symmetric": cifar.moco_cifar_symmetric,
     "demo": demo,
 }
-VIEWS: dict[str, View] = {"moco_v1": V1_VIEW, "moco_v2": V2_VIEW, "cifar": CIFAR_VIEW}
+ORIGINS: dict[str, Origin] = (
+    moco_v1.ORIGINS | moco_v2.ORIGINS | moco_v3.ORIGINS | end_to_end.ORIGINS | memory_bank.ORIGINS | cifar.ORIGINS
+    | demo_recipe.ORIGINS
+)  # fmt: skip
+VIEWS: dict[str, View] = {"moco_v1": moco_v1.V1_VIEW, "moco_v2": moco_v2.V2_VIEW, "cifar": cifar.CIFAR_VIEW}
+PAIRS: dict[str, tuple[View, View]] = {name: (view, view) for name, view in VIEWS.items()} | {
+    "moco_v3": moco_v3.V3_VIEWS,
+    "moco_v3_vit": moco_v3.V3_VIT_VIEWS,
+}
 
 
 def named(name: str) -> Recipe:
@@ -32,9 +55,10 @@ def named(name: str) -> Recipe:
 
 
 def parse_settings(assignments: list[str]) -> dict[str, Any]:
-    """`["optim.epochs=20", "data.views=moco_v1"]` as the dict that `Recipe.but` takes.
+    """`["optim.epochs=20", "data.views=moco_v3"]` as the dict that `Recipe.but` takes.
 
-    Values are JSON where they parse as JSON, and otherwise strings; views may be given by name.
+    Values are JSON where they parse as JSON, and otherwise strings. Views may be given by name: `data.views=moco_v3` is
+    both of the pair, `data.views.1=moco_v3` its second.
     """
     changes: dict[str, Any] = {}
     for assignment in assignments:
@@ -45,9 +69,9 @@ def parse_settings(assignments: list[str]) -> dict[str, Any]:
             value = json.loads(text)
         except json.JSONDecodeError:
             value = text
-        if name.startswith("data.views") and isinstance(value, str):
-            if value not in VIEWS:
-                raise RecipeError(unknown("views", value, list(VIEWS)))
-            value = (VIEWS[value], VIEWS[value]) if name == "data.views" else VIEWS[value]
+        if name in ("data.views", "data.views.0", "data.views.1") and isinstance(value, str):
+            if value not in PAIRS:
+                raise RecipeError(unknown("views", value, list(PAIRS)))
+            value = PAIRS[value] if name == "data.views" else PAIRS[value][int(name[-1])]
         changes[name] = value
     return changes

@@ -3,16 +3,27 @@
 from moco.recipe import Recipe, RecipeError
 from moco.recipes.cifar import moco_cifar
 from moco.recipes.moco_v2 import moco_v2_r50
+from moco.recipes.origin import Origin
 from moco.schedule import Constant, Cosine
 
 FEWEST = 16  # images that make a run of any kind
+FITTED = (
+    "encoder.name", "encoder.head", "method.temperature", "method.size", "method.momentum", "method.bn_groups",
+    "optim.batch_size", "optim.lr", "optim.epochs", "data.size", "data.eval_resize",
+)  # fmt: skip
+
+
+def auto_origin(recipe: Recipe) -> Origin:
+    """Of a recipe that `auto` made: what it fits to the images is its own guess, the rest is as in its base."""
+    base = "moco_cifar" if recipe.encoder.stem == "3x3" else "moco_v2_r50"
+    return Origin(dict.fromkeys(FITTED, "this project's first guess, fitted to the images: moco/recipes/auto.py"), base)
 
 
 def _power_of_two(limit: int) -> int:
     return 1 << (max(limit, 1).bit_length() - 1)
 
 
-def auto(num_images: int, *, side: int, accelerated: bool, epochs: int | None = None) -> Recipe:
+def auto(num_images: int, *, side: int, accelerated: bool, epochs: float | None = None) -> Recipe:
     """MoCo v2 for `num_images` images whose shorter side is about `side` pixels.
 
     Batch, K, m, lr and epochs follow the rules stated beside them: first guesses, not results. Raises RecipeError for

@@ -1,6 +1,7 @@
 """The demo: what two cores learn in a few minutes. Chosen on a part of its training images: docs/log.md."""
 
 from moco.recipe import ComputeSpec, DataSpec, EncoderSpec, Jitter, MethodSpec, OptimSpec, Recipe, View
+from moco.recipes.origin import Origin
 from moco.schedule import Constant, Cosine
 
 DEMO_VIEW = View(
@@ -15,10 +16,16 @@ def demo() -> Recipe:
         name="demo",
         source="this project: docs/log.md",
         encoder=EncoderSpec(name="resnet10", stem="3x3/2", width=0.25, head="linear", dim=128),
-        method=MethodSpec(size=4096, temperature=0.1, momentum=Constant(0.99), shuffle_bn=True, bn_groups=2),
+        method=MethodSpec(size=4096, temperature=0.1, momentum=Constant(0.99), bn="shuffle", bn_groups=2),
         optim=OptimSpec(lr=Cosine(0.06), momentum=0.9, weight_decay=5e-4, batch_size=128, epochs=40),
         data=DataSpec(
             size=32, eval_resize=32, views=(DEMO_VIEW, DEMO_VIEW), mean=(0.15, 0.15, 0.15), std=(0.3, 0.3, 0.3)
         ),
         compute=ComputeSpec(threads=1),  # a second one gains little on so small a network, and loses much on busy cores
     )  # fmt: skip
+
+
+HERE = "this project's choice: docs/log.md"
+ORIGINS: dict[str, Origin] = {
+    "demo": Origin({"encoder": HERE, "method": HERE, "optim": HERE, "data": HERE, "compute": HERE}),
+}

@@ -1,10 +1,12 @@
 """MoCo v2 (arXiv:2003.04297): v1 but an MLP head, stronger views, temperature 0.2 and a cosine."""
 
 from moco.recipe import Jitter, Recipe, View
-from moco.recipes.moco_v1 import moco_v1_r50
+from moco.recipes.moco_v1 import CODE, LINEAR, moco_v1_r50
+from moco.recipes.origin import Origin, Published
 from moco.schedule import Cosine
 
-# main_moco.py --aug-plus: jitter p 0.8 with hue 0.1, then grey p 0.2, blur p 0.5 with sigma in (0.1, 2).
+PAPER = "arXiv:2003.04297"
+
 V2_VIEW = View(
     crop_area=(0.2, 1.0), jitter=Jitter(brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1, p=0.8),
     grey=0.2, blur=0.5, blur_sigma=(0.1, 2.0), flip=0.5,
@@ -12,19 +14,48 @@ V2_VIEW = View(
 
 
 def moco_v2_r50() -> Recipe:
-    """MoCo v2, ResNet-50, 200 epochs. ImageNet linear top-1 67.5 (paper Table 1; repository 67.5 +- 0.1 over 5)."""
+    """MoCo v2, ResNet-50, 200 epochs."""
     return moco_v1_r50().but(
         "moco_v2_r50",
         {
-            "encoder.head": "mlp",  # Sec. 3: 2 layers, 2048 hidden, ReLU, no BN
+            "encoder.head": "mlp",
             "data.views": (V2_VIEW, V2_VIEW),
-            "method.temperature": 0.2,  # Sec. 3: the best with the MLP head (66.2 against 62.9 at 0.07)
-            "optim.lr": Cosine(0.03, whole_epochs=True),  # main_moco.py: set once an epoch, never quite 0
+            "method.temperature": 0.2,
+            "optim.lr": Cosine(0.03, whole_epochs=True),
         },
-        source="arXiv:2003.04297, Sec. 3 and Table 1; facebookresearch/moco --mlp --moco-t 0.2 --aug-plus --cos",
+        source=f"{PAPER}, Sec. 3 and Table 1; {CODE} --mlp --moco-t 0.2 --aug-plus --cos",
     )
 
 
 def moco_v2_r50_800() -> Recipe:
-    """MoCo v2 for 800 epochs. ImageNet linear top-1 71.1 (paper Table 2)."""
+    """MoCo v2, ResNet-50, 800 epochs."""
     return moco_v2_r50().but("moco_v2_r50_800", {"optim.epochs": 800})
+
+
+ORIGINS: dict[str, Origin] = {
+    "moco_v2_r50": Origin(
+        base="moco_v1_r50",
+        sources={
+            "encoder.head": f"{PAPER}, Sec. 3: 2 layers, 2048 hidden, ReLU; {CODE} --mlp: no BN",
+            "data.views": f"{PAPER}, Sec. 3: blur; {CODE} --aug-plus: jitter with p 0.8, then grey, then blur",
+            "data.views.crop_ratio": "torchvision's RandomResizedCrop",
+            "data.views.solarize": f"{CODE} main_moco.py: none",
+            "method.temperature": f"{PAPER}, Sec. 3: the best with the MLP head (66.2, and 62.9 at 0.07)",
+            "optim.lr": f"{PAPER}, Sec. 3; {CODE} --cos: set once an epoch, never quite 0",
+        },
+        published=(
+            Published(LINEAR, 67.5, f"{PAPER}, Table 1"),
+            Published(f"{LINEAR}, mean of 5 runs (+- 0.1)", 67.5, f"{CODE} README"),
+            Published(f"{LINEAR}, the released weights", 67.7, f"{CODE} README"),
+            Published("VOC 07+12 detection (C4), AP", 57.0, f"{CODE} detection/README"),
+        ),
+    ),
+    "moco_v2_r50_800": Origin(
+        base="moco_v2_r50",
+        sources={"optim.epochs": f"{PAPER}, Table 2"},
+        published=(
+            Published(LINEAR, 71.1, f"{PAPER}, Table 2"),
+            Published("VOC 07+12 detection (C4), AP", 57.4, f"{CODE} detection/README"),
+        ),
+    ),
+}

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from moco.files import write_atomically
-from moco.recipe import MethodSpec
+from moco.recipe import Recipe
 from moco.train.run import RunFolder
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def drawn(run: Path, *, chance: float | None = None) -> "Figure":
     heights = [3, 2, 1] if scores else [3, 1]
     figure = Figure(figsize=(8, 1.3 * sum(heights)), dpi=200, layout="constrained")
     axes = figure.subplots(len(heights), 1, sharex=True, squeeze=False, height_ratios=heights)[:, 0]
-    _loss(axes[0], steps, recipe.method)
+    _loss(axes[0], steps, recipe)
     if scores:
         _knn(axes[1], scores, chance)
     _lr(axes[-1], steps)
@@ -61,7 +61,7 @@ def drawn(run: Path, *, chance: float | None = None) -> "Figure":
     return figure
 
 
-def _loss(ax: "Axes", steps: Records, method: MethodSpec) -> None:
+def _loss(ax: "Axes", steps: Records, recipe: Recipe) -> None:
     epochs, losses = _column(steps, "epoch"), _column(steps, "loss")
     window = max(1, len(losses) // 25)
     if window > 1:
@@ -73,16 +73,17 @@ def _loss(ax: "Axes", steps: Records, method: MethodSpec) -> None:
         ax.legend(loc="lower left", fontsize=10.5, frameon=False, ncols=2)
     else:
         ax.plot(epochs, losses, color=BLUE, linewidth=2, marker="o", markersize=4)
-    level, factor = method.collapse_level, "2 " if method.symmetric else ""
+    level = recipe.collapse_level
     ax.axhline(level, color=VERMILION, linestyle="--", linewidth=1.5)
     ax.annotate(
-        f"collapse: all {method.size + 1:,} keys alike, {factor}ln(K + 1) = {level:.2f}", (1, level), (0, 5),
+        f"collapse: all {recipe.candidates:,} keys alike, {level:.2f}", (1, level), (0, 5),
         xycoords=("axes fraction", "data"), textcoords="offset points", ha="right", color=VERMILION, fontsize=10.5,
     )  # fmt: skip
     low, high = min(*losses, level), max(*losses, level)
     room = max(high - low, 0.1)
     ax.set_ylim(low - 0.15 * room, high + 0.12 * room)
-    ax.set_ylabel("InfoNCE loss\n[nats]", fontsize=12)
+    names = {"infonce": "InfoNCE loss", "nce": "NCE loss"}
+    ax.set_ylabel(f"{names[recipe.method.loss]}\n[nats]", fontsize=12)
 
 
 def _knn(ax: "Axes", scores: Records, chance: float | None) -> None:

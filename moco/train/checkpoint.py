@@ -5,6 +5,7 @@ is whole (written aside, synced, renamed), and `MANIFEST.json` holds its size an
 """
 
 import hashlib
+import io
 import json
 import warnings
 from dataclasses import dataclass, field
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import torch
+from torch import Tensor
 
 from moco.files import sweep, write_atomically, write_text
 
@@ -66,15 +68,26 @@ class TrainState:
             part.load_state_dict(state_dict[name])
 
 
-def save(folder: Path, state: TrainState, *, recipe: str, keep: int = 3) -> Path:
+def save(
+    folder: Path,
+    state: TrainState,
+    *,
+    recipe: str,
+    keep: int = 3,
+    ranks: int = 1,
+    statistics: dict[str, Tensor] | None = None,
+) -> Path:
     """Write the checkpoint of the clock's step into `folder`, and drop all but the newest `keep`.
 
     Args:
         recipe: the recipe's JSON, so that the file says by itself what it is of.
+        ranks, statistics: of how many ranks the state is, and which of its tensors differed by rank: W x ... each.
     """
     sweep(folder)
     path = folder / f"step_{state.clock.step:08d}.pt"
-    payload = {"format": 1, "recipe": recipe, "state": state.state_dict()}
+    payload: dict[str, Any] = {"format": 1, "recipe": recipe, "state": state.state_dict()}
+    if ranks > 1:
+        payload |= {"ranks": ranks, "statistics": statistics or {}}
     digest = write_atomically(path, lambda file: torch.save(payload, file))
     entries = [entry for entry in _manifest(folder) if entry["name"] != path.name]
     entries.append({"name": path.name, "step": state.clock.step, "size": path.stat().st_size, "sha256": digest})
@@ -107,14 +120,17 @@ def newest(folder: Path) -> Path | None:
     return None
 
 
-def load(path: Path) -> dict[str, Any]:
-    """What `save` wrote: {"format", "recipe", "state"}. Nothing in the file is executed."""
+def load(file: Path | io.BytesIO) -> dict[str, Any]:
+    """What `save` wrote: {"format", "recipe", "state"}, with several ranks also {"ranks", "statistics"}.
+
+    Nothing in the file is executed. Raises CheckpointError.
+    """
     try:
-        payload = torch.load(path, map_location="cpu", weights_only=True)
+        payload = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:
-        raise CheckpointError(f"{path} cannot be read as a checkpoint: {error}") from error
+        raise CheckpointError(f"{file} cannot be read as a checkpoint: {error}") from error
     if not isinstance(payload, dict) or payload.get("format") != 1:
-        raise CheckpointError(f"{path} is not a checkpoint of this project (format 1)")
+        raise CheckpointError(f"{file} is not a checkpoint of this project (format 1)")
     return payload
 
 

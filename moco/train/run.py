@@ -22,7 +22,8 @@ import torch
 import torchvision
 
 import moco
-from moco.files import sweep, write_text
+from moco.distributed import world_size
+from moco.files import sweep, write_json, write_text
 from moco.recipe import Recipe, RecipeError, diff
 
 
@@ -155,6 +156,41 @@ def _clear(run: RunFolder) -> None:
         file.unlink(missing_ok=True)
 
 
+def stored_recipe(out: Path) -> Recipe | None:
+    """The recipe of the run that is in `out` and has begun."""
+    run = RunFolder(out)
+    return run.recipe() if run.recipe_file.is_file() and run.begun else None
+
+
+def check_init(run: RunFolder, init: str | Path | None) -> str | None:
+    """A run that goes on has its weights: only the same --init may be said again. Raises RunError.
+
+    Returns:
+        What it must start from once more, when it was killed before its first checkpoint.
+    """
+    file = run.path / "init.json"
+    was = json.loads(file.read_text())["weights"] if file.exists() else None
+    if init is not None and was != str(init):
+        raise RunError(
+            f"the run in {run.path} began from {was or 'random weights'}, and --init says {init}: leave --init out "
+            "to go on, or name another --out"
+        )
+    return None if any(run.checkpoints.glob("step_*.pt")) else was
+
+
+def note_init(run: RunFolder, init: str | Path | None, said: list[str]) -> None:
+    """Remember what the run began from."""
+    if init is not None:
+        write_json(run.path / "init.json", {"weights": str(init), "read": said})
+
+
+def note_start(run: RunFolder, step: int, facts: dict[str, Any]) -> None:
+    """Add this start to provenance.json."""
+    file = run.path / "provenance.json"
+    starts = json.loads(file.read_text()) if file.exists() else []
+    write_json(file, [*starts, {"step": step} | facts])
+
+
 def provenance(*, device: torch.device, workers: int, images: int, data: str) -> dict[str, Any]:
     """What a result came from: versions, machine, command, and the fingerprint of the data."""
     return {
@@ -169,5 +205,5 @@ def provenance(*, device: torch.device, workers: int, images: int, data: str) ->
             "cores": os.cpu_count(), "threads": torch.get_num_threads(), "device": str(device),
             "accelerator": torch.cuda.get_device_name(device) if device.type == "cuda" else None,
         },
-        "workers": workers, "images": images, "data_fingerprint": data,
+        "ranks": world_size(), "workers": workers, "images": images, "data_fingerprint": data,
     }  # fmt: skip

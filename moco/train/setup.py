@@ -1,7 +1,9 @@
 """What a run is made of, before its first step: images, recipe, networks, arithmetic."""
 
+import copy
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +17,25 @@ from moco.data.folder import find_images
 from moco.data.images import Images, Wrapped
 from moco.data.loader import ViewLoader
 from moco.distributed import world_size
-from moco.encoders import build
-from moco.encoders.resnet import NETS
+from moco.encoders import Encoder, at_rest, build
+from moco.encoders.heads import predictor
+from moco.encoders.read import find
 from moco.encoders.weights import initialize
-from moco.method import Contrast, MomentumEncoder, Queue
-from moco.recipe import EncoderSpec, Recipe, RecipeError
+from moco.method import (
+    NCE,
+    Batch,
+    CachedContrast,
+    Contrast,
+    Dictionary,
+    MemoryBank,
+    MomentumEncoder,
+    Queue,
+    compare,
+    synchronized,
+)
+from moco.recipe import Recipe, RecipeError
 from moco.rng import fold
+from moco.train.continued import adopt
 
 Sources = str | Path | Sequence[str | Path] | Images | Dataset[Any]
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -67,10 +82,9 @@ def resolve(
     else:
         base = recipes.named(recipe)
     if model is not None:
-        changes = {"encoder.name": model if isinstance(model, str) else "custom"} | changes
-        if model not in NETS:  # stem, width and dilation are settings of our own ResNets
-            rest = EncoderSpec()
-            changes = {f"encoder.{name}": getattr(rest, name) for name in ("stem", "width", "dilate_last")} | changes
+        name = model if isinstance(model, str) else "custom"  # what it has not is at rest: the stem of a ResNet, ...
+        others = {f"encoder.{field}": value for field, value in at_rest(name).items()}
+        changes = {"encoder.name": name} | others | changes
     chosen = base.but(None, changes)
     if chosen.compute.threads is None:  # they change the last bits of sums, so a run keeps them
         threads = torch.get_num_threads() if stored is None else stored.compute.threads
@@ -91,49 +105,92 @@ def shorter_side(images: Images) -> int:
 
 
 def check_fits(recipe: Recipe, num_images: int) -> None:
-    """The rules that need to know the data. Raises RecipeError."""
-    batch, size = recipe.optim.batch_size, recipe.method.size
+    """The rules that need to know the data and the ranks. Raises RecipeError."""
+    batch, size, ranks = recipe.optim.batch_size, recipe.method.size, world_size()
     if num_images < batch:
         raise RecipeError(
             f"a mini-batch has {batch} images (optim.batch_size), and there are only {num_images} in all: add images, "
             f"or --set optim.batch_size={max(4, num_images // 4)}, or --recipe auto, which fits itself to the data"
         )
-    if size + batch > num_images:
+    if recipe.method.dictionary == "queue" and size is not None and size + batch > num_images:
         raise RecipeError(
             f"a dictionary of {size} keys (method.size) beside a mini-batch of {batch} holds other views of the "
             f"queries' own images when there are only {num_images}: they would count as negatives. Expected "
             f"K + batch <= images: --set method.size={1 << (num_images // 4).bit_length() - 1}, or --recipe auto"
         )
-    if batch % world_size() or recipe.method.bn_groups % world_size():
+    pieces = recipe.optim.accumulate
+    if batch % ranks or (recipe.groups > 1 and recipe.groups % ranks):
         raise RecipeError(
-            f"batch ({batch}) and bn_groups ({recipe.method.bn_groups}) must divide over {world_size()} ranks"
+            f"batch ({batch}) and bn_groups ({recipe.groups}) must divide over {ranks} ranks: set optim.batch_size and "
+            "method.bn_groups to multiples of it, or take other ranks"
+        )
+    if recipe.groups // ranks % pieces:
+        raise RecipeError(
+            f"optim.accumulate ({pieces}) must divide the {recipe.groups // ranks} BN groups of each of {ranks} ranks"
         )
 
 
 def contrast_for(
-    recipe: Recipe, device: torch.device, *, model: Any, init: str | Path | None, say: Callable[[str], None]
+    recipe: Recipe,
+    device: torch.device,
+    *,
+    num_images: int,
+    model: Any,
+    init: str | Path | None,
+    say: Callable[[str], None],
 ) -> Contrast:
-    """f_q, f_k and the queue, drawn from the recipe's seed, on the device."""
+    """f_q, f_k and the dictionary, drawn from the recipe's seed, on the device."""
     method = recipe.method
     with torch.random.fork_rng():
         torch.manual_seed(fold(recipe.seed))
         encoder = build(recipe.encoder, size=recipe.data.size, model=model if isinstance(model, nn.Module) else None)
-        if init is not None:
-            say(initialize(encoder, init))
-        contrast = Contrast(
-            encoder, MomentumEncoder(encoder), Queue(method.size, recipe.encoder.dim),
-            temperature=method.temperature, symmetric=method.symmetric, shuffle_bn=method.shuffle_bn,
-            bn_groups=method.bn_groups // world_size(),
+        found = None if init is None else find(init, size=recipe.data.size, whole=True)
+        if found is not None:
+            say(initialize(encoder, found))
+        kind = partial(CachedContrast, pieces=recipe.optim.accumulate) if recipe.optim.cached else Contrast
+        contrast = kind(
+            encoder, _key_encoder(recipe, encoder), _dictionary(recipe, num_images),
+            predictor=predictor(recipe.encoder, method.predictor), temperature=method.temperature,
+            symmetric=method.symmetric, shuffle_bn=method.bn == "shuffle",
+            bn_groups=max(1, recipe.groups // world_size()),
+            loss=NCE(num_images) if method.loss == "nce" else compare,
+            loss_scale=2 * method.temperature if method.scale_loss else 1.0,
         )  # fmt: skip
+    for line in [] if found is None else adopt(contrast, found):
+        say(line)
+    if method.bn == "sync":
+        contrast = synchronized(contrast)
     contrast.to(device)
     if recipe.compute.channels_last:
         contrast.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     if recipe.compute.compile:
-        torch._dynamo.config.recompile_limit = 4 * method.bn_groups + 8  # each BN group has a momentum of its own
+        torch._dynamo.config.recompile_limit = 4 * recipe.groups + 8  # each BN group has a momentum of its own
         for network in (contrast.encoder, contrast.key_encoder):
-            assert network is not None
-            network.compile()
+            if network is not None:
+                network.compile()
     return contrast.train()
+
+
+def _key_encoder(recipe: Recipe, encoder: Encoder) -> nn.Module | None:
+    """f_k, by the recipe's method.key_encoder."""
+    match recipe.method.key_encoder:
+        case "momentum":
+            return MomentumEncoder(encoder)
+        case "shared":
+            return encoder
+        case "second":  # "the two encoders can be different" (Sec. 3.4): as f_q at first, then trained by itself
+            return copy.deepcopy(encoder)
+        case "none":
+            return None
+
+
+def _dictionary(recipe: Recipe, num_images: int) -> Dictionary:
+    method, dim = recipe.method, recipe.encoder.dim
+    if method.size is None:
+        return Batch()
+    if method.dictionary == "queue":
+        return Queue(method.size, dim)
+    return MemoryBank(num_images, method.size, dim, momentum=method.bank_momentum, shared=method.negatives == "shared")
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """What happens between steps: log, evaluate, save, show, stop."""
 
+import os
 import signal
 import threading
 import time
@@ -10,13 +11,17 @@ from types import FrameType
 from typing import Any
 
 import torch
-from torch import Tensor
+from jaxtyping import Float
+from torch import Tensor, nn
 
+from moco.data.quarantine import Quarantine
+from moco.distributed import SIGNALS, agree, barrier, mean, on_main, world_size
 from moco.recipe import Recipe
 from moco.schedule import Cosine
 from moco.train import checkpoint
 from moco.train.checkpoint import Clock, TrainState
 from moco.train.console import Reporter, duration
+from moco.train.ranks import averaged, pool
 from moco.train.run import RunFolder
 
 
@@ -32,24 +37,33 @@ class Diverged(RuntimeError):
 class StopFlag:
     """Set by the first SIGINT, SIGTERM or SIGUSR1."""
 
-    name: str | None = None
+    number: int = 0  # of the signal; 0: none came
+    parent: int = field(default_factory=os.getppid)
+
+    def look(self) -> int:
+        """The signal that came. Ranks whose launcher has gone, which is all that could start them again, stop too."""
+        orphaned = world_size() > 1 and os.getppid() != self.parent
+        return self.number or (signal.SIGHUP if orphaned else 0)
 
 
 @contextmanager
 def stop_on_signals() -> Iterator[StopFlag]:
-    """While open, a first signal sets the flag, and a second one ends the process at once."""
+    """While open, a first signal sets the flag, and a second one ends the process at once.
+
+    Not on ranks: they may get the first one twice, from a scheduler and from their launcher; the launcher ends them.
+    """
     flag = StopFlag()
     if threading.current_thread() is not threading.main_thread():
         yield flag  # only the main thread can handle signals
         return
 
     def handle(number: int, _frame: FrameType | None) -> None:
-        if flag.name is not None:
+        if flag.number and world_size() == 1:
             signal.signal(number, signal.SIG_DFL)
             signal.raise_signal(number)
-        flag.name = signal.Signals(number).name
+        flag.number = number
 
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)}
+    before = {number: signal.signal(number, handle) for number in SIGNALS}
     try:
         yield flag
     finally:
@@ -59,7 +73,7 @@ def stop_on_signals() -> Iterator[StopFlag]:
 
 @dataclass
 class Watch:
-    """Called after every step; decides what is due."""
+    """Called after every step, on every rank; decides what is due. Rank 0 writes and shows."""
 
     run: RunFolder
     recipe: Recipe
@@ -68,7 +82,9 @@ class Watch:
     log_every: int  # steps
     save_every: int | None  # steps; None: a minute
     eval_every: int  # epochs
-    score: Callable[[], float] | None  # kNN accuracy of the encoder as it is, in percent
+    evaluates: bool
+    score: Callable[[], float]  # kNN accuracy of the encoder as it is, in percent; called on rank 0 only
+    quarantine: Quarantine
     waited: Callable[[], float]  # seconds that training has waited for data
     since_log: list[dict[str, Tensor]] = field(default_factory=list)
     saved_at: float = field(default_factory=time.monotonic)
@@ -84,32 +100,44 @@ class Watch:
         if clock.step % self.log_every == 0 or last:
             self._log(clock)
         per_eval = self.eval_every * clock.steps_per_epoch
-        if self.score is not None and (clock.step % per_eval == 0 or last):
-            self.evaluate(clock)
+        if self.evaluates and (clock.step % per_eval == 0 or last):
+            self.evaluate(state)
         due = time.monotonic() - self.saved_at > 60 if self.save_every is None else clock.step % self.save_every == 0
-        if due or last or self.stop.name:
+        stopped, due = divmod(agree(2 * self.stop.look() + (due and on_main())), 2)  # all after the same step
+        if due or last or stopped:
             self.save(state)
-        if self.stop.name and not last:
+        if stopped and not last:
             raise Stopped(
-                f"stopped by {self.stop.name} after step {clock.step} of {clock.total_steps}, and saved: the same "
-                "command goes on from there"
+                f"stopped by {signal.Signals(stopped).name} after step {clock.step} of {clock.total_steps}, and "
+                "saved: the same command goes on from there"
             )
 
     def save(self, state: TrainState) -> None:
         """Write a checkpoint, but never one of a state that is not finite."""
-        self._check(state.clock.step)
-        tensors = state.model.state_dict().items()
-        broken = [name for name, x in tensors if x.is_floating_point() and not bool(torch.isfinite(x).all())]
-        if broken:
-            raise Diverged(f"not finite after step {state.clock.step}: {', '.join(broken[:3])}. {self._advice()}")
-        checkpoint.save(self.run.checkpoints, state, recipe=self.recipe.to_json())
+        self._means(state.clock.step)
+        pool(self.quarantine)
+        assert isinstance(state.model, nn.Module)
+        with averaged(state.model) as statistics:
+            tensors = state.model.state_dict().items()
+            broken = [name for name, x in tensors if x.is_floating_point() and not bool(torch.isfinite(x).all())]
+            if broken:
+                raise Diverged(f"not finite after step {state.clock.step}: {', '.join(broken[:3])}. {self._advice()}")
+            if on_main():
+                checkpoint.save(
+                    self.run.checkpoints, state, recipe=self.recipe.to_json(), ranks=world_size(), statistics=statistics
+                )
+        barrier()  # whoever ends first makes the launcher end the others
         self.saved_at = time.monotonic()
 
-    def _check(self, step: int) -> None:
-        losses = torch.stack([metrics["loss"] for metrics in self.since_log]) if self.since_log else torch.zeros(1)
-        if not bool(torch.isfinite(losses).all()):
-            bad = int((~torch.isfinite(losses)).nonzero()[0])
-            raise Diverged(f"the loss of step {step - len(losses) + 1 + bad} is {losses[bad].item()}. {self._advice()}")
+    def _means(self, step: int) -> Float[Tensor, "n 2"]:
+        """Loss and pretext accuracy of the steps since the last record, over all ranks. Raises Diverged."""
+        rows = [torch.stack([metrics["loss"], metrics["pretext_top1"]]) for metrics in self.since_log]
+        means = mean(torch.stack(rows)) if rows else torch.zeros(0, 2)
+        finite = torch.isfinite(means[:, 0])
+        if not bool(finite.all()):
+            bad = int((~finite).nonzero()[0])
+            raise Diverged(f"the loss of step {step - len(rows) + 1 + bad} is {means[bad, 0].item()}. {self._advice()}")
+        return means
 
     def _advice(self) -> str:
         lr = self.recipe.optim.lr
@@ -118,23 +146,22 @@ class Watch:
         return lower + ("" if self.recipe.compute.precision == "fp32" else ", or with --precision fp32")
 
     def _log(self, clock: Clock) -> None:
-        self._check(clock.step)
-        loss, top1 = (self.since_log[-1][name].item() for name in ("loss", "pretext_top1"))
+        loss, top1 = self._means(clock.step)[-1].tolist()
+        self.since_log.clear()
         done, elapsed = clock.step - self.first_step, time.monotonic() - self.began - self.evaluating
         rate = done / max(elapsed, 1e-9)  # steps a second
         images_per_second = rate * self.recipe.optim.batch_size
         before = Clock(clock.steps_per_epoch, clock.total_steps, clock.step - 1)  # the step was made with these
-        self.run.log({
+        self._record({
             "step": clock.step, "epoch": clock.epoch, "loss": loss, "pretext_top1": top1,
             "lr": self.recipe.optim.lr(before.epoch, before.epochs),
             "m": self.recipe.method.momentum(clock.epoch, clock.epochs),
             "images_per_second": round(images_per_second, 1), "seconds_waited": round(self.waited(), 2),
         })  # fmt: skip
-        self.since_log.clear()
         knn = "" if self.last_score is None else f"  kNN {self.last_score:.1f} %"
         self.reporter.live(
             f"epoch {clock.epoch:.1f}/{clock.epochs:.0f}  step {clock.step}  "
-            f"loss {loss:.2f} (chance {self.recipe.method.collapse_level:.2f})  "
+            f"loss {loss:.2f} (chance {self.recipe.collapse_level:.2f})  "
             f"pretext {100 * top1:.0f} %{knn}  {images_per_second:,.0f} img/s  "
             f"data wait {100 * self.waited() / max(elapsed, 1e-9):.0f} %  "
             f"ETA {duration((clock.total_steps - clock.step) / max(rate, 1e-9))}"
@@ -145,13 +172,20 @@ class Watch:
         """Since this process began to train."""
         return time.monotonic() - self.began
 
-    def evaluate(self, clock: Clock) -> None:
+    def evaluate(self, state: TrainState) -> None:
         """Log the kNN accuracy of the encoder as it is."""
-        assert self.score is not None
         start = time.monotonic()
-        self.last_score = self.score()
+        assert isinstance(state.model, nn.Module)
+        with averaged(state.model):
+            if on_main():
+                self.last_score = self.score()
+            barrier()
         self.evaluating += time.monotonic() - start
-        self.run.log({"step": clock.step, "epoch": clock.epoch, "knn": self.last_score})
+        self._record({"step": state.clock.step, "epoch": state.clock.epoch, "knn": self.last_score})
+
+    def _record(self, values: dict[str, Any]) -> None:
+        if on_main():
+            self.run.log(values)
 
 
 def summary(run: RunFolder) -> dict[str, Any]:

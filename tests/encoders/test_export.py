@@ -7,9 +7,8 @@ from torch import nn
 from torchvision import models
 
 from moco.encoders import build, build_headless
-from moco.encoders import export as exporting
 from moco.encoders.counterpart import IN_BOTH, Call, counterpart
-from moco.encoders.export import export
+from moco.encoders.export import export, libraries
 from moco.encoders.read import WeightsError
 from moco.encoders.weights import save_encoder
 from moco.recipe import DataSpec, EncoderSpec, Recipe
@@ -153,7 +152,7 @@ def test_a_network_of_equal_names_and_other_features_is_found_out(saved, tmp_pat
     folder, _ = saved(EncoderSpec(name="resnet50"))
     out = tmp_path / "out.safetensors"
     out.write_text("older")
-    monkeypatch.setattr(exporting, "counterpart", lambda *_: Call("timm", "resnet50", {"output_stride": 16}))
+    monkeypatch.setattr(libraries, "counterpart", lambda *_: Call("timm", "resnet50", {"output_stride": 16}))
     with pytest.raises(WeightsError, match="gives other features"):
         export(folder, to="timm", out=out)
     assert out.read_text() == "older"
@@ -170,7 +169,7 @@ def test_a_network_of_equal_names_and_other_features_is_found_out(saved, tmp_pat
 )
 def test_a_network_of_other_names_or_shapes_is_found_out(saved, tmp_path, monkeypatch, call, found) -> None:
     folder, _ = saved(EncoderSpec(name="resnet18"))
-    monkeypatch.setattr(exporting, "counterpart", lambda *_: call)
+    monkeypatch.setattr(libraries, "counterpart", lambda *_: call)
     with pytest.raises(ValueError, match=found):
         export(folder, to="torchvision", out=tmp_path / "out.pth")
     assert not (tmp_path / "out.pth").exists()
@@ -186,7 +185,7 @@ def test_features_that_are_not_numbers_are_found_out(tmp_path) -> None:
 
 
 def test_an_unknown_library_or_ending_is_refused(tmp_path) -> None:
-    with pytest.raises(WeightsError, match="unknown library 'torchvison': did you mean torchvision"):
+    with pytest.raises(WeightsError, match="unknown format 'torchvison': did you mean torchvision"):
         export(tmp_path, to="torchvison", out=tmp_path / "out.pth")
     with pytest.raises(WeightsError, match=r"ends in \.safetensors, \.pth or \.pt"):
         export(tmp_path, to="timm", out=tmp_path / "out.onnx")

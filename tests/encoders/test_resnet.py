@@ -130,3 +130,21 @@ def test_a_width_that_splits_a_channel_is_refused() -> None:
 def test_basic_blocks_are_not_dilated() -> None:
     with pytest.raises(RecipeError, match="bottleneck"):
         resnet(EncoderSpec(name="resnet18", dilate_last=True))
+
+
+@pytest.mark.parametrize(("name", "last"), [("resnet18", "bn2"), ("resnet50", "bn3")])
+def test_zero_init_starts_the_last_bn_of_each_block_at_zero_as_torchvision_does(name: str, last: str) -> None:
+    theirs = models.get_model(name, zero_init_residual=True)
+    expected = {key for key, value in theirs.state_dict().items() if key.endswith("weight") and not value.any()}
+    made = resnet(EncoderSpec(name=name, zero_init=True)).state_dict()
+    assert {key for key, value in made.items() if key.endswith("weight") and not value.any()} == expected
+    assert all(key.endswith(f"{last}.weight") for key in expected)
+
+
+def test_zero_init_changes_no_other_weight() -> None:
+    states = []
+    for zero_init in (False, True):
+        torch.manual_seed(2)
+        states.append(resnet(EncoderSpec(name="resnet10", width=0.25, zero_init=zero_init)).state_dict())
+    differ = {key for key in states[0] if not torch.equal(states[0][key], states[1][key])}
+    assert differ == {f"layer{stage}.0.bn2.weight" for stage in (1, 2, 3, 4)}

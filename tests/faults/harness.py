@@ -64,7 +64,8 @@ def ending(out: Path) -> str:
     digest = hashlib.sha256()
     path = checkpoint.newest(out / "checkpoints")
     assert path is not None
-    _feed(digest, checkpoint.load(path)["state"])
+    payload = checkpoint.load(path)
+    _feed(digest, [payload["state"], payload.get("statistics")])  # the latter of several ranks
     records = RunFolder(out).metrics()
     logged = [[record["step"], record["loss"], record["pretext_top1"]] for record in records if "loss" in record]
     scores = [[record["step"], record["knn"]] for record in records if "knn" in record]

@@ -1,10 +1,12 @@
 """BN groups as virtual devices: statistics per group, running statistics as their mean."""
 
+import copy
+
 import pytest
 import torch
 from torch import nn
 
-from moco.method.batchnorm import in_groups
+from moco.method.batchnorm import SyncBatchNorm, in_groups, still, synchronized
 
 
 @pytest.mark.parametrize("groups", [1, 2, 4, 8])
@@ -42,3 +44,35 @@ def test_groups_one_at_a_time_equal_groups_in_one_call():
 def test_unequal_groups_are_refused():
     with pytest.raises(ValueError, match="7 rows"):
         in_groups(nn.BatchNorm1d(3), torch.randn(7, 3), range(2), 2)
+
+
+def test_running_statistics_stay_still_while_asked_to():
+    module = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4))
+    before = {name: x.clone() for name, x in module.state_dict().items()}
+    x = torch.randn(8, 3)
+    with still(module):
+        y = module(x)
+    assert all(torch.equal(x, before[name]) for name, x in module.state_dict().items())
+    assert torch.equal(y, module(x))  # computed with the same batch statistics
+    assert not torch.equal(module[1].running_mean, before["1.running_mean"])
+
+
+def test_a_synchronized_module_keeps_its_names_and_tensors_and_on_one_rank_its_outputs():
+    plain = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.LazyLinear(5), nn.BatchNorm1d(5, affine=False))  # fmt: skip  # noqa: E501
+    x = torch.randn(6, 3, 5, 5)
+    plain(x)
+    sync = synchronized(copy.deepcopy(plain))
+    assert isinstance(sync[1], SyncBatchNorm)
+    assert list(sync.state_dict()) == list(plain.state_dict())
+    assert [name for name, _ in sync.named_parameters()] == [name for name, _ in plain.named_parameters()]
+    assert torch.equal(sync(x), plain(x))
+    for name, tensor in plain.state_dict().items():
+        assert torch.equal(sync.state_dict()[name], tensor), name
+
+
+def test_a_layer_that_does_more_than_batch_norm_is_not_synchronized_silently():
+    class WithReLU(nn.BatchNorm2d):
+        pass
+
+    with pytest.raises(ValueError, match="0 is a WithReLU"):
+        synchronized(nn.Sequential(WithReLU(3)))

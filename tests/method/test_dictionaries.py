@@ -85,3 +85,29 @@ def test_the_three_dictionaries_give_the_same_loss_for_the_same_keys():
     losses = [info_nce(queue.look_up(q, keys[ids], ids, rng), 0.2), info_nce(bank_look_up, 0.2), info_nce(match, 0.2)]
     torch.testing.assert_close(losses[0], losses[1])
     torch.testing.assert_close(losses[0], losses[2])
+
+
+def test_all_parts_of_a_step_see_the_same_draw_and_the_next_step_another():
+    bank, q, ids = MemoryBank(50, 7, 4), torch.randn(3, 4), torch.tensor([5, 0, 9])
+    rng = torch.Generator().manual_seed(8)
+    first, second = bank.look_up(q, q, ids, rng).keys, bank.look_up(q, q, ids, rng).keys
+    assert torch.equal(first, second)
+    assert not torch.equal(first, bank.look_up(q, q, ids, torch.Generator().manual_seed(9)).keys)
+
+
+def test_negatives_for_each_query_are_its_own_and_do_not_depend_on_its_neighbours():
+    bank, q, ids = MemoryBank(50, 7, 4, shared=False), torch.randn(3, 4), torch.tensor([5, 0, 9])
+    rng = torch.Generator().manual_seed(8)
+    drawn = bank.look_up(q, q, ids, rng).drawn
+    assert drawn.shape == (3, 7)
+    assert not torch.equal(drawn[0], drawn[1])
+    assert torch.equal(bank.look_up(q[1:2], q[1:2], ids[1:2], rng).drawn, drawn[1:2])
+
+
+def test_an_image_that_comes_twice_enters_the_bank_as_the_mean_of_its_embeddings():
+    bank, k = MemoryBank(6, 3, 4), F.normalize(torch.randn(3, 4), dim=1)
+    before = bank.keys.clone()
+    bank.update(k, torch.tensor([4, 1, 4]), 0)
+    twice, once = 0.5 * before[4] + 0.5 * (k[0] + k[2]) / 2, 0.5 * before[1] + 0.5 * k[1]
+    torch.testing.assert_close(bank.keys[4], twice / twice.norm())
+    torch.testing.assert_close(bank.keys[1], once / once.norm())

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from moco.method import LookUp, info_nce
+from moco.method import NCE, LookUp, info_nce
 from moco.method.loss import compare
 
 
@@ -90,3 +90,61 @@ def test_keys_with_a_gradient_beside_a_positive_are_refused():
     q, positive, keys = operands()
     with pytest.raises(ValueError, match="no_grad"):
         info_nce(LookUp(q, keys.requires_grad_(), positive=positive), 0.2)
+
+
+@settings(max_examples=20, deadline=None)
+@given(n=st.integers(1, 8), k=st.integers(1, 60), block=st.integers(1, 16), seed=st.integers(0, 99))
+def test_negatives_of_each_querys_own_equal_cross_entropy_row_by_row(n, k, block, seed):
+    q, positive, keys = operands(n, 30, seed=seed, dtype=torch.float64)
+    drawn = torch.randint(30, (n, k), generator=torch.Generator().manual_seed(seed))
+    look_up = LookUp(q, keys, positive=positive, drawn=drawn)
+    loss = info_nce(look_up, 0.2, block=block)
+    loss.backward()
+    rows = [cross_entropy(q[i : i + 1], positive[i : i + 1], keys[drawn[i]], 0.2) for i in range(n)]
+    torch.testing.assert_close(loss.detach(), torch.stack([row for row, _ in rows]).mean(), rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(q.grad, torch.cat([grad for _, grad in rows]) / n, rtol=1e-7, atol=1e-10)
+    logits, match = look_up.logits()
+    torch.testing.assert_close(F.cross_entropy(logits / 0.2, match).detach(), loss.detach(), rtol=1e-9, atol=1e-12)
+
+
+def nce_by_hand(q, positive, keys, *, n, z, tau):
+    """Eqn. (5) to (7) of arXiv:1805.01978, one query and one key at a time; negatives weighted as drawn ones."""
+    k, loss = len(keys), 0.0
+    for one, own in zip(q.tolist(), positive.tolist(), strict=True):
+        dot = lambda key, one=one: math.exp(sum(a * b for a, b in zip(one, key, strict=True)) / tau) / z  # noqa: E731
+        h = lambda p: p / (p + k / n)  # noqa: E731
+        loss += -math.log(h(dot(own))) - sum(math.log(1 - h(dot(key))) for key in keys.tolist())
+    return loss / len(q)
+
+
+def test_nce_equals_the_equations_with_z_from_the_first_mini_batch_and_then_its_average():
+    nce, n, z = NCE(500).double(), 500, None
+    for seed in range(3):
+        q, positive, keys = operands(4, 12, seed=seed, dtype=torch.float64)
+        logits = torch.cat([(q * positive).sum(1, keepdim=True), q @ keys.T], dim=1).detach() / 0.1
+        estimate = n * logits.exp().mean().item()
+        z = estimate if z is None else 0.99 * z + 0.01 * estimate
+        loss, _ = nce(LookUp(q, keys, positive=positive), 0.1)
+        assert nce.z.item() == pytest.approx(z, rel=1e-12)
+        assert loss.item() == pytest.approx(nce_by_hand(q, positive, keys, n=n, z=z, tau=0.1), rel=1e-10)
+
+
+def test_gradient_of_nce_is_that_of_the_equations_with_z_held_still():
+    q, positive, keys = operands(3, 5, dtype=torch.float64)
+    nce = NCE(50).double()
+    loss, _ = nce(LookUp(q, keys, positive=positive), 0.2)
+    loss.backward()
+    z, step = nce.z.item(), 1e-6
+    for i, j in ((0, 0), (1, 7), (2, 15)):
+        ends = []
+        for sign in (1, -1):
+            moved = q.detach().clone()
+            moved[i, j] += sign * step
+            ends.append(nce_by_hand(moved, positive, keys, n=50, z=z, tau=0.2))
+        assert q.grad[i, j].item() == pytest.approx((ends[0] - ends[1]) / (2 * step), rel=1e-6, abs=1e-9)
+
+
+def test_nce_of_keys_that_are_all_alike_is_its_collapse_level():
+    one = F.normalize(torch.ones(1, 8, dtype=torch.float64), dim=1)
+    loss, _ = NCE(1000).double()(LookUp(one.expand(4, -1), one.expand(64, -1), positive=one.expand(4, -1)), 0.07)
+    assert loss.item() == pytest.approx(math.log(65) + 64 * math.log(65 / 64), rel=1e-12)  # h = 1 / (K + 1)

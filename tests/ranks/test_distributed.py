@@ -1,27 +1,34 @@
-"""Two and four gloo processes: gather, shuffle, and equal queues."""
+"""Several gloo processes: how they meet, what they tell each other, and how they end."""
+
+import os
+import signal
+import sys
+import time
 
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
+from ranked import Ranks, on_ranks
+from torch import nn
 
-from moco.distributed import gather, rank, shuffle, unshuffle, world_size
+from moco.distributed import (
+    RankError,
+    agree,
+    barrier,
+    everyone,
+    gather,
+    mean,
+    on_main,
+    rank,
+    session,
+    share,
+    shuffle,
+    unshuffle,
+    world_size,
+    wrap,
+)
 from moco.method import Queue
 
-
-def on_ranks(worker, world: int, tmp_path) -> list:
-    """What `worker(rank)` returns on each of `world` gloo ranks."""
-    mp.spawn(_run, args=(worker, world, str(tmp_path)), nprocs=world)
-    return [torch.load(tmp_path / f"{r}.pt", weights_only=True) for r in range(world)]
-
-
-def _run(r, worker, world, folder):
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=r, world_size=world)
-    try:
-        torch.save(worker(r), f"{folder}/{r}.pt")
-    finally:
-        dist.destroy_process_group()
+CPU = torch.device("cpu")
 
 
 def _gathered(r):
@@ -72,7 +79,109 @@ def test_queues_of_all_ranks_stay_equal(tmp_path):
     assert {40.0, 41.0} <= set(keys[:, 0].tolist())
 
 
-def test_one_process_gathers_nothing():
+class _Queued(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer, self.queue = nn.Linear(2, 2), Queue(5, 2)
+
+    def forward(self, x):
+        return self.layer(x).sum() + self.queue.keys.sum()
+
+
+def _come_apart(r):
+    torch.manual_seed(r)
+    net = _Queued()
+    before, model = net.queue.keys.clone(), wrap(net)
+    start = net.queue.keys.clone()
+    net.queue.keys.add_(r)
+    for _ in range(2):
+        model(torch.ones(1, 2)).backward()
+    return before, start, net.queue.keys, net.layer.weight
+
+
+def test_buffers_are_taken_over_from_rank_0_once_and_not_sent_at_every_step(tmp_path):
+    (before_0, start_0, end_0, w_0), (before_1, start_1, end_1, w_1) = on_ranks(_come_apart, 2, tmp_path)
+    assert not torch.equal(before_0, before_1)
+    assert torch.equal(start_0, start_1)
+    assert torch.equal(end_1, end_0 + 1)
+    assert torch.equal(w_0, w_1)
+
+
+def _met(r):
+    texts = ["", "é" * 3, "x" * 70_000]
+    return {
+        "largest": torch.tensor(agree([3, 7, 5][r])),
+        "shared": share(b"of 0" if r == 0 else b"another").decode() + share(b"").decode(),
+        "texts": everyone(texts[r]) == texts,
+        "mean": mean(torch.tensor([float(r), 6.0])),
+    }
+
+
+def test_ranks_agree_share_and_average(tmp_path):
+    for met in on_ranks(_met, 3, tmp_path):
+        assert met["largest"] == 7
+        assert met["shared"] == "of 0"
+        assert met["texts"] is True
+        assert met["mean"].tolist() == [1.0, 6.0]
+
+
+def test_one_process_meets_nobody():
     x = torch.randn(3, 2)
+    net = nn.Linear(2, 2)
     assert gather(x) is x
-    assert (rank(), world_size()) == (0, 1)
+    assert mean(x) is x
+    assert wrap(net) is net
+    assert (agree(3), share(b"a"), everyone("b")) == (3, b"a", ["b"])
+    assert (rank(), world_size(), on_main()) == (0, 1, True)
+    with session(CPU) as device:
+        assert device == CPU
+        assert world_size() == 1
+
+
+def _twice(r):
+    for _ in range(2):
+        with session(CPU) as device:
+            assert (rank(), world_size(), on_main(), device.type) == (r, 2, r == 0, "cpu")
+            assert agree(r) == 1
+        assert (rank(), world_size(), on_main()) == (0, 1, r == 0)
+
+
+def test_a_process_joins_its_ranks_and_leaves_them_as_often_as_it_likes():
+    assert Ranks(_twice, 2).wait() == [0, 0]
+
+
+def _one_fails(r):
+    def meet():
+        with session(CPU):
+            if r == 1:
+                raise FileNotFoundError("no such thing")
+            barrier()
+
+    with pytest.raises(FileNotFoundError if r == 1 else RankError) as caught:
+        meet()
+    assert str(caught.value) == ("no such thing" if r == 1 else "rank 1 failed: no such thing")
+    assert r == 1 or {"FileNotFoundError", "OSError"} <= set(caught.value.kinds)
+
+
+def test_what_fails_one_rank_is_told_to_the_others():
+    assert Ranks(_one_fails, 3).wait(60) == [0, 0, 0]
+
+
+def _one_is_killed(r):
+    try:
+        with session(CPU):
+            if r == 1:
+                os.kill(os.getpid(), signal.SIGKILL)
+            barrier()
+    except RankError as error:
+        print(error.kinds, error, file=sys.stderr)
+        raise SystemExit(9) from None
+
+
+def test_a_rank_that_is_killed_ends_the_others(capfd):
+    start = time.monotonic()
+    assert Ranks(_one_is_killed, 3).wait(60) == [9, -signal.SIGKILL, 9]
+    assert time.monotonic() - start < 20
+    lines = capfd.readouterr().err.splitlines()
+    assert sum("()" in line and "another rank has gone" in line for line in lines) == 1
+    assert sum("'RankError'" in line and "failed: another rank has gone" in line for line in lines) == 1

@@ -5,7 +5,7 @@ from pydantic import ValidationError
 
 from moco import recipes
 from moco.recipe import Recipe, RecipeError, diff
-from moco.schedule import Constant, Cosine
+from moco.schedule import Constant
 
 
 @pytest.mark.parametrize("name", recipes.RECIPES)
@@ -34,10 +34,13 @@ def test_but_changes_what_it_says_and_nothing_else():
     [
         ("optim.epoch=3", "did you mean optim.epochs"),
         ("epochs=3", "did you mean optim.epochs"),
-        ("optim.epochs=many", "optim.epochs: input should be a valid integer"),
-        ("optim.epochs=0", "optim.epochs: input should be greater than or equal to 1, got 0"),
-        ("encoder.head=mpl", "'linear' or 'mlp', got 'mpl'"),
-        ("data.views=moco_v9", "did you mean moco_v2"),
+        ("optim.epochs=many", "optim.epochs: input should be a valid number"),
+        ("optim.epochs=0", "optim.epochs: input should be greater than 0, got 0"),
+        ("optim.batch_size=1.5", "optim.batch_size: input should be a valid integer"),
+        ("encoder.head=mpl", "'linear', 'mlp', 'projector2' or 'projector3', got 'mpl'"),
+        ("method.bn=shufle", "'shuffle', 'split', 'sync' or 'plain', got 'shufle'"),
+        ("data.views=moco_v9", "did you mean moco_v"),
+        ("data.views.1=moco_v9", "did you mean moco_v"),
         ("data.views.2.grey=0.1", "did you mean data.views.1.grey"),
         ("data.views.0.crop_area=[0.5, 0.2]", "0 < low <= high"),
         ("optim.lr.strat=0.1", "did you mean optim.lr.start"),
@@ -48,6 +51,7 @@ def test_but_changes_what_it_says_and_nothing_else():
         ("optim.epochs", "expects FIELD=VALUE"),
         ("optim.lr=fast", "optim.lr must be a number or a schedule"),
         ("optim.lr.start=-1", "optim.lr.start must be 0 or more"),
+        ('optim.lr={"kind": "decay", "value": 0.1, "every": 0}', "optim.lr.every: input should be greater than 0"),
         ("method.momentum=1.5", "method.momentum.value must be in [0, 1]"),
         ("data.std=[0, 1, 1]", "data.std.0: input should be greater than 0"),
     ],
@@ -79,31 +83,29 @@ def test_recipe_json_with_an_unknown_field_is_refused():
         Recipe.from_json(text)
 
 
-def test_v1_has_the_papers_numbers():
-    """arXiv:1911.05722, Sec. 3.3 and 4."""
-    recipe = recipes.named("moco_v1_r50")
-    assert (recipe.method.size, recipe.encoder.dim, recipe.method.temperature) == (65536, 128, 0.07)
-    assert recipe.method.momentum == Constant(0.999)
-    assert (recipe.optim.batch_size, recipe.optim.epochs) == (256, 200)
-    assert (recipe.optim.momentum, recipe.optim.weight_decay) == (0.9, 1e-4)
-    assert [recipe.optim.lr(epoch, 200) for epoch in (0, 120, 160)] == pytest.approx([0.03, 0.003, 0.0003])
-    view = recipe.data.views[0]
-    assert (view.jitter.hue, view.jitter.p, view.grey, view.blur, view.grey_first) == (0.4, 1.0, 0.2, 0.0, True)
+def test_views_by_the_name_of_a_pair_are_the_two_of_the_pair():
+    recipe = recipes.named("demo").but(None, recipes.parse_settings(["data.views=moco_v3"]))
+    assert recipe.data.views == recipes.PAIRS["moco_v3"]
+    assert recipe.data.views[0] != recipe.data.views[1]
 
 
-def test_v2_differs_from_v1_in_head_views_temperature_and_schedule_only():
-    changed = {line.split(":")[0] for line in diff(recipes.named("moco_v1_r50"), recipes.named("moco_v2_r50"))}
-    assert {name for name in changed if not name.startswith(("data.views", "optim.lr", "name", "source"))} == {
-        "encoder.head", "method.temperature",
-    }  # fmt: skip
-    view = recipes.named("moco_v2_r50").data.views[1]
-    assert (view.jitter.hue, view.jitter.p, view.blur, view.grey_first) == (0.1, 0.8, 0.5, False)
-    assert recipes.named("moco_v2_r50").optim.lr == Cosine(0.03, whole_epochs=True)
+def test_a_view_by_name_is_the_one_of_its_place():
+    settings = recipes.parse_settings(["data.views.1=moco_v3", "data.views.0=cifar"])
+    views = recipes.named("demo").but(None, settings).data.views
+    assert views == (recipes.VIEWS["cifar"], recipes.PAIRS["moco_v3"][1])
 
 
-def test_v2_for_800_epochs_is_v2_with_more_epochs():
-    lines = diff(recipes.named("moco_v2_r50"), recipes.named("moco_v2_r50_800"))
-    assert lines == ["name: moco_v2_r50 -> moco_v2_r50_800", "optim.epochs: 200 -> 800"]
+def test_a_whole_number_of_epochs_is_written_without_a_point():
+    assert '"epochs": 200,' in recipes.named("moco_v1_r50").to_json()
+    assert diff(recipes.named("demo"), recipes.named("demo").but(None, {"optim.epochs": 2.0})) == [
+        "optim.epochs: 40 -> 2",
+    ]  # fmt: skip
+
+
+def test_epochs_may_be_a_fraction():
+    recipe = recipes.named("demo").but(None, recipes.parse_settings(["optim.epochs=1.5"]))
+    assert recipe.optim.epochs == 1.5
+    assert Recipe.from_json(recipe.to_json()) == recipe
 
 
 @pytest.mark.parametrize("accelerated", [False, True])

@@ -8,12 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
-import torch.nn.functional as F
 from matplotlib.axes import Axes
 from PIL import Image
 
-from moco.recipe import MethodSpec, Recipe
+from moco.recipe import Recipe
 from moco.recipes import named
 from moco.report.plots import curves, drawn
 
@@ -40,13 +38,6 @@ def heights_of_dashed_lines(ax: Axes) -> list[float]:
     return [float(np.unique(line.get_ydata()).item()) for line in ax.lines if line.get_linestyle() == "--"]
 
 
-@pytest.mark.parametrize("size", [7, 4096])
-def test_the_collapse_level_is_the_cross_entropy_of_equal_logits(size: int):
-    alike = F.cross_entropy(torch.zeros(1, size + 1, dtype=torch.float64), torch.tensor([0])).item()
-    assert MethodSpec(size=size).collapse_level == pytest.approx(alike, rel=1e-12)
-    assert MethodSpec(size=size, symmetric=True).collapse_level == pytest.approx(2 * alike, rel=1e-12)
-
-
 def test_the_loss_is_drawn_over_epochs_as_it_was_logged(tmp_path: Path):
     run, losses = a_run(tmp_path / "run", points=10)
     line = drawn(run).axes[0].lines[0]
@@ -67,6 +58,20 @@ def test_the_collapse_level_is_a_dashed_line_in_view(tmp_path: Path):
     assert heights_of_dashed_lines(ax) == pytest.approx([math.log(4096 + 1)])
     low, high = ax.get_ylim()
     assert low < math.log(4097) < high
+
+
+def test_the_loss_is_called_what_it_is(tmp_path: Path):
+    names = {"demo": "InfoNCE loss\n[nats]", "memory_bank_nce": "NCE loss\n[nats]"}
+    for name, label in names.items():
+        run, _ = a_run(tmp_path / name, points=10, recipe=named(name))
+        assert drawn(run).axes[0].get_ylabel() == label
+
+
+def test_the_keys_of_the_mini_batch_are_those_that_a_collapse_makes_alike(tmp_path: Path):
+    run, _ = a_run(tmp_path / "run", points=10, recipe=named("end_to_end_512"))
+    ax = drawn(run).axes[0]
+    assert heights_of_dashed_lines(ax) == pytest.approx([math.log(512)])
+    assert any("all 512 keys alike" in text.get_text() for text in ax.texts)
 
 
 def test_a_loss_above_the_collapse_level_is_in_view_too(tmp_path: Path):

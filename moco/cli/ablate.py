@@ -1,0 +1,70 @@
+"""moco ablate."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from moco.cli.errors import errors
+from moco.cli.options import Device, Json, Workers
+
+
+def ablate(
+    name: Annotated[
+        str,
+        typer.Argument(
+            help="mechanism, momentum, queue, shufflebn, temperature, head, width, v2, v3-patch, v3-predictor, "
+            "v3-position, v3-heads or v3-batch."
+        ),
+    ],
+    scale: Annotated[
+        str, typer.Option(help="demo: the pictures that come along, a minute a run. cifar, imagenet: on your images.")
+    ] = "demo",
+    data: Annotated[list[str] | None, typer.Option(help="Images to train on; not at the scale demo.")] = None,
+    eval_data: Annotated[
+        str | None, typer.Option(help="Labelled images: a folder with train/ and test/ (or val/) of class folders.")
+    ] = None,
+    seeds: Annotated[str, typer.Option(help="Comma-separated; several give mean and spread.")] = "0",
+    out: Annotated[Path, typer.Option(help="The folder of all ablations: runs, results, tables, plots.")] = Path(
+        "runs/ablate"
+    ),
+    device: Device = "auto",
+    workers: Workers = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the runs and their cost, and stop.")] = False,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print the table as Markdown.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Run one of the papers' ablations, and set it beside the paper's numbers.
+
+    A run that another ablation has made is not made again; stopped, the same command goes on.
+    """
+    with errors():
+        chosen = _numbers(seeds)
+        if dry_run:
+            from moco.ablate.cost import listing
+
+            print(listing(name, scale=scale, seeds=len(chosen)))
+            return
+        from moco.ablate import table
+        from moco.ablate.plot import plot
+        from moco.ablate.run import ablate as run_ablate
+        from moco.files import write_text
+        from moco.train.console import Console
+
+        result = run_ablate(
+            name, scale=scale, data=data, eval_data=eval_data, seeds=chosen, out=out, device=device, workers=workers,
+            reporter=Console(),
+        )  # fmt: skip
+        write_text(out / scale / f"{name}.md", table.markdown(result))
+        plot(result, out / scale / f"{name}.png")
+        shown = table.markdown(result) if markdown else table.text(result)
+        print(json.dumps(result.to_dict()) if as_json else shown)
+
+
+def _numbers(text: str) -> list[int]:
+    """`0,1,2` as numbers."""
+    try:
+        return [int(one) for one in text.split(",")]
+    except ValueError:
+        raise typer.BadParameter(f"--seeds expects whole numbers with commas between them, got '{text}'") from None

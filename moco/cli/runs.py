@@ -1,0 +1,34 @@
+"""moco runs ls, compare."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from moco.cli.errors import errors
+from moco.cli.options import Json
+
+
+def ls(
+    folder: Annotated[Path, typer.Argument(help="A folder of runs, or a run.")] = Path("runs"), as_json: Json = False
+) -> None:
+    """List runs with their last logged values."""
+    with errors():
+        from moco.report.runs import describe, find_runs, table
+
+        rows = [describe(run) for run in find_runs(folder)]
+        print(json.dumps(rows) if as_json else table(rows))
+
+
+def compare(a: Path, b: Path, as_json: Json = False) -> None:
+    """What two runs differ in, setting by setting, and their last logged values."""
+    with errors():
+        from moco.report.runs import describe, differences, table
+        from moco.train.run import RunFolder
+
+        lines, rows = differences(a, b), [describe(RunFolder(path)) for path in (a, b)]
+        if as_json:
+            print(json.dumps({"differences": lines, "runs": rows}))
+        else:
+            print("\n".join(lines or ["the same recipe"]), table(rows), sep="\n\n")

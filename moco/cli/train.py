@@ -1,0 +1,115 @@
+"""moco pretrain, moco demo."""
+
+import json
+import signal
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from moco.cli.errors import errors
+from moco.cli.options import Device, Json, MaxBad, Resume, Seed, Workers
+
+
+def pretrain(
+    data: Annotated[list[str], typer.Argument(help="Folders of images (flat or nested), or list files.")],
+    out: Annotated[Path, typer.Option(help="The run folder to make, or to continue.")],
+    recipe: Annotated[
+        str, typer.Option(help="A recipe's name, a recipe.json, or auto: MoCo v2 fitted to the images.")
+    ] = "auto",
+    model: Annotated[
+        str | None, typer.Option(help="resnet50, torchvision/NAME, timm/NAME, ... [default: the recipe's]")
+    ] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="[default: the recipe's]")] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="Change a setting: optim.epochs=20. Repeatable.")
+    ] = None,
+    seed: Seed = None,
+    init: Annotated[
+        str | None, typer.Option(help="Weights to go on from: a run folder, a file, torchvision/NAME, fair:NAME, ...")
+    ] = None,
+    eval_data: Annotated[str | None, typer.Option(help="Labelled images for a kNN score during training.")] = None,
+    eval_every: Annotated[
+        int | None, typer.Option(min=1, help="Epochs between scores. [default: a twentieth of the run]")
+    ] = None,
+    resume: Annotated[
+        Resume, typer.Option(help="auto: continue a run that is there. never: refuse it. must: demand it.")
+    ] = Resume.auto,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Remove the run that is in --out first.")] = False,
+    accept_data_change: Annotated[
+        bool, typer.Option("--accept-data-change", help="Continue with other images than before.")
+    ] = False,
+    device: Device = "auto",
+    devices: Annotated[
+        str | None, typer.Option(help="Work on so many GPUs, or processes of the CPU, at once; auto: on all GPUs.")
+    ] = None,
+    workers: Workers = None,
+    precision: Annotated[
+        str | None, typer.Option(help="fp32, bf16 or fp16 (autocast). [default: the recipe's]")
+    ] = None,
+    compile_: Annotated[bool, typer.Option("--compile", help="torch.compile the encoders.")] = False,
+    save_every: Annotated[
+        int | None, typer.Option(min=1, help="Steps between checkpoints. [default: a minute]")
+    ] = None,
+    max_bad: MaxBad = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and stop.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Pre-train an encoder on a pile of images.
+
+    Stopped by a signal, it saves and exits with 75; the same command continues, bit for bit.
+    """
+    with errors():
+        from moco.distributed import on_main
+        from moco.recipes import parse_settings
+        from moco.train.console import Console
+        from moco.train.pretrain import pretrain as run_pretrain
+        from moco.train.ranks import ranks_for
+        from moco.train.run import RunFolder
+        from moco.train.watch import summary
+
+        if (ranks := ranks_for(devices, device)) > 1:
+            raise typer.Exit(_launch(ranks))
+        changes = parse_settings(settings or [])
+        changes |= {"compute.precision": precision} if precision is not None else {}
+        changes |= {"compute.compile": True} if compile_ else {}
+        run = run_pretrain(
+            data, out, recipe=recipe, model=model, epochs=epochs, settings=changes, seed=seed, init=init,
+            eval_data=eval_data, eval_every=eval_every, resume=resume.value, overwrite=overwrite,
+            accept_data_change=accept_data_change, device=device, workers=workers, save_every=save_every,
+            max_bad=max_bad, dry_run=dry_run, reporter=Console(),
+        )  # fmt: skip
+        if as_json and on_main():
+            facts = {"run": str(run.path), "recipe": json.loads(run.recipe.to_json())}
+            print(json.dumps(facts | summary(RunFolder(run.path))))
+
+
+def _launch(ranks: int) -> int:
+    """Run this very command on so many ranks. Gives the exit code."""
+    from moco.cli import main
+    from moco.distributed import launch
+
+    code = launch(main, ranks)
+    if code < 0:  # as a shell counts it
+        name = signal.Signals(-code).name
+        print(f"moco: a rank was ended by {name}: run the same command again to go on", file=sys.stderr)
+        return 128 - code
+    return code
+
+
+def demo(
+    out: Annotated[Path, typer.Option(help="The run folder.")] = Path("runs/demo"),
+    quick: Annotated[bool, typer.Option("--quick", help="One epoch, only to see that everything works.")] = False,
+    seed: Annotated[int, typer.Option(min=0, help="Of all randomness.")] = 0,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Remove the run that is in --out first.")] = False,
+    workers: Workers = None,
+    as_json: Json = False,
+) -> None:
+    """Pre-train on the 12,000 pictures that come along, and judge the encoder: some minutes on two cores."""
+    with errors():
+        from moco.demo import demo as run_demo
+        from moco.train.console import Console
+
+        table = run_demo(out, quick=quick, seed=seed, overwrite=overwrite, workers=workers, reporter=Console())
+        print(json.dumps(table.to_dict()) if as_json else table)

@@ -1,0 +1,85 @@
+"""moco embed, export, import, weights."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from moco.cli.errors import errors
+from moco.cli.options import Architecture, Device, Json, MaxBad, Target, Weights, Workers
+
+
+def embed(
+    weights: Weights,
+    data: Annotated[list[str], typer.Argument(help="Folders of images, or list files.")],
+    to: Annotated[Path, typer.Option(help="The file to write: .npy (with .names.txt beside it), .csv or .parquet.")],
+    normalize: Annotated[bool, typer.Option("--normalize", help="Divide each feature by its length.")] = False,
+    architecture: Architecture = None,
+    device: Device = "auto",
+    workers: Workers = None,
+    max_bad: MaxBad = None,
+) -> None:
+    """Write the features of images to a file, with the images' names."""
+    with errors():
+        from moco.data.decode import shown
+        from moco.evaluate.embed import embed_to_file
+
+        rows, left_out = embed_to_file(
+            weights,
+            data,
+            to,
+            normalize=normalize,
+            architecture=architecture,
+            device=device,
+            workers=workers,
+            max_bad=max_bad,
+        )
+        print(f"{rows:,} images embedded: {to}")
+        for name, reason in left_out.items():
+            print(f"left out: {shown(name)}: {reason}", file=sys.stderr)
+
+
+def export(
+    weights: Weights,
+    to: Annotated[Target, typer.Option(help="The library or program that is to load it.")],
+    out: Annotated[
+        Path,
+        typer.Option(
+            help="What to write. torchvision, timm: .safetensors, .pth or .pt. fair: .pth.tar, .pth or .pt. deit, "
+            "detectron2: .pth. onnx: .onnx. hf: a new folder."
+        ),
+    ],
+    architecture: Architecture = None,
+) -> None:
+    """Write the encoder's weights for another program, and check that it gives the same features there."""
+    with errors():
+        from moco.encoders.export import export as write
+
+        print(write(weights, to=to.value, out=out, architecture=architecture))
+
+
+def import_(
+    weights: Annotated[str, typer.Argument(help="A file of weights in any format that moco reads, or fair:NAME.")],
+    out: Annotated[Path, typer.Option(help="The folder to make.")],
+    architecture: Architecture = None,
+) -> None:
+    """Make a folder of somebody else's file: it is evaluated, exported and trained on like a run."""
+    with errors():
+        from moco.encoders.importing import import_weights
+
+        print(import_weights(weights, out=out, architecture=architecture))
+        print(f"Next: moco eval knn {out} LABELLED_FOLDER, or moco pretrain DATA --init {out}", file=sys.stderr)
+
+
+def released(as_json: Json = False) -> None:
+    """List the weights that MoCo's authors have released: names for every command that takes WEIGHTS."""
+    with errors():
+        from moco.encoders.official.released import RELEASED
+
+        if as_json:
+            print(json.dumps([one._asdict() for one in RELEASED]))
+            return
+        for one in RELEASED:
+            print(one.name, one.address, f"licence {one.licence}", f"MD5 {one.md5 or 'not published'}", sep="\n    ")

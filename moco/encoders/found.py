@@ -1,0 +1,61 @@
+"""What can be known of weights: the tensors by name, and the network, the images and the history they come with."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field
+from torch import Tensor
+
+from moco.recipe import DataSpec, EncoderSpec, Part, RecipeError
+
+Weights = str | Path
+
+
+class WeightsError(RecipeError):
+    """Weights that are not there, cannot be read, or are of another network."""
+
+
+class Config(Part):
+    """What is known of an encoder besides its weights: config.json of an encoder folder."""
+
+    format: Literal[1] = 1
+    made_by: str = ""  # program and version
+    encoder: EncoderSpec
+    num_features: int  # D
+    data: DataSpec  # the images it is for: size, eval_resize, mean, std
+    recipe: str = ""
+    facts: dict[str, Any] = Field(default_factory=dict)  # steps, epochs, images, scores
+    note: str = Field(default="", exclude=True)  # what was read from where, and what was left out
+
+    def to_json(self) -> str:
+        return self.model_dump_json(indent=2, exclude={"data": {"views"}}) + "\n"
+
+
+@dataclass(frozen=True)
+class Found:
+    """What was read, and what is known of it. The names are those of the parts of a `Contrast`."""
+
+    where: str  # what to call it
+    backbone: dict[str, Tensor]
+    head: dict[str, Tensor] = field(default_factory=dict)
+    spec: EncoderSpec | None = None  # where the file says it
+    guess: EncoderSpec | None = None  # what the names and shapes tell; dilation, for one, leaves no trace in them
+    data: DataSpec | None = None
+    recipe: str = ""
+    facts: dict[str, Any] = field(default_factory=dict)
+    f_k: dict[str, Tensor] = field(default_factory=dict)  # backbone.* and head.*
+    predictor: dict[str, Tensor] = field(default_factory=dict)
+    queue: dict[str, Tensor] = field(default_factory=dict)  # keys K x C; oldest, the row to be replaced next
+    contents: dict[str, Any] = field(default_factory=dict)  # what was in an official file, in words
+    content: dict[str, Any] = field(default_factory=dict)  # the file, as it was
+
+    @property
+    def said(self) -> str:
+        """`contents` as half a sentence."""
+        return "; ".join(f"{name}: {value}" for name, value in self.contents.items())
+
+
+def few(keys: list[str]) -> str:
+    """Some of the names, and how many more there are."""
+    return ", ".join(keys[:6]) + (f" and {len(keys) - 6} more" if len(keys) > 6 else "")

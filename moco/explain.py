@@ -1,0 +1,228 @@
+"""Where each number of a recipe is from: its source, where this project deviates, and what came of it elsewhere."""
+
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from moco.recipe import Recipe, RecipeError, unknown
+from moco.recipes import ORIGINS, RECIPES, named
+from moco.recipes.auto import FITTED, auto_origin
+from moco.recipes.origin import DEFAULTS, Origin, Published, idle, settings
+from moco.schedule import Constant, Cosine, Decay, Steps
+
+Lineage = list[tuple[Origin, dict[str, object]]]
+IMAGENET = 1_281_167  # images of ImageNet-1k's training set
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One number of a recipe."""
+
+    name: str  # dotted; * stands for both views
+    value: str
+    source: str
+    changed: str | None = None  # what the recipe of that name has instead
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """A recipe with its sources."""
+
+    recipe: Recipe
+    settings: tuple[Setting, ...]  # those that have an effect
+    idle: tuple[str, ...]  # and those that have none beside them
+    deviations: dict[str, str]  # from the sources, by setting
+    published: tuple[Published, ...]  # of the recipe as it is named, by others
+    sanity: dict[str, str]  # what to expect of a run
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self) | {
+            "recipe": json.loads(self.recipe.to_json()),
+            "published": [one._asdict() for one in self.published],
+        }
+
+    def __str__(self) -> str:
+        changed = sum(setting.changed is not None for setting in self.settings)
+        blocks = [f"{self.recipe.name}: {self.recipe.source or 'no source'}"]
+        if changed:
+            blocks[0] += f"\n{changed} setting{'s' * (changed > 1)} changed here"
+        rows = [(setting.name, setting.value, setting.source) for setting in self.settings]
+        blocks.append(_columns([("setting", "value", "source"), *rows]))
+        if self.idle:
+            blocks.append(f"without effect here: {', '.join(self.idle)}")
+        if self.deviations:
+            blocks.append("where this project deviates\n" + _columns(list(self.deviations.items())))
+        if self.published:
+            cells = [(one.measure, f"{one.value:g}", one.source) for one in self.published]
+            blocks.append("published by others, not measured here [%]\n" + _columns(cells))
+        blocks.append("to expect of a run\n" + _columns(list(self.sanity.items())))
+        return "\n\n".join(blocks)
+
+
+def explain(what: str) -> Explanation:
+    """A recipe's name, a recipe.json, or a run folder, explained. Raises RecipeError."""
+    path = Path(what)
+    file = path / "recipe.json" if path.is_dir() else path
+    if what in RECIPES:
+        recipe = named(what)
+    elif what == "auto":
+        raise RecipeError("auto is fitted to images when a run begins: explain the run folder, or its recipe.json")
+    elif file.is_file():
+        recipe = Recipe.from_json(file.read_text(encoding="utf-8"))
+    elif path.is_dir() or what.endswith(".json"):
+        raise RecipeError(f"expected a recipe's name, a recipe.json or a run folder, and there is no file {file}")
+    else:
+        raise RecipeError(unknown("recipe", what, list(RECIPES)))
+    return explained(recipe)
+
+
+def listed() -> list[dict[str, Any]]:
+    """Every recipe: its name, what it is, and the first result that was published for it."""
+    rows: list[dict[str, Any]] = []
+    for name, recipe in RECIPES.items():
+        what = (recipe.__doc__ or "").strip().splitlines()[0]
+        published = ORIGINS[name].published[:1]
+        rows.append({"name": name, "what": what, "published": published[0]._asdict() if published else None})
+    return rows
+
+
+def explained(recipe: Recipe) -> Explanation:
+    """The sources of `recipe`, and what differs from the recipe whose name it has."""
+    origin = ORIGINS.get(recipe.name, auto_origin(recipe) if recipe.name == "auto" else None)
+    line, as_named = lineage(origin) if origin else [], _as_named(recipe)
+    now, then, without = settings(recipe), settings(as_named or recipe), idle(recipe)
+    rows: list[Setting] = []
+    deviations: dict[str, str] = {}
+    for name, value in now.items():
+        if name in without:
+            continue
+        if origin is None:
+            rows.append(Setting(name, words(value), f"not among the recipes here: {recipe.source or 'no source'}"))
+        elif value == then[name] or (name == "compute.threads" and then[name] is None):  # every run settles the threads
+            source = told(line, lambda one: one.sources, name, then[name])
+            deviation = told(line, lambda one: one.deviations, name, then[name])
+            rows.append(Setting(name, words(value), source[1] if source else "no source"))
+            deviations |= dict([deviation] if deviation else [])
+        else:
+            change = f"changed here: {words(then[name])} -> {words(value)}"
+            rows.append(Setting(name, words(value), change, changed=words(then[name])))
+    published = () if origin is None else origin.published
+    return Explanation(recipe, _both_views(rows), _summed_up(now, without), deviations, published, sanity(recipe))
+
+
+def lineage(origin: Origin) -> Lineage:
+    """An origin, then what it derives from, and so on to the defaults, each with the settings of the one after it."""
+    if origin is DEFAULTS:
+        return [(origin, {})]
+    if origin.base is None:
+        return [(origin, settings(Recipe(name="defaults"))), (DEFAULTS, {})]
+    return [(origin, settings(named(origin.base))), *lineage(ORIGINS[origin.base])]
+
+
+def told(line: Lineage, table: Callable[[Origin], dict[str, str]], name: str, value: object) -> tuple[str, str] | None:
+    """What a table of the lineage says of a setting with this value, and the name under which it does, or None.
+
+    Args:
+        table: picks `sources` or `deviations`.
+    """
+    for origin, of_base in line:
+        found = _named_longest(table(origin), name)
+        if found is not None:
+            return found, table(origin)[found]
+        if name not in of_base or of_base[name] != value:  # what is said there is of another value
+            return None
+    return None
+
+
+def words(value: object) -> str:
+    """A setting's value, as a reader would say it."""
+    match value:
+        case Constant():
+            return f"{value.value:g}"
+        case Steps():
+            return f"{value.value:g}, x {value.factor:g} at epochs {', '.join(f'{one:g}' for one in value.at)}"
+        case Decay():
+            return f"{value.value:g}, x {value.factor:g} every {value.every:.4g} epochs"
+        case Cosine():
+            often = "epoch" if value.whole_epochs else "step"
+            warm = f", warm-up {value.warmup:g} epochs" if value.warmup else ""
+            first = ", epochs from 1" if value.first else ""
+            return f"{value.start:g} to {value.stop:g}, cosine by {often}{warm}{first}"
+        case tuple():
+            return ", ".join(words(one) for one in value)
+        case float():
+            return f"{value:.4g}"
+        case None:
+            return "none"
+        case _:
+            return str(value)
+
+
+def sanity(recipe: Recipe) -> dict[str, str]:
+    """What to expect of a run: the loss where nothing is learned, the memory of the dictionary."""
+    method, dim = recipe.method, recipe.encoder.dim
+    found = {
+        "loss, all keys alike": f"{recipe.collapse_level:.2f} nats; a collapsed encoder stays there",
+        "own key found by guessing": f"{100 / recipe.candidates:.2g} % of the queries (1 of {recipe.candidates:,})",
+    }
+    if method.dictionary == "queue" and method.size is not None:
+        found["dictionary"] = f"{method.size:,} x {dim} float32 = {method.size * dim * 4 / 2**20:.3g} MiB on each rank"
+        filled = f"{method.size / recipe.keys_per_step:,.4g} steps"
+        found["a key's age, at most"] = f"{filled}; so long the queue has random keys left, and the loss starts low"
+    elif method.dictionary == "bank":
+        found["dictionary"] = f"images x {dim} float32; ImageNet: {IMAGENET * dim * 4 / 2**20:.0f} MiB on each rank"
+    else:
+        size = recipe.optim.batch_size * dim * 4 / 2**20
+        found["dictionary"] = f"{recipe.optim.batch_size:,} x {dim} float32 = {size:.3g} MiB, for the step"
+    if method.key_encoder == "momentum":
+        m = method.momentum(0, recipe.optim.epochs)
+        found["f_k looks back"] = f"1 / (1 - m) = {1 / (1 - m):,.4g} steps" if m < 1 else "for ever: m = 1"
+    return found
+
+
+def _as_named(recipe: Recipe) -> Recipe | None:
+    """The recipe whose name this one has, or None; of `auto`, with what it would have fitted to the images."""
+    if recipe.name != "auto":
+        return named(recipe.name) if recipe.name in RECIPES else None
+    values = settings(recipe)
+    return named(str(auto_origin(recipe).base)).but("auto", {name: values[name] for name in FITTED})
+
+
+def _named_longest(table: dict[str, str], name: str) -> str | None:
+    """The key of `table` that is `name` or the longest beginning of it, whichever view it is of."""
+    plain = name.replace("views.0", "views").replace("views.1", "views")
+    fits = [key for key in table if f"{plain}.".startswith(f"{key}.")]
+    return max(fits, key=len, default=None)
+
+
+def _both_views(rows: list[Setting]) -> tuple[Setting, ...]:
+    """The rows, with one for both views where they have the same."""
+    texts = {row.name: (row.value, row.source) for row in rows}
+    merged: list[Setting] = []
+    for row in rows:
+        first, second = (row.name.replace("views.1", "views.0"), row.name.replace("views.0", "views.1"))
+        if first == second or texts.get(first) != texts.get(second):
+            merged.append(row)
+        elif row.name == first:
+            merged.append(Setting(row.name.replace("views.0", "views.*"), row.value, row.source, row.changed))
+    return tuple(merged)
+
+
+def _summed_up(names: Iterable[str], without: set[str]) -> tuple[str, ...]:
+    """Those of the settings' names that are in `without`, a view that is there as a whole by its own name."""
+    quiet: dict[str, None] = {}
+    for name in names:
+        view = name[: len("data.views.0")]
+        whole = all(other in without for other in names if other.startswith(f"{view}."))
+        if name in without:
+            quiet[view if name.startswith("data.views.") and whole else name] = None
+    return tuple(quiet)
+
+
+def _columns(rows: list[tuple[str, ...]]) -> str:
+    """Rows of text, every column as wide as its widest cell."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    return "\n".join(f"  {line}" for line in lines)

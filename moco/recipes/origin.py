@@ -1,0 +1,76 @@
+"""Where a recipe's numbers are from, as data: every setting has a source, or is said to be this project's choice."""
+
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from moco.recipe import Recipe
+from moco.schedule import Schedule
+
+
+class Published(NamedTuple):
+    """A result that others have printed for a recipe; none of them was measured in this project."""
+
+    measure: str
+    value: float  # [percent]
+    source: str
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Of one recipe: the sources of its settings, where they deviate from those, and what came of them.
+
+    A setting is named by its dotted name without the number of a view (`data.views.blur`), or by the beginning of it
+    (`data.views`); the longest name counts. What is not named here, and is as in `base`, is from where the base has it.
+    """
+
+    sources: dict[str, str]
+    base: str | None = None  # the name of the recipe that this one derives from; None: the defaults of `moco.specs`
+    deviations: dict[str, str] = field(default_factory=dict)  # by setting, as `sources`
+    published: tuple[Published, ...] = ()
+
+
+DEFAULTS = Origin(
+    {
+        "seed": "this project's choice: any number",
+        "optim.accumulate": "this project's choice: the mini-batch in one piece",
+        "compute.channels_last": "this project's choice: a memory layout, which changes rounding only",
+        "compute.compile": "this project's choice: as torch runs it",
+        "compute.threads": "this project's choice: torch's when a run begins, then kept",
+    }
+)
+
+
+def settings(recipe: Recipe) -> dict[str, object]:
+    """Every setting by its dotted name, in order; a schedule counts as one, name and source are none."""
+    schedules: dict[str, Schedule] = {"method.momentum": recipe.method.momentum, "optim.lr": recipe.optim.lr}
+    found: dict[str, object] = {}
+    for name, value in recipe.fields().items():
+        whole = next((one for one in schedules if name.startswith(f"{one}.")), None)
+        found[whole or name] = schedules[whole] if whole else value
+    return {name: value for name, value in found.items() if name not in ("name", "source")}
+
+
+def idle(recipe: Recipe) -> set[str]:
+    """The settings that have no effect beside the others: a queue has no bank_momentum, for one."""
+    encoder, method, optim, data = recipe.encoder, recipe.method, recipe.optim, recipe.data
+    mlps = encoder.head.startswith("projector") or method.predictor != "none"
+    conditions = {
+        ("encoder.stem", "encoder.width", "encoder.dilate_last", "encoder.zero_init"): encoder.name.startswith("resne"),
+        ("encoder.patch", "encoder.position", "encoder.freeze_patch"): encoder.name.startswith("vit_"),
+        ("encoder.hidden", "encoder.head_bn"): mlps,
+        ("method.negatives", "method.bank_momentum"): method.dictionary == "bank",
+        ("method.momentum",): method.key_encoder == "momentum",
+        ("method.bn_groups",): method.bn in ("shuffle", "split"),
+        ("optim.momentum",): optim.optimizer != "adamw",
+        ("optim.trust",): optim.optimizer == "lars",
+        ("optim.cached",): optim.accumulate > 1,
+    }
+    found = {name for names, matters in conditions.items() if not matters for name in names}
+    for i, view in enumerate(data.views):
+        here, jitter = f"data.views.{i}.", ("brightness", "contrast", "saturation", "hue")
+        found |= {f"{here}jitter.{name}" for name in jitter if view.jitter.p == 0}
+        found |= {f"{here}blur_sigma"} if view.blur == 0 else set()
+        found |= {f"{here}grey_first"} if view.grey == 0 else set()
+    if method.dictionary == "bank":  # one view of each image
+        found |= {name for name in settings(recipe) if name.startswith("data.views.1.")}
+    return found

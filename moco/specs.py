@@ -1,0 +1,139 @@
+"""The parts of a recipe: what can be set, of what type, and what it means.
+
+Batch sizes and BN groups are global (over all ranks); durations say their unit.
+"""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainSerializer, model_validator
+
+from moco.schedule import Constant, Schedule
+
+Probability = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[int, Field(ge=1)]
+Spread = Annotated[float, Field(gt=0)]
+
+
+def _whole(value: float) -> int | float:
+    """A whole number as an int, so that it is written without a point."""
+    return int(value) if value == int(value) else value
+
+
+Epochs = Annotated[float, Field(gt=0), AfterValidator(_whole), PlainSerializer(_whole)]
+
+
+class Part(BaseModel):
+    """A frozen group of settings; unknown names are errors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class EncoderSpec(Part):
+    """f_q: what maps an image to an embedding. f_k is its copy."""
+
+    name: str = (
+        "resnet50"  # resnet10 ... resnet152, resnext50_32x8d; vit_small ...; torchvision/NAME; timm/NAME; custom
+    )
+    stem: Literal["7x7/2+pool", "3x3", "3x3/2"] = "7x7/2+pool"  # own ResNets only: ImageNet's; for small images
+    width: Annotated[float, Field(gt=0)] = 1.0  # own ResNets only: multiplies the channels of every layer
+    dilate_last: bool = False  # own ResNets only: the last stage has stride 1 and dilation 2
+    zero_init: bool = False  # own ResNets only: the last BN of each residual block starts at 0
+    patch: Positive | None = None  # [pixels] own ViTs only: the side of a patch; None: the network's (16; vit_huge 14)
+    position: Literal["sincos", "learned", "none"] = "sincos"  # own ViTs only: position embedding, fixed or trained
+    freeze_patch: bool = False  # own ViTs only: the patch projection stays random (MoCo v3, Sec. 4.2)
+    head: Literal["linear", "mlp", "projector2", "projector3"] = "linear"  # g: feature -> embedding
+    hidden: Positive = 4096  # width inside of a projector, and of the predictor
+    head_bn: bool = True  # BN in a projector and in the predictor
+    dim: Positive = 128  # C
+
+
+class MethodSpec(Part):
+    """How keys are made, kept and compared."""
+
+    key_encoder: Literal["momentum", "shared", "second", "none"] = "momentum"  # f_k; second: trained beside f_q
+    dictionary: Literal["queue", "batch", "bank"] = "queue"  # Fig. 2 (c), (a), (b)
+    size: Positive | None = 65536  # K: keys of the queue; negatives drawn from the bank; None: the mini-batch's keys
+    negatives: Literal["shared", "each"] = "shared"  # bank only: drawn for the mini-batch, or for each query
+    bank_momentum: Annotated[float, Field(ge=0, lt=1)] = 0.5  # bank only: of the images' keys, over the epochs
+    loss: Literal["infonce", "nce"] = "infonce"
+    scale_loss: bool = False  # times 2 tau (MoCo v3, Sec. 5)
+    temperature: Annotated[float, Field(gt=0)] = 0.07  # tau
+    momentum: Schedule = Constant(0.999)  # m
+    symmetric: bool = False  # each view in turn is the query; the losses add up
+    predictor: Literal["none", "mlp", "mlp_bn"] = "none"  # on f_q only; mlp_bn ends in a BN without weights
+    bn: Literal["shuffle", "split", "sync", "plain"] = "shuffle"  # Sec. 3.3; plain: each rank's own
+    bn_groups: Positive = 8  # of shuffle and split: in how many parts of the global mini-batch BN takes its statistics
+
+    @model_validator(mode="before")
+    @classmethod
+    def _groups_beside_bn(cls, given: Any) -> Any:
+        """`bn="split:8"` is short for `bn="split", bn_groups=8`."""
+        if not isinstance(given, dict) or not isinstance(bn := given.get("bn"), str) or ":" not in bn:
+            return given
+        name, _, groups = bn.partition(":")
+        return given | {"bn": name, "bn_groups": groups}
+
+
+class OptimSpec(Part):
+    """The optimizer of f_q, and how long it runs."""
+
+    optimizer: Literal["sgd", "lars", "adamw"] = "sgd"
+    lr: Schedule = Constant(0.03)
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9  # sgd and lars
+    trust: Annotated[float, Field(gt=0)] = 0.001  # lars only: the trust coefficient
+    weight_decay: Annotated[float, Field(ge=0)] = 1e-4
+    batch_size: Positive = 256  # N, over all ranks
+    epochs: Epochs = 200  # may be a fraction, for data sets that are gone through about once
+    accumulate: Positive = 1  # in how many pieces, one after the other, a rank's mini-batch goes through f_q
+    cached: bool = False  # dictionary batch: in two passes over the pieces, with the gradient of the whole mini-batch
+
+
+class Jitter(Part):
+    """Colour jitter: four changes in random order, each by a random amount (torchvision's ColorJitter)."""
+
+    brightness: Annotated[float, Field(ge=0)] = 0.4
+    contrast: Annotated[float, Field(ge=0)] = 0.4
+    saturation: Annotated[float, Field(ge=0)] = 0.4
+    hue: Annotated[float, Field(ge=0, le=0.5)] = 0.1
+    p: Probability = 0.8
+
+
+class View(Part):
+    """The random distribution of views of an image. In what order: see `grey_first`."""
+
+    crop_area: tuple[float, float] = (0.2, 1.0)  # of the image's area; above 1 pads with black
+    crop_ratio: tuple[float, float] = (3 / 4, 4 / 3)  # width / height
+    jitter: Jitter = Jitter()
+    grey: Probability = 0.2
+    grey_first: bool = False  # crop, grey, jitter, blur, solarize, flip (MoCo v1) or crop, jitter, grey, ... (v2, v3)
+    blur: Probability = 0.0
+    blur_sigma: tuple[float, float] = (0.1, 2.0)  # [pixels], Pillow's GaussianBlur radius
+    solarize: Probability = 0.0  # values of 128 and more are inverted
+    flip: Probability = 0.5
+
+    @model_validator(mode="after")
+    def _ranges(self) -> "View":
+        for name in ("crop_area", "crop_ratio", "blur_sigma"):
+            low, high = getattr(self, name)
+            if not 0 < low <= high:
+                raise ValueError(f"{name} must be (low, high) with 0 < low <= high, got ({low}, {high})")
+        return self
+
+
+class DataSpec(Part):
+    """What a view of an image is."""
+
+    size: Positive = 224  # [pixels] of a view, square
+    views: Annotated[tuple[View, ...], Field(min_length=1, max_length=2)] = (View(), View())  # of query, of key
+    eval_resize: Positive = 256  # [pixels] of the shorter side, before the central crop of `size`, in evaluation
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)  # of RGB in [0, 1]
+    std: tuple[Spread, Spread, Spread] = (0.229, 0.224, 0.225)
+
+
+class ComputeSpec(Part):
+    """How the arithmetic is done, as far as it changes the numbers."""
+
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"  # of autocast; loss, EMA and queue stay float32
+    channels_last: bool = True
+    compile: bool = False  # torch.compile of both encoders
+    threads: Positive | None = None  # of torch on a CPU: sums depend on it in their last bits; None: torch's choice
