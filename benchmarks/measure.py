@@ -1,54 +1,146 @@
 """Ratios that can be trusted on a busy machine: process CPU time, one thread, interleaved rounds, medians."""
 
+import gc
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
+from importlib.util import find_spec
+from typing import Any
+
+Work = Callable[[], object]
+LEAST = 0.1  # [CPU s] of a turn; what is shorter is repeated
 
 
 @dataclass(frozen=True)
 class Result:
-    """Ours against a reference: `ratio` is our time over theirs, the median over the rounds."""
+    """Ours against a reference: `ratio` is our time over theirs, the median over the rounds. None: does not apply."""
 
     name: str
-    against: str
-    ratio: float
-    low: float
-    high: float
-    ours_ms: float
-    reference_ms: float
+    against: str  # what the reference is
+    ratio: float | None
+    low: float | None = None  # of the rounds
+    high: float | None = None
+    ours_ms: float | None = None
+    reference_ms: float | None = None
+    rounds: int = 0
+    memory_mb: float | None = None  # ours; what it is the peak of: docs of the row
+    reference_memory_mb: float | None = None
+    floor_share: float | None = None  # floor / ours: how much of our time cannot be saved
+    error: float | None = None  # relative, against float64
 
     @property
-    def speedup(self) -> float:
-        return 1 / self.ratio
+    def speedup(self) -> float | None:
+        return None if self.ratio is None else 1 / self.ratio
 
-    def as_dict(self) -> dict[str, object]:
-        return asdict(self) | {"speedup": round(self.speedup, 3)}
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self) | {"speedup": None if self.speedup is None else round(self.speedup, 3)}
 
     def row(self) -> str:
-        return (
-            f"| {self.name} | {self.ratio:.2f} ({self.low:.2f}-{self.high:.2f}) | {self.speedup:.1f} x | "
-            f"{self.ours_ms:.2f} | {self.reference_ms:.2f} | {self.against} |"
-        )
+        """A line of the table, under `HEADER`."""
+        spread = "" if self.low is None or self.high is None else f" ({self.low:.2f}-{self.high:.2f})"
+        cells = [
+            self.name,
+            "-" if self.ratio is None else f"{self.ratio:.2f}{spread}",
+            _shown(self.speedup, ".1f", " x"),
+            _shown(self.ours_ms, ".2f"),
+            _shown(self.reference_ms, ".2f"),
+            _shown(self.memory_mb, ".0f"),
+            _shown(self.reference_memory_mb, ".0f"),
+            _shown(self.floor_share, ".0%"),
+            self.against if self.error is None else f"{self.against}; gradient within {self.error:.0e}",
+        ]
+        return f"| {' | '.join(cells)} |"
 
 
-def compare(
-    name: str, ours: Callable[[], object], reference: Callable[[], object], *, against: str, rounds: int = 7
-) -> Result:
-    """Run both in turn, `rounds` times, each repeated so that a turn takes a tenth of a second or more."""
-    ours(), reference()  # what is made once is made now
-    repeats = [max(1, int(0.1 / max(_seconds(work, 1), 1e-9))) for work in (ours, reference)]
-    pairs = [(_seconds(ours, repeats[0]), _seconds(reference, repeats[1])) for _ in range(rounds)]
-    ratios = [mine / theirs for mine, theirs in pairs]
-    mine, theirs = (1000 * statistics.median(column) for column in zip(*pairs, strict=True))
-    return Result(
-        name, against, *(round(x, 4) for x in (statistics.median(ratios), min(ratios), max(ratios), mine, theirs))
-    )
+HEADER = """\
+| what | ours / reference (spread) | speed-up | ours [ms] | reference [ms] | ours [MB] | reference [MB] | floor | reference |
+|---|---|---|---|---|---|---|---|---|"""  # noqa: E501
 
 
-def _seconds(work: Callable[[], object], repeats: int) -> float:
-    """CPU seconds of one call."""
+def _shown(value: float | None, form: str, unit: str = "") -> str:
+    return "-" if value is None else f"{value:{form}}{unit}"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One comparison, or several that share their work: what `make bench` can run by itself."""
+
+    name: str
+    run: Callable[[int], Iterator[Result]]  # rounds -> results
+    slow: bool = False  # left out of a quick run
+
+
+def absent(name: str, peer: str) -> Result:
+    """The row of a peer that is not installed."""
+    return Result(name, f"{peer}: not installed", None)
+
+
+def installed(package: str) -> bool:
+    return find_spec(package) is not None
+
+
+def interleaved(works: Mapping[str, Work], *, rounds: int, repeat: int | None = None) -> dict[str, list[float]]:
+    """CPU seconds of one call of each, `rounds` times, in turn.
+
+    Whatever drifts in the machine touches all of a round alike, so ratios are taken within a round.
+
+    Args:
+        repeat: calls within a turn; None: as many as take a tenth of a second.
+    """
+    repeats: dict[str, int] = {}
+    for name, work in works.items():
+        first = _seconds(work, 1)  # what is made once is made now
+        usual = first if repeat or first > LEAST else _seconds(work, 1)
+        repeats[name] = repeat or max(1, int(LEAST / max(usual, 1e-9)))
+    times: dict[str, list[float]] = {name: [] for name in works}
+    for _ in range(rounds):
+        gc.collect()  # in no one's time
+        for name, work in works.items():
+            times[name].append(_seconds(work, repeats[name]))
+    return times
+
+
+def _seconds(work: Work, repeats: int) -> float:
+    """CPU seconds of one call, of all threads of this process."""
     start = time.process_time()
     for _ in range(repeats):
         work()
     return (time.process_time() - start) / repeats
+
+
+def result(
+    name: str,
+    ours: list[float],
+    reference: list[float],
+    *,
+    against: str,
+    floor: list[float] | None = None,
+    memory: tuple[float | None, float | None] = (None, None),
+    error: float | None = None,
+) -> Result:
+    """What the rounds come to: seconds of each in, medians out.
+
+    Args:
+        floor: seconds of what cannot be saved.
+        memory: [MB] ours and the reference's.
+    """
+    ratios = [mine / theirs for mine, theirs in zip(ours, reference, strict=True)]
+    share = None
+    if floor is not None:
+        share = round(statistics.median(least / mine for least, mine in zip(floor, ours, strict=True)), 4)
+    ratio, low, high = (round(x, 4) for x in (statistics.median(ratios), min(ratios), max(ratios)))
+    mine, theirs = (round(1000 * statistics.median(column), 4) for column in (ours, reference))
+    return Result(
+        name, against, ratio, low, high, mine, theirs, rounds=len(ratios), memory_mb=memory[0],
+        reference_memory_mb=memory[1], floor_share=share, error=error,
+    )  # fmt: skip
+
+
+def compare(
+    name: str, ours: Work, reference: Work, *, against: str, floor: Work | None = None, rounds: int = 7
+) -> Result:
+    """Run both, and the floor, in turn, `rounds` times."""
+    works = {"ours": ours, "reference": reference} | ({} if floor is None else {"floor": floor})
+    times = interleaved(works, rounds=rounds)
+    return result(name, times["ours"], times["reference"], against=against, floor=times.get("floor"))

@@ -1,46 +1,173 @@
-"""The loss over the queue, and the momentum update."""
+"""The loss over the queue, the momentum update, the optimizers."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor, nn
 from torchvision.models import resnet50
 
-from benchmarks.measure import Result, compare
+from benchmarks import memory
+from benchmarks.measure import Result, Row, Work, compare, interleaved, result
+from benchmarks.reference.lars import LARS
+from benchmarks.reference.queue import MoCo, loss_of
+from moco.encoders.vit import VITS, ViT
 from moco.method import LookUp, MomentumEncoder, info_nce
+from moco.recipe import OptimSpec
+from moco.train.optim import optimizer_for
 
 N, C, TAU = 256, 128, 0.2
+BLOCK = 1024  # keys at a time, of the floor
+FEW = 32  # queries whose gradient is looked at in float64
 
 
-def loss(rounds: int, *, sizes: tuple[int, ...]) -> Iterator[Result]:
-    """Forward and backward of Eqn. (1), against the usual form: cloned C x K queue, einsum, concatenation."""
-    for size in sizes:
-        q, positive, keys = (F.normalize(torch.randn(rows, C), dim=1) for rows in (N, N, size))
-        columns = keys.T.contiguous()
-
-        def ours(q: torch.Tensor = q, positive: torch.Tensor = positive, keys: torch.Tensor = keys) -> None:
-            info_nce(LookUp(q.clone().requires_grad_(), keys, positive=positive), TAU).backward()
-
-        def reference(q: torch.Tensor = q, positive: torch.Tensor = positive, queue: torch.Tensor = columns) -> None:
-            leaf = q.clone().requires_grad_()
-            l_pos = torch.einsum("nc,nc->n", [leaf, positive]).unsqueeze(-1)
-            l_neg = torch.einsum("nc,ck->nk", [leaf, queue.clone().detach()])
-            logits = torch.cat([l_pos, l_neg], dim=1) / TAU
-            F.cross_entropy(logits, torch.zeros(N, dtype=torch.long)).backward()
-
-        yield compare(f"loss/K={size}", ours, reference, against="logits concatenated, cross-entropy", rounds=rounds)
+def operands(size: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Queries and positives N x C, keys K x C."""
+    rng = torch.Generator().manual_seed(0)
+    q, positive, keys = (F.normalize(torch.randn(rows, C, generator=rng), dim=1) for rows in (N, N, size))
+    return q, positive, keys
 
 
-def momentum_update(rounds: int) -> Result:
-    """Eqn. (2) for a ResNet-50, against a loop that makes each parameter anew."""
-    f_q = resnet50(num_classes=C)
-    f_k, other = MomentumEncoder(f_q), resnet50(num_classes=C)
+def our_loss(q: Tensor, positive: Tensor, keys: Tensor) -> Tensor:
+    """Forward and backward; the gradient by q."""
+    leaf = q.clone().requires_grad_()
+    info_nce(LookUp(leaf, keys, positive=positive), TAU).backward()
+    assert leaf.grad is not None
+    return leaf.grad
 
-    @torch.no_grad()
-    def reference() -> None:
-        for theta_q, theta_k in zip(f_q.parameters(), other.parameters(), strict=True):
-            theta_k.data = theta_k.data * 0.999 + theta_q.data * (1.0 - 0.999)
 
-    return compare(
-        "ema/resnet50", lambda: f_k.follow(f_q, 0.999), reference, against="a loop of new tensors", rounds=rounds
+def usual_loss(q: Tensor, positive: Tensor, columns: Tensor) -> Tensor:
+    """The same with the queue as C x K, and all logits in memory."""
+    leaf = q.clone().requires_grad_()
+    loss_of(leaf, positive, columns, TAU).backward()
+    assert leaf.grad is not None
+    return leaf.grad
+
+
+def two_products(q: Tensor, keys: Tensor) -> Tensor:
+    """The floor: what the keys weigh, and their weighted sum, a block at a time."""
+    total = torch.zeros_like(q)
+    for some in keys.split(BLOCK):
+        total.addmm_(q @ some.T, some)
+    return total
+
+
+def gradient_error(size: int) -> float:
+    """Our dL/dq against float64, relative, of a few queries: |ours - exact| / |exact|."""
+    q, positive, keys = operands(size)
+    exact = usual_loss(q[:FEW].double(), positive[:FEW].double(), keys.T.double().contiguous())
+    ours = our_loss(q[:FEW], positive[:FEW], keys).double()
+    return float((ours - exact).norm() / exact.norm())
+
+
+def make_ours(size: int) -> Work:
+    return partial(our_loss, *operands(size))
+
+
+def make_usual(size: int) -> Work:
+    q, positive, keys = operands(size)
+    return partial(usual_loss, q, positive, keys.T.contiguous())
+
+
+def warm(make: Callable[[int], Work], size: int) -> Work:
+    """The work over `size` keys, after that over a few has made what is made once."""
+    make(BLOCK)()
+    return make(size)
+
+
+def loss_times(size: int, rounds: int) -> dict[str, list[float]]:
+    """Seconds of the loss, the usual one and the floor, on the same operands."""
+    q, positive, keys = operands(size)
+    works: dict[str, Work] = {
+        "ours": partial(our_loss, q, positive, keys),
+        "usual": partial(usual_loss, q, positive, keys.T.contiguous()),
+        "floor": partial(two_products, q, keys),
+    }
+    return interleaved(works, rounds=rounds)
+
+
+def loss(size: int, rounds: int) -> Iterator[Result]:
+    """Eqn. (1) forward and backward; memory beyond its operands.
+
+    In new processes: glibc asks the kernel for every buffer of 32 MB and more anew, which is most of the usual form's
+    time, unless earlier work has left room for it.
+    """
+    times = memory.alone(loss_times, size, rounds)
+    ours, usual = (memory.beyond_mb(memory.peak(partial(warm, make, size))) for make in (make_ours, make_usual))
+    yield result(
+        f"loss/K={size}", times["ours"], times["usual"], against="all logits, cross-entropy; floor: two products",
+        floor=times["floor"], memory=(ours, usual), error=gradient_error(size),
+    )  # fmt: skip
+
+
+def per_key(rounds: int) -> Iterator[Result]:
+    """Our time for a block of keys among many over that of one among few."""
+    few, many = 1 << 14, 1 << 20
+    times = interleaved({"many": make_ours(many), "few": make_ours(few)}, rounds=rounds)
+    of_many, of_few = (
+        [seconds * BLOCK / size for seconds in times[which]] for which, size in (("many", many), ("few", few))
     )
+    yield result("loss/per-key", of_many, of_few, against=f"ours with {few:,} keys, not {many:,}; {BLOCK:,} of them")
+
+
+def copied(network: nn.Module, streams: float) -> Work:
+    """The floor of an update in place that reads and writes `streams` numbers a parameter: a copy of as much.
+
+    A copy has three of them: the target's cache lines are read before they are written.
+    """
+    count = int(sum(parameter.numel() for parameter in network.parameters()) * streams / 3)
+    return partial(torch.ones(count).copy_, torch.zeros(count))
+
+
+def momentum_update(rounds: int) -> Iterator[Result]:
+    """Eqn. (2) for a ResNet-50."""
+    f_q = resnet50(num_classes=C)
+    f_k, usual = MomentumEncoder(f_q), MoCo(f_q, dim=C, size=N, m=0.999, temperature=TAU)
+    yield compare(
+        "ema/resnet50", lambda: f_k.follow(f_q, 0.999), usual.follow, floor=copied(f_q, streams=3),
+        against="a loop of new tensors; floor: a copy of as much", rounds=rounds,
+    )  # fmt: skip
+
+
+def with_gradients(network: nn.Module) -> nn.Module:
+    for parameter in network.parameters():
+        parameter.grad = torch.randn_like(parameter)
+    return network
+
+
+def update(name: str, make: Callable[[], nn.Module], spec: OptimSpec, streams: float, rounds: int) -> Iterator[Result]:
+    """One step of an optimizer, with gradients at hand, against torch's default (of LARS: a plain loop)."""
+    ours, usual = with_gradients(make()), with_gradients(make())
+    optimizer, decay = optimizer_for(ours, spec), spec.weight_decay
+    for group in optimizer.param_groups:
+        group["lr"] = 1e-5
+    match spec.optimizer:
+        case "sgd":
+            other = torch.optim.SGD(usual.parameters(), 1e-5, momentum=spec.momentum, weight_decay=decay)
+        case "adamw":
+            other = torch.optim.AdamW(usual.parameters(), 1e-5, weight_decay=decay)
+        case "lars":
+            other = LARS(usual.parameters(), lr=1e-5, momentum=spec.momentum, weight_decay=decay, trust=spec.trust)
+    what = "a loop that looks at the norms" if spec.optimizer == "lars" else "torch's default"
+    yield compare(
+        f"optimizer/{name}", optimizer.step, other.step, floor=copied(ours, streams=streams),
+        against=f"{what}; floor: a copy of as much", rounds=rounds,
+    )  # fmt: skip
+
+
+SGD = OptimSpec(optimizer="sgd", weight_decay=1e-4)
+LARS_SPEC = OptimSpec(optimizer="lars", weight_decay=1e-6)
+ADAMW = OptimSpec(optimizer="adamw", weight_decay=0.1)
+
+ROWS = [
+    Row("loss/K=4096", partial(loss, 1 << 12)),
+    Row("loss/K=65536", partial(loss, 1 << 16)),
+    Row("loss/K=1048576", partial(loss, 1 << 20), slow=True),
+    Row("loss/per-key", per_key),
+    Row("ema/resnet50", momentum_update),
+    # numbers read and written a parameter: SGD p, g, momentum; AdamW one more; LARS reads p and g for the norms first
+    Row("optimizer/sgd-resnet50", partial(update, "sgd-resnet50", resnet50, SGD, 5)),
+    Row("optimizer/adamw-vit-small", partial(update, "adamw-vit-small", partial(ViT, VITS["vit_small"]), ADAMW, 7)),
+    Row("optimizer/lars-resnet50", partial(update, "lars-resnet50", resnet50, LARS_SPEC, 7)),
+]

@@ -1,41 +1,77 @@
-"""`python -m benchmarks.run [--quick]`: every benchmark, as a table on stdout and in benchmarks/results/latest.json."""
+"""`python -m benchmarks.run`: our time beside the usual implementation's, and beside peers', in one run on one machine.
 
+A table goes to stdout, and every row into benchmarks/results/latest.json, where rows of earlier runs that were not
+measured again stay; each says on which machine it was measured.
+"""
+
+import argparse
 import json
 import os
 import platform
-import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from benchmarks import method, views
-from benchmarks.measure import Result
+from benchmarks import evaluation, method, ranks, step, views, whole
+from benchmarks.measure import HEADER, Result, Row
 
 RESULTS = Path(__file__).parent / "results" / "latest.json"
-
-
-def every(*, quick: bool) -> Iterator[Result]:
-    rounds = 3 if quick else 7
-    yield from method.loss(rounds, sizes=(4096, 65536) if quick else (4096, 65536, 1 << 20))
-    yield method.momentum_update(rounds)
-    yield from views.small(rounds)
-    if not quick:
-        yield from views.photos(rounds)
+ROUNDS, QUICK_ROUNDS = 7, 3
+ROWS: Sequence[Row] = [
+    Row("views/cifar", views.small),
+    Row("views/photos", views.photos, slow=True),
+    *step.ROWS,
+    *method.ROWS,
+    *ranks.ROWS,
+    *evaluation.ROWS,
+    *whole.ROWS,
+]
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.run", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="fewer rounds, without what takes long: a few minutes")
+    parser.add_argument(
+        "--only", metavar="PREFIX", nargs="+", help="only rows whose names begin so, such as step loss/"
+    )
+    args = parser.parse_args()
+    chosen = select(ROWS, quick=args.quick, only=args.only)
+    if not chosen:
+        parser.error(f"--only expects beginnings of {', '.join(row.name for row in ROWS)}, got {' '.join(args.only)}")
     torch.set_num_threads(1)
-    quick = "--quick" in sys.argv[1:]
-    print(f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}, one thread, CPU time\n")
-    print("| what | ours / reference (spread) | speed-up | ours [ms] | reference [ms] | reference |")
-    print("|---|---|---|---|---|---|")
-    results = []
-    for result in every(quick=quick):
-        print(result.row(), flush=True)
-        results.append(result.as_dict())
-    RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(json.dumps(results, indent=1) + "\n")
+    where = machine()
+    print(f"{where}, one thread, CPU time, {QUICK_ROUNDS if args.quick else ROUNDS} rounds\n\n{HEADER}", flush=True)
+    for row in chosen:
+        for result in row.run(QUICK_ROUNDS if args.quick else ROUNDS):
+            print(result.row(), flush=True)
+            keep(RESULTS, [result], machine=where)
+
+
+def select(rows: Sequence[Row], *, quick: bool = False, only: Sequence[str] | None = None) -> list[Row]:
+    """The rows to be run: of those that begin as `only` says, slow ones too. A name may be of one result of a row."""
+    if not only:
+        return [row for row in rows if not (quick and row.slow)]
+    begin_so = [row for row in rows if row.name.startswith(tuple(only))]
+    return begin_so or [row for row in rows if any(one.startswith(f"{row.name}/") for one in only)]
+
+
+def keep(file: Path, results: Iterable[Result], *, machine: str) -> None:
+    """Put `results` into `file` in the place of those with the same names. A peer that is absent has no result."""
+    kept: list[dict[str, Any]] = json.loads(file.read_text()) if file.exists() else []
+    by_name = {one["name"]: one for one in kept}
+    by_name |= {one.name: one.as_dict() | {"machine": machine} for one in results if one.ratio is not None}
+    file.parent.mkdir(exist_ok=True)
+    file.write_text(json.dumps(list(by_name.values()), indent=1) + "\n")
+
+
+def machine() -> str:
+    """Processor, cores and versions, which ratios depend on."""
+    info = Path("/proc/cpuinfo")
+    models = [line for line in info.read_text().splitlines() if line.startswith("model name")] if info.exists() else []
+    processor = models[0].split(":", 1)[1].strip() if models else platform.processor() or platform.machine()
+    return f"{processor}, {os.cpu_count()} cores, Python {platform.python_version()}, torch {torch.__version__}"
 
 
 if __name__ == "__main__":

@@ -23,18 +23,8 @@ def run_harness(folder: Path, kills: int, mechanism: str, ranks: int) -> list[di
 
 @pytest.mark.faults
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize(
-    ("mechanism", "ranks", "kills"),
-    [
-        ("queue", 2, 4),
-        ("v3", 1, 3),
-        ("v3", 2, 4),
-        ("end_to_end", 1, 3),
-        ("end_to_end", 2, 4),
-        ("bank", 1, 3),
-        ("bank", 2, 4),
-    ],
-)
+@pytest.mark.parametrize("ranks", [1, 2])
+@pytest.mark.parametrize("mechanism", ["queue", "v3", "end_to_end", "bank"])
 def test_killed_runs_of_every_mechanism_end_in_the_same_bits(tmp_path, mechanism, ranks):
     whole, *killed = run_harness(tmp_path, KILLS, mechanism, ranks)
     assert sum(run["kills"] for run in killed) >= KILLS

@@ -1,0 +1,137 @@
+"""Judging an encoder: nearest neighbours, and the features of a folder of images."""
+
+import copy
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torchvision import transforms as T
+from torchvision.datasets import ImageFolder
+
+from benchmarks.measure import Result, Row, Work, absent, installed, interleaved, result
+from benchmarks.pictures import jpegs
+from moco import recipes
+from moco.data.augment import eval_crop, normalize
+from moco.data.demo import demo_data
+from moco.data.folder import find_images
+from moco.encoders import Encoder, build_headless
+from moco.evaluate.features import Features, batch_for, extract
+from moco.evaluate.knn import knn
+from moco.recipe import DataSpec, EncoderSpec, Recipe
+
+CPU = torch.device("cpu")
+BANK, QUERIES, WIDTH, CLASSES = 20_000, 2_000, 512, 10
+K, TEMPERATURE, AT_ONCE = 200, 0.1, 512  # AT_ONCE: queries, in the usual form and in the floor
+
+
+def features(count: int, seed: int) -> Features:
+    rng = torch.Generator().manual_seed(seed)
+    labels = torch.randint(CLASSES, (count,), generator=rng)
+    x = torch.randn(count, WIDTH, generator=rng) + torch.eye(CLASSES, WIDTH)[labels]
+    return Features(x, labels, [str(i) for i in range(CLASSES)], [str(i) for i in range(count)], torch.arange(count))
+
+
+def usual_knn(train: Features, test: Features) -> float:
+    """The similarities of some queries to the whole bank, the best of them, a vote through one-hot labels."""
+    labels = train.known_labels()
+    bank, correct = F.normalize(train.x, dim=1).t().contiguous(), 0
+    for some, truth in zip(test.x.split(AT_ONCE), test.known_labels().split(AT_ONCE), strict=True):
+        weights, places = torch.mm(F.normalize(some, dim=1), bank).topk(K, dim=-1)
+        votes = torch.zeros(len(some) * K, CLASSES)
+        votes.scatter_(1, labels[places].view(-1, 1), 1.0)
+        scores = (votes.view(len(some), K, CLASSES) * (weights / TEMPERATURE).exp().unsqueeze(-1)).sum(dim=1)
+        correct += int((scores.argsort(dim=-1, descending=True)[:, 0] == truth).sum())
+    return 100 * correct / len(test.x)
+
+
+def sklearn_knn(train: Features, test: Features) -> Work:
+    from sklearn.neighbors import KNeighborsClassifier
+
+    def weights(distances: np.ndarray) -> np.ndarray:
+        return np.exp((1 - distances) / TEMPERATURE)
+
+    def work() -> float:
+        judge: Any = KNeighborsClassifier(K, metric="cosine", algorithm="brute", weights=cast("Any", weights))
+        judge.fit(train.x.numpy(), train.known_labels().numpy())
+        return judge.score(test.x.numpy(), test.known_labels().numpy())
+
+    return work
+
+
+def neighbours(rounds: int) -> Iterator[Result]:
+    """Floor: the product of queries and bank."""
+    train, test = features(BANK, 0), features(QUERIES, 1)
+    columns = train.x.T
+    works: dict[str, Work] = {
+        "ours": lambda: knn(train, test, k=K, temperature=TEMPERATURE),
+        "usual": lambda: usual_knn(train, test),
+        "floor": lambda: [some @ columns for some in test.x.split(AT_ONCE)],
+    }
+    if installed("sklearn"):
+        works["scikit-learn"] = sklearn_knn(train, test)
+    times = interleaved(works, rounds=rounds)
+    yield result(
+        "knn/20000", times["ours"], times["usual"], floor=times["floor"],
+        against="all similarities of 512 queries, one-hot votes; floor: the product",
+    )  # fmt: skip
+    if "scikit-learn" in times:
+        yield result(
+            "knn/20000/scikit-learn", times["ours"], times["scikit-learn"], against="scikit-learn, brute force"
+        )
+    else:
+        yield absent("knn/20000/scikit-learn", "scikit-learn")
+
+
+def usual_features(encoder: Encoder, folder: Path, data: DataSpec) -> Tensor:
+    """torchvision's transforms on Pillow, an ImageFolder, a DataLoader."""
+    look = T.Compose(
+        [T.Resize(data.eval_resize), T.CenterCrop(data.size), T.ToTensor(), T.Normalize(data.mean, data.std)]
+    )
+    loader = torch.utils.data.DataLoader(ImageFolder(str(folder), look), batch_size=batch_for(data))
+    encoder.eval()
+    with torch.no_grad():
+        return torch.cat([encoder.features(x) for x, _ in loader])
+
+
+def embedding(name: str, recipe: Recipe, folder: Path, rounds: int) -> Result:
+    """Reading and encoding all images of a folder, in one thread. Floor: the network alone, on ready batches."""
+    torch.manual_seed(0)
+    encoder, images = build_headless(recipe.encoder, size=recipe.data.size), find_images([folder])
+    usual, data = copy.deepcopy(encoder), recipe.data
+    crops = torch.stack([torch.from_numpy(eval_crop(images.read(i), data)) for i in range(len(images))])
+    ready = normalize(crops, mean=data.mean, std=data.std).split(batch_for(data))
+
+    def floor() -> list[Tensor]:
+        with torch.no_grad():
+            return [usual.eval().features(x) for x in ready]
+
+    works: dict[str, Work] = {
+        "ours": lambda: extract(encoder, images, data, device=CPU, workers=0),
+        "usual": lambda: usual_features(usual, folder, data),
+        "floor": floor,
+    }
+    times = interleaved(works, rounds=rounds)
+    what = f"{len(images):,} images by ImageFolder, Pillow, DataLoader; floor: the network alone"
+    return result(name, times["ours"], times["usual"], floor=times["floor"], against=what)
+
+
+def embed_demo(rounds: int) -> Iterator[Result]:
+    yield embedding("embed/demo", recipes.named("demo"), demo_data() / "test", rounds)
+
+
+def embed_photos(rounds: int) -> Iterator[Result]:
+    recipe = recipes.named("moco_v2_r50").but("embed", {"encoder": EncoderSpec(name="resnet18")})
+    with tempfile.TemporaryDirectory() as folder:
+        yield embedding("embed/resnet18-224", recipe, jpegs(Path(folder), 64), rounds)
+
+
+ROWS = [
+    Row("knn/20000", neighbours),
+    Row("embed/demo", embed_demo),
+    Row("embed/resnet18-224", embed_photos, slow=True),
+]

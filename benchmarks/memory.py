@@ -1,0 +1,62 @@
+"""Work in a process of its own, and its peak memory there.
+
+VmHWM after a reset through /proc/self/clear_refs: `ru_maxrss` survives exec, so a child of a large parent would report
+its parent's peak. Linux only; elsewhere, or where /proc cannot be written, memory is not known.
+"""
+
+import multiprocessing
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple, TypeVar
+
+import torch
+
+from benchmarks.measure import Work
+
+T = TypeVar("T")
+
+
+class Peak(NamedTuple):
+    """[MB]"""
+
+    total: float  # of the process, torch and all
+    beyond: float  # what was there before the work began
+
+
+def peak(make: Callable[[], Work]) -> Peak | None:
+    """The peak while the work that `make` returns is done once; `make` can be pickled, and warms up.
+
+    None where it cannot be measured.
+    """
+    return alone(_peak, make)
+
+
+def alone(function: Callable[..., T], *arguments: object) -> T:
+    """What `function` returns in a new process, where no earlier work has left memory to be used again."""
+    with multiprocessing.get_context("spawn").Pool(1, torch.set_num_threads, (1,)) as pool:
+        return pool.apply(function, arguments)
+
+
+def total_mb(of: Peak | None) -> float | None:
+    return None if of is None else round(of.total, 1)
+
+
+def beyond_mb(of: Peak | None) -> float | None:
+    return None if of is None else round(of.beyond, 1)
+
+
+def _peak(make: Callable[[], Work]) -> Peak | None:
+    work = make()
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+        before = _high_water()
+        work()
+        after = _high_water()
+    except OSError:
+        return None
+    return Peak(after, after - before)
+
+
+def _high_water() -> float:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024

@@ -1,0 +1,84 @@
+"""What two ranks send each other in a step, over gloo on one machine: shuffled images, gathered keys."""
+
+import multiprocessing
+import tempfile
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from benchmarks.measure import Result, Row, Work, interleaved, result
+from moco.distributed import gather, shuffle, unshuffle
+
+RANKS, DIM = 2, 128
+CALLS = 20  # in a turn: the same on every rank, for they must meet
+
+
+def usual_gather(x: Tensor) -> Tensor:
+    """The rows of all ranks."""
+    rows = [torch.ones_like(x) for _ in range(RANKS)]
+    dist.all_gather(rows, x)
+    return torch.cat(rows)
+
+
+def usual_shuffle(x: Tensor, k: Tensor) -> Tensor:
+    """All images to all ranks, the order from rank 0, and the keys back home."""
+    everything = usual_gather(x)
+    order = torch.randperm(len(everything))
+    dist.broadcast(order, src=0)
+    dealt = everything[order.view(RANKS, -1)[dist.get_rank()]]
+    assert dealt.shape == x.shape
+    home = torch.argsort(order)
+    return usual_gather(k)[home.view(RANKS, -1)[dist.get_rank()]]
+
+
+def our_shuffle(x: Tensor, k: Tensor) -> Tensor:
+    _, order = shuffle(x, torch.Generator().manual_seed(0))
+    return unshuffle(k, order)
+
+
+def works(shape: tuple[int, ...], *, channels_last: bool) -> dict[str, Work]:
+    """What is timed on each rank, on images of this shape."""
+    x, k = torch.randn(shape), torch.randn(shape[0], DIM)
+    ours = x.contiguous(memory_format=torch.channels_last) if channels_last else x
+    return {
+        "shuffle": partial(our_shuffle, ours, k), "usual shuffle": partial(usual_shuffle, x, k),
+        "gather": partial(gather, k), "usual gather": partial(usual_gather, k),
+        "copy": x.clone, "copied keys": k.clone,
+    }  # fmt: skip
+
+
+def run(rank: int, meeting: Path, shape: tuple[int, ...], rounds: int) -> dict[str, list[float]]:
+    """One rank's times."""
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=meeting.as_uri(), rank=rank, world_size=RANKS)
+    times = interleaved(works(shape, channels_last=True), rounds=rounds, repeat=CALLS)
+    dist.destroy_process_group()
+    return times
+
+
+def ranks(shape: tuple[int, ...], rounds: int) -> Iterator[Result]:
+    """CPU time of both ranks together, as waiting takes none."""
+    with tempfile.TemporaryDirectory() as folder, multiprocessing.get_context("spawn").Pool(RANKS) as pool:
+        meeting = Path(folder, "meeting")
+        found = pool.starmap(run, [(rank, meeting, shape, rounds) for rank in range(RANKS)], chunksize=1)
+    times = {name: np.sum([one[name] for one in found], axis=0).tolist() for name in found[0]}
+    size = shape[-1]
+    yield result(
+        f"ranks/{size}/shuffle", times["shuffle"], times["usual shuffle"], floor=times["copy"],
+        against=f"all images of {shape[0]} a rank to all ranks, order broadcast; floor: a copy of a rank's own",
+    )  # fmt: skip
+    yield result(
+        f"ranks/{size}/gather", times["gather"], times["usual gather"], floor=times["copied keys"],
+        against=f"all_gather, concatenation, {shape[0]} keys a rank; floor: a copy of a rank's own",
+    )  # fmt: skip
+
+
+ROWS = [
+    Row("ranks/32", partial(ranks, (128, 3, 32, 32))),
+    Row("ranks/224", partial(ranks, (16, 3, 224, 224)), slow=True),
+]

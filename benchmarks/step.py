@@ -1,0 +1,176 @@
+"""A training step: ours, as `moco pretrain` makes it, beside the usual one."""
+
+from collections.abc import Callable, Iterator
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from benchmarks import memory, peers
+from benchmarks.measure import Result, Row, Work, absent, compare, installed, interleaved, result
+from benchmarks.reference import batchnorm, queue, v3
+from moco import recipes
+from moco.encoders import build
+from moco.encoders.heads import predictor
+from moco.method import Contrast
+from moco.recipe import Recipe
+from moco.train.checkpoint import Clock, TrainState
+from moco.train.loop import train
+from moco.train.optim import optimizer_for
+from moco.train.setup import contrast_for
+
+CPU = torch.device("cpu")
+STEPS = 1000  # an epoch has; the schedules are at their beginning
+AGAINST = {
+    "queue": "split BN by a view, EMA by a loop, all logits, NCHW; floor: the networks alone",
+    "batch": "explicit attention, EMA by a loop, AdamW by a loop; floor: the networks alone",
+}
+LR = {"sgd": 0.03, "adamw": 1e-4}  # of the reference: no schedule
+
+
+def resnet18() -> Recipe:
+    """The CIFAR notebook's, batch 128 in 4 BN groups."""
+    return recipes.named("moco_cifar").but("resnet18-32", {"optim.batch_size": 128, "method.bn_groups": 4})
+
+
+def resnet50() -> Recipe:
+    """MoCo v2's, batch 16 in 4 BN groups."""
+    return recipes.named("moco_v2_r50").but("resnet50-224", {"optim.batch_size": 16, "method.bn_groups": 4})
+
+
+def vit_small() -> Recipe:
+    """MoCo v3's, batch 4, in float32."""
+    changes = {"optim.batch_size": 4, "compute.precision": "fp32"}
+    return recipes.named("moco_v3_vit_small").but("vit-small-224", changes)
+
+
+def views(recipe: Recipe) -> tuple[Tensor, Tensor]:
+    """Two tensors in the place of a mini-batch's views, NCHW."""
+    rng, size = torch.Generator().manual_seed(1), recipe.data.size
+    x_q, x_k = (torch.randn(recipe.optim.batch_size, 3, size, size, generator=rng) for _ in range(2))
+    return x_q, x_k
+
+
+def state(recipe: Recipe) -> TrainState:
+    """A run's state at its first step."""
+    contrast = contrast_for(recipe, CPU, num_images=100_000, model=None, init=None, say=print)
+    clock = Clock(STEPS, round(recipe.optim.epochs * STEPS))
+    return TrainState(contrast, optimizer_for(contrast, recipe.optim), clock)
+
+
+def ours(recipe: Recipe) -> Work:
+    """A step of `moco.train.loop.train`, from views in NCHW on."""
+    return ours_of(state(recipe), recipe)
+
+
+def ours_of(state: TrainState, recipe: Recipe) -> Work:
+    """The same from a state on, which goes on with every call."""
+    both, ids = views(recipe), torch.arange(recipe.optim.batch_size)
+    assert isinstance(state.model, Contrast)
+    model = state.model
+
+    def step() -> None:
+        batch = [laid_out(view, recipe) for view in both], ids
+        train(
+            model, state, [batch], lr=recipe.optim.lr, m=recipe.method.momentum, seed=recipe.seed,
+            after_step=lambda *_: None,
+        )  # fmt: skip
+
+    return step
+
+
+def laid_out(x: Tensor, recipe: Recipe) -> Tensor:
+    """In the memory format that the encoder computes in."""
+    return x.contiguous(memory_format=torch.channels_last if recipe.compute.channels_last else torch.contiguous_format)
+
+
+def reference(recipe: Recipe) -> Work:
+    """The usual step of the same network."""
+    torch.manual_seed(0)
+    encoder, (x_q, x_k) = build(recipe.encoder, size=recipe.data.size), views(recipe)
+    if recipe.method.dictionary == "batch":
+        head = predictor(recipe.encoder, recipe.method.predictor)
+        assert head is not None
+        moco = v3.MoCoV3(v3.explicit(encoder), head, temperature=recipe.method.temperature)
+        return partial(v3.step, moco, _default_optimizer(moco, recipe), x_q, x_k, 0.99)
+    assert recipe.method.size is not None
+    moco = queue.MoCo(
+        batchnorm.split(encoder, recipe.groups), dim=recipe.encoder.dim, size=recipe.method.size,
+        m=recipe.method.momentum(0, 1), temperature=recipe.method.temperature,
+    )  # fmt: skip
+    return partial(queue.step, moco, _default_optimizer(moco, recipe), x_q, x_k)
+
+
+def _default_optimizer(moco: torch.nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+    spec, lr = recipe.optim, LR[recipe.optim.optimizer]
+    if spec.optimizer == "adamw":
+        return torch.optim.AdamW(moco.parameters(), lr, weight_decay=spec.weight_decay)
+    return torch.optim.SGD(moco.parameters(), lr, momentum=spec.momentum, weight_decay=spec.weight_decay)
+
+
+def floor(recipe: Recipe) -> Work:
+    """What no step can leave out: f_k forward, f_q forward and backward, in the same BN groups. No loss, no update."""
+    contrast = state(recipe).model
+    assert isinstance(contrast, Contrast)
+    assert contrast.key_encoder is not None
+    key_encoder, both = contrast.key_encoder, [laid_out(view, recipe) for view in views(recipe)]
+    up = torch.randn(recipe.optim.batch_size, recipe.encoder.dim)
+
+    def step() -> None:
+        contrast.zero_grad(set_to_none=True)
+        for a, b in contrast.directions:
+            for x_q, x_k, grad in zip(*(x.chunk(recipe.groups) for x in (both[a], both[b], up)), strict=True):
+                key_encoder(x_k)
+                contrast.predictor(contrast.encoder(x_q)).backward(grad)
+
+    return step
+
+
+def row(make: Callable[[], Recipe], rounds: int, *, with_memory: bool = False) -> Iterator[Result]:
+    """Our step beside the usual one; on request the peaks of two more processes."""
+    recipe = make()
+    times = interleaved(
+        {"ours": ours(recipe), "usual": reference(recipe), "floor": floor(recipe)}, rounds=rounds
+    )  # fmt: skip
+    yield result(
+        f"step/{recipe.name}", times["ours"], times["usual"], floor=times["floor"],
+        memory=peaks(recipe) if with_memory else (None, None), against=AGAINST[recipe.method.dictionary],
+    )  # fmt: skip
+
+
+def beside(peer: str, make: Callable[[], Recipe], rounds: int) -> Iterator[Result]:
+    """Our step beside one of lightly's loops."""
+    recipe = make()
+    name, (x_q, x_k), size = f"step/{recipe.name}/{peer}", views(recipe), recipe.method.size
+    assert size is not None
+    if not installed("lightly"):
+        yield absent(name, "lightly")
+        return
+    if peer == "lightly-tutorial":
+        loop, what = peers.lightly_tutorial(x_q, x_k, size=size, splits=recipe.groups), "tutorial: split BN, shuffled"
+    else:
+        loop, what = peers.lightly_example(x_q, x_k, size=size), "example: plain BN, nothing shuffled"
+    yield compare(name, ours(recipe), loop, against=f"{peers.lightly_name()}, its {what}", rounds=rounds)
+
+
+def peaks(recipe: Recipe) -> tuple[float | None, float | None]:
+    """[MB] of a whole process that trains: ours, and the usual one. torch, weights and optimizer are in it."""
+    mine, usual = (memory.total_mb(memory.peak(partial(second, side, recipe))) for side in (ours, reference))
+    return mine, usual
+
+
+def second(side: Callable[[Recipe], Work], recipe: Recipe) -> Work:
+    """A step of one side, after a first one has made what is made once."""
+    work = side(recipe)
+    work()
+    return work
+
+
+ROWS = [
+    Row("step/demo", partial(row, partial(recipes.named, "demo"))),
+    Row("step/resnet18-32", partial(row, resnet18)),
+    Row("step/resnet18-32/lightly-tutorial", partial(beside, "lightly-tutorial", resnet18), slow=True),
+    Row("step/resnet18-32/lightly-example", partial(beside, "lightly-example", resnet18), slow=True),
+    Row("step/resnet50-224", partial(row, resnet50, with_memory=True), slow=True),
+    Row("step/vit-small-224", partial(row, vit_small), slow=True),
+]

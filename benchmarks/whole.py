@@ -1,0 +1,166 @@
+"""A run as it is: what saving and watching add to a step, and whether reading images and training get along."""
+
+import signal
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import torch
+
+from benchmarks import step
+from benchmarks.measure import Result, Row, compare, result
+from benchmarks.pictures import jpegs
+from moco import recipes
+from moco.data.demo import demo_data
+from moco.data.folder import find_images
+from moco.evaluate.device import default_workers
+from moco.recipe import Recipe
+from moco.train import checkpoint, pretrain
+from moco.train.checkpoint import TrainState
+from moco.train.run import RunFolder
+from moco.train.watch import Stopped, Watch
+
+FIRST, LAST = 8, 40  # steps of a run between which the clocks are read: its beginning is left out
+MINUTE = 60.0  # [s] between two checkpoints
+RUNS = 3  # at most: each has many steps
+
+
+@dataclass
+class Clocks:
+    """What a run's steps took."""
+
+    cpu: list[float] = field(default_factory=list)  # [s] of the process, after each step
+    wall: list[float] = field(default_factory=list)
+    watching: list[float] = field(default_factory=list)  # [CPU s] of the main thread, between two steps
+    saving: list[float] = field(default_factory=list)  # [CPU s] of the main thread, of each checkpoint
+
+    def between(self, clock: list[float]) -> float:
+        """Seconds a step."""
+        return (clock[LAST - 1] - clock[FIRST - 1]) / (LAST - FIRST)
+
+
+def run(recipe: Recipe, folder: Path) -> Clocks:
+    """`moco.pretrain` on a folder, stopped as by a signal after some steps."""
+    clocks = Clocks()
+
+    class Timed(Watch):
+        def __call__(self, state: TrainState, metrics: dict[str, Any]) -> None:
+            clocks.cpu.append(time.process_time())
+            clocks.wall.append(time.perf_counter())
+            if state.clock.step == LAST:
+                self.stop.number = signal.SIGTERM
+            saved, start = sum(clocks.saving), time.thread_time()
+            try:
+                super().__call__(state, metrics)
+            finally:
+                clocks.watching.append(time.thread_time() - start - (sum(clocks.saving) - saved))
+
+        def save(self, state: TrainState) -> None:
+            start = time.thread_time()
+            super().save(state)
+            clocks.saving.append(time.thread_time() - start)
+
+    with tempfile.TemporaryDirectory() as out, mock.patch.object(pretrain, "Watch", Timed):
+        try:
+            pretrain.pretrain(folder, Path(out, "run"), recipe=recipe, device="cpu")
+        except Stopped:
+            if len(clocks.cpu) < LAST:  # by another signal than ours
+                raise
+    return clocks
+
+
+def safety(rounds: int) -> Iterator[Result]:
+    """The demo with its log, its checks and a checkpoint a minute, over the same without."""
+    found = [run(recipes.named("demo"), demo_data() / "train") for _ in range(min(rounds, RUNS))]
+    with_it, without = [], []
+    for clocks in found:
+        bare = clocks.between(clocks.cpu) - statistics.mean(clocks.watching)  # a checkpoint comes after the last step
+        a_minute = statistics.mean(clocks.saving) * bare / MINUTE
+        without.append(bare)
+        with_it.append(bare + statistics.mean(clocks.watching) + a_minute)
+    yield result("safety/demo", with_it, without, against="steps without log, checks and checkpoints")
+
+
+def checkpoints(rounds: int) -> Iterator[Result]:
+    """A checkpoint of ResNet-18, its momentum encoder and a queue. Written aside, hashed, listed."""
+    recipe = step.resnet18()
+    state = step.state(recipe)
+    step.ours_of(state, recipe)()  # the optimizer has a state from now on
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        plain, content = folder / "plain.pt", folder / "content"
+        torch.save(state.state_dict(), plain)
+        bytes_of_it = plain.read_bytes()
+        yield compare(
+            "checkpoint/resnet18", lambda: checkpoint.save(folder, state, recipe=recipe.to_json()),
+            lambda: torch.save(state.state_dict(), plain), floor=lambda: content.write_bytes(bytes_of_it),
+            against="torch.save, neither synced nor hashed; floor: writing the bytes", rounds=rounds,
+        )  # fmt: skip
+
+
+def input_alone(recipe: Recipe, folder: Path) -> tuple[float, float]:
+    """CPU and wall seconds of a mini-batch that nobody trains on."""
+    images = find_images([folder])
+    with tempfile.TemporaryDirectory() as out:
+        job = pretrain.Job(
+            images, recipe, pretrain.clock_of(recipe, len(images)), step.CPU, default_workers(), RunFolder(Path(out))
+        )
+        batches = iter(job.loader(None, range(2 * LAST)))
+        next(islice(batches, FIRST - 1, None))
+        cpu, wall = time.process_time(), time.perf_counter()
+        next(islice(batches, LAST - FIRST - 1, None))
+        return (time.process_time() - cpu) / (LAST - FIRST), (time.perf_counter() - wall) / (LAST - FIRST)
+
+
+def step_alone(recipe: Recipe) -> tuple[float, float]:
+    """CPU and wall seconds of a step on a ready mini-batch."""
+    work, steps = step.ours(recipe), LAST - FIRST
+    work()
+    cpu, wall = time.process_time(), time.perf_counter()
+    for _ in range(steps):
+        work()
+    return (time.process_time() - cpu) / steps, (time.perf_counter() - wall) / steps
+
+
+def throughput(recipe: Recipe, folder: Callable[[Path], Path], rounds: int) -> Iterator[Result]:
+    """A step of a run, over the input and the step, each by itself: what of the ideal is reached is the floor's share.
+
+    In CPU time, which is as on a single core. By the clock, the two can overlap, and other processes disturb.
+    """
+    together, apart = [], []
+    with tempfile.TemporaryDirectory() as scratch:
+        images = folder(Path(scratch))
+        for _ in range(min(rounds, RUNS)):
+            clocks = run(recipe, images)
+            together.append((clocks.between(clocks.cpu), clocks.between(clocks.wall)))
+            apart.append(tuple(map(sum, zip(input_alone(recipe, images), step_alone(recipe), strict=True))))
+    for which, name in enumerate((f"throughput/{recipe.name}", f"throughput/{recipe.name}/wall")):
+        ideal = [one[which] for one in apart]
+        yield result(
+            name, [one[which] for one in together], ideal, floor=ideal,
+            against="input alone + step alone, a mini-batch" + (", by the clock" if which else ""),
+        )  # fmt: skip
+
+
+def photos() -> Recipe:
+    """A network so narrow that reading takes a good part of the time, on 512 photos."""
+    changes = {
+        "encoder.name": "resnet10", "encoder.width": 0.25, "method.size": 256, "method.bn_groups": 2,
+        "optim.batch_size": 32, "optim.epochs": 40, "compute.threads": 1,
+    }  # fmt: skip
+    return recipes.named("moco_v2_r50").but("photos-224", changes)
+
+
+ROWS = [
+    Row("checkpoint/resnet18", checkpoints),
+    Row("safety/demo", safety),
+    Row("throughput/demo", partial(throughput, recipes.named("demo"), lambda _: demo_data() / "train")),
+    Row("throughput/photos-224", partial(throughput, photos(), lambda scratch: jpegs(scratch, 512)), slow=True),
+]

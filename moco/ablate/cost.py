@@ -1,0 +1,51 @@
+"""What an ablation would run, and roughly what that costs: for `moco ablate --dry-run`."""
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from moco.ablate.families import Cell, Family, family
+from moco.ablate.scales import Scale, at_scale
+from moco.encoders import build
+from moco.recipe import Recipe, diff
+
+BACKWARD = 2  # forward passes that a backward pass costs as much as
+
+
+def listing(name: str, *, scale: str, seeds: int) -> str:
+    """Every recipe of an ablation by what it differs in from the base, with its steps and an estimate of its cost.
+
+    Raises:
+        RecipeError: an unknown ablation or scale.
+    """
+    described, chosen = family(name, scale=scale), at_scale(scale)
+    base = described.recipe(Cell("", {}))
+    lines = [
+        f"{described.title}: {len(described.cells)} recipes x {seeds} seeds, from {described.base.name}",
+        f"at the scale {scale}: {chosen.images:,} images, {described.base.optim.epochs} epochs",
+        "",
+    ]
+    total = 0.0
+    for cell in described.cells:
+        recipe = described.recipe(cell)
+        spent = flops(recipe, chosen.images) / chosen.flops_per_unit
+        total += seeds * spent
+        steps = recipe.optim.epochs * (chosen.images // recipe.optim.batch_size)
+        lines.append(f"{cell.name}: {steps:,} steps, about {spent:,.1f} {chosen.unit} each")
+        lines += [f"    {line}" for line in diff(base, recipe)] or ["    the base itself"]
+    return "\n".join([*lines, "", *_total(described, chosen, total)])
+
+
+def flops(recipe: Recipe, images: int) -> float:
+    """Floating-point operations of a run in its encoders: forward and backward of queries and of trained keys."""
+    with torch.device("meta"), FlopCounterMode(display=False) as counter:
+        build(recipe.encoder, size=recipe.data.size)(torch.empty(2, 3, recipe.data.size, recipe.data.size))
+    query = 1 + BACKWARD
+    passes = {"momentum": query + 1, "shared": 2 * query, "second": 2 * query, "none": query}[recipe.method.key_encoder]
+    return counter.get_total_flops() / 2 * passes * (2 if recipe.method.symmetric else 1) * images * recipe.optim.epochs
+
+
+def _total(described: Family, scale: Scale, total: float) -> list[str]:
+    return [
+        f"in all about {total:,.1f} {scale.unit}, roughly ({scale.rate_from}); evaluation not counted",
+        f"paper: {described.source}",
+    ]

@@ -1,0 +1,172 @@
+"""What may explain a score: how stale the keys are, how far f_k is behind f_q, whether BN gives keys away."""
+
+import math
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from moco.data.images import Images
+from moco.data.loader import ViewLoader
+from moco.data.quarantine import Quarantine
+from moco.method import Contrast, MemoryBank, MomentumEncoder, Queue
+from moco.method.batchnorm import in_groups
+from moco.method.contrast import unit
+from moco.recipe import Recipe
+from moco.rng import fold
+from moco.train import checkpoint
+from moco.train.run import RunFolder
+from moco.train.setup import contrast_for, in_format, threads
+
+SOME = 1024  # images whose own keys are looked for
+
+
+def measures(run: RunFolder, images: Images, *, device: torch.device, workers: int) -> dict[str, float]:
+    """Facts about a finished run, from its log and its checkpoints.
+
+    loss, pretext: the means over the last epoch; pretext is the share [percent] of queries that find their own key.
+    level: the loss when all keys are alike.
+    steps: of the optimizer.
+    lag: |theta_k - theta_q| / |theta_q - theta_q at first|: 0 when f_k is f_q, 1 when it is where both began (about).
+    consistency: cosine between the keys of the dictionary and what the encoder makes of the same views now, mean.
+    agreement: cosine between the two views of an image by the encoder (f_q, and f_k if there is one), mean.
+    stored, remade: the share [percent] of new queries that find their own key, among the queue's keys as they are and
+        as the encoder makes the same views now: what is more among those as they are is known by being new.
+        These four in the middle of the run where it has saved there: at the end, with a learning rate of 0, nothing
+        moves.
+    own, apart: the share [percent] of queries that find their own key in the queue; with the key's BN statistics as in
+        training, and with those of other images.
+    """
+    recipe = run.recipe()
+    last = [record for record in run.metrics() if "loss" in record]
+    last = [record for record in last if record["epoch"] > last[-1]["epoch"] - 1]
+    steps = last[-1]["step"]
+    found = {
+        "loss": sum(record["loss"] for record in last) / len(last),
+        "pretext": 100 * sum(record["pretext_top1"] for record in last) / len(last),
+        "level": recipe.collapse_level,
+        "steps": steps,
+    }
+    with threads(recipe.compute.threads), torch.no_grad():
+        contrast = restored(run, recipe, images, device, step=steps)
+        if isinstance(contrast.key_encoder, MomentumEncoder):
+            found["lag"] = lag(contrast, fresh(recipe, images, device))
+        if not recipe.method.symmetric:
+            if isinstance(contrast.dictionary, Queue):
+                found |= leak(contrast, recipe, images, step=steps, workers=workers)
+            half = steps // 2 if middle(run, steps).is_file() else steps
+            contrast = restored(run, recipe, images, device, step=half)
+            found |= staleness(contrast, recipe, images, step=half, workers=workers)
+    return found
+
+
+def middle(run: RunFolder, steps: int) -> Path:
+    """The checkpoint of the middle of a run."""
+    return run.checkpoints / f"step_{steps // 2:08d}.pt"
+
+
+def fresh(recipe: Recipe, images: Images, device: torch.device) -> Contrast:
+    """Encoders and dictionary as they are before the first step."""
+    return contrast_for(recipe, device, num_images=len(images), model=None, init=None, say=lambda _: None)
+
+
+def restored(run: RunFolder, recipe: Recipe, images: Images, device: torch.device, *, step: int) -> Contrast:
+    """Encoders and dictionary of the checkpoint of `step`."""
+    contrast = fresh(recipe, images, device)
+    contrast.load_state_dict(checkpoint.load(run.checkpoints / f"step_{step:08d}.pt")["state"]["model"])
+    return contrast
+
+
+def lag(contrast: Contrast, at_first: Contrast) -> float:
+    """How far f_k is behind f_q, in units of how far f_q has come."""
+    assert isinstance(contrast.key_encoder, MomentumEncoder)
+    now, key, then = (
+        torch.cat([parameter.flatten() for parameter in network.parameters()])
+        for network in (contrast.encoder, contrast.key_encoder.module, at_first.encoder)
+    )
+    return ((key - now).norm() / (now - then).norm()).item()
+
+
+def leak(contrast: Contrast, recipe: Recipe, images: Images, *, step: int, workers: int) -> dict[str, float]:
+    """own and apart, on the last mini-batches before `step`; of an encoder with a queue."""
+    assert isinstance(contrast.dictionary, Queue)
+    steps = range(max(0, step - math.ceil(SOME / recipe.optim.batch_size)), step)
+    queries, keys, ids, x_k = encoded(contrast, recipe, images, steps, workers)
+    apart = encoded_apart(contrast, x_k, recipe.optim.batch_size)
+    queue = contrast.dictionary
+    return {
+        "own": found_own(queries, keys, ids, queue.keys, queue.ids),
+        "apart": found_own(queries, apart, ids, queue.keys, queue.ids),
+    }
+
+
+def staleness(contrast: Contrast, recipe: Recipe, images: Images, *, step: int, workers: int) -> dict[str, float]:
+    """consistency and agreement, on the mini-batches before `step` that a queue has kept, or those of an epoch.
+
+    Of a queue also stored and remade, on the mini-batches that come next.
+    """
+    batch, dictionary = recipe.optim.batch_size, contrast.dictionary
+    size = len(dictionary.keys) if isinstance(dictionary, Queue) else 0
+    back = len(images) // batch if isinstance(dictionary, MemoryBank) else math.ceil(max(size, SOME) / batch)
+    queries, keys, ids, _ = encoded(contrast, recipe, images, range(max(0, step - back), step), workers)
+    found = {"agreement": cosine(queries, keys)}
+    if isinstance(dictionary, Queue):
+        stored = dictionary.keys.roll(-int(dictionary.oldest), dims=0)[-len(keys) :]  # the oldest first
+        remade, owners = keys[-len(stored) :], ids[-len(stored) :]
+        found["consistency"] = cosine(stored, remade)
+        new = encoded(contrast, recipe, images, range(step, step + math.ceil(SOME / batch)), workers)[:3]
+        found["stored"], found["remade"] = (found_own(*new, among, owners) for among in (stored, remade))
+    if isinstance(dictionary, MemoryBank):
+        found["consistency"] = cosine(dictionary.keys[ids], queries)
+    return found
+
+
+def encoded(
+    contrast: Contrast, recipe: Recipe, images: Images, seen: range, workers: int
+) -> tuple[Float[Tensor, "n C"], Float[Tensor, "n C"], Tensor, Tensor]:
+    """What the present encoders make of the mini-batches of the steps `seen`: queries, keys, image ids, key views.
+
+    The mini-batches, their order in Shuffling BN too, are those of training. A memory bank's keys are queries of x_k.
+    """
+    device = next(contrast.parameters()).device
+    loader = ViewLoader(
+        images, recipe.data, batch_size=recipe.optim.batch_size, seed=recipe.seed, steps=seen, workers=workers,
+        device=device, quarantine=Quarantine(None, None, len(images)),
+    )  # fmt: skip
+    groups = range(contrast.bn_groups)
+    queries: list[Tensor] = []
+    keys: list[Tensor] = []
+    ids: list[Tensor] = []
+    x_k: list[Tensor] = []
+    for step, (views, which) in zip(seen, in_format(loader, recipe), strict=True):
+        rng = torch.Generator().manual_seed(fold(recipe.seed, step))
+        queries.append(contrast.encode_queries(views[0], groups))
+        ours = contrast.key_encoder is None
+        keys.append(contrast.encode_queries(views[1], groups) if ours else contrast.encode_keys(views[1], rng))
+        ids.append(which)
+        x_k = [*x_k, views[1]][-max(1, SOME // len(which)) :]
+    return torch.cat(queries), torch.cat(keys), torch.cat(ids), torch.cat(x_k)
+
+
+def encoded_apart(contrast: Contrast, x: Float[Tensor, "n 3 S S"], batch: int) -> Float[Tensor, "n C"]:
+    """Keys of several mini-batches whose images were mixed first, so that BN statistics tell nothing of the queries."""
+    assert isinstance(contrast.key_encoder, nn.Module)
+    order = torch.randperm(len(x), generator=torch.Generator().manual_seed(0)).to(x.device)
+    parts = [
+        unit(in_groups(contrast.key_encoder, part, range(contrast.bn_groups), contrast.bn_groups))
+        for part in x[order].split(batch)
+    ]
+    return torch.cat(parts)[order.argsort()]
+
+
+def cosine(a: Tensor, b: Tensor) -> float:
+    return (unit(a) * unit(b)).sum(dim=1).mean().item()
+
+
+def found_own(
+    q: Float[Tensor, "n C"], k: Float[Tensor, "n C"], ids: Tensor, among: Float[Tensor, "K C"], owners: Tensor
+) -> float:
+    """Share of queries [percent] that are closer to their own key than to any key of another image in `among`."""
+    others = (q @ among.T).masked_fill(ids[:, None] == owners, -torch.inf)
+    return 100 * ((q * k).sum(dim=1) > others.amax(dim=1)).double().mean().item()

@@ -1,0 +1,197 @@
+"""Run the recipes of a family, judge each, and keep what came out: an ablation can be stopped and goes on."""
+
+import hashlib
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from moco.ablate.families import Family, family
+from moco.ablate.measure import measures
+from moco.ablate.results import Result, Row
+from moco.ablate.scales import Scale, at_scale
+from moco.ablate.score import Judge, architecture
+from moco.data.demo import demo_data
+from moco.data.images import Images
+from moco.evaluate.device import default_workers, pick_device
+from moco.evaluate.judge import PIXELS, RANDOM
+from moco.files import write_json
+from moco.recipe import Recipe, RecipeError
+from moco.schedule import Constant
+from moco.train.console import Reporter, Silent
+from moco.train.pretrain import pretrain
+from moco.train.run import RunFolder
+from moco.train.setup import images_of
+from moco.train.watch import Diverged
+
+Places = str | Path | Sequence[str | Path]
+SHORT = 2000  # steps: half a run that saves in its middle, for `measures`, and not every minute
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Where runs are made, of what, and who judges them."""
+
+    runs: Path
+    images: Images
+    judge: Judge
+    device: torch.device
+    workers: int
+    reporter: Reporter
+
+
+def ablate(
+    name: str,
+    *,
+    scale: str = "demo",
+    data: Places | None = None,
+    eval_data: str | Path | None = None,
+    seeds: Sequence[int] = (0,),
+    out: str | Path = "runs/ablate",
+    device: str = "auto",
+    workers: int | None = None,
+    reporter: Reporter | None = None,
+) -> Result:
+    """Every recipe of the family `name` with every seed, beside the paper's numbers; also in `out`/SCALE/NAME.json.
+
+    A run is known by its settings: what another ablation has run is not run again, and what was stopped goes on.
+
+    Args:
+        scale: a name of `moco.ablate.scales.SCALES`; "demo" brings its own images.
+        data: folders or list files of images to train on.
+        eval_data: labelled images to be judged on: a folder with train/ and test/ (or val/).
+        out: the folder of all ablations.
+
+    Raises:
+        RecipeError: an unknown ablation or scale, data missing or too many, or results of other data in `out`.
+        And what pre-training and evaluation raise, but for Diverged: that is a result.
+    """
+    described, chosen, folder = family(name, scale=scale), at_scale(scale), Path(out) / scale
+    train, labelled = sources(scale, data, eval_data)
+    folder.mkdir(parents=True, exist_ok=True)
+    check_same(folder / "data.json", {"data": str(train), "eval_data": str(labelled)})
+    place = pick_device("cpu" if scale == "demo" and device == "auto" else device)  # so small a network gains nothing
+    workers = default_workers() if workers is None else workers
+    judge = Judge(labelled, folder / "floors", scale=chosen, device=place, workers=workers)
+    bench = Bench(folder / "runs", images_of(train), judge, place, workers, reporter or Silent())
+    done: dict[str, list[dict[str, Any]]] = {cell.name: [] for cell in described.cells}
+    for seed in seeds:
+        for cell in described.cells:
+            recipe = described.recipe(cell, seed=seed)
+            done[cell.name].append(one(recipe, bench, f"{name}: {cell.name}, seed {seed}"))
+            write_json(folder / f"{name}.json", gathered(described, chosen, done, bench).to_dict())
+    return gathered(described, chosen, done, bench)
+
+
+def one(recipe: Recipe, bench: Bench, what: str) -> dict[str, Any]:
+    """What a run came to: from its folder if it is there, otherwise by making and judging it."""
+    folder = bench.runs / key(recipe)
+    file = folder / "scores.json"
+    if not file.is_file():
+        bench.reporter.say(f"{what}: {folder}")
+        write_json(file, {"run": folder.name, "seed": recipe.seed} | made(recipe, folder, bench))
+    return json.loads(file.read_text())
+
+
+def made(recipe: Recipe, folder: Path, bench: Bench) -> dict[str, Any]:
+    """Scores, measures and cost of a run. That numbers are not finite any more is an outcome too: {"failed": why}."""
+    half = round(facts_of(recipe, len(bench.images))["steps"]) // 2
+    whole, start = not RunFolder(folder).begun, time.process_time()
+    try:
+        pretrain(
+            bench.images, folder, recipe=recipe, device=str(bench.device), workers=bench.workers,
+            save_every=half if 0 < half <= SHORT else None, reporter=bench.reporter,
+        )  # fmt: skip
+        trained = time.process_time()
+        scores = bench.judge(folder)
+    except (Diverged, FloatingPointError) as error:
+        return {"failed": str(error)}
+    facts = measures(RunFolder(folder), bench.images, device=bench.device, workers=bench.workers)
+    spent = {"training": trained - start, "judging": time.process_time() - trained}
+    cost = {part: round(seconds, 1) for part, seconds in spent.items()} if whole else {}  # else a part is not known
+    return {"scores": scores, "measures": facts, "cpu_seconds": cost}
+
+
+def gathered(described: Family, scale: Scale, done: dict[str, list[dict[str, Any]]], bench: Bench) -> Result:
+    """The family's cells with what their runs came to so far, their floors, and what it means."""
+    recipes = {cell.name: described.recipe(cell) for cell in described.cells}
+    floors = {architecture(recipe): bench.judge.floors(recipe) for recipe in recipes.values()}
+    facts = {name: facts_of(recipe, len(bench.images)) for name, recipe in recipes.items()}
+    rows = [
+        Row(cell.label, cell.series, described.paper.get((cell.series, cell.label)), facts[cell.name], done[cell.name])
+        for cell in described.cells
+    ]  # fmt: skip
+    labels = dict.fromkeys([cell.label for cell in described.cells] + [label for _, label in described.paper])
+    said = described.remark.format(
+        steps=round(max(fact["steps"] for fact in facts.values())), epochs=described.base.optim.epochs,
+        oldest=round(max(fact.get("age", 0) for fact in facts.values())),
+    )  # fmt: skip
+    some = next(iter(floors.values()))
+    return Result(
+        described.name, described.title, scale.name, described.axis, described.log,
+        places={label: described.place(label) for label in labels} if described.place else {},
+        columns=[column for column in some["rows"][PIXELS] if not column.startswith("1-NN")],
+        measures=list(described.measures), rows=rows,
+        paper=[(*at, value) for at, value in described.paper.items() if not isinstance(value, str)],
+        source=described.source, chance=some["chance"], floors=floor_rows(floors),
+        says=[one for one in (said, scale.says) if one],
+    )  # fmt: skip
+
+
+def facts_of(recipe: Recipe, num_images: int) -> dict[str, float]:
+    """What follows from the recipe: optimizer steps; steps that f_k averages over; age of the queue's oldest key."""
+    method, batch = recipe.method, recipe.optim.batch_size
+    facts: dict[str, float] = {"steps": recipe.optim.epochs * (num_images // batch)}
+    if isinstance(method.momentum, Constant) and method.key_encoder == "momentum":
+        facts["memory"] = 1 / (1 - method.momentum.value)
+    if method.dictionary == "queue":
+        facts["age"] = (method.size or 0) / recipe.keys_per_step
+    return facts
+
+
+def floor_rows(floors: dict[str, dict[str, Any]]) -> dict[str, dict[str, list[float]]]:
+    """Raw pixels, and the random encoders of each architecture under one name: row -> column -> accuracies."""
+    found: dict[str, dict[str, list[float]]] = {}
+    for network, scores in floors.items():
+        for row, columns in scores["rows"].items():
+            name = PIXELS if row == PIXELS else RANDOM if len(floors) == 1 else f"{RANDOM}, {network}"
+            for column, score in columns.items():
+                values = found.setdefault(name, {}).setdefault(column, [])
+                if row != PIXELS or not values:
+                    values.append(score["accuracy"])
+    return found
+
+
+def sources(scale: str, data: Places | None, eval_data: str | Path | None) -> tuple[Places, str | Path]:
+    """Images to train on, and labelled ones. Raises RecipeError."""
+    if scale == "demo":
+        if data is not None or eval_data is not None:
+            raise RecipeError("the scale demo brings its own images: leave --data and --eval-data out, or take cifar")
+        folder = demo_data()
+        return folder / "train", folder
+    if data is None or eval_data is None:
+        raise RecipeError(
+            f"the scale {scale} expects --data, images to train on, and --eval-data, a folder with train/ and test/ "
+            "(or val/) of class folders; --dry-run shows what would be run"
+        )
+    return data, eval_data
+
+
+def check_same(file: Path, now: dict[str, str]) -> None:
+    """Results of different images must not meet in one folder. Raises RecipeError."""
+    if not file.is_file():
+        write_json(file, now)
+    elif (was := json.loads(file.read_text())) != now:
+        raise RecipeError(f"{file.parent} holds results of {was}, not of {now}: name another --out")
+
+
+def key(recipe: Recipe) -> str:
+    """The name of a run: of its settings that are not at their defaults, so that a new setting changes no old name."""
+    rest = Recipe(name="").fields()
+    told = {name: value for name, value in recipe.fields().items() if name not in ("name", "source")}
+    chosen = sorted(f"{name}={value!r}" for name, value in told.items() if name not in rest or rest[name] != value)
+    return hashlib.sha256("\n".join(chosen).encode()).hexdigest()[:12]

@@ -1,0 +1,93 @@
+"""Judge the runs of an ablation by one rule, and their floors once for each architecture."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from moco.ablate.scales import Scale
+from moco.data.quarantine import Quarantine
+from moco.data.split import Split, split_sources
+from moco.encoders import Encoder, build_headless
+from moco.evaluate.features import extract_each, load
+from moco.evaluate.floors import Pixels, random_encoder
+from moco.evaluate.judge import PIXELS, RANDOM, judge
+from moco.evaluate.kinds import Kind, Knn, Linear, LowShot, Subject, Subjects
+from moco.evaluate.table import Table
+from moco.files import write_json
+from moco.recipe import DataSpec, EncoderSpec, Recipe
+
+RANDOM_SEEDS = 3  # random encoders of an architecture
+Scores = dict[str, dict[str, Any]]  # column -> what Score.to_dict gives
+IDLE = ("head", "hidden", "head_bn", "dim", "freeze_patch")  # settings that the feature of a random encoder has not
+
+
+class Judge:
+    """The labelled images of an ablation, and how its encoders are scored on them.
+
+    Args:
+        labelled: see `moco.data.split.split_sources`.
+        kept: the folder in which the floors are kept, a file an architecture.
+    """
+
+    def __init__(
+        self,
+        labelled: str | Path,
+        kept: Path,
+        *,
+        scale: Scale,
+        device: torch.device,
+        workers: int,
+    ) -> None:
+        self.split: Split = split_sources(labelled)
+        self.kept, self.device, self.workers = kept, device, workers
+        self.kinds: list[Kind] = [LowShot(), Knn(k=scale.neighbours), *([Linear()] if scale.linear else [])]
+
+    def __call__(self, run: Path) -> Scores:
+        """The scores of the encoder of a finished run, by column. Raises what `moco.load` and `judge` raise."""
+        pretrained = load(run, device=self.device)
+        return self._table({"": pretrained.encoder}, pretrained.data).to_dict()["rows"][""]
+
+    def floors(self, recipe: Recipe) -> dict[str, Any]:
+        """What the recipe's encoder has to beat: {"chance": percent, "rows": row -> scores}."""
+        file = self.kept / f"{_architecture(recipe)}.json"
+        if not file.is_file():
+            build = build_headless(recipe.encoder, size=recipe.data.size)
+            rows: dict[str, Encoder | Pixels] = {PIXELS: Pixels(recipe.data)}
+            rows |= {f"{RANDOM} {seed}": random_encoder(build, seed=seed) for seed in range(RANDOM_SEEDS)}
+            rows = {name: row.to(self.device).eval() for name, row in rows.items()}
+            table = self._table(rows, recipe.data)
+            self.kept.mkdir(parents=True, exist_ok=True)
+            write_json(file, {"chance": table.chance, "rows": table.to_dict()["rows"]})
+        return json.loads(file.read_text())
+
+    def _table(self, rows: Mapping[str, Encoder | Pixels], data: DataSpec) -> Table:
+        train, test = (
+            extract_each(rows, images, data, device=self.device, workers=self.workers)
+            for images in (self.split.train, self.split.test)
+        )
+        subjects = {name: Subject(row, data, train[name], test[name]) for name, row in rows.items()}
+        quarantine = Quarantine(None, None, len(self.split.train) + len(self.split.test))
+        first = next(iter(rows))
+        return judge(
+            self.kinds, Subjects(first, subjects, [], self.split, self.device, self.workers, quarantine, [])
+        )  # fmt: skip
+
+
+def architecture(recipe: Recipe) -> str:
+    """The network in words, less what only its training has."""
+    spec, rest = recipe.encoder, EncoderSpec()
+    more = [
+        f"{name} {getattr(spec, name)}" for name in ("stem", "width", "patch", "position")
+        if getattr(spec, name) != getattr(rest, name)
+    ]  # fmt: skip
+    return ", ".join([spec.name, *more])
+
+
+def _architecture(recipe: Recipe) -> str:
+    encoder = {name: value for name, value in recipe.encoder.model_dump().items() if name not in IDLE}
+    data = {name: value for name, value in recipe.data.model_dump().items() if name != "views"}
+    return hashlib.sha256(json.dumps([encoder, data], sort_keys=True).encode()).hexdigest()[:12]

@@ -1,0 +1,101 @@
+"""An ablation as a table, in plain text or Markdown: what was measured beside what the paper has."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from moco.ablate.results import Result, Row, mean, spread
+
+
+class Measure(NamedTuple):
+    """A column beside the scores."""
+
+    head: str
+    form: str
+
+
+MEASURES = {
+    "pretext": Measure("own key found [%]", ".1f"),
+    "own": Measure("... at the end [%]", ".1f"),
+    "apart": Measure("... BN apart [%]", ".1f"),
+    "memory": Measure("1/(1-m)", ",.0f"),
+    "steps": Measure("steps", ",.0f"),
+    "age": Measure("K/N", ",.0f"),
+    "lag": Measure("lag of f_k", ".2f"),
+    "consistency": Measure("key consistency", ".3f"),
+    "stored": Measure("own key among stored [%]", ".1f"),
+    "remade": Measure("... among re-made [%]", ".1f"),
+    "agreement": Measure("views agree", ".3f"),
+}
+MEANINGS = {
+    "pretext": "own key found: share of queries closer to their own key than to all others, mean of the last epoch",
+    "own": "at the end: the same of the trained network, keys made as in training",
+    "apart": "BN apart: the same, the keys' BN statistics being those of other images",
+    "age": "K/N: age in steps of the oldest key",
+    "lag": "lag of f_k: |theta_k - theta_q| / |theta_q - theta_q at first|",
+    "consistency": "key consistency: cosine between the dictionary's keys and what the network makes of the same views "
+    "at that time, in the middle of the run (at its end where that is all that was saved)",
+    "stored": "among stored: share of new queries closer to their own key than to all in the queue, at that time",
+    "remade": "among re-made: the same, the queue's keys being made again by the network of that time",
+    "agreement": "views agree: cosine between the network's embeddings of the two views of an image, at that time",
+}
+
+
+def text(result: Result) -> str:
+    """The table as aligned text, with what there is to know beside it."""
+    head, *body = _cells(result)
+    widths = [max(len(line[i]) for line in [head, *body]) for i in range(len(head))]
+    lines = ["  ".join(cell.ljust(width) if i == 0 else cell.rjust(width)
+                       for i, (cell, width) in enumerate(zip(line, widths, strict=True))).rstrip()
+             for line in [head, *body]]  # fmt: skip
+    return "\n".join([result.title, "", lines[0], "-" * len(lines[0]), *lines[1:], "", *notes(result)])
+
+
+def markdown(result: Result) -> str:
+    """The same as a Markdown table, the notes in a paragraph."""
+    head, *body = _cells(result)
+    rule = ["---", *["---:"] * (len(head) - 1)]
+    lines = ["| " + " | ".join(line) + " |" for line in [head, rule, *body]]
+    return "\n".join([*lines, "", *notes(result)]) + "\n"
+
+
+def notes(result: Result) -> list[str]:
+    """One sentence or two a line."""
+    one = ", one seed; its bar in the picture is the standard error of the test images"
+    runs = f", mean ± standard deviation over {result.seeds} seeds" if result.seeds > 1 else one
+    measured = " (ImageNet, linear classifier, top-1)" if result.paper else ""
+    lines = [f"Held-out accuracy [%]{runs}. Paper: {result.source}{measured}."]
+    meant = [MEANINGS[name] for name in _columns(result) if name in MEANINGS]
+    return [*lines, *([f"Columns: {'; '.join(meant)}."] if meant else []), *result.says]
+
+
+def number(values: Sequence[float], form: str = ".1f") -> str:
+    """Mean and spread of some runs."""
+    if not values:
+        return ""
+    return format(mean(values), form) + (f" ± {spread(values):{form}}" if len(values) > 1 else "")
+
+
+def _columns(result: Result) -> list[str]:
+    """The measures that any row has."""
+    return [name for name in result.measures if any(row.measured(name) for row in result.rows)]
+
+
+def _cells(result: Result) -> list[list[str]]:
+    measures = _columns(result)
+    head = [result.axis or " ", *result.columns, *(MEASURES[name].head for name in measures), "paper"]
+    empty = [""] * (len(measures) + 1)
+    floors = [["chance", *[f"{result.chance:.1f}"] * len(result.columns), *empty]]
+    floors += [
+        [row, *(number(scores[column]) for column in result.columns), *empty] for row, scores in result.floors.items()
+    ]
+    return [head, *floors, *(_line(row, result.columns, measures) for row in result.rows)]
+
+
+def _line(row: Row, columns: Sequence[str], measures: Sequence[str]) -> list[str]:
+    paper = row.paper if isinstance(row.paper, str) else "" if row.paper is None else f"{row.paper:.1f}"
+    failed = f" ({row.failed} of {len(row.runs)} failed)" if 0 < row.failed < len(row.runs) else ""
+    scores = [number(row.scores(column)) or ("failed" if row.failed else "") for column in columns]
+    scores = [scores[0] + failed, *scores[1:]]
+    return [
+        row.name, *scores, *(number(row.measured(name), MEASURES[name].form) for name in measures), paper
+    ]  # fmt: skip

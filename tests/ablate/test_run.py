@@ -1,0 +1,158 @@
+"""Running an ablation: what is run, what is not run again, and what is kept."""
+
+import dataclasses
+import json
+
+import pytest
+
+from moco.ablate import families, run
+from moco.ablate.families import Cell
+from moco.ablate.results import Result
+from moco.ablate.run import ablate, facts_of, key
+from moco.recipe import RecipeError
+from moco.train.pretrain import pretrain
+from moco.train.watch import Stopped
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch):
+    """Measures have tests of their own."""
+    monkeypatch.setattr(run, "measures", lambda *_, **__: {"lag": 0.5})
+
+
+@pytest.fixture
+def made(monkeypatch) -> list[str]:
+    """The names of the run folders in which `pretrain` was called."""
+    names: list[str] = []
+
+    def noted(images, out, **rest):
+        names.append(out.name)
+        return pretrain(images, out, **rest)
+
+    monkeypatch.setattr(run, "pretrain", noted)
+    return names
+
+
+def stable(result: Result) -> dict[str, object]:
+    """A result without its times."""
+    tree = json.loads(json.dumps(result.to_dict()))
+    for row in tree["rows"]:
+        for one in row["runs"]:
+            one.pop("cpu_seconds", None)
+    return tree
+
+
+def test_every_recipe_is_run_with_every_seed(tiny_family, places, made):
+    result = ablate("tiny", seeds=(0, 1), **places)
+    assert len(set(made)) == 4
+    assert [[one["seed"] for one in row.runs] for row in result.rows] == [[0, 1], [0, 1]]
+
+
+def test_what_is_done_is_not_done_again(tiny_family, places, made):
+    first = ablate("tiny", **places)
+    made.clear()
+    assert ablate("tiny", **places).to_dict() == first.to_dict()
+    assert made == []
+
+
+def test_one_more_seed_is_all_that_is_run_when_it_is_asked_for(tiny_family, places, made):
+    ablate("tiny", **places)
+    made.clear()
+    assert ablate("tiny", seeds=(0, 1), **places).seeds == 2
+    assert len(made) == 2
+
+
+def test_an_ablation_that_was_stopped_goes_on_as_if_it_was_not(tiny_family, places, made, monkeypatch, tmp_path):
+    undisturbed = ablate("tiny", **places)
+
+    def stops(images, out, **rest):
+        if len(made) == 2:
+            raise Stopped("stopped by SIGTERM")
+        made.append(out.name)
+        return pretrain(images, out, **rest)
+
+    again = places | {"out": tmp_path / "again"}
+    made[:] = made[:1]  # one was made before
+    with monkeypatch.context() as patch:
+        patch.setattr(run, "pretrain", stops)
+        with pytest.raises(Stopped):
+            ablate("tiny", **again)
+    kept = json.loads((tmp_path / "again/tiny/tiny.json").read_text())
+    assert [len(row["runs"]) for row in kept["rows"]] == [1, 0]
+    made.clear()
+    assert stable(ablate("tiny", **again)) == stable(undisturbed)
+    assert len(made) == 1
+
+
+def test_a_recipe_that_two_ablations_have_in_common_is_run_once(tiny_family, places, made, monkeypatch):
+    other = Cell("plain", {"method.bn": "plain"})
+    both = families.Family(
+        "other", "Other", tiny_family.base, (tiny_family.cells[1], other), "", {}, "another paper", place=None
+    )
+    monkeypatch.setitem(families.FAMILIES, "other", lambda _: both)
+    ablate("tiny", **places)
+    made.clear()
+    ablate("other", **places)
+    assert made == [key(both.recipe(other))]
+
+
+def test_a_run_that_diverges_is_a_result(tiny_family, places, monkeypatch):
+    wild = tiny_family.cells[0].changes | {"optim.lr": 1e30}
+    both = dataclasses.replace(tiny_family, cells=(Cell("0.5", wild), tiny_family.cells[1]))
+    monkeypatch.setitem(families.FAMILIES, "tiny", lambda _: both)
+    result = ablate("tiny", **places)
+    assert [row.failed for row in result.rows] == [1, 0]
+    assert "learning rate" in result.rows[0].runs[0]["failed"]
+    assert result.rows[0].scores("kNN-3") == []
+
+
+def test_a_result_reads_back_as_it_was(tiny_family, places):
+    result = ablate("tiny", **places)
+    assert Result.from_dict(json.loads((places["out"] / "tiny/tiny.json").read_text())) == result
+
+
+def test_the_papers_number_stands_beside_its_recipe(tiny_family, places):
+    assert [row.paper for row in ablate("tiny", **places).rows] == [None, 55.2]
+
+
+def test_the_floors_are_raw_pixels_once_and_three_random_encoders(tiny_family, places):
+    floors = ablate("tiny", **places).floors
+    assert {name: len(scores["kNN-3"]) for name, scores in floors.items()} == {"raw pixels": 1, "random encoder": 3}
+
+
+def test_results_of_other_images_are_not_mixed_in(tiny_family, places, tmp_path):
+    ablate("tiny", **places)
+    with pytest.raises(RecipeError, match="name another --out"):
+        ablate("tiny", **places | {"data": tmp_path / "others"})
+
+
+@pytest.mark.parametrize(("scale", "data"), [("demo", "images"), ("cifar", None)])
+def test_images_are_expected_at_every_scale_but_demo_which_has_its_own(tmp_path, scale, data):
+    with pytest.raises(RecipeError, match="--eval-data"):
+        ablate("head", scale=scale, data=data, out=tmp_path)
+
+
+def test_a_run_is_known_by_its_settings_and_not_by_its_name(tiny):
+    assert key(tiny.but("another", source="elsewhere")) == key(tiny)
+    assert len({key(tiny), key(tiny.but(None, {"seed": 1})), key(tiny.but(None, {"method.momentum": 0.5}))}) == 3
+
+
+def test_a_run_keeps_its_name_when_a_setting_is_added_to_all_recipes(tiny, monkeypatch):
+    name, fields = key(tiny), type(tiny).fields
+    monkeypatch.setattr(type(tiny), "fields", lambda recipe: fields(recipe) | {"method.novelty": False})
+    assert key(tiny) == name
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"method.momentum": 0.99}, {"steps": 10, "memory": 100, "age": 2.5}),
+        ({"method.momentum": 0.99, "method.symmetric": True}, {"steps": 10, "memory": 100, "age": 1.25}),
+        (
+            {"method.dictionary": "batch", "method.key_encoder": "shared", "method.size": None, "optim.epochs": 3},
+            {"steps": 15},
+        ),
+    ],
+)
+def test_what_follows_from_a_recipe(tiny, changes, expected):
+    assert facts_of(tiny.but(None, changes), 40) == pytest.approx(expected)
