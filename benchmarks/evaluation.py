@@ -1,6 +1,5 @@
 """Judging an encoder: nearest neighbours, and the features of a folder of images."""
 
-import copy
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,12 +18,12 @@ from moco import recipes
 from moco.data.augment import eval_crop, normalize
 from moco.data.demo import demo_data
 from moco.data.folder import find_images
-from moco.encoders import Encoder, build_headless
-from moco.evaluate.features import Features, batch_for, extract
+from moco.encoders import Encoder, build
+from moco.encoders.weights import save_encoder
+from moco.evaluate.features import Features, batch_for, load
 from moco.evaluate.knn import knn
 from moco.recipe import DataSpec, EncoderSpec, Recipe
 
-CPU = torch.device("cpu")
 BANK, QUERIES, WIDTH, CLASSES = 20_000, 2_000, 512, 10
 K, TEMPERATURE, AT_ONCE = 200, 0.1, 512  # AT_ONCE: queries, in the usual form and in the floor
 
@@ -99,24 +98,22 @@ def usual_features(encoder: Encoder, folder: Path, data: DataSpec) -> Tensor:
 
 
 def embedding(name: str, recipe: Recipe, folder: Path, rounds: int) -> Result:
-    """Reading and encoding all images of a folder, in one thread. Floor: the network alone, on ready batches."""
+    """`moco.load`, then all images of a folder, in one thread. Floor: the loaded network alone, on ready batches."""
     torch.manual_seed(0)
-    encoder, images = build_headless(recipe.encoder, size=recipe.data.size), find_images([folder])
-    usual, data = copy.deepcopy(encoder), recipe.data
+    usual = build(recipe.encoder, size=recipe.data.size)
+    with tempfile.TemporaryDirectory() as weights:
+        save_encoder(Path(weights), usual, recipe=recipe, facts={})
+        ours = load(weights, device="cpu")
+    images, data = find_images([folder]), recipe.data
     crops = torch.stack([torch.from_numpy(eval_crop(images.read(i), data)) for i in range(len(images))])
     ready = normalize(crops, mean=data.mean, std=data.std).split(batch_for(data))
-
-    def floor() -> list[Tensor]:
-        with torch.no_grad():
-            return [usual.eval().features(x) for x in ready]
-
     works: dict[str, Work] = {
-        "ours": lambda: extract(encoder, images, data, device=CPU, workers=0),
+        "ours": lambda: ours.embed(folder, workers=0),
         "usual": lambda: usual_features(usual, folder, data),
-        "floor": floor,
+        "floor": lambda: [ours.features(x) for x in ready],
     }
     times = interleaved(works, rounds=rounds)
-    what = f"{len(images):,} images by ImageFolder, Pillow, DataLoader; floor: the network alone"
+    what = f"{len(images):,} images by ImageFolder, Pillow, DataLoader; floor: our network alone"
     return result(name, times["ours"], times["usual"], floor=times["floor"], against=what)
 
 
