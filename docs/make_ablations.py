@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 from moco.ablate import table
@@ -69,9 +70,14 @@ def section(name: str, result: Result) -> str:
     """What came out, in words, as a picture and as a table."""
     own = replace(result, says=result.says[:-1])  # the last sentence holds for all and stands at the top
     return (
-        f"## {result.title}\n\n`moco ablate {name}`\n\n{READINGS[name](result)}\n\n"
+        f"## {result.title}\n\n`moco ablate {name}`\n\n{wrapped(READINGS[name](result))}\n\n"
         f"![{result.title}](images/{picture(name)})\n\n{table.markdown(own)}"
     )
+
+
+def wrapped(text: str) -> str:
+    """Paragraphs in lines of at most 120 characters."""
+    return "\n\n".join(fill(part, 120, break_on_hyphens=False) for part in text.split("\n\n"))
 
 
 def runs_of(results: dict[str, Result]) -> dict[str, dict[str, Any]]:
@@ -82,7 +88,8 @@ def runs_of(results: dict[str, Result]) -> dict[str, dict[str, Any]]:
 def head(results: dict[str, Result]) -> str:
     base = score(results["momentum"], "0.99")
     some = next(iter(results.values()))
-    return f"""# Ablations at the scale of the demo
+    return (
+        wrapped(f"""# Ablations at the scale of the demo
 
 The papers' ablations, each by one command, as they came out; where they do not agree with the papers, what was measured
 about why. {len(runs_of(results))} runs; no outcome was a condition, and none was left out.
@@ -97,8 +104,9 @@ The base is the demo's recipe with a network half as wide, mini-batches of 64 an
 m = 0.99; how it was chosen is in [log.md](log.md). `docs/make_ablations.py` writes this page from `docs/ablations.json`,
 that is from what `moco ablate NAME` left in its folder (with `--seeds 0,1,2` for mechanism, momentum and shufflebn). The
 same commands with `--scale cifar` or `--scale imagenet` run the papers' own settings on images that you give; nobody has
-run those here.
-"""
+run those here.""")
+        + "\n"
+    )
 
 
 def spent(results: dict[str, Result]) -> str:
@@ -133,19 +141,21 @@ def loss(result: Result, label: str) -> str:
 
 def mechanism(r: Result) -> str:
     bank, ends = "memory bank", "end-to-end"
-    return f"""The order of MoCo and the memory bank is the paper's, and so is InfoNCE before NCE. The rise with K is not: MoCo has
-{score(r, "64", "MoCo")} with 64 keys and {score(r, "4096", "MoCo")} with 4096. With ten classes, a key in ten is of the query's own class, and
-six epochs are too few for what a large dictionary is good for; its cost shows already: in the middle of the run, keys of
-a queue of 64 agree with what f_k makes of the same views now by {measure(r, "64", "consistency", "MoCo", ".3f")}, those of a queue of 4096 by
-{measure(r, "4096", "consistency", "MoCo", ".3f")}.
+    return f"""The order of MoCo and the memory bank is the paper's, and so is InfoNCE before NCE. The rise with K is not.
 
-The memory bank is far behind, {score(r, "1024", bank)} with 1024 keys. Its keys are of earlier epochs, and here the network changes much from one to
-the next: a key agrees by {measure(r, "1024", "consistency", bank)} with what the network makes of the same view, while two views of an image agree by
-{measure(r, "1024", "agreement", bank)}. That is the paper's explanation (an encoder that has moved on), at its strongest.
+MoCo has {score(r, "256", "MoCo")} with 256 keys and {score(r, "4096", "MoCo")} with 4096. What was measured: in the middle of the run, with 4096 keys, new queries
+find their own key in {measure(r, "4096", "stored", "MoCo", ".1f")} % of cases, but in only {measure(r, "4096", "remade", "MoCo", ".1f")} % when the queue's keys are made again by the network of that time.
+So a network that still changes fast tells the own key from the others by its being new, and needs to learn that much less
+about images. With 256 keys it is {measure(r, "256", "stored", "MoCo", ".1f")} and {measure(r, "256", "remade", "MoCo", ".1f")} %. Besides, one key in ten is of the query's own class here.
 
-End-to-end is ahead of MoCo with few keys ({score(r, "64", ends)} with 64), where the paper has them level, and loses with many ({score(r, "1024", ends)}
-with 1024), where the paper has it grow. Its steps are {measure(r, "64", "steps", ends, ",.0f")} and {measure(r, "1024", "steps", ends, ",.0f")}, for the same images: at this length the number of steps decides.
-That both of its encoders learn from an image, and only one of MoCo's, was measured as well: see log.md."""
+The memory bank is far behind, {score(r, "1024", bank)} with 1024 keys. Its keys are of earlier epochs, and the network changes much from one to
+the next: a key agrees by {measure(r, "1024", "consistency", bank)} with what the network makes of the same kind of view, while two views of an image agree by
+{measure(r, "1024", "agreement", bank)}. That is the paper's explanation (keys of an encoder that has moved on), at its strongest.
+
+End-to-end is ahead of MoCo with few keys ({score(r, "64", ends)} with 64), where the paper has them level. Both its encoders learn from each
+image and one of MoCo's does: MoCo with the symmetric loss, where both views are queries, is level with it (log.md). With
+more keys it falls ({score(r, "1024", ends)} with 1024), where the paper has it grow: for the same images it takes {measure(r, "64", "steps", ends, ",.0f")} steps with 64 and
+{measure(r, "1024", "steps", ends, ",.0f")} with 1024, too few here whatever their learning rate."""
 
 
 def momentum(r: Result) -> str:
@@ -153,16 +163,18 @@ def momentum(r: Result) -> str:
 {loss(r, "0")}. From 0.9 to 0.99 the score grows, as in the paper. Then it falls, and the paper's does not: the best is
 m = 0.99 here and 0.999 there.
 
-Two things were measured. Too small an m makes the queue stale: in the middle of the run its keys agree by {measure(r, "0.9", "consistency")} with what
-f_k makes of the same views at m = 0.9, by {measure(r, "0.99", "consistency")} at 0.99, by {measure(r, "0.999", "consistency", form=".3f")} at 0.999. Too large an m leaves f_k behind: at the
-end it lacks {measure(r, "0.99", "lag")} of the way that f_q has come at m = 0.99, {measure(r, "0.999", "lag")} at 0.999 and {measure(r, "0.9999", "lag")} at 0.9999. For that 1/(1-m) decides beside
-the number of steps: {measure(r, "0.999", "memory", form=",.0f")} and {measure(r, "0.9999", "memory", form=",.0f")} beside {measure(r, "0.99", "steps", form=",.0f")}. In longer runs m = 0.999 gains on 0.99: see log.md."""
+What was measured. Too small an m makes the queue stale: in the middle of the run its keys agree by {measure(r, "0.9", "consistency")} with what f_k
+makes of the same views at m = 0.9, by {measure(r, "0.99", "consistency")} at 0.99, by {measure(r, "0.999", "consistency", form=".3f")} at 0.999; and the own key is found because it is
+new ({measure(r, "0.9", "stored", form=".1f")} % of own keys at m = 0.9, {measure(r, "0.9", "remade", form=".1f")} % when the others are made anew). Too large an m leaves f_k behind: at the end it lacks
+{measure(r, "0.99", "lag")} of the way that f_q has come at m = 0.99, {measure(r, "0.999", "lag")} at 0.999 and {measure(r, "0.9999", "lag")} at 0.9999. For that 1/(1-m) decides, beside the number
+of steps: {measure(r, "0.999", "memory", form=",.0f")} and {measure(r, "0.9999", "memory", form=",.0f")} beside {measure(r, "0.99", "steps", form=",.0f")}. In a longer run m = 0.999 comes closer to 0.99 (log.md)."""
 
 
 def queue(r: Result) -> str:
-    return f"""No rise with K at this length: {score(r, "256")} with 256 keys, {score(r, "8192")} with 8192, where the oldest key is {measure(r, "8192", "age", form=".0f")} steps
-old and the keys agree by {measure(r, "8192", "consistency")} with what f_k makes of the same views. 64 keys, the mini-batch before, are enough to
-learn as much. What the paper gains from K it gains in a thousand times as many steps."""
+    return f"""No rise with K at this length: {score(r, "256")} with 256 keys, {score(r, "8192")} with 8192, and by {KNN} a fall, from {score(r, "256", column=KNN)} to {score(r, "8192", column=KNN)}. The cause
+that was measured is that of the mechanisms above: the more keys, the older they are, and the more an own key stands out by
+being new. With 8192 the oldest is {measure(r, "8192", "age", form=".0f")} steps old, the keys agree by {measure(r, "8192", "consistency")} with what f_k makes of the same views, and own
+keys are found {measure(r, "8192", "stored", form=".1f")} % of the time, {measure(r, "8192", "remade", form=".1f")} % when the others are made again; with 64 both are {measure(r, "64", "stored", form=".0f")} %."""
 
 
 def shufflebn(r: Result) -> str:
@@ -172,7 +184,8 @@ without shuffling and {measure(r, two, "apart", form=".1f")} % when the keys' BN
 statistics. With one group it is {gap(r, plain)}, with shuffling {gap(r, shuffled)}. So the network begins to cheat; in six epochs that does not yet cost
 accuracy, and the paper's pretext accuracy of over 99.9 % is far away.
 
-(In training own keys are found more often than at the end: the own key is new, and the queue's are not.)"""
+(In training own keys are found more often than by the trained network: there the queue's keys are of a network that has
+moved on since, and the own key stands out by being new; see the mechanisms.)"""
 
 
 def gap(r: Result, label: str) -> str:
@@ -196,8 +209,8 @@ def heads(r: Result) -> str:
 def width(r: Result) -> str:
     wide = "random encoder, resnet10, stem 3x3/2, width 0.25"
     return f"""Twice as wide is better, as in the paper ({score(r, "1")} to {score(r, "2")}); four times as wide is not better still ({score(r, "4")}), though its random
-encoder is ({table.number(r.floors[wide][KNN])} by {KNN}). The learning rate and the number of steps are the same for all three, and were chosen for the middle
-one; a wider network was seen to need more steps when these settings were chosen (log.md)."""
+encoder is ({table.number(r.floors[wide][KNN])} by {KNN}). The loss says the same: {measure(r, "1", "loss")}, {measure(r, "2", "loss")} and
+{measure(r, "4", "loss")}. Steps and learning rate are the same for all three, and were chosen for the middle one."""
 
 
 def v2(r: Result) -> str:
@@ -210,8 +223,8 @@ of that are in the temperature's ablation: at 0.2 every head is worse here, and 
 def patch(r: Result) -> str:
     high = f"{score(r, '0.016', 'learned projection')} and {score(r, '0.016', 'frozen projection')}"
     return f"""Learned or left random, the patch projection makes no difference that could be told, at any of the three learning rates
-({high} at the highest). The paper's difference is of training that becomes unstable; no run here was: all losses fell
-smoothly, and {r.rows[0].facts["steps"]:,.0f} steps are few for an instability to show. By {KNN} no ViT here reaches raw pixels: a ViT learns too little in
+({high} at the highest). The paper's difference is of training that becomes unstable; no run here was: all losses fell to
+the end, and {r.rows[0].facts["steps"]:,.0f} steps are few for an instability to show. By {KNN} no ViT here reaches raw pixels: a ViT learns too little in
 three epochs for more than a comparison among themselves."""
 
 

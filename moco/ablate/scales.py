@@ -90,8 +90,9 @@ def demo() -> Scale:
         patch_rates=(1e-3, 4e-3, 16e-3), patch_epochs=3, v3_batches=(64, 128, 256, 512), linear=False, neighbours=20,
         flops_per_unit=CORE_MINUTE, unit="minutes of one core", rate_from="as measured for docs/ablations.md",
         says="12,000 grey pictures of 32 x 32 pixels, networks of 0.1 to 0.3 million parameters and a few epochs: "
-        "differences that show within minutes are those of a training that has barely begun. Scores are of 2,000 test "
-        "pictures, so of one run they are uncertain by about a point before anything that depends on the seed.",
+        "this shows what breaks a method at once, and what helps or hinders its first thousand steps. It cannot show "
+        "what pays in a long training or in a large network. Scores are of 2,000 test pictures, so that of one run is "
+        "uncertain by about a point before anything that depends on the seed.",
     )  # fmt: skip
 
 

@@ -81,21 +81,17 @@ def _columns(result: Result) -> list[str]:
 
 
 def _cells(result: Result) -> list[list[str]]:
-    measures = _columns(result)
-    head = [result.axis or " ", *result.columns, *(MEASURES[name].head for name in measures), "paper"]
-    empty = [""] * (len(measures) + 1)
-    floors = [["chance", *[f"{result.chance:.1f}"] * len(result.columns), *empty]]
-    floors += [
-        [row, *(number(scores[column]) for column in result.columns), *empty] for row, scores in result.floors.items()
-    ]
-    return [head, *floors, *(_line(row, result.columns, measures) for row in result.rows)]
+    measures, paper = _columns(result), any(row.paper is not None for row in result.rows)
+    head = [result.axis or " ", *result.columns, *(MEASURES[name].head for name in measures), *["paper"] * paper]
+    floors = [["chance", *[f"{result.chance:.1f}"] * len(result.columns)]]
+    floors += [[row, *(number(scores[column]) for column in result.columns)] for row, scores in result.floors.items()]
+    rows = [_line(row, result.columns, measures)[: len(head)] for row in result.rows]
+    return [head, *([*row, *[""] * (len(head) - len(row))] for row in floors), *rows]
 
 
 def _line(row: Row, columns: Sequence[str], measures: Sequence[str]) -> list[str]:
     paper = row.paper if isinstance(row.paper, str) else "" if row.paper is None else f"{row.paper:.1f}"
     failed = f" ({row.failed} of {len(row.runs)} failed)" if 0 < row.failed < len(row.runs) else ""
     scores = [number(row.scores(column)) or ("failed" if row.failed else "") for column in columns]
-    scores = [scores[0] + failed, *scores[1:]]
-    return [
-        row.name, *scores, *(number(row.measured(name), MEASURES[name].form) for name in measures), paper
-    ]  # fmt: skip
+    measured = [number(row.measured(name), MEASURES[name].form) for name in measures]
+    return [row.name, scores[0] + failed, *scores[1:], *measured, paper]
