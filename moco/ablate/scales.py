@@ -86,7 +86,7 @@ def demo() -> Scale:
     return Scale(
         name="demo", images=12_000, moco=base, v3=v3, momentum_keys=4096, keys=(64, 256, 1024, 4096),
         more_keys=(2048, 8192), batches=(64, 256, 1024), widths=(0.0625, 0.125, 0.25),
-        steps=Steps(0.03, at=(3.6, 4.8), factor=0.1), views=(plain, strong), longer=10,
+        steps=Steps(0.03, at=(3.6, 4.8), factor=0.1), views=(plain, strong), longer=9,
         patch_rates=(1e-3, 4e-3, 16e-3), patch_epochs=3, v3_batches=(64, 128, 256, 512), linear=False, neighbours=20,
         flops_per_unit=CORE_MINUTE, unit="minutes of one core", rate_from="as measured for docs/ablations.md",
         says="12,000 grey pictures of 32 x 32 pixels, networks of 0.1 to 0.3 million parameters and a few epochs: "
