@@ -76,7 +76,7 @@ def _decode_bytes(data: bytes) -> UInt8[np.ndarray, "H W 3"]:
     return _by_pillow(io.BytesIO(data))
 
 
-def _by_pillow(file: io.BufferedIOBase) -> UInt8[np.ndarray, "H W 3"]:
+def _by_pillow(file: io.BytesIO | io.BufferedReader) -> UInt8[np.ndarray, "H W 3"]:
     with Image.open(file, formats=FORMATS) as image:
         return to_rgb(image)
 
