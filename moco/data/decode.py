@@ -13,6 +13,7 @@ from jaxtyping import Float64, UInt8
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from moco.data import jpeg
+from moco.data.bounds import File, check_bounds
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")  # what a file may be, whatever its name says
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")  # of images in folders, in any case
@@ -76,7 +77,8 @@ def _decode_bytes(data: bytes) -> UInt8[np.ndarray, "H W 3"]:
     return _by_pillow(io.BytesIO(data))
 
 
-def _by_pillow(file: io.BytesIO | io.BufferedReader) -> UInt8[np.ndarray, "H W 3"]:
+def _by_pillow(file: File) -> UInt8[np.ndarray, "H W 3"]:
+    check_bounds(file)
     with Image.open(file, formats=FORMATS) as image:
         return to_rgb(image)
 
@@ -131,7 +133,7 @@ def _read(descriptor: int, size: int) -> bytes:
 def _on_paper(image: Image.Image) -> Image.Image:
     """An image of 8 bits a channel as RGB, laid on PAPER where it has transparency."""
     if not image.has_transparency_data:
-        return image.convert("RGB")
+        return image if image.mode == "RGB" else image.convert("RGB")  # which would copy it
     rgba = (image.convert("LA") if image.mode == "La" else image).convert("RGBA")
     paper = Image.new("RGB", image.size, PAPER)
     paper.paste(rgba, mask=rgba)
