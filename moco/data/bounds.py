@@ -1,4 +1,4 @@
-"""Files whose headers ask for far more memory or time than their pixels need: refused before Pillow makes what they ask.
+"""Files that ask for far more memory or time than their pixels need: refused before Pillow makes what they ask for.
 
 Pillow itself refuses more of it: text and profiles that unpack to more than 1 MiB, and 64 MiB of them together.
 """

@@ -4,14 +4,12 @@ Pillow copies the pixels twice more, and took 2 to 3 times as long on photograph
 """
 
 import functools
-import io
 import warnings
 from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image
 
 from moco.data.bounds import SCANS, SEGMENTS, too_short_for
 
@@ -77,11 +75,6 @@ def decode_plain(data: bytes, header: Header) -> UInt8[np.ndarray, "H W 3"] | No
     except Exception:  # Pillow then says what is wrong
         return None
     return pixels if pixels.shape == (header.height, header.width, 3) else None
-
-
-def opened(data: bytes) -> Image.Image:
-    """The file as Pillow opens it, for what its header says; no pixel is decoded."""
-    return Image.open(io.BytesIO(data), formats=("JPEG",))
 
 
 @functools.cache

@@ -338,6 +338,17 @@ def test_a_broken_colour_profile_is_not_looked_at(tmp_path):
     assert decode(path)[0, 0].tolist() == [9, 8, 7]
 
 
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "LA", "P", "L", "1", "CMYK", "YCbCr"])
+def test_a_large_picture_is_no_other_than_its_parts(mode: str):
+    """It is laid on paper in bands of rows."""
+    noise = np.random.default_rng(0).integers(0, 256, (1100, 1000, 4), dtype=np.uint8)
+    image = Image.fromarray(noise).convert("RGB" if mode == "YCbCr" else mode).convert(mode)
+    if mode in ("P", "L", "RGB"):
+        image.info["transparency"] = tuple(noise[0, 0, :3].tolist()) if mode == "RGB" else 7
+    parts = [image.crop((0, top, 1000, top + 100)) for top in range(0, 1100, 100)]
+    assert np.array_equal(to_rgb(image), np.concatenate([to_rgb(part) for part in parts]))
+
+
 # --- bad images -----------------------------------------------------------------------------------------------------
 
 
