@@ -18,6 +18,7 @@ _PROGRESSIVE = 0xC2
 _FRAMES = (0xC0, 0xC1, _PROGRESSIVE)  # baseline and extended ones
 _SOS = 0xDA  # a scan
 _APP1, _APP2, _APP14 = 0xE1, 0xE2, 0xEE
+_DAMAGE = ("Corrupt JPEG data", "Premature end")  # what libjpeg says of it
 _PASSED_OVER = {0xC4, 0xDB, 0xDD, 0xFE, *range(0xE0, 0xF0)}  # tables, restart interval, comment, applications' own
 
 
@@ -85,3 +86,15 @@ def _decoder() -> Callable[..., np.ndarray] | None:
         warnings.warn(f"JPEG files are decoded by Pillow alone, which takes longer: {error}", stacklevel=2)
         return None
     return decode_jpeg
+
+
+def complaint(data: bytes) -> str:
+    """What libjpeg-turbo complains of in a JPEG file that is decoded nevertheless; nothing when it is sound."""
+    decoder = _decoder()
+    if decoder is None or not data.startswith(START):
+        return ""
+    try:
+        decoder(data, colorspace="GRAY", strict=True)
+    except ValueError as error:
+        return str(error) if str(error).startswith(_DAMAGE) else ""  # or it is of a kind that only Pillow reads
+    return ""
