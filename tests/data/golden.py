@@ -95,21 +95,14 @@ def plain() -> list[Case]:
     forms, colours = ("PNG", "BMP", "TIFF"), ("PNG", "BMP", "TIFF", "WEBP")
     lossless = {"WEBP": {"lossless": True}}
     return [
-        *(
-            Case(f"1 bit, {f}", file_of(row([0, 255], np.uint8).convert("1"), f), grey([0, 255]))
-            for f in (*forms, "GIF")
-        ),
+        *(Case(f"1 bit, {f}", file_of(bits, f), grey([0, 255])) for f in (*forms, "GIF")),
         *(Case(f"grey, {f}", file_of(row([0, 7, 255], np.uint8), f), grey([0, 7, 255])) for f in forms),
         *(Case(f"RGB, {f}", file_of(Image.fromarray(noise), f, **lossless.get(f, {})), noise) for f in colours),
         *(Case(f"palette, {f}", file_of(palette, f), looked_up) for f in (*forms, "GIF")),
         Case("1 x 1", file_of(Image.new("L", (1, 1), 9), "PNG"), grey([9])),
         Case("4 x 9000", file_of(Image.new("L", (4, 9000), 9), "PNG"), np.full((9000, 4, 3), 9)),
         Case("9000 x 4", file_of(Image.new("L", (9000, 4), 9), "PNG"), np.full((4, 9000, 3), 9)),
-        Case(
-            "no profile",
-            file_of(Image.new("RGB", (1, 1), (9, 8, 7)), "PNG", icc_profile=b"none"),
-            np.array([[[9, 8, 7]]]),
-        ),
+        Case("no profile", file_of(profiled, "PNG", icc_profile=b"none"), np.array([[[9, 8, 7]]])),
     ]
 
 
