@@ -41,6 +41,8 @@ def read_header(data: bytes) -> Header | None:
         kind, length = data[place + 1], int.from_bytes(data[place + 2 : place + 4])
         start, place = place + 4, place + 2 + length
         if kind == _SOS:
+            if not frame or start == len(data):
+                return None
             whole = coding != _PROGRESSIVE and data[start] == frame[5]  # all is in this one scan
             few = whole or data.count(b"\xff\xda", place) < SCANS
             return _plain(frame, exif, adobe, len(data)) if few else None

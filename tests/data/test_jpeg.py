@@ -123,6 +123,8 @@ DOUBTFUL = {
     "a height that comes later": PLAIN[: FRAME + 5] + b"\0\0" + PLAIN[FRAME + 7 :],
     "two frames": PLAIN[:FRAME] + PLAIN[FRAME : FRAME + 19] + PLAIN[FRAME:],
     "an end before the first scan": PLAIN[: FRAME + 19],
+    "an end within the first scan's mark": PLAIN[: PLAIN.index(b"\xff\xda") + 4],
+    "a scan before the frame": PLAIN[:FRAME] + PLAIN[PLAIN.index(b"\xff\xda") :],
     "bytes between the marks": PLAIN[:FRAME] + b"\0" + PLAIN[FRAME:],
     "a length of nothing": PLAIN[:2] + b"\xff\xe5\0\0" + PLAIN[2:],
 }

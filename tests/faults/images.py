@@ -41,7 +41,7 @@ def sound(file: Path) -> bool:
     fate = outcome(file)
     if time.process_time() - start > SLOW:
         return False
-    with mock.patch.object(jpeg, "read_header", lambda data: None):
+    with mock.patch.object(jpeg, "read_header", return_value=None):
         alone = outcome(file)
     if isinstance(fate, str) or isinstance(alone, str):
         return fate == alone != ""
@@ -152,7 +152,7 @@ def golden(count: int, folder: Path) -> Tally:
 FAULTS = [
     Fault(
         "I1", "damaged images, decoded", "an image, or a bad one with a reason; within 2 s of CPU; two decoders agree",
-        "every exception of a decoder is a BadImage, simplejpeg is strict (`tests/faults/test_images.py`: lost without)",
+        "every exception is a BadImage, simplejpeg is strict (`tests/faults/test_images.py`: lost without)",
         5000, 300, fuzzed,
     ),
     Fault(
@@ -165,6 +165,7 @@ FAULTS = [
     ),
     Fault(
         "I3", "every kind of sound image", "pixels as the table of docs/data.md says",
-        "the rule, written out (`tests/faults/test_images.py`: lost with Pillow's convert)", len(CASES), len(CASES), golden,
+        "the rule, written out (`tests/faults/test_images.py`: lost with Pillow's convert)",
+        len(CASES), len(CASES), golden,
     ),
 ]  # fmt: skip

@@ -27,9 +27,8 @@ def fate(file: Path) -> list[int] | str:
 
 def bombs(count: int, folder: Path) -> Tally:
     """Each is refused, and each long but harmless file is read, at once and in little memory."""
-    tally = Tally()
+    tally, file = Tally(), folder / "x"
     for name, make in [*BOMBS.items(), *HARMLESS.items()][:count]:
-        file = folder / "x"
         if in_child(lambda make=make: file.write_bytes(make())) is None:
             raise RuntimeError(f"the file '{name}' could not be made")
         seen = in_child(lambda: fate(file))
@@ -74,7 +73,7 @@ def huge(count: int, folder: Path) -> Tally:
 FAULTS = [
     Fault(
         "I4", "decompression bombs, headers that lie, endless lists",
-        "refused, below 200 MB above the process after its imports, within 1 s of CPU; long but harmless files are read",
+        "refused, below 200 MB above the process after its imports, within 1 s of CPU; long, harmless files are read",
         "limits before Pillow (`tests/data/test_bounds.py`: read or slow without)",
         len(BOMBS) + len(HARMLESS), len(BOMBS) + len(HARMLESS), bombs,
     ),
