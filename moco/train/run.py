@@ -151,6 +151,7 @@ def _clear(run: RunFolder) -> None:
     own += ["init.json", "curves.png", "neighbours.png", "scores.json"]
     files = [run.path / "finished.json", *run.checkpoints.glob("step_*.pt"), run.checkpoints / "MANIFEST.json"]
     files += [run.path / name for name in own] + list(run.path.glob("manifest*"))
+    files += [*run.path.glob("nan/step_*/facts.json"), *run.path.glob("nan/step_*/checkpoint.pt")]
     files += [run.encoder / name for name in ("model.safetensors", "config.json", "README.md")]
     for file in files:
         file.unlink(missing_ok=True)
