@@ -1,6 +1,5 @@
 """What happens between steps: log, evaluate, save, show, stop."""
 
-import math
 import signal
 import time
 from collections.abc import Callable, Sequence
@@ -50,6 +49,7 @@ class Watch:
     first_step: int = 0
     evaluating: float = 0.0  # seconds
     last_score: float | None = None
+    skipped: int | None = None  # the last step that was
 
     def __call__(self, state: TrainState, metrics: dict[str, Tensor]) -> None:
         clock = state.clock
@@ -81,7 +81,7 @@ class Watch:
     def refuse(self, state: TrainState, refusal: Refusal) -> None:
         """A step was not taken: go on without it, or save what was before it and raise Diverged."""
         if state.clock.skipped < self.bears:
-            state.clock.skipped += 1
+            state.clock.skipped, self.skipped = state.clock.skipped + 1, refusal.step + 1
             self.reporter.say(f"caution: {refusal}; skipped, as {state.clock.skipped} of {self.bears} steps may be")
             return
         state.clock.step = refusal.step
@@ -109,7 +109,7 @@ class Watch:
         self.gate.look()
         loss, top1 = self._means()[-1].tolist()
         self.since_log.clear()
-        if not math.isfinite(loss):  # skipped
+        if clock.step == self.skipped:
             self._record({"step": clock.step, "epoch": clock.epoch, "skipped": clock.skipped})
             return
         done, elapsed = clock.step - self.first_step, time.monotonic() - self.began - self.evaluating
