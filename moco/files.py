@@ -36,6 +36,25 @@ def write_text(path: Path, text: str) -> None:
     write_atomically(path, lambda file: file.write(text.encode("utf-8", "surrogateescape")))
 
 
+def append(path: Path, content: bytes) -> None:
+    """Add `content` to a file, which is made when it is not there: all of it, or nothing.
+
+    Raises:
+        OSError: the disk is full, the path is a link, ...; the file is then as it was.
+    """
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_NOFOLLOW", 0), 0o644)
+    try:
+        size = os.fstat(descriptor).st_size
+        try:
+            while content:
+                content = content[os.write(descriptor, content) :]
+        except OSError:
+            os.ftruncate(descriptor, size)
+            raise
+    finally:
+        os.close(descriptor)
+
+
 def sweep(folder: Path) -> None:
     """Remove what a killed process left half written."""
     for leftover in folder.glob(".tmp-*"):

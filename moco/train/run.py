@@ -23,7 +23,7 @@ import torchvision
 
 import moco
 from moco.distributed import world_size
-from moco.files import sweep, write_json, write_text
+from moco.files import append, sweep, write_json, write_text
 from moco.recipe import Recipe, RecipeError, diff
 
 
@@ -76,10 +76,9 @@ class RunFolder:
                     continue
         return records
 
-    def log(self, record: dict[str, Any]) -> None:
-        """Append one record to metrics.jsonl."""
-        with self.metrics_file.open("a") as file:
-            file.write(json.dumps(record) + "\n")
+    def log(self, *records: dict[str, Any]) -> None:
+        """Append records to metrics.jsonl, all or, with an OSError, none."""
+        append(self.metrics_file, "".join(json.dumps(record) + "\n" for record in records).encode())
 
     def forget_after(self, step: int) -> None:
         """Take out of the log what a resumed run will do again: records of later steps than `step`."""
@@ -103,6 +102,9 @@ def open_run(path: Path, recipe: Recipe, *, resume: str, overwrite: bool = False
         raise RunError(
             f"--out expects a folder, and {path} is a {'link' if path.is_symlink() else 'file'}: name another"
         )
+    for own in (run.checkpoints, run.encoder, run.path / "nan", run.path / ".lock", run.metrics_file):
+        if own.is_symlink():
+            raise RunError(f"{own} is a link, and a run writes nothing through one: remove it, or name another --out")
     there = run.recipe_file.exists()
     if path.exists() and any(not entry.name.startswith((".lock", ".tmp-")) for entry in path.iterdir()) and not there:
         raise RunError(f"--out {path} is a folder with other things in it, not a run: name a new or an empty one")
@@ -138,7 +140,8 @@ def begin(run: RunFolder, recipe: Recipe) -> None:
 
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    with (path / ".lock").open("w") as file:
+    descriptor = os.open(path / ".lock", os.O_WRONLY | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o644)
+    with os.fdopen(descriptor, "w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:

@@ -18,6 +18,7 @@ from moco.schedule import Cosine
 from moco.train.checkpoint import Clock, TrainState
 from moco.train.console import Reporter, duration
 from moco.train.gate import Diverged, Gate, Refusal
+from moco.train.hang import Watchdog
 from moco.train.ranks import averaged, pool
 from moco.train.refused import bundle, how_to_go_on
 from moco.train.run import RunFolder
@@ -37,6 +38,7 @@ class Watch:
     log_every: int  # steps
     saver: Saver
     gate: Gate
+    dog: Watchdog
     bears: int  # with so many steps that were not finite
     names: Sequence[str]  # of the images
     eval_every: int  # epochs
@@ -50,9 +52,11 @@ class Watch:
     evaluating: float = 0.0  # seconds
     last_score: float | None = None
     skipped: int | None = None  # the last step that was
+    unwritten: list[dict[str, Any]] = field(default_factory=list)  # records
 
     def __call__(self, state: TrainState, metrics: dict[str, Tensor]) -> None:
         clock = state.clock
+        self.dog.section("step")
         self.since_log.append(metrics)
         last = clock.step == clock.total_steps
         if clock.step % self.log_every == 0 or last:
@@ -73,9 +77,11 @@ class Watch:
     def save(self, state: TrainState, *, must: bool = False) -> Path | None:
         """Write a checkpoint; its path on rank 0. See `Saver.save`."""
         self.gate.look()
+        self.dog.section("checkpoint")
         pool(self.quarantine)
         path = self.saver.save(state, must=must)
         barrier()  # whoever ends first makes the launcher end the others
+        self.dog.section("step")
         return path
 
     def refuse(self, state: TrainState, refusal: Refusal) -> None:
@@ -140,17 +146,27 @@ class Watch:
         """Log the kNN accuracy of the encoder as it is."""
         start = time.monotonic()
         self.gate.look()
+        self.dog.section("scores")
         assert isinstance(state.model, nn.Module)
         with averaged(state.model):
             if on_main():
                 self.last_score = self.score()
             barrier()
+        self.dog.section("step")
         self.evaluating += time.monotonic() - start
         self._record({"step": state.clock.step, "epoch": state.clock.epoch, "knn": self.last_score})
 
     def _record(self, values: dict[str, Any]) -> None:
-        if on_main():
-            self.run.log(values)
+        """Log; what cannot be written now is kept, and written with the next record."""
+        if not on_main():
+            return
+        self.unwritten.append(values)
+        try:
+            self.run.log(*self.unwritten)
+            self.unwritten.clear()
+        except OSError as error:
+            if len(self.unwritten) == 1:
+                self.reporter.say(f"caution: {self.run.metrics_file} cannot be written: {error}. Going on, and trying")
 
 
 def summary(run: RunFolder) -> dict[str, Any]:
