@@ -5,12 +5,17 @@ import json
 import os
 import secrets
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
 
 def write_atomically(path: Path, write: Callable[[IO[bytes]], Any]) -> str:
-    """Make `path` by `write(file)`: afterwards it is whole, or as it was before. Returns its SHA-256."""
+    """Make `path` by `write(file)`: afterwards it is whole, or as it was before. Returns its SHA-256.
+
+    Raises:
+        OSError: the disk is full, ...
+    """
     aside = path.with_name(f".tmp-{os.getpid()}-{secrets.token_hex(4)}")
     descriptor = os.open(aside, os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0), 0o644)
     try:
@@ -21,8 +26,11 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], Any]) -> str:
             file.seek(0)
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         os.replace(aside, path)
-    except BaseException:
-        aside.unlink(missing_ok=True)
+    except BaseException as error:
+        with suppress(OSError):  # of a disk that fails at this too; swept later
+            aside.unlink(missing_ok=True)
+        if isinstance(error, RuntimeError) and isinstance(error.__context__, OSError):
+            raise error.__context__ from None  # torch.save fails once more when it is closed, and hides why
         raise
     folder = os.open(path.parent, os.O_RDONLY)
     try:
