@@ -64,6 +64,7 @@ class Saver:
 
     def _write(self, state: TrainState, statistics: dict[str, Tensor], must: bool) -> Path | None:
         try:
+            self.run.sync()  # a run that goes on from here must find what was logged before
             path = checkpoint.save(
                 self.run.checkpoints, state, recipe=self.recipe, keep=self.keep, keep_every=self.keep_every,
                 ranks=world_size(), statistics=statistics,

@@ -73,7 +73,9 @@ def odd_pickles() -> dict[str, bytes]:
         "a string longer than the file": b"\x80\x04\x8d" + struct.pack("<Q", 2**62) + b"abc.",
         "cut off": pickle.dumps({"state_dict": {"a": [1] * 1000}})[:-500],
         "not a dictionary": pickle.dumps([1, 2, 3]),
-        "a storage that is not there": pickle.dumps({"a": Call(rebuild, "storage", 0, (2,), (1,), False, OrderedDict())}),
+        "a storage that is not there": pickle.dumps(
+            {"a": Call(rebuild, "storage", 0, (2,), (1,), False, OrderedDict())}
+        ),
         "larger than its storage": _zip_of({"a": Call(rebuild, storage, 0, (1 << 40,), (1,), False, OrderedDict())}),
         "a negative size": _zip_of({"a": Call(rebuild, storage, 0, (-4,), (1,), False, OrderedDict())}),
         "a place before its storage": _zip_of({"a": Call(rebuild, storage, -8, (4,), (1,), False, OrderedDict())}),

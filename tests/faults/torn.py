@@ -89,7 +89,10 @@ def damaged_checkpoints(count: int, folder: Path) -> Tally:
         with warnings.catch_warnings(record=True) as said:
             warnings.simplefilter("always")
             path = checkpoint.newest(folder)
-        step, loud = (-1 if path is None else step_of(path)), any("step_00000003.pt" in str(one.message) for one in said)
+        step, loud = (
+            (-1 if path is None else step_of(path)),
+            any("step_00000003.pt" in str(one.message) for one in said),
+        )
         harmless = bad == content or (trial % 3 == 0 and step == 3)  # a bit that nothing reads, content as it was
         tally += harmless or (step == 2 and loud)
     return tally
@@ -104,7 +107,9 @@ def leftovers(count: int, folder: Path) -> Tally:
         for step in (1, 2, 3):
             ours(place, step)
         manifest = (place / "MANIFEST.json").read_bytes()
-        cut = dice.choice([b"", b"null", b"[1, {}]", b"\xff\xfe", manifest[: dice.randrange(len(manifest))], b"[" * 9999])
+        cut = dice.choice(
+            [b"", b"null", b"[1, {}]", b"\xff\xfe", manifest[: dice.randrange(len(manifest))], b"[" * 9999]
+        )
         (place / "MANIFEST.json").write_bytes(cut)
         for name in (f".tmp-{dice.randrange(10**6)}-ab12", "notes.txt", "step_final.pt", "model_00000009.pt"):
             (place / name).write_bytes(b"not a checkpoint")
