@@ -13,6 +13,7 @@ Probability = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(ge=1, lt=2**31)]
 Side = Annotated[int, Field(ge=1, le=16384)]  # [pixels]
 Wide = Annotated[int, Field(ge=1, le=2**20)]  # numbers in a vector
+Threads = Annotated[int, Field(ge=1, le=4096)]
 Spread = Annotated[float, Field(gt=0)]
 
 
@@ -138,6 +139,4 @@ class ComputeSpec(Part):
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"  # of autocast; loss, EMA and queue stay float32
     channels_last: bool = True
     compile: bool = False  # torch.compile of both encoders
-    threads: Annotated[int, Field(ge=1, le=4096)] | None = (
-        None  # of torch on a CPU: sums depend on it in their last bits; None: torch's choice
-    )
+    threads: Threads | None = None  # of torch on a CPU: sums depend on it in their last bits; None: torch's choice

@@ -25,7 +25,7 @@ class Call:
 
 
 def named(line: str, arguments: str) -> bytes:
-    """A pickle that calls `module name` with a string, by protocol 0: of functions that cannot be pickled themselves."""
+    """A pickle that calls `module name` with a string, by protocol 0: the function need not be there."""
     module, name = line.split()
     return f"c{module}\n{name}\n(V{arguments}\ntR.".encode()
 
@@ -34,8 +34,9 @@ def calls(canary: Path) -> dict[str, bytes]:
     """Pickles that would make the file `canary`, each by another door."""
     touch, code = f"touch {canary}", f"open({str(canary)!r}, 'w')"
     doors = {
-        "os system": touch, "posix system": touch, "subprocess getoutput": touch, "subprocess call": f"touch${{IFS}}{canary}",
-        "builtins eval": code, "builtins exec": code, "timeit timeit": code, "code.InteractiveInterpreter runcode": code,
+        "os system": touch, "posix system": touch, "subprocess getoutput": touch,
+        "subprocess call": f"touch${{IFS}}{canary}", "builtins eval": code, "builtins exec": code,
+        "timeit timeit": code, "code.InteractiveInterpreter runcode": code,
         "cProfile run": code, "pdb run": code, "doctest debug_src": code, "trace.Trace run": code, "pip main": touch,
         "platform popen": touch, "commands getoutput": touch, "torch.utils.collect_env run": touch,
         "torch.hub load": str(canary.parent), "torch.jit load": str(canary), "torch.serialization load": str(canary),

@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from unittest import mock
 
 from making import make_pictures
 
@@ -42,11 +43,10 @@ def out_itself(place: Path) -> bool:
 
 def a_temporary_name(place: Path) -> bool:
     """The name of the file that is written aside is guessed, and is a link: it is not written through."""
-    from unittest import mock
-
     home = victim(place)
     (place / "run").mkdir()
-    with mock.patch("moco.files.secrets.token_hex", lambda _: "guessed"), mock.patch("moco.files.os.getpid", lambda: 1):
+    guessed = mock.patch("moco.files.secrets.token_hex", return_value="guessed")
+    with guessed, mock.patch("moco.files.os.getpid", return_value=1):
         (place / "run" / ".tmp-1-guessed").symlink_to(home / "file")
         try:
             write_atomically(place / "run" / "a", lambda file: file.write(b"x"))
@@ -99,6 +99,6 @@ def links(count: int, folder: Path) -> Tally:
 
 FAULTS = [
     Fault("S7", "links where a run writes", "refused, or replaced; what they lead to is not touched",
-          "looked for at the start; `O_NOFOLLOW`, `O_EXCL` (`tests/faults/test_guards.py`: a plain open writes through)",
-          len(CASES), 5, links),
+          "looked for at the start; `O_NOFOLLOW`, `O_EXCL` (`tests/faults/test_guards.py`: a plain open writes "
+          "through)", len(CASES), 5, links),
 ]  # fmt: skip

@@ -119,7 +119,7 @@ def without_fsync(folder: Path) -> bool:
     saved, built = folder / "saved", folder / "built"
     saved.mkdir()
     done = [one for one in recorded(saved, 1) if one.kind != "fsync" or not one.name]
-    found = _different([one for one in afterwards({}, done)])
+    found = _different(list(afterwards({}, done)))
     for one in found:
         build(built, one)
         try:

@@ -159,17 +159,20 @@ GUARDS = "tests/faults/test_guards.py"
 FAULTS = [
     Fault(
         "P2", "SIGKILL inside a save", "the newest loads, or the one before it; none is torn",
-        f"written aside, renamed when whole (`{GUARDS}`: written in place, kills leave torn files)", 500, 60, kills_in_a_save,
+        f"written aside, renamed when whole (`{GUARDS}`: written in place, kills leave torn files)", 500, 60,
+        kills_in_a_save,
     ),
     Fault(
         "D2", "newest checkpoint cut, flipped, zeroed", "noticed by its SHA-256; the one before it is used, loudly",
         f"hash in the manifest; the file's own checksums where it is not listed yet (`{GUARDS}`: without the hash, a "
         "flipped bit loads)", 300, 60, damaged_checkpoints,
     ),
-    Fault("D2", "all checkpoints damaged", "an error that names them and the way out", "`CheckpointError`", 20, 3, none_left),
+    Fault("D2", "all checkpoints damaged", "an error that names them and the way out", "`CheckpointError`", 20, 3,
+          none_left),
     Fault(
         "D3", "leftovers, torn manifest, foreign files", "swept; borne with; left alone",
         f"`sweep`; entries that make no sense do not count (`{GUARDS}`)", 30, 4, leftovers,
     ),
-    Fault("D4", "times of change equal or in disorder", "the highest step is the newest", "order by step", 5, 3, clocks),
+    Fault("D4", "times of change equal or in disorder", "the highest step is the newest", "order by step", 5, 3,
+          clocks),
 ]  # fmt: skip
