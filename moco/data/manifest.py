@@ -11,6 +11,7 @@ import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from json.encoder import encode_basestring_ascii
 from pathlib import Path
 
 import numpy as np
@@ -37,7 +38,7 @@ class Manifest:
     @functools.cached_property
     def lines(self) -> bytes:
         """What is in the file, not compressed."""
-        rows = zip(map(json.dumps, self.names), self.sizes.tolist(), self.mtimes.tolist(), strict=True)
+        rows = zip(map(encode_basestring_ascii, self.names), self.sizes.tolist(), self.mtimes.tolist(), strict=True)
         return "".join([f"[{name}, {size}, {mtime}]\n" for name, size, mtime in rows]).encode("ascii")
 
 
