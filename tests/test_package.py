@@ -8,6 +8,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from making import make_pictures
 
 import moco
 
@@ -119,3 +120,14 @@ def test_help_answers_without_torch():
     said = python("-c", probe)
     assert "pretrain" in said
     assert said.splitlines()[-1] == "False"
+
+
+def test_run_of_an_own_network_imports_neither_torchs_compiler_nor_the_libraries_of_networks(tmp_path):
+    """Each of them takes about a second."""
+    make_pictures(tmp_path / "data", 24)
+    probe = (
+        f"import sys, moco; moco.pretrain({str(tmp_path / 'data')!r}, {str(tmp_path / 'run')!r}, recipe='demo', "
+        "device='cpu', workers=0, epochs=1, settings={'optim.batch_size': 8, 'method.size': 8});"
+        "print(sorted({'torch._dynamo', 'torchvision', 'timm', 'sympy', 'matplotlib'} & set(sys.modules)))"
+    )
+    assert python("-c", probe).strip().splitlines()[-1] == "[]"
