@@ -15,7 +15,7 @@ from torch.autograd.function import once_differentiable
 
 from moco.distributed import gather
 
-SMALLEST_FIXED = 0.025  # tau: below it exp(-2 / tau) is no normal number in float32
+SMALLEST_PLAIN = 1 / 64  # tau: exp(64) times a billion keys is still a number in float32, and exp(-64) a normal one
 
 
 class LookUp(NamedTuple):
@@ -57,31 +57,30 @@ class Sums(NamedTuple):
 
     total: Float[Tensor, "N 1"]  # sum of exp(q.k / tau)
     mean: Float[Tensor, "N C"]  # the same sum, weighted with the keys
-    shift: Float[Tensor, "N 1"]
+    shift: Float[Tensor, "N 1"] | float
     l_neg: Float[Tensor, "N 1"]  # the largest q.k / tau of a negative
 
 
-def _fixed_shift(scaled: Tensor, positive: Tensor, blocks: Iterator[Tensor], temperature: float) -> Sums:
-    """Rows have unit length, so 1 / tau bounds every logit: no maximum is needed, and nothing is rescaled."""
-    l_pos = (scaled * positive).sum(dim=1, keepdim=True)
-    shift, l_neg = torch.full_like(l_pos, 1 / temperature), torch.full_like(l_pos, -math.inf)
-    total = torch.exp(l_pos - shift)
+def _plain(scaled: Tensor, l_pos: Tensor, positive: Tensor, blocks: Iterator[Tensor], room: Tensor) -> Sums:
+    """Rows have unit length, so 1 / tau bounds every logit: nothing overflows, and nothing is shifted or rescaled."""
+    l_neg = torch.full_like(l_pos, -math.inf)
+    total = torch.exp(l_pos)
     mean = total * positive
     for some in blocks:
-        logits = _against(scaled, some)  # N x block
+        logits = _against(scaled, some, room)
         l_neg = torch.maximum(l_neg, logits.amax(dim=1, keepdim=True))
-        weight = logits.sub_(1 / temperature).exp_()
+        weight = logits.exp_()
         total.add_(weight.sum(dim=1, keepdim=True))
         _add_weighted(mean, weight, some)
-    return Sums(total, mean, shift, l_neg)
+    return Sums(total, mean, 0.0, l_neg)
 
 
-def _running_shift(scaled: Tensor, positive: Tensor, blocks: Iterator[Tensor]) -> Sums:
+def _running_shift(scaled: Tensor, l_pos: Tensor, positive: Tensor, blocks: Iterator[Tensor], room: Tensor) -> Sums:
     """With a running maximum, as in flash attention (arXiv:2205.14135), for temperatures where the bound is too far."""
-    shift = l_pos = (scaled * positive).sum(dim=1, keepdim=True)
+    shift = l_pos
     total, mean, l_neg = torch.ones_like(l_pos), positive.clone(), torch.full_like(l_pos, -math.inf)
     for some in blocks:
-        logits = _against(scaled, some)
+        logits = _against(scaled, some, room)
         l_neg = torch.maximum(l_neg, logits.amax(dim=1, keepdim=True))
         old, shift = shift, torch.maximum(shift, l_neg)
         weight, rescale = logits.sub_(shift).exp_(), torch.exp(old - shift)
@@ -90,9 +89,9 @@ def _running_shift(scaled: Tensor, positive: Tensor, blocks: Iterator[Tensor]) -
     return Sums(total, mean, shift, l_neg)
 
 
-def _against(q: Tensor, some: Tensor) -> Float[Tensor, "N b"]:
-    """q.k for a block of keys."""
-    return q @ some.T if some.ndim == 2 else _dot(q, some)
+def _against(q: Tensor, some: Tensor, room: Tensor) -> Float[Tensor, "N b"]:
+    """q.k for a block of keys; over and over in the same memory, `room`, where all queries share them."""
+    return torch.mm(q, some.T, out=room[:, : len(some)]) if some.ndim == 2 else _dot(q, some)
 
 
 def _add_weighted(mean: Tensor, weight: Float[Tensor, "N b"], some: Tensor) -> Tensor:
@@ -111,12 +110,11 @@ class _Streamed(torch.autograd.Function):
     def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
         ctx: Any, q: Tensor, positive: Tensor, keys: Tensor, drawn: Tensor | None, temperature: float, block: int
     ) -> tuple[Tensor, Tensor]:
-        scaled, blocks = q / temperature, _blocks(keys, drawn, block)
-        if temperature >= SMALLEST_FIXED:
-            sums = _fixed_shift(scaled, positive, blocks, temperature)
-        else:
-            sums = _running_shift(scaled, positive, blocks)
+        scaled = q / temperature
         l_pos = (scaled * positive).sum(dim=1, keepdim=True)
+        streamed = _plain if temperature >= SMALLEST_PLAIN else _running_shift
+        room = q.new_empty(len(q), min(block, len(keys)))
+        sums = streamed(scaled, l_pos, positive, _blocks(keys, drawn, block), room)
         ctx.save_for_backward((sums.mean / sums.total - positive) / (temperature * len(q)))
         top1 = (l_pos > sums.l_neg).float().mean()
         ctx.mark_non_differentiable(top1)
