@@ -37,7 +37,7 @@ def bn_group(module: nn.Module, group: int, groups: int) -> Iterator[None]:
 def _running(module: nn.Module) -> Iterator[tuple[Tensor, float]]:
     """The running statistics that a forward pass moves a fixed share `a` of the way, and their `a`."""
     for layer in module.modules():
-        if isinstance(layer, _BatchNorm) and layer.training and layer.track_running_stats and layer.momentum is not None:
+        if isinstance(layer, _BatchNorm) and layer.training and layer.track_running_stats and layer.momentum:
             for x in (layer.running_mean, layer.running_var):
                 if x is not None:
                     yield x.data, layer.momentum  # not `x`: autograd would take it for changed before its backward
