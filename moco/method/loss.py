@@ -4,7 +4,8 @@ Notation: N queries, C dimensions, M keys that all queries are compared with, ta
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -57,29 +58,31 @@ class Sums(NamedTuple):
 
     total: Float[Tensor, "N 1"]  # sum of exp(q.k / tau)
     mean: Float[Tensor, "N C"]  # the same sum, weighted with the keys
-    shift: Float[Tensor, "N 1"] | float
+    shift: Float[Tensor, "N 1"]
     l_neg: Float[Tensor, "N 1"]  # the largest q.k / tau of a negative
 
 
-def _plain(scaled: Tensor, l_pos: Tensor, positive: Tensor, blocks: Iterator[Tensor], room: Tensor) -> Sums:
+def _plain(scaled: Tensor, positive: Tensor, l_pos: Tensor, *, keys: Tensor, drawn: Tensor | None, block: int) -> Sums:
     """Rows have unit length, so 1 / tau bounds every logit: nothing overflows, and nothing is shifted or rescaled."""
-    l_neg = torch.full_like(l_pos, -math.inf)
+    l_neg, room = torch.full_like(l_pos, -math.inf), _room(scaled, keys, block)
     total = torch.exp(l_pos)
     mean = total * positive
-    for some in blocks:
+    for some in _blocks(keys, drawn, block):
         logits = _against(scaled, some, room)
         l_neg = torch.maximum(l_neg, logits.amax(dim=1, keepdim=True))
         weight = logits.exp_()
         total.add_(weight.sum(dim=1, keepdim=True))
         _add_weighted(mean, weight, some)
-    return Sums(total, mean, 0.0, l_neg)
+    return Sums(total, mean, torch.zeros_like(total), l_neg)
 
 
-def _running_shift(scaled: Tensor, l_pos: Tensor, positive: Tensor, blocks: Iterator[Tensor], room: Tensor) -> Sums:
+def _running_shift(
+    scaled: Tensor, positive: Tensor, l_pos: Tensor, *, keys: Tensor, drawn: Tensor | None, block: int
+) -> Sums:
     """With a running maximum, as in flash attention (arXiv:2205.14135), for temperatures where the bound is too far."""
-    shift = l_pos
-    total, mean, l_neg = torch.ones_like(l_pos), positive.clone(), torch.full_like(l_pos, -math.inf)
-    for some in blocks:
+    l_neg, room = torch.full_like(l_pos, -math.inf), _room(scaled, keys, block)
+    total, mean, shift = torch.ones_like(l_pos), positive.clone(), l_pos
+    for some in _blocks(keys, drawn, block):
         logits = _against(scaled, some, room)
         l_neg = torch.maximum(l_neg, logits.amax(dim=1, keepdim=True))
         old, shift = shift, torch.maximum(shift, l_neg)
@@ -87,6 +90,11 @@ def _running_shift(scaled: Tensor, l_pos: Tensor, positive: Tensor, blocks: Iter
         total = total.mul_(rescale).add_(weight.sum(dim=1, keepdim=True))
         mean = _add_weighted(mean.mul_(rescale), weight, some)
     return Sums(total, mean, shift, l_neg)
+
+
+def _room(scaled: Tensor, keys: Tensor, block: int) -> Float[Tensor, "N b"]:
+    """Where the logits of one block after the other are."""
+    return scaled.new_empty(len(scaled), min(block, len(keys)))
 
 
 def _against(q: Tensor, some: Tensor, room: Tensor) -> Float[Tensor, "N b"]:
@@ -99,8 +107,8 @@ def _add_weighted(mean: Tensor, weight: Float[Tensor, "N b"], some: Tensor) -> T
     return mean.addmm_(weight, some) if some.ndim == 2 else mean.add_(torch.einsum("nb,nbc->nc", weight, some))
 
 
-class _Streamed(torch.autograd.Function):
-    """Eqn. (1) over keys without gradient, a block of keys at a time: memory N x block, whatever M.
+class Summed(torch.autograd.Function):
+    """Eqn. (1) from sums over keys that take no gradient: no N x M logits are kept.
 
     Softmax over the dictionary is attention with values = keys: one pass gives the loss and its gradient
     (E[k] - k+) / tau. The backward pass is a multiplication; it has no derivative of its own.
@@ -108,13 +116,11 @@ class _Streamed(torch.autograd.Function):
 
     @staticmethod
     def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
-        ctx: Any, q: Tensor, positive: Tensor, keys: Tensor, drawn: Tensor | None, temperature: float, block: int
+        ctx: Any, q: Tensor, positive: Tensor, temperature: float, sums_of: Callable[[Tensor, Tensor, Tensor], Sums]
     ) -> tuple[Tensor, Tensor]:
         scaled = q / temperature
         l_pos = (scaled * positive).sum(dim=1, keepdim=True)
-        streamed = _plain if temperature >= SMALLEST_PLAIN else _running_shift
-        room = q.new_empty(len(q), min(block, len(keys)))
-        sums = streamed(scaled, l_pos, positive, _blocks(keys, drawn, block), room)
+        sums = sums_of(scaled, positive, l_pos)
         ctx.save_for_backward((sums.mean / sums.total - positive) / (temperature * len(q)))
         top1 = (l_pos > sums.l_neg).float().mean()
         ctx.mark_non_differentiable(top1)
@@ -125,7 +131,7 @@ class _Streamed(torch.autograd.Function):
     def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
         ctx: Any, *grads: Tensor
     ) -> tuple[Tensor | None, ...]:
-        return grads[0] * ctx.saved_tensors[0], None, None, None, None, None
+        return grads[0] * ctx.saved_tensors[0], None, None, None
 
 
 def compare(look_up: LookUp, temperature: float, *, block: int = 1024) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
@@ -133,9 +139,9 @@ def compare(look_up: LookUp, temperature: float, *, block: int = 1024) -> tuple[
     if look_up.positive is not None:
         if look_up.keys.requires_grad or look_up.positive.requires_grad:
             raise ValueError("keys beside a separate positive must not require a gradient: they are made under no_grad")
-        return _Streamed.apply(  # pyright: ignore[reportReturnType]
-            look_up.q, look_up.positive, look_up.keys, look_up.drawn, temperature, block
-        )
+        one_pass = _plain if temperature >= SMALLEST_PLAIN else _running_shift
+        sums_of = partial(one_pass, keys=look_up.keys, drawn=look_up.drawn, block=block)  # memory N x block, whatever M
+        return Summed.apply(look_up.q, look_up.positive, temperature, sums_of)  # pyright: ignore[reportReturnType]
     logits, match = look_up.logits()  # N x M, M the mini-batch: small, and its keys may carry gradient
     return F.cross_entropy(logits / temperature, match), (logits.argmax(dim=1) == match).float().mean()
 
