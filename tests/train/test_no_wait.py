@@ -96,5 +96,5 @@ def test_a_queue_that_waits_for_the_device_or_forgets_it_is_caught(fault, monkey
             self.keys.add_(torch.ones(len(self.keys), 1))
 
     monkeypatch.setattr(Queue, "update", update)
-    with pytest.raises(Exception, match="local_scalar_dense|at least two devices"):
+    with pytest.raises(Exception, match=r"local_scalar_dense|at least two devices"):
         two_steps(RECIPES["moco_v2"], "cuda", pretended)
