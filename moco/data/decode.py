@@ -1,20 +1,24 @@
-"""One image file as RGB pixels: by Pillow alone, by the same written rule for every kind of file (docs/data.md).
+"""One image file as RGB pixels, by the same written rule for every kind of file (docs/data.md).
 
-Nothing here changes a setting of Pillow, so any number of threads may decode at once, beside other users of it.
+Pillow decodes, but for plain JPEG files, which come out the same and sooner without it (jpeg.py). Nothing here changes
+a setting of Pillow, so any number of threads may decode at once, beside other users of it.
 """
 
+import io
 import os
 import stat
-from typing import BinaryIO
 
 import numpy as np
 from jaxtyping import Float64, UInt8
 from PIL import ExifTags, Image, UnidentifiedImageError
 
+from moco.data import jpeg
+
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")  # what a file may be, whatever its name says
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")  # of images in folders, in any case
 MAX_PIXELS = 89_478_485  # of one image; Pillow's own limit, above which it only warns: 256 MiB of RGB
 MAX_BYTES = 2**30  # of one file; some of Pillow's readers take a file into memory whole
+AT_ONCE = 2**24  # bytes of a file that is read into memory whole before its header is looked at
 PAPER = "white"  # what is seen through transparent pixels: what browsers and print show, and drawings are made for
 
 _TURNS = {
@@ -48,12 +52,40 @@ def decode(path: str | os.PathLike[str]) -> UInt8[np.ndarray, "H W 3"]:
         BadImage: not a regular file, not of FORMATS, too large, damaged, cut short, or not readable at all.
     """
     try:
-        with open(path, "rb", opener=_open_at_once) as file:
-            _check_regular(file)
-            with Image.open(file, formats=FORMATS) as image:
-                return to_rgb(image)
+        descriptor = os.open(path, _FLAGS)
+        try:
+            size = _size_of_regular(descriptor)
+            if size > AT_ONCE:
+                with open(descriptor, "rb", closefd=False) as file:
+                    return _by_pillow(file)
+            data = _read(descriptor, size)
+        finally:
+            os.close(descriptor)
+        return _decode_bytes(data)
     except Exception as error:  # damaged files raise nearly everything: OSError, SyntaxError, struct.error, ...
         raise BadImage(os.fspath(path), _reason(error)) from error
+
+
+def _decode_bytes(data: bytes) -> UInt8[np.ndarray, "H W 3"]:
+    """The image in a file of these bytes. Raises what Pillow raises, and ValueError when it is too large."""
+    header = jpeg.read_header(data) if data.startswith(jpeg.START) else None
+    if header is not None and header.height * header.width <= MAX_PIXELS:
+        pixels = jpeg.decode_plain(data, header)
+        if pixels is not None:
+            return _turned(pixels, data) if header.exif else pixels
+    return _by_pillow(io.BytesIO(data))
+
+
+def _by_pillow(file: io.BytesIO | io.BufferedReader) -> UInt8[np.ndarray, "H W 3"]:
+    with Image.open(file, formats=FORMATS) as image:
+        return to_rgb(image)
+
+
+def _turned(pixels: UInt8[np.ndarray, "h w 3"], data: bytes) -> UInt8[np.ndarray, "H W 3"]:
+    """`pixels` of a JPEG file, upright."""
+    with jpeg.opened(data) as source:
+        turn = _turn(source)
+    return pixels if turn is None else np.asarray(Image.fromarray(pixels).transpose(turn))
 
 
 def to_rgb(image: Image.Image) -> UInt8[np.ndarray, "H W 3"]:
@@ -74,17 +106,26 @@ def to_rgb(image: Image.Image) -> UInt8[np.ndarray, "H W 3"]:
     return np.asarray(_upright(Image.fromarray(grey.astype(np.uint8)), image).convert("RGB"))
 
 
-def _open_at_once(path: str, flags: int) -> int:
-    """os.open that does not wait for the other end of a FIFO."""
-    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+# a FIFO has no other end to wait for, and a terminal does not become ours
+_FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0) | getattr(os, "O_BINARY", 0)
 
 
-def _check_regular(file: BinaryIO) -> None:
-    status = os.fstat(file.fileno())
+def _size_of_regular(descriptor: int) -> int:
+    """Bytes of an open file. Raises ValueError for what is no file, is empty, or too large."""
+    status = os.fstat(descriptor)
     if not stat.S_ISREG(status.st_mode):
-        raise ValueError("not a regular file")
+        raise ValueError("a directory" if stat.S_ISDIR(status.st_mode) else "not a regular file")
     if not 0 < status.st_size <= MAX_BYTES:
         raise ValueError(f"{status.st_size} bytes: expected 1 to {MAX_BYTES}")
+    return status.st_size
+
+
+def _read(descriptor: int, size: int) -> bytes:
+    """The first `size` bytes, or less of a file that has become shorter."""
+    data = os.read(descriptor, size)
+    while len(data) < size and (more := os.read(descriptor, size - len(data))):
+        data += more
+    return data
 
 
 def _on_paper(image: Image.Image) -> Image.Image:
@@ -123,12 +164,17 @@ def _stretched(values: np.ndarray) -> np.ndarray:
 
 
 def _upright(image: Image.Image, source: Image.Image) -> Image.Image:
-    """`image` turned as the EXIF block of `source` says; a block that cannot be read says nothing."""
-    try:
-        turn = _TURNS.get(source.getexif().get(ExifTags.Base.Orientation, 1))
-    except Exception:  # the pixels are sound: viewers show such files as they lie
-        turn = None
+    """`image` turned as the EXIF block of `source` says."""
+    turn = _turn(source)
     return image if turn is None else image.transpose(turn)
+
+
+def _turn(source: Image.Image) -> Image.Transpose | None:
+    """What makes `source` upright by its EXIF block; a block that cannot be read says nothing."""
+    try:
+        return _TURNS.get(source.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:  # the pixels are sound: viewers show such files as they lie
+        return None
 
 
 def _reason(error: Exception) -> str:

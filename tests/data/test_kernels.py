@@ -1,0 +1,3 @@
+def test_x():
+    from moco.data import kernels
+    assert kernels.crop.signatures
