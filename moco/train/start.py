@@ -41,8 +41,7 @@ class Job:
     run: RunFolder
 
     def state(self, contrast: Contrast) -> TrainState:
-        scaled = self.recipe.compute.precision == "fp16"
-        optimizer = optimizer_for(contrast, self.recipe.optim, scaled=scaled)
+        optimizer = optimizer_for(contrast, self.recipe.optim)
         return TrainState(contrast, optimizer, self.clock, scaler_for(self.recipe, self.place))
 
     def loader(self, max_bad: float | None, steps: range) -> ViewLoader:

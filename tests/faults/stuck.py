@@ -137,7 +137,9 @@ def races(count: int, folder: Path) -> Tally:
             with mock.patch.object(Watch, "__call__", slowly(Watch.__call__)):
                 run(images, out)
 
-        children = [threading.Thread(target=lambda i=i: codes.append(in_a_child(begin, folder / f"said{i}"))) for i in (0, 1)]
+        children = [
+            threading.Thread(target=lambda i=i: codes.append(in_a_child(begin, folder / f"said{i}"))) for i in (0, 1)
+        ]
         for child in children:
             child.start()
         for child in children:

@@ -89,14 +89,13 @@ def test_lars_takes_its_settings_from_the_recipe() -> None:
     assert settings == {"lr": 0.0, "momentum": 0.9, "weight_decay": 0.1, "trust": 0.02}
 
 
-@pytest.mark.parametrize("scaled", [False, True])
-def test_adamw_has_the_settings_of_torch_and_decays_everything(scaled: bool) -> None:
+def test_adamw_has_the_settings_of_torch_and_decays_everything() -> None:
     model = contrast()
-    optimizer = optimizer_for(model, OptimSpec(optimizer="adamw", weight_decay=0.1), scaled=scaled)
+    optimizer = optimizer_for(model, OptimSpec(optimizer="adamw", weight_decay=0.1))
     assert isinstance(optimizer, torch.optim.AdamW)
     (group,) = optimizer.param_groups
     assert (group["betas"], group["eps"], group["weight_decay"]) == ((0.9, 0.999), 1e-8, 0.1)
-    assert group["fused"] is not scaled
+    assert group["fused"]
     assert any(parameter is model.encoder.backbone.cls_token for parameter in group["params"])
 
 
@@ -105,6 +104,29 @@ def test_sgd_is_that_of_torch_with_the_recipes_momentum_and_decay() -> None:
     assert isinstance(optimizer, torch.optim.SGD)
     group = optimizer.param_groups[0]
     assert (group["momentum"], group["weight_decay"], group["dampening"], group["nesterov"]) == (0.8, 3e-4, 0, False)
+
+
+@pytest.mark.parametrize("name", ["sgd", "lars", "adamw"])
+def test_steps_that_a_gradient_scaler_skips_leave_nothing_behind(name: str) -> None:
+    """The first step is skipped for its infinite gradient; then two are as of an optimizer that never saw it."""
+    spec = OptimSpec.model_validate({"optimizer": name, "weight_decay": 0.1})
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(8, 16), nn.Linear(16, 4))
+    twin = copy.deepcopy(model)
+    scaler = torch.amp.GradScaler("cpu", init_scale=4.0)
+    ours, plain = optimizer_for(model, spec), optimizer_for(twin, spec)
+    for x in (torch.full((4, 8), 1e38), torch.randn(4, 8), torch.randn(4, 8)):
+        for optimizer in (ours, plain):
+            optimizer.zero_grad()
+            optimizer.param_groups[0]["lr"] = 0.1
+        scaler.scale(model(x).pow(2).sum()).backward()
+        scaler.step(ours)
+        scaler.update()
+        if x.abs().max() < 1e38:
+            twin(x).pow(2).sum().backward()
+            plain.step()
+    for parameter, expected in zip(model.parameters(), twin.parameters(), strict=True):
+        torch.testing.assert_close(parameter, expected)
 
 
 @pytest.mark.parametrize("name", ["sgd", "lars", "adamw"])
