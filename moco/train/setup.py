@@ -78,7 +78,7 @@ def resolve(
     elif recipe.endswith(".json"):
         if not Path(recipe).is_file():
             raise RecipeError(f"--recipe expects a recipe's name or its JSON file, and there is no file {recipe}")
-        base = Recipe.from_json(Path(recipe).read_text())
+        base = Recipe.read(Path(recipe))
     else:
         base = recipes.named(recipe)
     if model is not None:
@@ -164,7 +164,6 @@ def contrast_for(
     if recipe.compute.channels_last:
         contrast.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     if recipe.compute.compile:
-        torch._dynamo.config.recompile_limit = 4 * recipe.groups + 8  # each BN group has a momentum of its own
         for network in (contrast.encoder, contrast.key_encoder):
             if network is not None:
                 network.compile()
