@@ -59,18 +59,18 @@ def state(recipe: Recipe) -> TrainState:
 
 
 def ours(recipe: Recipe) -> Work:
-    """A step of `moco.train.loop.train`, from views in NCHW on."""
+    """A step of `moco.train.loop.train`, from views on as our loader makes them: in channels_last."""
     return ours_of(state(recipe), recipe)
 
 
 def ours_of(state: TrainState, recipe: Recipe) -> Work:
     """The same from a state on, which goes on with every call."""
-    both, ids = views(recipe), torch.arange(recipe.optim.batch_size)
+    both = [laid_out(view, recipe) for view in views(recipe)]
+    batch = both, torch.arange(recipe.optim.batch_size)
     assert isinstance(state.model, Contrast)
     model = state.model
 
     def step() -> None:
-        batch = [laid_out(view, recipe) for view in both], ids
         train(
             model, state, [batch], lr=recipe.optim.lr, m=recipe.method.momentum, seed=recipe.seed,
             after_step=lambda *_: None,

@@ -212,9 +212,9 @@ def mean(x: Tensor) -> Tensor:
 class _Gather(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
-        rows = [torch.empty_like(x, memory_format=torch.contiguous_format) for _ in range(world_size())]
-        dist.all_gather(rows, x.contiguous())
-        return torch.cat(rows)
+        rows = x.new_empty(world_size() * len(x), *x.shape[1:])
+        dist.all_gather(list(rows.chunk(world_size())), x.contiguous())
+        return rows
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -229,7 +229,7 @@ def gather(x: Tensor) -> Tensor:
 
 
 def shuffle(x: Float[Tensor, "N ..."], rng: torch.Generator) -> tuple[Float[Tensor, "N ..."], Int[Tensor, "WN"]]:
-    """Deal the rows of the global mini-batch out to the ranks anew (Sec. 3.3).
+    """Deal the rows of the global mini-batch out to the ranks anew (Sec. 3.3). Gradients flow back.
 
     Args:
         x: this rank's rows.
@@ -238,13 +238,50 @@ def shuffle(x: Float[Tensor, "N ..."], rng: torch.Generator) -> tuple[Float[Tens
     Returns:
         This rank's hand of N rows, and the order that `unshuffle` needs to take the rows home.
     """
-    order = torch.randperm(len(x) * world_size(), generator=rng).to(x.device)
-    return gather(x)[order.view(world_size(), -1)[rank()]], order
+    order = torch.randperm(len(x) * world_size(), generator=rng)  # on the host, as it says who sends how much
+    return _dealt(x, order), order
 
 
 def unshuffle(x: Float[Tensor, "N ..."], order: Int[Tensor, "WN"]) -> Float[Tensor, "N ..."]:
     """Undo `shuffle`: row i of the result belongs to sample i of this rank again."""
-    return gather(x)[order.argsort().view(world_size(), -1)[rank()]]
+    return _dealt(x, order.argsort())
+
+
+def _dealt(x: Tensor, order: Tensor) -> Tensor:
+    return _rows(x, order) if world_size() == 1 else _Deal.apply(x, order)  # pyright: ignore[reportReturnType]
+
+
+class _Deal(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, order: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx.order = order
+        return _exchange(x, order)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return _exchange(grads[0], ctx.order.argsort()), None
+
+
+def _exchange(x: Tensor, order: Tensor) -> Tensor:
+    """Every row goes to the one rank whose share it is in."""
+    wanted = order.view(world_size(), -1)  # by each rank: W x N
+    owner = wanted // len(x)
+    out = [wanted[other][owner[other] == rank()] % len(x) for other in range(world_size())]
+    sent = _rows(x, torch.cat(out))
+    arrived, sizes = torch.empty_like(sent), owner[rank()].bincount(minlength=world_size()).tolist()
+    dist.all_to_all_single(_stored(arrived), _stored(sent), sizes, [len(rows) for rows in out])
+    return _rows(arrived, owner[rank()].argsort(stable=True).argsort())  # they came by sender
+
+
+def _stored(x: Tensor) -> Tensor:
+    """`x` with its dimensions in the order of its memory, where that is channels-last."""
+    return x.permute(0, 2, 3, 1) if x.ndim == 4 and x.is_contiguous(memory_format=torch.channels_last) else x
+
+
+def _rows(x: Tensor, index: Tensor) -> Tensor:
+    """x[index], each row copied as it lies in memory."""
+    rows = (stored := _stored(x)).index_select(0, index.to(x.device, non_blocking=True))
+    return rows if stored is x else rows.permute(0, 3, 1, 2)
 
 
 def wrap(model: nn.Module) -> nn.Module:

@@ -32,14 +32,16 @@ def mix(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
     return x ^ (x >> np.uint64(31))
 
 
-def uniform(seed: int, epoch: int, ids: NDArray[np.integer], slot: int) -> NDArray[np.float64]:
+def uniform(seed: int, epoch: int, ids: NDArray[np.integer], slot: int | NDArray[np.integer]) -> NDArray[np.float64]:
     """For each image of `ids` [N] a number in [0, 1): the `slot`-th die that is cast for it in `epoch`.
 
-    A counter-based generator: SplitMix64's finalizer over the counter (id, slot), keyed by (seed, epoch).
+    A counter-based generator: SplitMix64's finalizer over the counter (id, slot), keyed by (seed, epoch). `ids` and an
+    array of slots are broadcast against each other.
     """
     key = np.uint64(fold(seed, epoch))
     with np.errstate(over="ignore"):  # 64-bit words wrap: that is the arithmetic wanted
-        word = mix(mix(np.asarray(ids).astype(np.uint64) * _GOLDEN + key) + np.uint64(slot + 1) * _GOLDEN)
+        counter = (np.asarray(slot).astype(np.uint64) + np.uint64(1)) * _GOLDEN
+        word = mix(mix(np.asarray(ids).astype(np.uint64) * _GOLDEN + key) + counter)
         word = mix(word ^ key)
     return (word >> np.uint64(11)).astype(np.float64) * 2.0**-53
 

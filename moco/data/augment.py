@@ -21,14 +21,12 @@ from moco.data.colour import Look, colour
 from moco.recipe import DataSpec, View
 
 __all__ = [
-    "OPS", "Dice", "Die", "Look", "cast", "colour", "crop", "crop_batch", "crop_boxes", "eval_crop", "flips", "look",
+    "OPS", "Dice", "Die", "Look", "cast", "colour", "crop", "crop_boxes", "eval_crop", "flips", "look",
     "normalize",
 ]  # fmt: skip
 
 OPS = 64  # slots of rng.uniform a view takes: slot = view * OPS + die
 TRIES = 10  # to draw a crop that lies inside of the image (torchvision's RandomResizedCrop)
-Rows = Int64[np.ndarray, " n"] | slice
-ALL = slice(None)
 ORDERS = np.array(list(itertools.permutations(range(4))), dtype=np.int64)  # of the four changes of colour
 
 
@@ -54,29 +52,37 @@ class Die(IntEnum):
 
 @dataclass(frozen=True)
 class Dice:
-    """Every random number of one view of N images."""
+    """Every random number of one view of N images: in [0, 1), by die."""
 
-    seed: int
-    epoch: int
-    ids: Integer[np.ndarray, " N"]
-    view_index: int
+    thrown: Float64[np.ndarray, "N dice"]
 
-    def roll(self, die: int, *, rows: Rows = ALL) -> Float64[np.ndarray, " n"]:
-        """In [0, 1), for the images in `rows`."""
-        return rng.uniform(self.seed, self.epoch, self.ids[rows], self.view_index * OPS + die)
+    def __len__(self) -> int:
+        return len(self.thrown)
+
+    def roll(self, die: int) -> Float64[np.ndarray, " N"]:
+        return self.thrown[:, die]
 
     def chance(self, die: int, p: float) -> Bool[np.ndarray, " N"]:
         """True with probability p."""
         return self.roll(die) < p
 
-    def between(self, die: int, low: float, high: float, *, rows: Rows = ALL) -> Float64[np.ndarray, " n"]:
+    def between(self, die: int, low: float, high: float) -> Float64[np.ndarray, " N"]:
         """Uniform in [low, high)."""
-        return low + (high - low) * self.roll(die, rows=rows)
+        return low + (high - low) * self.roll(die)
+
+    def tries(self, die: int, low: float, high: float) -> Float64[np.ndarray, "N tries"]:
+        """As `between`, by this die and those of the further tries."""
+        return low + (high - low) * self.thrown[:, die : die + TRIES]
+
+    def rows(self, rows: slice) -> "Dice":
+        """The dice of some of the images."""
+        return Dice(self.thrown[rows])
 
 
 def cast(seed: int, epoch: int, *, ids: Integer[np.ndarray, " N"], view_index: int) -> Dice:
     """The dice of the `view_index`-th view that the images `ids` have in `epoch` of the run seeded with `seed`."""
-    return Dice(seed, epoch, np.asarray(ids), view_index)
+    slots = view_index * OPS + np.arange(max(Die) + 1)
+    return Dice(rng.uniform(seed, epoch, np.asarray(ids)[:, None], slots))
 
 
 def crop_boxes(
@@ -91,24 +97,20 @@ def crop_boxes(
     inside of it, anywhere, and coordinates are negative. What is outside of the image is black.
     """
     bounds = np.stack([heights, widths], axis=1).astype(np.int64)
-    size = _central(view, bounds)
-    log_ratio = [math.log(ratio) for ratio in view.crop_ratio]
-    waiting = np.arange(len(bounds))
-    for attempt in range(TRIES):
-        area = bounds[waiting].prod(axis=1) * dice.between(Die.AREA + attempt, *view.crop_area, rows=waiting)
-        ratio = np.exp(dice.between(Die.RATIO + attempt, *log_ratio, rows=waiting))
-        drawn = np.rint(np.sqrt(np.stack([area / ratio, area * ratio], axis=1))).astype(np.int64)
-        fits = (drawn > 0).all(axis=1)
-        if view.crop_area[1] <= 1:
-            fits &= (drawn <= bounds[waiting]).all(axis=1)
-        size[waiting[fits]] = drawn[fits]
-        waiting = waiting[~fits]
-        if not waiting.size:
-            break
+    area = bounds.prod(axis=1, keepdims=True) * dice.tries(Die.AREA, *view.crop_area)
+    ratio = np.exp(dice.tries(Die.RATIO, *(math.log(ratio) for ratio in view.crop_ratio)))
+    drawn = np.rint(np.sqrt(np.stack([area / ratio, area * ratio], axis=2))).astype(np.int64)  # N x tries x 2
+    fits = (drawn > 0).all(axis=2)
+    if view.crop_area[1] <= 1:
+        fits &= (drawn <= bounds[:, None]).all(axis=2)
+    first, none = fits.argmax(axis=1), ~fits.any(axis=1)
+    size = drawn[np.arange(len(bounds)), first]
+    if none.any():
+        size[none] = _central(view, bounds[none])
     room = bounds - size
     place = np.stack([dice.roll(Die.TOP), dice.roll(Die.LEFT)], axis=1)
     corner = np.minimum(room, 0) + np.floor(place * (np.abs(room) + 1)).astype(np.int64)
-    corner[waiting] = room[waiting] // 2
+    corner[none] = room[none] // 2
     return np.concatenate([corner, size], axis=1)
 
 
@@ -163,53 +165,6 @@ def crop(
     return np.ascontiguousarray(pixels[:, :: -1 if flip else 1].transpose(2, 0, 1))
 
 
-def crop_batch(
-    images: UInt8[Tensor, "N 3 H W"], boxes: Int64[np.ndarray, "N 4"], *, flips: Bool[np.ndarray, " N"], size: int
-) -> UInt8[Tensor, "N 3 S S"]:
-    """What `crop` gives (up to 5 values in 100 differ by a rounding), for small images of one size, on their device.
-
-    The filter is separable: two matrix products for each image, with a rounding between them as Pillow has it.
-    """
-    _, _, height, width = images.shape
-    corners_and_sizes = torch.from_numpy(boxes.astype(np.float32)).to(images.device, non_blocking=True)
-    top, left, box_height, box_width = corners_and_sizes.unsqueeze(2).unbind(1)  # N 1
-    outside = max(0, int(-boxes[:, :2].min()), int((boxes[:, :2] + boxes[:, 2:] - [height, width]).max()))
-    across = torch.arange(size, device=images.device, dtype=torch.float32).expand(len(boxes), size)
-    mirrored = torch.from_numpy(flips).to(images.device, non_blocking=True).float().unsqueeze(1)
-    columns = _triangles(across + mirrored * (size - 1 - 2 * across), left, box_width, width, outside)
-    rows = _triangles(across, top, box_height, height, outside)
-    pixels = images.permute(0, 2, 1, 3).to(torch.float32, memory_format=torch.contiguous_format)  # N H 3 W
-    pixels = torch.bmm(pixels.flatten(1, 2), columns.transpose(1, 2)).add_(0.5).floor_()  # N (H 3) S
-    pixels = torch.bmm(rows, pixels.view(len(images), height, 3 * size)).add_(0.5).floor_()  # N S (3 S)
-    pixels = pixels.view(len(images), size, 3, size).permute(0, 2, 1, 3)
-    return pixels.to(torch.uint8, memory_format=torch.contiguous_format)
-
-
-def _triangles(
-    out: Float32[Tensor, "N S"],
-    start: Float32[Tensor, "N 1"],
-    length: Float32[Tensor, "N 1"],
-    extent: int,
-    outside: int,
-) -> Float32[Tensor, "N S L"]:
-    """How much each of the `extent` pixels along an axis counts for the output pixels `out` of a box.
-
-    Pillow's bilinear filter: a triangle as wide as 2 output pixels (2 input pixels when enlarging), cut off at the
-    border of the box, normalized. Pixels of the box that are `outside` of the image count in the sum, and are black.
-
-    Weights are whole multiples of 2**-16, so that all sums of products with bytes are exact in float32: in whatever
-    order a device adds, and in whatever batch an image is, its view is the same (unless products are made in TF32).
-    """
-    pixel = torch.arange(-outside, extent + outside, device=out.device, dtype=torch.float32) - start  # N L, in the box
-    inside = ((pixel + 1).clamp_(0, 1) * (length - pixel).clamp_(0, 1)).unsqueeze(1)  # 1 in the box, else 0
-    scale = length / out.shape[1]
-    centre = ((out + 0.5) * scale).unsqueeze(2)
-    distance = (pixel.unsqueeze(1) + 0.5 - centre).abs_().div_(scale.clamp(min=1).unsqueeze(2))
-    weight = (1 - distance).clamp_(min=0).mul_(inside).mul_(2**16).round_()
-    weight = weight.mul_(2**16 / weight.sum(2, keepdim=True)).round_().mul_(2**-16)
-    return weight[:, :, outside : outside + extent]
-
-
 def eval_crop(image: UInt8[np.ndarray, "H W 3"], data: DataSpec) -> UInt8[np.ndarray, "3 S S"]:
     """What evaluation sees of `image`: its shorter side becomes `data.eval_resize`, the central `data.size` is cut out.
 
@@ -235,6 +190,12 @@ def normalize(
     crops: UInt8[Tensor, "N 3 S S"], *, mean: tuple[float, float, float], std: tuple[float, float, float]
 ) -> Float[Tensor, "N 3 S S"]:
     """(crops / 255 - mean) / std in float32, channel by channel."""
-    shift = torch.tensor(mean).mul(255).view(3, 1, 1).to(crops.device, non_blocking=True)
-    scale = torch.tensor(std).mul(255).reciprocal().view(3, 1, 1).to(crops.device, non_blocking=True)
+    shift, scale = (row.to(crops.device, non_blocking=True) for row in shift_and_scale(mean, std))
     return crops.float().sub_(shift).mul_(scale)
+
+
+def shift_and_scale(
+    mean: tuple[float, float, float], std: tuple[float, float, float]
+) -> tuple[Float32[Tensor, "3 1 1"], Float32[Tensor, "3 1 1"]]:
+    """What to take from a byte, and what to multiply the rest with."""
+    return torch.tensor(mean).mul(255).view(3, 1, 1), torch.tensor(std).mul(255).reciprocal().view(3, 1, 1)

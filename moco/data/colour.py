@@ -7,6 +7,7 @@ change touches is decided on the host, so that no step waits for the device.
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -56,7 +57,7 @@ class Change:
 def colour(crops: UInt8[Tensor, "N 3 S S"], look: Look) -> UInt8[Tensor, "N 3 S S"]:
     """The crops with their new looks; on the device of `crops`, which the host does not wait for.
 
-    What Pillow gives, bit for bit; but the blur may round to the other side where a sum is halfway between two bytes.
+    What Pillow gives, bit for bit.
     """
     few = max(1, CACHED // crops.shape[1:].numel())
     if crops.device.type == "cpu" and len(crops) > few:
@@ -65,7 +66,7 @@ def colour(crops: UInt8[Tensor, "N 3 S S"], look: Look) -> UInt8[Tensor, "N 3 S 
     changes = _changes(look)
     rows = _moved([change.rows for change in changes], crops.device)
     values = _moved([change.values for change in changes], crops.device)
-    pixels = crops.float()
+    pixels = crops.to(torch.float32, memory_format=torch.contiguous_format)
     for change, row, value in zip(changes, rows, values, strict=True):
         pixels.index_copy_(0, row, change.apply(pixels.index_select(0, row), value))
     return pixels.to(torch.uint8)
@@ -168,7 +169,7 @@ def _hsv(x: Pixels) -> tuple[Plane, Plane, Plane]:
     is_green = (green - value).add_(1).clamp_(min=0).mul_(1 - is_red)
     is_blue = 1 - is_red - is_green
     lead = is_red * (green - blue) + is_green * (blue - red) + is_blue * (red - green)
-    hues, saturations = _hsv_tables(x.device)
+    hues, saturations = hsv_tables(x.device)
     place = is_green.add_(is_blue, alpha=2).mul_(511).add_(lead).add_(255).mul_(256).add_(chroma)
     hue = hues.index_select(0, place.flatten().int()).view_as(value)
     saturation = saturations.index_select(0, (value * 256).add_(chroma).flatten().int()).view_as(value)
@@ -176,7 +177,7 @@ def _hsv(x: Pixels) -> tuple[Plane, Plane, Plane]:
 
 
 @lru_cache(maxsize=8)  # devices
-def _hsv_tables(device: torch.device) -> tuple[UInt8[Tensor, " h"], UInt8[Tensor, " s"]]:
+def hsv_tables(device: torch.device) -> tuple[UInt8[Tensor, " h"], UInt8[Tensor, " s"]]:
     """Hue by (sector, lead, chroma) and saturation by (value, chroma), as bytes, flattened.
 
     Sector: which of red, green, blue is the largest. Lead: how much the next channel around the circle is ahead of the
@@ -196,33 +197,50 @@ def _hsv_tables(device: torch.device) -> tuple[UInt8[Tensor, " h"], UInt8[Tensor
     return torch.from_numpy(hue.ravel()).to(device), torch.from_numpy(saturation.ravel()).to(device)
 
 
-def _blur(x: Pixels, weights: Float32[Tensor, "n d"]) -> Pixels:
-    """Pillow's GaussianBlur: three box blurs along the rows, three along the columns, rounded each time."""
-    reach = weights.shape[1] - 1
-    weights = weights[:, :, None, None, None]
+def _blur(x: Pixels, weights: Float32[Tensor, "n w"]) -> Pixels:
+    """Pillow's GaussianBlur: three box blurs along the rows, three along the columns, rounded each time.
+
+    A weight is a whole number of 2**-24, in two halves of 12 bits, so that every sum is exact in float32.
+    """
+    high, low = weights[:, :, None, None, None].chunk(2, dim=1)
+    reach = high.shape[1] - 1
     for dim, padding in ((3, (reach, reach, 0, 0)), (2, (0, 0, reach, reach))):
         for _ in range(3):
-            padded = F.pad(x, padding, mode="replicate")
-            x = x * weights[:, 0]
-            for far in range(1, reach + 1):
-                pair = padded.narrow(dim, reach - far, x.shape[dim]) + padded.narrow(dim, reach + far, x.shape[dim])
-                x.add_(pair.mul_(weights[:, far]))
-            x.add_(0.5).floor_()
+            padded, far = F.pad(x, padding, mode="replicate"), x.shape[dim]
+            above, below = x * high[:, 0], (x * low[:, 0]).add_(2**23)  # half of 2**24: to the nearest
+            for d in range(1, reach + 1):
+                pair = padded.narrow(dim, reach - d, far) + padded.narrow(dim, reach + d, far)
+                above.addcmul_(pair, high[:, d])
+                below.addcmul_(pair, low[:, d])
+            x = above.add_(below.mul_(2**-12).floor_()).mul_(2**-12).floor_()
     return x
 
 
-def box_weights(sigma: Float64[np.ndarray, " N"]) -> Float32[np.ndarray, "N d"]:
-    """The weights at distance 0, 1, ... [pixels] of the box that, three times applied, blurs by about `sigma`.
+class Boxes(NamedTuple):
+    """The box of N blurs: its inner pixels, 2 reach + 1, and the two at its ends, which count less."""
 
-    An extended box: its outermost two pixels count less, so that its variance is right (Gwosdek et al., SSVM 2011). In
-    the float and 24-bit arithmetic of Pillow. Rows end in zeros up to the length of the longest.
+    reach: Int64[np.ndarray, " N"]
+    full: Int64[np.ndarray, " N"]  # weight of an inner pixel [2**-24]
+    edge: Int64[np.ndarray, " N"]  # weight of an end
+
+
+def boxes(sigma: Float64[np.ndarray, " N"]) -> Boxes:
+    """The box that, three times applied, blurs by about `sigma`, in the float and 24-bit arithmetic of Pillow.
+
+    An extended box, so that its variance is right (Gwosdek et al., SSVM 2011).
     """
     variance = (sigma.astype(np.float32) ** 2 / np.float32(3)).astype(np.float32)
     whole = np.floor((np.sqrt(12 * variance.astype(np.float64) + 1).astype(np.float32) - 1) / 2)
     rest = (2 * whole + 1) * (whole * (whole + 1) - 3 * variance) / (6 * (variance - (whole + 1) ** 2))
     radius = (whole + rest).astype(np.float32)
     full = np.floor(np.float32(2**24) / (radius * 2 + 1)).astype(np.int64)
-    edge = (2**24 - (2 * radius.astype(np.int64) + 1) * full) // 2
-    distance, last = np.arange(int(radius.max(initial=0)) + 2), radius.astype(np.int64)[:, None]
-    weights = np.where(distance <= last, full[:, None], np.where(distance == last + 1, edge[:, None], 0))
-    return (weights * 2.0**-24).astype(np.float32)
+    reach = radius.astype(np.int64)
+    return Boxes(reach, full, (2**24 - (2 * reach + 1) * full) // 2)
+
+
+def box_weights(sigma: Float64[np.ndarray, " N"]) -> Float32[np.ndarray, "N w"]:
+    """The weights of pixels at distance 0, 1, ... of the centre, 0 beyond the box: upper halves, then lower halves."""
+    reach, full, edge = (column[:, None] for column in boxes(sigma))
+    distance = np.arange(int(reach.max(initial=0)) + 2)
+    weights = np.where(distance <= reach, full, np.where(distance == reach + 1, edge, 0))
+    return np.concatenate([weights >> 12, weights & 0xFFF], axis=1).astype(np.float32)

@@ -2,6 +2,8 @@
 
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
 from threading import Event
 from typing import NamedTuple
 
@@ -10,17 +12,21 @@ import torch
 from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 
-from moco.data import augment
+from moco.data import augment, host
 from moco.data.decode import BadImage
 from moco.data.images import DataError, Images
+from moco.data.kept import Kept, kept_for
 from moco.data.quarantine import Quarantine
+from moco.data.ring import Reused, Ring, Slot
 from moco.data.sampler import Draw, StepSampler
-from moco.data.small import preload_small
 from moco.data.threads import Abandoned, in_order
 from moco.recipe import DataSpec
 from moco.rng import fold
 
 TRIES = 100  # images that are asked for in place of a bad one
+PIECE = 8  # images that a thread works on at a time, so that all threads work on the mini-batch that is due first
+KEPT_PIECE = 128  # the same, of images in memory
+AHEAD = 2  # mini-batches that are made ahead: one to hand over, and one for a step that is shorter than most
 
 
 class Batch(NamedTuple):
@@ -30,26 +36,44 @@ class Batch(NamedTuple):
     ids: Int64[Tensor, " N"]
 
 
-class Crops(NamedTuple):
-    """A mini-batch before its colours are changed: what a thread makes, on the host."""
+@dataclass(frozen=True)
+class Plan:
+    """A mini-batch as it was drawn: which images, and all dice of their views."""
 
-    crops: list[UInt8[Tensor, "N 3 S S"]]
-    looks: list[augment.Look]
-    ids: Int64[Tensor, " N"]
+    draw: Draw
+    data: DataSpec
+    seed: int
+
+    @cached_property
+    def views(self) -> list[host.Drawn]:
+        """As they were drawn."""
+        epoch, ids = self.draw
+        return [
+            host.Drawn(view, augment.cast(self.seed, epoch, ids=ids, view_index=index))
+            for index, view in enumerate(self.data.views)
+        ]
+
+
+class Piece(NamedTuple):
+    """Some rows of a mini-batch, which a thread makes and writes into their place."""
+
+    plan: Plan
+    rows: slice
+    slot: Slot
 
 
 class ViewLoader:
     """The mini-batches of `steps`, as a function of (images, data, batch_size, seed, step) alone.
 
-    Images are decoded once for both views. Small ones of one size are kept in memory, and their views are made a whole
-    mini-batch at a time; the images alone decide which way is taken (see small.py). Colours are changed on the device:
-    by the threads where that is the CPU, otherwise in the consumer's thread.
+    Threads decode, crop and, where the device is the CPU, change the colours of a few images at a time, and write them
+    as bytes into a ring of buffers. To another device the bytes are handed over, and colours are changed there.
+    Images are decoded once for both views; small ones of one size stay in memory.
 
     A bad image is set aside, and another takes its place, drawn by (seed, epoch, its index); `ids` hold that one's.
 
     Args:
         batch_size: over all ranks; iteration gives this rank's share.
-        workers: threads that work ahead, a mini-batch each; 0 makes every mini-batch when it is asked for.
+        workers: threads that work ahead; 0 makes every mini-batch when it is asked for.
 
     Raises:
         ValueError: see StepSampler. DataError: more bad images than `quarantine` bears with.
@@ -74,73 +98,72 @@ class ViewLoader:
         )  # fmt: skip
         self.images, self.data, self.seed = images, data, seed
         self.workers, self.device, self.quarantine = workers, device, quarantine
-        self.small = preload_small(images, quarantine, workers=workers)
+        self.on_host = device.type == "cpu"  # all is done there, colours too
+        self.kept = kept_for(images, self._first_size())
+        self.memory = Reused()
         self.waited = 0.0  # [s] that the consumer has waited for mini-batches so far
 
     def __len__(self) -> int:
         return len(self.sampler)
 
     def __iter__(self) -> Iterator[Batch]:
-        on_host = self.device.type == "cpu"
-        made = in_order(self._batch if on_host else self._crops, self.sampler, workers=self.workers)
+        host.kernels()  # they may be on their way while the first images are read
+        count = len(self.sampler.share)
+        pieces = _slices(count, PIECE if self.kept is None else KEPT_PIECE)
+        ahead = max(self.workers + 1, AHEAD * len(pieces))
+        ring = Ring(AHEAD + 2 + self.workers // len(pieces), count, self.data, self.device)
+        work = (
+            Piece(plan, rows, ring[number])
+            for number, plan in enumerate(Plan(draw, self.data, self.seed) for draw in self.sampler)
+            for rows in pieces
+        )
+        done = in_order(self._make, work, workers=self.workers, ahead=ahead)
         try:
-            while True:
+            for _ in range(len(self.sampler)):
                 start = time.perf_counter()
-                one = next(made, None)
-                batch = one if one is None or isinstance(one, Batch) else self._finish(one)
+                made = [next(done) for _ in pieces]
+                batch = self._finish(made)
                 self.waited += time.perf_counter() - start
-                if batch is None:
-                    return
                 yield batch
         finally:
-            made.close()
+            done.close()
 
-    def _batch(self, draw: Draw, gone: Event) -> Batch:
-        return self._finish(self._crops(draw, gone))
-
-    def _crops(self, draw: Draw, gone: Event) -> Crops:
-        dice = [
-            augment.cast(self.seed, draw.epoch, ids=draw.ids, view_index=index) for index in range(len(self.data.views))
-        ]
-        looks = [augment.look(view, die) for view, die in zip(self.data.views, dice, strict=True)]
-        crops, ids = self._cut_together(draw, dice) if self.small else self._cut_singly(draw, dice, gone)
-        return Crops(crops, looks, torch.from_numpy(ids))
-
-    def _cut_together(self, draw: Draw, dice: list[augment.Dice]) -> tuple[list[Tensor], np.ndarray]:
-        """The crops of each view, and the indices of the images used, from the images in memory."""
-        assert self.small is not None
-        ids = draw.ids.copy()
-        for row in np.flatnonzero(~self.small.good[ids]):
-            ids[row] = next(index for index in self._tried(draw.epoch, int(ids[row])) if self.small.good[index])
-        images = self.small.pixels[torch.from_numpy(ids)]
-        heights, widths = (np.full(len(ids), side) for side in images.shape[2:])
-        crops = []
-        for view, die in zip(self.data.views, dice, strict=True):
-            boxes = augment.crop_boxes(view, die, heights=heights, widths=widths)
-            crops.append(augment.crop_batch(images, boxes, flips=augment.flips(view, die), size=self.data.size))
-        return crops, ids
-
-    def _cut_singly(self, draw: Draw, dice: list[augment.Dice], gone: Event) -> tuple[list[Tensor], np.ndarray]:
-        """The same, image by image: whole images of any size would not fit into memory side by side."""
-        size, ids = self.data.size, draw.ids.copy()
-        crops = [torch.empty(len(ids), 3, size, size, dtype=torch.uint8) for _ in dice]
-        flips = [augment.flips(view, die) for view, die in zip(self.data.views, dice, strict=True)]
-        for row, index in enumerate(draw.ids):
+    def _make(self, piece: Piece, gone: Event) -> Piece:
+        """Read the images of a piece, and write their views into its place."""
+        plan, rows, slot = piece
+        slot.wait()  # until what was in it is on the device
+        if self.kept is not None:
+            self._write_kept(piece, self.kept, gone)
+            return piece
+        for row in range(rows.start, rows.stop):
             if gone.is_set():
                 raise Abandoned
-            ids[row], image = self._read(draw.epoch, int(index))
-            for which, view in enumerate(self.data.views):
-                die = augment.cast(self.seed, draw.epoch, ids=draw.ids[row : row + 1], view_index=which)
-                height, width, _ = image.shape
-                box = augment.crop_boxes(view, die, heights=np.array([height]), widths=np.array([width]))[0]
-                cut = augment.crop(image, box, flip=bool(flips[which][row]), size=size)
-                crops[which][row] = torch.from_numpy(cut)
-        return crops, ids
+            slot.ids[row], image = self._read(plan.draw.epoch, int(plan.draw.ids[row]))
+            host.views(image, plan.views, row, slot.crops, coloured=self.on_host)
+        return piece
+
+    def _write_kept(self, piece: Piece, kept: Kept, gone: Event) -> None:
+        """The same with images that stay in memory: in one call, unless one of them has another size."""
+        plan, rows, slot = piece
+        ids, images = plan.draw.ids[rows].copy(), {}
+        for place in np.flatnonzero(~kept.here[ids]).tolist():
+            if gone.is_set():
+                raise Abandoned
+            ids[place], images[place] = self._read(plan.draw.epoch, int(ids[place]))
+        slot.ids[rows] = ids
+        if kept.here[ids].all():
+            host.views_of_kept(kept.pixels, ids, plan.views, rows, slot.crops, coloured=self.on_host)
+            return
+        for place, index in enumerate(ids):
+            image = images.get(place, kept.pixels[index])
+            host.views(image, plan.views, rows.start + place, slot.crops, coloured=self.on_host)
 
     def _read(self, epoch: int, index: int) -> tuple[int, UInt8[np.ndarray, "H W 3"]]:
         """Image `index`, or the one that takes its place, with its own index."""
         for instead in self._tried(epoch, index):
             try:
+                if self.kept is not None:
+                    return instead, self.kept.read(instead, self.images.read)
                 return instead, self.images.read(instead)
             except BadImage as bad:
                 self.quarantine.add(bad.name, bad.reason)
@@ -153,12 +176,32 @@ class ViewLoader:
             yield fold(self.seed, epoch, index, attempt) % len(self.images)
         raise DataError(f"{TRIES} images drawn to take the place of a bad one are all bad: see bad_images.csv")
 
-    def _finish(self, made: Crops) -> Batch:
+    def _first_size(self) -> tuple[int, int] | None:
+        """(height, width) of the first image that can be read."""
+        for index in range(len(self.images)):
+            try:
+                return self.images.read(index).shape[:2]
+            except BadImage as bad:
+                self.quarantine.add(bad.name, bad.reason)
+        return None
+
+    def _finish(self, made: list[Piece]) -> Batch:
+        """The mini-batch of these pieces, on the device. The host does not wait for the device."""
+        plan, _, slot = made[0]
+        mean, std = self.data.mean, self.data.std
+        if self.on_host:
+            views = [host.normalize(crops, mean=mean, std=std, memory=self.memory) for crops in slot.crops]
+            return Batch(views, torch.from_numpy(slot.ids.copy()))
+        crops, ids = slot.hand_over()
         views = [
-            augment.normalize(augment.colour(_moved(crops, self.device), look), mean=self.data.mean, std=self.data.std)
-            for crops, look in zip(made.crops, made.looks, strict=True)
+            augment.normalize(augment.colour(one, view.look), mean=mean, std=std)
+            for one, view in zip(crops, plan.views, strict=True)
         ]
-        return Batch(views, _moved(made.ids, self.device))
+        return Batch(views, ids)
+
+
+def _slices(count: int, size: int) -> list[slice]:
+    return [slice(start, min(start + size, count)) for start in range(0, count, size)]
 
 
 def eval_batches(

@@ -14,32 +14,34 @@ class Abandoned(Exception):
     """The consumer has gone, and nobody wants the result any more."""
 
 
-def in_order(make: Callable[[Item, Event], Result], items: Iterable[Item], *, workers: int) -> Generator[Result]:
+def in_order(
+    make: Callable[[Item, Event], Result], items: Iterable[Item], *, workers: int, ahead: int | None = None
+) -> Generator[Result]:
     """`make(item, gone)` for each of `items`, in their order.
 
     Args:
         make: runs in one of the threads. Long work looks at `gone` now and then, and raises Abandoned when it is set:
             the consumer has stopped early.
-        workers: number of threads, which make `workers` + 1 items beyond the one that is consumed; 0 makes each item
-            when it is asked for, in the consumer's own thread.
+        workers: number of threads; 0 makes each item when it is asked for, in the consumer's own thread.
+        ahead: items that they make beyond the one that is consumed; None: `workers` + 1.
 
     Raises:
         What `make` raised, when its item is due. However the iteration ends, no thread of it runs afterwards.
     """
-    gone = Event()
+    gone, ahead = Event(), workers + 1 if ahead is None else ahead
     if not workers:
         for item in items:
             yield make(item, gone)
         return
     pool = ThreadPoolExecutor(workers, thread_name_prefix="moco-data")
-    ahead: deque[Future[Result]] = deque()
+    made: deque[Future[Result]] = deque()
     try:
         for item in items:
-            ahead.append(pool.submit(make, item, gone))
-            if len(ahead) > workers + 1:
-                yield ahead.popleft().result()
-        while ahead:
-            yield ahead.popleft().result()
+            made.append(pool.submit(make, item, gone))
+            if len(made) > ahead:
+                yield made.popleft().result()
+        while made:
+            yield made.popleft().result()
     finally:
         gone.set()
         pool.shutdown(wait=True, cancel_futures=True)

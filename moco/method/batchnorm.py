@@ -22,19 +22,25 @@ def bn_group(module: nn.Module, group: int, groups: int) -> Iterator[None]:
     """While open, a forward pass counts as part `group` (from 0) of `groups` of one mini-batch.
 
     The running statistics end as the mean over the groups of each group's own update (1 - a) r + a s_g, a being the
-    layer's momentum. Pass g of G, one after the other, must for that use a_g = (a/G) / (1 - (G - g) a/G), g from 1:
-    the products of 1 - a_g telescope to 1 - a, and every s_g ends with the weight a/G.
+    layer's momentum. Pass g of G, one after the other, must for that go a_g = (a/G) / (1 - (G - g) a/G) of the way
+    from r to s_g, g from 1: the products of 1 - a_g telescope to 1 - a, and every s_g ends with the weight a/G. The
+    layer itself goes a of the way; the rest, or the excess, is taken back here, and the layer stays as it is.
     """
-    layers = [layer for layer in module.modules() if isinstance(layer, _BatchNorm) and layer.momentum is not None]
-    momenta = [layer.momentum for layer in layers]
-    for layer, a in zip(layers, momenta, strict=True):
-        assert a is not None
-        layer.momentum = (a / groups) / (1 - (groups - group - 1) * a / groups)
-    try:
-        yield
-    finally:
-        for layer, a in zip(layers, momenta, strict=True):
-            layer.momentum = a
+    moved = [] if groups == 1 else list(_running(module))
+    before = [x.clone() for x, _ in moved]
+    yield
+    if moved:
+        back = [1 - 1 / (groups - (groups - group - 1) * a) for _, a in moved]
+        torch._foreach_lerp_([x for x, _ in moved], before, back)
+
+
+def _running(module: nn.Module) -> Iterator[tuple[Tensor, float]]:
+    """The running statistics that a forward pass moves a fixed share `a` of the way, and their `a`."""
+    for layer in module.modules():
+        if isinstance(layer, _BatchNorm) and layer.training and layer.track_running_stats and layer.momentum:
+            for x in (layer.running_mean, layer.running_var):
+                if x is not None:
+                    yield x.data, layer.momentum  # not `x`: autograd would take it for changed before its backward
 
 
 def in_groups(module: nn.Module, x: Tensor, members: Iterable[int], groups: int) -> Tensor:

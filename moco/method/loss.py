@@ -4,7 +4,8 @@ Notation: N queries, C dimensions, M keys that all queries are compared with, ta
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -15,7 +16,7 @@ from torch.autograd.function import once_differentiable
 
 from moco.distributed import gather
 
-SMALLEST_FIXED = 0.025  # tau: below it exp(-2 / tau) is no normal number in float32
+SMALLEST_PLAIN = 1 / 64  # tau: exp(64) times a billion keys is still a number in float32, and exp(-64) a normal one
 
 
 class LookUp(NamedTuple):
@@ -61,27 +62,28 @@ class Sums(NamedTuple):
     l_neg: Float[Tensor, "N 1"]  # the largest q.k / tau of a negative
 
 
-def _fixed_shift(scaled: Tensor, positive: Tensor, blocks: Iterator[Tensor], temperature: float) -> Sums:
-    """Rows have unit length, so 1 / tau bounds every logit: no maximum is needed, and nothing is rescaled."""
-    l_pos = (scaled * positive).sum(dim=1, keepdim=True)
-    shift, l_neg = torch.full_like(l_pos, 1 / temperature), torch.full_like(l_pos, -math.inf)
-    total = torch.exp(l_pos - shift)
+def _plain(scaled: Tensor, positive: Tensor, l_pos: Tensor, *, keys: Tensor, drawn: Tensor | None, block: int) -> Sums:
+    """Rows have unit length, so 1 / tau bounds every logit: nothing overflows, and nothing is shifted or rescaled."""
+    l_neg, room = torch.full_like(l_pos, -math.inf), _room(scaled, keys, block)
+    total = torch.exp(l_pos)
     mean = total * positive
-    for some in blocks:
-        logits = _against(scaled, some)  # N x block
+    for some in _blocks(keys, drawn, block):
+        logits = _against(scaled, some, room)
         l_neg = torch.maximum(l_neg, logits.amax(dim=1, keepdim=True))
-        weight = logits.sub_(1 / temperature).exp_()
+        weight = logits.exp_()
         total.add_(weight.sum(dim=1, keepdim=True))
         _add_weighted(mean, weight, some)
-    return Sums(total, mean, shift, l_neg)
+    return Sums(total, mean, torch.zeros_like(total), l_neg)
 
 
-def _running_shift(scaled: Tensor, positive: Tensor, blocks: Iterator[Tensor]) -> Sums:
+def _running_shift(
+    scaled: Tensor, positive: Tensor, l_pos: Tensor, *, keys: Tensor, drawn: Tensor | None, block: int
+) -> Sums:
     """With a running maximum, as in flash attention (arXiv:2205.14135), for temperatures where the bound is too far."""
-    shift = l_pos = (scaled * positive).sum(dim=1, keepdim=True)
-    total, mean, l_neg = torch.ones_like(l_pos), positive.clone(), torch.full_like(l_pos, -math.inf)
-    for some in blocks:
-        logits = _against(scaled, some)
+    l_neg, room = torch.full_like(l_pos, -math.inf), _room(scaled, keys, block)
+    total, mean, shift = torch.ones_like(l_pos), positive.clone(), l_pos
+    for some in _blocks(keys, drawn, block):
+        logits = _against(scaled, some, room)
         l_neg = torch.maximum(l_neg, logits.amax(dim=1, keepdim=True))
         old, shift = shift, torch.maximum(shift, l_neg)
         weight, rescale = logits.sub_(shift).exp_(), torch.exp(old - shift)
@@ -90,9 +92,14 @@ def _running_shift(scaled: Tensor, positive: Tensor, blocks: Iterator[Tensor]) -
     return Sums(total, mean, shift, l_neg)
 
 
-def _against(q: Tensor, some: Tensor) -> Float[Tensor, "N b"]:
-    """q.k for a block of keys."""
-    return q @ some.T if some.ndim == 2 else _dot(q, some)
+def _room(scaled: Tensor, keys: Tensor, block: int) -> Float[Tensor, "N b"]:
+    """Where the logits of one block after the other are."""
+    return scaled.new_empty(len(scaled), min(block, len(keys)))
+
+
+def _against(q: Tensor, some: Tensor, room: Tensor) -> Float[Tensor, "N b"]:
+    """q.k for a block of keys; over and over in the same memory, `room`, where all queries share them."""
+    return torch.mm(q, some.T, out=room[:, : len(some)]) if some.ndim == 2 else _dot(q, some)
 
 
 def _add_weighted(mean: Tensor, weight: Float[Tensor, "N b"], some: Tensor) -> Tensor:
@@ -100,8 +107,8 @@ def _add_weighted(mean: Tensor, weight: Float[Tensor, "N b"], some: Tensor) -> T
     return mean.addmm_(weight, some) if some.ndim == 2 else mean.add_(torch.einsum("nb,nbc->nc", weight, some))
 
 
-class _Streamed(torch.autograd.Function):
-    """Eqn. (1) over keys without gradient, a block of keys at a time: memory N x block, whatever M.
+class Summed(torch.autograd.Function):
+    """Eqn. (1) from sums over keys that take no gradient: no N x M logits are kept.
 
     Softmax over the dictionary is attention with values = keys: one pass gives the loss and its gradient
     (E[k] - k+) / tau. The backward pass is a multiplication; it has no derivative of its own.
@@ -109,14 +116,11 @@ class _Streamed(torch.autograd.Function):
 
     @staticmethod
     def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
-        ctx: Any, q: Tensor, positive: Tensor, keys: Tensor, drawn: Tensor | None, temperature: float, block: int
+        ctx: Any, q: Tensor, positive: Tensor, temperature: float, sums_of: Callable[[Tensor, Tensor, Tensor], Sums]
     ) -> tuple[Tensor, Tensor]:
-        scaled, blocks = q / temperature, _blocks(keys, drawn, block)
-        if temperature >= SMALLEST_FIXED:
-            sums = _fixed_shift(scaled, positive, blocks, temperature)
-        else:
-            sums = _running_shift(scaled, positive, blocks)
+        scaled = q / temperature
         l_pos = (scaled * positive).sum(dim=1, keepdim=True)
+        sums = sums_of(scaled, positive, l_pos)
         ctx.save_for_backward((sums.mean / sums.total - positive) / (temperature * len(q)))
         top1 = (l_pos > sums.l_neg).float().mean()
         ctx.mark_non_differentiable(top1)
@@ -127,7 +131,7 @@ class _Streamed(torch.autograd.Function):
     def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
         ctx: Any, *grads: Tensor
     ) -> tuple[Tensor | None, ...]:
-        return grads[0] * ctx.saved_tensors[0], None, None, None, None, None
+        return grads[0] * ctx.saved_tensors[0], None, None, None
 
 
 def compare(look_up: LookUp, temperature: float, *, block: int = 1024) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
@@ -135,9 +139,9 @@ def compare(look_up: LookUp, temperature: float, *, block: int = 1024) -> tuple[
     if look_up.positive is not None:
         if look_up.keys.requires_grad or look_up.positive.requires_grad:
             raise ValueError("keys beside a separate positive must not require a gradient: they are made under no_grad")
-        return _Streamed.apply(  # pyright: ignore[reportReturnType]
-            look_up.q, look_up.positive, look_up.keys, look_up.drawn, temperature, block
-        )
+        one_pass = _plain if temperature >= SMALLEST_PLAIN else _running_shift
+        sums_of = partial(one_pass, keys=look_up.keys, drawn=look_up.drawn, block=block)  # memory N x block, whatever M
+        return Summed.apply(look_up.q, look_up.positive, temperature, sums_of)  # pyright: ignore[reportReturnType]
     logits, match = look_up.logits()  # N x M, M the mini-batch: small, and its keys may carry gradient
     return F.cross_entropy(logits / temperature, match), (logits.argmax(dim=1) == match).float().mean()
 

@@ -1,6 +1,7 @@
 """The optimizers: SGD (MoCo v1 and v2), LARS (v3 with a ResNet), AdamW (v3 with a ViT)."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from inspect import unwrap
 from typing import Any
 
 import torch
@@ -8,35 +9,56 @@ from torch import Tensor, nn
 
 from moco.recipe import OptimSpec
 
+TOGETHER = 1 << 19  # numbers that LARS moves at a time: few kernels on a GPU, and what a CPU's cache holds
 
-def optimizer_for(model: nn.Module, spec: OptimSpec, *, scaled: bool = False) -> torch.optim.Optimizer:
+
+def optimizer_for(model: nn.Module, spec: OptimSpec) -> torch.optim.Optimizer:
     """The recipe's optimizer of every parameter of `model` that takes a gradient: encoder, predictor, second encoder.
 
     They are one group, BN and biases included (facebookresearch/moco, main_moco.py:95-105; moco-v3's :224-230). A
     momentum encoder takes no gradient and is left out: weight decay must not reach it.
 
-    Args:
-        model: a `Contrast`, or an encoder.
-        scaled: a GradScaler is at work. When it skips the first step, torch's fused SGD leaves its momentum
-            uninitialized, and the next step makes garbage of the weights (torch 2.14, CPU): then a plain loop.
+    SGD and AdamW are one kernel a step ("fused"; foreach is slower than a plain loop on a CPU).
     """
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    fused = not scaled  # one kernel a step; foreach is slower than a plain loop on a CPU
     match spec.optimizer:
         case "sgd":
-            return torch.optim.SGD(
-                trained, lr=0.0, momentum=spec.momentum, weight_decay=spec.weight_decay, fused=fused, foreach=False
-            )
+            sgd = SGD(
+                trained, lr=0.0, momentum=spec.momentum, weight_decay=spec.weight_decay, fused=True
+            )  # fmt: skip
+            for parameter in trained if spec.momentum else []:
+                # torch's begins with the first step, and if a GradScaler skips that one, with garbage (torch 2.14, CPU)
+                sgd.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+            return sgd
         case "lars":
             return LARS(trained, momentum=spec.momentum, weight_decay=spec.weight_decay, trust=spec.trust)
         case "adamw":  # weight decay of all: biases, LayerNorm and the class token too
-            return torch.optim.AdamW(
-                trained, lr=0.0, betas=(0.9, 0.999), eps=1e-8, weight_decay=spec.weight_decay, fused=fused,
-                foreach=False,
+            return AdamW(
+                trained, lr=0.0, betas=(0.9, 0.999), eps=1e-8, weight_decay=spec.weight_decay, fused=True
             )  # fmt: skip
 
 
-class LARS(torch.optim.Optimizer):
+class Uncompiled(torch.optim.Optimizer):
+    """torch's optimizers, less what keeps them out of compiled code: it imports the compiler, which takes a second.
+
+    Where torch has no such wrappers, these are its methods themselves.
+    """
+
+    add_param_group = unwrap(torch.optim.Optimizer.add_param_group)
+    zero_grad = unwrap(torch.optim.Optimizer.zero_grad)
+    state_dict = unwrap(torch.optim.Optimizer.state_dict)
+    load_state_dict = unwrap(torch.optim.Optimizer.load_state_dict)
+
+
+class SGD(Uncompiled, torch.optim.SGD):
+    step = torch.no_grad()(unwrap(torch.optim.SGD.step))
+
+
+class AdamW(Uncompiled, torch.optim.AdamW):
+    step = torch.no_grad()(unwrap(torch.optim.AdamW.step))
+
+
+class LARS(Uncompiled):
     """Layer-wise adaptive rate scaling (arXiv:1708.03888), as MoCo v3 has it (moco-v3, optimizer.py:18-43).
 
     A weight moves in proportion to its own norm. Parameters with one dimension or none, biases and the weights of BN,
@@ -53,22 +75,43 @@ class LARS(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """One update of each parameter that has a gradient."""
+        """One update of each parameter that has a gradient. No norm is looked at on the host."""
         for group in self.param_groups:
-            for parameter in group["params"]:
-                if parameter.grad is not None:
-                    self._update(parameter, group)
+            moved = [parameter for parameter in group["params"] if parameter.grad is not None]
+            for weights in _bunches(parameter for parameter in moved if parameter.ndim > 1):
+                directions = torch._foreach_add(_gradients(weights), weights, alpha=group["weight_decay"])
+                size, length = (torch.stack(torch._foreach_norm(x)) for x in (weights, directions))
+                ratio = group["trust"] * size / length
+                ratio = ratio.where((size > 0) & (length > 0), 1.0)
+                self._move(weights, list(directions), list(ratio.unbind()), group)
+            for others in _bunches(parameter for parameter in moved if parameter.ndim <= 1):
+                self._move(others, _gradients(others), [others[0].new_ones(())] * len(others), group)
 
-    def _update(self, parameter: Tensor, group: dict[str, Any]) -> None:
-        direction = parameter.grad
-        assert direction is not None
-        if parameter.ndim > 1:
-            direction = direction.add(parameter, alpha=group["weight_decay"])
-            size, length = torch.linalg.vector_norm(parameter), torch.linalg.vector_norm(direction)
-            ratio = group["trust"] * size / length
-            direction = direction * ratio.where((size > 0) & (length > 0), 1.0)  # no host sync
-        state = self.state[parameter]
-        if "momentum_buffer" not in state:
-            state["momentum_buffer"] = torch.zeros_like(parameter)
-        state["momentum_buffer"].mul_(group["momentum"]).add_(direction)
-        parameter.add_(state["momentum_buffer"], alpha=-group["lr"])
+    def _move(
+        self, parameters: list[Tensor], directions: list[Tensor], ratios: list[Tensor], group: dict[str, Any]
+    ) -> None:
+        buffers: list[Tensor] = []
+        for parameter in parameters:
+            state = self.state[parameter]
+            if "momentum_buffer" not in state:
+                state["momentum_buffer"] = torch.zeros_like(parameter)
+            buffers.append(state["momentum_buffer"])
+        torch._foreach_mul_(buffers, group["momentum"])
+        torch._foreach_addcmul_(buffers, directions, ratios)
+        torch._foreach_add_(parameters, buffers, alpha=-group["lr"])
+
+
+def _gradients(parameters: list[Tensor]) -> list[Tensor]:
+    return [parameter.grad for parameter in parameters if parameter.grad is not None]
+
+
+def _bunches(parameters: Iterable[Tensor]) -> Iterator[list[Tensor]]:
+    """The parameters some at a time, `TOGETHER` numbers or a single one."""
+    some: list[Tensor] = []
+    for parameter in parameters:
+        if some and sum(one.numel() for one in some) + parameter.numel() > TOGETHER:
+            yield some
+            some = []
+        some.append(parameter)
+    if some:
+        yield some

@@ -13,13 +13,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import PIL
 import torch
-import torchvision
 
 import moco
 from moco.distributed import world_size
@@ -219,7 +219,7 @@ def provenance(*, device: torch.device, workers: int, images: int, data: str) ->
         "command": sys.argv,
         "versions": {
             "momentum-contrast": moco.__version__, "python": platform.python_version(), "torch": torch.__version__,
-            "torchvision": torchvision.__version__, "numpy": np.__version__, "pillow": PIL.__version__,
+            "torchvision": version("torchvision"), "numpy": np.__version__, "pillow": PIL.__version__,
         },
         "machine": {
             "system": platform.platform(), "processor": platform.processor() or platform.machine(),

@@ -164,7 +164,6 @@ def contrast_for(
     if recipe.compute.channels_last:
         contrast.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     if recipe.compute.compile:
-        torch._dynamo.config.recompile_limit = 4 * recipe.groups + 8  # each BN group has a momentum of its own
         for network in (contrast.encoder, contrast.key_encoder):
             if network is not None:
                 network.compile()

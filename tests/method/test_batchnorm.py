@@ -24,6 +24,23 @@ def test_running_statistics_are_the_mean_over_the_groups_of_each_groups_update(g
     assert layer.momentum == 0.1
 
 
+def test_a_backward_pass_may_come_after_the_running_statistics_have_been_set():
+    layer, x = nn.BatchNorm1d(3, dtype=torch.float64), torch.randn(8, 3, dtype=torch.float64, requires_grad=True)
+    in_groups(layer, x, range(2), 2).pow(3).sum().backward()
+    parts = [(part - part.mean(dim=0)) / (part.var(dim=0, unbiased=False) + layer.eps).sqrt() for part in x.chunk(2)]
+    (expected,) = torch.autograd.grad(torch.cat(parts).pow(3).sum(), x)
+    torch.testing.assert_close(x.grad, expected)
+
+
+def test_a_compiled_network_is_compiled_once_for_all_groups():
+    network = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4))
+    network.compile(backend="eager")
+    x = torch.randn(8, 3)
+    in_groups(network, x[:2], range(1), 4)
+    with torch.compiler.set_stance("fail_on_recompile"):
+        in_groups(network, x[2:], range(1, 4), 4)
+
+
 def test_each_group_is_normalized_with_its_own_statistics():
     layer, x = nn.BatchNorm1d(4, affine=False, eps=1e-12), torch.randn(12, 4)
     y = in_groups(layer, x, range(3), 3)

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from moco.method import NCE, LookUp, info_nce
-from moco.method.loss import compare
+from moco.method.loss import SMALLEST_PLAIN, compare
 
 
 def operands(n=8, k=50, c=16, dtype=torch.float32, seed=0):
@@ -52,9 +52,13 @@ def test_float32_loss_is_within_1e_6_of_float64(k, temperature):
     assert (q.grad.double() - grad).norm() / grad.norm() < 1e-6
 
 
-def test_all_keys_alike_cost_the_logarithm_of_their_number():
+@pytest.mark.parametrize("temperature", [SMALLEST_PLAIN, 0.07])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_all_keys_alike_cost_the_logarithm_of_their_number(sign, temperature):
+    """The largest and the smallest logits there are: their exponentials must be numbers of float32."""
     one = F.normalize(torch.ones(1, 8), dim=1)
-    loss = info_nce(LookUp(one.expand(4, 8), one.expand(99, 8), positive=one.expand(4, 8)), 0.07)
+    keys = sign * one.expand(99, 8)
+    loss = info_nce(LookUp(one.expand(4, 8), keys, positive=keys[:4]), temperature)
     assert loss.item() == pytest.approx(math.log(100), abs=1e-5)
 
 

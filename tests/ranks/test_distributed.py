@@ -64,6 +64,23 @@ def test_shuffling_deals_every_row_once_and_unshuffling_brings_it_home(tmp_path,
         assert torch.equal(home, torch.arange(4.0)[:, None] + 100 * r)
 
 
+def _exchanged(r):
+    every = torch.arange(2 * 4 * 3 * 5 * 5, dtype=torch.float64).view(8, 3, 5, 5)
+    x = every[4 * r : 4 * r + 4].contiguous(memory_format=torch.channels_last).requires_grad_()
+    hand, order = shuffle(x, torch.Generator().manual_seed(5))
+    (hand * (order.view(2, 4)[r] + 1)[:, None, None, None]).sum().backward()
+    return hand.detach(), order, x.grad
+
+
+def test_shuffled_images_are_channels_last_as_before_and_each_sends_its_gradient_home(tmp_path):
+    every = torch.arange(2 * 4 * 3 * 5 * 5, dtype=torch.float64).view(8, 3, 5, 5)
+    for r, (hand, order, grad) in enumerate(on_ranks(_exchanged, 2, tmp_path)):
+        assert torch.equal(hand, every[order.view(2, 4)[r]])
+        assert hand.is_contiguous(memory_format=torch.channels_last)
+        own = torch.arange(4 * r, 4 * r + 4) + 1  # what image i was multiplied with, wherever it went
+        assert torch.equal(grad, own[:, None, None, None].expand(4, 3, 5, 5).to(grad.dtype))
+
+
 def _queued(r):
     torch.manual_seed(0)
     queue = Queue(10, 2)

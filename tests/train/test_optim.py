@@ -89,22 +89,44 @@ def test_lars_takes_its_settings_from_the_recipe() -> None:
     assert settings == {"lr": 0.0, "momentum": 0.9, "weight_decay": 0.1, "trust": 0.02}
 
 
-@pytest.mark.parametrize("scaled", [False, True])
-def test_adamw_has_the_settings_of_torch_and_decays_everything(scaled: bool) -> None:
+def test_adamw_has_the_settings_of_torch_and_decays_everything() -> None:
     model = contrast()
-    optimizer = optimizer_for(model, OptimSpec(optimizer="adamw", weight_decay=0.1), scaled=scaled)
-    assert type(optimizer) is torch.optim.AdamW
+    optimizer = optimizer_for(model, OptimSpec(optimizer="adamw", weight_decay=0.1))
+    assert isinstance(optimizer, torch.optim.AdamW)
     (group,) = optimizer.param_groups
     assert (group["betas"], group["eps"], group["weight_decay"]) == ((0.9, 0.999), 1e-8, 0.1)
-    assert group["fused"] is not scaled
+    assert group["fused"]
     assert any(parameter is model.encoder.backbone.cls_token for parameter in group["params"])
 
 
 def test_sgd_is_that_of_torch_with_the_recipes_momentum_and_decay() -> None:
     optimizer = optimizer_for(contrast(), OptimSpec(momentum=0.8, weight_decay=3e-4))
-    assert type(optimizer) is torch.optim.SGD
+    assert isinstance(optimizer, torch.optim.SGD)
     group = optimizer.param_groups[0]
     assert (group["momentum"], group["weight_decay"], group["dampening"], group["nesterov"]) == (0.8, 3e-4, 0, False)
+
+
+@pytest.mark.parametrize("name", ["sgd", "lars", "adamw"])
+def test_steps_that_a_gradient_scaler_skips_leave_nothing_behind(name: str) -> None:
+    """The first step is skipped for its infinite gradient; then two are as of an optimizer that never saw it."""
+    spec = OptimSpec.model_validate({"optimizer": name, "weight_decay": 0.1})
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(8, 16), nn.Linear(16, 4))
+    twin = copy.deepcopy(model)
+    scaler = torch.amp.GradScaler("cpu", init_scale=4.0)
+    ours, plain = optimizer_for(model, spec), optimizer_for(twin, spec)
+    for x in (torch.full((4, 8), 1e38), torch.randn(4, 8), torch.randn(4, 8)):
+        for optimizer in (ours, plain):
+            optimizer.zero_grad()
+            optimizer.param_groups[0]["lr"] = 0.1
+        scaler.scale(model(x).pow(2).sum()).backward()
+        scaler.step(ours)
+        scaler.update()
+        if x.abs().max() < 1e38:
+            twin(x).pow(2).sum().backward()
+            plain.step()
+    for parameter, expected in zip(model.parameters(), twin.parameters(), strict=True):
+        torch.testing.assert_close(parameter, expected)
 
 
 @pytest.mark.parametrize("name", ["sgd", "lars", "adamw"])
@@ -144,3 +166,27 @@ def test_a_frozen_patch_projection_does_not_move_in_training(name: str) -> None:
         patch, other = (f"{encoder}.backbone.{key}.weight" for key in ("patch_embed.proj", "blocks.0.mlp.fc1"))
         assert torch.equal(after[patch], before[patch])
         assert not torch.equal(after[other], before[other])
+
+
+@pytest.mark.parametrize(
+    ("spec", "theirs"),
+    [
+        (OptimSpec(optimizer="sgd", momentum=0.9, weight_decay=0.1), torch.optim.SGD),
+        (OptimSpec(optimizer="adamw", weight_decay=0.1), torch.optim.AdamW),
+    ],
+)
+def test_steps_are_those_of_torch(spec: OptimSpec, theirs: type[torch.optim.Optimizer]) -> None:
+    torch.manual_seed(0)
+    ours = nn.Linear(4, 3)
+    other = copy.deepcopy(ours)
+    mine, reference = optimizer_for(ours, spec), theirs(other.parameters(), lr=0.1, fused=True)
+    reference.param_groups[0] |= {name: x for name, x in mine.param_groups[0].items() if name != "params"} | {"lr": 0.1}
+    mine.param_groups[0]["lr"] = 0.1
+    for _ in range(3):
+        for a, b in zip(ours.parameters(), other.parameters(), strict=True):
+            a.grad = torch.randn_like(a)
+            b.grad = a.grad.clone()
+        mine.step()
+        reference.step()
+    for a, b in zip(ours.parameters(), other.parameters(), strict=True):
+        assert torch.equal(a, b)

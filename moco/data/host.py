@@ -1,0 +1,174 @@
+"""What is done to pixels on the host: by compiled kernels, or by Pillow and torch where there are none. Same bits.
+
+Views are bytes, N x S x S x 3: what a tensor N x 3 x S x S is in channels_last.
+"""
+
+import functools
+import math
+import os
+import threading
+import warnings
+from collections.abc import Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from functools import cached_property
+from types import ModuleType
+
+import numpy as np
+import torch
+from jaxtyping import Float32, Float64, Int64, UInt8
+from torch import Tensor
+
+from moco.data import augment
+from moco.data.colour import HUE, Look, boxes, colour, hsv_tables
+from moco.data.ring import Reused
+from moco.recipe import View
+
+Bytes = UInt8[np.ndarray, "N S S 3"]
+GREY, BLUR, SOLARIZE = 4, 5, 6  # steps of a view beside the four of its jitter, as in kernels.py
+SLOW = "MOCO_SLOW_VIEWS"  # set in the environment: the kernels are not used
+
+
+def kernels(*, wait: bool = False) -> ModuleType | None:
+    """The compiled kernels; None while they are being compiled or loaded, unless we `wait`, and where numba fails."""
+    loading = _loading()
+    return loading.result() if wait or loading.done() else None
+
+
+@functools.cache
+def _loading() -> Future[ModuleType | None]:
+    """The kernels, on their way in a thread of their own: compiling takes half a minute, once a machine.
+
+    Until then views are made the slow way, so that nothing waits.
+    """
+    future: Future[ModuleType | None] = Future()
+
+    def load() -> None:
+        if os.environ.get(SLOW):
+            future.set_result(None)
+            return
+        try:
+            from moco.data import kernels
+
+            future.set_result(kernels)
+        except Exception as error:  # numba is not there, or does not know this machine or this Python
+            warnings.warn(
+                f"views are made by Pillow and torch, which takes some five times as long, as numba does not work here "
+                f"({type(error).__name__}: {error})",
+                stacklevel=2,
+            )
+            future.set_result(None)
+
+    threading.Thread(target=load, name="moco-kernels").start()
+    return future
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """One view of N images, as it was drawn."""
+
+    view: View
+    dice: augment.Dice
+
+    @cached_property
+    def look(self) -> Look:
+        return augment.look(self.view, self.dice)
+
+    @cached_property
+    def program(self) -> Float64[np.ndarray, "N length"]:
+        """What the kernels need to know, in their order."""
+        view, dice, box = self.view, self.dice, boxes(self.look.sigma)
+        ratios = [math.log(ratio) for ratio in view.crop_ratio]
+        columns = [
+            dice.tries(augment.Die.AREA, *view.crop_area), np.exp(dice.tries(augment.Die.RATIO, *ratios)),
+            dice.roll(augment.Die.TOP), dice.roll(augment.Die.LEFT), augment.flips(view, dice),
+            np.full(len(dice), view.crop_area[1] > 1), *(np.full(len(dice), ratio) for ratio in view.crop_ratio),
+            *_steps(self.look), box.reach, box.full, box.edge,
+        ]  # fmt: skip
+        return np.column_stack(columns).astype(np.float64)
+
+
+def _steps(look: Look) -> tuple[Int64[np.ndarray, "N 7"], Float64[np.ndarray, "N 7"]]:
+    """What is done to the colours of each view, in order, with -1 for nothing; and by which factors."""
+    grey, blur, solarize = (
+        np.where(on, step, -1)[:, None]
+        for on, step in ((look.grey, GREY), (look.sigma > 0, BLUR), (look.solarize, SOLARIZE))
+    )
+    jitter_and_grey = [grey, look.order] if look.grey_first else [look.order, grey]
+    steps = np.concatenate([*jitter_and_grey, blur, solarize], axis=1)
+    factors = np.pad(look.factors, ((0, 0), (0, 3)))  # by step
+    factors[:, HUE] = np.trunc(factors[:, HUE] * 255) % 256  # torchvision adds it to a byte, which wraps
+    return steps, np.take_along_axis(factors, steps, axis=1)
+
+
+def views(
+    image: UInt8[np.ndarray, "H W 3"], drawn: Sequence[Drawn], row: int, crops: Sequence[Bytes], *, coloured: bool
+) -> None:
+    """Each of the views drawn of an image in `row`, into that row of `crops`: the crop alone, or with its colours."""
+    fast = kernels()
+    if fast is None:
+        for view, out in zip(drawn, crops, strict=True):
+            _slow_view(image, view, row, out[row], coloured=coloured)
+        return
+    if not (image.flags.c_contiguous and image.flags.writeable):
+        image = image.copy()  # for numba, which takes no other
+    lines, tables = image.reshape(len(image), -1), _tables()
+    for view, out in zip(drawn, crops, strict=True):
+        fast.view(lines, view.program[row], coloured, *tables, out[row].reshape(out.shape[1], -1))
+
+
+def views_of_kept(
+    images: UInt8[np.ndarray, "n H W 3"],
+    ids: Int64[np.ndarray, " m"],
+    drawn: Sequence[Drawn],
+    rows: slice,
+    crops: Sequence[Bytes],
+    *,
+    coloured: bool,
+) -> None:
+    """`views` of the images `ids` of those in memory, in one call for each view."""
+    fast = kernels()
+    if fast is None:
+        for row, index in zip(range(rows.start, rows.stop), ids, strict=True):
+            views(images[index], drawn, row, crops, coloured=coloured)
+        return
+    for view, out in zip(drawn, crops, strict=True):
+        fast.views(_flat(images), ids, view.program[rows], coloured, *_tables(), _flat(out[rows]))
+
+
+def _slow_view(
+    image: UInt8[np.ndarray, "H W 3"], drawn: Drawn, row: int, out: UInt8[np.ndarray, "S S 3"], *, coloured: bool
+) -> None:
+    one, (height, width, _) = slice(row, row + 1), image.shape
+    dice = drawn.dice.rows(one)
+    box = augment.crop_boxes(drawn.view, dice, heights=np.array([height]), widths=np.array([width]))[0]
+    crop = augment.crop(image, box, flip=bool(augment.flips(drawn.view, dice)[0]), size=len(out))
+    if coloured:
+        crop = colour(torch.from_numpy(crop)[None], drawn.look.rows(one))[0].numpy()
+    out[:] = crop.transpose(1, 2, 0)
+
+
+@functools.cache
+def _tables() -> tuple[UInt8[np.ndarray, " h"], UInt8[np.ndarray, " s"]]:
+    hues, saturations = hsv_tables(torch.device("cpu"))
+    return hues.numpy(), saturations.numpy()
+
+
+def _flat(images: UInt8[np.ndarray, "n H W 3"]) -> UInt8[np.ndarray, "n H W*3"]:
+    return images.reshape(*images.shape[:2], -1)
+
+
+def normalize(
+    crops: Bytes, *, mean: tuple[float, float, float], std: tuple[float, float, float], memory: Reused
+) -> Float32[Tensor, "N 3 S S"]:
+    """augment.normalize of views on the host, in channels_last, in `memory`."""
+    fast = kernels()
+    out = memory.take(crops.shape)
+    views = torch.from_numpy(out).permute(0, 3, 1, 2)
+    if fast is None:
+        views.copy_(augment.normalize(torch.from_numpy(crops).permute(0, 3, 1, 2), mean=mean, std=std))
+        return views
+    shift, scale = (np.tile(row.numpy().ravel(), crops.shape[2]) for row in augment.shift_and_scale(mean, std))
+    height = crops.shape[0] * crops.shape[1]
+    fast.normalize(crops.reshape(height, -1), shift, scale, out.reshape(height, -1))
+    return views

@@ -1,0 +1,87 @@
+"""Memory that mini-batches are written into again and again: fresh pages would cost a third of the work on them."""
+
+import sys
+
+import numpy as np
+import torch
+from jaxtyping import Float32, Int64, UInt8
+from torch import Tensor
+
+from moco.recipe import DataSpec
+
+
+class Slot:
+    """The views of one mini-batch of N images as bytes, N x S x S x 3 each, and the images' indices.
+
+    For a GPU the memory is page-locked and copied on a stream of its own, beside the step that runs.
+    """
+
+    def __init__(self, count: int, data: DataSpec, device: torch.device):
+        self.device, pinned = device, device.type == "cuda"
+        self._crops = [
+            torch.empty(count, data.size, data.size, 3, dtype=torch.uint8, pin_memory=pinned) for _ in data.views
+        ]
+        self._ids = torch.empty(count, dtype=torch.int64, pin_memory=pinned)
+        self.crops: list[UInt8[np.ndarray, "N S S 3"]] = [crops.numpy() for crops in self._crops]
+        self.ids: Int64[np.ndarray, " N"] = self._ids.numpy()
+        self._copied = torch.cuda.Event() if pinned else None
+        self._stream = torch.cuda.Stream(device) if pinned else None
+
+    def wait(self) -> None:
+        """Until the slot may be written to again."""
+        if self._copied is not None:
+            self._copied.synchronize()
+
+    def hand_over(self) -> tuple[list[UInt8[Tensor, "N 3 S S"]], Int64[Tensor, " N"]]:
+        """Views and indices on the device, which the host does not wait for."""
+        if self._stream is None or self._copied is None:
+            return [crops.to(self.device).permute(0, 3, 1, 2) for crops in self._crops], self._ids.to(self.device)
+        current = torch.cuda.current_stream(self.device)
+        with torch.cuda.stream(self._stream):
+            moved = [tensor.to(self.device, non_blocking=True) for tensor in (*self._crops, self._ids)]
+            self._copied.record(self._stream)
+        current.wait_stream(self._stream)
+        for tensor in moved:
+            tensor.record_stream(current)  # so that its memory is not given away while the step reads it
+        return [crops.permute(0, 3, 1, 2) for crops in moved[:-1]], moved[-1]
+
+
+class Ring:
+    """Slots for as many mini-batches as may be under way; the n-th takes slot n modulo their number."""
+
+    def __init__(self, slots: int, count: int, data: DataSpec, device: torch.device):
+        self._slots: list[Slot | None] = [None] * slots
+        self._make = lambda: Slot(count, data, device)
+
+    def __getitem__(self, number: int) -> Slot:
+        place = number % len(self._slots)
+        slot = self._slots[place]
+        if slot is None:  # made when it is needed: a short run takes less memory
+            slot = self._slots[place] = self._make()
+        return slot
+
+
+class Reused:
+    """Arrays of one shape, each given out again once nobody holds it, or a tensor that shares its memory, any more."""
+
+    LIMIT = 8  # that are looked after; a consumer that keeps more of them gets new ones
+
+    def __init__(self) -> None:
+        self._arrays: list[Float32[np.ndarray, ...]] = []
+
+    def take(self, shape: tuple[int, ...]) -> Float32[np.ndarray, "..."]:
+        """An array with any content."""
+        for place in range(len(self._arrays)):
+            if sys.getrefcount(self._arrays[place]) == UNHELD and self._arrays[place].shape == shape:
+                return self._arrays[place]
+        array = np.empty(shape, dtype=np.float32)
+        self._arrays = [array, *self._arrays][: self.LIMIT]
+        return array
+
+
+def _unheld() -> int:
+    only_here = [np.empty(0)]
+    return sys.getrefcount(only_here[0])
+
+
+UNHELD = _unheld()  # references that Python counts of an object that only a list holds

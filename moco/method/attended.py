@@ -1,0 +1,42 @@
+"""Eqn. (1) by an attention kernel: what it needs of the dictionary is what attention with values = keys returns."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn.attention.flex_attention import AuxRequest, flex_attention
+
+from moco.method.loss import LookUp, Summed, Sums
+
+
+def compare_attended(
+    look_up: LookUp, temperature: float, *, attention: Callable[..., Any] = flex_attention
+) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
+    """As `compare`, for keys beside a separate positive, by torch's flex attention: one kernel in place of a loop.
+
+    Untested on a GPU, where it is meant for `attention=torch.compile(flex_attention)`. On a CPU torch does not compile
+    it with what is needed here, and without compilation the N x M logits are in memory: `compare` is faster.
+    """
+    if look_up.positive is None or look_up.drawn is not None:
+        raise ValueError("expected keys that all queries share, beside a separate positive: take moco.method.compare")
+    if look_up.keys.requires_grad or look_up.positive.requires_grad:
+        raise ValueError("keys beside a separate positive must not require a gradient: they are made under no_grad")
+    sums_of = partial(_by_attention, keys=look_up.keys, attention=attention)
+    return Summed.apply(look_up.q, look_up.positive, temperature, sums_of)  # pyright: ignore[reportReturnType]
+
+
+def _by_attention(
+    scaled: Tensor, positive: Tensor, l_pos: Tensor, *, keys: Tensor, attention: Callable[..., Any]
+) -> Sums:
+    """The softmax over the keys, joined by the positive."""
+    on_cpu = scaled.device.type == "cpu"  # where torch does not return the largest score
+    q, kv = scaled[None, None], keys[None, None]  # one image, one head
+    found, of = attention(q, kv, kv, scale=1.0, return_aux=AuxRequest(lse=True, max_scores=not on_cpu))
+    l_neg = (scaled @ keys.T).amax(dim=1) if on_cpu else of.max_scores[0, 0]
+    lse = of.lse[0, 0, :, None]  # log sum exp(q.k / tau)
+    shift = torch.maximum(lse, l_pos)
+    all_keys, own = torch.exp(lse - shift), torch.exp(l_pos - shift)
+    return Sums(all_keys + own, all_keys * found[0, 0] + own * positive, shift, l_neg[:, None])

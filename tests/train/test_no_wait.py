@@ -1,0 +1,100 @@
+"""Nothing in a step waits for the device: it runs on fake tensors, which have a device and shapes, and no numbers.
+
+What would make the host wait for a GPU (`item`, `bool`, `tolist`, a mask as an index, a copy to the host) has no answer
+on them and raises; so does an operation between two devices. Autograd's engine cannot be told that it has a GPU: its
+part runs on a fake CPU.
+"""
+
+import contextlib
+from collections.abc import Callable, Iterator
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from moco import recipes
+from moco.method import Contrast, Queue
+from moco.recipe import Recipe
+from moco.train.optim import optimizer_for
+from moco.train.setup import contrast_for
+
+N = 8
+SMALL = {
+    "encoder.name": "resnet10", "encoder.width": 0.125, "encoder.dim": 16, "data.size": 32, "optim.batch_size": N,
+    "method.bn_groups": 2,
+}  # fmt: skip
+VIT = {"encoder.name": "vit_micro", "encoder.dim": 16, "encoder.hidden": 16, "data.size": 32, "optim.batch_size": N}
+RECIPES = {
+    "moco_v2": recipes.named("moco_v2_r50").but("small", SMALL | {"method.size": 24}),
+    "symmetric": recipes.named("moco_v2_r50").but("small", SMALL | {"method.size": 24, "method.symmetric": True}),
+    "moco_v3_lars": recipes.named("moco_v3_r50_100").but("small", SMALL | {"method.bn": "split"}),
+    "moco_v3_adamw": recipes.named("moco_v3_vit_small").but("small", VIT),
+    "end_to_end": recipes.named("end_to_end_256").but("small", SMALL),
+    "memory_bank": recipes.named("memory_bank_infonce").but("small", SMALL | {"method.size": 24}),
+    "nce": recipes.named("memory_bank_nce").but("small", SMALL | {"method.size": 24}),
+}
+
+
+@contextlib.contextmanager
+def fake(contrast: Contrast, device: str) -> Iterator[None]:
+    """While open, tensors are fake; those of `contrast` have been put on the device."""
+    with FakeTensorMode() as mode:
+        for module in contrast.modules():
+            for name, x in module.named_parameters(recurse=False):
+                moved = mode.from_tensor(x).detach().to(device)
+                module.register_parameter(name, nn.Parameter(moved, requires_grad=x.requires_grad))
+            for name, x in module.named_buffers(recurse=False):
+                module.register_buffer(name, mode.from_tensor(x).to(device))
+        yield
+
+
+def two_steps(recipe: Recipe, device: str, backward: Callable[[nn.Module, Tensor], None]) -> None:
+    """Algorithm 1."""
+    contrast = contrast_for(recipe, torch.device("cpu"), num_images=50, model=None, init=None, say=print)
+    with fake(contrast, device):
+        optimizer = optimizer_for(contrast, recipe.optim)
+        if isinstance(optimizer, torch.optim.SGD) and device != "cpu":  # torch has no fake kernel of its fused SGD
+            optimizer.param_groups[0] |= {"fused": False, "foreach": True}
+        for count in range(2):
+            rng = torch.Generator().manual_seed(count)
+            views = [torch.randn(N, 3, 32, 32, device=device).to(memory_format=torch.channels_last) for _ in range(2)]
+            parts = contrast.parts(views, torch.arange(N, device=device), rng)
+            answers = []
+            for part in parts:
+                answers.append(contrast(part, rng))
+                backward(contrast, answers[-1].loss)
+            optimizer.step()
+            contrast.follow(0.99)
+            keys, owners = torch.cat([answer.k for answer in answers]), torch.cat([part.ids for part in parts])
+            contrast.dictionary.update(keys, owners, count)
+            assert keys.device.type == device
+
+
+def on_cpu(contrast: nn.Module, loss: Tensor) -> None:
+    loss.backward()
+    assert all(x.grad is not None for x in contrast.parameters() if x.requires_grad)
+
+
+def pretended(contrast: nn.Module, loss: Tensor) -> None:
+    for x in contrast.parameters():
+        x.grad = torch.zeros_like(x) if x.requires_grad else None
+
+
+@pytest.mark.parametrize("case", RECIPES)
+@pytest.mark.parametrize(("device", "backward"), [("cpu", on_cpu), ("cuda", pretended)])
+def test_a_step_reads_no_number_on_the_host_and_mixes_no_devices(case, device, backward):
+    two_steps(RECIPES[case], device, backward)
+
+
+@pytest.mark.parametrize("fault", ["host", "device"])
+def test_a_queue_that_waits_for_the_device_or_forgets_it_is_caught(fault, monkeypatch):
+    def update(self: Queue, k: Tensor, ids: Tensor, step: int) -> None:
+        if fault == "host":
+            self.keys[int(self.oldest)] = k[0]
+        else:
+            self.keys.add_(torch.ones(len(self.keys), 1))
+
+    monkeypatch.setattr(Queue, "update", update)
+    with pytest.raises(Exception, match=r"local_scalar_dense|at least two devices"):
+        two_steps(RECIPES["moco_v2"], "cuda", pretended)
