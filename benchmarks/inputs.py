@@ -110,15 +110,20 @@ def decoding(paths: list[Path]) -> Work:
 
 
 def photos(version: str, rounds: int, images: int = N) -> Iterator[Result]:
-    """A recipe's views of photos, in one thread."""
-    data = data_of(version)
+    """A recipe's views of photos, in one thread, and by two that work ahead."""
     with tempfile.TemporaryDirectory() as scratch:
-        found, paths = folder_of(jpegs(Path(scratch), images))
-        works = {
-            "usual": usual(paths, data), "fused": ours(found, data), "hand-over": ours(found, data, handed_over=True),
-            "floor": decoding(paths),
-        }  # fmt: skip
-        times = interleaved(works, rounds=rounds)
+        folder = jpegs(Path(scratch), images)
+        yield from one_thread(version, folder, rounds)
+        yield from two_threads(version, folder, rounds)
+
+
+def one_thread(version: str, folder: Path, rounds: int) -> Iterator[Result]:
+    data, (found, paths) = data_of(version), folder_of(folder)
+    works = {
+        "usual": usual(paths, data), "fused": ours(found, data), "hand-over": ours(found, data, handed_over=True),
+        "floor": decoding(paths),
+    }  # fmt: skip
+    times = interleaved(works, rounds=rounds)
     for name in ("fused", "hand-over"):
         yield result(
             f"input/{version}/{name}/1-thread", times[name], times["usual"], floor=times["floor"],
@@ -126,16 +131,14 @@ def photos(version: str, rounds: int, images: int = N) -> Iterator[Result]:
         )  # fmt: skip
 
 
-def photos_ahead(version: str, rounds: int, images: int = N) -> Iterator[Result]:
-    """The same by two threads, against a DataLoader with two workers."""
-    data = data_of(version)
-    with tempfile.TemporaryDirectory() as scratch:
-        found, paths = folder_of(jpegs(Path(scratch), images))
-        works = {
-            "usual": usual_ahead(paths, data), "fused": ours_ahead(found, data),
-            "hand-over": ours_ahead(found, data, handed_over=True), "floor": _times(BATCHES, decoding(paths)),
-        }  # fmt: skip
-        times = spent(works, rounds=rounds, repeat=1)
+def two_threads(version: str, folder: Path, rounds: int) -> Iterator[Result]:
+    """Against a DataLoader with two workers."""
+    data, (found, paths) = data_of(version), folder_of(folder)
+    works = {
+        "usual": usual_ahead(paths, data), "fused": ours_ahead(found, data),
+        "hand-over": ours_ahead(found, data, handed_over=True), "floor": _times(BATCHES, decoding(paths)),
+    }  # fmt: skip
+    times = spent(works, rounds=rounds, repeat=1)
     for name in ("fused", "hand-over"):
         yield from both_clocks(
             f"input/{version}/{name}/2-threads", times[name], times["usual"], floor=times["floor"], floor_says=DECODED
@@ -163,33 +166,29 @@ def both_clocks(
     )
 
 
-def small(rounds: int, images: int = SMALL, threads: int = 1) -> Iterator[Result]:
+def small(rounds: int, images: int = SMALL) -> Iterator[Result]:
     """Pictures of 32 x 32 that have been read before."""
     data = recipes.named("moco_cifar").data
     with tempfile.TemporaryDirectory() as scratch:
         found, paths = folder_of(small_pngs(Path(scratch), images))
         pixels = np.stack([np.asarray(Image.open(path)) for path in paths])
-        made = torch.randn(len(data.views), images, 3, data.size, data.size)
-        if threads == 1:
-            views = views_of(data)
-            works = {
-                "usual": lambda: stacked([views(Image.fromarray(one)) for one in pixels]),
-                "ours": ours(found, data), "floor": made.clone,
-            }  # fmt: skip
-            times = interleaved(works, rounds=rounds)
-            yield result(
-                "input/32/1-thread", times["ours"], times["usual"], floor=times["floor"],
-                against=f"{AGAINST}; {COPIED}",
-            )  # fmt: skip
-        else:
-            works = {
-                "usual": ahead(InMemory(pixels, data, BATCHES), images), "ours": ours_ahead(found, data),
-                "floor": _times(BATCHES, made.clone),
-            }  # fmt: skip
-            both = spent(works, rounds=rounds, repeat=1)
-            yield from both_clocks(
-                "input/32/2-threads", both["ours"], both["usual"], floor=both["floor"], floor_says=COPIED
-            )
+        views, made = views_of(data), torch.randn(len(data.views), images, 3, data.size, data.size)
+        works = {
+            "usual": lambda: stacked([views(Image.fromarray(one)) for one in pixels]),
+            "ours": ours(found, data), "floor": made.clone,
+        }  # fmt: skip
+        times = interleaved(works, rounds=rounds)
+        yield result(
+            "input/32/1-thread", times["ours"], times["usual"], floor=times["floor"], against=f"{AGAINST}; {COPIED}"
+        )
+        ahead_of_it = {
+            "usual": ahead(InMemory(pixels, data, BATCHES), images), "ours": ours_ahead(found, data),
+            "floor": _times(BATCHES, made.clone),
+        }  # fmt: skip
+        both = spent(ahead_of_it, rounds=rounds, repeat=1)
+        yield from both_clocks(
+            "input/32/2-threads", both["ours"], both["usual"], floor=both["floor"], floor_says=COPIED
+        )
 
 
 class InMemory(torch.utils.data.Dataset[list[Tensor]]):
@@ -207,7 +206,5 @@ class InMemory(torch.utils.data.Dataset[list[Tensor]]):
 
 ROWS = [
     *(Row(f"input/{version}", partial(photos, version)) for version in VERSIONS),
-    *(Row(f"input/{version}/2-threads", partial(photos_ahead, version)) for version in VERSIONS),
     Row("input/32", small),
-    Row("input/32/2-threads", partial(small, threads=2)),
 ]

@@ -124,7 +124,7 @@ def named(peer: str) -> str:
 
 
 def peers(rounds: int, images: int = N) -> Iterator[Result]:
-    """Our views of MoCo v2 against those of peers that can be installed beside each other."""
+    """Our float32 views of MoCo v2, in one thread, against those of peers that can be installed beside each other."""
     data = data_of("v2")
     with tempfile.TemporaryDirectory() as scratch:
         found, paths = folder_of(jpegs(Path(scratch), images))
@@ -137,10 +137,7 @@ def peers(rounds: int, images: int = N) -> Iterator[Result]:
         if peer in times:
             yield _beside(peer, times["ours"], times[peer], times["usual"], named(peer))
         else:
-            yield absent(f"{OURS}/{peer}", package)
-
-
-OURS = "input/v2/fused/1-thread"
+            yield absent(f"input/v2/peers/{peer}", package)
 
 
 def _all(way: Way, paths: list[Path]) -> list[Tensor]:
@@ -149,7 +146,9 @@ def _all(way: Way, paths: list[Path]) -> list[Tensor]:
 
 def _beside(peer: str, ours: list[float], theirs: list[float], usual: list[float], name: str) -> Result:
     itself = statistics.median(one / other for one, other in zip(theirs, usual, strict=True))
-    return result(f"{OURS}/{peer}", ours, theirs, against=f"{name}; its own time is {itself:.2f} of the reference's")
+    return result(
+        f"input/v2/peers/{peer}", ours, theirs, against=f"{name}; its own time is {itself:.2f} of the reference's"
+    )
 
 
 def apart(peer: str, rounds: int, images: int = N) -> Iterator[Result]:
@@ -160,7 +159,7 @@ def apart(peer: str, rounds: int, images: int = N) -> Iterator[Result]:
             one = stack.enter_context(Elsewhere(APART[peer].python(), peer, folder))
             here = stack.enter_context(Elsewhere(Path(sys.executable), HERE, folder))
         except Unavailable as why:
-            yield absent(f"{OURS}/{peer}", peer, str(why))
+            yield absent(f"input/v2/peers/{peer}", peer, str(why))
             return
         works = {"usual": here.work, "peer": one.work, "ours": ours(folder_of(folder)[0], data_of("v2"))}
         times = interleaved(works, rounds=rounds)
@@ -170,6 +169,6 @@ def apart(peer: str, rounds: int, images: int = N) -> Iterator[Result]:
 
 ROWS = [
     Row("input/v2/peers", peers),
-    Row("input/v2/pillow-simd", partial(apart, "pillow-simd"), slow=True),
-    Row("input/v2/nvidia-dali", partial(apart, "nvidia-dali"), slow=True, large=True),
+    Row("input/v2/peers/pillow-simd", partial(apart, "pillow-simd"), slow=True),
+    Row("input/v2/peers/nvidia-dali", partial(apart, "nvidia-dali"), slow=True, large=True),
 ]

@@ -54,10 +54,15 @@ def main() -> None:
 def select(
     rows: Sequence[Row], *, quick: bool = False, large: bool = False, only: Sequence[str] | None = None
 ) -> list[Row]:
-    """The rows to be run: of those that begin as `only` says, all. A name may be of one result of a row."""
+    """The rows to be run: of those that begin as `only` says, slow ones too, and large ones that it names.
+
+    A name may be of one result of a row.
+    """
     if not only:
         return [row for row in rows if not (quick and row.slow) and (large or not row.large)]
-    begin_so = [row for row in rows if row.name.startswith(tuple(only))]
+    begin_so = [
+        row for row in rows if row.name.startswith(tuple(only)) and (large or not row.large or row.name in only)
+    ]
     return begin_so or [row for row in rows if any(one.startswith(f"{row.name}/") for one in only)]
 
 
