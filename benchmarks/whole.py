@@ -62,10 +62,11 @@ def run(recipe: Recipe, folder: Path) -> Clocks:
             finally:
                 clocks.watching.append(time.thread_time() - start - (sum(clocks.saving) - saved))
 
-        def save(self, state: TrainState) -> None:
+        def save(self, state: TrainState, *, must: bool = False) -> Path | None:
             start = time.thread_time()
-            super().save(state)
+            path = super().save(state, must=must)
             clocks.saving.append(time.thread_time() - start)
+            return path
 
     with tempfile.TemporaryDirectory() as out, mock.patch.object(pretrain, "Watch", Timed):
         try:

@@ -70,7 +70,7 @@ def explain(what: str) -> Explanation:
     elif what == "auto":
         raise RecipeError("auto is fitted to images when a run begins: explain the run folder, or its recipe.json")
     elif file.is_file():
-        recipe = Recipe.from_json(file.read_text(encoding="utf-8"))
+        recipe = Recipe.read(file)
     elif path.is_dir() or what.endswith(".json"):
         raise RecipeError(f"expected a recipe's name, a recipe.json or a run folder, and there is no file {file}")
     else:

@@ -5,12 +5,17 @@ import json
 import os
 import secrets
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
 
 def write_atomically(path: Path, write: Callable[[IO[bytes]], Any]) -> str:
-    """Make `path` by `write(file)`: afterwards it is whole, or as it was before. Returns its SHA-256."""
+    """Make `path` by `write(file)`: afterwards it is whole, or as it was before. Returns its SHA-256.
+
+    Raises:
+        OSError: the disk is full, ...
+    """
     aside = path.with_name(f".tmp-{os.getpid()}-{secrets.token_hex(4)}")
     descriptor = os.open(aside, os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0), 0o644)
     try:
@@ -21,8 +26,11 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], Any]) -> str:
             file.seek(0)
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         os.replace(aside, path)
-    except BaseException:
-        aside.unlink(missing_ok=True)
+    except BaseException as error:
+        with suppress(OSError):  # of a disk that fails at this too; swept later
+            aside.unlink(missing_ok=True)
+        if isinstance(error, RuntimeError) and isinstance(error.__context__, OSError):
+            raise error.__context__ from None  # torch.save fails once more when it is closed, and hides why
         raise
     folder = os.open(path.parent, os.O_RDONLY)
     try:
@@ -34,6 +42,25 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], Any]) -> str:
 
 def write_text(path: Path, text: str) -> None:
     write_atomically(path, lambda file: file.write(text.encode("utf-8", "surrogateescape")))
+
+
+def append(path: Path, content: bytes) -> None:
+    """Add `content` to a file, which is made when it is not there: all of it, or nothing.
+
+    Raises:
+        OSError: the disk is full, the path is a link, ...; the file is then as it was.
+    """
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_NOFOLLOW", 0), 0o644)
+    try:
+        size = os.fstat(descriptor).st_size
+        try:
+            while content:
+                content = content[os.write(descriptor, content) :]
+        except OSError:
+            os.ftruncate(descriptor, size)
+            raise
+    finally:
+        os.close(descriptor)
 
 
 def sweep(folder: Path) -> None:

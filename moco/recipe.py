@@ -6,6 +6,7 @@ A recipe derives from another by `but(name, {"dotted.field": value})`; the comma
 import difflib
 import json
 import math
+from pathlib import Path
 from typing import Annotated, Any, cast
 
 from pydantic import BaseModel, Field, ValidationError, model_validator
@@ -17,6 +18,9 @@ __all__ = [
     "ComputeSpec", "DataSpec", "EncoderSpec", "Jitter", "MethodSpec", "OptimSpec", "Part", "Recipe", "RecipeError",
     "View", "diff", "unknown",
 ]  # fmt: skip
+
+
+LONGEST = 2**20  # [bytes] of a recipe in a file
 
 
 class RecipeError(ValueError):
@@ -92,9 +96,21 @@ class Recipe(Part):
     def from_json(text: str) -> "Recipe":
         """The recipe that `to_json` wrote. Raises RecipeError."""
         try:
-            return _validated(json.loads(text))
-        except json.JSONDecodeError as error:
+            return _validated(json.loads(text, object_pairs_hook=_once_each))
+        except (json.JSONDecodeError, RecursionError) as error:
             raise RecipeError(f"a recipe must be JSON: {error}") from None
+
+    @staticmethod
+    def read(file: Path) -> "Recipe":
+        """The recipe in a file. Raises RecipeError, which names the file."""
+        try:
+            with file.open("rb") as content:
+                text = content.read(LONGEST + 1)
+            if len(text) > LONGEST:
+                raise RecipeError(f"a recipe has at most {LONGEST:,} bytes")
+            return Recipe.from_json(text.decode())
+        except (OSError, UnicodeDecodeError, RecipeError) as error:
+            raise RecipeError(f"{file} cannot be used as a recipe: {error}") from None
 
     def fields(self) -> dict[str, Any]:
         """Every setting by its dotted name, in order."""
@@ -180,6 +196,15 @@ def diff(a: Recipe, b: Recipe) -> list[str]:
         for name in names
         if left.get(name, missing) != right.get(name, missing)
     ]
+
+
+def _once_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object, in which no name comes twice. Raises RecipeError."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        twice = next(name for name in found if [other for other, _ in pairs].count(name) > 1)
+        raise RecipeError(f"'{twice}' is set twice: remove one")
+    return found
 
 
 def _between(name: str, schedule: Schedule, low: float, high: float) -> None:

@@ -10,7 +10,10 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainSerializ
 from moco.schedule import Constant, Schedule
 
 Probability = Annotated[float, Field(ge=0, le=1)]
-Positive = Annotated[int, Field(ge=1)]
+Positive = Annotated[int, Field(ge=1, lt=2**31)]
+Side = Annotated[int, Field(ge=1, le=16384)]  # [pixels]
+Wide = Annotated[int, Field(ge=1, le=2**20)]  # numbers in a vector
+Threads = Annotated[int, Field(ge=1, le=4096)]
 Spread = Annotated[float, Field(gt=0)]
 
 
@@ -19,7 +22,7 @@ def _whole(value: float) -> int | float:
     return int(value) if value == int(value) else value
 
 
-Epochs = Annotated[float, Field(gt=0), AfterValidator(_whole), PlainSerializer(_whole)]
+Epochs = Annotated[float, Field(gt=0, le=1e6), AfterValidator(_whole), PlainSerializer(_whole)]
 
 
 class Part(BaseModel):
@@ -35,16 +38,16 @@ class EncoderSpec(Part):
         "resnet50"  # resnet10 ... resnet152, resnext50_32x8d; vit_small ...; torchvision/NAME; timm/NAME; custom
     )
     stem: Literal["7x7/2+pool", "3x3", "3x3/2"] = "7x7/2+pool"  # own ResNets only: ImageNet's; for small images
-    width: Annotated[float, Field(gt=0)] = 1.0  # own ResNets only: multiplies the channels of every layer
+    width: Annotated[float, Field(gt=0, le=64)] = 1.0  # own ResNets only: multiplies the channels of every layer
     dilate_last: bool = False  # own ResNets only: the last stage has stride 1 and dilation 2
     zero_init: bool = False  # own ResNets only: the last BN of each residual block starts at 0
-    patch: Positive | None = None  # [pixels] own ViTs only: the side of a patch; None: the network's (16; vit_huge 14)
+    patch: Side | None = None  # [pixels] own ViTs only: the side of a patch; None: the network's (16; vit_huge 14)
     position: Literal["sincos", "learned", "none"] = "sincos"  # own ViTs only: position embedding, fixed or trained
     freeze_patch: bool = False  # own ViTs only: the patch projection stays random (MoCo v3, Sec. 4.2)
     head: Literal["linear", "mlp", "projector2", "projector3"] = "linear"  # g: feature -> embedding
-    hidden: Positive = 4096  # width inside of a projector, and of the predictor
+    hidden: Wide = 4096  # width inside of a projector, and of the predictor
     head_bn: bool = True  # BN in a projector and in the predictor
-    dim: Positive = 128  # C
+    dim: Wide = 128  # C
 
 
 class MethodSpec(Part):
@@ -123,9 +126,9 @@ class View(Part):
 class DataSpec(Part):
     """What a view of an image is."""
 
-    size: Positive = 224  # [pixels] of a view, square
+    size: Side = 224  # [pixels] of a view, square
     views: Annotated[tuple[View, ...], Field(min_length=1, max_length=2)] = (View(), View())  # of query, of key
-    eval_resize: Positive = 256  # [pixels] of the shorter side, before the central crop of `size`, in evaluation
+    eval_resize: Side = 256  # [pixels] of the shorter side, before the central crop of `size`, in evaluation
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)  # of RGB in [0, 1]
     std: tuple[Spread, Spread, Spread] = (0.229, 0.224, 0.225)
 
@@ -136,4 +139,4 @@ class ComputeSpec(Part):
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"  # of autocast; loss, EMA and queue stay float32
     channels_last: bool = True
     compile: bool = False  # torch.compile of both encoders
-    threads: Positive | None = None  # of torch on a CPU: sums depend on it in their last bits; None: torch's choice
+    threads: Threads | None = None  # of torch on a CPU: sums depend on it in their last bits; None: torch's choice

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from moco import __version__
-from moco.cli import ablate, evaluate, recipes, runs, train, weights
+from moco.cli import ablate, check, evaluate, recipes, runs, train, weights
 
 app = typer.Typer(
     name="moco",
@@ -29,6 +29,7 @@ def about(version: Annotated[bool, typer.Option("--version", help="Print the ver
 
 
 app.command()(train.pretrain)
+app.command()(check.check)
 app.add_typer(_evaluation, name="eval")
 for _command in (evaluate.knn, evaluate.linear, evaluate.lowshot):
     _evaluation.command()(_command)

@@ -52,7 +52,18 @@ def pretrain(
     save_every: Annotated[
         int | None, typer.Option(min=1, help="Steps between checkpoints. [default: a minute]")
     ] = None,
+    keep: Annotated[int, typer.Option(min=1, help="Checkpoints that stay: the newest.")] = 3,
+    keep_every: Annotated[
+        int | None, typer.Option(min=1, help="Besides them, keep one every so many steps. [default: none]")
+    ] = None,
+    on_nan: Annotated[
+        str,
+        typer.Option(help="A step that is not finite changes nothing. stop: end the run; skip:N: leave out up to N."),
+    ] = "stop",
     max_bad: MaxBad = None,
+    patience: Annotated[
+        float, typer.Option(min=0, help="Minutes in one step before a run that stands still ends itself. 0: for ever.")
+    ] = 30,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and stop.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -60,6 +71,9 @@ def pretrain(
 
     Stopped by a signal, it saves and exits with 75; the same command continues, bit for bit.
     """
+    from moco.train.slurm import stop_at_once_on_signals
+
+    stop_at_once_on_signals()
     with errors():
         from moco.distributed import on_main
         from moco.recipes import parse_settings
@@ -78,7 +92,8 @@ def pretrain(
             data, out, recipe=recipe, model=model, epochs=epochs, settings=changes, seed=seed, init=init,
             eval_data=eval_data, eval_every=eval_every, resume=resume.value, overwrite=overwrite,
             accept_data_change=accept_data_change, device=device, workers=workers, save_every=save_every,
-            max_bad=max_bad, dry_run=dry_run, reporter=Console(),
+            keep=keep, keep_every=keep_every, on_nan=on_nan, max_bad=max_bad, patience=patience,
+            dry_run=dry_run, reporter=Console(),
         )  # fmt: skip
         if as_json and on_main():
             facts = {"run": str(run.path), "recipe": json.loads(run.recipe.to_json())}

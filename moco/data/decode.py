@@ -7,12 +7,14 @@ a setting of Pillow, so any number of threads may decode at once, beside other u
 import io
 import os
 import stat
+from collections.abc import Callable
 
 import numpy as np
 from jaxtyping import Float64, UInt8
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from moco.data import jpeg
+from moco.data.bounds import File, check_bounds
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")  # what a file may be, whatever its name says
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")  # of images in folders, in any case
@@ -21,15 +23,15 @@ MAX_BYTES = 2**30  # of one file; some of Pillow's readers take a file into memo
 AT_ONCE = 2**24  # bytes of a file that is read into memory whole before its header is looked at
 PAPER = "white"  # what is seen through transparent pixels: what browsers and print show, and drawings are made for
 
-_TURNS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}  # EXIF orientation -> what makes the image upright
+_TURNS: dict[int, Callable[[np.ndarray], np.ndarray]] = {
+    2: lambda stored: stored[:, ::-1],
+    3: lambda stored: stored[::-1, ::-1],
+    4: lambda stored: stored[::-1],
+    5: lambda stored: stored.swapaxes(0, 1),
+    6: lambda stored: np.rot90(stored, -1),
+    7: lambda stored: np.rot90(stored, 2).swapaxes(0, 1),
+    8: lambda stored: np.rot90(stored, 1),
+}  # EXIF orientation -> what makes the pixels upright
 
 
 class BadImage(Exception):
@@ -52,40 +54,44 @@ def decode(path: str | os.PathLike[str]) -> UInt8[np.ndarray, "H W 3"]:
         BadImage: not a regular file, not of FORMATS, too large, damaged, cut short, or not readable at all.
     """
     try:
-        descriptor = os.open(path, _FLAGS)
-        try:
-            size = _size_of_regular(descriptor)
-            if size > AT_ONCE:
-                with open(descriptor, "rb", closefd=False) as file:
-                    return _by_pillow(file)
-            data = _read(descriptor, size)
-        finally:
-            os.close(descriptor)
-        return _decode_bytes(data)
+        with opened(path) as file:
+            return decode_file(file)
     except Exception as error:  # damaged files raise nearly everything: OSError, SyntaxError, struct.error, ...
-        raise BadImage(os.fspath(path), _reason(error)) from error
+        raise BadImage(os.fspath(path), reason_of(error)) from error
 
 
-def _decode_bytes(data: bytes) -> UInt8[np.ndarray, "H W 3"]:
-    """The image in a file of these bytes. Raises what Pillow raises, and ValueError when it is too large."""
-    header = jpeg.read_header(data) if data.startswith(jpeg.START) else None
-    if header is not None and header.height * header.width <= MAX_PIXELS:
-        pixels = jpeg.decode_plain(data, header)
-        if pixels is not None:
-            return _turned(pixels, data) if header.exif else pixels
-    return _by_pillow(io.BytesIO(data))
+def opened(path: str | os.PathLike[str]) -> File:
+    """The file at `path`: in memory, or on the disk when it is longer than AT_ONCE.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is no regular file, empty, or longer than MAX_BYTES.
+    """
+    descriptor = os.open(path, _FLAGS)
+    try:
+        size = _size_of_regular(descriptor)
+        data = _read(descriptor, size) if size <= AT_ONCE else None
+    except BaseException:
+        os.close(descriptor)
+        raise
+    if data is None:
+        return open(descriptor, "rb")
+    os.close(descriptor)
+    return io.BytesIO(data)
 
 
-def _by_pillow(file: io.BytesIO | io.BufferedReader) -> UInt8[np.ndarray, "H W 3"]:
+def decode_file(file: File) -> UInt8[np.ndarray, "H W 3"]:
+    """The first frame of an open file, upright, as RGB. Raises what Pillow raises, and ValueError: too large."""
+    if isinstance(file, io.BytesIO):
+        data = file.getvalue()  # not a copy
+        header = jpeg.read_header(data) if data.startswith(jpeg.START) else None
+        if header is not None and header.height * header.width <= MAX_PIXELS:
+            pixels = jpeg.decode_plain(data, header)
+            if pixels is not None:
+                return _turned(pixels, file) if header.exif else pixels
+    check_bounds(file)
     with Image.open(file, formats=FORMATS) as image:
         return to_rgb(image)
-
-
-def _turned(pixels: UInt8[np.ndarray, "h w 3"], data: bytes) -> UInt8[np.ndarray, "H W 3"]:
-    """`pixels` of a JPEG file, upright."""
-    with jpeg.opened(data) as source:
-        turn = _turn(source)
-    return pixels if turn is None else np.asarray(Image.fromarray(pixels).transpose(turn))
 
 
 def to_rgb(image: Image.Image) -> UInt8[np.ndarray, "H W 3"]:
@@ -96,18 +102,24 @@ def to_rgb(image: Image.Image) -> UInt8[np.ndarray, "H W 3"]:
     image.load()
     if image.mode.startswith("I;16"):
         values = np.asarray(image)
-        grey = np.where(values == image.info.get("transparency", -1), 255, values >> 8)
+        pixels = _coloured(np.where(values == image.info.get("transparency", -1), 255, values >> 8))
     elif image.mode == "I":
-        grey = _grey_of_integers(np.asarray(image))
+        pixels = _coloured(_grey_of_integers(np.asarray(image)))
     elif image.mode == "F":
-        grey = _grey_of_floats(np.asarray(image).astype(np.float64))
+        pixels = _coloured(_grey_of_floats(np.asarray(image).astype(np.float64)))
     else:
-        return np.asarray(_upright(_on_paper(image), image))
-    return np.asarray(_upright(Image.fromarray(grey.astype(np.uint8)), image).convert("RGB"))
+        pixels = _in_bands(image)
+    return _upright(pixels, image)
+
+
+def _turned(pixels: UInt8[np.ndarray, "h w 3"], file: File) -> UInt8[np.ndarray, "H W 3"]:
+    """`pixels` of a JPEG file, upright."""
+    with Image.open(file, formats=["JPEG"]) as source:
+        return _upright(pixels, source)
 
 
 # a FIFO has no other end to wait for, and a terminal does not become ours
-_FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0) | getattr(os, "O_BINARY", 0)
+_FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0) | getattr(os, "O_CLOEXEC", 0)
 
 
 def _size_of_regular(descriptor: int) -> int:
@@ -128,10 +140,22 @@ def _read(descriptor: int, size: int) -> bytes:
     return data
 
 
+def _in_bands(image: Image.Image) -> UInt8[np.ndarray, "h w 3"]:
+    """A picture of 8 bits a channel as RGB on PAPER, band by band: a large one is in memory twice, not four times."""
+    width, height = image.size
+    rows = max(2**20 // width, 1)
+    if rows >= height:
+        return np.asarray(_on_paper(image))
+    pixels = np.empty((height, width, 3), dtype=np.uint8)
+    for top in range(0, height, rows):
+        pixels[top : top + rows] = np.asarray(_on_paper(image.crop((0, top, width, min(top + rows, height)))))
+    return pixels
+
+
 def _on_paper(image: Image.Image) -> Image.Image:
     """An image of 8 bits a channel as RGB, laid on PAPER where it has transparency."""
     if not image.has_transparency_data:
-        return image.convert("RGB")
+        return image if image.mode == "RGB" else image.convert("RGB")  # which would copy it
     rgba = (image.convert("LA") if image.mode == "La" else image).convert("RGBA")
     paper = Image.new("RGB", image.size, PAPER)
     paper.paste(rgba, mask=rgba)
@@ -163,21 +187,20 @@ def _stretched(values: np.ndarray) -> np.ndarray:
     return np.rint((values - low) * (255 / (high - low))) if high > low else np.zeros(values.shape)
 
 
-def _upright(image: Image.Image, source: Image.Image) -> Image.Image:
-    """`image` turned as the EXIF block of `source` says."""
-    turn = _turn(source)
-    return image if turn is None else image.transpose(turn)
+def _coloured(grey: np.ndarray) -> UInt8[np.ndarray, "h w 3"]:
+    return np.repeat(grey.astype(np.uint8)[..., None], 3, axis=2)
 
 
-def _turn(source: Image.Image) -> Image.Transpose | None:
-    """What makes `source` upright by its EXIF block; a block that cannot be read says nothing."""
+def _upright(pixels: UInt8[np.ndarray, "h w 3"], source: Image.Image) -> UInt8[np.ndarray, "H W 3"]:
+    """`pixels` turned as the EXIF block of `source` says; a block that cannot be read says nothing."""
     try:
-        return _TURNS.get(source.getexif().get(ExifTags.Base.Orientation, 1))
+        turn = _TURNS.get(source.getexif().get(ExifTags.Base.Orientation, 1))
     except Exception:  # the pixels are sound: viewers show such files as they lie
-        return None
+        turn = None
+    return pixels if turn is None else np.ascontiguousarray(turn(pixels))
 
 
-def _reason(error: Exception) -> str:
+def reason_of(error: Exception) -> str:
     """What is wrong with a file, without its path."""
     if isinstance(error, UnidentifiedImageError):
         return f"not a {', '.join(FORMATS[:-1])} or {FORMATS[-1]} file that Pillow can read"

@@ -5,7 +5,7 @@ import os
 import stat
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -37,6 +37,9 @@ class Skipped:
     def __str__(self) -> str:
         """For a message: `12 x .heic file, 3 x hidden`."""
         return ", ".join(f"{count:,} x {shown(reason)}" for reason, count in self.counts.most_common(8))
+
+
+_ENDINGS = frozenset(EXTENSIONS)
 
 
 class Source(NamedTuple):
@@ -74,13 +77,28 @@ class Folder:
             raise BadImage(self.names[index], bad.reason) from bad
 
 
-class _Found(NamedTuple):
-    """One image file."""
+@dataclass
+class _Found:
+    """Image files as columns: a tuple for each of a million files would keep the garbage collector busy."""
 
-    path: str  # below the root of its source
-    size: int
-    mtime: int
-    label: str | None
+    paths: list[str] = field(default_factory=list)  # below the root of their source
+    sizes: list[int] = field(default_factory=list)
+    mtimes: list[int] = field(default_factory=list)
+    labels: list[str | None] = field(default_factory=list)
+
+    def add(self, path: str, status: os.stat_result, label: str | None) -> None:
+        self.paths.append(path)
+        self.sizes.append(status.st_size)
+        self.mtimes.append(status.st_mtime_ns)
+        self.labels.append(label)
+
+    def by_bytes_of_path(self) -> "_Found":
+        keys = list(map(os.fsencode, self.paths))
+        order = sorted(range(len(keys)), key=keys.__getitem__)
+        return _Found(
+            [self.paths[i] for i in order], [self.sizes[i] for i in order], [self.mtimes[i] for i in order],
+            [self.labels[i] for i in order],
+        )  # fmt: skip
 
 
 def find_images(sources: str | Path | Sequence[str | Path]) -> Folder:
@@ -100,16 +118,15 @@ def find_images(sources: str | Path | Sequence[str | Path]) -> Folder:
     found = [_find_in(os.fspath(source), skipped) for source in given]
     roots = [os.fspath(one) if os.path.isdir(one) else os.path.dirname(os.path.abspath(one)) for one in given]
     prefixes = _prefixes([Path(os.path.abspath(source)) for source in given])
-    every = [image for images in found for image in images]
-    labels, classes = _labels([image.label for image in every])
+    labels, classes = _labels([label for one in found for label in one.labels])
     return Folder(
-        names=[prefix + image.path for prefix, images in zip(prefixes, found, strict=True) for image in images],
-        sizes=np.array([image.size for image in every], dtype=np.int64),
-        mtimes=np.array([image.mtime for image in every], dtype=np.int64),
+        names=[prefix + path for prefix, one in zip(prefixes, found, strict=True) for path in one.paths],
+        sizes=np.concatenate([np.array(one.sizes, dtype=np.int64) for one in found]),
+        mtimes=np.concatenate([np.array(one.mtimes, dtype=np.int64) for one in found]),
         labels=labels,
         classes=classes,
         sources=[Source(os.path.abspath(root), prefix) for root, prefix in zip(roots, prefixes, strict=True)],
-        origin=np.repeat(np.arange(len(given), dtype=np.int64), [len(images) for images in found]),
+        origin=np.repeat(np.arange(len(given), dtype=np.int64), [len(one.paths) for one in found]),
         skipped=skipped,
     )
 
@@ -125,11 +142,11 @@ def _check_apart(sources: list[str]) -> None:
             )
 
 
-def _find_in(source: str, skipped: Skipped) -> list[_Found]:
+def _find_in(source: str, skipped: Skipped) -> _Found:
     if os.path.isdir(source):
         before = skipped.counts.copy()
-        images = sorted(_walk(source, skipped), key=lambda image: os.fsencode(image.path))
-        if not images:
+        images = _walk(source, skipped).by_bytes_of_path()
+        if not images.paths:
             left_out = Skipped(skipped.counts - before)
             raise DataError(
                 f"no images in {shown(source)}: found {left_out if left_out.counts else 'no files at all'}. "
@@ -146,30 +163,48 @@ def _find_in(source: str, skipped: Skipped) -> list[_Found]:
     return _listed(source)
 
 
-def _walk(root: str, skipped: Skipped) -> Iterator[_Found]:
+def _walk(root: str, skipped: Skipped) -> _Found:
     """The image files below `root`; a directory that is reached twice, by a link, is entered once."""
-    directories, entered = [""], {os.path.realpath(root)}
+    found, directories, entered = _Found(), [""], {os.path.realpath(root)}
     while directories:
         here = directories.pop()
         try:
             with os.scandir(os.path.join(root, here)) as entries:
-                inside = sorted(entries, key=lambda entry: os.fsencode(entry.name), reverse=True)
+                inside = list(entries)
         except OSError as error:
             skipped.add(here, f"directory that cannot be read ({(error.strerror or str(error)).lower()})")
             continue
-        for entry in inside:  # in reverse, so that the stack of directories is worked through in order
+        label, others = sys.intern(here.split("/", 1)[0]) if here else None, []
+        for entry in inside:
+            if (status := _of_plain_image(entry)) is None:
+                others.append(entry)
+            else:
+                found.add(here + entry.name, status, label)
+        others.sort(key=lambda entry: os.fsencode(entry.name), reverse=True)  # directories are a stack: first in order
+        for entry in others:
             path = here + entry.name
             status = _look_at(entry)
             if isinstance(status, str):
                 skipped.add(path, status)
             elif stat.S_ISREG(status.st_mode):
-                label = sys.intern(path.split("/", 1)[0]) if here else None
-                yield _Found(path, status.st_size, status.st_mtime_ns, label)
+                found.add(path, status, label)
             elif (real := os.path.realpath(entry.path)) in entered:
                 skipped.add(path, "directory that was already entered")
             else:
                 entered.add(real)
                 directories.append(path + "/")
+    return found
+
+
+def _of_plain_image(entry: os.DirEntry[str]) -> os.stat_result | None:
+    """The status of what is an image file at first sight, as nearly all are; None: look more closely."""
+    name = entry.name
+    if name[name.rfind(".") :].lower() not in _ENDINGS or name[0] == "." or not entry.is_file(follow_symlinks=False):
+        return None
+    try:
+        return entry.stat()
+    except OSError:
+        return None
 
 
 def _look_at(entry: os.DirEntry[str]) -> os.stat_result | str:
@@ -190,10 +225,10 @@ def _look_at(entry: os.DirEntry[str]) -> os.stat_result | str:
     return status
 
 
-def _listed(source: str) -> list[_Found]:
+def _listed(source: str) -> _Found:
     """The images that a list file names, in its order."""
     folder = os.path.dirname(os.path.abspath(source))
-    images, missing = [], []
+    images, missing = _Found(), []
     for path, label in read_list(source):
         try:
             status = os.stat(os.path.join(folder, path))
@@ -201,16 +236,16 @@ def _listed(source: str) -> list[_Found]:
         except (OSError, ValueError):
             regular, status = False, None
         if regular and status is not None:
-            images.append(_Found(path, status.st_size, status.st_mtime_ns, label))
+            images.add(path, status, label)
         else:
             missing.append(path)
     if missing:
         some = ", ".join(shown(path) for path in missing[:3])
         raise DataError(
-            f"{len(missing):,} of {len(missing) + len(images):,} files listed in {shown(source)} are missing: {some}"
-            f"{', ...' if len(missing) > 3 else ''}. Paths are taken from the list's own folder, {shown(folder)}"
+            f"{len(missing):,} of {len(missing) + len(images.paths):,} files listed in {shown(source)} are missing: "
+            f"{some}{', ...' if len(missing) > 3 else ''}. Paths are taken from the list's own folder, {shown(folder)}"
         )
-    if not images:
+    if not images.paths:
         raise DataError(f"{shown(source)} lists no images: expected a path a line")
     return images
 

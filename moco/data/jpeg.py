@@ -4,18 +4,21 @@ Pillow copies the pixels twice more, and took 2 to 3 times as long on photograph
 """
 
 import functools
-import io
 import warnings
 from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image
+
+from moco.data.bounds import SCANS, SEGMENTS, too_short_for
 
 START = b"\xff\xd8\xff"
-_SOF, _SOS = (0xC0, 0xC1, 0xC2), 0xDA  # frames: baseline, extended, progressive; the first scan
+_PROGRESSIVE = 0xC2
+_FRAMES = (0xC0, 0xC1, _PROGRESSIVE)  # baseline and extended ones
+_SOS = 0xDA  # a scan
 _APP1, _APP2, _APP14 = 0xE1, 0xE2, 0xEE
+_DAMAGE = ("Corrupt JPEG data", "Premature end")  # what libjpeg says of it
 _PASSED_OVER = {0xC4, 0xDB, 0xDD, 0xFE, *range(0xE0, 0xF0)}  # tables, restart interval, comment, applications' own
 
 
@@ -31,14 +34,20 @@ class Header(NamedTuple):
 def read_header(data: bytes) -> Header | None:
     """The header of a plain JPEG file; None on any doubt: other kinds of files and frames, colours other than grey and
     YCbCr, several pictures in one, marks that are not understood, an end before the first scan."""
-    frame, exif, adobe, place = b"", False, b"", 2
-    while len(data) >= place + 4 and data[place] == 0xFF:
+    frame, coding, exif, adobe, place = b"", 0, False, b"", 2
+    for _ in range(SEGMENTS):
+        if len(data) < place + 4 or data[place] != 0xFF:
+            return None
         kind, length = data[place + 1], int.from_bytes(data[place + 2 : place + 4])
         start, place = place + 4, place + 2 + length
         if kind == _SOS:
-            return _plain(frame, exif, adobe)
-        if kind in _SOF and not frame:
-            frame = data[start:place]
+            if not frame or start == len(data):
+                return None
+            whole = coding != _PROGRESSIVE and data[start] == frame[5]  # all is in this one scan
+            few = whole or data.count(b"\xff\xda", place) < SCANS
+            return _plain(frame, exif, adobe, len(data)) if few else None
+        if kind in _FRAMES and not frame and length >= 8:
+            frame, coding = data[start:place], kind
         elif kind not in _PASSED_OVER or length < 2:
             return None
         elif kind == _APP1:
@@ -50,13 +59,13 @@ def read_header(data: bytes) -> Header | None:
     return None
 
 
-def _plain(frame: bytes, exif: bool, adobe: bytes) -> Header | None:
-    if len(frame) < 6 or frame[0] != 8:  # [bits]
-        return None
+def _plain(frame: bytes, exif: bool, adobe: bytes, size: int) -> Header | None:
     height, width, components = int.from_bytes(frame[1:3]), int.from_bytes(frame[3:5]), frame[5]
     colours = components == 1 or (components == 3 and frame[6::3] == b"\1\2\3")  # libjpeg guesses from other numbers
     ycbcr = not adobe or (len(adobe) == 12 and adobe.startswith(b"Adobe") and adobe[11] == 1)
-    return Header(height, width, components, exif) if height and width and colours and ycbcr else None
+    known = frame[0] == 8 and colours and ycbcr  # 8 bits
+    sound = height and width and not too_short_for(width, height, size)
+    return Header(height, width, components, exif) if known and sound else None
 
 
 def decode_plain(data: bytes, header: Header) -> UInt8[np.ndarray, "H W 3"] | None:
@@ -71,11 +80,6 @@ def decode_plain(data: bytes, header: Header) -> UInt8[np.ndarray, "H W 3"] | No
     return pixels if pixels.shape == (header.height, header.width, 3) else None
 
 
-def opened(data: bytes) -> Image.Image:
-    """The file as Pillow opens it, for what its header says; no pixel is decoded."""
-    return Image.open(io.BytesIO(data), formats=("JPEG",))
-
-
 @functools.cache
 def _decoder() -> Callable[..., np.ndarray] | None:
     try:
@@ -84,3 +88,15 @@ def _decoder() -> Callable[..., np.ndarray] | None:
         warnings.warn(f"JPEG files are decoded by Pillow alone, which takes longer: {error}", stacklevel=2)
         return None
     return decode_jpeg
+
+
+def complaint(data: bytes) -> str:
+    """What libjpeg-turbo complains of in a JPEG file that is decoded nevertheless; nothing when it is sound."""
+    decoder = _decoder()
+    if decoder is None or not data.startswith(START):
+        return ""
+    try:
+        decoder(data, colorspace="GRAY", strict=True)
+    except ValueError as error:
+        return str(error) if str(error).startswith(_DAMAGE) else ""  # or it is of a kind that only Pillow reads
+    return ""

@@ -132,7 +132,8 @@ class ViewLoader:
         """Read the images of a piece, and write their views into its place."""
         plan, rows, slot = piece
         slot.wait()  # until what was in it is on the device
-        if self.kept is not None and self._views_of_kept(piece, self.kept, gone):
+        if self.kept is not None:
+            self._write_kept(piece, self.kept, gone)
             return piece
         for row in range(rows.start, rows.stop):
             if gone.is_set():
@@ -141,19 +142,21 @@ class ViewLoader:
             host.views(image, plan.views, row, slot.crops, coloured=self.on_host)
         return piece
 
-    def _views_of_kept(self, piece: Piece, kept: Kept, gone: Event) -> bool:
-        """The views of images in memory, in one call; False where some of them are not."""
+    def _write_kept(self, piece: Piece, kept: Kept, gone: Event) -> None:
+        """The same with images that stay in memory: in one call, unless one of them has another size."""
         plan, rows, slot = piece
-        ids = plan.draw.ids[rows].copy()
-        for place in np.flatnonzero(~kept.here[ids]):
+        ids, images = plan.draw.ids[rows].copy(), {}
+        for place in np.flatnonzero(~kept.here[ids]).tolist():
             if gone.is_set():
                 raise Abandoned
-            ids[place], _ = self._read(plan.draw.epoch, int(ids[place]))
+            ids[place], images[place] = self._read(plan.draw.epoch, int(ids[place]))
         slot.ids[rows] = ids
-        if not kept.here[ids].all():
-            return False
-        host.views_of_kept(kept.pixels, ids, plan.views, rows, slot.crops, coloured=self.on_host)
-        return True
+        if kept.here[ids].all():
+            host.views_of_kept(kept.pixels, ids, plan.views, rows, slot.crops, coloured=self.on_host)
+            return
+        for place, index in enumerate(ids):
+            image = images.get(place, kept.pixels[index])
+            host.views(image, plan.views, rows.start + place, slot.crops, coloured=self.on_host)
 
     def _read(self, epoch: int, index: int) -> tuple[int, UInt8[np.ndarray, "H W 3"]]:
         """Image `index`, or the one that takes its place, with its own index."""

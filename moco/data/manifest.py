@@ -8,8 +8,10 @@ import gzip
 import hashlib
 import json
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from json.encoder import encode_basestring_ascii
 from pathlib import Path
 
 import numpy as np
@@ -31,11 +33,13 @@ class Manifest:
     @functools.cached_property
     def fingerprint(self) -> str:
         """SHA-256 of the lines."""
-        return hashlib.sha256(self.lines()).hexdigest()
+        return hashlib.sha256(self.lines).hexdigest()
 
+    @functools.cached_property
     def lines(self) -> bytes:
-        rows = zip(self.names, self.sizes.tolist(), self.mtimes.tolist(), strict=True)
-        return "".join(f"{json.dumps(row)}\n" for row in rows).encode("ascii")
+        """What is in the file, not compressed."""
+        rows = zip(map(encode_basestring_ascii, self.names), self.sizes.tolist(), self.mtimes.tolist(), strict=True)
+        return "".join([f"[{name}, {size}, {mtime}]\n" for name, size, mtime in rows]).encode("ascii")
 
 
 def manifest_of(images: Images) -> Manifest:
@@ -44,7 +48,7 @@ def manifest_of(images: Images) -> Manifest:
 
 def write_manifest(manifest: Manifest, file: Path) -> None:
     """Write it to `file`: whole, or not at all. Raises OSError."""
-    data = manifest.lines()
+    data = manifest.lines
     if file.suffix == ".gz":
         data = gzip.compress(data, compresslevel=1, mtime=0)
     write_atomically(file, lambda out: out.write(data))
@@ -52,15 +56,35 @@ def write_manifest(manifest: Manifest, file: Path) -> None:
 
 def read_manifest(file: Path) -> Manifest:
     """The manifest in `file`. Raises OSError, and DataError when it is damaged."""
+    with _damage_told(file):
+        return _parsed(_content(file))
+
+
+def changes_since(file: Path, now: Manifest) -> list[str]:
+    """What `compare` says of the manifest in `file` and `now`. Raises as `read_manifest`."""
+    with _damage_told(file):
+        content = _content(file)
+        return [] if content == now.lines else compare(_parsed(content), now)  # equal bytes need not be parsed
+
+
+def _content(file: Path) -> bytes:
+    data = file.read_bytes()
+    return gzip.decompress(data) if file.suffix == ".gz" else data
+
+
+def _parsed(content: bytes) -> Manifest:
+    rows = json.loads(b"[%s]" % b",".join(content.splitlines()))
+    names = [str(name) for name, _, _ in rows]
+    numbers = np.array([row[1:] for row in rows], dtype=np.int64).reshape(-1, 2)
+    return Manifest(names, numbers[:, 0].copy(), numbers[:, 1].copy())
+
+
+@contextmanager
+def _damage_told(file: Path) -> Iterator[None]:
     try:
-        data = file.read_bytes()
-        data = gzip.decompress(data) if file.suffix == ".gz" else data
-        rows = [json.loads(line) for line in data.splitlines()]
-        names = [str(name) for name, _, _ in rows]
-        numbers = np.array([row[1:] for row in rows], dtype=np.int64).reshape(-1, 2)
+        yield
     except (EOFError, gzip.BadGzipFile, zlib.error, ValueError, TypeError, OverflowError) as error:
         raise DataError(f"the manifest {shown(str(file))} is damaged ({error}): start a new run") from error
-    return Manifest(names, numbers[:, 0].copy(), numbers[:, 1].copy())
 
 
 def compare(old: Manifest, new: Manifest) -> list[str]:

@@ -3,11 +3,12 @@
 import csv
 import io
 import threading
+from contextlib import suppress
 from pathlib import Path
 
 from moco.data.decode import shown
 from moco.data.images import DataError
-from moco.files import write_atomically
+from moco.files import append, write_atomically
 
 AT_LEAST, SHARE = 10, 0.001  # bad images that a run bears with by default: the greater of the two
 
@@ -32,6 +33,7 @@ class Quarantine:
         self.file, self.total = file, total
         self.bad = _read(file) if file is not None and file.exists() else {}  # name -> reason
         self._lock = threading.Lock()
+        self._unwritten: list[str] = []  # names
 
     def __len__(self) -> int:
         return len(self.bad)
@@ -41,10 +43,17 @@ class Quarantine:
         with self._lock:
             if name not in self.bad:
                 self.bad[name] = _plain(reason)
-                if self.file is not None:
-                    _append(self.file, name, self.bad[name])
+                self._write(name)
             if len(self.bad) > self.limit:
                 raise DataError(self._too_many())
+
+    def _write(self, name: str) -> None:
+        """Add its row; one that cannot be written now, on a full disk say, is written before the next."""
+        self._unwritten.append(name)
+        if self.file is not None:
+            with suppress(OSError):
+                _append(self.file, {each: self.bad[each] for each in self._unwritten})
+                self._unwritten.clear()
 
     def _too_many(self) -> str:
         some = "; ".join(f"{shown(name)}: {reason}" for name, reason in list(self.bad.items())[:3])
@@ -79,11 +88,10 @@ def _row(*cells: str) -> bytes:
 HEADER = _row("name", "reason")
 
 
-def _append(file: Path, name: str, reason: str) -> None:
-    """Add a row in one write, so that a killed run leaves whole rows, or at most one torn at the end."""
+def _append(file: Path, rows: dict[str, str]) -> None:
+    """Add rows in one write, so that a killed run leaves whole rows, or at most one torn at the end."""
     start = b"" if file.exists() and file.stat().st_size else HEADER
-    with open(file, "ab", buffering=0) as out:
-        out.write(start + _row(_guarded(name), _guarded(reason)))
+    append(file, start + b"".join(_row(_guarded(name), _guarded(reason)) for name, reason in rows.items()))
 
 
 def _read(file: Path) -> dict[str, str]:

@@ -102,7 +102,9 @@ def _backbone(spec: EncoderSpec, size: int | None, model: nn.Module | None) -> B
             f"{'no module' if model is None else 'a ' + type(model).__name__}. Give model=, or another name"
         )
     library, _, name = spec.name.partition("/")
-    in_library = spec.name in torchvision_names() or (library == "timm" and is_timm(name))
+    in_library = (library == "torchvision" and spec.name in torchvision_names()) or (
+        library == "timm" and is_timm(name)
+    )
     if model is None and not in_library and spec.name not in (*NETS, *VITS):
         near = difflib.get_close_matches(spec.name, names(), n=3, cutoff=0.5)
         kinds = [*NETS, *VITS, "torchvision/NAME", "timm/NAME", "custom"]

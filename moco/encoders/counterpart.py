@@ -4,9 +4,7 @@ import json
 from dataclasses import dataclass, field
 from typing import Any
 
-import timm
 from torch import nn
-from torchvision import models
 
 from moco.encoders.library import TORCHVISION, WITHOUT_AUXILIARY, timm_size
 from moco.encoders.read import WeightsError
@@ -58,12 +56,18 @@ class Call:
     def whole(self) -> nn.Module:
         """The library's network with random weights."""
         if self.library == "torchvision":
+            from torchvision import models
+
             return models.get_model(self.name, weights=None, **self.arguments)
+        import timm
+
         return timm.create_model(self.name, pretrained=False, **self.arguments)
 
     def bare(self) -> nn.Module:
         """The same without its classifier."""
         if self.library == "timm":
+            import timm
+
             return timm.create_model(self.name, pretrained=False, num_classes=0, **self.arguments)
         network = self.whole()
         network.set_submodule(TORCHVISION[type(network).__name__].classifier, nn.Identity())

@@ -2,6 +2,8 @@
 
 A library's network stays what it is, less its classifier, so its parameters keep the library's names. How its feature
 map is got at is said beside it, in `Backbone`. Nothing here downloads anything.
+
+The libraries are imported by those who ask for them: together they take two seconds.
 """
 
 import copy
@@ -9,11 +11,9 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
-import timm
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torchvision import models
 
 from moco.recipe import DataSpec, RecipeError
 
@@ -60,15 +60,21 @@ CLASS_TOKEN_ONLY = ("PoolingVisionTransformer",)  # timm's classes that let go o
 
 
 def torchvision_names() -> list[str]:
+    from torchvision import models
+
     return [f"torchvision/{name}" for name in models.list_models(module=models)]
 
 
 def timm_names() -> list[str]:
+    import timm
+
     return [f"timm/{name}" for name in timm.list_models()]
 
 
 def is_timm(name: str) -> bool:
     """Whether timm has a network `name` (without "timm/"), and weights of its tag where it has one ("NAME.TAG")."""
+    import timm
+
     try:
         return timm.is_model(name) and timm.get_pretrained_cfg(name) is not None
     except RuntimeError:  # unknown tag
@@ -81,6 +87,8 @@ def torchvision_backbone(name: str, size: int | None) -> Backbone:
     Raises:
         RecipeError: it does not take images of that size.
     """
+    from torchvision import models
+
     network = models.get_model(name, weights=None, **WITHOUT_AUXILIARY.get(name, {}))
     parts = TORCHVISION[type(network).__name__]
     network.set_submodule(parts.classifier, nn.Identity())
@@ -95,6 +103,8 @@ def timm_backbone(name: str, size: int | None) -> Backbone:
     Raises:
         RecipeError: it does not take images of that size.
     """
+    import timm
+
     own_size = library_data(f"timm/{name}").size
     try:
         network = timm.create_model(name, pretrained=False, num_classes=0, **timm_size(name, size))
@@ -114,6 +124,8 @@ def own_backbone(network: nn.Module, size: int | None) -> Backbone:
 
 def timm_size(name: str, size: int | None) -> dict[str, Any]:
     """The arguments that make timm's network `name` one for images of `size` pixels."""
+    import timm
+
     config = timm.get_pretrained_cfg(name)
     if size is None or config is None or not config.fixed_input_size or config.input_size[-1] == size:
         return {}
@@ -124,9 +136,13 @@ def library_data(name: str) -> DataSpec:
     """The images that the weights of `torchvision/NAME` or `timm/NAME` were made for; ImageNet's for any other name."""
     library, _, name = name.rpartition("/")
     if library == "torchvision":
+        from torchvision import models
+
         look = models.get_model_weights(name)["DEFAULT"].transforms()
         size, resize, mean, std = look.crop_size[0], look.resize_size[0], look.mean, look.std
     elif library == "timm":
+        import timm
+
         config = timm.get_pretrained_cfg(name)
         assert config is not None  # `is_timm` has seen it
         size, mean, std = config.input_size[-1], config.mean, config.std
@@ -143,6 +159,8 @@ def classifier(name: str, network: nn.Module) -> tuple[str, ...]:
         auxiliary = ("aux1", "aux2", "AuxLogits") if plain in WITHOUT_AUXILIARY else ()
         return (TORCHVISION[type(network).__name__].classifier, *auxiliary)
     if library == "timm":
+        import timm
+
         with torch.device("meta"):
             full = timm.create_model(plain).state_dict()
         return tuple(sorted({key.rpartition(".")[0] for key in full.keys() - network.state_dict().keys()}))

@@ -1,8 +1,5 @@
 """The pretrained weights of torchvision and timm, by name; from their own caches, or downloaded by them."""
 
-import timm
-from torchvision import models
-
 from moco.encoders.found import Found, WeightsError
 from moco.encoders.library import is_timm, library_data, timm_size, torchvision_names
 from moco.recipe import EncoderSpec
@@ -24,6 +21,8 @@ def pretrained(weights: str, size: int | None) -> Found | None:
 
 
 def _from_torchvision(name: str) -> Found:
+    from torchvision import models
+
     where = f"torchvision/{name}"
     try:
         weights = models.get_model_weights(name)["DEFAULT"]
@@ -37,6 +36,8 @@ def _from_torchvision(name: str) -> Found:
 
 
 def _from_timm(name: str, size: int | None) -> Found:
+    import timm
+
     where, config = f"timm/{name}", timm.get_pretrained_cfg(name)
     if config is None or not config.has_weights:
         raise WeightsError(f"timm has no pretrained weights for {name}: give a file, or one of timm.list_pretrained()")

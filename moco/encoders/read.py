@@ -130,12 +130,20 @@ def _timms_config(file: Path) -> dict[str, Any] | None:
     try:
         config = json.loads(file.read_bytes())
         return config if {"architecture", "pretrained_cfg"} <= config.keys() else None
-    except (OSError, ValueError, AttributeError):
+    except (OSError, ValueError, AttributeError, RecursionError):
         return None
 
 
 def _timms_folder(path: Path, tensors: dict[str, Any], config: dict[str, Any]) -> Found:
-    """A folder that timm loads: here the number of heads is told."""
+    """A folder that timm loads: here the number of heads is told. Raises WeightsError."""
+    try:
+        return _as_timm_says(path, tensors, config)
+    except (ValueError, TypeError, AttributeError, KeyError, IndexError, OverflowError) as error:
+        reason = " ".join(str(error).split())
+        raise WeightsError(f"{path / 'config.json'} is not one that timm writes: {reason}") from None
+
+
+def _as_timm_says(path: Path, tensors: dict[str, Any], config: dict[str, Any]) -> Found:
     name, look, found = config["architecture"], config["pretrained_cfg"], _file(path, tensors)
     ours = found.guess or recognised(tensors, of_moco_v3=config.get("model_args", {}).get("num_heads") == 12)
     size, crop = look.get("input_size", [3, 224, 224])[-1], look.get("crop_pct", 224 / 256)

@@ -5,10 +5,8 @@ from collections.abc import Callable
 from itertools import product
 from typing import Any
 
-import timm
 import torch
 from torch import Tensor, nn
-from torchvision import models
 
 from moco.encoders.heads import HEADS
 from moco.encoders.library import library_data, torchvision_names
@@ -34,6 +32,8 @@ def recognised(tensors: dict[str, Tensor], *, of_moco_v3: bool = False) -> Encod
     stem = tensors.get("conv1.weight")
     if stem is None or stem.ndim != 4 or stem.shape[-1] != 7:
         return None
+    from torchvision import models
+
     for name, net in NETS.items():
         spec = EncoderSpec(name=name, width=stem.shape[0] / 64)
         if (spec.width * net.group_width).is_integer() and _is_of(tensors, lambda spec=spec: resnet(spec)):
@@ -108,6 +108,8 @@ def _heads(name: str) -> int | None:
     library, _, plain = name.partition("/")
     if library != "timm":
         return None
+    import timm
+
     with torch.device("meta"):
         blocks = getattr(timm.create_model(plain), "blocks", None)
     return getattr(getattr(blocks[0], "attn", None), "num_heads", None) if blocks else None

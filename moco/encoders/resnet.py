@@ -1,16 +1,80 @@
 """ResNets of any width, for images of any size, with the parameter names of torchvision's.
 
-torchvision's own class has the 7x7 stem and its 64 channels written into it; this trunk takes both as arguments and
-shares the residual blocks. Where torchvision has the same network, names, shapes and features are the same.
+torchvision's own class has the 7x7 stem and its 64 channels written into it; this trunk takes both as arguments. Where
+torchvision has the same network, names, shapes and features are the same. Its residual blocks are not imported, because
+torchvision brings torch's compiler along, which takes a second.
 """
 
 from typing import NamedTuple
 
 from jaxtyping import Float
 from torch import Tensor, nn
-from torchvision.models.resnet import BasicBlock, Bottleneck
 
 from moco.recipe import EncoderSpec, RecipeError
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions beside a shortcut (arXiv:1512.03385, Fig. 5 left)."""
+
+    expansion = 1  # channels out over `planes`
+
+    def __init__(
+        self,
+        inputs: int,
+        planes: int,
+        stride: int = 1,
+        downsample: nn.Module | None = None,
+        groups: int = 1,
+        group_width: int = 64,
+        dilation: int = 1,
+    ) -> None:
+        super().__init__()
+        assert (groups, group_width, dilation) == (1, 64, 1)  # `resnet` refuses the rest
+        self.conv1, self.bn1 = _conv3x3(inputs, planes, stride), nn.BatchNorm2d(planes)
+        self.relu = nn.ReLU(inplace=True)
+        self.conv2, self.bn2 = _conv3x3(planes, planes), nn.BatchNorm2d(planes)
+        self.downsample = downsample
+
+    def forward(self, x: Float[Tensor, "N D h w"]) -> Float[Tensor, "N ..."]:
+        y = self.bn2(self.conv2(self.relu(self.bn1(self.conv1(x)))))
+        y += x if self.downsample is None else self.downsample(x)
+        return self.relu(y)
+
+
+class Bottleneck(nn.Module):
+    """A 3x3 convolution between two 1x1, beside a shortcut (Fig. 5 right). The 3x3 has the stride, as torchvision's."""
+
+    expansion = 4
+
+    def __init__(
+        self,
+        inputs: int,
+        planes: int,
+        stride: int = 1,
+        downsample: nn.Module | None = None,
+        groups: int = 1,
+        group_width: int = 64,
+        dilation: int = 1,
+    ) -> None:
+        super().__init__()
+        width, outputs = planes * group_width // 64 * groups, planes * self.expansion
+        self.conv1, self.bn1 = nn.Conv2d(inputs, width, 1, bias=False), nn.BatchNorm2d(width)
+        self.conv2, self.bn2 = _conv3x3(width, width, stride, groups, dilation), nn.BatchNorm2d(width)
+        self.conv3, self.bn3 = nn.Conv2d(width, outputs, 1, bias=False), nn.BatchNorm2d(outputs)
+        self.relu = nn.ReLU(inplace=True)
+        self.downsample = downsample
+
+    def forward(self, x: Float[Tensor, "N D h w"]) -> Float[Tensor, "N ..."]:
+        y = self.relu(self.bn2(self.conv2(self.relu(self.bn1(self.conv1(x))))))
+        y = self.bn3(self.conv3(y))
+        y += x if self.downsample is None else self.downsample(x)
+        return self.relu(y)
+
+
+def _conv3x3(inputs: int, outputs: int, stride: int = 1, groups: int = 1, dilation: int = 1) -> nn.Conv2d:
+    return nn.Conv2d(
+        inputs, outputs, 3, stride=stride, padding=dilation, groups=groups, bias=False, dilation=dilation
+    )  # fmt: skip
 
 
 class Net(NamedTuple):
@@ -82,7 +146,7 @@ class ResNet(nn.Module):
         groups, group_width = self.net.groups, self.net.group_width
         layers = [block(inputs, planes, stride, downsample, groups, group_width)]
         for _ in range(1, self.net.blocks[index]):
-            layers.append(block(outputs, planes, groups=groups, base_width=group_width, dilation=dilation))
+            layers.append(block(outputs, planes, groups=groups, group_width=group_width, dilation=dilation))
         self.channels = outputs
         return nn.Sequential(*layers)
 

@@ -85,11 +85,12 @@ def cautions(recipe: Recipe, images: Images, clock: Clock, device: torch.device)
 def closing(run: RunFolder, recipe: Recipe, *, bad: int) -> list[tuple[str, str]]:
     """The rows of the closing box."""
     last, facts = summary(run), json.loads((run.path / "finished.json").read_text())
-    rows = [
-        ("time", duration(facts["seconds"])),
-        ("loss", f"{last['loss']:.3f} (all keys alike: {recipe.collapse_level:.2f}); "
-                 f"own key found among {recipe.candidates:,}: {100 * last['pretext_top1']:.1f} %"),
-    ]  # fmt: skip
+    rows = [("time", duration(facts["seconds"]))]
+    if "loss" in last:  # not where the log was lost
+        rows.append(
+            ("loss", f"{last['loss']:.3f} (all keys alike: {recipe.collapse_level:.2f}); "
+                     f"own key found among {recipe.candidates:,}: {100 * last['pretext_top1']:.1f} %")
+        )  # fmt: skip
     if "knn" in last:
         rows.append(("kNN", f"{last['knn']:.1f} % (20 neighbours, a part of --eval-data; for floors: moco eval knn)"))
     if bad:

@@ -2,14 +2,17 @@
 
 import sys
 import time
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO, Protocol, runtime_checkable
+from typing import IO, Any, Protocol, cast, runtime_checkable
 
 from rich.console import Console as RichConsole
 from rich.markup import escape
 from rich.panel import Panel
 from rich.table import Table
+
+from moco.files import append
 
 
 @runtime_checkable
@@ -21,13 +24,35 @@ class Reporter(Protocol):
     def live(self, line: str) -> None: ...
 
 
+class Patient:
+    """A stream to which writing never fails: what it does not take is lost."""
+
+    def __init__(self, stream: IO[str]):
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        with suppress(OSError):
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with suppress(OSError):
+            self._stream.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
 class Console:
-    """Boxes, and one line that renews itself on a terminal; elsewhere a plain line every `every` seconds."""
+    """Boxes, and one line that renews itself on a terminal; elsewhere a plain line every `every` seconds.
+
+    Where the stream has gone (its reader has left, the disk is full) it falls silent.
+    """
 
     def __init__(self, stream: IO[str] | None = None, *, every: float = 15.0):
-        self.stream = stream or sys.stderr
+        self.stream = Patient(stream or sys.stderr)
         self.terminal, self.every, self._shown, self._width = self.stream.isatty(), every, 0.0, 0
-        self.rich = RichConsole(file=self.stream, highlight=False)
+        self.rich = RichConsole(file=cast(IO[str], self.stream), highlight=False)
 
     def box(self, title: str, rows: list[tuple[str, str]]) -> None:
         self._end_live()
@@ -92,8 +117,8 @@ class Logged:
 
     def _write(self, *lines: str) -> None:
         now = datetime.now(UTC).isoformat(timespec="seconds")
-        with self.file.open("a", encoding="utf-8", errors="surrogateescape") as file:
-            file.writelines(f"{now} {line}\n" for line in lines)
+        with suppress(OSError):  # a log is not worth a run
+            append(self.file, "".join(f"{now} {line}\n" for line in lines).encode("utf-8", "surrogateescape"))
 
 
 class Silent:

@@ -1,6 +1,7 @@
 """The optimizers: SGD (MoCo v1 and v2), LARS (v3 with a ResNet), AdamW (v3 with a ViT)."""
 
 from collections.abc import Iterable, Iterator
+from inspect import unwrap
 from typing import Any
 
 import torch
@@ -22,7 +23,7 @@ def optimizer_for(model: nn.Module, spec: OptimSpec) -> torch.optim.Optimizer:
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     match spec.optimizer:
         case "sgd":
-            sgd = torch.optim.SGD(
+            sgd = SGD(
                 trained, lr=0.0, momentum=spec.momentum, weight_decay=spec.weight_decay, fused=True
             )  # fmt: skip
             for parameter in trained if spec.momentum else []:
@@ -32,12 +33,32 @@ def optimizer_for(model: nn.Module, spec: OptimSpec) -> torch.optim.Optimizer:
         case "lars":
             return LARS(trained, momentum=spec.momentum, weight_decay=spec.weight_decay, trust=spec.trust)
         case "adamw":  # weight decay of all: biases, LayerNorm and the class token too
-            return torch.optim.AdamW(
+            return AdamW(
                 trained, lr=0.0, betas=(0.9, 0.999), eps=1e-8, weight_decay=spec.weight_decay, fused=True
             )  # fmt: skip
 
 
-class LARS(torch.optim.Optimizer):
+class Uncompiled(torch.optim.Optimizer):
+    """torch's optimizers, less what keeps them out of compiled code: it imports the compiler, which takes a second.
+
+    Where torch has no such wrappers, these are its methods themselves.
+    """
+
+    add_param_group = unwrap(torch.optim.Optimizer.add_param_group)
+    zero_grad = unwrap(torch.optim.Optimizer.zero_grad)
+    state_dict = unwrap(torch.optim.Optimizer.state_dict)
+    load_state_dict = unwrap(torch.optim.Optimizer.load_state_dict)
+
+
+class SGD(Uncompiled, torch.optim.SGD):
+    step = torch.no_grad()(unwrap(torch.optim.SGD.step))
+
+
+class AdamW(Uncompiled, torch.optim.AdamW):
+    step = torch.no_grad()(unwrap(torch.optim.AdamW.step))
+
+
+class LARS(Uncompiled):
     """Layer-wise adaptive rate scaling (arXiv:1708.03888), as MoCo v3 has it (moco-v3, optimizer.py:18-43).
 
     A weight moves in proportion to its own norm. Parameters with one dimension or none, biases and the weights of BN,

@@ -17,9 +17,13 @@ from moco.recipe import Recipe
 from moco.train.boxes import closing, plan
 from moco.train.console import Reporter, Silent
 from moco.train.continued import refill
+from moco.train.gate import Gate
+from moco.train.hang import watchdog
 from moco.train.loop import train
 from moco.train.ranks import averaged, check_same_images
+from moco.train.refused import bearable
 from moco.train.run import RunFolder, note_start, provenance, stored_recipe
+from moco.train.saving import Saver
 from moco.train.setup import (
     Sources,
     changes_of,
@@ -30,6 +34,7 @@ from moco.train.setup import (
     resolve,
     threads,
 )  # fmt: skip
+from moco.train.signals import stop_on_signals
 from moco.train.start import (
     Job,
     begun,
@@ -42,7 +47,7 @@ from moco.train.start import (
     scorer,
     shared_recipe,
 )  # fmt: skip
-from moco.train.watch import Watch, stop_on_signals, summary
+from moco.train.watch import Watch, summary
 
 
 @dataclass(frozen=True)
@@ -80,7 +85,11 @@ def pretrain(
     device: str = "auto",
     workers: int | None = None,
     save_every: int | None = None,
+    keep: int = 3,
+    keep_every: int | None = None,
+    on_nan: str = "stop",
     max_bad: float | None = None,
+    patience: float | None = 30.0,
     dry_run: bool = False,
     reporter: Reporter | None = None,
 ) -> Run:
@@ -99,8 +108,12 @@ def pretrain(
         accept_data_change: continue though images were added, removed or changed.
         device: "auto", "cpu", "cuda", "cuda:1", "mps".
         workers: threads that read images; None: one a core. Does not change the result.
-        save_every: steps between checkpoints; None: a minute.
+        save_every: steps between checkpoints; None: a minute. The newest `keep` stay, and one every `keep_every` steps.
+        on_nan: what a step is met with whose loss, keys or gradient are not finite, and which changes nothing: "stop"
+            the run, or "skip:N": leave out up to N such steps.
         max_bad: how many unreadable images are too many (below 1: a share); None: 0.1 %, at least 10.
+        patience: minutes that a step or a checkpoint may take (setting up, or a score, four times that) before the
+            process ends itself, with the stack of every thread; None or 0: for ever.
         dry_run: show the plan and stop.
 
     Raises:
@@ -109,13 +122,13 @@ def pretrain(
         Stopped: a signal came; the state is saved. Diverged: the loss is not finite any more.
         RankError: another rank raised one of these, or has gone.
     """
-    with session(pick_device(device)) as place:
+    with watchdog(patience) as dog, session(pick_device(device)) as place:
         check_device(device, place)
         reporter = reporter if reporter is not None and on_main() else Silent()
         if restarted():  # torchrun repeats the command, and means to go on
             overwrite, resume = False, "auto"
         out, images = Path(out), images_of(data)
-        workers = default_workers() if workers is None else workers
+        workers, bears = default_workers() if workers is None else workers, bearable(on_nan)
         changes = changes_of({"optim.epochs": epochs, "seed": seed, "compute.precision": precision}, settings)
         chosen = shared_recipe(
             lambda: resolve(
@@ -158,8 +171,10 @@ def pretrain(
                 for line in filled:
                     reporter.say(line)
             loader = job.loader(max_bad, range(job.clock.step, job.clock.total_steps))
+            gate = Gate(state, refused=lambda refusal: watch.refuse(state, refusal), sticky=not bears)
             watch = Watch(
-                run=job.run, recipe=chosen, reporter=reporter, stop=stop, save_every=save_every,
+                run=job.run, recipe=chosen, reporter=reporter, stop=stop, gate=gate, dog=dog, bears=bears,
+                names=images.names, saver=Saver(job.run, chosen.to_json(), reporter, save_every, keep, keep_every),
                 log_every=max(1, min(50, job.clock.total_steps // 500)),
                 eval_every=eval_every or max(1, int(chosen.optim.epochs // 20)),
                 evaluates=eval_data is not None, score=scorer(monitor, contrast), quarantine=loader.quarantine,
@@ -167,11 +182,13 @@ def pretrain(
             )  # fmt: skip
             if watch.evaluates and job.clock.step == 0:
                 watch.evaluate(state)
+            dog.section("step")
             train(
                 together, state, in_format(loader, chosen),
                 lr=chosen.optim.lr, m=chosen.method.momentum, seed=chosen.seed, after_step=watch,
-                precision=arithmetic,
+                gate=gate, precision=arithmetic,
             )  # fmt: skip
+            dog.section("checkpoint")
             finish(job, contrast, reporter, bad=len(loader.quarantine), seconds=watch.seconds)
     return Run(out, chosen, model)
 

@@ -87,7 +87,7 @@ def check_same_images(images: Images) -> None:
     if world_size() == 1:
         return
     manifest = Manifest(images.names, images.sizes, np.zeros_like(images.sizes))
-    seen = everyone(f"{len(images):,} images, SHA-256 {hashlib.sha256(manifest.lines()).hexdigest()[:12]}...")
+    seen = everyone(f"{len(images):,} images, SHA-256 {hashlib.sha256(manifest.lines).hexdigest()[:12]}...")
     if len(set(seen)) > 1:
         of_each = "; ".join(f"rank {number}: {what}" for number, what in enumerate(seen))
         raise DataError(

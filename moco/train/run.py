@@ -10,21 +10,23 @@ import os
 import platform
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import PIL
 import torch
-import torchvision
 
 import moco
 from moco.distributed import world_size
-from moco.files import sweep, write_json, write_text
+from moco.files import append, sweep, write_json, write_text
 from moco.recipe import Recipe, RecipeError, diff
+
+WRITTEN = ("checkpoints", "encoder", "nan", ".lock", "metrics.jsonl", "train.log", "bad_images.csv")  # not by renaming
 
 
 class RunError(RecipeError):
@@ -63,23 +65,30 @@ class RunFolder:
         return any(self.checkpoints.glob("step_*.pt")) or any(record.get("step", 0) > 0 for record in self.metrics())
 
     def recipe(self) -> Recipe:
-        return Recipe.from_json(self.recipe_file.read_text())
+        return Recipe.read(self.recipe_file)
 
     def metrics(self) -> list[dict[str, Any]]:
-        """What was logged, a line a record; a line that a kill cut off is left out."""
-        records: list[dict[str, Any]] = []
+        """What was logged, a line a record; a line that a kill cut off, or that is no record, is left out."""
+        records: list[Any] = []
         if self.metrics_file.exists():
-            for line in self.metrics_file.read_text().splitlines():
-                try:
+            for line in self.metrics_file.read_bytes().splitlines():
+                with suppress(ValueError, RecursionError):
                     records.append(json.loads(line))
-                except json.JSONDecodeError:
-                    continue
-        return records
+        return [one for one in records if isinstance(one, dict) and isinstance(one.get("step", 0), int)]
 
-    def log(self, record: dict[str, Any]) -> None:
-        """Append one record to metrics.jsonl."""
-        with self.metrics_file.open("a") as file:
-            file.write(json.dumps(record) + "\n")
+    def sync(self) -> None:
+        """What was logged so far is on the disk afterwards, also when the power goes."""
+        for file in (self.metrics_file, self.path / "bad_images.csv"):
+            if file.exists():
+                descriptor = os.open(file, os.O_RDONLY)
+                try:
+                    os.fsync(descriptor)
+                finally:
+                    os.close(descriptor)
+
+    def log(self, *records: dict[str, Any]) -> None:
+        """Append records to metrics.jsonl, all or, with an OSError, none."""
+        append(self.metrics_file, "".join(json.dumps(record) + "\n" for record in records).encode())
 
     def forget_after(self, step: int) -> None:
         """Take out of the log what a resumed run will do again: records of later steps than `step`."""
@@ -103,6 +112,9 @@ def open_run(path: Path, recipe: Recipe, *, resume: str, overwrite: bool = False
         raise RunError(
             f"--out expects a folder, and {path} is a {'link' if path.is_symlink() else 'file'}: name another"
         )
+    for own in (path / name for name in WRITTEN):
+        if own.is_symlink():
+            raise RunError(f"{own} is a link, and a run writes nothing through one: remove it, or name another --out")
     there = run.recipe_file.exists()
     if path.exists() and any(not entry.name.startswith((".lock", ".tmp-")) for entry in path.iterdir()) and not there:
         raise RunError(f"--out {path} is a folder with other things in it, not a run: name a new or an empty one")
@@ -138,7 +150,8 @@ def begin(run: RunFolder, recipe: Recipe) -> None:
 
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    with (path / ".lock").open("w") as file:
+    descriptor = os.open(path / ".lock", os.O_WRONLY | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o644)
+    with os.fdopen(descriptor, "w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -151,6 +164,7 @@ def _clear(run: RunFolder) -> None:
     own += ["init.json", "curves.png", "neighbours.png", "scores.json"]
     files = [run.path / "finished.json", *run.checkpoints.glob("step_*.pt"), run.checkpoints / "MANIFEST.json"]
     files += [run.path / name for name in own] + list(run.path.glob("manifest*"))
+    files += [*run.path.glob("nan/step_*/facts.json"), *run.path.glob("nan/step_*/checkpoint.pt")]
     files += [run.encoder / name for name in ("model.safetensors", "config.json", "README.md")]
     for file in files:
         file.unlink(missing_ok=True)
@@ -169,7 +183,12 @@ def check_init(run: RunFolder, init: str | Path | None) -> str | None:
         What it must start from once more, when it was killed before its first checkpoint.
     """
     file = run.path / "init.json"
-    was = json.loads(file.read_text())["weights"] if file.exists() else None
+    try:
+        was = json.loads(file.read_bytes())["weights"] if file.exists() else None
+    except (ValueError, RecursionError, KeyError, TypeError) as error:
+        raise RunError(
+            f"{file} is damaged ({error!r}), and what the run began from is not known: --overwrite"
+        ) from None
     if init is not None and was != str(init):
         raise RunError(
             f"the run in {run.path} began from {was or 'random weights'}, and --init says {init}: leave --init out "
@@ -187,8 +206,10 @@ def note_init(run: RunFolder, init: str | Path | None, said: list[str]) -> None:
 def note_start(run: RunFolder, step: int, facts: dict[str, Any]) -> None:
     """Add this start to provenance.json."""
     file = run.path / "provenance.json"
-    starts = json.loads(file.read_text()) if file.exists() else []
-    write_json(file, [*starts, {"step": step} | facts])
+    starts: Any = []
+    with suppress(ValueError, RecursionError, OSError):  # damaged, or not there yet: the run is worth more
+        starts = json.loads(file.read_bytes())
+    write_json(file, [*(starts if isinstance(starts, list) else []), {"step": step} | facts])
 
 
 def provenance(*, device: torch.device, workers: int, images: int, data: str) -> dict[str, Any]:
@@ -198,7 +219,7 @@ def provenance(*, device: torch.device, workers: int, images: int, data: str) ->
         "command": sys.argv,
         "versions": {
             "momentum-contrast": moco.__version__, "python": platform.python_version(), "torch": torch.__version__,
-            "torchvision": torchvision.__version__, "numpy": np.__version__, "pillow": PIL.__version__,
+            "torchvision": version("torchvision"), "numpy": np.__version__, "pillow": PIL.__version__,
         },
         "machine": {
             "system": platform.platform(), "processor": platform.processor() or platform.machine(),

@@ -78,7 +78,7 @@ def resolve(
     elif recipe.endswith(".json"):
         if not Path(recipe).is_file():
             raise RecipeError(f"--recipe expects a recipe's name or its JSON file, and there is no file {recipe}")
-        base = Recipe.from_json(Path(recipe).read_text())
+        base = Recipe.read(Path(recipe))
     else:
         base = recipes.named(recipe)
     if model is not None:

@@ -12,7 +12,7 @@ from torch import nn
 
 from moco.data.images import DataError, Images
 from moco.data.loader import ViewLoader
-from moco.data.manifest import compare, manifest_of, read_manifest, write_manifest
+from moco.data.manifest import changes_since, manifest_of, write_manifest
 from moco.data.quarantine import Quarantine
 from moco.distributed import on_main, rank, share, world_size
 from moco.encoders import Encoder
@@ -120,7 +120,7 @@ def check_data(run: RunFolder, images: Images, *, accept_change: bool, say: Call
     if not on_main():
         return ""
     file, now = run.path / "manifest.jsonl.gz", manifest_of(images)
-    changes = compare(read_manifest(file), now) if file.exists() else []
+    changes = changes_since(file, now) if file.exists() else []
     if changes and not accept_change:
         raise DataError(
             f"the images are not those that the run in {run.path} began with. {' '.join(changes)} Put them back, start "

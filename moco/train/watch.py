@@ -1,13 +1,10 @@
 """What happens between steps: log, evaluate, save, show, stop."""
 
-import os
 import signal
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from types import FrameType
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,60 +12,19 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from moco.data.quarantine import Quarantine
-from moco.distributed import SIGNALS, agree, barrier, mean, on_main, world_size
+from moco.distributed import agree, barrier, mean, on_main
 from moco.recipe import Recipe
 from moco.schedule import Cosine
-from moco.train import checkpoint
 from moco.train.checkpoint import Clock, TrainState
 from moco.train.console import Reporter, duration
+from moco.train.gate import Diverged, Gate, Refusal
+from moco.train.hang import Watchdog
 from moco.train.ranks import averaged, pool
+from moco.train.refused import bundle, how_to_go_on
 from moco.train.run import RunFolder
-
-
-class Stopped(Exception):
-    """The run was asked to stop, has saved, and can be resumed."""
-
-
-class Diverged(RuntimeError):
-    """The loss or the weights are no longer finite numbers."""
-
-
-@dataclass
-class StopFlag:
-    """Set by the first SIGINT, SIGTERM or SIGUSR1."""
-
-    number: int = 0  # of the signal; 0: none came
-    parent: int = field(default_factory=os.getppid)
-
-    def look(self) -> int:
-        """The signal that came. Ranks whose launcher has gone, which is all that could start them again, stop too."""
-        orphaned = world_size() > 1 and os.getppid() != self.parent
-        return self.number or (signal.SIGHUP if orphaned else 0)
-
-
-@contextmanager
-def stop_on_signals() -> Iterator[StopFlag]:
-    """While open, a first signal sets the flag, and a second one ends the process at once.
-
-    Not on ranks: they may get the first one twice, from a scheduler and from their launcher; the launcher ends them.
-    """
-    flag = StopFlag()
-    if threading.current_thread() is not threading.main_thread():
-        yield flag  # only the main thread can handle signals
-        return
-
-    def handle(number: int, _frame: FrameType | None) -> None:
-        if flag.number and world_size() == 1:
-            signal.signal(number, signal.SIG_DFL)
-            signal.raise_signal(number)
-        flag.number = number
-
-    before = {number: signal.signal(number, handle) for number in SIGNALS}
-    try:
-        yield flag
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+from moco.train.saving import Saver
+from moco.train.signals import StopFlag, Stopped
+from moco.train.slurm import requeue
 
 
 @dataclass
@@ -80,21 +36,27 @@ class Watch:
     reporter: Reporter
     stop: StopFlag
     log_every: int  # steps
-    save_every: int | None  # steps; None: a minute
+    saver: Saver
+    gate: Gate
+    dog: Watchdog
+    bears: int  # with so many steps that were not finite
+    names: Sequence[str]  # of the images
     eval_every: int  # epochs
     evaluates: bool
     score: Callable[[], float]  # kNN accuracy of the encoder as it is, in percent; called on rank 0 only
     quarantine: Quarantine
     waited: Callable[[], float]  # seconds that training has waited for data
     since_log: list[dict[str, Tensor]] = field(default_factory=list)
-    saved_at: float = field(default_factory=time.monotonic)
     began: float = field(default_factory=time.monotonic)
     first_step: int = 0
     evaluating: float = 0.0  # seconds
     last_score: float | None = None
+    skipped: int | None = None  # the last step that was
+    unwritten: list[dict[str, Any]] = field(default_factory=list)  # records
 
     def __call__(self, state: TrainState, metrics: dict[str, Tensor]) -> None:
         clock = state.clock
+        self.dog.section("step")
         self.since_log.append(metrics)
         last = clock.step == clock.total_steps
         if clock.step % self.log_every == 0 or last:
@@ -102,42 +64,46 @@ class Watch:
         per_eval = self.eval_every * clock.steps_per_epoch
         if self.evaluates and (clock.step % per_eval == 0 or last):
             self.evaluate(state)
-        due = time.monotonic() - self.saved_at > 60 if self.save_every is None else clock.step % self.save_every == 0
-        stopped, due = divmod(agree(2 * self.stop.look() + (due and on_main())), 2)  # all after the same step
-        if due or last or stopped:
-            self.save(state)
+        stopped, due = divmod(agree(2 * self.stop.look() + (on_main() and self.saver.due(clock.step))), 2)
+        if due or last or stopped:  # all after the same step
+            self.save(state, must=last or bool(stopped))
         if stopped and not last:
+            said = requeue(stopped)
             raise Stopped(
                 f"stopped by {signal.Signals(stopped).name} after step {clock.step} of {clock.total_steps}, and "
-                "saved: the same command goes on from there"
+                f"saved: the same command goes on from there. {said}".rstrip()
             )
 
-    def save(self, state: TrainState) -> None:
-        """Write a checkpoint, but never one of a state that is not finite."""
-        self._means(state.clock.step)
+    def save(self, state: TrainState, *, must: bool = False) -> Path | None:
+        """Write a checkpoint; its path on rank 0. See `Saver.save`."""
+        self.gate.look()
+        self.dog.section("checkpoint")
         pool(self.quarantine)
-        assert isinstance(state.model, nn.Module)
-        with averaged(state.model) as statistics:
-            tensors = state.model.state_dict().items()
-            broken = [name for name, x in tensors if x.is_floating_point() and not bool(torch.isfinite(x).all())]
-            if broken:
-                raise Diverged(f"not finite after step {state.clock.step}: {', '.join(broken[:3])}. {self._advice()}")
-            if on_main():
-                checkpoint.save(
-                    self.run.checkpoints, state, recipe=self.recipe.to_json(), ranks=world_size(), statistics=statistics
-                )
+        path = self.saver.save(state, must=must)
         barrier()  # whoever ends first makes the launcher end the others
-        self.saved_at = time.monotonic()
+        self.dog.section("step")
+        return path
 
-    def _means(self, step: int) -> Float[Tensor, "n 2"]:
-        """Loss and pretext accuracy of the steps since the last record, over all ranks. Raises Diverged."""
+    def refuse(self, state: TrainState, refusal: Refusal) -> None:
+        """A step was not taken: go on without it, or save what was before it and raise Diverged."""
+        if state.clock.skipped < self.bears:
+            state.clock.skipped, self.skipped = state.clock.skipped + 1, refusal.step + 1
+            self.reporter.say(f"caution: {refusal}; skipped, as {state.clock.skipped} of {self.bears} steps may be")
+            return
+        state.clock.step = refusal.step
+        try:
+            saved, advice = self.save(state), self._advice()
+        except Diverged as error:
+            saved, advice = None, f"The state before it was not saved: {error}. {self._advice()}"
+        place = bundle(
+            self.run.path / "nan", refusal, recipe=self.recipe, clock=state.clock, names=self.names, checkpoint=saved
+        )
+        raise Diverged(f"{refusal}. {how_to_go_on(place, advice)}")
+
+    def _means(self) -> Float[Tensor, "n 2"]:
+        """Loss and pretext accuracy of the steps since the last record, over all ranks."""
         rows = [torch.stack([metrics["loss"], metrics["pretext_top1"]]) for metrics in self.since_log]
-        means = mean(torch.stack(rows)) if rows else torch.zeros(0, 2)
-        finite = torch.isfinite(means[:, 0])
-        if not bool(finite.all()):
-            bad = int((~finite).nonzero()[0])
-            raise Diverged(f"the loss of step {step - len(rows) + 1 + bad} is {means[bad, 0].item()}. {self._advice()}")
-        return means
+        return mean(torch.stack(rows))
 
     def _advice(self) -> str:
         lr = self.recipe.optim.lr
@@ -146,8 +112,12 @@ class Watch:
         return lower + ("" if self.recipe.compute.precision == "fp32" else ", or with --precision fp32")
 
     def _log(self, clock: Clock) -> None:
-        loss, top1 = self._means(clock.step)[-1].tolist()
+        self.gate.look()
+        loss, top1 = self._means()[-1].tolist()
         self.since_log.clear()
+        if clock.step == self.skipped:
+            self._record({"step": clock.step, "epoch": clock.epoch, "skipped": clock.skipped})
+            return
         done, elapsed = clock.step - self.first_step, time.monotonic() - self.began - self.evaluating
         rate = done / max(elapsed, 1e-9)  # steps a second
         images_per_second = rate * self.recipe.optim.batch_size
@@ -175,17 +145,28 @@ class Watch:
     def evaluate(self, state: TrainState) -> None:
         """Log the kNN accuracy of the encoder as it is."""
         start = time.monotonic()
+        self.gate.look()
+        self.dog.section("scores")
         assert isinstance(state.model, nn.Module)
         with averaged(state.model):
             if on_main():
                 self.last_score = self.score()
             barrier()
+        self.dog.section("step")
         self.evaluating += time.monotonic() - start
         self._record({"step": state.clock.step, "epoch": state.clock.epoch, "knn": self.last_score})
 
     def _record(self, values: dict[str, Any]) -> None:
-        if on_main():
-            self.run.log(values)
+        """Log; what cannot be written now is kept, and written with the next record."""
+        if not on_main():
+            return
+        self.unwritten.append(values)
+        try:
+            self.run.log(*self.unwritten)
+            self.unwritten.clear()
+        except OSError as error:
+            if len(self.unwritten) == 1:
+                self.reporter.say(f"caution: {self.run.metrics_file} cannot be written: {error}. Going on, and trying")
 
 
 def summary(run: RunFolder) -> dict[str, Any]:

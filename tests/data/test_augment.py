@@ -9,9 +9,8 @@ from PIL import Image
 from torchvision import transforms as T
 from torchvision.transforms import functional as TF
 
-from moco.data.augment import OPS, TRIES, Die, cast, crop, crop_batch, crop_boxes, eval_crop, flips, look, normalize
+from moco.data.augment import OPS, TRIES, Die, cast, crop, crop_boxes, eval_crop, flips, look, normalize
 from moco.recipe import DataSpec, Jitter, View
-from moco.recipes.cifar import CIFAR_VIEW
 from moco.recipes.demo import DEMO_VIEW
 from moco.recipes.moco_v2 import V2_VIEW
 
@@ -153,58 +152,6 @@ def test_a_crop_is_torchvisions_resized_crop_bit_for_bit(box: tuple[int, int, in
     ours = crop(image, box, flip=flip, size=64)
     assert (ours == np.asarray(expected).transpose(2, 0, 1)).all()
     assert ours.flags.c_contiguous
-
-
-def batch_of_crops(view: View, *, side: int, size: int, count: int = 200) -> tuple[np.ndarray, np.ndarray]:
-    """`crop_batch` and `crop` on the same images, boxes and flips."""
-    images = np.stack([noise(side, side, seed) for seed in range(count)])
-    dice = cast(0, 0, ids=np.arange(count), view_index=0)
-    boxes = crop_boxes(view, dice, heights=np.full(count, side), widths=np.full(count, side))
-    flipped = flips(view, dice)
-    stack = torch.from_numpy(images).permute(0, 3, 1, 2)
-    together = crop_batch(stack, boxes, flips=flipped, size=size).numpy()
-    alone = [crop(images[i], boxes[i], flip=bool(flipped[i]), size=size) for i in range(count)]
-    return together.astype(int), np.stack(alone).astype(int)
-
-
-CASES = {"cifar": (CIFAR_VIEW, 32, 32), "demo": (DEMO_VIEW, 32, 32), "smaller": (CIFAR_VIEW, 96, 40)}
-
-
-@pytest.mark.parametrize("case", CASES)
-def test_a_batch_of_crops_is_pillows_but_for_roundings(case: str):
-    view, side, size = CASES[case]
-    together, alone = batch_of_crops(view, side=side, size=size)
-    assert (together != alone).mean() < 0.05
-    assert (np.abs(together - alone) > 1).mean() < 1e-4
-    assert np.abs(together - alone).max() <= 2  # a rounding along the rows, and one along the columns
-
-
-def test_enlarged_crops_of_a_batch_are_pillows_bit_for_bit():
-    together, alone = batch_of_crops(CIFAR_VIEW, side=32, size=32)  # areas up to 1: never reduced
-    assert (together == alone).all()
-
-
-@pytest.mark.parametrize("view", [CIFAR_VIEW, DEMO_VIEW])
-def test_a_crop_does_not_depend_on_its_batch(view: View):
-    images = torch.from_numpy(np.stack([noise(32, 32, seed) for seed in range(64)])).permute(0, 3, 1, 2)
-    ids = np.arange(64)
-    size = {"heights": np.full(64, 32), "widths": np.full(64, 32)}
-    dice = cast(0, 0, ids=ids, view_index=0)
-    boxes, flipped = crop_boxes(view, dice, **size), flips(view, dice)
-    together = crop_batch(images, boxes, flips=flipped, size=32)
-    for part in (np.array([5]), np.array([63, 0, 17]), np.random.default_rng(0).permutation(64)):
-        alone = crop_batch(images[part], boxes[part], flips=flipped[part], size=32)
-        assert torch.equal(alone, together[part])
-
-
-def test_what_is_outside_of_the_image_is_black():
-    image = torch.full((1, 3, 32, 32), 255, dtype=torch.uint8)
-    box = np.array([[-16, -32, 64, 64]])
-    view = crop_batch(image, box, flips=np.array([False]), size=64)[0, 0]
-    assert view[16:48, 32:].min() == 255
-    assert view[:16].max() == 0
-    assert view[48:].max() == 0
-    assert view[:, :32].max() == 0
 
 
 @pytest.mark.parametrize("size", [(256, 256), (300, 401), (401, 300), (257, 1000), (20, 31), (256, 301), (200, 1000)])

@@ -1,12 +1,12 @@
 """How views look: against torchvision's functions on Pillow images, change by change, whole, and in distribution."""
 
-from collections.abc import Callable
 from functools import lru_cache
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageFilter, ImageOps
+from pillow import ADJUST, photo, pillow_view
 from torchvision import transforms as T
 from torchvision.transforms import functional as TF
 
@@ -22,22 +22,6 @@ from moco.recipes.moco_v2 import V2_VIEW
 # The second view of MoCo v3 but blurred more often, so that blur and solarize meet.
 SOLARIZED_VIEW = View(crop_area=(0.08, 1.0), jitter=Jitter(saturation=0.2), blur=0.5, solarize=0.5)
 VIEWS = {"v1": V1_VIEW, "v2": V2_VIEW, "v3": SOLARIZED_VIEW, "cifar": CIFAR_VIEW, "demo": DEMO_VIEW}
-
-
-def photo(height: int, width: int, seed: int = 0) -> np.ndarray:
-    """A picture with the spectrum of photographs (1 / f), their reddish colours, and edges."""
-    rng = np.random.default_rng(seed)
-    frequency = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)[None])
-    spectrum = np.fft.rfft2(rng.normal(size=(3, height, width))) / np.maximum(frequency, 1 / max(height, width))
-    layers = np.fft.irfft2(spectrum, s=(height, width))
-    layers /= layers.std(axis=(1, 2), keepdims=True)
-    light, red, blue = layers[0] * 55 + 115, layers[1] * 14 + 18, layers[2] * 14 - 14
-    pixels = np.stack([light + red, light, light + blue], axis=-1)
-    for _ in range(6):
-        top, left = rng.integers(0, height - 8), rng.integers(0, width - 8)
-        high, wide = rng.integers(6, height // 2), rng.integers(6, width // 2)
-        pixels[top : top + high, left : left + wide] += rng.normal([15, 0, -15], 35)
-    return pixels.clip(0, 255).astype(np.uint8)
 
 
 def tensor(image: Image.Image | np.ndarray) -> torch.Tensor:
@@ -69,12 +53,6 @@ def jittered(op: int, factor: float) -> Look:
 # --- one change at a time -----------------------------------------------------------------------------------------
 
 
-ADJUST: dict[int, Callable[[Image.Image, float], Image.Image]] = {
-    BRIGHTNESS: TF.adjust_brightness,
-    CONTRAST: TF.adjust_contrast,
-    SATURATION: TF.adjust_saturation,
-    HUE: TF.adjust_hue,
-}
 FACTORS = [0.0, 0.6, 0.7361, 0.99, 1.0, 1.0001, 1.2345, 1.4, 2.6]
 CHANGES = [(op, factor) for op in (BRIGHTNESS, CONTRAST, SATURATION) for factor in FACTORS]
 CHANGES += [(HUE, factor) for factor in (-0.5, -0.4, -0.1, -0.003, 0.0, 0.0314, 0.1, 0.25, 0.4, 0.5)]
@@ -124,19 +102,13 @@ def blurred(image: np.ndarray, sigma: float) -> tuple[torch.Tensor, torch.Tensor
     return colour(tensor(image), one), tensor(Image.fromarray(image).filter(ImageFilter.GaussianBlur(sigma)))
 
 
-@pytest.mark.parametrize("seed", range(12))
-@pytest.mark.parametrize("side", [5, 32, 97])
-def test_blur_is_pillows_up_to_the_border(side: int, seed: int):
-    sigma = np.random.default_rng(seed).uniform(0.1, 2.0)
-    image = np.random.default_rng(seed).integers(0, 256, (side, side, 3), dtype=np.uint8)
-    assert psnr(*blurred(image, sigma)) > 70
-
-
-@pytest.mark.parametrize("sigma", [0.5, 1.0, 2.0, 5.0])
-def test_blur_differs_by_roundings_where_sums_lie_halfway(sigma: float):
-    ours, expected = blurred(photo(97, 97), sigma)
-    assert psnr(ours, expected) > 45
-    assert (ours.int() - expected.int()).abs().max() <= 3  # six roundings one after the other
+@pytest.mark.parametrize("sigma", [0.1, 0.31, 0.5, 1.0, 1.4999, 2.0, 5.0])
+@pytest.mark.parametrize("side", [97, 32, 5, 1])
+def test_blur_is_pillows_bit_for_bit(side: int, sigma: float):
+    noise = np.random.default_rng(0).integers(0, 256, (side, side, 3), dtype=np.uint8)
+    for image in [noise, photo(side, side)] if side > 20 else [noise]:
+        ours, expected = blurred(image, sigma)
+        assert torch.equal(ours, expected)
 
 
 def test_no_look_changes_nothing():
@@ -154,27 +126,6 @@ def test_the_crops_given_stay_as_they_were():
 # --- whole views --------------------------------------------------------------------------------------------------
 
 
-def pillow_view(image: np.ndarray, view: View, dice: Dice, size: int) -> np.ndarray:
-    """The view that `dice` give of one image, by torchvision's functions, in the order of the authors' transforms."""
-    seen = look(view, dice)
-    box = crop_boxes(view, dice, heights=np.array([image.shape[0]]), widths=np.array([image.shape[1]]))[0]
-    picture = TF.resized_crop(Image.fromarray(image), *box.tolist(), [size, size])
-    if seen.grey[0] and view.grey_first:
-        picture = TF.rgb_to_grayscale(picture, 3)
-    for op in seen.order[0]:
-        if op >= 0:
-            picture = ADJUST[op](picture, float(seen.factors[0, op]))
-    if seen.grey[0] and not view.grey_first:
-        picture = TF.rgb_to_grayscale(picture, 3)
-    if seen.sigma[0] > 0:
-        picture = picture.filter(ImageFilter.GaussianBlur(float(seen.sigma[0])))
-    if seen.solarize[0]:
-        picture = ImageOps.solarize(picture)
-    if flips(view, dice)[0]:
-        picture = TF.hflip(picture)
-    return np.asarray(picture).transpose(2, 0, 1)
-
-
 def our_views(images: list[np.ndarray], view: View, dice: Dice, size: int) -> torch.Tensor:
     sizes = np.array([image.shape[:2] for image in images])
     boxes = crop_boxes(view, dice, heights=sizes[:, 0], widths=sizes[:, 1])
@@ -189,9 +140,8 @@ def test_a_view_is_what_the_same_dice_give_with_pillow(name: str):
     images = [photo(90 + seed % 40, 120 - seed % 30, seed) for seed in range(count)]
     ours = our_views(images, view, cast(1, 2, ids=np.arange(count), view_index=1), 64)
     alone = [cast(1, 2, ids=np.array([i]), view_index=1) for i in range(count)]
-    quality = [psnr(ours[i], pillow_view(images[i], view, alone[i], 64)) for i in range(count)]
-    assert min(quality) > 65
-    assert np.mean(np.array(quality) > 119) > 0.95  # equal
+    for i in range(count):
+        assert np.array_equal(ours[i].numpy(), pillow_view(images[i], view, alone[i], 64))
 
 
 def test_changes_in_another_order_are_found():

@@ -10,12 +10,12 @@ import pytest
 import torch
 from making import make_pictures
 
-from moco.data import augment, small
+from moco.data import augment, host, kept
 from moco.data.folder import BadImage, DataError, Folder, find_images
 from moco.data.images import Images
+from moco.data.kept import kept_for
 from moco.data.loader import Batch, ViewLoader, eval_batches
 from moco.data.quarantine import Quarantine
-from moco.data.small import preload_small
 from moco.data.threads import Abandoned, in_order
 from moco.recipe import DataSpec, Jitter, View
 from moco.rng import fold
@@ -96,28 +96,33 @@ class Remote:
 # --- what is in a mini-batch ----------------------------------------------------------------------------------------
 
 
-def view_of(image: np.ndarray, step_epoch: int, place: int, index: int, *, together: bool) -> torch.Tensor:
+def view_of(image: np.ndarray, step_epoch: int, place: int, index: int) -> torch.Tensor:
     """View `index` of one image by the functions of augment.py, with the dice of `place`."""
     view = DATA.views[index]
     dice = augment.cast(SEED, step_epoch, ids=np.array([place]), view_index=index)
     boxes = augment.crop_boxes(view, dice, heights=np.array(image.shape[:1]), widths=np.array(image.shape[1:2]))
-    flips = augment.flips(view, dice)
-    if together:
-        pixels = torch.from_numpy(image.transpose(2, 0, 1).copy())[None]
-        crops = augment.crop_batch(pixels, boxes, flips=flips, size=DATA.size)
-    else:
-        crops = torch.from_numpy(augment.crop(image, boxes[0], flip=bool(flips[0]), size=DATA.size))[None]
-    return augment.normalize(augment.colour(crops, augment.look(view, dice)), mean=DATA.mean, std=DATA.std)[0]
+    crop = augment.crop(image, boxes[0], flip=bool(augment.flips(view, dice)[0]), size=DATA.size)
+    colours = augment.colour(torch.from_numpy(crop)[None], augment.look(view, dice))
+    return augment.normalize(colours, mean=DATA.mean, std=DATA.std)[0]
 
 
-def test_the_views_are_those_that_augment_makes_of_each_image_alone(images):
+@pytest.fixture(params=["compiled", "slow", "handed over"])
+def way(request, monkeypatch) -> str:
+    """The ways in which views are made."""
+    if request.param == "compiled":
+        assert host.kernels(wait=True) is not None
+    elif request.param == "slow":
+        monkeypatch.setattr(host, "kernels", lambda: None)
+    return request.param
+
+
+def test_the_views_are_those_that_augment_makes_of_each_image_alone(images, way: str):
     made = loader(images)
+    made.on_host = way != "handed over"
     for step, batch in enumerate(made):
         for row, index in enumerate(batch.ids.tolist()):
             for which, views in enumerate(batch.views):
-                epoch = step // 3
-                expected = view_of(images.read(index), epoch, index, which, together=made.small is not None)
-                assert torch.equal(views[row], expected)
+                assert torch.equal(views[row], view_of(images.read(index), step // 3, index, which))
 
 
 def test_the_images_of_a_mini_batch_are_those_of_the_sampler(images):
@@ -158,8 +163,25 @@ def test_an_image_is_read_once_for_both_views(mixed_ones):
 
 def test_small_images_are_read_once_in_all(small_ones):
     remote = Remote(small_ones)
-    list(loader(remote))
-    assert sorted(remote.reads) == [0, *range(30)]  # the first one to know the size
+    made = loader(remote, steps=range(30))
+    remote.reads.clear()
+    seen = torch.cat([batch.ids for batch in made]).tolist()
+    assert len(seen) == 240
+    assert sorted(remote.reads) == sorted(set(seen))
+
+
+def test_a_mini_batch_that_is_kept_is_not_overwritten(images):
+    made = iter(loader(images, steps=range(12), workers=2))
+    first = next(made)
+    part, before = first.views[0][2:5, 1], first.views[0][2:5, 1].clone()
+    del first
+    list(made)
+    assert torch.equal(part, before)
+
+
+def test_memory_is_used_again(images):
+    addresses = [batch.views[0].data_ptr() for batch in loader(images, steps=range(12))]
+    assert len(set(addresses)) <= 4
 
 
 # --- the same mini-batches however they are made --------------------------------------------------------------------
@@ -210,45 +232,44 @@ def test_a_gpu_gets_the_same_mini_batches(images):
             torch.testing.assert_close(one, other, atol=2 / 255 / 0.22, rtol=0)
 
 
-# --- which way is taken ---------------------------------------------------------------------------------------------
+# --- small images in memory -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("side", "together"), [(60, True), (61, False)])
 def test_only_images_of_at_most_64_pixels_are_kept_in_memory(tmp_path, side: int, together: bool):
     images = find_images(make_pictures(tmp_path, 3, side=side))  # side x (side + 4)
-    assert (preload_small(images, no_limit(images)) is not None) == together
+    assert (loader(images, batch_size=2).kept is not None) == together
 
 
 @pytest.mark.parametrize("odd_one", [0, 5, 9])
-def test_only_images_of_one_size_are_kept_in_memory(tmp_path, odd_one: int):
+def test_images_of_another_size_than_the_others_are_not_kept(tmp_path, odd_one: int):
     images = find_images(make_pictures(tmp_path, 10))
     make_pictures(tmp_path / "other", 1, side=21)
     (tmp_path / "other" / "0000.png").rename(images.path(odd_one))
-    assert preload_small(images, no_limit(images)) is None
+    made = loader(images, batch_size=5, steps=range(4))
+    for step, batch in enumerate(made):
+        for row, index in enumerate(batch.ids.tolist()):
+            assert torch.equal(batch.views[0][row], view_of(images.read(index), step // 2, index, 0))
+    assert made.kept is not None
+    first_one_is_odd = [index == 0 for index in range(10)]
+    others_are_odd = [index != odd_one for index in range(10)]
+    assert made.kept.here.tolist() == (first_one_is_odd if odd_one == 0 else others_are_odd)
 
 
 def test_only_as_many_images_as_fit_are_kept_in_memory(small_ones, monkeypatch):
-    remote = Remote(small_ones)
-    monkeypatch.setattr(small, "MAX_MEMORY", 30 * 3 * 20 * 24)
-    assert preload_small(remote, no_limit(remote)) is not None
-    monkeypatch.setattr(small, "MAX_MEMORY", 30 * 3 * 20 * 24 - 1)
-    remote.reads.clear()
-    assert preload_small(remote, no_limit(remote)) is None
-    assert remote.reads == [0]
+    monkeypatch.setattr(kept, "MAX_MEMORY", 30 * 3 * 20 * 24)
+    assert kept_for(small_ones, (20, 24)) is not None
+    monkeypatch.setattr(kept, "MAX_MEMORY", 30 * 3 * 20 * 24 - 1)
+    assert kept_for(small_ones, (20, 24)) is None
 
 
-@pytest.mark.parametrize("workers", [0, 3])
-def test_the_pixels_in_memory_are_those_of_the_files(small_ones, workers: int, monkeypatch):
-    monkeypatch.setattr(small, "CHUNK", 4)
-    (name,) = spoil(small_ones, 0)
-    quarantine = no_limit(small_ones)
-    kept = preload_small(small_ones, quarantine, workers=workers)
-    assert kept is not None
-    assert list(quarantine.bad) == [name]
-    assert kept.good.tolist() == [False] + [True] * 29
-    assert not kept.pixels[0].any()
-    for index in range(1, 30):
-        assert np.array_equal(kept.pixels[index].numpy().transpose(1, 2, 0), small_ones.read(index))
+def test_the_pixels_in_memory_are_those_of_the_files(small_ones):
+    made = loader(small_ones, workers=3, steps=range(30))
+    list(made)
+    assert made.kept is not None
+    assert made.kept.here.all()
+    for index in range(30):
+        assert np.array_equal(made.kept.pixels[index], small_ones.read(index))
 
 
 # --- bad images -----------------------------------------------------------------------------------------------------
@@ -283,7 +304,7 @@ def test_a_stand_in_is_seen_with_the_dice_of_the_place_it_takes(images):
     stand_ins = 0
     for draw, batch in zip(made.sampler, made, strict=True):
         for row, (asked, got) in enumerate(zip(draw.ids.tolist(), batch.ids.tolist(), strict=True)):
-            expected = view_of(images.read(got), draw.epoch, asked, 0, together=made.small is not None)
+            expected = view_of(images.read(got), draw.epoch, asked, 0)
             assert torch.equal(batch.views[0][row], expected)
             stand_ins += asked != got
     assert stand_ins
@@ -304,10 +325,14 @@ def test_images_that_are_all_bad_stop_the_run(images, workers: int):
 
 
 def test_an_image_that_goes_bad_after_it_was_kept_is_still_good(small_ones):
-    before = list(loader(small_ones))
-    made = loader(small_ones)
-    spoil(small_ones, 5)
-    assert same(list(made), before)
+    before = list(loader(small_ones, steps=range(30)))
+    made = loader(small_ones, steps=range(30))
+    batches = iter(made)
+    whole_epochs = [next(batches) for _ in range(29)]
+    assert made.kept is not None
+    assert made.kept.here.all()
+    spoil(small_ones, *range(30))
+    assert same([*whole_epochs, next(batches)], before)
 
 
 # --- threads --------------------------------------------------------------------------------------------------------
@@ -316,7 +341,7 @@ def test_an_image_that_goes_bad_after_it_was_kept_is_still_good(small_ones):
 @pytest.mark.parametrize("workers", [0, 1, 3])
 @pytest.mark.parametrize("kind", [RuntimeError, MemoryError, KeyboardInterrupt])
 def test_what_goes_wrong_in_a_thread_reaches_the_consumer(mixed_ones, workers: int, kind: type[BaseException]):
-    made = loader(Remote(mixed_ones, fails=kind, after=60), workers=workers)
+    made = loader(Remote(mixed_ones, fails=kind, after=20), workers=workers)
     with pytest.raises(kind, match="out of luck"):
         list(made)
     assert not data_threads()

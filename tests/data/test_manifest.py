@@ -11,7 +11,7 @@ import pytest
 from making import make_pictures
 
 from moco.data.folder import DataError, find_images
-from moco.data.manifest import Manifest, compare, manifest_of, read_manifest, write_manifest
+from moco.data.manifest import Manifest, changes_since, compare, manifest_of, read_manifest, write_manifest
 
 
 def manifest(*rows: tuple[str, int, int]) -> Manifest:
@@ -79,10 +79,29 @@ def test_a_damaged_manifest_is_an_error(tmp_path, data: bytes):
     (tmp_path / "m.gz").write_bytes(data)
     with pytest.raises(DataError, match="damaged"):
         read_manifest(tmp_path / "m.gz")
+    with pytest.raises(DataError, match="damaged"):
+        changes_since(tmp_path / "m.gz", OLD)
 
 
 def test_the_same_images_compare_without_a_word():
     assert compare(OLD, manifest(("a.png", 1, 10), ("b.png", 2, 20), ("c.png", 3, 30))) == []
+
+
+def test_a_manifest_of_the_same_images_is_not_even_parsed(tmp_path, monkeypatch):
+    write_manifest(OLD, tmp_path / "m.gz")
+    monkeypatch.setattr(json, "loads", lambda _: pytest.fail("parsed"))
+    assert changes_since(tmp_path / "m.gz", OLD) == []
+
+
+def test_changes_since_a_stored_manifest_are_those_that_comparing_finds(tmp_path):
+    write_manifest(OLD, tmp_path / "m.gz")
+    new = manifest(("a.png", 1, 10), ("b.png", 2, 21), ("c.png", 3, 30))
+    assert changes_since(tmp_path / "m.gz", new) == ["1 image was changed (in size or time of change): b.png."]
+
+
+def test_a_stored_manifest_of_other_spacing_is_the_same(tmp_path):
+    (tmp_path / "m.jsonl").write_bytes(OLD.lines.replace(b" ", b""))
+    assert changes_since(tmp_path / "m.jsonl", OLD) == []
 
 
 def test_added_removed_and_changed_images_are_told():

@@ -64,8 +64,7 @@ def ending(out: Path) -> str:
     digest = hashlib.sha256()
     path = checkpoint.newest(out / "checkpoints")
     assert path is not None
-    payload = checkpoint.load(path)
-    _feed(digest, [payload["state"], payload.get("statistics")])  # the latter of several ranks
+    digest.update(state_hash(checkpoint.load(path)).encode())
     records = RunFolder(out).metrics()
     logged = [[record["step"], record["loss"], record["pretext_top1"]] for record in records if "loss" in record]
     scores = [[record["step"], record["knn"]] for record in records if "knn" in record]
@@ -74,6 +73,13 @@ def ending(out: Path) -> str:
     digest.update(json.dumps([logged, scores]).encode())
     digest.update((out / "encoder" / "model.safetensors").read_bytes())
     digest.update((out / "bad_images.csv").read_bytes())
+    return digest.hexdigest()
+
+
+def state_hash(payload: dict) -> str:
+    """A hash over all that a checkpoint restores."""
+    digest = hashlib.sha256()
+    _feed(digest, [payload["state"], payload.get("statistics")])  # the latter of several ranks
     return digest.hexdigest()
 
 

@@ -92,7 +92,7 @@ def test_lars_takes_its_settings_from_the_recipe() -> None:
 def test_adamw_has_the_settings_of_torch_and_decays_everything() -> None:
     model = contrast()
     optimizer = optimizer_for(model, OptimSpec(optimizer="adamw", weight_decay=0.1))
-    assert type(optimizer) is torch.optim.AdamW
+    assert isinstance(optimizer, torch.optim.AdamW)
     (group,) = optimizer.param_groups
     assert (group["betas"], group["eps"], group["weight_decay"]) == ((0.9, 0.999), 1e-8, 0.1)
     assert group["fused"]
@@ -101,7 +101,7 @@ def test_adamw_has_the_settings_of_torch_and_decays_everything() -> None:
 
 def test_sgd_is_that_of_torch_with_the_recipes_momentum_and_decay() -> None:
     optimizer = optimizer_for(contrast(), OptimSpec(momentum=0.8, weight_decay=3e-4))
-    assert type(optimizer) is torch.optim.SGD
+    assert isinstance(optimizer, torch.optim.SGD)
     group = optimizer.param_groups[0]
     assert (group["momentum"], group["weight_decay"], group["dampening"], group["nesterov"]) == (0.8, 3e-4, 0, False)
 
@@ -166,3 +166,27 @@ def test_a_frozen_patch_projection_does_not_move_in_training(name: str) -> None:
         patch, other = (f"{encoder}.backbone.{key}.weight" for key in ("patch_embed.proj", "blocks.0.mlp.fc1"))
         assert torch.equal(after[patch], before[patch])
         assert not torch.equal(after[other], before[other])
+
+
+@pytest.mark.parametrize(
+    ("spec", "theirs"),
+    [
+        (OptimSpec(optimizer="sgd", momentum=0.9, weight_decay=0.1), torch.optim.SGD),
+        (OptimSpec(optimizer="adamw", weight_decay=0.1), torch.optim.AdamW),
+    ],
+)
+def test_steps_are_those_of_torch(spec: OptimSpec, theirs: type[torch.optim.Optimizer]) -> None:
+    torch.manual_seed(0)
+    ours = nn.Linear(4, 3)
+    other = copy.deepcopy(ours)
+    mine, reference = optimizer_for(ours, spec), theirs(other.parameters(), lr=0.1, fused=True)
+    reference.param_groups[0] |= {name: x for name, x in mine.param_groups[0].items() if name != "params"} | {"lr": 0.1}
+    mine.param_groups[0]["lr"] = 0.1
+    for _ in range(3):
+        for a, b in zip(ours.parameters(), other.parameters(), strict=True):
+            a.grad = torch.randn_like(a)
+            b.grad = a.grad.clone()
+        mine.step()
+        reference.step()
+    for a, b in zip(ours.parameters(), other.parameters(), strict=True):
+        assert torch.equal(a, b)

@@ -1,0 +1,51 @@
+"""moco check."""
+
+import dataclasses
+import json
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from moco.cli.errors import BAD_DATA, errors
+from moco.cli.options import Json, MaxBad, Workers
+
+
+def check(
+    data: Annotated[list[str], typer.Argument(help="Folders of images, or lists of paths.")],
+    duplicates: Annotated[bool, typer.Option("--duplicates", help="Also look for pictures nearly the same.")] = False,
+    deep: Annotated[bool, typer.Option("--deep", help="Also look for damage that decoders pass over (JPEG).")] = False,
+    hash_to: Annotated[
+        Path | None, typer.Option("--hash", help="Write the SHA-256 of every file here, as sha256sum does.")
+    ] = None,
+    against: Annotated[
+        Path | None, typer.Option("--against", help="Compare with what --hash has written before.")
+    ] = None,
+    max_bad: MaxBad = None,
+    workers: Workers = None,
+    as_json: Json = False,
+) -> None:
+    """Read every image before a run: bad files, duplicates, odd sizes and kinds. Exit code 3: not fit for a run."""
+    with errors():
+        from moco.data.check import check as checked
+        from moco.data.digests import differences, read_digests, write_digests
+        from moco.data.folder import find_images
+        from moco.train.console import Console
+
+        before = None if against is None else read_digests(against)
+        folder, console = find_images(data), Console()
+        report = checked(
+            folder, near_duplicates=duplicates, deep=deep, max_bad=max_bad,
+            workers=(os.cpu_count() or 1) if workers is None else workers,
+            progress=lambda count: console.live(f"{count:,} of {len(folder):,} images read"),
+        )  # fmt: skip
+        digests = {name: one.digest for name, one in zip(report.names, report.looks, strict=True) if one.digest}
+        if before is not None:
+            report = dataclasses.replace(report, changed=differences(before, digests))
+        if hash_to is not None:
+            write_digests(digests, hash_to)
+        console.say(f"{len(folder):,} of {len(folder):,} images read")
+        print(json.dumps(report.to_dict()) if as_json else report)
+    if report.unfit:
+        raise typer.Exit(BAD_DATA)

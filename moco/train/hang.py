@@ -1,0 +1,68 @@
+"""A run that stands still, at a dead disk or beside a lost rank, ends by itself and says where each thread stood."""
+
+import faulthandler
+import os
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+TIMES = {"setup": 4, "step": 1, "checkpoint": 1, "scores": 4}  # the patience that each part of a run is given
+LOOKS = 20  # at the clock, in the time that is left
+STDERR = 2  # the process's own: a notebook or a test may have put another in the place of sys.stderr
+GRACE = 10.0  # [s] after which a process that cannot even look at the clock is ended
+
+
+class Watchdog:
+    """Ends the process, with code 1, when a part of the run takes longer than it may.
+
+    Args:
+        minutes: patience with a step; None: for ever.
+    """
+
+    def __init__(self, minutes: float | None):
+        self.seconds = None if not minutes else 60 * minutes
+        self.part, self.since, self.closed = "setup", time.monotonic(), threading.Event()
+
+    def section(self, part: str) -> None:
+        """From now on the run is at this part of it, anew."""
+        self.part, self.since = part, time.monotonic()
+
+    def watch(self) -> None:
+        """Until closed; a thread of its own does it."""
+        assert self.seconds is not None
+        while True:
+            part, limit = self.part, self.seconds * TIMES[self.part]
+            left = self.since + limit - time.monotonic()
+            if left <= 0 and part == self.part:
+                self._end(part, limit)
+            faulthandler.dump_traceback_later(max(left, 0) + GRACE, exit=True, file=STDERR)  # for who keeps the GIL
+            if self.closed.wait(min(max(left, 0.01), limit / LOOKS)):
+                faulthandler.cancel_dump_traceback_later()
+                return
+
+    def _end(self, part: str, limit: float) -> None:
+        print(
+            f"moco: the run stands still: {limit / 60:g} minutes in one and the same {part}. Where each thread is "
+            "follows. The same command goes on from the newest checkpoint; --patience MINUTES waits longer, 0 for ever",
+            file=sys.__stderr__, flush=True,
+        )  # fmt: skip
+        faulthandler.dump_traceback(all_threads=True, file=STDERR)
+        os._exit(1)
+
+
+@contextmanager
+def watchdog(minutes: float | None) -> Iterator[Watchdog]:
+    """At work while open."""
+    dog = Watchdog(minutes)
+    if dog.seconds is None:
+        yield dog
+        return
+    thread = threading.Thread(target=dog.watch, name="moco-watchdog", daemon=True)
+    thread.start()
+    try:
+        yield dog
+    finally:
+        dog.closed.set()
+        thread.join()

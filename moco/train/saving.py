@@ -1,0 +1,83 @@
+"""Checkpoints of a run: what fails once is tried again, and what was saved before stays."""
+
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from moco.distributed import on_main, world_size
+from moco.train import checkpoint
+from moco.train.checkpoint import TrainState
+from moco.train.console import Reporter
+from moco.train.gate import Diverged
+from moco.train.ranks import averaged
+from moco.train.run import RunFolder
+
+FAILURES = 3  # in a row that a run bears with
+AGAIN = 60.0  # [s] after which a checkpoint that failed is tried again
+
+
+@dataclass
+class Saver:
+    """Writes the checkpoints of a run; of ranks, rank 0 does."""
+
+    run: RunFolder
+    recipe: str  # as JSON
+    reporter: Reporter
+    every: int | None  # steps; None: a minute
+    keep: int = 3
+    keep_every: int | None = None  # steps
+    failures: int = 0  # in a row
+    at: float = field(default_factory=time.monotonic)  # of the last one, or of the last attempt
+
+    def due(self, step: int) -> bool:
+        since = time.monotonic() - self.at
+        if self.keep_every is not None and step % self.keep_every == 0:
+            return True
+        if self.failures and since > AGAIN:
+            return True
+        return since > 60 if self.every is None else step % self.every == 0
+
+    def save(self, state: TrainState, *, must: bool) -> Path | None:
+        """Write a checkpoint, but never one of a state that is not finite; its path on rank 0.
+
+        Args:
+            must: it is the last one: a failure is not borne with.
+
+        Raises:
+            Diverged: a tensor is not finite. OSError: it cannot be written, once too often.
+        """
+        assert isinstance(state.model, nn.Module)
+        with averaged(state.model) as statistics:
+            self._check(state.model.state_dict(), state.clock.step)
+            path = self._write(state, statistics, must) if on_main() else None
+        self.at = time.monotonic()
+        return path
+
+    def _check(self, tensors: dict[str, Any], step: int) -> None:
+        broken = [name for name, x in tensors.items() if x.is_floating_point() and not bool(torch.isfinite(x).all())]
+        if broken:
+            raise Diverged(f"not finite after step {step}: {', '.join(broken[:3])}")
+
+    def _write(self, state: TrainState, statistics: dict[str, Tensor], must: bool) -> Path | None:
+        try:
+            self.run.sync()  # a run that goes on from here must find what was logged before
+            path = checkpoint.save(
+                self.run.checkpoints, state, recipe=self.recipe, keep=self.keep, keep_every=self.keep_every,
+                ranks=world_size(), statistics=statistics,
+            )  # fmt: skip
+        except OSError as error:
+            self.failures += 1
+            what = f"the checkpoint of step {state.clock.step} could not be written to {self.run.checkpoints}: {error}"
+            if must or self.failures >= FAILURES:
+                raise OSError(
+                    f"{what}. {self.failures} failed in a row. Those from before are whole: make room, or mend the "
+                    "disk, and run the same command again, it goes on from the newest of them"
+                ) from error
+            self.reporter.say(f"caution: {what}. Going on; it is tried again ({self.failures} of {FAILURES} failures)")
+            return None
+        self.failures = 0
+        return path

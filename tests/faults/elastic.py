@@ -1,0 +1,103 @@
+"""P5, P6: two ranks under torchrun, one of which is killed; and ranks whose folders hold different checkpoints."""
+
+import contextlib
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from ranked import Ranks
+
+from moco.train.pretrain import pretrain
+from moco.train.run import RunFolder
+from tests.faults.harness import RECIPE, ending, make_images
+from tests.faults.matrix import ROOT, Fault, Tally
+
+TWO = RECIPE.but("two", {"method.bn_groups": 2, "compute.threads": 1})
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--max-restarts", "3", "-m"]
+SECONDS = 180  # until a run must have come so far
+
+
+def run(images: Path, out: Path) -> None:
+    pretrain(images, out, recipe=TWO, workers=0, device="cpu", eval_data=images, eval_every=1, save_every=2)
+
+
+def undisturbed(folder: Path) -> tuple[Path, str]:
+    images = folder / "images"
+    make_images(images, "small")
+    assert not any(Ranks(lambda _: run(images, folder / "whole"), 2).wait())
+    return images, ending(folder / "whole")
+
+
+def ranks_of(process: int) -> list[int]:
+    listed = subprocess.run(["ps", "-A", "-o", "pid=,ppid=,args="], capture_output=True, text=True, check=True).stdout
+    rows = [line.split(None, 2) for line in listed.splitlines()]
+    return [int(pid) for pid, parent, args in rows if int(parent) == process and "resource_tracker" not in args]
+
+
+def reached(out: Path, step: int) -> bool:
+    return any(record.get("step", -1) >= step for record in RunFolder(out).metrics())
+
+
+def torchrun_restarts(count: int, folder: Path) -> Tally:
+    """One of two ranks gets SIGKILL once the run has come to a random step; torchrun starts both again."""
+    dice, tally = random.Random(12), Tally()
+    images, whole = undisturbed(folder)
+    recipe = folder / "recipe.json"
+    recipe.write_text(TWO.to_json())
+    while tally.tried < count:
+        out, step = folder / f"run{dice.random()}", dice.randrange(-1, 12)
+        command = [
+            *TORCHRUN, "moco", "pretrain", str(images), "--out", str(out), "--recipe", str(recipe), "--device", "cpu",
+            "--workers", "0", "--eval-data", str(images), "--eval-every", "1", "--save-every", "2",
+        ]  # fmt: skip
+        environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+        process = subprocess.Popen(
+            command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )  # fmt: skip
+        end = time.monotonic() + SECONDS
+        while not reached(out, step) and process.poll() is None and time.monotonic() < end:
+            time.sleep(0.005)
+        victims = ranks_of(process.pid)
+        if victims and not RunFolder(out).finished:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(dice.choice(victims), signal.SIGKILL)
+            tally += process.wait(SECONDS) == 0 and ending(out) == whole
+        else:  # too late: not a try
+            process.wait(SECONDS)
+        shutil.rmtree(out)
+    return tally
+
+
+def ranks_disagree(count: int, folder: Path) -> Tally:
+    """Rank 1 has a folder of its own, with older, newer, damaged or no checkpoints: both go on from rank 0's."""
+    dice, tally = random.Random(13), Tally()
+    images, whole = undisturbed(folder)
+    for trial in range(count):
+        outs = [folder / f"{trial}-rank{rank}" for rank in (0, 1)]
+        for out, keep in zip(outs, (dice.choice([14, 16]), dice.choice([0, 14, 16, 18])), strict=True):
+            shutil.copytree(folder / "whole", out)
+            (out / "finished.json").unlink()
+            for path in (out / "checkpoints").glob("step_*.pt"):  # 14, 16 and 18
+                if int(path.stem[5:]) > keep:
+                    path.unlink()
+        for path in list((outs[1] / "checkpoints").glob("step_*.pt"))[: dice.randrange(2)]:
+            path.write_bytes(path.read_bytes()[:-100])
+        there = {path: path.read_bytes() for path in outs[1].rglob("*") if path.is_file()}
+        codes = Ranks(lambda rank, outs=outs: run(images, outs[rank]), 2).wait()
+        untouched = {path: path.read_bytes() for path in outs[1].rglob("*") if path.is_file()} == there
+        tally += not any(codes) and untouched and ending(outs[0]) == whole
+    return tally
+
+
+FAULTS = [
+    Fault("P5", "one of two ranks killed under torchrun", "all start again from one step; same bits as undisturbed",
+          "rank 0's checkpoint is sent to all (`tests/ranks/test_runs.py`: without each rank's own statistics the ends "
+          "differ)", 8, 1, torchrun_restarts),
+    Fault("P6", "ranks see different checkpoints", "all go on from rank 0's; the others' are not looked at",
+          "rank 0 alone keeps and reads checkpoints: there is nothing to disagree on", 10, 2, ranks_disagree),
+]  # fmt: skip

@@ -1,0 +1,84 @@
+"""I4 and I5: bombs, and huge images that are sound."""
+
+import io
+import warnings
+from pathlib import Path
+
+from PIL import Image
+
+from moco.data.decode import MAX_PIXELS, BadImage, decode
+from tests.data.bombs import BOMBS, HARMLESS
+from tests.faults.child import in_child
+from tests.faults.matrix import Fault, Tally
+
+MEMORY, SECONDS = 200, 1.0  # MB above the process after its imports, CPU seconds
+A_PIXEL = 9  # bytes of memory at most, for each pixel of an image that is read
+SIDE = int(MAX_PIXELS**0.5)
+
+
+def fate(file: Path) -> list[int] | str:
+    """The shape of the image, or why it is bad."""
+    warnings.simplefilter("ignore")
+    try:
+        return list(decode(file).shape)
+    except BadImage as bad:
+        return bad.reason
+
+
+def bombs(count: int, folder: Path) -> Tally:
+    """Each is refused, and each long but harmless file is read, at once and in little memory."""
+    tally, file = Tally(), folder / "x"
+    for name, make in [*BOMBS.items(), *HARMLESS.items()][:count]:
+        if in_child(lambda make=make: file.write_bytes(make())) is None:
+            raise RuntimeError(f"the file '{name}' could not be made")
+        seen = in_child(lambda: fate(file))
+        refused = seen is not None and isinstance(seen.answer, str)
+        good = seen is not None and seen.megabytes < MEMORY and seen.seconds < SECONDS and refused == (name in BOMBS)
+        tally += good
+        if not good:
+            print(f"{name}: {seen}")
+    return tally
+
+
+def photo(side: int, mode: str, form: str) -> bytes:
+    buffer, colour = io.BytesIO(), {"L": 99, "RGB": (9, 99, 199), "RGBA": (9, 99, 199, 99)}[mode]
+    Image.MAX_IMAGE_PIXELS = None
+    Image.new(mode, (side, side), colour).save(buffer, form, **({"compress_level": 1} if form == "PNG" else {}))
+    return buffer.getvalue()
+
+
+HUGE = {
+    "JPEG of 20,000 x 20,000": lambda: photo(20_000, "L", "JPEG"),
+    "JPEG at the limit": lambda: photo(SIDE, "RGB", "JPEG"),
+    "PNG with alpha at the limit": lambda: photo(SIDE, "RGBA", "PNG"),
+}
+
+
+def huge(count: int, folder: Path) -> Tally:
+    """Above the limit an image is refused in little memory, at the limit it is read in a few bytes a pixel."""
+    tally = Tally()
+    for name, make in [*HUGE.items()][:count]:
+        if in_child(lambda make=make: (folder / "x").write_bytes(make()), seconds=300) is None:
+            raise RuntimeError(f"the file '{name}' could not be made")
+        seen = in_child(lambda: fate(folder / "x"), seconds=300)
+        above = name == "JPEG of 20,000 x 20,000"
+        most = MEMORY if above else A_PIXEL * MAX_PIXELS / 2**20
+        good = seen is not None and seen.megabytes < most and isinstance(seen.answer, str) == above
+        tally += good
+        if not good:
+            print(f"{name}: {seen}")
+    return tally
+
+
+FAULTS = [
+    Fault(
+        "I4", "decompression bombs, headers that lie, endless lists",
+        "refused, below 200 MB above the process after its imports, within 1 s of CPU; long, harmless files are read",
+        "limits before Pillow (`tests/data/test_bounds.py`: read or slow without)",
+        len(BOMBS) + len(HARMLESS), len(BOMBS) + len(HARMLESS), bombs,
+    ),
+    Fault(
+        "I5", "huge images that are sound", "refused above 89,478,485 pixels; read below in 9 bytes a pixel at most",
+        "size from the header first, conversion in bands (`tests/faults/test_images.py`: lost without)", 3, 3, huge,
+    ),
+]  # fmt: skip

@@ -1,0 +1,172 @@
+"""P4, P8, P9: a thread that dies, a run that stands still, two processes in one folder."""
+
+import ctypes
+import os
+import random
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from unittest import mock
+
+
+from moco.data.loader import ViewLoader
+from moco.method import Contrast
+from moco.train import pretrain as pretraining
+from moco.train import saving
+from moco.train.pretrain import pretrain
+from moco.train.run import RunError
+from moco.train.watch import Watch
+from tests.faults.harness import RECIPE, ending, make_images
+from tests.faults.matrix import Fault, Tally
+
+PATIENCE = 0.05  # minutes
+LONG = 90.0  # [s]: what hangs, hangs for so long
+
+
+def run(images: Path, out: Path, workers: int = 0, **options) -> None:
+    pretrain(
+        images, out, recipe=RECIPE, workers=workers, device="cpu", eval_data=images, eval_every=1, save_every=2, **options
+    )  # fmt: skip
+
+
+def undisturbed(folder: Path) -> tuple[Path, str]:
+    images = folder / "images"
+    make_images(images, "mixed")
+    run(images, folder / "whole")
+    return images, ending(folder / "whole")
+
+
+def in_a_child(work: Callable[[], None], said: Path) -> int:
+    """The exit code of `work` in a process of its own, whose stderr goes to a file."""
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            descriptor = os.open(said, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+            os.dup2(descriptor, 2)
+            work()
+            code = 0
+        except RunError as error:
+            os.write(2, str(error).encode())
+            code = 2
+        finally:
+            os._exit(code)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def dying_threads(count: int, folder: Path) -> Tally:
+    """An error that nobody foresaw, in a thread that reads images: it ends the run as itself, and leaves no thread."""
+    dice, tally = random.Random(11), Tally()
+    images, whole = undisturbed(folder)
+    for trial in range(count):
+        out, left = folder / f"run{trial}", [dice.randrange(1, 140)]
+        kind = dice.choice([MemoryError, ValueError, KeyError, AssertionError, StopIteration])
+        read, lock = ViewLoader._read, threading.Lock()
+
+        def dies(self, epoch, index, read=read, left=left, kind=kind, lock=lock):
+            with lock:
+                left[0] -= 1
+            if not left[0]:
+                raise kind("planted")
+            return read(self, epoch, index)
+
+        try:
+            with mock.patch.object(ViewLoader, "_read", dies):
+                run(images, out, workers=dice.choice([1, 2]))
+            good = False
+        except (kind, RuntimeError) as error:  # StopIteration comes out of a generator as RuntimeError
+            good = "planted" in str(error) or kind is StopIteration
+        good = good and not any(thread.name.startswith("moco-data") for thread in threading.enumerate())
+        run(images, out, workers=dice.choice([0, 1, 2]))
+        tally += good and ending(out) == whole
+    return tally
+
+
+def hang(*_: object, **__: object) -> None:
+    time.sleep(LONG)
+
+
+def hang_with_the_gil(*_: object, **__: object) -> None:
+    ctypes.PyDLL(None).sleep(int(LONG))  # no other thread of Python can run meanwhile
+
+
+PLACES = {  # what hangs, and what must be said of it
+    "reading": (mock.patch.object(ViewLoader, "_read", hang), "one and the same step"),
+    "the step": (mock.patch.object(Contrast, "forward", hang), "one and the same step"),
+    "a checkpoint": (mock.patch.object(saving.checkpoint, "save", hang), "one and the same checkpoint"),
+    "a score": (mock.patch.object(pretraining, "scorer", lambda *_: hang), "one and the same scores"),
+    "setting up": (mock.patch.object(pretraining, "check_data", hang), "one and the same setup"),
+    "the step, with the GIL": (mock.patch.object(Contrast, "follow", hang_with_the_gil), "Timeout"),
+}  # fmt: skip
+
+
+def hangs(count: int, folder: Path) -> Tally:
+    """The process ends by itself with code 1, and has said where it stood; then the run goes on."""
+    tally = Tally()
+    images, whole = undisturbed(folder)
+    for place, (patch, expected) in list(PLACES.items())[:count]:
+        out, said = folder / place.replace(" ", ""), folder / "said"
+
+        def stands_still(out=out, patch=patch) -> None:
+            with patch:
+                run(images, out, workers=1, patience=PATIENCE)
+
+        start = time.monotonic()
+        code = in_a_child(stands_still, said)
+        text = said.read_text()
+        good = code == 1 and time.monotonic() - start < LONG and expected in text and "hang" in text
+        run(images, out)
+        if not good:
+            print(f"{place}: code {code}: {text[:2000]}", file=sys.stderr)
+        tally += good and ending(out) == whole
+    return tally
+
+
+def races(count: int, folder: Path) -> Tally:
+    """Two processes begin in one folder at once: one works, the other is told so and changes nothing."""
+    tally = Tally()
+    images, whole = undisturbed(folder)
+    for trial in range(count):
+        out, codes = folder / f"run{trial}", []
+        at = time.monotonic() + 0.1
+
+        def begin(out=out, at=at) -> None:
+            time.sleep(max(0.0, at - time.monotonic()))
+            with mock.patch.object(Watch, "__call__", slowly(Watch.__call__)):
+                run(images, out)
+
+        children = [
+            threading.Thread(target=lambda i=i: codes.append(in_a_child(begin, folder / f"said{i}"))) for i in (0, 1)
+        ]
+        for child in children:
+            child.start()
+        for child in children:
+            child.join()
+        said = "".join((folder / f"said{i}").read_text() for i in (0, 1))
+        good = sorted(codes) == [0, 2] and "another process is working" in said and ending(out) == whole
+        if not good:
+            print(f"codes {codes}: {said[:1000]}", file=sys.stderr)
+        tally += good
+    return tally
+
+
+def slowly(call: Callable) -> Callable:
+    """So that neither has ended before the other begins."""
+
+    def later(self, state, metrics) -> None:
+        time.sleep(0.02)
+        call(self, state, metrics)
+
+    return later
+
+
+FAULTS = [
+    Fault("P4", "a reading thread dies of an unforeseen error", "the run ends with that error, no thread is left; same bits later",
+          "errors of threads are raised where their mini-batch is due (`tests/data/test_loader.py`)", 30, 4, dying_threads),
+    Fault("P8", "a hang: reading, step, checkpoint, score, setup", "code 1 and the stack of every thread; same bits later",
+          "the watchdog, `--patience` (`tests/faults/test_guards.py`: without it the run still hangs after its time)", 6, 2, hangs),
+    Fault("P9", "two processes begin in one folder", "one works; the other is told so",
+          "`flock` (`tests/faults/test_guards.py`: without it both work)", 20, 3, races),
+]  # fmt: skip

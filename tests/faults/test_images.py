@@ -1,0 +1,86 @@
+"""Each guard of images stands: with it nothing is lost, and when it is taken away something is."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageFile
+
+from moco.data import decode as decode_module
+from moco.data import jpeg
+from moco.data.decode import BadImage
+from moco.data.quarantine import Quarantine
+from tests.faults import images, large
+from tests.faults.matrix import Tally
+
+pytestmark = pytest.mark.faults
+
+
+def lost(tally: Tally) -> int:
+    assert tally.tried == tally.survived + tally.lost > 0
+    return tally.lost
+
+
+@pytest.mark.parametrize("fault", [*images.FAULTS, *large.FAULTS], ids=lambda fault: fault.title)
+def test_nothing_is_lost(tmp_path, fault):
+    assert lost(fault.run(fault.quick, tmp_path)) == 0
+
+
+def test_without_turning_every_exception_into_a_bad_image_something_is_lost(tmp_path, monkeypatch):
+    def careless(path: Path) -> np.ndarray:
+        try:
+            with decode_module.opened(path) as file:
+                return decode_module.decode_file(file)
+        except OSError as error:  # what Pillow documents
+            raise BadImage(str(path), str(error)) from error
+
+    monkeypatch.setattr(images, "decode", careless)
+    assert lost(images.fuzzed(100, tmp_path)) > 0
+
+
+def test_without_strictness_the_two_decoders_part(tmp_path, monkeypatch):
+    strict = jpeg._decoder()
+    monkeypatch.setattr(jpeg, "_decoder", lambda: lambda data, colorspace, strict: simple(data, colorspace))
+
+    def simple(data: bytes, colorspace: str) -> np.ndarray:
+        return strict(data, colorspace=colorspace, strict=False)
+
+    assert lost(images.fuzzed(200, tmp_path)) > 0
+
+
+def test_without_quarantine_a_run_ends_at_the_first_bad_image(tmp_path, monkeypatch):
+    def at_once(self, name: str, reason: str) -> None:
+        raise BadImage(name, reason)
+
+    monkeypatch.setattr(Quarantine, "add", at_once)
+    assert lost(images.in_a_run(20, tmp_path)) == 20
+
+
+def test_with_pillows_convert_alone_kinds_of_images_are_wrong(tmp_path, monkeypatch):
+    monkeypatch.setattr(decode_module, "to_rgb", lambda image: np.asarray(image.convert("RGB")))
+    assert lost(images.golden(len(images.CASES), tmp_path)) > 30
+
+
+def test_with_half_read_files_let_in_damage_is_not_refused(tmp_path, monkeypatch):
+    """What some do to go on: Pillow fills with grey what is not there."""
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)).save(tmp_path / "x.jpg")
+    (tmp_path / "x.jpg").write_bytes((tmp_path / "x.jpg").read_bytes()[:2000])
+    assert isinstance(images.outcome(tmp_path / "x.jpg"), str)
+    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
+    assert not isinstance(images.outcome(tmp_path / "x.jpg"), str)
+
+
+def test_without_bounds_bombs_go_off(tmp_path, monkeypatch):
+    monkeypatch.setattr(decode_module, "check_bounds", lambda file: None)
+    assert lost(large.bombs(18, tmp_path)) > 0
+
+
+def test_without_the_limit_a_huge_image_is_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(decode_module, "MAX_PIXELS", 10**9)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)
+    assert lost(large.huge(1, tmp_path)) == 1
+
+
+def test_without_bands_an_image_at_the_limit_takes_too_much(tmp_path, monkeypatch):
+    monkeypatch.setattr(decode_module, "_in_bands", lambda image: np.asarray(decode_module._on_paper(image)))
+    assert lost(large.huge(3, tmp_path)) == 1

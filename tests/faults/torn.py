@@ -1,0 +1,178 @@
+"""P2, D2 to D4: kills inside a save, damaged checkpoints, leftovers, clocks that jump."""
+
+import os
+import random
+import signal
+import struct
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+from moco.files import sweep
+from moco.train import checkpoint
+from moco.train.checkpoint import CheckpointError
+from tests.faults.boxes import state, step_of
+from tests.faults.matrix import Fault, Tally
+
+Save = Callable[[Path, int], object]
+
+
+def ours(folder: Path, step: int) -> None:
+    checkpoint.save(folder, state(step), recipe="{}")
+
+
+def killed_in(save: Save, folder: Path, first: int, seconds: float) -> int:
+    """The last step that a child told to have saved before it got SIGKILL; `first` - 1: none."""
+    read, write = os.pipe()
+    child = os.fork()
+    if child == 0:
+        step = first
+        while True:
+            save(folder, step)
+            os.write(write, struct.pack("q", step))
+            step += 1
+    os.close(write)
+    time.sleep(seconds)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    told = b""
+    while piece := os.read(read, 65536):
+        told += piece
+    os.close(read)
+    return struct.unpack("q", told[-8:])[0] if told else first - 1
+
+
+def kills_in_a_save(count: int, folder: Path) -> Tally:
+    """The newest that loads is the last that was told to be saved, or the one under way; its content is its own."""
+    dice, tally, step = random.Random(2), Tally(), 1
+    ours(folder, step)
+    for _ in range(count):
+        saved = max(step, killed_in(ours, folder, step + 1, dice.uniform(0.002, 0.06)))
+        path = checkpoint.newest(folder)
+        step = step_of(path) if path is not None else -1
+        tally += step in (saved, saved + 1)
+    return tally
+
+
+def damaged(content: bytes, dice: random.Random) -> tuple[str, bytes]:
+    """One of the ways in which a file comes back other than it was written."""
+    kind = dice.choice(["cut", "bit", "block of zeros", "longer", "blocks exchanged", "empty"])
+    at = dice.randrange(len(content))
+    if kind == "cut":
+        return kind, content[:at]
+    if kind == "bit":
+        return kind, content[:at] + bytes([content[at] ^ 1 << dice.randrange(8)]) + content[at + 1 :]
+    if kind == "block of zeros":
+        return kind, content[:at] + bytes(min(512, len(content) - at)) + content[at + 512 :]
+    if kind == "longer":
+        return kind, content + bytes(dice.randrange(1, 5000))
+    if kind == "blocks exchanged":
+        a, b = sorted(dice.sample(range(len(content) // 512), 2))
+        one, other = content[a * 512 : (a + 1) * 512], content[b * 512 : (b + 1) * 512]
+        return kind, content[: a * 512] + other + content[(a + 1) * 512 : b * 512] + one + content[(b + 1) * 512 :]
+    return kind, b""
+
+
+def damaged_checkpoints(count: int, folder: Path) -> Tally:
+    """Every third time, the manifest does not know the newest: it was renamed into place just before a kill."""
+    dice, tally = random.Random(3), Tally()
+    for step in (1, 2):
+        ours(folder, step)
+    before = (folder / "MANIFEST.json").read_bytes()
+    ours(folder, 3)
+    content, manifest = (folder / "step_00000003.pt").read_bytes(), (folder / "MANIFEST.json").read_bytes()
+    for trial in range(count):
+        (folder / "MANIFEST.json").write_bytes(before if trial % 3 == 0 else manifest)
+        _, bad = damaged(content, dice)
+        (folder / "step_00000003.pt").write_bytes(bad)
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            path = checkpoint.newest(folder)
+        step, loud = (
+            (-1 if path is None else step_of(path)),
+            any("step_00000003.pt" in str(one.message) for one in said),
+        )
+        harmless = bad == content or (trial % 3 == 0 and step == 3)  # a bit that nothing reads, content as it was
+        tally += harmless or (step == 2 and loud)
+    return tally
+
+
+def leftovers(count: int, folder: Path) -> Tally:
+    """Half-written files are swept, a half-written manifest is borne with, files that are not ours stay."""
+    dice, tally = random.Random(4), Tally()
+    for trial in range(count):
+        place = folder / str(trial)
+        place.mkdir()
+        for step in (1, 2, 3):
+            ours(place, step)
+        manifest = (place / "MANIFEST.json").read_bytes()
+        cut = dice.choice(
+            [b"", b"null", b"[1, {}]", b"\xff\xfe", manifest[: dice.randrange(len(manifest))], b"[" * 9999]
+        )
+        (place / "MANIFEST.json").write_bytes(cut)
+        for name in (f".tmp-{dice.randrange(10**6)}-ab12", "notes.txt", "step_final.pt", "model_00000009.pt"):
+            (place / name).write_bytes(b"not a checkpoint")
+        newest = checkpoint.newest(place)
+        ours(place, 4)
+        sweep(place)
+        names = {path.name for path in place.iterdir()}
+        kept = {"notes.txt", "step_final.pt", "model_00000009.pt", *(f"step_0000000{i}.pt" for i in (2, 3, 4))}
+        tally += newest is not None and newest.name == "step_00000003.pt" and names == kept | {"MANIFEST.json"}
+    return tally
+
+
+def clocks(count: int, folder: Path) -> Tally:
+    """Times of change in any order, all equal, in the future, before 1970."""
+    dice, tally = random.Random(5), Tally()
+    for step in (8, 9, 10, 11, 12):
+        checkpoint.save(folder, state(step), recipe="{}", keep=5)
+    for trial in range(count):
+        times = [dice.choice([-(10**8), 0, 10**9, 4 * 10**9]) for _ in range(5)] if trial else [10**9] * 5
+        for step, when in zip((8, 9, 10, 11, 12), times, strict=True):
+            os.utime(folder / f"step_{step:08d}.pt", (when, when))
+        path = checkpoint.newest(folder)
+        tally += path is not None and step_of(path) == 12
+    return tally
+
+
+def none_left(count: int, folder: Path) -> Tally:
+    """All of them damaged: an error with the names and the way out, never a new run."""
+    dice, tally = random.Random(6), Tally()
+    for step in (1, 2, 3):
+        ours(folder, step)
+    whole = {path: path.read_bytes() for path in folder.glob("*.pt")}
+    for _ in range(count):
+        for path, content in whole.items():
+            path.write_bytes(content[: dice.randrange(len(content) - 1)])
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                checkpoint.newest(folder)
+            tally += False
+        except CheckpointError as error:
+            tally += all(path.name in str(error) for path in whole) and "--overwrite" in str(error)
+    return tally
+
+
+GUARDS = "tests/faults/test_guards.py"
+FAULTS = [
+    Fault(
+        "P2", "SIGKILL inside a save", "the newest loads, or the one before it; none is torn",
+        f"written aside, renamed when whole (`{GUARDS}`: written in place, kills leave torn files)", 500, 60,
+        kills_in_a_save,
+    ),
+    Fault(
+        "D2", "newest checkpoint cut, flipped, zeroed", "noticed by its SHA-256; the one before it is used, loudly",
+        f"hash in the manifest; the file's own checksums where it is not listed yet (`{GUARDS}`: without the hash, a "
+        "flipped bit loads)", 300, 60, damaged_checkpoints,
+    ),
+    Fault("D2", "all checkpoints damaged", "an error that names them and the way out", "`CheckpointError`", 20, 3,
+          none_left),
+    Fault(
+        "D3", "leftovers, torn manifest, foreign files", "swept; borne with; left alone",
+        f"`sweep`; entries that make no sense do not count (`{GUARDS}`)", 30, 4, leftovers,
+    ),
+    Fault("D4", "times of change equal or in disorder", "the highest step is the newest", "order by step", 5, 3,
+          clocks),
+]  # fmt: skip

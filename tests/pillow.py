@@ -1,0 +1,56 @@
+"""Views as torchvision's functions on Pillow images make them: what ours are held against."""
+
+from collections.abc import Callable
+
+import numpy as np
+from PIL import Image, ImageFilter, ImageOps
+from torchvision.transforms import functional as TF
+
+from moco.data.augment import Dice, crop_boxes, flips, look
+from moco.data.colour import BRIGHTNESS, CONTRAST, HUE, SATURATION
+from moco.recipe import View
+
+
+def photo(height: int, width: int, seed: int = 0) -> np.ndarray:
+    """A picture with the spectrum of photographs (1 / f), their reddish colours, and edges."""
+    rng = np.random.default_rng(seed)
+    frequency = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)[None])
+    spectrum = np.fft.rfft2(rng.normal(size=(3, height, width))) / np.maximum(frequency, 1 / max(height, width))
+    layers = np.fft.irfft2(spectrum, s=(height, width))
+    layers /= layers.std(axis=(1, 2), keepdims=True)
+    light, red, blue = layers[0] * 55 + 115, layers[1] * 14 + 18, layers[2] * 14 - 14
+    pixels = np.stack([light + red, light, light + blue], axis=-1)
+    for _ in range(6):
+        top, left = rng.integers(0, height - 8), rng.integers(0, width - 8)
+        high, wide = rng.integers(6, height // 2), rng.integers(6, width // 2)
+        pixels[top : top + high, left : left + wide] += rng.normal([15, 0, -15], 35)
+    return pixels.clip(0, 255).astype(np.uint8)
+
+
+ADJUST: dict[int, Callable[[Image.Image, float], Image.Image]] = {
+    BRIGHTNESS: TF.adjust_brightness,
+    CONTRAST: TF.adjust_contrast,
+    SATURATION: TF.adjust_saturation,
+    HUE: TF.adjust_hue,
+}
+
+
+def pillow_view(image: np.ndarray, view: View, dice: Dice, size: int) -> np.ndarray:
+    """The view that `dice` give of one image, by torchvision's functions, in the order of the authors' transforms."""
+    seen = look(view, dice)
+    box = crop_boxes(view, dice, heights=np.array([image.shape[0]]), widths=np.array([image.shape[1]]))[0]
+    picture = TF.resized_crop(Image.fromarray(image), *box.tolist(), [size, size])
+    if seen.grey[0] and view.grey_first:
+        picture = TF.rgb_to_grayscale(picture, 3)
+    for op in seen.order[0]:
+        if op >= 0:
+            picture = ADJUST[op](picture, float(seen.factors[0, op]))
+    if seen.grey[0] and not view.grey_first:
+        picture = TF.rgb_to_grayscale(picture, 3)
+    if seen.sigma[0] > 0:
+        picture = picture.filter(ImageFilter.GaussianBlur(float(seen.sigma[0])))
+    if seen.solarize[0]:
+        picture = ImageOps.solarize(picture)
+    if flips(view, dice)[0]:
+        picture = TF.hflip(picture)
+    return np.asarray(picture).transpose(2, 0, 1)
