@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from moco.data.decode import shown
 from moco.data.folder import Folder, Skipped
 from moco.data.look import Look, look
 from moco.data.quarantine import Quarantine
+from moco.data.shown import shown
 from moco.data.threads import in_order
 from moco.data.twins import near
 
