@@ -1,7 +1,9 @@
 """Each guard of names, of changing images and of text stands: when it is taken away, something is lost."""
 
+import importlib
 import os
 import re
+import sys
 
 import pytest
 
@@ -11,7 +13,7 @@ from moco.train import console, start
 from tests.faults import changes, names, text
 from tests.faults.matrix import Fault, Tally
 
-pytestmark = pytest.mark.faults
+pytestmark = [pytest.mark.faults, pytest.mark.skipif(sys.platform != "linux", reason="memory is read in /proc")]
 
 
 def lost(tally: Tally) -> int:
@@ -60,6 +62,11 @@ def test_without_the_manifest_a_run_goes_on_with_other_images(tmp_path, monkeypa
 def test_without_sorting_the_order_is_the_disks(tmp_path, monkeypatch):
     monkeypatch.setattr(folder, "sorted", lambda found, **_: list(found), raising=False)
     assert lost(changes.reordered(5, tmp_path)) > 0
+
+
+def test_without_a_look_at_the_number_of_images_too_few_are_not_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(importlib.import_module("moco.train.pretrain"), "check_fits", lambda recipe, count: None)
+    assert lost(changes.too_few(6, tmp_path)) == 1
 
 
 def test_without_guarded_cells_bad_images_are_formulas(tmp_path, monkeypatch):
