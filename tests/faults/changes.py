@@ -219,7 +219,7 @@ FAULTS = [
         "sorting by bytes (`tests/faults/test_names.py`: lost without)", 20, 20, reordered,
     ),
     Fault(
-        "I8", "no images, or too few", "refused with what was found; before a run folder is made, if nothing need be read",
+        "I8", "no images, or too few", "refused with what was found; with no run folder made, if nothing need be read",
         "checks before anything is written (`tests/faults/test_names.py`: lost without)", 6, 6, too_few,
     ),
 ]  # fmt: skip
