@@ -4,6 +4,7 @@ import io
 import json
 import os
 import shutil
+import sys
 from dataclasses import dataclass, field
 
 import pytest
@@ -194,14 +195,17 @@ def test_what_is_appended_is_there_whole_or_not_at_all(tmp_path, monkeypatch):
     assert calls == [b"two\n", b"o\n"]
 
 
-def test_a_console_whose_reader_has_gone_falls_silent():
+def test_a_console_whose_reader_has_gone_falls_silent(monkeypatch):
     read, write = os.pipe()
     os.close(read)
     stream = io.TextIOWrapper(os.fdopen(write, "wb", buffering=0), write_through=True)
+    stream.mode = "w"  # as that of a process has
     with pytest.raises(BrokenPipeError):
         stream.write("text")
-    console = Console(stream)
+    monkeypatch.setattr(sys, "stderr", stream)
+    console = Console()
     console.box("plan", [("images", "3")])
     console.say("hello")
     console.live("step 1")
     assert console.stream.write("text") == 4
+    stream.detach()
