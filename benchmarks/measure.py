@@ -6,10 +6,19 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, NamedTuple
+
+from benchmarks import clocks
 
 Work = Callable[[], object]
 LEAST = 0.1  # [CPU s] of a turn; what is shorter is repeated
+
+
+class Spent(NamedTuple):
+    """[s] on one call."""
+
+    cpu: float  # of all threads, and of processes that were started
+    wall: float
 
 
 @dataclass(frozen=True)
@@ -69,11 +78,12 @@ class Row:
     name: str
     run: Callable[[int], Iterator[Result]]  # rounds -> results
     slow: bool = False  # left out of a quick run
+    large: bool = False  # run when it is asked for: it downloads hundreds of megabytes
 
 
-def absent(name: str, peer: str) -> Result:
-    """The row of a peer that is not installed."""
-    return Result(name, f"{peer}: not installed", None)
+def absent(name: str, peer: str, why: str = "not installed") -> Result:
+    """The row of a peer that cannot be compared with."""
+    return Result(name, f"{peer}: {why}", None)
 
 
 def installed(package: str) -> bool:
@@ -81,7 +91,12 @@ def installed(package: str) -> bool:
 
 
 def interleaved(works: Mapping[str, Work], *, rounds: int, repeat: int | None = None) -> dict[str, list[float]]:
-    """CPU seconds of one call of each, `rounds` times, in turn.
+    """CPU seconds of one call of each, `rounds` times, in turn; see `spent`."""
+    return {name: cpu_of(of_it) for name, of_it in spent(works, rounds=rounds, repeat=repeat).items()}
+
+
+def spent(works: Mapping[str, Work], *, rounds: int, repeat: int | None = None) -> dict[str, list[Spent]]:
+    """What one call of each took, `rounds` times, in turn.
 
     Whatever drifts in the machine touches all of a round alike, so ratios are taken within a round.
 
@@ -90,23 +105,31 @@ def interleaved(works: Mapping[str, Work], *, rounds: int, repeat: int | None = 
     """
     repeats: dict[str, int] = {}
     for name, work in works.items():
-        first = _seconds(work, 1)  # what is made once is made now
-        usual = first if repeat or first > LEAST else _seconds(work, 1)
+        first = _turn(work, 1).cpu  # what is made once is made now
+        usual = first if repeat or first > LEAST else _turn(work, 1).cpu
         repeats[name] = repeat or max(1, int(LEAST / max(usual, 1e-9)))
-    times: dict[str, list[float]] = {name: [] for name in works}
+    times: dict[str, list[Spent]] = {name: [] for name in works}
     for _ in range(rounds):
         gc.collect()  # in no one's time
         for name, work in works.items():
-            times[name].append(_seconds(work, repeats[name]))
+            times[name].append(_turn(work, repeats[name]))
     return times
 
 
-def _seconds(work: Work, repeats: int) -> float:
-    """CPU seconds of one call, of all threads of this process."""
-    start = time.process_time()
+def cpu_of(turns: list[Spent]) -> list[float]:
+    return [turn.cpu for turn in turns]
+
+
+def wall_of(turns: list[Spent]) -> list[float]:
+    return [turn.wall for turn in turns]
+
+
+def _turn(work: Work, repeats: int) -> Spent:
+    """Of one call, on average."""
+    cpu, wall = clocks.cpu(), time.perf_counter()
     for _ in range(repeats):
         work()
-    return (time.process_time() - start) / repeats
+    return Spent((clocks.cpu() - cpu) / repeats, (time.perf_counter() - wall) / repeats)
 
 
 def result(

@@ -5,12 +5,15 @@ its parent's peak. Linux only; elsewhere, or where /proc cannot be written, memo
 """
 
 import multiprocessing
+import os
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 import torch
 
+from benchmarks import clocks
 from benchmarks.measure import Work
 
 T = TypeVar("T")
@@ -33,8 +36,9 @@ def peak(make: Callable[[], Work]) -> Peak | None:
 
 def alone(function: Callable[..., T], *arguments: object) -> T:
     """What `function` returns in a new process, where no earlier work has left memory to be used again."""
-    with multiprocessing.get_context("spawn").Pool(1, torch.set_num_threads, (1,)) as pool:
-        return pool.apply(function, arguments)
+    spawned = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, spawned, torch.set_num_threads, (1,)) as pool:  # who may have processes of their own
+        return pool.submit(function, *arguments).result()
 
 
 def total_mb(of: Peak | None) -> float | None:
@@ -43,6 +47,18 @@ def total_mb(of: Peak | None) -> float | None:
 
 def beyond_mb(of: Peak | None) -> float | None:
     return None if of is None else round(of.beyond, 1)
+
+
+def private_of_children() -> float | None:
+    """[MB] that a child of this process has for itself, on average; None where it cannot be told."""
+    sizes = []
+    for child in clocks.children(os.getpid()):
+        try:
+            lines = Path(f"/proc/{child}/smaps_rollup").read_text().splitlines()
+        except OSError:
+            continue
+        sizes.append(sum(int(line.split()[1]) for line in lines if line.startswith("Private_")) / 1024)
+    return sum(sizes) / len(sizes) if sizes else None
 
 
 def _peak(make: Callable[[], Work]) -> Peak | None:

@@ -14,30 +14,32 @@ from typing import Any
 
 import torch
 
-from benchmarks import evaluation, method, ranks, step, views, whole
+from benchmarks import evaluation, inputs, method, peers_input, ranks, startup, step, whole
 from benchmarks.measure import HEADER, Result, Row
 
 RESULTS = Path(__file__).parent / "results" / "latest.json"
 ROUNDS, QUICK_ROUNDS = 7, 3
 ROWS: Sequence[Row] = [
-    Row("views/cifar", views.small),
-    Row("views/photos", views.photos, slow=True),
+    *inputs.ROWS,
+    *peers_input.ROWS,
     *step.ROWS,
     *method.ROWS,
     *ranks.ROWS,
     *evaluation.ROWS,
     *whole.ROWS,
+    *startup.ROWS,
 ]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.run", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="fewer rounds, without what takes long: a few minutes")
+    parser.add_argument("--large", action="store_true", help="peers too that are hundreds of megabytes to download")
     parser.add_argument(
         "--only", metavar="PREFIX", nargs="+", help="only rows whose names begin so, such as step loss/"
     )
     args = parser.parse_args()
-    chosen = select(ROWS, quick=args.quick, only=args.only)
+    chosen = select(ROWS, quick=args.quick, large=args.large, only=args.only)
     if not chosen:
         parser.error(f"--only expects beginnings of {', '.join(row.name for row in ROWS)}, got {' '.join(args.only)}")
     torch.set_num_threads(1)
@@ -49,11 +51,18 @@ def main() -> None:
             keep(RESULTS, [result], machine=where)
 
 
-def select(rows: Sequence[Row], *, quick: bool = False, only: Sequence[str] | None = None) -> list[Row]:
-    """The rows to be run: of those that begin as `only` says, slow ones too. A name may be of one result of a row."""
+def select(
+    rows: Sequence[Row], *, quick: bool = False, large: bool = False, only: Sequence[str] | None = None
+) -> list[Row]:
+    """The rows to be run: of those that begin as `only` says, slow ones too, and large ones that it names.
+
+    A name may be of one result of a row.
+    """
     if not only:
-        return [row for row in rows if not (quick and row.slow)]
-    begin_so = [row for row in rows if row.name.startswith(tuple(only))]
+        return [row for row in rows if not (quick and row.slow) and (large or not row.large)]
+    begin_so = [
+        row for row in rows if row.name.startswith(tuple(only)) and (large or not row.large or row.name in only)
+    ]
     return begin_so or [row for row in rows if any(one.startswith(f"{row.name}/") for one in only)]
 
 

@@ -46,7 +46,7 @@ def test_short_work_is_repeated_until_a_turn_is_long_enough(monkeypatch: pytest.
     def work() -> None:
         now[0] += 0.03
 
-    monkeypatch.setattr(measure.time, "process_time", lambda: now[0])
+    monkeypatch.setattr(measure.clocks, "cpu", lambda: now[0])
     assert interleaved({"x": work}, rounds=2)["x"] == pytest.approx([0.03, 0.03])
     assert now[0] == pytest.approx(0.03 * (2 + 3 + 3))
 
@@ -77,7 +77,7 @@ def test_a_result_has_every_field_of_the_schema():
 
 
 def rows(*names: str) -> list[Row]:
-    return [Row(name, lambda _: iter(()), slow=name.endswith("slow")) for name in names]
+    return [Row(name, lambda _: iter(()), slow=name.endswith("slow"), large=name.endswith("large")) for name in names]
 
 
 @pytest.mark.parametrize(
@@ -93,6 +93,16 @@ def rows(*names: str) -> list[Row]:
 )
 def test_rows_are_chosen_by_how_their_names_begin(quick: bool, only: list[str] | None, expected: list[str]):
     assert [row.name for row in run.select(rows("a/b", "a/slow", "c"), quick=quick, only=only)] == expected
+
+
+@pytest.mark.parametrize(
+    ("large", "only", "expected"),
+    [(False, None, ["a"]), (True, None, ["a", "a/large"]), (False, ["a"], ["a"]), (False, ["a/large"], ["a/large"])],
+)
+def test_what_is_large_to_download_is_run_when_it_is_asked_for(
+    large: bool, only: list[str] | None, expected: list[str]
+):
+    assert [row.name for row in run.select(rows("a", "a/large"), large=large, only=only)] == expected
 
 
 def test_names_of_rows_are_unique():

@@ -1,0 +1,81 @@
+"""`python -m benchmarks.table`: the README's table of speed, from results/latest.json, between its two marks."""
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.run import RESULTS
+
+README = Path(__file__).parent.parent / "README.md"
+BEGIN, END = "<!-- speed: made by benchmarks.table -->", "<!-- speed: end -->"
+PEERS = ("lightly", "torchvision-v2", "albumentations", "albumentations-area", "pillow-simd", "nvidia-dali")
+VIEWS = {"v1": "MoCo v1", "v2": "MoCo v2", "v3": "MoCo v3, ViT"}
+WAYS = {"fused": "to float32 views", "hand-over": "to uint8 crops for a device"}
+THREADS = {"1-thread": "1 thread", "2-threads": "2 threads", "2-threads/wall": "2 threads, by the clock"}
+SHOWN = {  # name of a result -> what the README calls it, in its order
+    **{f"input/{view}/{way}/{threads}": f"JPEG {says}, {name}, {many}"
+       for threads, many in THREADS.items() for way, says in WAYS.items() for view, name in VIEWS.items()},
+    **{f"input/32/{threads}": f"views of 32 x 32 in memory, {many}" for threads, many in THREADS.items()},
+    **{f"input/v2/peers/{peer}": f"JPEG to float32 views, MoCo v2, beside {peer}" for peer in PEERS},
+    "step/demo": "step, the demo's network, batch 128, 2 BN groups",
+    "step/resnet18-32": "step, ResNet-18 at 32 x 32, batch 128, 4 BN groups",
+    "step/resnet18-32/lightly-tutorial": "the same, beside lightly's tutorial",
+    "step/resnet18-32/lightly-example": "the same, beside lightly's example",
+    "step/resnet50-224": "step, ResNet-50 at 224, batch 16",
+    "step/vit-small-224": "step, ViT-S/16 at 224, batch 4",
+    "loss/K=4096": "loss, K = 4,096", "loss/K=65536": "loss, K = 65,536", "loss/K=1048576": "loss, K = 1,048,576",
+    "ema/resnet50": "momentum update, ResNet-50", "optimizer/sgd-resnet50": "SGD, ResNet-50",
+    "optimizer/adamw-vit-small": "AdamW, ViT-S", "optimizer/lars-resnet50": "LARS, ResNet-50",
+    "ranks/32/shuffle": "shuffle on 2 ranks, 32 x 32", "ranks/224/shuffle": "shuffle on 2 ranks, 224 x 224",
+    "ranks/32/gather": "keys gathered on 2 ranks",
+    "knn/20000": "kNN, 20,000 images", "knn/20000/scikit-learn": "the same, beside scikit-learn",
+    "embed/demo": "embedding the demo's test pictures", "embed/resnet18-224": "embedding photos, ResNet-18",
+    "checkpoint/resnet18": "checkpoint, ResNet-18", "safety/demo": "log, checks and checkpoints of the demo",
+    "throughput/demo": "the demo end to end", "throughput/demo/wall": "the demo end to end, by the clock",
+    "throughput/photos-224": "224-pixel JPEGs end to end",
+    "throughput/photos-224/wall": "224-pixel JPEGs end to end, by the clock",
+    "start/help": "moco --help", "start/100000-files/cold": "to the end of the first step, 100,000 files",
+    "start/100000-files/warm": "the same, a folder that the run has seen",
+    "memory/input/2-threads": "memory of the input, 2 threads", "memory/input/a-worker": "memory of one thread more",
+}  # fmt: skip
+HEAD = """\
+| what | ours / reference (spread) | speed-up | floor / ours | memory [MB]: ours, reference | reference |
+|---|---|---|---|---|---|"""
+
+
+def main() -> None:
+    README.write_text(put(README.read_text(), table(json.loads(RESULTS.read_text()))))
+
+
+def table(results: Sequence[dict[str, Any]]) -> str:
+    """Of the results that are shown, under the machines that they were measured on."""
+    by_name = {one["name"]: one for one in results}
+    shown = [(title, by_name[name]) for name, title in SHOWN.items() if name in by_name]
+    machines = sorted({one["machine"] for _, one in shown})
+    return "\n".join([f"Measured on {'; '.join(machines)}.", "", HEAD, *(_line(title, one) for title, one in shown)])
+
+
+def _line(title: str, one: dict[str, Any]) -> str:
+    memory = [f"{one[side]:,.0f}" if one[side] is not None else "" for side in ("memory_mb", "reference_memory_mb")]
+    cells = [
+        title, f"{one['ratio']:.2f} ({one['low']:.2f}-{one['high']:.2f})", f"{one['speedup']:.1f} x",
+        "" if one["floor_share"] is None else f"{one['floor_share']:.0%}", ", ".join(memory) if any(memory) else "",
+        one["against"],
+    ]  # fmt: skip
+    return f"| {' | '.join(cells)} |"
+
+
+def put(text: str, made: str) -> str:
+    """`text` with `made` between the marks. Raises ValueError where they are not there, once each and in order."""
+    if text.count(BEGIN) != 1 or text.count(END) != 1 or text.index(BEGIN) > text.index(END):
+        raise ValueError(
+            f"expected the lines '{BEGIN}' and, after it, '{END}' once each: put them where the table goes"
+        )
+    before, after = text[: text.index(BEGIN) + len(BEGIN)], text[text.index(END) :]
+    return f"{before}\n{made}\n{after}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
