@@ -142,6 +142,6 @@ GUARD = (
 )
 EXPECTED = "weights, queue, optimizer, each logged loss and score end with the same bits"
 FAULTS = [
-    Fault("P1", "SIGKILL anywhere in a run", EXPECTED, GUARD, 140, 16, partial(kills, kind="mixed")),
-    Fault("P1", "SIGKILL anywhere, images in memory", EXPECTED, GUARD, 60, 8, partial(kills, kind="small")),
+    Fault("P1", "SIGKILL anywhere in a run", EXPECTED, GUARD, 140, 12, partial(kills, kind="mixed")),
+    Fault("P1", "SIGKILL anywhere, images in memory", EXPECTED, GUARD, 60, 6, partial(kills, kind="small")),
 ]
