@@ -45,6 +45,9 @@ def pretrain(
         str | None, typer.Option(help="Work on so many GPUs, or processes of the CPU, at once; auto: on all GPUs.")
     ] = None,
     workers: Workers = None,
+    processes: Annotated[
+        bool, typer.Option("--processes", help="Workers are processes, for many cores beside a fast GPU.")
+    ] = False,
     precision: Annotated[
         str | None, typer.Option(help="fp32, bf16 or fp16 (autocast). [default: the recipe's]")
     ] = None,
@@ -91,8 +94,8 @@ def pretrain(
         run = run_pretrain(
             data, out, recipe=recipe, model=model, epochs=epochs, settings=changes, seed=seed, init=init,
             eval_data=eval_data, eval_every=eval_every, resume=resume.value, overwrite=overwrite,
-            accept_data_change=accept_data_change, device=device, workers=workers, save_every=save_every,
-            keep=keep, keep_every=keep_every, on_nan=on_nan, max_bad=max_bad, patience=patience,
+            accept_data_change=accept_data_change, device=device, workers=workers, processes=processes,
+            save_every=save_every, keep=keep, keep_every=keep_every, on_nan=on_nan, max_bad=max_bad, patience=patience,
             dry_run=dry_run, reporter=Console(),
         )  # fmt: skip
         if as_json and on_main():

@@ -1,7 +1,7 @@
-"""Mini-batches of views, made ahead by threads; the same for any number of threads and on any start."""
+"""Mini-batches of views, made ahead by threads or processes; the same for any number of them and on any start."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from threading import Event
@@ -16,6 +16,7 @@ from moco.data import augment, host
 from moco.data.decode import BadImage
 from moco.data.images import DataError, Images
 from moco.data.kept import Kept, kept_for
+from moco.data.processes import Made, in_processes
 from moco.data.quarantine import Quarantine
 from moco.data.ring import Reused, Ring, Slot
 from moco.data.sampler import Draw, StepSampler
@@ -74,6 +75,7 @@ class ViewLoader:
     Args:
         batch_size: over all ranks; iteration gives this rank's share.
         workers: threads that work ahead; 0 makes every mini-batch when it is asked for.
+        processes: they are processes (see processes.py).
 
     Raises:
         ValueError: see StepSampler. DataError: more bad images than `quarantine` bears with.
@@ -92,6 +94,7 @@ class ViewLoader:
         workers: int,
         device: torch.device,
         quarantine: Quarantine,
+        processes: bool = False,
     ):
         self.sampler = StepSampler(
             len(images), batch_size, seed=seed, steps=steps, rank=rank, world_size=world_size
@@ -101,12 +104,27 @@ class ViewLoader:
         self.on_host = device.type == "cpu"  # all is done there, colours too
         self.kept = kept_for(images, self._first_size())
         self.memory = Reused()
+        self.processes = processes
+        self.deadly: set[int] = set()  # images that ended the process that read them
+        self.note: Callable[[int], None] = lambda index: None  # called with each image before it is read
         self.waited = 0.0  # [s] that the consumer has waited for mini-batches so far
 
     def __len__(self) -> int:
         return len(self.sampler)
 
     def __iter__(self) -> Iterator[Batch]:
+        made = self._by_processes() if self.processes and self.workers else self._by_threads()
+        try:
+            for _ in range(len(self.sampler)):
+                start = time.perf_counter()
+                batch = self._finish(*next(made))
+                self.waited += time.perf_counter() - start
+                yield batch
+        finally:
+            made.close()
+
+    def _by_threads(self) -> Generator[tuple[Plan, Slot]]:
+        """Each mini-batch, when all its pieces are made. It stays as it is until the next but one is asked for."""
         host.kernels()  # they may be on their way while the first images are read
         count = len(self.sampler.share)
         pieces = _slices(count, PIECE if self.kept is None else KEPT_PIECE)
@@ -114,19 +132,38 @@ class ViewLoader:
         ring = Ring(AHEAD + 2 + self.workers // len(pieces), count, self.data, self.device)
         work = (
             Piece(plan, rows, ring[number])
-            for number, plan in enumerate(Plan(draw, self.data, self.seed) for draw in self.sampler)
+            for number, plan in enumerate(map(self._plan, self.sampler))
             for rows in pieces
         )
         done = in_order(self._make, work, workers=self.workers, ahead=ahead)
         try:
             for _ in range(len(self.sampler)):
-                start = time.perf_counter()
-                made = [next(done) for _ in pieces]
-                batch = self._finish(made)
-                self.waited += time.perf_counter() - start
-                yield batch
+                for _ in pieces:
+                    plan, _, slot = next(done)
+                yield plan, slot
         finally:
             done.close()
+
+    def _by_processes(self) -> Generator[tuple[Plan, Slot]]:
+        made = in_processes(
+            self._whole, self.sampler.steps, workers=self.workers, pinned=self.device.type == "cuda",
+            deadly=self.deadly.add,
+        )  # fmt: skip
+        for draw, (crops, ids, bad) in zip(self.sampler, made, strict=True):
+            for name, reason in bad.items():
+                self.quarantine.add(name, reason)
+            yield self._plan(draw), Slot(crops, ids, self.device)
+
+    def _whole(self, step: int, note: Callable[[int], None]) -> Made:
+        """The mini-batch of a step, made in a process of its own."""
+        self.quarantine, self.note = Quarantine(None, len(self.images), len(self.images)), note
+        plan = self._plan(self.sampler.draw(step))
+        slot = Slot.empty(len(plan.draw.ids), self.data, torch.device("cpu"))
+        self._make(Piece(plan, slice(0, len(plan.draw.ids)), slot), Event())
+        return Made([torch.from_numpy(crops) for crops in slot.crops], torch.from_numpy(slot.ids), self.quarantine.bad)
+
+    def _plan(self, draw: Draw) -> Plan:
+        return Plan(draw, self.data, self.seed)
 
     def _make(self, piece: Piece, gone: Event) -> Piece:
         """Read the images of a piece, and write their views into its place."""
@@ -161,7 +198,10 @@ class ViewLoader:
     def _read(self, epoch: int, index: int) -> tuple[int, UInt8[np.ndarray, "H W 3"]]:
         """Image `index`, or the one that takes its place, with its own index."""
         for instead in self._tried(epoch, index):
+            self.note(instead)
             try:
+                if instead in self.deadly:
+                    raise BadImage(self.images.names[instead], "ends the process that reads it")
                 if self.kept is not None:
                     return instead, self.kept.read(instead, self.images.read)
                 return instead, self.images.read(instead)
@@ -185,9 +225,8 @@ class ViewLoader:
                 self.quarantine.add(bad.name, bad.reason)
         return None
 
-    def _finish(self, made: list[Piece]) -> Batch:
-        """The mini-batch of these pieces, on the device. The host does not wait for the device."""
-        plan, _, slot = made[0]
+    def _finish(self, plan: Plan, slot: Slot) -> Batch:
+        """The mini-batch on the device. The host does not wait for the device."""
         mean, std = self.data.mean, self.data.std
         if self.on_host:
             views = [host.normalize(crops, mean=mean, std=std, memory=self.memory) for crops in slot.crops]

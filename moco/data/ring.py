@@ -16,16 +16,18 @@ class Slot:
     For a GPU the memory is page-locked and copied on a stream of its own, beside the step that runs.
     """
 
-    def __init__(self, count: int, data: DataSpec, device: torch.device):
-        self.device, pinned = device, device.type == "cuda"
-        self._crops = [
-            torch.empty(count, data.size, data.size, 3, dtype=torch.uint8, pin_memory=pinned) for _ in data.views
-        ]
-        self._ids = torch.empty(count, dtype=torch.int64, pin_memory=pinned)
-        self.crops: list[UInt8[np.ndarray, "N S S 3"]] = [crops.numpy() for crops in self._crops]
-        self.ids: Int64[np.ndarray, " N"] = self._ids.numpy()
-        self._copied = torch.cuda.Event() if pinned else None
-        self._stream = torch.cuda.Stream(device) if pinned else None
+    def __init__(self, crops: list[Tensor], ids: Tensor, device: torch.device):
+        self.device, self._crops, self._ids = device, crops, ids
+        self.crops: list[UInt8[np.ndarray, "N S S 3"]] = [one.numpy() for one in crops]
+        self.ids: Int64[np.ndarray, " N"] = ids.numpy()
+        self._copied = torch.cuda.Event() if ids.is_pinned() else None
+        self._stream = torch.cuda.Stream(device) if ids.is_pinned() else None
+
+    @classmethod
+    def empty(cls, count: int, data: DataSpec, device: torch.device) -> "Slot":
+        pinned, shape = device.type == "cuda", (count, data.size, data.size, 3)
+        crops = [torch.empty(shape, dtype=torch.uint8, pin_memory=pinned) for _ in data.views]
+        return cls(crops, torch.empty(count, dtype=torch.int64, pin_memory=pinned), device)
 
     def wait(self) -> None:
         """Until the slot may be written to again."""
@@ -51,7 +53,7 @@ class Ring:
 
     def __init__(self, slots: int, count: int, data: DataSpec, device: torch.device):
         self._slots: list[Slot | None] = [None] * slots
-        self._make = lambda: Slot(count, data, device)
+        self._make = lambda: Slot.empty(count, data, device)
 
     def __getitem__(self, number: int) -> Slot:
         place = number % len(self._slots)

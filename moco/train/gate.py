@@ -110,7 +110,7 @@ class Gate:
         self.look()
         flags = mean(torch.stack([~torch.isfinite(x).all() for x in (loss, keys, self._norms())]).float())
         self.pending.append(Pending(self.state.clock.step, ids, list(self.losses), *_to_host(flags)))
-        if not self.late or not self.optimizer.state:  # torch's fused SGD has no momentum yet that it could leave alone
+        if not self.late or not self.optimizer.state:  # a first step may make the optimizer's state, wanted or not
             self.bad = None
             return not self.look()
         bad = flags.amax().sign()

@@ -84,6 +84,7 @@ def pretrain(
     accept_data_change: bool = False,
     device: str = "auto",
     workers: int | None = None,
+    processes: bool = False,
     save_every: int | None = None,
     keep: int = 3,
     keep_every: int | None = None,
@@ -107,7 +108,7 @@ def pretrain(
         resume: "auto" continues the run that is in `out`; "never" refuses one; "must" demands one.
         accept_data_change: continue though images were added, removed or changed.
         device: "auto", "cpu", "cuda", "cuda:1", "mps".
-        workers: threads that read images; None: one a core. Does not change the result.
+        workers: threads that read images, or `processes`; None: one a core. Neither changes the result.
         save_every: steps between checkpoints; None: a minute. The newest `keep` stay, and one every `keep_every` steps.
         on_nan: what a step is met with whose loss, keys or gradient are not finite, and which changes nothing: "stop"
             the run, or "skip:N": leave out up to N such steps.
@@ -137,7 +138,7 @@ def pretrain(
         )
         check_fits(chosen, len(images))
         check_same_images(images)
-        job = Job(images, chosen, clock_of(chosen, len(images)), place, workers, RunFolder(out))
+        job = Job(images, chosen, clock_of(chosen, len(images)), place, workers, RunFolder(out), processes)
         reporter.box("plan", plan(chosen, images, job.clock, place, out))
         if dry_run:
             return Run(out, chosen, model)

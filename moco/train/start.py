@@ -39,6 +39,7 @@ class Job:
     place: torch.device
     workers: int
     run: RunFolder
+    processes: bool = False  # the workers are
 
     def state(self, contrast: Contrast) -> TrainState:
         optimizer = optimizer_for(contrast, self.recipe.optim)
@@ -50,7 +51,7 @@ class Job:
         return ViewLoader(
             self.images, self.recipe.data, batch_size=self.recipe.optim.batch_size, seed=self.recipe.seed,
             steps=steps, rank=rank(), world_size=world_size(), workers=self.workers, device=self.place,
-            quarantine=Quarantine(file, max_bad, len(self.images)),
+            quarantine=Quarantine(file, max_bad, len(self.images)), processes=self.processes,
         )  # fmt: skip
 
 

@@ -1,23 +1,20 @@
-"""Runs of each mechanism that are killed, on one rank and on several.
+"""P1, P5: runs of each mechanism that are killed, on one rank and on several.
 
-    python tests/faults/ranks.py FOLDER KILLS SEED queue|v3|end_to_end|bank RANKS
-
-makes a small run in FOLDER/whole undisturbed, then runs whose ranks, all of them or one alone, get SIGKILL at a random
-moment and are started again, until KILLS kills are done and all runs have come to their end. A JSON line for each run.
+A small run is made undisturbed, then runs whose ranks, all of them or one alone, get SIGKILL at a random moment and are
+started again, until enough kills are done and all runs have come to their end: with the same bits.
 """
 
-import json
 import random
-import sys
 import time
+from functools import partial
 from pathlib import Path
 
-import torch
-from harness import RECIPE, ending, make_images
 from ranked import Ranks
 
 from moco.distributed import RankError
 from moco.train.pretrain import pretrain
+from tests.faults.harness import EXPECTED, GUARD, RECIPE, ending, make_images
+from tests.faults.matrix import Fault, Tally
 
 SECONDS = 20  # that survivors are given
 BATCH = {"method.dictionary": "batch", "method.size": None}
@@ -77,22 +74,27 @@ def killed_run(images: Path, out: Path, mechanism: str, ranks: int, dice: random
         counts["longest_survival"] = round(max(counts["longest_survival"], lived_on), 2)
 
 
-def main(folder: Path, kills: int, seed: int, mechanism: str, ranks: int) -> None:
-    torch.set_num_threads(1)  # a fork must not inherit a pool of threads that are not there
-    images = folder / "images"
+def kills(count: int, folder: Path, ranks: int) -> Tally:
+    """Of each mechanism as many, `count` in all."""
+    images, tally = folder / "images", Tally()
     make_images(images, "mixed")
-    start = time.monotonic()
-    assert not any(started(images, folder / "whole", mechanism, ranks, 0).wait())
-    seconds = time.monotonic() - start
-    print(json.dumps({"run": "whole", "kills": 0, "hash": ending(folder / "whole"), "seconds": seconds}), flush=True)
-    dice = random.Random(seed)
-    done, i = 0, 0
-    while done < kills:
-        out = folder / f"killed-{i}"
-        counts = killed_run(images, out, mechanism, ranks, dice, seconds)
-        done, i = done + counts["kills"], i + 1
-        print(json.dumps({"run": out.name} | counts | {"hash": ending(out)}), flush=True)
+    for number, mechanism in enumerate(MECHANISMS):
+        place, dice = folder / mechanism, random.Random(number)
+        start = time.monotonic()
+        assert not any(started(images, place / "whole", mechanism, ranks, 0).wait())
+        seconds, whole = time.monotonic() - start, ending(place / "whole")
+        while tally.tried < count * (number + 1) / len(MECHANISMS):
+            out = place / f"killed-{tally.tried}"
+            counts = killed_run(images, out, mechanism, ranks, dice, seconds)
+            good = ending(out) == whole
+            for _ in range(counts["kills"]):
+                tally += good
+    return tally
 
 
-if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), sys.argv[4], int(sys.argv[5]))
+FAULTS = [
+    Fault("P1", "SIGKILL anywhere, every mechanism", EXPECTED, GUARD, 60, 8, partial(kills, ranks=1)),
+    Fault("P5", "one rank of two, or both, killed: every mechanism", EXPECTED,
+          "each rank's statistics are in the checkpoint (`tests/ranks/test_runs.py`: taken from another rank, the ends "
+          "differ)", 60, 4, partial(kills, ranks=2)),
+]  # fmt: skip

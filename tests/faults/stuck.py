@@ -7,9 +7,10 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from unittest import mock
-
 
 from moco.data.loader import ViewLoader
 from moco.method import Contrast
@@ -27,7 +28,8 @@ LONG = 90.0  # [s]: what hangs, hangs for so long
 
 def run(images: Path, out: Path, workers: int = 0, **options) -> None:
     pretrain(
-        images, out, recipe=RECIPE, workers=workers, device="cpu", eval_data=images, eval_every=1, save_every=2, **options
+        images, out, recipe=RECIPE, workers=workers, device="cpu", eval_data=images, eval_every=1, save_every=2,
+        **options,
     )  # fmt: skip
 
 
@@ -96,7 +98,7 @@ PLACES = {  # what hangs, and what must be said of it
     "reading": (mock.patch.object(ViewLoader, "_read", hang), "one and the same step"),
     "the step": (mock.patch.object(Contrast, "forward", hang), "one and the same step"),
     "a checkpoint": (mock.patch.object(saving.checkpoint, "save", hang), "one and the same checkpoint"),
-    "a score": (mock.patch.object(pretraining, "scorer", lambda *_: hang), "one and the same scores"),
+    "a score": (mock.patch.object(pretraining, "scorer", return_value=hang), "one and the same scores"),
     "setting up": (mock.patch.object(pretraining, "check_data", hang), "one and the same setup"),
     "the step, with the GIL": (mock.patch.object(Contrast, "follow", hang_with_the_gil), "Timeout"),
 }  # fmt: skip
@@ -129,7 +131,7 @@ def races(count: int, folder: Path) -> Tally:
     tally = Tally()
     images, whole = undisturbed(folder)
     for trial in range(count):
-        out, codes = folder / f"run{trial}", []
+        out = folder / f"run{trial}"
         at = time.monotonic() + 0.1
 
         def begin(out=out, at=at) -> None:
@@ -137,15 +139,10 @@ def races(count: int, folder: Path) -> Tally:
             with mock.patch.object(Watch, "__call__", slowly(Watch.__call__)):
                 run(images, out)
 
-        children = [
-            threading.Thread(target=lambda i=i: codes.append(in_a_child(begin, folder / f"said{i}"))) for i in (0, 1)
-        ]
-        for child in children:
-            child.start()
-        for child in children:
-            child.join()
+        with ThreadPoolExecutor(2) as pool:
+            codes = sorted(pool.map(partial(in_a_child, begin), (folder / "said0", folder / "said1")))
         said = "".join((folder / f"said{i}").read_text() for i in (0, 1))
-        good = sorted(codes) == [0, 2] and "another process is working" in said and ending(out) == whole
+        good = codes == [0, 2] and "another process is working" in said and ending(out) == whole
         if not good:
             print(f"codes {codes}: {said[:1000]}", file=sys.stderr)
         tally += good
@@ -163,10 +160,12 @@ def slowly(call: Callable) -> Callable:
 
 
 FAULTS = [
-    Fault("P4", "a reading thread dies of an unforeseen error", "the run ends with that error, no thread is left; same bits later",
-          "errors of threads are raised where their mini-batch is due (`tests/data/test_loader.py`)", 30, 4, dying_threads),
-    Fault("P8", "a hang: reading, step, checkpoint, score, setup", "code 1 and the stack of every thread; same bits later",
-          "the watchdog, `--patience` (`tests/faults/test_guards.py`: without it the run still hangs after its time)", 6, 2, hangs),
+    Fault("P4", "a reading thread dies of an unforeseen error", "the run ends with that error, no thread is left; same "
+          "bits later", "errors of threads are raised where their mini-batch is due (`tests/data/test_loader.py`)",
+          30, 4, dying_threads),
+    Fault("P8", "a hang: reading, step, checkpoint, score, setup", "code 1 and the stack of every thread; same bits "
+          "later", "the watchdog, `--patience` (`tests/faults/test_guards.py`: without it the run still hangs then)",
+          6, 2, hangs),
     Fault("P9", "two processes begin in one folder", "one works; the other is told so",
           "`flock` (`tests/faults/test_guards.py`: without it both work)", 20, 3, races),
 ]  # fmt: skip

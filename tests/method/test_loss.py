@@ -43,13 +43,13 @@ def test_streamed_loss_and_gradient_equal_cross_entropy(n, k, block, seed, tempe
 
 @pytest.mark.parametrize("temperature", [0.07, 0.2])
 @pytest.mark.parametrize("k", [4096, 65536])
-def test_float32_loss_is_within_1e_6_of_float64(k, temperature):
+def test_float32_loss_and_gradient_are_within_2e_7_of_float64(k, temperature):
     q, positive, keys = operands(64, k, 128)
     loss = info_nce(LookUp(q, keys, positive=positive), temperature)
     loss.backward()
     expected, grad = cross_entropy(q, positive, keys, temperature)
-    assert abs(loss.item() - expected.item()) / expected.item() < 1e-6
-    assert (q.grad.double() - grad).norm() / grad.norm() < 1e-6
+    assert abs(loss.item() - expected.item()) / expected.item() < 2e-7
+    assert (q.grad.double() - grad).norm() / grad.norm() < 2e-7
 
 
 @pytest.mark.parametrize("temperature", [SMALLEST_PLAIN, 0.07])

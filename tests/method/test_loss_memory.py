@@ -34,8 +34,8 @@ def extra_megabytes(form: str) -> float:
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
-def test_loss_over_a_million_keys_takes_less_than_64_megabytes():
-    assert extra_megabytes("streamed") < 64
+def test_loss_over_a_million_keys_takes_less_than_10_megabytes():
+    assert extra_megabytes("streamed") < 10
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")

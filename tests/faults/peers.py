@@ -1,0 +1,99 @@
+"""The same harness on what others build their checkpoints from: their primitives, not their trainers.
+
+python -m tests.faults.peers     prints the table of docs/reliability.md
+"""
+
+import random
+import shutil
+import tempfile
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from tests.faults.boxes import SIZE, state
+from tests.faults.torn import damaged, killed_in, ours
+
+KILLS, DAMAGES = 500, 300
+
+
+def plain(folder: Path, step: int) -> None:
+    """`torch.save` to the final name, as most training scripts do."""
+    torch.save({"state": state(step).state_dict()}, folder / "checkpoint.pt")
+
+
+def step_in(path: Path) -> int:
+    """Of which step the file is; -1: it does not load; -2: it loads, and its content is not that step's."""
+    try:
+        found = torch.load(path, weights_only=True)["state"]
+        step = found["clock"]["step"]
+    except Exception:
+        return -1
+    return step if torch.equal(found["model"]["x"], torch.arange(SIZE) + float(step)) else -2
+
+
+def torn(folder: Path, save: Callable[[Path, int], None], newest: Callable[[Path], Path | None]) -> int:
+    """After how many of the kills inside a save nothing that is whole is loaded."""
+    dice, lost, step = random.Random(2), 0, 0
+    for _ in range(KILLS):
+        told = killed_in(save, folder, step + 1, dice.uniform(0.002, 0.06))
+        path = newest(folder)
+        found = -1 if path is None else step_in(path)
+        lost += found not in (told, told + 1) and told > 0
+        step = max(told, found, step)
+    return lost
+
+
+def silent(file: Path) -> tuple[int, int]:
+    """Of the damaged files, how many do not load, and how many load with another content."""
+    dice, content = random.Random(3), file.read_bytes()
+    found = []
+    for _ in range(DAMAGES):
+        file.write_bytes(damaged(content, dice)[1])
+        found.append(step_in(file))
+    return found.count(-1), found.count(-2)
+
+
+def queue_after_a_resume() -> tuple[int, int]:
+    """Keys of lightly's memory bank before a restart by its state dict, and how many are the same after it."""
+    from lightly.models.modules.memory_bank import MemoryBankModule
+
+    def bank() -> MemoryBankModule:
+        made = MemoryBankModule(size=(64, 8))
+        for _ in range(8):
+            made(torch.nn.functional.normalize(torch.randn(16, 8), dim=1), update=True)
+        return made
+
+    before, after = bank(), MemoryBankModule(size=(64, 8))
+    after.load_state_dict(before.state_dict())
+    if after.bank.numel() != before.bank.numel():
+        return 64, 0
+    return 64, int((after.bank.T == before.bank.T).all(dim=-1).sum())
+
+
+def main() -> None:
+    from moco.train import checkpoint
+
+    folder = Path(tempfile.mkdtemp())
+    try:
+        for name in ("plain", "ours"):
+            (folder / name).mkdir()
+        warnings.simplefilter("ignore")
+        print(f"kills inside a save, {KILLS}:")
+        print(f"  torch.save to the final name: {torn(folder / 'plain', plain, lambda at: at / 'checkpoint.pt')} lost")
+        print(f"  moco: {torn(folder / 'ours', ours, checkpoint.newest)} lost")
+        plain(folder / "plain", 7)
+        broken, wrong = silent(folder / "plain" / "checkpoint.pt")
+        print(f"damaged files, {DAMAGES}: torch.load refuses {broken}, loads {wrong} with another content")
+        print(
+            "keys of a queue of {} that are there after a restart: lightly's memory bank {}".format(
+                *queue_after_a_resume()
+            )
+        )
+    finally:
+        shutil.rmtree(folder)
+
+
+if __name__ == "__main__":
+    main()

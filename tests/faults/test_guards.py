@@ -1,0 +1,188 @@
+"""Each guard of the matrix taken away once: the fault that it stands against must then be seen."""
+
+import pickle
+import resource
+import time
+import warnings
+from pathlib import Path
+
+import pytest
+import torch
+
+from moco import files
+from moco.recipe import Recipe, RecipeError
+from moco.train import checkpoint, run, saving
+from moco.train.hang import Watchdog, watchdog
+from moco.train.pretrain import pretrain
+from tests.faults import hostile_files, torn
+from tests.faults.boxes import state as small
+from tests.faults.boxes import step_of
+from tests.faults.full import Limits
+from tests.faults.harness import RECIPE, make_images
+from tests.faults.links import victim
+from tests.faults.peers import plain, step_in
+from tests.faults.power import without_fsync
+
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(300)]
+
+
+def test_written_in_place_a_file_is_torn_by_a_kill(tmp_path):
+    def lost(seconds: float) -> bool:
+        step = torn.killed_in(plain, tmp_path, 1, seconds)
+        return step > 0 and step_in(tmp_path / "checkpoint.pt") not in (step, step + 1)
+
+    assert any(lost(0.02 + trial / 2000) for trial in range(60))
+
+
+def test_without_the_hash_a_flipped_bit_loads(tmp_path, monkeypatch):
+    torn.ours(tmp_path, 1)
+    torn.ours(tmp_path, 2)
+    path = tmp_path / "step_00000002.pt"
+    content = bytearray(path.read_bytes())
+    content[len(content) // 3] ^= 64  # among the numbers
+    path.write_bytes(content)
+    with pytest.warns(UserWarning, match="SHA-256 differs"):
+        assert checkpoint.newest(tmp_path).name == "step_00000001.pt"
+    monkeypatch.setattr(checkpoint, "_damage", lambda *_: None)
+    assert checkpoint.newest(tmp_path) == path
+    assert step_of(path) == -1  # it loads, and is not what was written
+
+
+def test_without_its_own_checksums_a_flipped_bit_of_an_unlisted_one_loads(tmp_path, monkeypatch):
+    torn.ours(tmp_path, 1)
+    manifest = (tmp_path / "MANIFEST.json").read_bytes()
+    torn.ours(tmp_path, 2)
+    (tmp_path / "MANIFEST.json").write_bytes(manifest)
+    path = tmp_path / "step_00000002.pt"
+    content = bytearray(path.read_bytes())
+    content[len(content) // 3] ^= 64
+    path.write_bytes(content)
+    with pytest.warns(UserWarning, match="a checksum differs"):
+        assert checkpoint.newest(tmp_path).name == "step_00000001.pt"
+    monkeypatch.setattr(checkpoint.ZipFile, "testzip", lambda _: None)
+    assert checkpoint.newest(tmp_path) == path
+
+
+def test_without_sync_the_power_takes_the_only_checkpoint(tmp_path):
+    assert without_fsync(tmp_path)
+
+
+def test_without_the_sweep_leftovers_stay(tmp_path, monkeypatch):
+    (tmp_path / ".tmp-1-a").write_bytes(b"half")
+    monkeypatch.setattr(checkpoint, "sweep", lambda _: None)
+    torn.ours(tmp_path, 1)
+    assert (tmp_path / ".tmp-1-a").exists()
+    monkeypatch.undo()
+    torn.ours(tmp_path, 2)
+    assert not (tmp_path / ".tmp-1-a").exists()
+
+
+def test_a_manifest_that_is_believed_blindly_ends_the_search(tmp_path, monkeypatch):
+    torn.ours(tmp_path, 1)
+    (tmp_path / "MANIFEST.json").write_text('[{"name": "step_00000001.pt", "step": "x", "size": 1, "sha256": "y"}]')
+    assert step_of(checkpoint.newest(tmp_path)) == 1
+    monkeypatch.setattr(checkpoint, "_makes_sense", lambda _: True)
+    with pytest.raises(TypeError):
+        checkpoint.newest(tmp_path)
+
+
+def short_of_room(tmp_path: Path) -> None:
+    """A run whose checkpoints of two steps cannot be written."""
+    make_images(tmp_path / "images", "small")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        pretrain(
+            tmp_path / "images", tmp_path / "run", recipe=RECIPE, workers=0, device="cpu", save_every=2,
+            reporter=Limits(3, 7, 1000),
+        )  # fmt: skip
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_full_disk_is_borne_with_and_would_end_the_run_otherwise(tmp_path, monkeypatch):
+    short_of_room(tmp_path / "with")
+    monkeypatch.setattr(saving, "FAILURES", 1)
+    with pytest.raises(OSError, match=r"checkpoint of step 4 .*run the same command again"):
+        short_of_room(tmp_path / "without")
+
+
+def test_without_the_restriction_a_pickle_runs(tmp_path, monkeypatch):
+    canary = tmp_path / "canary"
+    file = tmp_path / "a.pth"
+    file.write_bytes(hostile_files.containers(hostile_files.calls(canary)["reduce"])["zip"])
+    with pytest.raises(checkpoint.CheckpointError):
+        checkpoint.load(file)
+    assert not canary.exists()
+    honest = torch.load
+    monkeypatch.setattr(torch, "load", lambda *given, **named: honest(*given, **named | {"weights_only": False}))
+    with pytest.raises(checkpoint.CheckpointError):
+        checkpoint.load(file)
+    assert canary.exists()
+
+
+@pytest.mark.parametrize("door", ["reduce", "os system", "builtins eval", "the opcode INST", "the opcode OBJ"])
+def test_the_hostile_pickles_do_harm_where_pickle_reads_them(tmp_path, door):
+    canary = tmp_path / "canary"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        pickle.loads(hostile_files.calls(canary)[door])
+    assert canary.exists()
+
+
+def test_a_plain_open_writes_through_a_link(tmp_path):
+    home = victim(tmp_path)
+    (tmp_path / "log").symlink_to(home / "file")
+    with pytest.raises(OSError, match="symbolic links"):
+        files.append(tmp_path / "log", b"x")
+    assert (home / "file").read_bytes() == b"precious"
+    with (tmp_path / "log").open("ab") as log:
+        log.write(b"x")
+    assert (home / "file").read_bytes() == b"preciousx"
+
+
+def test_without_the_bounds_a_recipe_ends_in_another_error():
+    tree = RECIPE.model_dump()
+    with pytest.raises(RecipeError, match=r"data\.size"):
+        RECIPE.but(None, {"data.size": 10**12})
+    unbounded = Recipe.model_construct(**tree | {"data": RECIPE.data.model_copy(update={"size": 10**12})})
+    with pytest.raises(RuntimeError):
+        torch.empty(8, 3, unbounded.data.size, unbounded.data.size)
+
+
+def test_without_the_lock_two_work_in_one_folder(tmp_path, monkeypatch):
+    with run._locked(tmp_path), pytest.raises(run.RunError, match="another process"), run._locked(tmp_path):
+        pass
+    monkeypatch.setattr(run.fcntl, "flock", lambda *_: None)
+    with run._locked(tmp_path), run._locked(tmp_path):
+        pass
+
+
+def test_the_watchdog_ends_what_stands_still_and_nothing_does_without_it(monkeypatch):
+    ended: list[str] = []
+    monkeypatch.setattr(Watchdog, "_end", lambda dog, part, limit: (ended.append(part), dog.closed.set()))
+    with watchdog(0.1 / 60) as dog:
+        dog.section("step")
+        time.sleep(0.4)
+    assert ended == ["step"]
+    with watchdog(None) as dog:
+        dog.section("step")
+        time.sleep(0.4)
+    assert ended == ["step"]
+
+
+def test_the_watchdog_lets_what_moves_be(monkeypatch):
+    ended: list[str] = []
+    monkeypatch.setattr(Watchdog, "_end", lambda dog, part, limit: ended.append(part))
+    with watchdog(2 / 60) as dog:
+        for _ in range(30):
+            dog.section("step")
+            time.sleep(0.1)
+    assert ended == []
+
+
+def test_a_state_of_the_harness_tells_its_step(tmp_path):
+    path = checkpoint.save(tmp_path, small(5), recipe="{}")
+    assert step_of(path) == 5
+    wrong = small(5)
+    wrong.model.x[3] = 0
+    assert step_of(checkpoint.save(tmp_path, wrong, recipe="{}")) == -1

@@ -1,0 +1,50 @@
+"""N2: the same seed and images, twice; any number of workers."""
+
+import random
+from pathlib import Path
+
+from moco.recipe import Recipe
+from moco.train.pretrain import pretrain
+from tests.faults.harness import RECIPE, ending, make_images
+from tests.faults.matrix import Fault, Tally
+from tests.faults.ranks import MECHANISMS
+
+
+def run(images: Path, out: Path, recipe: Recipe, workers: int) -> str:
+    """A hash over all that the run ends with."""
+    pretrain(images, out, recipe=recipe, workers=workers, device="cpu", eval_data=images, eval_every=1)
+    return ending(out)
+
+
+def pairs(count: int, folder: Path) -> Tally:
+    """Of each mechanism in turn, with a seed of its own; and another seed gives another end."""
+    tally, ends, images = Tally(), [], folder / "images"
+    make_images(images, "mixed")
+    for trial in range(count):
+        name = list(MECHANISMS)[trial % len(MECHANISMS)]
+        recipe = RECIPE.but(name, MECHANISMS[name] | {"seed": trial})
+        one, other = (run(images, folder / f"{trial}{which}", recipe, 0) for which in "ab")
+        ends.append(one)
+        tally += one == other and len(set(ends)) == len(ends)
+    return tally
+
+
+def workers(count: int, folder: Path) -> Tally:
+    """Workers 0, 1, 2 or 5, for images in memory and on the disk."""
+    dice, tally = random.Random(14), Tally()
+    ends: dict[str, str] = {}
+    for kind in ("mixed", "small"):
+        make_images(folder / kind, kind)
+        ends[kind] = run(folder / kind, folder / f"{kind}-0", RECIPE, 0)
+    for trial in range(count):
+        kind = ("mixed", "small")[trial % 2]
+        tally += run(folder / kind, folder / f"run{trial}", RECIPE, dice.choice([1, 2, 5])) == ends[kind]
+    return tally
+
+
+FAULTS = [
+    Fault("N2", "the same seed twice", "the same bits; with another seed, others", "all randomness is a function of "
+          "(seed, place)", 10, 4, pairs),
+    Fault("N2", "any number of workers", "the same bits",
+          "the same (`tests/faults/test_guards.py`: augmentation from a shared generator differs)", 9, 2, workers),
+]  # fmt: skip
