@@ -131,7 +131,7 @@ def peers(rounds: int, images: int = N) -> Iterator[Result]:
         works: dict[str, Work] = {"usual": usual(paths, data), "ours": ours(found, data)}
         for peer, (package, _, make) in PEERS.items():
             if installed(package):
-                works[peer] = partial(_all, make(data), paths)
+                works[peer] = partial(all_of, make(data), paths)
         times = interleaved(works, rounds=rounds)
     for peer, (package, _, _) in PEERS.items():
         if peer in times:
@@ -140,7 +140,7 @@ def peers(rounds: int, images: int = N) -> Iterator[Result]:
             yield absent(f"input/v2/peers/{peer}", package)
 
 
-def _all(way: Way, paths: list[Path]) -> list[Tensor]:
+def all_of(way: Way, paths: list[Path]) -> list[Tensor]:
     return stacked([way(path) for path in paths])
 
 
