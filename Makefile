@@ -1,5 +1,5 @@
 # make demo | make test | make lint | make bench         e.g. make test PYTHON=python3.12 WORKERS=4
-#                                                        make bench ARGS="--quick --only step loss/"
+#                                                        make bench ARGS="--quick --only step loss/", or ARGS=--large
 PYTHON ?= python3
 WORKERS ?= 2
 VENV := .venv
