@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from benchmarks import clocks
 from benchmarks.apart import HERE, Elsewhere, Unavailable
 from benchmarks.apart import PEERS as APART
 from benchmarks.inputs import N, data_of, folder_of, ours, stacked, usual
@@ -156,6 +157,8 @@ def apart(peer: str, rounds: int, images: int = N) -> Iterator[Result]:
     with tempfile.TemporaryDirectory() as scratch, ExitStack() as stack:
         folder = jpegs(Path(scratch), images)
         try:
+            if not clocks.sees_children():
+                raise Unavailable("the CPU time of its process cannot be told without Linux's /proc")
             one = stack.enter_context(Elsewhere(APART[peer].python(), peer, folder))
             here = stack.enter_context(Elsewhere(Path(sys.executable), HERE, folder))
         except Unavailable as why:

@@ -11,7 +11,7 @@ from PIL import Image
 from torchvision import transforms as T
 
 from benchmarks import apart, clocks, evaluation, inputs, memory, peers_input, startup, whole
-from benchmarks.measure import Result
+from benchmarks.measure import Result, Spent
 from benchmarks.pictures import BYTES, jpegs, small_pngs
 from moco import recipes
 from moco.recipe import Recipe
@@ -131,6 +131,15 @@ def test_processor_time_of_a_child_counts_while_it_works_and_after_it_has_ended(
     ended = clocks.cpu()
     assert working > idle
     assert ended >= working - 0.02  # [s] an ended child is counted in ticks of the scheduler
+
+
+def test_without_the_time_of_workers_there_is_no_row_of_it(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(clocks, "sees_children", lambda: False)
+    turns = [Spent(1.0, 2.0)]
+    rows = inputs.both_clocks("x", turns, turns, floor=turns, floor_says="")
+    assert [row.name for row in rows] == ["x/wall"]
+    (line,) = peers_input.apart("pillow-simd", 1, 1)
+    assert "cannot be told" in line.row()
 
 
 def test_peer_that_pip_cannot_have_is_a_line_that_says_why(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
