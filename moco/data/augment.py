@@ -9,6 +9,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -165,18 +166,29 @@ def crop(
     return np.ascontiguousarray(pixels[:, :: -1 if flip else 1].transpose(2, 0, 1))
 
 
-def eval_crop(image: UInt8[np.ndarray, "H W 3"], data: DataSpec) -> UInt8[np.ndarray, "3 S S"]:
-    """What evaluation sees of `image`: its shorter side becomes `data.eval_resize`, the central `data.size` is cut out.
+class Central(NamedTuple):
+    """What evaluation does to an image: it becomes height x width pixels, and a box at (top, left) is cut out."""
 
-    Bit for bit torchvision's Resize and CenterCrop on a Pillow image.
-    """
-    height, width = image.shape[:2]
+    height: int
+    width: int
+    top: int
+    left: int
+
+
+def central(height: int, width: int, data: DataSpec) -> Central:
+    """For an image of that size: its shorter side becomes `data.eval_resize`; the central `data.size` is cut out."""
     short = min(height, width)
-    picture = Image.fromarray(image)
     if short != data.eval_resize:
         height, width = (int(data.eval_resize * side / short) for side in (height, width))
+    return Central(height, width, *(_margin(side, data.size) for side in (height, width)))
+
+
+def eval_crop(image: UInt8[np.ndarray, "H W 3"], data: DataSpec) -> UInt8[np.ndarray, "3 S S"]:
+    """What evaluation sees of `image`. Bit for bit torchvision's Resize and CenterCrop on a Pillow image."""
+    height, width, top, left = central(*image.shape[:2], data)
+    picture = Image.fromarray(image)
+    if (height, width) != image.shape[:2]:
         picture = picture.resize((width, height), Image.Resampling.BILINEAR)
-    top, left = (_margin(side, data.size) for side in (height, width))
     pixels = np.asarray(picture.crop((left, top, left + data.size, top + data.size)))
     return np.ascontiguousarray(pixels.transpose(2, 0, 1))
 

@@ -22,7 +22,7 @@ from torch import Tensor
 from moco.data import augment
 from moco.data.colour import HUE, Look, boxes, colour, hsv_tables
 from moco.data.ring import Reused
-from moco.recipe import View
+from moco.recipe import DataSpec, View
 
 Bytes = UInt8[np.ndarray, "N S S 3"]
 GREY, BLUR, SOLARIZE = 4, 5, 6  # steps of a view beside the four of its jitter, as in kernels.py
@@ -110,9 +110,7 @@ def views(
         for view, out in zip(drawn, crops, strict=True):
             _slow_view(image, view, row, out[row], coloured=coloured)
         return
-    if not (image.flags.c_contiguous and image.flags.writeable):
-        image = image.copy()  # for numba, which takes no other
-    lines, tables = image.reshape(len(image), -1), _tables()
+    lines, tables = _lines(image), _tables()
     for view, out in zip(drawn, crops, strict=True):
         fast.view(lines, view.program[row], coloured, *tables, out[row].reshape(out.shape[1], -1))
 
@@ -146,6 +144,25 @@ def _slow_view(
     if coloured:
         crop = colour(torch.from_numpy(crop)[None], drawn.look.rows(one))[0].numpy()
     out[:] = crop.transpose(1, 2, 0)
+
+
+def eval_crop(image: UInt8[np.ndarray, "H W 3"], data: DataSpec) -> UInt8[np.ndarray, "3 S S"]:
+    """augment.eval_crop: what evaluation sees of `image`."""
+    fast, (height, width), cut = kernels(), image.shape[:2], augment.central(*image.shape[:2], data)
+    padded, as_it_is = min(cut.top, cut.left) < 0, (cut.height, cut.width) == (height, width)
+    columns_first = height > cut.height and height - cut.height > 2 * (width - cut.width)  # tall ones
+    if fast is None or padded or as_it_is or columns_first:
+        return augment.eval_crop(image, data)
+    out = np.empty((data.size, data.size, 3), np.uint8)
+    fast.central(_lines(image), *cut, out.reshape(data.size, -1))
+    return np.ascontiguousarray(out.transpose(2, 0, 1))
+
+
+def _lines(image: UInt8[np.ndarray, "H W 3"]) -> UInt8[np.ndarray, "H W*3"]:
+    """As numba wants it: in one piece, in memory that could be written to."""
+    if not (image.flags.c_contiguous and image.flags.writeable):
+        image = image.copy()
+    return image.reshape(len(image), -1)
 
 
 @functools.cache

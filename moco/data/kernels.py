@@ -94,16 +94,19 @@ def _rounded(total, out):
 
 
 @inner
-def resample(rows, out, reverse):
-    """Resize along the first axis: n_in x n bytes to n_out x n, the last row first if `reverse`."""
-    n_in, n_out, n = rows.shape[0], out.shape[0], rows.shape[1]
+def resample(rows, n_out, start, out, reverse):
+    """Resize along the first axis: n_in x n bytes to n_out x n, of which `out` gets those from `start` on.
+
+    The last one comes first if `reverse`.
+    """
+    n_in, wanted, n = rows.shape[0], out.shape[0], rows.shape[1]
     first, count = np.empty(n_out, np.int32), np.empty(n_out, np.int32)
     weight = np.empty((n_out, int(2 * max(n_in / n_out, 1.0)) + 8), np.int32)
     weights(n_in, n_out, first, count, weight)
     total = np.empty(n, np.int32)
-    for y in range(n_out):
-        a, k, w = first[y], count[y], weight[y]
-        to = out[n_out - 1 - y if reverse else y]
+    for y in range(wanted):
+        a, k, w = first[start + y], count[start + y], weight[start + y]
+        to = out[wanted - 1 - y if reverse else y]
         if k == 1:
             to[:] = rows[a]
         elif k == 2:
@@ -185,31 +188,41 @@ def _cut(image, top, left, out):
 def crop(image, top, left, h, w, flip, out):
     """A box of `image`, H x 3 W bytes, resized to `out`, S x 3 S, and mirrored if `flip`: as Pillow 13 resizes a crop.
 
-    It resizes along the rows first, rounds, and then along the columns; or the other way where that is less work.
+    It resizes along the rows first, rounds, and then along the columns; the other way where those shrink more than
+    twice as much (found by trying; tests/data/test_kernels.py).
     """
     size = len(out)
-    columns_first = h > size and 2 * w < h + size
+    columns_first = h > size and h - size > 2 * (w - size)
     if columns_first or top < 0 or left < 0 or top + h > image.shape[0] or 3 * (left + w) > image.shape[1]:
         box = np.empty((h, 3 * w), np.uint8)
         _cut(image, top, left, box)
         image, top, left = box, 0, 0
     if columns_first:
         columns = np.empty((size, 3 * w), np.uint8)
-        resample(image, columns, False)
+        resample(image, size, 0, columns, False)
         turned = _turned(columns, 0, 0, size, w)
         both = np.empty((size, turned.shape[1]), np.uint8)
-        resample(turned, both, flip)
+        resample(turned, size, 0, both, flip)
         both = _turned(both, 0, 0, size, size)
+        for y in range(size):
+            _copy(both[y], out[y])
     else:
         turned = _turned(image, top, left, h, w)
         rows = np.empty((size, turned.shape[1]), np.uint8)
-        resample(turned, rows, flip)
-        turned = _turned(rows, 0, 0, size, h)
-        if turned.shape[1] == out.shape[1]:
-            resample(turned, out, False)
-            return
-        both = np.empty((size, turned.shape[1]), np.uint8)
-        resample(turned, both, False)
+        resample(turned, size, 0, rows, flip)
+        _along_columns(rows, h, size, 0, out)
+
+
+@inner
+def _along_columns(rows, h, n_out, start, out):
+    """Of what was resized along the rows, and is turned, the columns from h to n_out pixels; `out` gets a part."""
+    size = len(out)
+    turned = _turned(rows, 0, 0, len(rows), h)
+    if turned.shape[1] == out.shape[1]:
+        resample(turned, n_out, start, out, False)
+        return
+    both = np.empty((size, turned.shape[1]), np.uint8)
+    resample(turned, n_out, start, both, False)
     for y in range(size):
         _copy(both[y], out[y])
 
@@ -484,6 +497,19 @@ def views(images, ids, programs, coloured, hues, saturations, out):
     """`view` of each of `ids` of images of one size."""
     for i in range(len(ids)):
         view(images[ids[i]], programs[i], coloured, hues, saturations, out[i])
+
+
+@entry(void(bytes_2d, int64, int64, int64, int64, bytes_2d))
+def central(image, height, width, top, left, out):
+    """Of `image`, H x 3 W bytes, resized to height x width, the box at (top, left) that `out`, S x 3 S, has room for.
+
+    Along the rows first; see `crop`.
+    """
+    h = image.shape[0]
+    turned = _turned(image, 0, 0, h, image.shape[1] // 3)
+    rows = np.empty((len(out), turned.shape[1]), np.uint8)
+    resample(turned, width, left, rows, False)
+    _along_columns(rows, h, height, top, out)
 
 
 @entry(void(bytes_2d, floats, floats, float32[:, ::1]))

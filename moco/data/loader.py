@@ -264,7 +264,7 @@ def eval_batches(
             if gone.is_set():
                 raise Abandoned
             try:
-                crops.append(augment.eval_crop(images.read(index), data))
+                crops.append(host.eval_crop(images.read(index), data))
                 ids.append(index)
             except BadImage as bad:
                 if quarantine is None:

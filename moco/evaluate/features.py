@@ -13,9 +13,10 @@ from jaxtyping import Float, Float32, Int, UInt8
 from PIL import Image
 from torch import Tensor, nn
 
-from moco.data.augment import eval_crop, normalize
+from moco.data.augment import normalize
 from moco.data.decode import decode, to_rgb
 from moco.data.folder import BadImage, DataError, Images, find_images
+from moco.data.host import eval_crop
 from moco.data.loader import eval_batches
 from moco.data.quarantine import Quarantine
 from moco.encoders import Encoder

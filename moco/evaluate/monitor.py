@@ -10,9 +10,10 @@ import torch
 from jaxtyping import Int, UInt8
 from torch import Tensor
 
-from moco.data.augment import eval_crop, normalize
+from moco.data.augment import normalize
 from moco.data.decode import BadImage
 from moco.data.folder import DataError, Images
+from moco.data.host import eval_crop
 from moco.data.split import split_sources
 from moco.data.threads import in_order
 from moco.encoders import Encoder

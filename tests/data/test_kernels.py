@@ -9,10 +9,10 @@ from PIL import Image
 from pillow import ADJUST, photo, pillow_view
 
 from moco.data import host
-from moco.data.augment import cast
+from moco.data.augment import cast, eval_crop
 from moco.data.colour import HUE
 from moco.data.host import Drawn
-from moco.recipe import Jitter, View
+from moco.recipe import DataSpec, Jitter, View
 from moco.recipes.cifar import CIFAR_VIEW
 from moco.recipes.demo import DEMO_VIEW
 from moco.recipes.moco_v1 import V1_VIEW
@@ -76,6 +76,14 @@ def test_images_in_memory_get_the_same_views_in_one_call():
     for row in range(10, 40):
         host.views(images[ids[row]], drawn, row, apart, coloured=True)
     assert all(np.array_equal(*pair) for pair in zip(together, apart, strict=True))
+
+
+@pytest.mark.parametrize("data", [DataSpec(), DataSpec(size=32, eval_resize=32), DataSpec(size=65, eval_resize=40)])
+def test_evaluation_sees_pillows_bits_of_images_of_every_shape(data: DataSpec):
+    rng = np.random.default_rng(0)
+    for height, width in [*np.exp(rng.uniform(np.log(20), np.log(900), (40, 2))).astype(int), (256, 256), (256, 300)]:
+        image = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
+        assert np.array_equal(host.eval_crop(image, data), eval_crop(image, data))
 
 
 @pytest.mark.slow
