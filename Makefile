@@ -1,5 +1,5 @@
 # make demo | make test | make lint | make bench | make faults      e.g. make test PYTHON=python3.12 WORKERS=4
-#                                                                   make bench ARGS="--quick --only step loss/"
+#                                                                   make bench ARGS="--quick --only step loss/", or ARGS=--large
 #                                                                   make faults ARGS="--quick --only P1 D2"
 PYTHON ?= python3
 WORKERS ?= 2
@@ -12,6 +12,7 @@ demo: $(VENV)/.installed
 	$(BIN)/moco demo
 
 test: $(VENV)/.installed-test
+	$(BIN)/python -c "import moco.data.kernels"  # compiled once, not by every worker
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS)
 
 lint: $(VENV)/.installed-test

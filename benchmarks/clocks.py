@@ -13,6 +13,11 @@ def cpu() -> float:
     return time.process_time() + ended.ru_utime + ended.ru_stime + living
 
 
+def sees_children() -> bool:
+    """Whether `cpu` counts those at work: not without Linux's /proc."""
+    return Path(f"/proc/self/task/{os.getpid()}/children").exists()
+
+
 def children(process: int) -> list[int]:
     """Those of the process, and theirs."""
     found: list[int] = []

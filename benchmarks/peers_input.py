@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from benchmarks import clocks
 from benchmarks.apart import HERE, Elsewhere, Unavailable
 from benchmarks.apart import PEERS as APART
 from benchmarks.inputs import N, data_of, folder_of, ours, stacked, usual
@@ -131,7 +132,7 @@ def peers(rounds: int, images: int = N) -> Iterator[Result]:
         works: dict[str, Work] = {"usual": usual(paths, data), "ours": ours(found, data)}
         for peer, (package, _, make) in PEERS.items():
             if installed(package):
-                works[peer] = partial(_all, make(data), paths)
+                works[peer] = partial(all_of, make(data), paths)
         times = interleaved(works, rounds=rounds)
     for peer, (package, _, _) in PEERS.items():
         if peer in times:
@@ -140,7 +141,7 @@ def peers(rounds: int, images: int = N) -> Iterator[Result]:
             yield absent(f"input/v2/peers/{peer}", package)
 
 
-def _all(way: Way, paths: list[Path]) -> list[Tensor]:
+def all_of(way: Way, paths: list[Path]) -> list[Tensor]:
     return stacked([way(path) for path in paths])
 
 
@@ -156,6 +157,8 @@ def apart(peer: str, rounds: int, images: int = N) -> Iterator[Result]:
     with tempfile.TemporaryDirectory() as scratch, ExitStack() as stack:
         folder = jpegs(Path(scratch), images)
         try:
+            if not clocks.sees_children():
+                raise Unavailable("the CPU time of its process cannot be told without Linux's /proc")
             one = stack.enter_context(Elsewhere(APART[peer].python(), peer, folder))
             here = stack.enter_context(Elsewhere(Path(sys.executable), HERE, folder))
         except Unavailable as why:

@@ -19,6 +19,7 @@ from benchmarks import step
 from benchmarks.measure import Result, Row, compare, result
 from benchmarks.pictures import jpegs
 from moco import recipes
+from moco.data import host
 from moco.data.demo import demo_data
 from moco.data.folder import find_images
 from moco.evaluate.device import default_workers
@@ -32,6 +33,7 @@ from moco.train.watch import Stopped, Watch
 FIRST, LAST = 8, 40  # steps of a run between which the clocks are read: its beginning is left out
 MINUTE = 60.0  # [s] between two checkpoints
 RUNS = 3  # at most: each has many steps
+SQUARES = ((224, 224),)  # [pixels] of the photos that a run reads
 
 
 @dataclass
@@ -52,6 +54,7 @@ class Clocks:
 def run(recipe: Recipe, folder: Path) -> Clocks:
     """`moco.pretrain` on a folder, stopped as by a signal after some steps."""
     clocks = Clocks()
+    host.kernels(wait=True)
 
     class Timed(Watch):
         def __call__(self, state: TrainState, metrics: dict[str, Any]) -> None:
@@ -126,6 +129,7 @@ def checkpoints(rounds: int) -> Iterator[Result]:
 def input_alone(recipe: Recipe, folder: Path) -> tuple[float, float]:
     """CPU and wall seconds of a mini-batch that nobody trains on."""
     images = find_images([folder])
+    host.kernels(wait=True)
     with tempfile.TemporaryDirectory() as out:
         job = pretrain.Job(
             images, recipe, pretrain.clock_of(recipe, len(images)), step.CPU, default_workers(), RunFolder(Path(out))
@@ -180,5 +184,9 @@ ROWS = [
     Row("checkpoint/resnet18", checkpoints),
     Row("safety/demo", safety),
     Row("throughput/demo", partial(throughput, recipes.named("demo"), lambda _: demo_data() / "train")),
-    Row("throughput/photos-224", partial(throughput, photos(), lambda scratch: jpegs(scratch, 512)), slow=True),
+    Row(
+        "throughput/photos-224",
+        partial(throughput, photos(), lambda scratch: jpegs(scratch, 512, sizes=SQUARES)),
+        slow=True,
+    ),
 ]

@@ -1,6 +1,7 @@
 """Every row of `make bench` runs, at the size of a toy, and says what it compares. Never how long it took."""
 
 import sys
+import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -10,15 +11,32 @@ import torch
 from PIL import Image
 from torchvision import transforms as T
 
-from benchmarks import apart, clocks, inputs, memory, peers_input, startup
-from benchmarks.measure import Result
+from benchmarks import apart, clocks, evaluation, inputs, memory, peers_input, startup, whole
+from benchmarks.measure import Result, Spent
 from benchmarks.pictures import BYTES, jpegs, small_pngs
+from moco import recipes
+from moco.recipe import Recipe
 
 TOY = 4  # images
+
+
+def small_recipe() -> Recipe:
+    changes = {
+        "optim.batch_size": 4, "method.size": 8, "data.size": 32, "encoder.width": 0.25, "optim.epochs": 9,
+    }  # fmt: skip
+    return recipes.named("demo").but("toy", changes)
+
+
+def toy_photos(folder: Path) -> Path:
+    return jpegs(folder, 16, sizes=((48, 40),))
+
 
 ONE_ROUND: dict[str, Callable[[], Iterator[Result]]] = {
     "input/v3": lambda: inputs.photos("v3", 1, TOY),
     "input/32": lambda: inputs.small(1, TOY),
+    "knn": lambda: evaluation.neighbours(1),
+    "throughput/toy": lambda: whole.throughput(small_recipe(), toy_photos, 1),
+    "checkpoint": lambda: whole.checkpoints(1),
     "start/help": lambda: startup.help_text(1),
     "start/200-files": lambda: startup.first_step(1, 200),
 }
@@ -28,6 +46,11 @@ ONE_ROUND: dict[str, Callable[[], Iterator[Result]]] = {
 def briefly(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("benchmarks.measure.LEAST", 0.0)
     monkeypatch.setattr(inputs, "BATCHES", 2)
+    monkeypatch.setattr(evaluation, "BANK", 400)
+    monkeypatch.setattr(evaluation, "QUERIES", 20)
+    monkeypatch.setattr(whole, "FIRST", 2)
+    monkeypatch.setattr(whole, "LAST", 4)
+    monkeypatch.setattr(whole.step, "resnet18", small_recipe)
 
 
 @pytest.mark.slow
@@ -39,7 +62,12 @@ def test_row_runs_at_the_size_of_a_toy(row: str):
         assert one.name.startswith(row)
         assert one.ratio is not None
         assert one.ratio > 0
-        assert one.floor_share is not None
+        assert one.floor_share is not None or one.name.endswith("scikit-learn")
+
+
+@pytest.mark.slow
+def test_row_of_embedding_runs_at_the_size_of_a_toy(tmp_path: Path):
+    assert evaluation.embedding("embed/toy", small_recipe(), toy_photos(tmp_path), 1).ratio is not None
 
 
 @pytest.mark.slow
@@ -59,8 +87,8 @@ def test_handed_over_are_the_bytes_of_the_views_before_they_are_normalized(tmp_p
     data = inputs.data_of("v2")
     plain = data.model_copy(update={"views": tuple(view.model_copy(update=PLAIN) for view in data.views)})
     works = (inputs.ours(images, plain, handed_over=handed_over) for handed_over in (True, False))
-    pieces, batch = (work() for work in works)
-    crops = torch.from_numpy(pieces[0].slot.crops[0]).permute(0, 3, 1, 2)
+    slot, batch = (work() for work in works)
+    crops = torch.from_numpy(slot.crops[0]).permute(0, 3, 1, 2)
     mean, std = (torch.tensor(row).view(3, 1, 1) for row in (plain.mean, plain.std))
     assert crops.dtype == torch.uint8
     assert torch.allclose((crops / 255 - mean) / std, batch.views[0], atol=1e-5)
@@ -98,12 +126,21 @@ def test_small_pictures_are_small(tmp_path: Path):
 
 def test_processor_time_of_a_child_counts_while_it_works_and_after_it_has_ended(tmp_path: Path):
     with apart.Elsewhere(Path(sys.executable), apart.HERE, jpegs(tmp_path, 1)) as one:
-        idle = clocks.cpu()
+        own, idle = time.process_time(), clocks.cpu()
         one.work()
-        working = clocks.cpu()
+        working, own = clocks.cpu(), time.process_time() - own
     ended = clocks.cpu()
-    assert working > idle
+    assert working - idle > own
     assert ended >= working - 0.02  # [s] an ended child is counted in ticks of the scheduler
+
+
+def test_without_the_time_of_workers_there_is_no_row_of_it(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(clocks, "sees_children", lambda: False)
+    turns = [Spent(1.0, 2.0)]
+    rows = inputs.both_clocks("x", turns, turns, floor=turns, floor_says="")
+    assert [row.name for row in rows] == ["x/wall"]
+    (line,) = peers_input.apart("pillow-simd", 1, 1)
+    assert "cannot be told" in line.row()
 
 
 def test_peer_that_pip_cannot_have_is_a_line_that_says_why(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):

@@ -1,0 +1,106 @@
+"""`python -m benchmarks.fidelity`: which peers draw their views from the reference's distribution, and whether we do.
+
+Marginals of MoCo v2's views of the same photos with independent dice, beside those of a second reference with other
+dice, which is how far chance alone goes. Whether ours are Pillow's views bit for bit, with the same dice, is tested in
+tests/data; here our loader is a way like others.
+"""
+
+import argparse
+import random
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from benchmarks.inputs import data_of, folder_of, ours, usual
+from benchmarks.measure import Work, installed
+from benchmarks.peers_input import PEERS, all_of
+from benchmarks.pictures import jpegs
+from moco.recipe import DataSpec
+
+IMAGES, PASSES = 64, 8  # and views a pass: two of each image
+BINS = 64
+LUMA = torch.tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)
+
+Marginals = dict[str, float]
+Statistic = Callable[[Tensor], Tensor]  # views N x 3 x S x S in [0, 255] -> a number each
+
+
+def gradient(views: Tensor) -> Tensor:
+    """Mean absolute difference of neighbours in luma: high where a resize has picked pixels instead of averaging."""
+    luma = (views * LUMA).sum(1)
+    return (luma.diff(dim=1).abs().mean((1, 2)) + luma.diff(dim=2).abs().mean((1, 2))) / 2
+
+
+def chroma(views: Tensor) -> Tensor:
+    """Mean distance of the largest and the smallest channel."""
+    return (views.amax(1) - views.amin(1)).mean((1, 2))
+
+
+STATISTICS: dict[str, Statistic] = {
+    "mean": lambda views: views.mean((1, 2, 3)),
+    "deviation": lambda views: views.std((1, 2, 3)),
+    "gradient": gradient,
+    "chroma": chroma,
+    "grey share": lambda views: ((views.amax(1) - views.amin(1)).amax((1, 2)) < 1.5).float(),
+}
+
+
+def marginals(passes: Iterator[list[Tensor]], data: DataSpec) -> tuple[Marginals, np.ndarray]:
+    """The mean of each statistic over all views, and the histogram of their values."""
+    found: dict[str, list[Tensor]] = {name: [] for name in STATISTICS}
+    histogram = np.zeros(BINS)
+    mean, std = (torch.tensor(row).view(1, 3, 1, 1) for row in (data.mean, data.std))
+    for views in (one for made in passes for one in made):
+        pixels = (views * std + mean).clamp(0, 1) * 255
+        for name, statistic in STATISTICS.items():
+            found[name].append(statistic(pixels))
+        histogram += torch.histc(pixels, BINS, 0, 255).numpy()
+    return {name: float(torch.cat(values).mean()) for name, values in found.items()}, histogram / histogram.sum()
+
+
+def ways(folder: Path, data: DataSpec) -> dict[str, Work]:
+    """What gives the views of all photos, anew at each call."""
+    images, paths = folder_of(folder)
+    mine = ours(images, data)
+    found: dict[str, Work] = {
+        "reference": usual(paths, data), "reference, other dice": usual(paths, data), "ours": lambda: mine().views,
+    }  # fmt: skip
+    for peer, (package, _, make) in PEERS.items():
+        if installed(package):
+            way = make(data)
+            found[peer] = lambda way=way: all_of(way, paths)
+    return found
+
+
+def rows(images: int, passes: int) -> Iterator[str]:
+    """A table: each statistic over the reference's, and how far the histogram is from its (total variation)."""
+    data = data_of("v2")
+    yield f"| views of MoCo v2 | {' | '.join(STATISTICS)} | histogram |\n|---|{'---|' * (len(STATISTICS) + 1)}"
+    with tempfile.TemporaryDirectory() as scratch:
+        first: tuple[Marginals, np.ndarray] | None = None
+        for seed, (name, work) in enumerate(ways(jpegs(Path(scratch), images), data).items()):
+            random.seed(seed)
+            np.random.seed(seed)  # noqa: NPY002  # which peers draw from
+            torch.manual_seed(seed)
+            mine, histogram = marginals((work() for _ in range(passes)), data)  # pyright: ignore[reportArgumentType]
+            first = first or (mine, histogram)
+            over = [f"{mine[one] / first[0][one] if first[0][one] else float('nan'):.3f}" for one in STATISTICS]
+            yield f"| {name} | {' | '.join(over)} | {abs(histogram - first[1]).sum() / 2:.4f} |"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.fidelity", description=__doc__)
+    parser.add_argument("--images", type=int, default=IMAGES)
+    parser.add_argument("--passes", type=int, default=PASSES, help="of two views of each image")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    for row in rows(args.images, args.passes):
+        print(row, flush=True)
+
+
+if __name__ == "__main__":
+    main()
