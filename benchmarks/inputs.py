@@ -34,8 +34,8 @@ DECODED, COPIED = "floor: decoding alone, by libjpeg-turbo", "floor: writing the
 class HandedOver(ViewLoader):
     """Mini-batches as bytes, as another device than the CPU gets them: that device has no part in the time."""
 
-    def _finish(self, made: Any) -> Any:
-        return made
+    def _finish(self, plan: Any, slot: Any) -> Any:
+        return slot
 
 
 def data_of(version: str) -> DataSpec:
