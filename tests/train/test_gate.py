@@ -33,7 +33,7 @@ METHODS = [
 
 def made(recipe: Recipe, *, scaler: torch.amp.GradScaler | None = None) -> TrainState:
     contrast = contrast_for(recipe, CPU, num_images=40, model=None, init=None, say=lambda _: None)
-    optimizer = optimizer_for(contrast, recipe.optim, scaled=scaler is not None)
+    optimizer = optimizer_for(contrast, recipe.optim)
     state = TrainState(contrast, optimizer, Clock(5, 10))
     return state if scaler is None else TrainState(contrast, optimizer, state.clock, scaler)
 
