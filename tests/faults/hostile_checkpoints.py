@@ -127,7 +127,7 @@ FAULTS = [
     Fault(
         "S1", "hostile pickles, to seven readers each", "refused by name; nothing executed",
         "`torch.load(weights_only=True)`, typed errors (`tests/faults/test_guards.py`: with `weights_only=False` the "
-        "canary appears)", 100, 12, pickles,
+        "canary appears)", 52, 12, pickles,
     ),
     Fault(
         "S1", "hostile safetensors headers, to four readers each", "refused by name",

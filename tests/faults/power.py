@@ -138,6 +138,6 @@ FAULTS = [
         "P3", "power lost in a save: every order of writes", "the checkpoint before it, or it, loads",
         "file synced, then renamed, then the folder synced, then the manifest the same way "
         "(`tests/faults/test_guards.py`: with no sync, a state of the disk is found that has lost the file)",
-        10_000, 150, power_loss,
+        66, 66, power_loss,
     ),
 ]  # fmt: skip
