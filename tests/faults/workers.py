@@ -1,0 +1,92 @@
+"""P4: worker processes that are killed, and an image that ends every process that reads it."""
+
+import hashlib
+import multiprocessing
+import os
+import random
+import signal
+import threading
+from pathlib import Path
+
+import torch
+
+from moco.data.folder import find_images
+from moco.data.images import Images
+from moco.data.loader import ViewLoader
+from moco.data.quarantine import Quarantine
+from tests.faults.harness import RECIPE, make_images
+from tests.faults.matrix import Fault, Tally
+
+STEPS, BATCH, WORKERS = 24, 8, 2
+BROKEN = 1  # picture that make_images spoils
+
+
+def bits(images: Images, workers: int, quarantine: Quarantine, *, delay: float | None = None) -> str:
+    """A hash over all views; after `delay` seconds a worker is killed."""
+    loader = ViewLoader(
+        images, RECIPE.data, batch_size=BATCH, seed=1, steps=range(STEPS), workers=workers, processes=True,
+        device=torch.device("cpu"), quarantine=quarantine,
+    )  # fmt: skip
+    digest = hashlib.sha256()
+    killer = threading.Timer(delay, kill_one) if delay is not None else None
+    if killer is not None:
+        killer.start()
+    for batch in loader:
+        for view in batch.views:
+            digest.update(view.contiguous().numpy().tobytes())
+        digest.update(batch.ids.numpy().tobytes())
+    if killer is not None:
+        killer.cancel()
+    return digest.hexdigest()
+
+
+def kill_one() -> None:
+    children = multiprocessing.active_children()
+    if children and children[-1].pid is not None:
+        os.kill(children[-1].pid, signal.SIGKILL)
+
+
+def killed(count: int, scratch: Path) -> Tally:
+    make_images(scratch / "images", "mixed")
+    images, dice, tally = find_images(scratch / "images"), random.Random(0), Tally()
+    expected = bits(images, 0, Quarantine(None, None, len(images)))
+    for _ in range(count):
+        quarantine = Quarantine(None, None, len(images))
+        same = bits(images, WORKERS, quarantine, delay=dice.uniform(0, 0.3)) == expected
+        tally += same and len(quarantine) == BROKEN and not multiprocessing.active_children()
+    return tally
+
+
+class Deadly:
+    """Images of which one ends the process that reads it."""
+
+    def __init__(self, images: Images, deadly: int):
+        self.names, self.labels, self.classes = images.names, images.labels, images.classes
+        self.sizes, self.mtimes, self.images, self.deadly = images.sizes, images.mtimes, images, deadly
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def read(self, index: int):
+        if index == self.deadly and multiprocessing.parent_process() is not None:
+            os.kill(os.getpid(), signal.SIGSEGV)
+        return self.images.read(index)
+
+
+def crashed(count: int, scratch: Path) -> Tally:
+    make_images(scratch / "images", "mixed")
+    images, dice, tally = find_images(scratch / "images"), random.Random(0), Tally()
+    for _ in range(count):
+        deadly = dice.randrange(1, len(images))
+        quarantine = Quarantine(None, None, len(images))
+        bits(Deadly(images, deadly), WORKERS, quarantine)
+        tally += images.names[deadly] in quarantine.bad and len(quarantine) <= BROKEN + 1
+    return tally
+
+
+FAULTS = [
+    Fault("P4", "a worker process killed", "it is replaced; the same bits, no image set aside for it, no process left",
+          "mini-batches are made again, from the step that is due (`tests/data/test_loader.py`)", 30, 2, killed),
+    Fault("P4", "an image that ends the process that reads it", "set aside by name after the second time; the run goes on",
+          "who was at which image is noted before it is read (`tests/data/test_loader.py`)", 10, 1, crashed),
+]  # fmt: skip
