@@ -1,16 +1,18 @@
-# make demo | make test | make lint | make bench         e.g. make test PYTHON=python3.12 WORKERS=4
-#                                                        make bench ARGS="--quick --only step loss/", or ARGS=--large
+# make demo | make test | make lint | make bench | make faults      e.g. make test PYTHON=python3.12 WORKERS=4
+#                                                                   make bench ARGS="--quick --only step loss/", or ARGS=--large
+#                                                                   make faults ARGS="--quick --only P1 D2"
 PYTHON ?= python3
 WORKERS ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test lint bench faults clean
 
 demo: $(VENV)/.installed
 	$(BIN)/moco demo
 
 test: $(VENV)/.installed-test
+	$(BIN)/python -c "import moco.data.kernels"  # compiled once, not by every worker
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS)
 
 lint: $(VENV)/.installed-test
@@ -20,6 +22,9 @@ lint: $(VENV)/.installed-test
 
 bench: $(VENV)/.installed-bench
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.run $(ARGS)
+
+faults: $(VENV)/.installed-test
+	OMP_NUM_THREADS=1 PYTHONPATH=.:tests $(BIN)/python -m tests.faults.matrix --jobs $(WORKERS) $(ARGS)
 
 clean:
 	rm -rf $(VENV) dist .pytest_cache .ruff_cache .hypothesis

@@ -15,6 +15,7 @@ from moco.encoders.heads import predictor
 from moco.method import Contrast
 from moco.recipe import Recipe
 from moco.train.checkpoint import Clock, TrainState
+from moco.train.gate import Gate
 from moco.train.loop import train
 from moco.train.optim import optimizer_for
 from moco.train.setup import contrast_for
@@ -68,12 +69,12 @@ def ours_of(state: TrainState, recipe: Recipe) -> Work:
     both = [laid_out(view, recipe) for view in views(recipe)]
     batch = both, torch.arange(recipe.optim.batch_size)
     assert isinstance(state.model, Contrast)
-    model = state.model
+    model, gate = state.model, Gate(state)
 
     def step() -> None:
         train(
             model, state, [batch], lr=recipe.optim.lr, m=recipe.method.momentum, seed=recipe.seed,
-            after_step=lambda *_: None,
+            after_step=lambda *_: None, gate=gate,
         )  # fmt: skip
 
     return step

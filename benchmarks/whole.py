@@ -13,6 +13,7 @@ from typing import Any
 from unittest import mock
 
 import torch
+from torch import Tensor
 
 from benchmarks import step
 from benchmarks.measure import Result, Row, compare, result
@@ -25,6 +26,7 @@ from moco.evaluate.device import default_workers
 from moco.recipe import Recipe
 from moco.train import checkpoint, pretrain
 from moco.train.checkpoint import TrainState
+from moco.train.gate import Gate
 from moco.train.run import RunFolder
 from moco.train.watch import Stopped, Watch
 
@@ -42,6 +44,7 @@ class Clocks:
     wall: list[float] = field(default_factory=list)
     watching: list[float] = field(default_factory=list)  # [CPU s] of the main thread, between two steps
     saving: list[float] = field(default_factory=list)  # [CPU s] of the main thread, of each checkpoint
+    gating: list[float] = field(default_factory=list)  # [CPU s] of the main thread, in the NaN gate, of each step
 
     def between(self, clock: list[float]) -> float:
         """Seconds a step."""
@@ -71,7 +74,20 @@ def run(recipe: Recipe, folder: Path) -> Clocks:
             clocks.saving.append(time.thread_time() - start)
             return path
 
-    with tempfile.TemporaryDirectory() as out, mock.patch.object(pretrain, "Watch", Timed):
+    class TimedGate(Gate):
+        def remember(self) -> None:
+            start = time.thread_time()
+            super().remember()
+            clocks.gating.append(time.thread_time() - start)
+
+        def admits(self, loss: Tensor, keys: Tensor, ids: Tensor) -> bool:
+            start = time.thread_time()
+            admitted = super().admits(loss, keys, ids)
+            clocks.gating[-1] += time.thread_time() - start
+            return admitted
+
+    patches = mock.patch.object(pretrain, "Watch", Timed), mock.patch.object(pretrain, "Gate", TimedGate)
+    with tempfile.TemporaryDirectory() as out, patches[0], patches[1]:
         try:
             pretrain.pretrain(folder, Path(out, "run"), recipe=recipe, device="cpu")
         except Stopped:
@@ -81,15 +97,16 @@ def run(recipe: Recipe, folder: Path) -> Clocks:
 
 
 def safety(rounds: int) -> Iterator[Result]:
-    """The demo with its log, its checks and a checkpoint a minute, over the same without."""
+    """The demo with its log, its NaN gate and a checkpoint a minute, over the same without."""
     found = [run(recipes.named("demo"), demo_data() / "train") for _ in range(min(rounds, RUNS))]
     with_it, without = [], []
     for clocks in found:
-        bare = clocks.between(clocks.cpu) - statistics.mean(clocks.watching)  # a checkpoint comes after the last step
+        extra = statistics.mean(clocks.watching) + statistics.mean(clocks.gating)
+        bare = clocks.between(clocks.cpu) - extra  # a checkpoint comes after the last step
         a_minute = statistics.mean(clocks.saving) * bare / MINUTE
         without.append(bare)
-        with_it.append(bare + statistics.mean(clocks.watching) + a_minute)
-    yield result("safety/demo", with_it, without, against="steps without log, checks and checkpoints")
+        with_it.append(bare + extra + a_minute)
+    yield result("safety/demo", with_it, without, against="steps without log, NaN gate and checkpoints")
 
 
 def checkpoints(rounds: int) -> Iterator[Result]:

@@ -21,7 +21,9 @@ def errors() -> Iterator[None]:
         if code is None:
             raise
         if not getattr(error, "kinds", ()):  # otherwise the rank that it happened on has said it
-            print(f"moco: {error}", file=sys.stderr)
+            from moco.data.shown import printable
+
+            print(f"moco: {printable(str(error))}", file=sys.stderr)
         raise typer.Exit(code) from error
 
 

@@ -68,6 +68,7 @@ def lowshot(
 def _evaluate(kind: str, options: dict[str, Any], **settings: Any) -> None:
     """Print the table of one kind of evaluation; `options` are those that all kinds have."""
     with errors():
+        from moco.data.shown import printable
         from moco.evaluate.judge import evaluate
 
         data = options["data"]
@@ -76,7 +77,7 @@ def _evaluate(kind: str, options: dict[str, Any], **settings: Any) -> None:
             architecture=options["architecture"], device=options["device"], workers=options["workers"],
             max_bad=options["max_bad"],
         )  # fmt: skip
-        print(json.dumps(table.to_dict()) if options["as_json"] else table)
+        print(json.dumps(table.to_dict()) if options["as_json"] else printable(str(table)))
 
 
 def _number(option: str, text: str) -> float:

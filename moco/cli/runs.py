@@ -15,15 +15,17 @@ def ls(
 ) -> None:
     """List runs with their last logged values."""
     with errors():
+        from moco.data.shown import printable
         from moco.report.runs import describe, find_runs, table
 
         rows = [describe(run) for run in find_runs(folder)]
-        print(json.dumps(rows) if as_json else table(rows))
+        print(json.dumps(rows) if as_json else printable(table(rows)))
 
 
 def compare(a: Path, b: Path, as_json: Json = False) -> None:
     """What two runs differ in, setting by setting, and their last logged values."""
     with errors():
+        from moco.data.shown import printable
         from moco.report.runs import describe, differences, table
         from moco.train.run import RunFolder
 
@@ -31,4 +33,4 @@ def compare(a: Path, b: Path, as_json: Json = False) -> None:
         if as_json:
             print(json.dumps({"differences": lines, "runs": rows}))
         else:
-            print("\n".join(lines or ["the same recipe"]), table(rows), sep="\n\n")
+            print(printable("\n".join([*(lines or ["the same recipe"]), "", table(rows)])))

@@ -23,7 +23,7 @@ def embed(
 ) -> None:
     """Write the features of images to a file, with the images' names."""
     with errors():
-        from moco.data.decode import shown
+        from moco.data.shown import one_line, printable, shown
         from moco.evaluate.embed import embed_to_file
 
         rows, left_out = embed_to_file(
@@ -36,9 +36,9 @@ def embed(
             workers=workers,
             max_bad=max_bad,
         )
-        print(f"{rows:,} images embedded: {to}")
+        print(printable(f"{rows:,} images embedded: {to}"))
         for name, reason in left_out.items():
-            print(f"left out: {shown(name)}: {reason}", file=sys.stderr)
+            print(f"left out: {shown(name)}: {one_line(reason)}", file=sys.stderr)
 
 
 def export(
@@ -55,9 +55,10 @@ def export(
 ) -> None:
     """Write the encoder's weights for another program, and check that it gives the same features there."""
     with errors():
+        from moco.data.shown import printable
         from moco.encoders.export import export as write
 
-        print(write(weights, to=to.value, out=out, architecture=architecture))
+        print(printable(str(write(weights, to=to.value, out=out, architecture=architecture))))
 
 
 def import_(
@@ -67,10 +68,12 @@ def import_(
 ) -> None:
     """Make a folder of somebody else's file: it is evaluated, exported and trained on like a run."""
     with errors():
+        from moco.data.shown import printable
         from moco.encoders.importing import import_weights
 
-        print(import_weights(weights, out=out, architecture=architecture))
-        print(f"Next: moco eval knn {out} LABELLED_FOLDER, or moco pretrain DATA --init {out}", file=sys.stderr)
+        print(printable(str(import_weights(weights, out=out, architecture=architecture))))
+        then = f"Next: moco eval knn {out} LABELLED_FOLDER, or moco pretrain DATA --init {out}"
+        print(printable(then), file=sys.stderr)
 
 
 def released(as_json: Json = False) -> None:

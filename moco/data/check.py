@@ -8,13 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from moco.data.decode import shown
 from moco.data.folder import Folder, Skipped
 from moco.data.look import Look, look
 from moco.data.quarantine import Quarantine
+from moco.data.shown import shown
 from moco.data.threads import in_order
 from moco.data.twins import near
 
+FEWEST = 16  # good images that a run needs: recipes.auto.FEWEST
 SOME = 3  # names that are shown of each kind
 SIDES = (32, 64, 128, 256, 512, 1024, 2048, 4096)  # [pixels] bounds in the table of shorter sides
 
@@ -76,8 +77,8 @@ class Report:
         why = list(self.changed)
         if len(self.bad) > self.limit:
             why.append(f"{len(self.bad):,} of {len(self.names):,} images are bad, more than the {self.limit:,} allowed")
-        if len(self.good) < 2:
-            why.append("fewer than two images are good, and contrast needs others")
+        if len(self.good) < FEWEST:
+            why.append(f"{len(self.good)} images are good, and pre-training expects at least {FEWEST}")
         return why
 
     def to_dict(self) -> dict[str, Any]:

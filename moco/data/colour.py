@@ -6,7 +6,7 @@ change touches is decided on the host, so that no step waits for the device.
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -49,34 +49,42 @@ class Look:
 class Change:
     """What is done to the images `rows`, with one row of `values` for each."""
 
-    apply: Callable[[Pixels, Tensor], Pixels]
+    apply: Callable[..., Pixels]  # of the pixels, the values and the tables
     rows: Int64[np.ndarray, " n"]
     values: Float32[np.ndarray, "n v"]
+    tables: tuple[Tensor, ...] = ()  # what it looks up besides, on the device
 
 
-def colour(crops: UInt8[Tensor, "N 3 S S"], look: Look) -> UInt8[Tensor, "N 3 S S"]:
+def colour(crops: UInt8[Tensor, "N 3 S S"], look: Look, *, compiled: bool = False) -> UInt8[Tensor, "N 3 S S"]:
     """The crops with their new looks; on the device of `crops`, which the host does not wait for.
 
-    What Pillow gives, bit for bit.
+    What Pillow gives, bit for bit. Each change is some twenty small kernels, or one or two when `compiled` by torch.
     """
     few = max(1, CACHED // crops.shape[1:].numel())
     if crops.device.type == "cpu" and len(crops) > few:
         parts = [slice(start, start + few) for start in range(0, len(crops), few)]
-        return torch.cat([colour(crops[part], look.rows(part)) for part in parts])
-    changes = _changes(look)
+        return torch.cat([colour(crops[part], look.rows(part), compiled=compiled) for part in parts])
+    changes = _changes(look, crops.device)
     rows = _moved([change.rows for change in changes], crops.device)
     values = _moved([change.values for change in changes], crops.device)
     pixels = crops.to(torch.float32, memory_format=torch.contiguous_format)
     for change, row, value in zip(changes, rows, values, strict=True):
-        pixels.index_copy_(0, row, change.apply(pixels.index_select(0, row), value))
+        apply = _compiled(change.apply) if compiled else change.apply
+        pixels.index_copy_(0, row, apply(pixels.index_select(0, row), value, *change.tables))
     return pixels.to(torch.uint8)
 
 
-def _changes(look: Look) -> list[Change]:
+@cache
+def _compiled(apply: Callable[..., Pixels]) -> Callable[..., Pixels]:
+    """For any number of images: how many a change touches is another in every mini-batch."""
+    return torch.compile(apply, dynamic=True)
+
+
+def _changes(look: Look, device: torch.device) -> list[Change]:
     """What is done to which images, in order."""
     grey = [_change(_grey, look.grey)]
     jitter = [
-        _change(apply, look.order[:, position] == op, values)
+        _change(apply, look.order[:, position] == op, values, hsv_tables(device) if op == HUE else ())
         for position in range(4)
         for op, (apply, values) in enumerate(
             [
@@ -94,11 +102,14 @@ def _changes(look: Look) -> list[Change]:
 
 
 def _change(
-    apply: Callable[[Pixels, Tensor], Pixels], which: Bool[np.ndarray, " N"], values: np.ndarray | None = None
+    apply: Callable[..., Pixels],
+    which: Bool[np.ndarray, " N"],
+    values: np.ndarray | None = None,
+    tables: tuple[Tensor, ...] = (),
 ) -> Change:
     rows = np.flatnonzero(which)
     chosen = np.empty((len(rows), 0)) if values is None else values[rows]
-    return Change(apply, rows, chosen.astype(np.float32))
+    return Change(apply, rows, chosen.astype(np.float32), tables)
 
 
 def _moved(arrays: list[np.ndarray], device: torch.device) -> list[Tensor]:
@@ -147,9 +158,9 @@ def _solarize(x: Pixels, _: Tensor) -> Pixels:
     return 127.5 - (x - 127.5).abs_()
 
 
-def _hue(x: Pixels, shift: Float32[Tensor, "n 1"]) -> Pixels:
+def _hue(x: Pixels, shift: Float32[Tensor, "n 1"], hues: Tensor, saturations: Tensor) -> Pixels:
     """Turned by shift / 255 of the colour circle: Pillow's convert("HSV"), a byte added to the hue, and back."""
-    hue, saturation, value = _hsv(x)
+    hue, saturation, value = _hsv(x, hues, saturations)
     hue.add_(shift.unsqueeze(2))
     hue.sub_(hue.div(256).floor_().mul_(256))
     angle = hue.mul_(6)  # 255 is a sixth of the circle
@@ -160,7 +171,7 @@ def _hue(x: Pixels, shift: Float32[Tensor, "n 1"]) -> Pixels:
     return value.unsqueeze(1) - lost.div_(255 * 255).add_(0.5).floor_()
 
 
-def _hsv(x: Pixels) -> tuple[Plane, Plane, Plane]:
+def _hsv(x: Pixels, hues: Tensor, saturations: Tensor) -> tuple[Plane, Plane, Plane]:
     """Pillow's convert("HSV"), each in 0..255."""
     red, green, blue = x.unbind(1)
     value = x.amax(1)
@@ -169,7 +180,6 @@ def _hsv(x: Pixels) -> tuple[Plane, Plane, Plane]:
     is_green = (green - value).add_(1).clamp_(min=0).mul_(1 - is_red)
     is_blue = 1 - is_red - is_green
     lead = is_red * (green - blue) + is_green * (blue - red) + is_blue * (red - green)
-    hues, saturations = hsv_tables(x.device)
     place = is_green.add_(is_blue, alpha=2).mul_(511).add_(lead).add_(255).mul_(256).add_(chroma)
     hue = hues.index_select(0, place.flatten().int()).view_as(value)
     saturation = saturations.index_select(0, (value * 256).add_(chroma).flatten().int()).view_as(value)

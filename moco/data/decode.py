@@ -15,6 +15,7 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 
 from moco.data import jpeg
 from moco.data.bounds import File, check_bounds
+from moco.data.shown import shown
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")  # what a file may be, whatever its name says
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")  # of images in folders, in any case
@@ -40,11 +41,6 @@ class BadImage(Exception):
     def __init__(self, name: str, reason: str):
         super().__init__(f"{shown(name)}: {reason}")
         self.name, self.reason = name, reason
-
-
-def shown(name: str) -> str:
-    """`name` fit for a terminal or a log: as it is, or escaped when a character of it does not print."""
-    return name if name.isprintable() else ascii(name)
 
 
 def decode(path: str | os.PathLike[str]) -> UInt8[np.ndarray, "H W 3"]:

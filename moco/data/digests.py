@@ -4,8 +4,8 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from moco.data.decode import shown
 from moco.data.images import DataError
+from moco.data.shown import shown
 from moco.files import write_atomically
 
 

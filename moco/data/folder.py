@@ -13,9 +13,10 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Int64, UInt8
 
-from moco.data.decode import EXTENSIONS, BadImage, decode, shown
+from moco.data.decode import EXTENSIONS, BadImage, decode
 from moco.data.images import DataError, Images
 from moco.data.lists import LIST_SUFFIXES, read_list
+from moco.data.shown import shown
 
 __all__ = ["BadImage", "DataError", "Folder", "Images", "Skipped", "find_images"]
 

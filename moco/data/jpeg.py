@@ -1,6 +1,6 @@
 """Plain JPEG files by libjpeg-turbo itself (simplejpeg), bit for bit as Pillow decodes them; all others are Pillow's.
 
-Pillow copies the pixels twice more, and took 2 to 3 times as long on photographs of 190,000 and 270,000 pixels.
+Pillow copies the pixels twice more: here it took 1.6 times as long (median of 7 photographs; 1.3 to 5).
 """
 
 import functools

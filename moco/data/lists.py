@@ -5,8 +5,9 @@ import io
 import os
 from collections.abc import Iterator
 
-from moco.data.decode import EXTENSIONS, shown
+from moco.data.decode import EXTENSIONS
 from moco.data.images import DataError
+from moco.data.shown import shown
 
 LIST_SUFFIXES = (".txt", ".lst", ".tsv", ".csv")
 _HEADERS = {"path", "paths", "file", "filename", "file_name", "image", "name"}  # first cells that name no file

@@ -76,6 +76,7 @@ class ViewLoader:
         batch_size: over all ranks; iteration gives this rank's share.
         workers: threads that work ahead; 0 makes every mini-batch when it is asked for.
         processes: they are processes (see processes.py).
+        compiled: on another device than the CPU, colours are changed by code that torch has compiled.
 
     Raises:
         ValueError: see StepSampler. DataError: more bad images than `quarantine` bears with.
@@ -95,6 +96,7 @@ class ViewLoader:
         device: torch.device,
         quarantine: Quarantine,
         processes: bool = False,
+        compiled: bool = False,
     ):
         self.sampler = StepSampler(
             len(images), batch_size, seed=seed, steps=steps, rank=rank, world_size=world_size
@@ -104,7 +106,7 @@ class ViewLoader:
         self.on_host = device.type == "cpu"  # all is done there, colours too
         self.kept = kept_for(images, self._first_size())
         self.memory = Reused()
-        self.processes = processes
+        self.processes, self.compiled = processes, compiled
         self.deadly: set[int] = set()  # images that ended the process that read them
         self.note: Callable[[int], None] = lambda index: None  # called with each image before it is read
         self.waited = 0.0  # [s] that the consumer has waited for mini-batches so far
@@ -233,7 +235,7 @@ class ViewLoader:
             return Batch(views, torch.from_numpy(slot.ids.copy()))
         crops, ids = slot.hand_over()
         views = [
-            augment.normalize(augment.colour(one, view.look), mean=mean, std=std)
+            augment.normalize(augment.colour(one, view.look, compiled=self.compiled), mean=mean, std=std)
             for one, view in zip(crops, plan.views, strict=True)
         ]
         return Batch(views, ids)

@@ -17,8 +17,8 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Int64
 
-from moco.data.decode import shown
 from moco.data.images import DataError, Images
+from moco.data.shown import shown
 from moco.files import write_atomically
 
 

@@ -6,8 +6,8 @@ import threading
 from contextlib import suppress
 from pathlib import Path
 
-from moco.data.decode import shown
 from moco.data.images import DataError
+from moco.data.shown import shown
 from moco.files import append, write_atomically
 
 AT_LEAST, SHARE = 10, 0.001  # bad images that a run bears with by default: the greater of the two

@@ -8,9 +8,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from moco.data.decode import shown
 from moco.data.folder import Folder, find_images
 from moco.data.images import DataError, Images, Subset
+from moco.data.shown import shown
 from moco.rng import fold, permuted
 
 TEST_FOLDERS = ("test", "val")  # beside `train`, in order of preference

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from moco.data.decode import shown
 from moco.data.folder import DataError, Folder, Images, find_images
 from moco.data.quarantine import Quarantine
+from moco.data.shown import shown
 from moco.data.split import Split, split_sources
 from moco.encoders import Encoder
 from moco.encoders.weights import Weights

@@ -8,8 +8,8 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from moco.data.decode import shown
 from moco.data.folder import DataError
+from moco.data.shown import shown
 from moco.evaluate.features import Features
 from moco.evaluate.knn import knn
 from moco.evaluate.linear import accuracy

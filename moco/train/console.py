@@ -12,6 +12,7 @@ from rich.markup import escape
 from rich.panel import Panel
 from rich.table import Table
 
+from moco.data.shown import one_line, printable
 from moco.files import append
 
 
@@ -60,24 +61,24 @@ class Console:
             width = max(len(name) for name, _ in rows)
             print(f"== {title}", file=self.stream)
             for name, text in rows:
-                print(f"   {name:<{width}}  {text}", file=self.stream, flush=True)
+                print(f"   {name:<{width}}  {one_line(text)}", file=self.stream, flush=True)
             return
         table = Table.grid(padding=(0, 2))
         table.add_column(style="bold", no_wrap=True)
         table.add_column(overflow="fold")
         for name, text in rows:
-            table.add_row(name, escape(text))
+            table.add_row(name, escape(one_line(text)))
         self.rich.print(Panel(table, title=title, title_align="left", expand=False))
 
     def say(self, text: str) -> None:
         self._end_live()
-        print(text, file=self.stream, flush=True)
+        print(printable(text), file=self.stream, flush=True)
 
     def live(self, line: str) -> None:
         now = time.monotonic()
         if now - self._shown < (0.2 if self.terminal else self.every):
             return
-        self._shown = now
+        self._shown, line = now, one_line(line)
         if self.terminal:
             line = line[: self.rich.width - 1]
             print("\r" + line.ljust(self._width), end="", file=self.stream, flush=True)
@@ -118,7 +119,7 @@ class Logged:
     def _write(self, *lines: str) -> None:
         now = datetime.now(UTC).isoformat(timespec="seconds")
         with suppress(OSError):  # a log is not worth a run
-            append(self.file, "".join(f"{now} {line}\n" for line in lines).encode("utf-8", "surrogateescape"))
+            append(self.file, "".join(f"{now} {one_line(line)}\n" for line in lines).encode("utf-8", "surrogateescape"))
 
 
 class Silent:

@@ -52,6 +52,7 @@ class Job:
             self.images, self.recipe.data, batch_size=self.recipe.optim.batch_size, seed=self.recipe.seed,
             steps=steps, rank=rank(), world_size=world_size(), workers=self.workers, device=self.place,
             quarantine=Quarantine(file, max_bad, len(self.images)), processes=self.processes,
+            compiled=self.recipe.compute.compile,
         )  # fmt: skip
 
 

@@ -104,6 +104,7 @@ BOMBS: dict[str, Callable[[], bytes]] = {
     "PNG, 1,000 zTXt of 1 MiB": lambda: small_png(chunk(b"zTXt", b"a\0\0" + zeros(2**20 - 10)) * 1000),
     "PNG, iCCP of 1 GiB": lambda: small_png(chunk(b"iCCP", b"a\0\0" + zeros(2**30))),
     "PNG, a million chunks": lambda: small_png(chunk(b"abCd", b"") * MILLION),
+    "PNG, a million pieces of nothing": lambda: small_png(chunk(b"IDAT", b"") * MILLION),
     "JPEG, says 65,500 x 65,500": lambda: liar(jpeg(), 65_500, 65_500),
     "JPEG, says 9,400 x 9,400 in 600 bytes": lambda: liar(jpeg(), 9400, 9400),
     "progressive JPEG, says 9,400 x 9,400": lambda: liar(jpeg(progressive=True), 9400, 9400),

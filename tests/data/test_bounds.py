@@ -32,7 +32,7 @@ GUARDED = {
     "segments": b"\xff\xd8" + b"\xff\xfe\0\2" * 1001 + jpeg()[2:],
     "scans": many_scans(101, side=16),
     "cut short": liar(jpeg(), 9400, 9400),
-    "chunks": small_png(chunk(b"abCd", b"") * 100_001),
+    "chunks": small_png(chunk(b"abCd", b"") * 200_001),
     "strips or tiles": tiff(1, 100_001, (278, 4, [1]), (273, 4, [8] * 100_001), (279, 4, [1] * 100_001)),
     "an entry of": tiff(4, 4, (700, 1, [0] * (2**26 + 1))),
 }
@@ -61,7 +61,7 @@ def at_the_bound() -> dict[str, bytes]:
     return {
         "segments": jpeg()[:2] + b"\xff\xfe\0\2" * 980 + jpeg()[2:],
         "scans": many_scans(88, side=16),  # and those that it has anyway
-        "chunks": small_png(chunk(b"abCd", b"") * 99_990),
+        "chunks": small_png(chunk(b"abCd", b"") * 199_990),
         "strips": wide,
         "one colour": white.getvalue(),
     }

@@ -12,6 +12,7 @@ from PIL import Image
 from moco.data.check import check
 from moco.data.folder import find_images
 from moco.data.look import look
+from moco.recipes.auto import FEWEST
 
 
 @pytest.fixture
@@ -45,8 +46,9 @@ def test_the_verdict_is_by_the_limit_of_a_run(folder, bad: int, max_bad: float |
     assert (not report_of(folder, max_bad=max_bad).unfit) is fit
 
 
-def test_fewer_than_two_good_images_are_not_fit(tmp_path):
-    assert "fewer than two" in report_of(make_pictures(tmp_path / "one", 1)).unfit[0]
+def test_fewer_images_than_a_recipe_can_be_fitted_to_are_not_fit(tmp_path):
+    assert report_of(make_pictures(tmp_path / "enough", FEWEST)).unfit == []
+    assert "at least 16" in report_of(make_pictures(tmp_path / "few", FEWEST - 1)).unfit[0]
 
 
 def test_files_with_the_same_bytes_are_found_whatever_their_names(folder):

@@ -165,6 +165,17 @@ def test_a_view_does_not_depend_on_its_batch(monkeypatch: pytest.MonkeyPatch):
     assert torch.equal(our_views(images, SOLARIZED_VIEW, cast(0, 0, ids=ids, view_index=0), 32), together)
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_colours_that_torch_compiles_are_the_same():
+    images = [photo(40, 50, seed) for seed in range(24)]
+    view = SOLARIZED_VIEW.model_copy(update={"jitter": Jitter(p=1.0, hue=0.4)})
+    for ids in (np.arange(24), np.arange(100, 111)):  # other numbers of images for every change
+        dice = cast(0, 0, ids=ids, view_index=0)
+        crops = torch.from_numpy(np.stack([images[i % 24][:40, :40].transpose(2, 0, 1) for i in ids]).copy())
+        assert torch.equal(colour(crops, look(view, dice), compiled=True), colour(crops, look(view, dice)))
+
+
 # --- the distribution of views ------------------------------------------------------------------------------------
 
 SIDE, SAMPLES = 48, 600

@@ -12,7 +12,8 @@ import pytest
 from PIL import Image, ImageFile
 
 from moco.data import decode as decode_module
-from moco.data.decode import FORMATS, BadImage, decode, shown, to_rgb
+from moco.data.decode import FORMATS, BadImage, decode, to_rgb
+from moco.data.shown import shown
 from tests.data.bombs import png
 from tests.data.damage import damaged, seed_files
 from tests.data.golden import CASES, Case, grey, on_paper, row

@@ -1,9 +1,9 @@
 """The fault matrix: what can go wrong, how often it is tried, and what came of it.
 
-    python -m tests.faults.matrix [--quick] [--only P1 D2 ...] [--module NAME] [--to FILE]
+    make faults, or python -m tests.faults.matrix [--quick] [--only P1 D2 ...] [--jobs N]
 
-A module of this folder that tries faults has a list `FAULTS`; this runs all of them with their full counts (make
-faults), each in a process of its own, and writes benchmarks/results/faults.json and the table of docs/reliability.md.
+A module of this folder that tries faults has a list `FAULTS`; this runs all of them with their full counts, each in a
+process of its own, and writes benchmarks/results/faults.json and the table of docs/reliability.md.
 """
 
 import argparse
@@ -15,9 +15,11 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+
+from moco.data import host
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
@@ -73,27 +75,44 @@ def _place(row: str) -> tuple[int, int, str]:
     return "PDINS".find(row[:1]), int("".join(filter(str.isdigit, row)) or 0), row
 
 
-def tried(fault: Fault, count: int) -> dict:
-    """A row of faults.json. The fault is tried in a fork, with a scratch folder that is removed."""
-    start, scratch = time.monotonic(), Path(tempfile.mkdtemp(prefix="faults-"))
-    answer = scratch / "tally.json"
-    try:
-        child = os.fork()
-        if child == 0:
+class Try:
+    """Tries of a fault, in a fork with a scratch folder of its own."""
+
+    def __init__(self, fault: Fault, count: int):
+        self.fault, self.count, self.start = fault, count, time.monotonic()
+        self.scratch = Path(tempfile.mkdtemp(prefix="faults-"))
+        sys.stdout.flush()
+        self.process = os.fork()
+        if self.process == 0:
             try:
-                tally = fault.run(count, scratch)
-                answer.write_text(json.dumps(vars(tally)))
+                tally = fault.run(count, self.scratch)
+                (self.scratch / "tally.json").write_text(json.dumps(vars(tally)))
             except BaseException:
                 traceback.print_exc()
             finally:
                 sys.stdout.flush()
                 sys.stderr.flush()
                 os._exit(0)
-        os.waitpid(child, 0)
-        tally = json.loads(answer.read_text()) if answer.exists() else {"tried": count, "survived": 0, "lost": count}
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
-    return {"fault": fault.title} | tally | {"seconds": round(time.monotonic() - start, 1)}
+
+    def result(self) -> dict:
+        """A row of faults.json, once the process has ended; the scratch folder is removed."""
+        answer = self.scratch / "tally.json"
+        lost = {"tried": self.count, "survived": 0, "lost": self.count}
+        tally = json.loads(answer.read_text()) if answer.exists() else lost
+        shutil.rmtree(self.scratch, ignore_errors=True)
+        return {"fault": self.fault.title} | tally | {"seconds": round(time.monotonic() - self.start, 1)}
+
+
+def tried(chosen: list[Fault], *, quick: bool, jobs: int) -> Iterator[dict]:
+    """What came of each fault, as they end; so many at a time."""
+    waiting, running = list(chosen), dict[int, Try]()
+    while waiting or running:
+        while waiting and len(running) < jobs:
+            fault = waiting.pop(0)
+            one = Try(fault, fault.quick if quick else fault.count)
+            running[one.process] = one
+        process, _ = os.wait()
+        yield running.pop(process).result()
 
 
 def table(results: list[dict]) -> str:
@@ -127,10 +146,11 @@ def main() -> int:
     parser.add_argument("--only", nargs="+", default=[], help="rows: P1 D2")
     parser.add_argument("--module", help="the faults of one module of tests/faults")
     parser.add_argument("--to", type=Path, help="write the results here instead of publishing them")
+    parser.add_argument("--jobs", type=int, default=1, help="so many faults at a time")
     options = parser.parse_args()
+    host.kernels(wait=True)  # once, before anything is forked
     results: list[dict] = []
-    for fault in faults(options.only, options.module):
-        one = tried(fault, fault.quick if options.quick else fault.count)
+    for one in tried(faults(options.only, options.module), quick=options.quick, jobs=options.jobs):
         results.append(one)
         print(f"{one['fault']:<60} {one['survived']:>6,} of {one['tried']:,} ({one['seconds']} s)", flush=True)
     if options.to:

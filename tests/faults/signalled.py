@@ -72,7 +72,7 @@ def signals(count: int, folder: Path) -> Tally:
             good = code in (0, RESUMABLE, -number) and len(turns) <= 1
         else:
             due = ["requeue 4711"] if number == signal.SIGUSR1 and code == RESUMABLE else []
-            good = code in (0, RESUMABLE) and turns == due
+            good = (code in (0, RESUMABLE) or (code == -number and idle(out))) and turns == due
         good = good and (not (out / "checkpoints").exists() or loads(out))
         good = good and went_on(images, out) and ending(out) == whole
         if not good:
@@ -86,6 +86,11 @@ def went_on(images: Path, out: Path) -> bool:
     return os.waitstatus_to_exitcode(os.waitpid(fork(images, out, workers=1), 0)[1]) == 0
 
 
+def idle(out: Path) -> bool:
+    """Whether the run has not begun, as Python itself was starting, or has ended, and Python too."""
+    return not (out / "recipe.json").exists() or (out / "finished.json").exists()
+
+
 def loads(out: Path) -> bool:
     folder = out / "checkpoints"
     return not any(folder.glob("step_*.pt")) or checkpoint.newest(folder) is not None
@@ -94,7 +99,7 @@ def loads(out: Path) -> bool:
 FAULTS = [
     Fault(
         "P7", "SIGTERM, SIGINT, SIGUSR1, one or two, at any phase", "code 75 after its step, or at once before the "
-        "first; one `scontrol requeue`; the same command ends with the same bits",
+        "first (by the signal while Python itself starts or ends); one `scontrol requeue`; then the same bits",
         "handlers from the command's first moment on (`tests/train/test_signals.py`: with none, the run ends by the "
         "signal, without a checkpoint)", 40, 4, signals,
     ),

@@ -79,8 +79,9 @@ def test_without_the_sweep_leftovers_stay(tmp_path, monkeypatch):
 
 def test_a_manifest_that_is_believed_blindly_ends_the_search(tmp_path, monkeypatch):
     torn.ours(tmp_path, 1)
+    torn.ours(tmp_path, 2)
     (tmp_path / "MANIFEST.json").write_text('[{"name": "step_00000001.pt", "step": "x", "size": 1, "sha256": "y"}]')
-    assert step_of(checkpoint.newest(tmp_path)) == 1
+    assert step_of(checkpoint.newest(tmp_path)) == 2
     monkeypatch.setattr(checkpoint, "_makes_sense", lambda _: True)
     with pytest.raises(TypeError):
         checkpoint.newest(tmp_path)

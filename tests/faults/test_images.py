@@ -1,5 +1,6 @@
 """Each guard of images stands: with it nothing is lost, and when it is taken away something is."""
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from moco.data.quarantine import Quarantine
 from tests.faults import images, large
 from tests.faults.matrix import Tally
 
-pytestmark = pytest.mark.faults
+pytestmark = [pytest.mark.faults, pytest.mark.skipif(sys.platform != "linux", reason="memory is read in /proc")]
 
 
 def lost(tally: Tally) -> int:

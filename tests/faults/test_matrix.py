@@ -13,7 +13,7 @@ from tests.faults import matrix
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(900)]
 
 
-def tried(tmp_path: Path, *arguments: str) -> list[dict]:
+def results_of(tmp_path: Path, *arguments: str) -> list[dict]:
     """The results of the runner, in a process that has no other threads."""
     environment = os.environ | {
         "OMP_NUM_THREADS": "1", "PYTHONPATH": f"{matrix.ROOT}{os.pathsep}{matrix.ROOT / 'tests'}",
@@ -26,7 +26,7 @@ def tried(tmp_path: Path, *arguments: str) -> list[dict]:
 
 @pytest.mark.parametrize("module", matrix.modules())
 def test_nothing_is_lost_and_nothing_let_in(tmp_path, module):
-    results = tried(tmp_path, "--quick", "--module", module)
+    results = results_of(tmp_path, "--quick", "--module", module)
     assert results
     assert [one for one in results if one["lost"] or one["survived"] != one["tried"]] == []
     assert all(one["tried"] > 0 for one in results)
@@ -34,9 +34,8 @@ def test_nothing_is_lost_and_nothing_let_in(tmp_path, module):
 
 def test_a_fault_that_brings_its_process_down_counts_as_lost():
     fault = matrix.Fault("P1", "planted", "", "", 3, 1, lambda count, folder: os._exit(1))
-    assert matrix.tried(fault, 3) | {"seconds": 0} == {
-        "fault": "P1 planted", "tried": 3, "survived": 0, "lost": 3, "seconds": 0,
-    }  # fmt: skip
+    (one,) = matrix.tried([fault], quick=False, jobs=1)
+    assert one | {"seconds": 0} == {"fault": "P1 planted", "tried": 3, "survived": 0, "lost": 3, "seconds": 0}
 
 
 def test_the_page_shows_the_results_as_they_were_measured():

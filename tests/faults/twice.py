@@ -44,7 +44,7 @@ def workers(count: int, folder: Path) -> Tally:
 
 FAULTS = [
     Fault("N2", "the same seed twice", "the same bits; with another seed, others", "all randomness is a function of "
-          "(seed, place)", 10, 4, pairs),
+          "(seed, place)", 10, 2, pairs),
     Fault("N2", "any number of workers", "the same bits",
           "the same (`tests/faults/test_guards.py`: augmentation from a shared generator differs)", 9, 2, workers),
 ]  # fmt: skip

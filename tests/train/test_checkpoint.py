@@ -1,14 +1,20 @@
 """A checkpoint is whole or not there, and a damaged one is noticed."""
 
+import io
 import json
+import os
+import shutil
+import sys
 from dataclasses import dataclass, field
 
 import pytest
 import torch
 
-from moco.files import write_atomically
+from moco import files
+from moco.files import append, write_atomically
 from moco.train import checkpoint
 from moco.train.checkpoint import CheckpointError, Clock, TrainState
+from moco.train.console import Console
 
 
 @dataclass
@@ -104,3 +110,102 @@ def test_a_hostile_checkpoint_executes_nothing(tmp_path):
     with pytest.raises(CheckpointError):
         checkpoint.load(tmp_path / "step_00000001.pt")
     assert not (tmp_path / "canary").exists()
+
+
+def test_beside_the_newest_one_every_so_many_steps_stays(tmp_path):
+    for step in range(1, 12):
+        checkpoint.save(tmp_path, state(step), recipe="{}", keep=2, keep_every=4)
+    assert sorted(path.name for path in tmp_path.glob("step_*.pt")) == [
+        f"step_{step:08d}.pt" for step in (4, 8, 10, 11)
+    ]  # fmt: skip
+
+
+def test_damaged_ones_that_were_passed_over_do_not_push_out_the_whole_ones(tmp_path):
+    for step in (1, 2, 3, 4, 5):
+        checkpoint.save(tmp_path, state(step), recipe="{}")
+    for step in (4, 5):
+        (tmp_path / f"step_0000000{step}.pt").write_bytes(b"")
+    checkpoint.save(tmp_path, state(4), recipe="{}")  # the run went on from step 3
+    assert sorted(path.name for path in tmp_path.glob("step_*.pt")) == ["step_00000003.pt", "step_00000004.pt"]
+    assert checkpoint.load(checkpoint.newest(tmp_path))["state"]["clock"]["step"] == 4
+
+
+def test_where_there_is_no_room_for_it_a_checkpoint_is_not_begun(tmp_path, monkeypatch):
+    checkpoint.save(tmp_path, state(1), recipe="{}")
+    monkeypatch.setattr(checkpoint.shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**9, 10**9 - 9000, 9000))
+    monkeypatch.setattr(checkpoint, "write_atomically", None)
+    with pytest.raises(OSError, match="are free"):  # two tensors of 4,000 bytes, and a fifth more
+        checkpoint.save(tmp_path, state(2), recipe="{}")
+    assert checkpoint.newest(tmp_path).name == "step_00000001.pt"
+
+
+def test_an_old_one_that_cannot_be_removed_does_not_fail_the_new_one(tmp_path, monkeypatch):
+    for step in (1, 2, 3):
+        checkpoint.save(tmp_path, state(step), recipe="{}")
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint.Path, "unlink", lambda *_, **__: (_ for _ in ()).throw(OSError(5, "planted")))
+        checkpoint.save(tmp_path, state(4), recipe="{}")
+    assert (tmp_path / "step_00000001.pt").exists()
+    checkpoint.save(tmp_path, state(5), recipe="{}")
+    assert not (tmp_path / "step_00000001.pt").exists()
+
+
+class Full:
+    """A file that takes so many writes, and then finds the disk full."""
+
+    def __init__(self, left: int):
+        self.left = left
+
+    def write(self, content) -> int:
+        self.left -= 1
+        if self.left < 0:
+            raise OSError(28, "No space left on device")
+        return len(content)
+
+
+@pytest.mark.parametrize("left", range(5))
+def test_a_full_disk_is_named_though_torch_hides_it(tmp_path, left):
+    content = {"x": torch.zeros(5000), "y": torch.zeros(5000)}
+    with pytest.raises(OSError, match="No space left"):
+        write_atomically(tmp_path / "a", lambda file: torch.save(content, Full(left)))
+
+
+def test_torch_does_hide_it():
+    with pytest.raises(RuntimeError, match="unexpected pos"):
+        torch.save({"x": torch.zeros(5000)}, Full(1))
+
+
+def test_what_is_appended_is_there_whole_or_not_at_all(tmp_path, monkeypatch):
+    append(tmp_path / "log", b"one\n")
+    write = files.os.write
+    calls = []
+
+    def short(descriptor, content):
+        calls.append(content)
+        if len(calls) > 1:
+            raise OSError(28, "No space left on device")
+        return write(descriptor, content[:2])
+
+    with monkeypatch.context() as patch:
+        patch.setattr(files.os, "write", short)
+        with pytest.raises(OSError, match="space"):
+            append(tmp_path / "log", b"two\n")
+    append(tmp_path / "log", b"three\n")
+    assert (tmp_path / "log").read_bytes() == b"one\nthree\n"
+    assert calls == [b"two\n", b"o\n"]
+
+
+def test_a_console_whose_reader_has_gone_falls_silent(monkeypatch):
+    read, write = os.pipe()
+    os.close(read)
+    stream = io.TextIOWrapper(os.fdopen(write, "wb", buffering=0), write_through=True)
+    stream.mode = "w"  # as that of a process has
+    with pytest.raises(BrokenPipeError):
+        stream.write("text")
+    monkeypatch.setattr(sys, "stderr", stream)
+    console = Console()
+    console.box("plan", [("images", "3")])
+    console.say("hello")
+    console.live("step 1")
+    assert console.stream.write("text") == 4
+    stream.detach()

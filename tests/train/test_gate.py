@@ -14,6 +14,7 @@ from moco.distributed import rank, wrap
 from moco.method import Contrast
 from moco.recipe import Recipe, RecipeError
 from moco.schedule import Constant
+from moco.train import gate as gates
 from moco.train.checkpoint import Clock, TrainState, load
 from moco.train.gate import Diverged, Gate, Refusal
 from moco.train.loop import train
@@ -22,6 +23,7 @@ from moco.train.pretrain import pretrain
 from moco.train.refused import bearable
 from moco.train.setup import contrast_for
 from tests.train.test_family import of_family
+from tests.train.test_no_wait import fake
 from tests.train.test_pretrain import assert_same
 
 CPU, NAN = torch.device("cpu"), float("nan")
@@ -33,7 +35,7 @@ METHODS = [
 
 def made(recipe: Recipe, *, scaler: torch.amp.GradScaler | None = None) -> TrainState:
     contrast = contrast_for(recipe, CPU, num_images=40, model=None, init=None, say=lambda _: None)
-    optimizer = optimizer_for(contrast, recipe.optim, scaled=scaler is not None)
+    optimizer = optimizer_for(contrast, recipe.optim)
     state = TrainState(contrast, optimizer, Clock(5, 10))
     return state if scaler is None else TrainState(contrast, optimizer, state.clock, scaler)
 
@@ -293,3 +295,22 @@ def test_contrast_is_what_the_gate_knows_the_dictionary_of(tiny):
     contrast = made(tiny).model
     assert isinstance(contrast, Contrast)
     assert {name.partition(".")[0] for name, _ in contrast.named_buffers()} == {"encoder", "key_encoder", "dictionary"}
+
+
+def test_on_a_gpu_nothing_in_the_gate_waits_for_it(tiny, monkeypatch):
+    """On fake tensors, which have a device and no numbers: to look at one raises."""
+    monkeypatch.setattr(gates, "_to_host", lambda flags: (flags, None))  # a copy that is not waited for
+    contrast = contrast_for(tiny, CPU, num_images=40, model=None, init=None, say=lambda _: None)
+    with fake(contrast, "cuda"):
+        state = TrainState(contrast, optimizer_for(contrast, tiny.optim), Clock(5, 10))
+        gate = Gate(state)
+        assert gate.late
+        for parameter in gate.trained:
+            parameter.grad = torch.zeros_like(parameter)
+        gate.remember()
+        loss, keys = torch.zeros((), device="cuda"), torch.zeros(8, 8, device="cuda")
+        assert gate.admits(loss, keys, torch.arange(8, device="cuda"))
+        gate.settle()
+        assert state.optimizer.found_inf.device.type == "cuda"
+        with pytest.raises(Exception, match="local_scalar_dense"):
+            gate.look()

@@ -1,0 +1,18 @@
+"""Names and messages fit for a terminal and for a log: what does not print is escaped, and so cannot act."""
+
+
+def shown(name: str) -> str:
+    """`name` as it is, or in quotes and escaped when a character of it does not print."""
+    return name if name.isprintable() else ascii(name)
+
+
+def one_line(text: str) -> str:
+    """`text` with every character that does not print escaped, line ends too."""
+    if text.isprintable():
+        return text
+    return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text)
+
+
+def printable(text: str) -> str:
+    """Lines of text with every other character that does not print escaped."""
+    return "\n".join(map(one_line, text.split("\n")))

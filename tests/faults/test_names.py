@@ -1,0 +1,89 @@
+"""Each guard of names, of changing images and of text stands: when it is taken away, something is lost."""
+
+import importlib
+import os
+import re
+import sys
+
+import pytest
+
+from moco.data import check, decode, folder, quarantine
+from moco.encoders import card
+from moco.train import console, start
+from tests.faults import changes, names, text
+from tests.faults.matrix import Fault, Tally
+
+pytestmark = [pytest.mark.faults, pytest.mark.skipif(sys.platform != "linux", reason="memory is read in /proc")]
+
+
+def lost(tally: Tally) -> int:
+    assert tally.tried == tally.survived + tally.lost > 0
+    return tally.lost
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("fault", [*names.FAULTS, *changes.FAULTS, *text.FAULTS], ids=lambda fault: fault.title)
+def test_nothing_is_lost(tmp_path, fault: Fault):
+    assert lost(fault.run(fault.quick, tmp_path)) == 0
+
+
+def test_without_a_look_at_files_other_things_are_taken_for_images(tmp_path, monkeypatch):
+    monkeypatch.setattr(folder.stat, "S_ISREG", lambda mode: True)
+    assert lost(names.odd_files(3, tmp_path)) == 3
+
+
+def test_a_fifo_that_is_opened_with_waiting_hangs(tmp_path, monkeypatch):
+    """The child is ended after 5 seconds."""
+    os.mkfifo(tmp_path / "x.jpg")
+
+    def opened() -> bool:
+        with pytest.raises(decode.BadImage):
+            decode.decode(tmp_path / "x.jpg")
+        return True
+
+    assert names.in_child(opened, seconds=5) is not None
+    monkeypatch.setattr(decode, "_FLAGS", os.O_RDONLY)
+    assert names.in_child(opened, seconds=5) is None
+
+
+def test_without_escapes_names_are_printed_raw(tmp_path, monkeypatch):
+    acting = names.Odd("broken", lambda place: (place / "\x1b[2J.png").write_bytes(b"x"), bad="not a JPEG")
+    monkeypatch.setattr(names, "ODDS", [acting])
+    assert lost(names.odd_files(1, tmp_path)) == 0
+    monkeypatch.setattr(check, "shown", lambda name: name)
+    assert lost(names.odd_files(1, tmp_path)) == 1
+
+
+def test_without_the_manifest_a_run_goes_on_with_other_images(tmp_path, monkeypatch):
+    monkeypatch.setattr(start, "changes_since", lambda file, now: [])
+    assert lost(changes.changed(3, tmp_path)) == 3
+
+
+def test_without_sorting_the_order_is_the_disks(tmp_path, monkeypatch):
+    monkeypatch.setattr(folder, "sorted", lambda found, **_: list(found), raising=False)
+    assert lost(changes.reordered(5, tmp_path)) > 0
+
+
+def test_without_a_look_at_the_number_of_images_too_few_are_not_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(importlib.import_module("moco.train.pretrain"), "check_fits", lambda recipe, count: None)
+    assert lost(changes.too_few(6, tmp_path)) == 1
+
+
+def test_without_guarded_cells_bad_images_are_formulas(tmp_path, monkeypatch):
+    monkeypatch.setattr(quarantine, "_guarded", lambda cell: cell)
+    monkeypatch.setattr(text, "PAYLOADS", ["=1+1"])
+    monkeypatch.setattr(text, "PLACES", ["class"])
+    assert lost(text.injected(1, tmp_path)) == 1
+
+
+def test_without_escapes_a_run_prints_raw(tmp_path, monkeypatch):
+    monkeypatch.setattr(console, "one_line", lambda line: line)
+    monkeypatch.setattr(text, "PAYLOADS", ["\x1b[2J"])
+    monkeypatch.setattr(text, "PLACES", ["run"])
+    assert lost(text.injected(1, tmp_path)) == 1
+
+
+def test_without_code_spans_a_fact_is_markup():
+    facts = f"- {card.code('`<script>alert(1)<script>`')}"
+    assert text.is_plain_markdown(facts, "<script>")
+    assert not text.is_plain_markdown(re.sub("`", "", facts), "<script>")
