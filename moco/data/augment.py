@@ -104,7 +104,7 @@ def crop_boxes(
     fits = (drawn > 0).all(axis=2)
     if view.crop_area[1] <= 1:
         fits &= (drawn <= bounds[:, None]).all(axis=2)
-    first, none = fits.argmax(axis=1), ~fits.any(axis=1)
+    first, none = fits.argmax(axis=1), fits.sum(axis=1) == 0
     size = drawn[np.arange(len(bounds)), first]
     if none.any():
         size[none] = _central(view, bounds[none])
@@ -180,12 +180,12 @@ def central(height: int, width: int, data: DataSpec) -> Central:
     short = min(height, width)
     if short != data.eval_resize:
         height, width = (int(data.eval_resize * side / short) for side in (height, width))
-    return Central(height, width, *(_margin(side, data.size) for side in (height, width)))
+    return Central(height, width, _margin(height, data.size), _margin(width, data.size))
 
 
 def eval_crop(image: UInt8[np.ndarray, "H W 3"], data: DataSpec) -> UInt8[np.ndarray, "3 S S"]:
     """What evaluation sees of `image`. Bit for bit torchvision's Resize and CenterCrop on a Pillow image."""
-    height, width, top, left = central(*image.shape[:2], data)
+    height, width, top, left = central(image.shape[0], image.shape[1], data)
     picture = Image.fromarray(image)
     if (height, width) != image.shape[:2]:
         picture = picture.resize((width, height), Image.Resampling.BILINEAR)

@@ -148,7 +148,8 @@ def _slow_view(
 
 def eval_crop(image: UInt8[np.ndarray, "H W 3"], data: DataSpec) -> UInt8[np.ndarray, "3 S S"]:
     """augment.eval_crop: what evaluation sees of `image`."""
-    fast, (height, width), cut = kernels(), image.shape[:2], augment.central(*image.shape[:2], data)
+    fast, (height, width) = kernels(), image.shape[:2]
+    cut = augment.central(height, width, data)
     padded, as_it_is = min(cut.top, cut.left) < 0, (cut.height, cut.width) == (height, width)
     columns_first = height > cut.height and height - cut.height > 2 * (width - cut.width)  # tall ones
     if fast is None or padded or as_it_is or columns_first:

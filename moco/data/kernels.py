@@ -4,6 +4,9 @@ Pixels are bytes, interleaved: rows of RGB RGB RGB ... . Integers wrap at 32 bit
 module compiles it, once a machine: half a minute, kept by numba in a cache.
 """
 
+# The types are numba's: those of the entries are in their signatures.
+# pyright: basic, reportMissingParameterType=false, reportCallIssue=false, reportArgumentType=false
+
 import inspect
 
 import numpy as np
@@ -24,8 +27,7 @@ BLOCK = 1024  # pixels whose colours are changed at a time: their floats stay in
 PRECISION = 22  # bits of a weight in resampling, after the point (Pillow: 32 - 8 - 2)
 HALF = 1 << (PRECISION - 1)
 
-bytes_1d, bytes_2d, bytes_3d, bytes_4d = uint8[::1], uint8[:, ::1], uint8[:, :, ::1], uint8[:, :, :, ::1]
-strided_2d = uint8[:, :]
+bytes_1d, bytes_2d, bytes_3d = uint8[::1], uint8[:, ::1], uint8[:, :, ::1]
 floats = float32[::1]
 # Without "contract", which would round a * b + c once where Pillow rounds twice. No number here is NaN or infinite.
 OPTIONS = {"nogil": True, "fastmath": {"nnan", "ninf", "nsz"}, "error_model": "numpy"}

@@ -140,9 +140,8 @@ class ViewLoader:
         done = in_order(self._make, work, workers=self.workers, ahead=ahead)
         try:
             for _ in range(len(self.sampler)):
-                for _ in pieces:
-                    plan, _, slot = next(done)
-                yield plan, slot
+                made = [next(done) for _ in pieces]
+                yield made[0].plan, made[0].slot
         finally:
             done.close()
 
