@@ -30,14 +30,19 @@ SLOW = "MOCO_SLOW_VIEWS"  # set in the environment: the kernels are not used
 
 
 def kernels(*, wait: bool = False) -> ModuleType | None:
-    """The compiled kernels; None while they are being compiled or loaded, unless we `wait`, and where numba fails."""
-    loading = _loading()
-    return loading.result() if wait or loading.done() else None
+    """The compiled kernels; None until they are there, which `load` begins, unless we `wait`; and where numba fails."""
+    begun = _loading.cache_info().currsize > 0
+    return _loading().result() if wait or (begun and _loading().done()) else None
+
+
+def load() -> None:
+    """Begin to load the kernels, or to compile them, in a thread of their own, unless that was done."""
+    _loading()
 
 
 @functools.cache
 def _loading() -> Future[ModuleType | None]:
-    """The kernels, on their way in a thread of their own: compiling takes half a minute, once a machine.
+    """The kernels, on their way: compiling takes half a minute, once a machine, loading half a second.
 
     Until then views are made the slow way, so that nothing waits.
     """

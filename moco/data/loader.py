@@ -122,12 +122,12 @@ class ViewLoader:
                 batch = self._finish(*next(made))
                 self.waited += time.perf_counter() - start
                 yield batch
+                host.load()  # only now: it must not hold up the first step
         finally:
             made.close()
 
     def _by_threads(self) -> Generator[tuple[Plan, Slot]]:
         """Each mini-batch, when all its pieces are made. It stays as it is until the next but one is asked for."""
-        host.kernels()  # they may be on their way while the first images are read
         count = len(self.sampler.share)
         pieces = _slices(count, PIECE if self.kept is None else KEPT_PIECE)
         ahead = max(self.workers + 1, AHEAD * len(pieces))
@@ -274,6 +274,7 @@ def eval_batches(
         together = np.stack(crops) if crops else np.zeros((0, 3, data.size, data.size), dtype=np.uint8)
         return torch.from_numpy(together), torch.tensor(ids, dtype=torch.int64)
 
+    host.load()
     starts = range(0, len(images), batch_size)
     parts = [range(start, min(start + batch_size, len(images))) for start in starts]
     for crops, ids in in_order(look_at, parts, workers=workers):

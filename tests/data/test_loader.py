@@ -201,6 +201,23 @@ def test_torchs_own_threads_change_no_bit(images):
     assert same(list(loader(images, batch_size=24)), one)
 
 
+def test_with_dice_of_one_shared_generator_the_mini_batches_would_depend_on_the_workers(mixed_ones, monkeypatch):
+    first = loader(mixed_ones).sampler.draw(0).ids
+
+    def made(workers: int) -> list[Batch]:
+        rng = np.random.default_rng(0)
+
+        def shared(seed: int, epoch: int, ids: np.ndarray, slots: np.ndarray) -> np.ndarray:
+            time.sleep(0.3 * np.array_equal(ids.ravel(), first))  # the first mini-batch takes longest
+            return rng.random(np.broadcast_shapes(ids.shape, slots.shape))
+
+        monkeypatch.setattr(augment.rng, "uniform", shared)
+        return list(loader(mixed_ones, workers=workers))
+
+    assert same(made(0), made(0))
+    assert not same(made(0), made(3))
+
+
 @pytest.mark.parametrize("start", [1, 3, 5])
 def test_a_start_at_a_later_step_goes_on_with_the_same_mini_batches(images, start: int):
     assert same(list(loader(images, steps=range(start, 6), workers=2)), list(loader(images))[start:])

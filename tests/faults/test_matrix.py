@@ -45,4 +45,4 @@ def test_the_page_shows_the_results_as_they_were_measured():
 
 def test_every_fault_has_been_tried_with_its_full_count():
     tried = {one["fault"]: one["tried"] for one in json.loads(matrix.RESULTS.read_text())}
-    assert [fault.title for fault in matrix.faults([]) if fault.title not in tried] == []
+    assert [fault.title for fault in matrix.faults([]) if tried.get(fault.title, 0) < fault.count] == []

@@ -46,5 +46,5 @@ FAULTS = [
     Fault("N2", "the same seed twice", "the same bits; with another seed, others", "all randomness is a function of "
           "(seed, place)", 10, 2, pairs),
     Fault("N2", "any number of workers", "the same bits",
-          "the same (`tests/faults/test_guards.py`: augmentation from a shared generator differs)", 9, 2, workers),
+          "the same (`tests/data/test_loader.py`: dice from a shared generator depend on the workers)", 9, 2, workers),
 ]  # fmt: skip
