@@ -10,7 +10,9 @@ import math
 import os
 import random
 import signal
+import sys
 import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -24,6 +26,8 @@ from moco.train.pretrain import pretrain
 from moco.train.run import RunFolder
 from tests.faults.matrix import Fault, Tally
 
+ROOT = Path(__file__).parents[2]
+Start = Callable[[Path, Path, int], int]  # images, run folder, workers -> the process
 RECIPE = recipes.named("demo").but(
     "killed",
     {
@@ -57,6 +61,18 @@ def fork(images: Path, out: Path, workers: int) -> int:
         finally:
             os._exit(code)
     return child
+
+
+def command(images: Path, out: Path, workers: int) -> int:
+    """The same by `moco pretrain`, in a process that has nothing of ours."""
+    recipe = images.with_name("recipe.json")
+    recipe.write_text(RECIPE.to_json())
+    words = [sys.executable, "-m", "moco", "pretrain", images, "--out", out, "--recipe", recipe, "--workers", workers]
+    words += ["--device", "cpu", "--save-every", 2, "--eval-data", images, "--eval-every", 1]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    with open(os.devnull, "w") as nothing:
+        quiet = [(os.POSIX_SPAWN_DUP2, nothing.fileno(), stream) for stream in (1, 2)]
+        return os.posix_spawn(sys.executable, list(map(str, words)), environment, file_actions=quiet)
 
 
 def ending(out: Path) -> str:
@@ -97,11 +113,11 @@ def _feed(digest, node) -> None:
         digest.update(repr(node).encode())
 
 
-def killed_run(images: Path, out: Path, dice: random.Random, seconds: float) -> int:
+def killed_run(images: Path, out: Path, dice: random.Random, seconds: float, start: Start = fork) -> int:
     """Start, kill, start again, until the run has ended by itself. Returns the number of kills."""
     kills = 0
     while True:
-        child = fork(images, out, workers=dice.choice([0, 1, 2]))
+        child = start(images, out, dice.choice([0, 1, 2]))
         moment = time.monotonic() + (dice.uniform(0, seconds) if kills < 4 else math.inf)  # and then it may live
         done, status = 0, 0
         while not done and time.monotonic() < moment:
@@ -118,18 +134,18 @@ def killed_run(images: Path, out: Path, dice: random.Random, seconds: float) -> 
             raise RuntimeError(f"the run in {out} failed after {kills} kills")
 
 
-def kills(count: int, folder: Path, kind: str) -> Tally:
+def kills(count: int, folder: Path, kind: str, start: Start = fork) -> Tally:
     """Kills count as survived when the run that they came to ends as the undisturbed one."""
     images = folder / "images"
     make_images(images, kind)
-    os.waitpid(fork(images, folder / "warm", 0), 0)  # what is compiled or cached the first time
-    start = time.monotonic()
-    os.waitpid(fork(images, folder / "whole", 0), 0)
-    seconds, whole = time.monotonic() - start, ending(folder / "whole")
+    os.waitpid(start(images, folder / "warm", 0), 0)  # what is compiled or cached the first time
+    begun = time.monotonic()
+    os.waitpid(start(images, folder / "whole", 0), 0)
+    seconds, whole = time.monotonic() - begun, ending(folder / "whole")
     dice, tally = random.Random(1), Tally()
     while tally.tried < count:
         out = folder / f"killed-{tally.tried}"
-        came = killed_run(images, out, dice, seconds)
+        came = killed_run(images, out, dice, seconds, start)
         good = ending(out) == whole
         for _ in range(came):
             tally += good
@@ -144,4 +160,5 @@ EXPECTED = "weights, queue, optimizer, each logged loss and score end with the s
 FAULTS = [
     Fault("P1", "SIGKILL anywhere in a run", EXPECTED, GUARD, 140, 12, partial(kills, kind="mixed")),
     Fault("P1", "SIGKILL anywhere, images in memory", EXPECTED, GUARD, 60, 6, partial(kills, kind="small")),
+    Fault("P1", "SIGKILL of the command", EXPECTED, GUARD, 20, 2, partial(kills, kind="mixed", start=command)),
 ]
