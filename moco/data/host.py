@@ -6,12 +6,15 @@ Views are bytes, N x S x S x 3: what a tensor N x 3 x S x S is in channels_last.
 import functools
 import math
 import os
+import subprocess
+import sys
 import threading
 import warnings
 from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from types import ModuleType
 
 import numpy as np
@@ -42,16 +45,14 @@ def load() -> None:
 
 @functools.cache
 def _loading() -> Future[ModuleType | None]:
-    """The kernels, on their way: compiling takes half a minute, once a machine, loading half a second.
+    """The kernels, on their way. Loading them takes half a second, beside the run.
 
-    Until then views are made the slow way, so that nothing waits.
+    Compiling takes half a minute, once a machine, and a process of its own does it: it does not slow the run down, and a
+    run that ends before need not wait for it. Until then views are made the slow way.
     """
     future: Future[ModuleType | None] = Future()
 
-    def load() -> None:
-        if os.environ.get(SLOW):
-            future.set_result(None)
-            return
+    def import_them() -> None:
         try:
             from moco.data import kernels
 
@@ -64,8 +65,26 @@ def _loading() -> Future[ModuleType | None]:
             )
             future.set_result(None)
 
-    threading.Thread(target=load, name="moco-kernels").start()
+    def prepare() -> None:
+        if not _compiled_before():
+            path = os.pathsep.join(sys.path)
+            subprocess.run(
+                [sys.executable, "-c", "import moco.data.kernels"], env=os.environ | {"PYTHONPATH": path}, check=False,
+                stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+            )  # fmt: skip
+        threading.Thread(target=import_them, name="moco-kernels").start()  # which an end of the run waits for
+
+    if os.environ.get(SLOW):
+        future.set_result(None)
+    else:
+        threading.Thread(target=prepare, name="moco-kernels-compile", daemon=True).start()
     return future
+
+
+def _compiled_before() -> bool:
+    """Whether numba's cache lies beside the kernels, or was put elsewhere by the user."""
+    beside = Path(__file__).parent / "__pycache__"
+    return "NUMBA_CACHE_DIR" in os.environ or any(beside.glob("kernels.*.nbi"))
 
 
 @dataclass(frozen=True)
