@@ -25,7 +25,8 @@ class Target(StrEnum):
 Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object on stdout.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
 Workers = Annotated[
-    int | None, typer.Option(min=0, help="Threads that read images; never changes a result. [default: cores]")
+    int | None,
+    typer.Option(min=0, help="Threads that read images; no result depends on it. [default: cores, at most 8]"),
 ]
 Weights = Annotated[
     str, typer.Argument(help="A run folder, an encoder folder, a file, torchvision/NAME, timm/NAME or fair:NAME.")

@@ -47,8 +47,8 @@ def load() -> None:
 def _loading() -> Future[ModuleType | None]:
     """The kernels, on their way. Loading them takes half a second, beside the run.
 
-    Compiling takes half a minute, once a machine, and a process of its own does it: it does not slow the run down, and a
-    run that ends before need not wait for it. Until then views are made the slow way.
+    Compiling takes some twenty seconds, once a machine, in a process of its own: it does not slow the run down, and a run
+    that ends before need not wait for it. Until then views are made the slow way.
     """
     future: Future[ModuleType | None] = Future()
 
@@ -57,7 +57,7 @@ def _loading() -> Future[ModuleType | None]:
             from moco.data import kernels
 
             future.set_result(kernels)
-        except Exception as error:  # numba is not there, or does not know this machine or this Python
+        except BaseException as error:  # numba is not there, or does not know this machine or this Python
             warnings.warn(
                 f"views are made by Pillow and torch, which takes some five times as long, as numba does not work here "
                 f"({type(error).__name__}: {error})",

@@ -34,7 +34,7 @@ class Kept:
 
 
 def kept_for(images: Images, size: tuple[int, int] | None) -> Kept | None:
-    """Where to keep `images`, which seem to have this size, or None if they are too large, or are in memory anyway."""
+    """Where to keep `images`, which seem to have this size, or None if they are too large."""
     if size is None or max(size) > MAX_SIDE or len(images) * 3 * size[0] * size[1] > MAX_MEMORY:
         return None
     return Kept(len(images), size)

@@ -1,7 +1,7 @@
-"""Crops and colours of views, compiled: Pillow's arithmetic, bit for bit, some five times as fast. See views.py.
+"""Crops and colours of views, compiled: Pillow's arithmetic, bit for bit, some five times as fast. See host.py.
 
 Pixels are bytes, interleaved: rows of RGB RGB RGB ... . Integers wrap at 32 bits where Pillow's do. Importing this
-module compiles it, once a machine: half a minute, kept by numba in a cache.
+module compiles it, once a machine: some twenty seconds, kept by numba in a cache.
 """
 
 # The types are numba's: those of the entries are in their signatures.

@@ -24,6 +24,7 @@ from moco.data.threads import Abandoned, in_order
 from moco.recipe import DataSpec
 from moco.rng import fold
 
+CRASH = "ends the process that reads it"
 TRIES = 100  # images that are asked for in place of a bad one
 PIECE = 8  # images that a thread works on at a time, so that all threads work on the mini-batch that is due first
 KEPT_PIECE = 128  # the same, of images in memory
@@ -104,9 +105,11 @@ class ViewLoader:
         self.images, self.data, self.seed = images, data, seed
         self.workers, self.device, self.quarantine = workers, device, quarantine
         self.on_host = device.type == "cpu"  # all is done there, colours too
-        self.kept = kept_for(images, self._first_size())
+        self.processes = processes and workers > 0
+        # processes would keep a copy each
+        self.kept = None if self.processes else kept_for(images, self._first_size())
         self.memory = Reused()
-        self.processes, self.compiled = processes, compiled
+        self.compiled = compiled
         self.deadly: set[int] = set()  # images that ended the process that read them
         self.note: Callable[[int], None] = lambda index: None  # called with each image before it is read
         self.waited = 0.0  # [s] that the consumer has waited for mini-batches so far
@@ -115,7 +118,7 @@ class ViewLoader:
         return len(self.sampler)
 
     def __iter__(self) -> Iterator[Batch]:
-        made = self._by_processes() if self.processes and self.workers else self._by_threads()
+        made = self._by_processes() if self.processes else self._by_threads()
         try:
             for _ in range(len(self.sampler)):
                 start = time.perf_counter()
@@ -148,20 +151,32 @@ class ViewLoader:
     def _by_processes(self) -> Generator[tuple[Plan, Slot]]:
         made = in_processes(
             self._whole, self.sampler.steps, workers=self.workers, pinned=self.device.type == "cuda",
-            deadly=self.deadly.add,
+            deadly=self._crashes,
         )  # fmt: skip
-        for draw, (crops, ids, bad) in zip(self.sampler, made, strict=True):
+        for draw, (crops, ids, bad, trouble) in zip(self.sampler, made, strict=True):
             for name, reason in bad.items():
                 self.quarantine.add(name, reason)
+            if trouble:
+                raise DataError(trouble)
             yield self._plan(draw), Slot(crops, ids, self.device)
+
+    def _crashes(self, index: int) -> None:
+        """Set an image aside that ended the processes that read it."""
+        self.deadly.add(index)
+        self.quarantine.add(self.images.names[index], CRASH)
 
     def _whole(self, step: int, note: Callable[[int], None]) -> Made:
         """The mini-batch of a step, made in a process of its own."""
         self.quarantine, self.note = Quarantine(None, len(self.images), len(self.images)), note
         plan = self._plan(self.sampler.draw(step))
         slot = Slot.empty(len(plan.draw.ids), self.data, torch.device("cpu"))
-        self._make(Piece(plan, slice(0, len(plan.draw.ids)), slot), Event())
-        return Made([torch.from_numpy(crops) for crops in slot.crops], torch.from_numpy(slot.ids), self.quarantine.bad)
+        try:
+            self._make(Piece(plan, slice(0, len(plan.draw.ids)), slot), Event())
+            trouble = ""
+        except DataError as error:  # told by the main process, which knows of more bad images
+            trouble = str(error)
+        views, ids = [torch.from_numpy(crops) for crops in slot.crops], torch.from_numpy(slot.ids)
+        return Made(views, ids, self.quarantine.bad, trouble)
 
     def _plan(self, draw: Draw) -> Plan:
         return Plan(draw, self.data, self.seed)
@@ -202,7 +217,7 @@ class ViewLoader:
             self.note(instead)
             try:
                 if instead in self.deadly:
-                    raise BadImage(self.images.names[instead], "ends the process that reads it")
+                    raise BadImage(self.images.names[instead], CRASH)
                 if self.kept is not None:
                     return instead, self.kept.read(instead, self.images.read)
                 return instead, self.images.read(instead)

@@ -1,7 +1,8 @@
 """Mini-batches made by processes of torch's DataLoader, for machines with more cores than one process keeps busy.
 
 A worker makes a whole mini-batch and sends its bytes through shared memory. One that dies (killed, out of memory, an
-image that crashes its decoder) is replaced, and the mini-batch made again.
+image that crashes its decoder) is replaced, and the mini-batch made again. A few images, which tell how large they
+usually are, are read by the main process, which a crash ends.
 """
 
 import multiprocessing
@@ -17,8 +18,9 @@ from torch.utils.data import DataLoader, Dataset, get_worker_info
 from moco.data import host
 from moco.data.images import DataError
 
-ATTEMPTS = 5  # at the same mini-batch, before it is given up
-TWICE = 2  # an image that was being read when a process died so often is bad
+ATTEMPTS = 5  # deaths in turn without a mini-batch, before it is given up
+TWICE = 2  # an image that was being read when a process crashed so often is bad
+CRASHES = (-signal.SIGSEGV, -signal.SIGBUS, -signal.SIGFPE, -signal.SIGILL, -signal.SIGABRT)  # not killed from outside
 
 
 class Made(NamedTuple):
@@ -27,6 +29,7 @@ class Made(NamedTuple):
     crops: list[Tensor]  # N x S x S x 3 each
     ids: Tensor
     bad: dict[str, str]
+    trouble: str = ""  # why there is no mini-batch
 
 
 class _Steps(Dataset[Made]):
@@ -63,7 +66,7 @@ def in_processes(
         deadly: called with the index of an image that ended the process that read it; it must not be read again.
 
     Raises:
-        DataError: processes die again and again, whatever is left out. What `make` raised.
+        DataError: processes die again and again, though no image crashes them. What `make` raised.
     """
     host.kernels(wait=True)  # before the fork: no worker compiles, and none is forked from within
     deaths: Counter[int] = Counter()
@@ -83,14 +86,15 @@ def in_processes(
             if str(error).startswith("Caught"):  # what went wrong in `make`
                 raise
             failures += 1
-            processes = getattr(feed, "_workers", [])
-            died = [index for index, process in zip(reading, processes, strict=False) if process.exitcode]
-            deaths.update(index for index in died if index >= 0)
-            for index in {index for index in died if deaths[index] >= TWICE and index >= 0}:
+            processes = zip(reading, getattr(feed, "_workers", []), strict=False)
+            died = [index for index, process in processes if process.exitcode in CRASHES and index >= 0]
+            deaths.update(died)
+            for index in {index for index in died if deaths[index] >= TWICE}:
                 deadly(index)
+                failures = 0
             if failures >= ATTEMPTS:
                 raise DataError(
-                    f"processes that read images died {failures} times at the same mini-batch ({error}): is there "
+                    f"processes that read images died {failures} times and no mini-batch came ({error}): is there "
                     "memory enough? Take fewer with --workers, or threads"
                 ) from error
         finally:

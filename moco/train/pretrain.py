@@ -108,7 +108,7 @@ def pretrain(
         resume: "auto" continues the run that is in `out`; "never" refuses one; "must" demands one.
         accept_data_change: continue though images were added, removed or changed.
         device: "auto", "cpu", "cuda", "cuda:1", "mps".
-        workers: threads that read images, or `processes`; None: one a core. Neither changes the result.
+        workers: threads that read images, or `processes`; None: one a core, at most 8. Neither changes the result.
         save_every: steps between checkpoints; None: a minute. The newest `keep` stay, and one every `keep_every` steps.
         on_nan: what a step is met with whose loss, keys or gradient are not finite, and which changes nothing: "stop"
             the run, or "skip:N": leave out up to N such steps.

@@ -205,10 +205,13 @@ def test_with_dice_of_one_shared_generator_the_mini_batches_would_depend_on_the_
     first = loader(mixed_ones).sampler.draw(0).ids
 
     def made(workers: int) -> list[Batch]:
-        rng = np.random.default_rng(0)
+        rng, overtaken = np.random.default_rng(0), threading.Event()
 
         def shared(seed: int, epoch: int, ids: np.ndarray, slots: np.ndarray) -> np.ndarray:
-            time.sleep(0.3 * np.array_equal(ids.ravel(), first))  # the first mini-batch takes longest
+            if not np.array_equal(ids.ravel(), first):
+                overtaken.set()
+            elif workers:  # the first mini-batch takes longest
+                overtaken.wait(30)
             return rng.random(np.broadcast_shapes(ids.shape, slots.shape))
 
         monkeypatch.setattr(augment.rng, "uniform", shared)

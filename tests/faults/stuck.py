@@ -63,7 +63,7 @@ def dying_threads(count: int, folder: Path) -> Tally:
     dice, tally = random.Random(11), Tally()
     images, whole = undisturbed(folder)
     for trial in range(count):
-        out, left = folder / f"run{trial}", [dice.randrange(1, 140)]
+        out, left = folder / f"run{trial}", [dice.randrange(1, 90)]
         kind = dice.choice([MemoryError, ValueError, KeyError, AssertionError, StopIteration])
         read, lock = ViewLoader._read, threading.Lock()
 
