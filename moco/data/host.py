@@ -47,8 +47,8 @@ def load() -> None:
 def _loading() -> Future[ModuleType | None]:
     """The kernels, on their way. Loading them takes half a second, beside the run.
 
-    Compiling takes some twenty seconds, once a machine, in a process of its own: it does not slow the run down, and a run
-    that ends before need not wait for it. Until then views are made the slow way.
+    Compiling takes some twenty seconds, once a machine, in a process of its own: it does not slow the run down, which
+    need not wait for it, even to end. Until then views are made the slow way.
     """
     future: Future[ModuleType | None] = Future()
 
