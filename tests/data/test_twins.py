@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFilter
 
-from moco.data.twins import SIGNS, _few_differ, groups, near, signs_of
+from moco.data import twins
+from moco.data.twins import SIGNS, TOGETHER, groups, near, signs_of
 
 
 def picture(seed: int, height: int = 96, width: int = 128) -> Image.Image:
@@ -67,17 +68,41 @@ def test_what_hangs_together_by_others_is_one_group():
     assert groups(np.array([[3, 4], [1, 2], [2, 4]]), 6) == [[1, 2, 3, 4]]
 
 
-def test_every_pair_with_few_other_signs_is_found():
-    """Against all pairs, one by one."""
-    rng = np.random.default_rng(0)
-    base = rng.integers(0, 2**63, 40, dtype=np.uint64)
-    flips = [
-        sum(1 << int(bit) for bit in rng.choice(64, count, replace=False)) for count in range(12) for _ in range(8)
-    ]
-    signs = np.unique([int(base[i % 40]) ^ flip for i, flip in enumerate(flips)]).astype(np.uint64)
-    expected = {
-        (a, b) for a, b in itertools.combinations(range(len(signs)), 2)
-        if (int(signs[a]) ^ int(signs[b])).bit_count() <= SIGNS
-    }  # fmt: skip
-    assert {tuple(pair) for pairs in _few_differ(signs) for pair in pairs.tolist()} == expected
-    assert expected
+def some_alike(seed: int, n: int = 120) -> tuple[np.ndarray, np.ndarray]:
+    """Signs and greys at random, about a few of each, so that some pairs are near by both, by one, and by neither."""
+    rng = np.random.default_rng(seed)
+    base, scenes = rng.integers(0, 2**64, 6, dtype=np.uint64), rng.integers(0, 256, (4, 16, 16))
+    flips = [sum(1 << int(bit) for bit in rng.choice(64, rng.integers(0, 8), replace=False)) for _ in range(n)]
+    noise = rng.normal(0, 1, (n, 16, 16)) * rng.choice([0, 5, 12, 20], (n, 1, 1))
+    greys = np.clip(scenes[rng.integers(0, 4, n)] + noise, 0, 255).astype(np.uint8)
+    return base[rng.integers(0, 6, n)] ^ np.array(flips, dtype=np.uint64), greys
+
+
+@pytest.mark.parametrize("small", [0, 1024])
+@pytest.mark.parametrize("block", [1, 2**18])
+@pytest.mark.parametrize("seed", range(3))
+def test_groups_are_those_of_all_near_pairs(seed: int, block: int, small: int, monkeypatch: pytest.MonkeyPatch):
+    """Against all pairs, one by one, with the correlation of numpy."""
+    monkeypatch.setattr(twins, "BLOCK", block)
+    monkeypatch.setattr(twins, "SMALL", small)
+    monkeypatch.setattr(twins, "PART", 3)
+    signs, greys = some_alike(seed)
+    together = np.corrcoef(greys.reshape(len(greys), -1)) >= TOGETHER
+    few = np.array([[(int(a) ^ int(b)).bit_count() <= SIGNS for b in signs] for a in signs])
+    pairs = [(a, b) for a, b in itertools.combinations(range(len(signs)), 2) if few[a, b] and together[a, b]]
+    expected = groups(np.array(pairs), len(signs))
+    assert near(signs, greys) == expected
+    assert max(map(len, expected)) > 3
+    assert len(pairs) < min(np.triu(few, 1).sum(), np.triu(together, 1).sum())
+
+
+def test_many_frames_of_one_scene_are_one_group():
+    n, rng = 5000, np.random.default_rng(0)
+    flips = np.uint64(1) << rng.integers(0, 64, (3, n), dtype=np.uint64)
+    scene = rng.integers(20, 236, (16, 16))
+    greys = (scene + rng.integers(-5, 6, (n, 16, 16))).astype(np.uint8)
+    assert near(np.bitwise_xor.reduce(flips), greys) == [list(range(n))]
+
+
+def test_no_images_have_no_groups():
+    assert near(np.zeros(0, dtype=np.uint64), np.zeros((0, 16, 16), dtype=np.uint8)) == []
