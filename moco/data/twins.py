@@ -7,7 +7,7 @@ are near when few signs differ and the greys go together; the first finds pairs 
 from collections.abc import Iterable, Iterator
 
 import numpy as np
-from jaxtyping import Bool, Float, Int64, UInt8, UInt64
+from jaxtyping import Bool, Int64, UInt8, UInt64
 from PIL import Image
 
 SIDE, PLACES = 32, 16  # the picture whose frequencies are taken, and places that are compared, per side
@@ -30,12 +30,8 @@ def signs_of(pixels: UInt8[np.ndarray, "H W 3"]) -> tuple[int, UInt8[np.ndarray,
 
 def near(signs: UInt64[np.ndarray, "n"], greys: UInt8[np.ndarray, "n 16 16"]) -> list[list[int]]:
     """Groups of two or more images that are near, each to another of its group, in the order of their first."""
-    pairs = [
-        pair
-        for byte in range(8)
-        for bucket in _buckets((signs >> np.uint64(8 * byte)) & np.uint64(255))
-        for pair in _joined(bucket, signs, greys.reshape(len(greys), -1))
-    ]
+    pictures, keys = _Pictures(signs, greys), signs.astype("<u8").view(np.uint8).reshape(len(signs), 8).T
+    pairs = [pair for key in keys for bucket in _buckets(key) for pair in _joined(bucket, pictures)]
     return groups(np.concatenate([np.zeros((0, 2), dtype=np.int64), *pairs]), len(signs))
 
 
@@ -57,62 +53,56 @@ def groups(pairs: Iterable[np.ndarray] | np.ndarray, n: int) -> list[list[int]]:
     return [group for group in members.values() if len(group) > 1]
 
 
-def _buckets(keys: UInt64[np.ndarray, "n"]) -> list[Int64[np.ndarray, "m"]]:
+def _buckets(keys: UInt8[np.ndarray, "n"]) -> list[Int64[np.ndarray, "m"]]:
     """Where equal keys are, two or more each."""
     order = np.argsort(keys, kind="stable")
-    parts = np.split(order, np.flatnonzero(np.diff(keys[order])) + 1)
+    parts = np.split(order, np.flatnonzero(np.diff(keys[order].astype(int))) + 1)
     return [part for part in parts if len(part) > 1]
 
 
-def _joined(
-    rest: Int64[np.ndarray, "m"], signs: UInt64[np.ndarray, "n"], greys: UInt8[np.ndarray, "n 256"]
-) -> Iterator[Int64[np.ndarray, "k 2"]]:
+def _joined(rest: Int64[np.ndarray, "m"], pictures: "_Pictures") -> Iterator[Int64[np.ndarray, "k 2"]]:
     """Pairs that join what of `rest` hangs together: fewer than m, however many are near.
 
     A group grows from its first: what is near to one of it leaves the rest, and is compared with the rest in its turn.
     """
     if len(rest) <= SMALL:  # most have no such neighbour; this finds them at once
-        rest = rest[_few_differ(signs[rest], signs[rest]).sum(axis=1) > 1]
+        rest = rest[pictures.few_differ(rest, rest).sum(axis=1) > 1]
     while len(rest) > 1:
         first, growing, rest = rest[0], [rest[:1]], rest[1:]
         while growing and len(rest):
             some, rows = growing.pop(), max(BLOCK // len(rest), 1)
             if len(some) > rows:
                 growing.append(some[rows:])
-            is_near = _any_near(some[:rows], rest, signs, greys)
+            is_near = pictures.any_near(some[:rows], rest)
             if is_near.any():
                 growing.append(rest[is_near])
                 yield np.stack([np.full(len(growing[-1]), first), growing[-1]], axis=1)
                 rest = rest[~is_near]
 
 
-def _any_near(
-    some: Int64[np.ndarray, "k"],
-    rest: Int64[np.ndarray, "m"],
-    signs: UInt64[np.ndarray, "n"],
-    greys: UInt8[np.ndarray, "n 256"],
-) -> Bool[np.ndarray, "m"]:
-    """For each of the rest, whether it is near to one of some."""
-    few = _few_differ(signs[some], signs[rest])
-    found = few.any(axis=0)
-    for part in np.split(places := np.flatnonzero(found), range(PART, len(places), PART)):
-        if len(part):
-            found[part] = (few[:, part] & _go_together(greys[some], greys[rest[part]])).any(axis=0)
-    return found
+class _Pictures:
+    """What is compared, by index."""
 
+    def __init__(self, signs: UInt64[np.ndarray, "n"], greys: UInt8[np.ndarray, "n 16 16"]):
+        self.signs, self.greys = signs, greys.reshape(len(greys), PLACES**2)
+        self.sums = self.greys.sum(axis=1, dtype=np.float64)
+        squares = np.einsum("ij,ij->i", self.greys, self.greys, dtype=np.float64)
+        self.spreads = np.sqrt(PLACES**2 * squares - np.square(self.sums))
 
-def _few_differ(some: UInt64[np.ndarray, "k"], rest: UInt64[np.ndarray, "m"]) -> Bool[np.ndarray, "k m"]:
-    return np.bitwise_count(some[:, None] ^ rest) <= SIGNS
+    def any_near(self, some: Int64[np.ndarray, "k"], rest: Int64[np.ndarray, "m"]) -> Bool[np.ndarray, "m"]:
+        """For each of the rest, whether it is near to one of some."""
+        few = self.few_differ(some, rest)
+        found = few.any(axis=0)
+        places = np.flatnonzero(found)
+        for part in (places[start : start + PART] for start in range(0, len(places), PART)):
+            found[part] = (few[:, part] & self.go_together(some, rest[part])).any(axis=0)
+        return found
 
+    def few_differ(self, some: Int64[np.ndarray, "k"], rest: Int64[np.ndarray, "m"]) -> Bool[np.ndarray, "k m"]:
+        return np.bitwise_count(self.signs[some][:, None] ^ self.signs[rest]) <= SIGNS
 
-def _go_together(some: UInt8[np.ndarray, "k 256"], rest: UInt8[np.ndarray, "m 256"]) -> Bool[np.ndarray, "k m"]:
-    """Whether greys are correlated; those of an image of one colour are not, with any."""
-    a, b = some.astype(np.float32), rest.astype(np.float32)
-    n, product = a.shape[1], (a @ b.T).astype(np.float64)  # whole numbers below 2**24, so exact
-    (a_sum, a_spread), (b_sum, b_spread) = ((x.sum(axis=1, dtype=np.float64), _spread(x)) for x in (a, b))
-    return n * product - np.outer(a_sum, b_sum) >= np.maximum(TOGETHER * np.sqrt(np.outer(a_spread, b_spread)), 0.5)
-
-
-def _spread(greys: Float[np.ndarray, "m 256"]) -> Float[np.ndarray, "m"]:
-    squares = np.einsum("ij,ij->i", greys, greys).astype(np.float64)
-    return greys.shape[1] * squares - np.square(greys.sum(axis=1, dtype=np.float64))
+    def go_together(self, some: Int64[np.ndarray, "k"], rest: Int64[np.ndarray, "m"]) -> Bool[np.ndarray, "k m"]:
+        """Whether greys are correlated; those of an image of one colour are not, with any."""
+        product = self.greys[some].astype(np.float32) @ self.greys[rest].astype(np.float32).T  # below 2**24, so exact
+        together = PLACES**2 * product.astype(np.float64) - np.outer(self.sums[some], self.sums[rest])
+        return together >= np.maximum(TOGETHER * np.outer(self.spreads[some], self.spreads[rest]), 0.5)
