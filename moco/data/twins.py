@@ -92,7 +92,7 @@ class _Pictures:
     def any_near(self, some: Int64[np.ndarray, "k"], rest: Int64[np.ndarray, "m"]) -> Bool[np.ndarray, "m"]:
         """For each of the rest, whether it is near to one of some."""
         few = self.few_differ(some, rest)
-        found = few.any(axis=0)
+        found = np.asarray(few.any(axis=0))
         places = np.flatnonzero(found)
         for part in (places[start : start + PART] for start in range(0, len(places), PART)):
             found[part] = (few[:, part] & self.go_together(some, rest[part])).any(axis=0)
