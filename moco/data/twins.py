@@ -7,13 +7,14 @@ are near when few signs differ and the greys go together; the first finds pairs 
 from collections.abc import Iterable, Iterator
 
 import numpy as np
-from jaxtyping import Float, Int64, UInt8, UInt64
+from jaxtyping import Bool, Int64, UInt8, UInt64
 from PIL import Image
 
 SIDE, PLACES = 32, 16  # the picture whose frequencies are taken, and places that are compared, per side
 SIGNS = 7  # that may differ, of 64: then one of 8 bytes of them is the same, which is where pairs are looked for
 TOGETHER = 0.98  # least correlation of the greys
-BLOCK = 2**22  # pairs at once
+BLOCK, PART = 2**18, 2**13  # pairs whose signs, and images whose greys, are compared at once
+SMALL = 1024  # images that are compared each with each
 
 
 def signs_of(pixels: UInt8[np.ndarray, "H W 3"]) -> tuple[int, UInt8[np.ndarray, "16 16"]]:
@@ -29,14 +30,9 @@ def signs_of(pixels: UInt8[np.ndarray, "H W 3"]) -> tuple[int, UInt8[np.ndarray,
 
 def near(signs: UInt64[np.ndarray, "n"], greys: UInt8[np.ndarray, "n 16 16"]) -> list[list[int]]:
     """Groups of two or more images that are near, each to another of its group, in the order of their first."""
-    unique, first, same = np.unique(signs, return_index=True, return_inverse=True)
-    pairs = np.concatenate(
-        [
-            np.stack([first[same], np.arange(len(signs))], axis=1),  # each with the first that has the same signs
-            *(first[found] for found in _few_differ(unique)),
-        ]
-    )
-    return groups(pairs[_go_together(greys, pairs)], len(signs))
+    pictures, keys = _Pictures(signs, greys), signs.astype("<u8").view(np.uint8).reshape(len(signs), 8).T
+    pairs = [pair for key in keys for bucket in _buckets(key) for pair in _joined(bucket, pictures)]
+    return groups(np.concatenate([np.zeros((0, 2), dtype=np.int64), *pairs]), len(signs))
 
 
 def groups(pairs: Iterable[np.ndarray] | np.ndarray, n: int) -> list[list[int]]:
@@ -57,28 +53,56 @@ def groups(pairs: Iterable[np.ndarray] | np.ndarray, n: int) -> list[list[int]]:
     return [group for group in members.values() if len(group) > 1]
 
 
-def _few_differ(signs: UInt64[np.ndarray, "n"]) -> Iterator[Int64[np.ndarray, "m 2"]]:
-    """All pairs of which at most SIGNS signs differ, some more than once."""
-    for byte in range(8):
-        key = (signs >> np.uint64(8 * byte)) & np.uint64(255)
-        order = np.argsort(key, kind="stable")
-        for members in np.split(order, np.flatnonzero(np.diff(key[order])) + 1):
-            rows = max(BLOCK // len(members), 1)
-            for start in range(0, len(members), rows):
-                block = members[start : start + rows]
-                differing = np.bitwise_count(signs[block][:, None] ^ signs[members][None])
-                a, b = np.nonzero(differing <= SIGNS)
-                later = a + start < b
-                yield np.stack([block[a[later]], members[b[later]]], axis=1)
+def _buckets(keys: UInt8[np.ndarray, "n"]) -> list[Int64[np.ndarray, "m"]]:
+    """Where equal keys are, two or more each."""
+    order = np.argsort(keys, kind="stable")
+    parts = np.split(order, np.flatnonzero(np.diff(keys[order].astype(int))) + 1)
+    return [part for part in parts if len(part) > 1]
 
 
-def _go_together(greys: UInt8[np.ndarray, "n 16 16"], pairs: Int64[np.ndarray, "m 2"]) -> np.ndarray:
-    """For each pair, whether its greys are correlated; those of two images of one colour are not."""
-    return np.concatenate([_correlation(greys[part]) for part in np.split(pairs, range(2**16, len(pairs), 2**16))])
+def _joined(rest: Int64[np.ndarray, "m"], pictures: "_Pictures") -> Iterator[Int64[np.ndarray, "k 2"]]:
+    """Pairs that join what of `rest` hangs together: fewer than m, however many are near.
+
+    A group grows from its first: what is near to one of it leaves the rest, and is compared with the rest in its turn.
+    """
+    if len(rest) <= SMALL:  # most have no such neighbour; this finds them at once
+        rest = rest[pictures.few_differ(rest, rest).sum(axis=1) > 1]
+    while len(rest) > 1:
+        first, growing, rest = rest[0], [rest[:1]], rest[1:]
+        while growing and len(rest):
+            some, rows = growing.pop(), max(BLOCK // len(rest), 1)
+            if len(some) > rows:
+                growing.append(some[rows:])
+            is_near = pictures.any_near(some[:rows], rest)
+            if is_near.any():
+                growing.append(rest[is_near])
+                yield np.stack([np.full(len(growing[-1]), first), growing[-1]], axis=1)
+                rest = rest[~is_near]
 
 
-def _correlation(greys: UInt8[np.ndarray, "m 2 16 16"]) -> np.ndarray:
-    values: Float[np.ndarray, "m 2 256"] = greys.reshape(len(greys), 2, -1).astype(np.float32)
-    values -= values.mean(axis=2, keepdims=True)
-    product, squares = (values[:, 0] * values[:, 1]).sum(axis=1), np.square(values).sum(axis=2)
-    return product >= TOGETHER * np.maximum(np.sqrt(squares.prod(axis=1)), 1e-6)
+class _Pictures:
+    """What is compared, by index."""
+
+    def __init__(self, signs: UInt64[np.ndarray, "n"], greys: UInt8[np.ndarray, "n 16 16"]):
+        self.signs, self.greys = signs, greys.reshape(len(greys), PLACES**2)
+        self.sums = self.greys.sum(axis=1, dtype=np.float64)
+        squares = np.einsum("ij,ij->i", self.greys, self.greys, dtype=np.float64)
+        self.spreads = np.sqrt(PLACES**2 * squares - np.square(self.sums))
+
+    def any_near(self, some: Int64[np.ndarray, "k"], rest: Int64[np.ndarray, "m"]) -> Bool[np.ndarray, "m"]:
+        """For each of the rest, whether it is near to one of some."""
+        few = self.few_differ(some, rest)
+        found = np.asarray(few.any(axis=0))
+        places = np.flatnonzero(found)
+        for part in (places[start : start + PART] for start in range(0, len(places), PART)):
+            found[part] = (few[:, part] & self.go_together(some, rest[part])).any(axis=0)
+        return found
+
+    def few_differ(self, some: Int64[np.ndarray, "k"], rest: Int64[np.ndarray, "m"]) -> Bool[np.ndarray, "k m"]:
+        return np.bitwise_count(self.signs[some][:, None] ^ self.signs[rest]) <= SIGNS
+
+    def go_together(self, some: Int64[np.ndarray, "k"], rest: Int64[np.ndarray, "m"]) -> Bool[np.ndarray, "k m"]:
+        """Whether greys are correlated; those of an image of one colour are not, with any."""
+        product = self.greys[some].astype(np.float32) @ self.greys[rest].astype(np.float32).T  # below 2**24, so exact
+        together = PLACES**2 * product.astype(np.float64) - np.outer(self.sums[some], self.sums[rest])
+        return together >= np.maximum(TOGETHER * np.outer(self.spreads[some], self.spreads[rest]), 0.5)
