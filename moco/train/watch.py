@@ -51,7 +51,7 @@ class Watch:
     first_step: int = 0
     evaluating: float = 0.0  # seconds
     last_score: float | None = None
-    skipped: int | None = None  # the last step that was
+    skipped: int | None = None  # the last step that was; its record is made then
     unwritten: list[dict[str, Any]] = field(default_factory=list)  # records
 
     def __call__(self, state: TrainState, metrics: dict[str, Tensor]) -> None:
@@ -87,7 +87,9 @@ class Watch:
     def refuse(self, state: TrainState, refusal: Refusal) -> None:
         """A step was not taken: go on without it, or save what was before it and raise Diverged."""
         if state.clock.skipped < self.bears:
-            state.clock.skipped, self.skipped = state.clock.skipped + 1, refusal.step + 1
+            clock, step = state.clock, refusal.step + 1  # the clock of a GPU's run may be past it
+            clock.skipped, self.skipped = clock.skipped + 1, step
+            self._record({"step": step, "epoch": step / clock.steps_per_epoch, "skipped": clock.skipped})
             self.reporter.say(f"caution: {refusal}; skipped, as {state.clock.skipped} of {self.bears} steps may be")
             return
         state.clock.step = refusal.step
@@ -116,7 +118,6 @@ class Watch:
         loss, top1 = self._means()[-1].tolist()
         self.since_log.clear()
         if clock.step == self.skipped:
-            self._record({"step": clock.step, "epoch": clock.epoch, "skipped": clock.skipped})
             return
         done, elapsed = clock.step - self.first_step, time.monotonic() - self.began - self.evaluating
         rate = done / max(elapsed, 1e-9)  # steps a second
