@@ -15,6 +15,7 @@ from unittest import mock
 from moco.data.loader import ViewLoader
 from moco.method import Contrast
 from moco.train import pretrain as pretraining
+from moco.train import hang as hanging
 from moco.train import saving
 from moco.train.pretrain import pretrain
 from moco.train.run import RunError
@@ -112,7 +113,7 @@ def hangs(count: int, folder: Path) -> Tally:
         out, said = folder / place.replace(" ", ""), folder / "said"
 
         def stands_still(out=out, patch=patch) -> None:
-            with patch:
+            with patch, mock.patch.object(hanging, "GRACE", 2.0):
                 run(images, out, workers=1, patience=PATIENCE)
 
         start = time.monotonic()
