@@ -16,7 +16,8 @@ from moco.train.gate import Diverged
 from moco.train.ranks import averaged
 from moco.train.run import RunFolder
 
-FAILURES = 3  # in a row that a run bears with
+FAILURES = 3  # in a row end a run,
+LASTING = 60.0  # [s] if the last comes so long after the first: with --save-every 1 three are a moment
 AGAIN = 60.0  # [s] after which a checkpoint that failed is tried again
 
 
@@ -30,7 +31,8 @@ class Saver:
     every: int | None  # steps; None: a minute
     keep: int = 3
     keep_every: int | None = None  # steps
-    failures: int = 0  # in a row
+    failures: int = 0  # in a row,
+    failing: float = 0.0  # and when the first of them was
     at: float = field(default_factory=time.monotonic)  # of the last one, or of the last attempt
 
     def due(self, step: int) -> bool:
@@ -70,14 +72,15 @@ class Saver:
                 ranks=world_size(), statistics=statistics,
             )  # fmt: skip
         except OSError as error:
-            self.failures += 1
+            self.failures, now = self.failures + 1, time.monotonic()
+            self.failing = now if self.failures == 1 else self.failing
             what = f"the checkpoint of step {state.clock.step} could not be written to {self.run.checkpoints}: {error}"
-            if must or self.failures >= FAILURES:
+            if must or (self.failures >= FAILURES and now - self.failing >= LASTING):
                 raise OSError(
                     f"{what}. {self.failures} failed in a row. Those from before are whole: make room, or mend the "
                     "disk, and run the same command again, it goes on from the newest of them"
                 ) from error
-            self.reporter.say(f"caution: {what}. Going on; it is tried again ({self.failures} of {FAILURES} failures)")
+            self.reporter.say(f"caution: {what}. Going on; it is tried again (failed {self.failures} times)")
             return None
         self.failures = 0
         return path

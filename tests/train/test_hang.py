@@ -4,13 +4,18 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from types import SimpleNamespace
 
 import pytest
+from typer.testing import CliRunner
 
+from moco.cli import app
 from moco.train import hang
+from moco.train.console import Silent
 from moco.train.hang import Watchdog
+from moco.train.pretrain import pretrain
 
 SUSPENDED = 5000.0  # [s]
 
@@ -91,3 +96,30 @@ def test_a_run_that_was_suspended_for_longer_than_its_patience_goes_on():
         out, said = child.communicate(timeout=60)
     assert child.returncode == 0, said
     assert out.endswith(b"9\n")
+
+
+class Threads(Silent):
+    """Notes whether a watchdog is at work while the plan is shown."""
+
+    def __init__(self) -> None:
+        self.watched: list[bool] = []
+
+    def box(self, title: str, rows: object) -> None:
+        if title == "plan":
+            self.watched.append("moco-watchdog" in {thread.name for thread in threading.enumerate()})
+
+
+def test_in_python_nothing_ends_the_process_unless_asked_to(pictures, tiny, tmp_path):
+    """A breakpoint in a notebook may take an hour."""
+    seen = Threads()
+    pretrain(pictures, tmp_path / "run", recipe=tiny, dry_run=True, reporter=seen)
+    pretrain(pictures, tmp_path / "run", recipe=tiny, dry_run=True, reporter=seen, patience=30)
+    assert seen.watched == [False, True]
+
+
+def test_the_command_has_patience_for_half_an_hour(pictures, tmp_path, monkeypatch):
+    given: list[float | None] = []
+    monkeypatch.setattr("moco.train.hang.Watchdog.__init__", lambda _, minutes: (given.append(minutes), 1 / 0))
+    result = CliRunner().invoke(app, ["pretrain", str(pictures), "--out", str(tmp_path / "run"), "--dry-run"])
+    assert isinstance(result.exception, ZeroDivisionError)
+    assert given == [30]
