@@ -60,6 +60,7 @@ class Watch:
         self.since_log.append(metrics)
         last = clock.step == clock.total_steps
         if clock.step % self.log_every == 0 or last:
+            self._check_scale(state)
             self._log(clock)
         per_eval = self.eval_every * clock.steps_per_epoch
         if self.evaluates and (clock.step % per_eval == 0 or last):
@@ -77,6 +78,7 @@ class Watch:
     def save(self, state: TrainState, *, must: bool = False) -> Path | None:
         """Write a checkpoint; its path on rank 0. See `Saver.save`."""
         self.gate.look()
+        self._check_scale(state)
         self.dog.section("checkpoint")
         pool(self.quarantine)
         path = self.saver.save(state, must=must)
@@ -101,6 +103,18 @@ class Watch:
             self.run.path / "nan", refusal, recipe=self.recipe, clock=state.clock, names=self.names, checkpoint=saved
         )
         raise Diverged(f"{refusal}. {how_to_go_on(place, advice)}")
+
+    def _check_scale(self, state: TrainState) -> None:
+        """Raises Diverged when the GradScaler halves its scale without end: it leaves out every step, without a word.
+
+        It begins at 65,536. Below 1 a gradient overflows that was not even enlarged, or it is NaN at any scale.
+        """
+        assert isinstance(state.scaler, torch.amp.GradScaler)
+        if state.scaler.is_enabled() and (scale := state.scaler.get_scale()) < 1:
+            raise Diverged(
+                f"after step {state.clock.step} the scale of fp16's gradients has fallen to {scale:g}: step after step "
+                f"they were not finite, and the weights did not move. {self._advice()}"
+            )
 
     def _means(self) -> Float[Tensor, "n 2"]:
         """Loss and pretext accuracy of the steps since the last record, over all ranks."""

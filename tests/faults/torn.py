@@ -174,7 +174,8 @@ FAULTS = [
         kills_in_a_save,
     ),
     Fault(
-        "D2", "newest checkpoint cut, flipped, zeroed", "noticed by its SHA-256; the one before it is used, loudly",
+        "D2", "newest checkpoint cut, flipped, zeroed", "noticed by its SHA-256; the one before it is used, loudly, "
+        "and stays when the run is past the damaged one",
         f"hash in the manifest; the file's own checksums where it is not listed yet (`{GUARDS}`: without the hash, a "
         "flipped bit loads)", 300, 60, damaged_checkpoints,
     ),

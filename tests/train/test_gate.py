@@ -297,6 +297,26 @@ class TestRun:
                 pretrain(pictures, tmp_path / "run", recipe=tiny)
         assert not any((tmp_path / "run" / "checkpoints").glob("*.pt"))
 
+    @pytest.mark.parametrize("log_every", [1, 1000])
+    def test_a_gradient_that_is_nan_for_good_is_reported_with_fp16_too(
+        self, pictures, tiny, tmp_path, monkeypatch, log_every
+    ):
+        """The scaler leaves out each step, and its scale is halved each time: 65,536 to 1/2 in 17 steps."""
+        admits = Gate.admits
+
+        def spoilt(gate: Gate, *arguments: Tensor) -> bool:
+            gate.trained[0].grad.fill_(NAN)
+            return admits(gate, *arguments)
+
+        monkeypatch.setattr(Gate, "admits", spoilt)
+        monkeypatch.setattr(pretraining, "Watch", lambda **named: Watch(**named | {"log_every": log_every}))
+        recipe = tiny.but(None, {"optim.epochs": 5, "compute.precision": "fp16"})
+        with pytest.raises(Diverged, match=r"after step 17 the scale .* 0\.5: .* --precision fp32"):
+            pretrain(pictures, tmp_path / "run", recipe=recipe, save_every=1)
+        assert not (tmp_path / "run" / "encoder").exists()
+        there = sorted(path.name for path in (tmp_path / "run" / "checkpoints").glob("*.pt"))
+        assert there[-1] == "step_00000016.pt"
+
 
 def test_contrast_is_what_the_gate_knows_the_dictionary_of(tiny):
     """The gate tells the dictionary's buffers by their name."""

@@ -44,7 +44,7 @@ def test_three_failures_within_a_minute_do_not_end_a_run_and_one_after_it_does(t
         clock.now += seconds
         assert saves.save(state, must=False) is None
     clock.now += 0.1  # a minute after the first
-    with pytest.raises(OSError, match="7 failed in a row.*same command again"):
+    with pytest.raises(OSError, match=r"7 failed in a row.*same command again"):
         saves.save(state, must=False)
 
 
