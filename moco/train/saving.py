@@ -43,11 +43,12 @@ class Saver:
             return True
         return since > 60 if self.every is None else step % self.every == 0
 
-    def save(self, state: TrainState, *, must: bool) -> Path | None:
+    def save(self, state: TrainState, *, must: bool, unwritten: list[dict[str, Any]] | None = None) -> Path | None:
         """Write a checkpoint, but never one of a state that is not finite; its path on rank 0.
 
         Args:
             must: it is the last one: a failure is not borne with.
+            unwritten: records that could not be logged yet; they are before, or it counts as a failure.
 
         Raises:
             Diverged: a tensor is not finite. OSError: it cannot be written, once too often.
@@ -55,7 +56,7 @@ class Saver:
         assert isinstance(state.model, nn.Module)
         with averaged(state.model) as statistics:
             self._check(state.model.state_dict(), state.clock.step)
-            path = self._write(state, statistics, must) if on_main() else None
+            path = self._write(state, statistics, must, unwritten or []) if on_main() else None
         self.at = time.monotonic()
         return path
 
@@ -64,9 +65,14 @@ class Saver:
         if broken:
             raise Diverged(f"not finite after step {step}: {', '.join(broken[:3])}")
 
-    def _write(self, state: TrainState, statistics: dict[str, Tensor], must: bool) -> Path | None:
+    def _write(
+        self, state: TrainState, statistics: dict[str, Tensor], must: bool, unwritten: list[dict[str, Any]]
+    ) -> Path | None:
         try:
-            self.run.sync()  # a run that goes on from here must find what was logged before
+            if unwritten:  # a run that goes on from here must find what was logged before
+                self.run.log(*unwritten)
+                unwritten.clear()
+            self.run.sync()
             path = checkpoint.save(
                 self.run.checkpoints, state, recipe=self.recipe, keep=self.keep, keep_every=self.keep_every,
                 ranks=world_size(), statistics=statistics,

@@ -81,7 +81,7 @@ class Watch:
         self._check_scale(state)
         self.dog.section("checkpoint")
         pool(self.quarantine)
-        path = self.saver.save(state, must=must)
+        path = self.saver.save(state, must=must, unwritten=self.unwritten)
         barrier()  # whoever ends first makes the launcher end the others
         self.dog.section("step")
         return path

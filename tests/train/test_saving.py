@@ -69,3 +69,15 @@ def test_the_last_save_of_a_run_must_succeed(tmp_path, clock):
     saves, state = saver(tmp_path)
     with pytest.raises(OSError, match="1 failed in a row"):
         saves.save(state, must=True)
+
+
+def test_what_could_not_be_logged_is_logged_before_a_checkpoint_or_there_is_none(tmp_path, clock, monkeypatch):
+    saves, state = saver(tmp_path)
+    clock.full, unwritten = False, [{"step": 4}, {"step": 5}]
+    with monkeypatch.context() as patch:
+        patch.setattr(RunFolder, "log", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+        assert saves.save(state, must=False, unwritten=unwritten) is None
+    assert not any(saves.run.checkpoints.glob("*.pt"))
+    assert saves.save(state, must=False, unwritten=unwritten) is not None
+    assert saves.run.metrics() == [{"step": 4}, {"step": 5}]
+    assert unwritten == []
