@@ -152,6 +152,20 @@ def newest(folder: Path) -> Path | None:
     return None
 
 
+def forget_after(folder: Path, step: int) -> None:
+    """Remove the checkpoints of later steps than `step`, where the run goes on: they were passed over as damaged.
+
+    They would count among those that are kept, and push out whole ones. What cannot be removed stays.
+    """
+    later = [entry for entry in _entries(folder) if entry["step"] > step]
+    with suppress(OSError):
+        for entry in later:
+            (folder / entry["name"]).unlink(missing_ok=True)
+        if later:
+            listed = [entry for entry in _manifest(folder) if entry["step"] <= step]
+            write_text(folder / "MANIFEST.json", json.dumps(listed, indent=1) + "\n")
+
+
 def load(file: Path | io.BytesIO) -> dict[str, Any]:
     """What `save` wrote: {"format", "recipe", "state"}, with several ranks also {"ranks", "statistics"}.
 

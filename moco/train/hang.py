@@ -11,7 +11,7 @@ from contextlib import contextmanager
 TIMES = {"setup": 4, "step": 1, "checkpoint": 1, "scores": 4}  # the patience that each part of a run is given
 LOOKS = 20  # at the clock, in the time that is left
 STDERR = 2  # the process's own: a notebook or a test may have put another in the place of sys.stderr
-GRACE = 10.0  # [s] after which a process that cannot even look at the clock is ended
+GRACE = 86400.0  # [s] after which a process that cannot look at the clock is ended: it keeps the GIL, or was suspended
 
 
 class Watchdog:
@@ -23,22 +23,33 @@ class Watchdog:
 
     def __init__(self, minutes: float | None):
         self.seconds = None if not minutes else 60 * minutes
-        self.part, self.since, self.closed = "setup", time.monotonic(), threading.Event()
+        self.at, self.closed = ("setup", time.monotonic()), threading.Event()  # the part, and since when
 
     def section(self, part: str) -> None:
         """From now on the run is at this part of it, anew."""
-        self.part, self.since = part, time.monotonic()
+        self.at = part, time.monotonic()  # in one write: another thread reads it
 
     def watch(self) -> None:
-        """Until closed; a thread of its own does it."""
+        """Until closed; a thread of its own does it.
+
+        A suspended process (SIGSTOP, `scontrol suspend`) does not look: time in which nobody looked does not count.
+        """
         assert self.seconds is not None
+        seen, unseen, due = self.at, 0.0, time.monotonic()
         while True:
-            part, limit = self.part, self.seconds * TIMES[self.part]
-            left = self.since + limit - time.monotonic()
-            if left <= 0 and part == self.part:
+            at, now = self.at, time.monotonic()
+            (part, since), limit = at, self.seconds * TIMES[at[0]]
+            if at is not seen:
+                seen, unseen = at, 0.0
+            if now - due > limit / LOOKS:
+                unseen += min(now - due, now - since)
+            left = since + unseen + limit - now
+            if left <= 0 and at is self.at:
                 self._end(part, limit)
-            faulthandler.dump_traceback_later(max(left, 0) + GRACE, exit=True, file=STDERR)  # for who keeps the GIL
-            if self.closed.wait(min(max(left, 0.01), limit / LOOKS)):
+            faulthandler.dump_traceback_later(max(left, 0) + GRACE, exit=True, file=STDERR)
+            wait = min(max(left, 0.01), limit / LOOKS)
+            due = now + wait
+            if self.closed.wait(wait):
                 faulthandler.cancel_dump_traceback_later()
                 return
 

@@ -90,7 +90,7 @@ def pretrain(
     keep_every: int | None = None,
     on_nan: str = "stop",
     max_bad: float | None = None,
-    patience: float | None = 30.0,
+    patience: float | None = None,
     dry_run: bool = False,
     reporter: Reporter | None = None,
 ) -> Run:
@@ -114,7 +114,7 @@ def pretrain(
             the run, or "skip:N": leave out up to N such steps.
         max_bad: how many unreadable images are too many (below 1: a share); None: 0.1 %, at least 10.
         patience: minutes that a step or a checkpoint may take (setting up, or a score, four times that) before the
-            process ends itself, with the stack of every thread; None or 0: for ever.
+            process ends itself, with the stack of every thread; None or 0: for ever (the command's is 30).
         dry_run: show the plan and stop.
 
     Raises:

@@ -1,6 +1,7 @@
 """What becomes of a run when a step has been refused: it goes on without it, or stops and leaves what tells why."""
 
 import json
+import math
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -28,7 +29,8 @@ def bundle(
 ) -> Path | None:
     """Write what is needed to make the step again. Every rank calls it; rank 0 gets the bundle's folder.
 
-    facts.json: step, images, seed, losses; checkpoint.pt: the state before the step, where there is one.
+    facts.json: step, images, seed, losses ("nan" or "inf" where one is not finite); checkpoint.pt: the state before
+    the step, where there is one.
     """
     ids = gather(refusal.ids.cpu()).tolist()
     if not on_main():
@@ -38,7 +40,8 @@ def bundle(
     facts: dict[str, Any] = {
         "step": refusal.step, "not_finite": refusal.parts, "image_ids": ids, "images": [names[i] for i in ids],
         "seed": recipe.seed, "random_numbers": "functions of (seed, step) and (seed, epoch, image id)",
-        "ranks": world_size(), "lr": recipe.optim.lr(clock.epoch, clock.epochs), "losses": refusal.losses,
+        "ranks": world_size(), "lr": recipe.optim.lr(clock.epoch, clock.epochs),
+        "losses": [loss if math.isfinite(loss) else str(loss) for loss in refusal.losses],  # JSON has no NaN
         "recipe": json.loads(recipe.to_json()),
     }  # fmt: skip
     write_json(place / "facts.json", facts)

@@ -16,7 +16,8 @@ from moco.train.gate import Diverged
 from moco.train.ranks import averaged
 from moco.train.run import RunFolder
 
-FAILURES = 3  # in a row that a run bears with
+FAILURES = 3  # in a row end a run,
+LASTING = 60.0  # [s] if the last comes so long after the first: with --save-every 1 three are a moment
 AGAIN = 60.0  # [s] after which a checkpoint that failed is tried again
 
 
@@ -30,7 +31,8 @@ class Saver:
     every: int | None  # steps; None: a minute
     keep: int = 3
     keep_every: int | None = None  # steps
-    failures: int = 0  # in a row
+    failures: int = 0  # in a row,
+    failing: float = 0.0  # and when the first of them was
     at: float = field(default_factory=time.monotonic)  # of the last one, or of the last attempt
 
     def due(self, step: int) -> bool:
@@ -41,11 +43,12 @@ class Saver:
             return True
         return since > 60 if self.every is None else step % self.every == 0
 
-    def save(self, state: TrainState, *, must: bool) -> Path | None:
+    def save(self, state: TrainState, *, must: bool, unwritten: list[dict[str, Any]] | None = None) -> Path | None:
         """Write a checkpoint, but never one of a state that is not finite; its path on rank 0.
 
         Args:
             must: it is the last one: a failure is not borne with.
+            unwritten: records that could not be logged yet; they are before, or it counts as a failure.
 
         Raises:
             Diverged: a tensor is not finite. OSError: it cannot be written, once too often.
@@ -53,7 +56,7 @@ class Saver:
         assert isinstance(state.model, nn.Module)
         with averaged(state.model) as statistics:
             self._check(state.model.state_dict(), state.clock.step)
-            path = self._write(state, statistics, must) if on_main() else None
+            path = self._write(state, statistics, must, unwritten or []) if on_main() else None
         self.at = time.monotonic()
         return path
 
@@ -62,22 +65,28 @@ class Saver:
         if broken:
             raise Diverged(f"not finite after step {step}: {', '.join(broken[:3])}")
 
-    def _write(self, state: TrainState, statistics: dict[str, Tensor], must: bool) -> Path | None:
+    def _write(
+        self, state: TrainState, statistics: dict[str, Tensor], must: bool, unwritten: list[dict[str, Any]]
+    ) -> Path | None:
         try:
-            self.run.sync()  # a run that goes on from here must find what was logged before
+            if unwritten:  # a run that goes on from here must find what was logged before
+                self.run.log(*unwritten)
+                unwritten.clear()
+            self.run.sync()
             path = checkpoint.save(
                 self.run.checkpoints, state, recipe=self.recipe, keep=self.keep, keep_every=self.keep_every,
                 ranks=world_size(), statistics=statistics,
             )  # fmt: skip
         except OSError as error:
-            self.failures += 1
+            self.failures, now = self.failures + 1, time.monotonic()
+            self.failing = now if self.failures == 1 else self.failing
             what = f"the checkpoint of step {state.clock.step} could not be written to {self.run.checkpoints}: {error}"
-            if must or self.failures >= FAILURES:
+            if must or (self.failures >= FAILURES and now - self.failing >= LASTING):
                 raise OSError(
                     f"{what}. {self.failures} failed in a row. Those from before are whole: make room, or mend the "
                     "disk, and run the same command again, it goes on from the newest of them"
                 ) from error
-            self.reporter.say(f"caution: {what}. Going on; it is tried again ({self.failures} of {FAILURES} failures)")
+            self.reporter.say(f"caution: {what}. Going on; it is tried again (failed {self.failures} times)")
             return None
         self.failures = 0
         return path

@@ -156,5 +156,7 @@ def restore(run: RunFolder, state: TrainState, reporter: Reporter) -> None:
             put_back(state.model, payload.get("statistics", {}))
         else:
             reporter.say(f"began with {ranks} ranks, goes on with {world_size()}: allowed, but not the same bits")
+        if on_main():
+            checkpoint.forget_after(run.checkpoints, state.clock.step)
     if on_main():
         run.forget_after(state.clock.step if content else -1)

@@ -51,7 +51,7 @@ class Watch:
     first_step: int = 0
     evaluating: float = 0.0  # seconds
     last_score: float | None = None
-    skipped: int | None = None  # the last step that was
+    skipped: int | None = None  # the last step that was; its record is made then
     unwritten: list[dict[str, Any]] = field(default_factory=list)  # records
 
     def __call__(self, state: TrainState, metrics: dict[str, Tensor]) -> None:
@@ -60,6 +60,7 @@ class Watch:
         self.since_log.append(metrics)
         last = clock.step == clock.total_steps
         if clock.step % self.log_every == 0 or last:
+            self._check_scale(state)
             self._log(clock)
         per_eval = self.eval_every * clock.steps_per_epoch
         if self.evaluates and (clock.step % per_eval == 0 or last):
@@ -77,9 +78,10 @@ class Watch:
     def save(self, state: TrainState, *, must: bool = False) -> Path | None:
         """Write a checkpoint; its path on rank 0. See `Saver.save`."""
         self.gate.look()
+        self._check_scale(state)
         self.dog.section("checkpoint")
         pool(self.quarantine)
-        path = self.saver.save(state, must=must)
+        path = self.saver.save(state, must=must, unwritten=self.unwritten)
         barrier()  # whoever ends first makes the launcher end the others
         self.dog.section("step")
         return path
@@ -87,7 +89,9 @@ class Watch:
     def refuse(self, state: TrainState, refusal: Refusal) -> None:
         """A step was not taken: go on without it, or save what was before it and raise Diverged."""
         if state.clock.skipped < self.bears:
-            state.clock.skipped, self.skipped = state.clock.skipped + 1, refusal.step + 1
+            clock, step = state.clock, refusal.step + 1  # the clock of a GPU's run may be past it
+            clock.skipped, self.skipped = clock.skipped + 1, step
+            self._record({"step": step, "epoch": step / clock.steps_per_epoch, "skipped": clock.skipped})
             self.reporter.say(f"caution: {refusal}; skipped, as {state.clock.skipped} of {self.bears} steps may be")
             return
         state.clock.step = refusal.step
@@ -99,6 +103,18 @@ class Watch:
             self.run.path / "nan", refusal, recipe=self.recipe, clock=state.clock, names=self.names, checkpoint=saved
         )
         raise Diverged(f"{refusal}. {how_to_go_on(place, advice)}")
+
+    def _check_scale(self, state: TrainState) -> None:
+        """Raises Diverged when the GradScaler halves its scale without end: it leaves out every step, without a word.
+
+        It begins at 65,536. Below 1 a gradient overflows that was not even enlarged, or it is NaN at any scale.
+        """
+        assert isinstance(state.scaler, torch.amp.GradScaler)
+        if state.scaler.is_enabled() and (scale := state.scaler.get_scale()) < 1:
+            raise Diverged(
+                f"after step {state.clock.step} the scale of fp16's gradients has fallen to {scale:g}: step after step "
+                f"they were not finite, and the weights did not move. {self._advice()}"
+            )
 
     def _means(self) -> Float[Tensor, "n 2"]:
         """Loss and pretext accuracy of the steps since the last record, over all ranks."""
@@ -116,7 +132,6 @@ class Watch:
         loss, top1 = self._means()[-1].tolist()
         self.since_log.clear()
         if clock.step == self.skipped:
-            self._record({"step": clock.step, "epoch": clock.epoch, "skipped": clock.skipped})
             return
         done, elapsed = clock.step - self.first_step, time.monotonic() - self.began - self.evaluating
         rate = done / max(elapsed, 1e-9)  # steps a second

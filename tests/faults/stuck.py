@@ -14,6 +14,7 @@ from unittest import mock
 
 from moco.data.loader import ViewLoader
 from moco.method import Contrast
+from moco.train import hang as hanging
 from moco.train import pretrain as pretraining
 from moco.train import saving
 from moco.train.pretrain import pretrain
@@ -112,7 +113,7 @@ def hangs(count: int, folder: Path) -> Tally:
         out, said = folder / place.replace(" ", ""), folder / "said"
 
         def stands_still(out=out, patch=patch) -> None:
-            with patch:
+            with patch, mock.patch.object(hanging, "GRACE", 2.0):
                 run(images, out, workers=1, patience=PATIENCE)
 
         start = time.monotonic()
@@ -164,7 +165,8 @@ FAULTS = [
           "bits later", "errors of threads are raised where their mini-batch is due (`tests/data/test_loader.py`)",
           30, 4, dying_threads),
     Fault("P8", "a hang: reading, step, checkpoint, score, setup", "code 1 and the stack of every thread; same bits "
-          "later", "the watchdog, `--patience` (`tests/faults/test_guards.py`: without it the run still hangs then)",
+          "later", "the watchdog, `--patience`; where the GIL is kept, a day after it (here: 2 s) "
+          "(`tests/faults/test_guards.py`: without it the run still hangs then)",
           6, 2, hangs),
     Fault("P9", "two processes begin in one folder", "one works; the other is told so",
           "`flock` (`tests/faults/test_guards.py`: without it both work)", 20, 3, races),

@@ -130,6 +130,16 @@ def test_damaged_ones_that_were_passed_over_do_not_push_out_the_whole_ones(tmp_p
     assert checkpoint.load(checkpoint.newest(tmp_path))["state"]["clock"]["step"] == 4
 
 
+def test_past_the_step_of_a_damaged_one_two_whole_ones_stay(tmp_path):
+    for step in (1, 2):
+        checkpoint.save(tmp_path, state(step), recipe="{}", keep=2)
+    (tmp_path / "step_00000002.pt").write_bytes(b"")
+    checkpoint.forget_after(tmp_path, 1)  # where the run goes on
+    assert [entry["step"] for entry in json.loads((tmp_path / "MANIFEST.json").read_text())] == [1]
+    checkpoint.save(tmp_path, state(3), recipe="{}", keep=2)
+    assert sorted(path.name for path in tmp_path.glob("step_*.pt")) == ["step_00000001.pt", "step_00000003.pt"]
+
+
 def test_where_there_is_no_room_for_it_a_checkpoint_is_not_begun(tmp_path, monkeypatch):
     checkpoint.save(tmp_path, state(1), recipe="{}")
     monkeypatch.setattr(checkpoint.shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**9, 10**9 - 9000, 9000))

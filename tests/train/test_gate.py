@@ -15,6 +15,7 @@ from moco.method import Contrast
 from moco.recipe import Recipe, RecipeError
 from moco.schedule import Constant
 from moco.train import gate as gates
+from moco.train import pretrain as pretraining
 from moco.train.checkpoint import Clock, TrainState, load
 from moco.train.gate import Diverged, Gate, Refusal
 from moco.train.loop import train
@@ -22,6 +23,7 @@ from moco.train.optim import optimizer_for
 from moco.train.pretrain import pretrain
 from moco.train.refused import bearable
 from moco.train.setup import contrast_for
+from moco.train.watch import Watch
 from tests.train.test_family import of_family
 from tests.train.test_no_wait import fake
 from tests.train.test_pretrain import assert_same
@@ -243,14 +245,18 @@ class TestRun:
 
         return at
 
-    def test_skip_goes_on_and_the_count_survives_a_restart(self, pictures, tiny, tmp_path, spoil):
+    @pytest.mark.parametrize(("log_every", "logged"), [(1, [1, 2, 3, 5, 6, 8, 10]), (5, [5, 10])])
+    def test_skip_goes_on_and_the_count_survives_a_restart(
+        self, pictures, tiny, tmp_path, spoil, monkeypatch, log_every, logged
+    ):
+        monkeypatch.setattr(pretraining, "Watch", lambda **named: Watch(**named | {"log_every": log_every}))
         spoil(3, 6, 8)
         with pytest.raises(Diverged, match="step 9"):
             pretrain(pictures, tmp_path / "run", recipe=tiny, save_every=1, on_nan="skip:2")
         with pytest.raises(Diverged, match="step 9"):
             pretrain(pictures, tmp_path / "run", recipe=tiny, on_nan="skip:2")
         run = pretrain(pictures, tmp_path / "run", recipe=tiny, on_nan="skip:3")
-        assert [record["step"] for record in run.metrics() if "loss" in record] == [1, 2, 3, 5, 6, 8, 10]
+        assert [record["step"] for record in run.metrics() if "loss" in record] == logged
         assert [(record["step"], record["skipped"]) for record in run.metrics() if "skipped" in record] == [
             (4, 1), (7, 2), (9, 3),
         ]  # fmt: skip
@@ -260,8 +266,10 @@ class TestRun:
         with pytest.raises(Diverged, match=r"nan.step_00000007"):
             pretrain(pictures, tmp_path / "run", recipe=tiny)
         place = tmp_path / "run" / "nan" / "step_00000007"
-        facts = json.loads((place / "facts.json").read_text())
+        facts = json.loads((place / "facts.json").read_text(), parse_constant=pytest.fail)  # NaN is not JSON
         assert facts["not_finite"] == ["loss"]
+        assert facts["losses"][-1] == "nan"
+        assert all(loss > 0 for loss in facts["losses"][:-1])
         assert all((pictures / name).is_file() for name in facts["images"])
         assert len(set(facts["images"])) == 8
         assert load(place / "checkpoint.pt")["state"]["clock"]["step"] == 7
@@ -288,6 +296,26 @@ class TestRun:
             with pytest.raises(Diverged, match="was not saved: not finite after step 2: encoder"):
                 pretrain(pictures, tmp_path / "run", recipe=tiny)
         assert not any((tmp_path / "run" / "checkpoints").glob("*.pt"))
+
+    @pytest.mark.parametrize("log_every", [1, 1000])
+    def test_a_gradient_that_is_nan_for_good_is_reported_with_fp16_too(
+        self, pictures, tiny, tmp_path, monkeypatch, log_every
+    ):
+        """The scaler leaves out each step, and its scale is halved each time: 65,536 to 1/2 in 17 steps."""
+        admits = Gate.admits
+
+        def spoilt(gate: Gate, *arguments: Tensor) -> bool:
+            gate.trained[0].grad.fill_(NAN)
+            return admits(gate, *arguments)
+
+        monkeypatch.setattr(Gate, "admits", spoilt)
+        monkeypatch.setattr(pretraining, "Watch", lambda **named: Watch(**named | {"log_every": log_every}))
+        recipe = tiny.but(None, {"optim.epochs": 5, "compute.precision": "fp16"})
+        with pytest.raises(Diverged, match=r"after step 17 the scale .* 0\.5: .* --precision fp32"):
+            pretrain(pictures, tmp_path / "run", recipe=recipe, save_every=1)
+        assert not (tmp_path / "run" / "encoder").exists()
+        there = sorted(path.name for path in (tmp_path / "run" / "checkpoints").glob("*.pt"))
+        assert there[-1] == "step_00000016.pt"
 
 
 def test_contrast_is_what_the_gate_knows_the_dictionary_of(tiny):

@@ -106,6 +106,16 @@ def test_a_run_stopped_mid_epoch_and_resumed_ends_with_the_same_bits(pictures, t
     assert losses(tmp_path / "whole") == losses(tmp_path / "run")
 
 
+def test_a_run_that_passed_over_a_damaged_checkpoint_keeps_the_whole_one_it_went_on_from(pictures, tiny, tmp_path):
+    with pytest.raises(Stopped):
+        pretrain(pictures, tmp_path / "run", recipe=tiny, save_every=2, reporter=StopAt(4), keep=2)
+    (tmp_path / "run" / "checkpoints" / "step_00000004.pt").write_bytes(b"")
+    with pytest.raises(Stopped):
+        pretrain(pictures, tmp_path / "run", recipe=tiny, save_every=100, reporter=StopAt(5), keep=2)
+    there = sorted(path.name for path in (tmp_path / "run" / "checkpoints").glob("*.pt"))
+    assert there == ["step_00000002.pt", "step_00000005.pt"]
+
+
 def test_signal_handlers_are_put_back_after_a_run(pictures, tiny, tmp_path):
     before = signal.getsignal(signal.SIGTERM)
     pretrain(pictures, tmp_path / "run", recipe=tiny)
