@@ -17,6 +17,12 @@ def _kernels() -> None:
     host.kernels(wait=True)
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _autograd() -> None:
+    """Begun before a test makes fake CUDA tensors: autograd would have a thread for their device, and forks fail."""
+    torch.ones(1, requires_grad=True).sum().backward()
+
+
 @pytest.fixture(autouse=True)
 def _one_thread():
     """Tests run beside each other: one thread each."""

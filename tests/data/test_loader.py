@@ -208,11 +208,13 @@ def test_with_dice_of_one_shared_generator_the_mini_batches_would_depend_on_the_
         rng, overtaken = np.random.default_rng(0), threading.Event()
 
         def shared(seed: int, epoch: int, ids: np.ndarray, slots: np.ndarray) -> np.ndarray:
-            if not np.array_equal(ids.ravel(), first):
-                overtaken.set()
-            elif workers:  # the first mini-batch takes longest
+            later = not np.array_equal(ids.ravel(), first)
+            if workers and not later:  # the first mini-batch takes longest
                 overtaken.wait(30)
-            return rng.random(np.broadcast_shapes(ids.shape, slots.shape))
+            numbers = rng.random(np.broadcast_shapes(ids.shape, slots.shape))
+            if later:
+                overtaken.set()
+            return numbers
 
         monkeypatch.setattr(augment.rng, "uniform", shared)
         return list(loader(mixed_ones, workers=workers))

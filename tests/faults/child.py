@@ -1,5 +1,6 @@
 """Work in a forked child, which may die, hang or swallow memory, and what it took."""
 
+import ctypes
 import json
 import os
 import signal
@@ -27,6 +28,7 @@ def in_child(work: Callable[[], Any], *, seconds: int = 60) -> Seen | None:
             os.close(reader)
             signal.signal(signal.SIGALRM, signal.SIG_DFL)
             signal.alarm(seconds)
+            ctypes.CDLL(None).malloc_trim(0)  # what the parent has freed must not be used again unseen
             Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
             before, start = _megabytes("VmRSS"), time.process_time()
             answer = work()
