@@ -131,6 +131,6 @@ FAULTS = [
     ),
     Fault(
         "S1", "hostile safetensors headers, to four readers each", "refused by name",
-        "the format's own checks, typed errors", 15, 8, safetensors,
+        "the format's own checks, typed errors (nothing of ours to take away)", 15, 8, safetensors,
     ),
 ]  # fmt: skip

@@ -1,5 +1,6 @@
 """Each guard of the matrix taken away once: the fault that it stands against must then be seen."""
 
+import os
 import pickle
 import resource
 import time
@@ -10,11 +11,14 @@ import pytest
 import torch
 
 from moco import files
+from moco.data import processes
+from moco.data.folder import DataError, find_images
+from moco.data.quarantine import Quarantine
 from moco.recipe import Recipe, RecipeError
 from moco.train import checkpoint, run, saving
 from moco.train.hang import Watchdog, watchdog
 from moco.train.pretrain import pretrain
-from tests.faults import hostile_files, torn
+from tests.faults import hostile_files, torn, workers
 from tests.faults.boxes import state as small
 from tests.faults.boxes import step_of
 from tests.faults.full import Limits
@@ -188,3 +192,38 @@ def test_a_state_of_the_harness_tells_its_step(tmp_path):
     wrong = small(5)
     wrong.model.x[3] = 0
     assert step_of(checkpoint.save(tmp_path, wrong, recipe="{}")) == -1
+
+
+def test_by_time_instead_of_step_another_checkpoint_is_the_newest(tmp_path):
+    torn.ours(tmp_path, 1)
+    torn.ours(tmp_path, 2)
+    os.utime(tmp_path / "step_00000001.pt", (2e9, 2e9))
+    assert checkpoint.newest(tmp_path).name == "step_00000002.pt"
+    assert max(tmp_path.glob("step_*.pt"), key=lambda path: path.stat().st_mtime).name == "step_00000001.pt"
+
+
+def test_without_an_error_for_checkpoints_that_are_all_damaged_a_run_begins_anew(tmp_path, monkeypatch):
+    make_images(tmp_path / "images", "small")
+    settings = {"recipe": RECIPE, "workers": 0, "save_every": 2, "device": "cpu"}
+    pretrain(tmp_path / "images", tmp_path / "out", **settings)
+    (tmp_path / "out" / "finished.json").unlink()
+    for path in (tmp_path / "out" / "checkpoints").glob("step_*.pt"):
+        path.write_bytes(b"damaged")
+    with pytest.warns(UserWarning, match="taking the one before it"), pytest.raises(checkpoint.CheckpointError):
+        checkpoint.newest(tmp_path / "out" / "checkpoints")
+    monkeypatch.setattr(checkpoint, "newest", lambda folder: None)
+    said = pretrain(tmp_path / "images", tmp_path / "out", **settings)
+    steps = [record["step"] for record in said.metrics() if "loss" in record]
+    assert steps == list(range(1, 19))  # made once more, all of them
+
+
+@pytest.mark.parametrize(("constant", "value"), [("ATTEMPTS", 1), ("TWICE", 1000)])
+def test_workers_that_are_not_replaced_or_an_image_that_is_not_blamed_end_the_run(
+    tmp_path, monkeypatch, constant: str, value: int
+):
+    make_images(tmp_path / "images", "mixed")
+    images = find_images(tmp_path / "images")
+    deadly = workers.Deadly(images, 5)
+    monkeypatch.setattr(processes, constant, value)
+    with pytest.raises(DataError, match="died"):
+        workers.bits(deadly, workers.WORKERS, Quarantine(None, None, len(images)))

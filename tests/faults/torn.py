@@ -179,12 +179,14 @@ FAULTS = [
         f"hash in the manifest; the file's own checksums where it is not listed yet (`{GUARDS}`: without the hash, a "
         "flipped bit loads)", 300, 60, damaged_checkpoints,
     ),
-    Fault("D2", "all checkpoints damaged", "an error that names them and the way out", "`CheckpointError`", 20, 3,
+    Fault("D2", "all checkpoints damaged", "an error that names them and the way out",
+          f"`CheckpointError` (`{GUARDS}`: without it the run begins anew)", 20, 3,
           none_left),
     Fault(
         "D3", "leftovers, torn manifest, foreign files", "swept; borne with; left alone",
         f"`sweep`; entries that make no sense do not count (`{GUARDS}`)", 30, 4, leftovers,
     ),
-    Fault("D4", "times of change equal or in disorder", "the highest step is the newest", "order by step", 5, 3,
+    Fault("D4", "times of change equal or in disorder", "the highest step is the newest",
+          f"order by step (`{GUARDS}`: by time, another is the newest)", 5, 3,
           clocks),
 ]  # fmt: skip
