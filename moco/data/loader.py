@@ -2,8 +2,6 @@
 
 import time
 from collections.abc import Callable, Generator, Iterator
-from dataclasses import dataclass
-from functools import cached_property
 from threading import Event
 from typing import NamedTuple
 
@@ -38,22 +36,11 @@ class Batch(NamedTuple):
     ids: Int64[Tensor, " N"]
 
 
-@dataclass(frozen=True)
-class Plan:
-    """A mini-batch as it was drawn: which images, and all dice of their views."""
+class Plan(NamedTuple):
+    """A mini-batch as it was drawn: which images, and their views with all dice."""
 
     draw: Draw
-    data: DataSpec
-    seed: int
-
-    @cached_property
-    def views(self) -> list[host.Drawn]:
-        """As they were drawn."""
-        epoch, ids = self.draw
-        return [
-            host.Drawn(view, augment.cast(self.seed, epoch, ids=ids, view_index=index))
-            for index, view in enumerate(self.data.views)
-        ]
+    views: list[host.Drawn]
 
 
 class Piece(NamedTuple):
@@ -179,7 +166,9 @@ class ViewLoader:
         return Made(views, ids, self.quarantine.bad, trouble)
 
     def _plan(self, draw: Draw) -> Plan:
-        return Plan(draw, self.data, self.seed)
+        epoch, ids = draw
+        dice = [augment.cast(self.seed, epoch, ids=ids, view_index=index) for index in range(len(self.data.views))]
+        return Plan(draw, [host.Drawn(*pair) for pair in zip(self.data.views, dice, strict=True)])
 
     def _make(self, piece: Piece, gone: Event) -> Piece:
         """Read the images of a piece, and write their views into its place."""

@@ -17,7 +17,7 @@ from moco.data import augment, host, kept
 from moco.data.folder import BadImage, DataError, Folder, find_images
 from moco.data.images import Images
 from moco.data.kept import kept_for
-from moco.data.loader import Batch, ViewLoader, eval_batches
+from moco.data.loader import Batch, Piece, ViewLoader, eval_batches
 from moco.data.quarantine import Quarantine
 from moco.data.threads import Abandoned, in_order
 from moco.recipe import DataSpec, Jitter, View
@@ -201,26 +201,43 @@ def test_torchs_own_threads_change_no_bit(images):
     assert same(list(loader(images, batch_size=24)), one)
 
 
-def test_with_dice_of_one_shared_generator_the_mini_batches_would_depend_on_the_workers(mixed_ones, monkeypatch):
-    first = loader(mixed_ones).sampler.draw(0).ids
+def test_with_numbers_that_threads_draw_the_mini_batches_would_depend_on_them(images, monkeypatch):
+    first, make = loader(images).sampler.draw(0).ids, ViewLoader._make
 
     def made(workers: int) -> list[Batch]:
         rng, overtaken = np.random.default_rng(0), threading.Event()
 
-        def shared(seed: int, epoch: int, ids: np.ndarray, slots: np.ndarray) -> np.ndarray:
-            later = not np.array_equal(ids.ravel(), first)
-            if workers and not later:  # the first mini-batch takes longest
-                overtaken.wait(30)
-            numbers = rng.random(np.broadcast_shapes(ids.shape, slots.shape))
+        def noisy(self: ViewLoader, piece: Piece, gone: threading.Event) -> Piece:
+            later = not np.array_equal(piece.plan.draw.ids, first)
+            if workers and not later:
+                assert overtaken.wait(60)  # the first mini-batch takes longest
+            make(self, piece, gone)
+            for crops in piece.slot.crops:
+                crops[piece.rows] ^= rng.integers(256, size=crops[piece.rows].shape, dtype=np.uint8)
             if later:
                 overtaken.set()
-            return numbers
+            return piece
 
-        monkeypatch.setattr(augment.rng, "uniform", shared)
-        return list(loader(mixed_ones, workers=workers))
+        monkeypatch.setattr(ViewLoader, "_make", noisy)
+        return list(loader(images, workers=workers))
 
     assert same(made(0), made(0))
     assert not same(made(0), made(3))
+
+
+@pytest.mark.parametrize("start", [1, 3, 5])
+def test_with_dice_of_one_shared_generator_a_later_start_would_go_on_with_others(images, monkeypatch, start: int):
+    def made(steps: range) -> list[Batch]:
+        rng = np.random.default_rng(0)
+        monkeypatch.setattr(
+            augment.rng,
+            "uniform",
+            lambda seed, epoch, ids, slots: rng.random(np.broadcast_shapes(ids.shape, slots.shape)),
+        )
+        return list(loader(images, steps=steps))
+
+    assert same(made(range(6)), made(range(6)))
+    assert not same(made(range(start, 6)), made(range(6))[start:])
 
 
 @pytest.mark.parametrize("start", [1, 3, 5])
