@@ -182,13 +182,13 @@ def _hsv(x: Pixels, hues: Tensor, saturations: Tensor) -> tuple[Plane, Plane, Pl
     lead = is_red * (green - blue) + is_green * (blue - red) + is_blue * (red - green)
     place = is_green.add_(is_blue, alpha=2).mul_(511).add_(lead).add_(255).mul_(256).add_(chroma)
     hue = hues.index_select(0, place.flatten().int()).view_as(value)
-    saturation = saturations.index_select(0, (value * 256).add_(chroma).flatten().int()).view_as(value)
+    saturation = saturations.index_select(0, (chroma * 256).add_(value).flatten().int()).view_as(value)
     return hue.float(), saturation.float(), value
 
 
 @lru_cache(maxsize=8)  # devices
 def hsv_tables(device: torch.device) -> tuple[UInt8[Tensor, " h"], UInt8[Tensor, " s"]]:
-    """Hue by (sector, lead, chroma) and saturation by (value, chroma), as bytes, flattened.
+    """Hue by (sector, lead, chroma) and saturation by (chroma, value), as bytes, flattened.
 
     Sector: which of red, green, blue is the largest. Lead: how much the next channel around the circle is ahead of the
     one after it, plus 255. Pillow truncates quotients, in float and double by turns: at whole numbers the last bit of a
@@ -201,7 +201,7 @@ def hsv_tables(device: torch.device) -> tuple[UInt8[Tensor, " h"], UInt8[Tensor,
     sixth = (2.0 * sector + ahead.astype(np.float64) - behind).astype(np.float32)
     turn = np.fmod(sixth / np.float64(6) + 1.0, 1.0).astype(np.float32)
     hue = np.where(chroma == 0, 0, turn.astype(np.float64) * 255).clip(0, 255).astype(np.uint8)
-    value, chroma = np.ogrid[0:256, 0:256]
+    chroma, value = np.ogrid[0:256, 0:256]
     share = chroma.astype(np.float32) / np.maximum(value, 1).astype(np.float32)
     saturation = (share.astype(np.float64) * 255).clip(0, 255).astype(np.uint8)
     return torch.from_numpy(hue.ravel()).to(device), torch.from_numpy(saturation.ravel()).to(device)

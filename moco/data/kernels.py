@@ -10,7 +10,7 @@ module compiles it, once a machine: some twenty seconds, kept by numba in a cach
 import inspect
 
 import numpy as np
-from numba import boolean, float32, float64, int32, int64, njit, uint8, uint32, uint64, uintp, void
+from numba import boolean, float32, float64, int32, int64, njit, uint8, uint16, uint32, uint64, uintp, void
 
 BRIGHTNESS, CONTRAST, SATURATION, HUE, GREY, BLUR, SOLARIZE = range(7)  # what is done to a view; -1: nothing
 # A view as numbers: where each stands in its program.
@@ -250,17 +250,29 @@ def _box_of(program, height, width):
 
 
 @inner
-def _load(pixels, red, green, blue):
+def _load(plane, x):
+    for i in range(len(x)):
+        x[i] = plane[i]
+
+
+@inner
+def _store(x, plane):
+    for i in range(len(x)):
+        plane[i] = uint8(int32(x[i]))
+
+
+@inner
+def _apart(pixels, planes):
+    red, green, blue = planes[0], planes[1], planes[2]
     for i in range(len(red)):
         red[i], green[i], blue[i] = pixels[3 * i], pixels[3 * i + 1], pixels[3 * i + 2]
 
 
 @inner
-def _store(red, green, blue, pixels):
+def _together(planes, pixels):
+    red, green, blue = planes[0], planes[1], planes[2]
     for i in range(len(red)):
-        pixels[3 * i] = uint8(int32(red[i]))
-        pixels[3 * i + 1] = uint8(int32(green[i]))
-        pixels[3 * i + 2] = uint8(int32(blue[i]))
+        pixels[3 * i], pixels[3 * i + 1], pixels[3 * i + 2] = red[i], green[i], blue[i]
 
 
 @inner
@@ -319,29 +331,28 @@ def _solarize(x):
 def _lost(value, depth, share):
     """A channel, which lies below `value` by `share` of the depth; exact, as 255**3 is below 2**24."""
     lost = min(max(share, float32(0)), float32(255)) * depth
-    return value - float32(int32(lost / float32(255 * 255) + float32(0.5)))
+    return value - float32(int32(lost * float32(1 / (255 * 255)) + float32(0.5)))  # as if divided: all were tried
 
 
 @inner
 def _hue(shift, red, green, blue, hues, saturations, scratch):
     """Turned by shift / 255 of the colour circle; the tables are those of colour.py."""
-    n = len(red)
-    value, place, level, hue, saturation = scratch
-    for i in range(n):
+    value, place, found = scratch
+    for i in range(len(red)):
         r, g, b = red[i], green[i], blue[i]
         v = max(r, max(g, b))
         chroma = v - min(r, min(g, b))
         lead = g - b if r == v else (b - r if g == v else r - g)
         sector = float32(0) if r == v else (float32(1) if g == v else float32(2))
         value[i] = v
-        place[i] = uint32(int32((sector * float32(511) + lead + float32(255)) * float32(256) + chroma))
-        level[i] = uint32(int32(v * float32(256) + chroma))
-    for i in range(n):
-        hue[i], saturation[i] = hues[place[i]], saturations[level[i]]
-    for i in range(n):
-        h = float32(hue[i]) + shift
+        place[i] = uint32(int32(sector * float32(511) + lead + float32(255))) << uint32(16)
+        place[i] |= uint32(int32(chroma * float32(256) + v))
+    for i in range(len(red)):
+        found[i] = uint16(hues[place[i] >> uint32(8)]) | (uint16(saturations[place[i] & uint32(0xFFFF)]) << uint16(8))
+    for i in range(len(red)):
+        h = float32(uint8(found[i])) + shift
         angle = (h - float32(256) * float32(int32(h * float32(1 / 256)))) * float32(6)  # 255 is a sixth of the circle
-        depth = float32(saturation[i]) * value[i]
+        depth = float32(uint8(found[i] >> uint16(8))) * value[i]
         red[i] = _lost(value[i], depth, float32(510) - abs(angle - float32(765)))
         green[i] = _lost(value[i], depth, abs(angle - float32(510)) - float32(255))
         blue[i] = _lost(value[i], depth, abs(angle - float32(1020)) - float32(255))
@@ -362,6 +373,19 @@ def _box_of_5(a, b, c, d, e, full, edge, out):
 
 
 @inner
+def _add(a, total):
+    for i in range(len(total)):
+        total[i] += uint32(a[i])
+
+
+@inner
+def _box_of_sums(a, inner, c, full, edge, out):
+    for i in range(len(out)):
+        ends = uint32(uint32(a[i]) + uint32(c[i]))
+        out[i] = uint32(inner[i] * full + ends * edge + uint32(1 << 23)) >> uint32(24)
+
+
+@inner
 def _box(padded, reach, step, full, edge, out):
     """A box blur with softer ends: `full` [2**-24] counts each inner pixel, of which are 2 reach + 1, `edge` the ends.
 
@@ -374,43 +398,41 @@ def _box(padded, reach, step, full, edge, out):
     elif reach == 1:
         _box_of_5(a, b, c, padded[3 * step : 3 * step + n], padded[4 * step : 4 * step + n], full, edge, out)
     else:
-        far = 2 * (reach + 1) * step
-        for i in range(n):
-            inner = uint32(0)
-            for k in range(i + step, i + far, step):
-                inner += uint32(padded[k])
-            ends = uint32(padded[i]) + uint32(padded[i + far])
-            out[i] = uint32(inner * full + ends * edge + uint32(1 << 23)) >> uint32(24)
+        total, far = np.empty(BLOCK, np.uint32), 2 * (reach + 1) * step
+        for at in range(0, n, BLOCK):
+            end = min(at + BLOCK, n)
+            inner = total[: end - at]
+            inner[:] = 0
+            for k in range(step, far, step):
+                _add(padded[k + at : k + end], inner)
+            _box_of_sums(padded[at:end], inner, padded[far + at : far + end], full, edge, out[at:end])
 
 
 @inner
-def _blur(image, reach, full, edge):
-    """Pillow's GaussianBlur, in place: three box blurs along the rows, then three along the columns."""
-    height, n = image.shape
-    margin = 3 * (reach + 1)
-    here, there = np.empty((height, n + 2 * margin), np.uint8), np.empty((height, n + 2 * margin), np.uint8)
-    for y in range(height):
-        _copy(image[y], here[y, margin : margin + n])
-    for _ in range(3):
-        for y in range(height):
-            row = here[y]
-            for i in range(0, margin, 3):
-                for c in range(3):
-                    row[i + c], row[margin + n + i + c] = row[margin + c], row[margin + n - 3 + c]
-        _box(here.reshape(-1), reach, 3, full, edge, there.reshape(-1)[margin : there.size - margin])
-        here, there = there, here
+def _blur(plane, reach, full, edge):
+    """Pillow's GaussianBlur of one channel, in place: three box blurs along the rows, then three along the columns."""
+    height, width = plane.shape
     margin = reach + 1
-    tall, other = np.empty((height + 2 * margin, n), np.uint8), np.empty((height + 2 * margin, n), np.uint8)
+    end, stride = margin + width, width + 2 * margin
+    here, there = np.empty((height + 2 * margin, stride), np.uint8), np.empty((height + 2 * margin, stride), np.uint8)
     for y in range(height):
-        _copy(here[y, 3 * margin : 3 * margin + n], tall[margin + y])
+        _copy(plane[y], here[margin + y, margin:end])
+    first, last = margin * stride, (margin + height) * stride
+    for _ in range(3):
+        for y in range(margin, margin + height):
+            row = here[y]
+            for x in range(margin):
+                row[x], row[end + x] = row[margin], row[end - 1]
+        _box(here.reshape(-1)[first:last], reach, 1, full, edge, there.reshape(-1)[first + margin : last - margin])
+        here, there = there, here
     for _ in range(3):
         for y in range(margin):
-            _copy(tall[margin], tall[y])
-            _copy(tall[margin + height - 1], tall[margin + height + y])
-        _box(tall.reshape(-1), reach, n, full, edge, other.reshape(-1)[margin * n : (margin + height) * n])
-        tall, other = other, tall
+            _copy(here[margin], here[y])
+            _copy(here[margin + height - 1], here[margin + height + y])
+        _box(here.reshape(-1), reach, stride, full, edge, there.reshape(-1)[first:last])
+        here, there = there, here
     for y in range(height):
-        _copy(tall[margin + y], image[y])
+        _copy(here[margin + y, margin:end], plane[y])
 
 
 @inner
@@ -446,40 +468,50 @@ def change(image, program, hues, saturations):
 
     Block by block, in stretches that begin where the whole image is needed: for the mean of contrast, and for the blur.
     """
-    pixels, n, start = image.reshape(-1), image.size // 3, 0
+    height, n = len(image), image.size // 3
+    pixels, planes = image.reshape(-1), np.empty((3, n), np.uint8)  # one after the other, and channel by channel
     red, green, blue = np.empty(BLOCK, np.float32), np.empty(BLOCK, np.float32), np.empty(BLOCK, np.float32)
     steps, factors = np.empty(STEPS, np.int32), np.empty(STEPS, np.float32)
-    count, grey = 0, False
+    count, grey, start = 0, False, 0
     for j in range(STEPS):
         step = int(program[STEP + j])
         if step >= 0 and not (grey and step in (SATURATION, HUE)):  # which grey has not
             steps[count], factors[count] = step, float32(program[FACTOR + j])
             count += 1
-        grey = grey or step == GREY
-    scratch = (  # of the hue: a floating-point number, two places in tables, and what is there
-        np.empty(BLOCK, np.float32), np.empty(BLOCK, np.uint32), np.empty(BLOCK, np.uint32),
-        np.empty(BLOCK, np.uint8), np.empty(BLOCK, np.uint8),
-    )  # fmt: skip
-    total = _sum_of_luma(pixels) if count and steps[0] == CONTRAST else 0
+        grey = grey or step == GREY  # which comes before the blur
+    if count == 0:
+        return
+    scratch = np.empty(BLOCK, np.float32), np.empty(BLOCK, np.uint32), np.empty(BLOCK, np.uint16)  # of the hue
+    _apart(pixels, planes)
+    total = _sum_of_luma(pixels) if steps[0] == CONTRAST else 0
     while start < count:
         stop, mean = start + 1, float32((2 * total + n) // (2 * n))  # int(mean + 0.5)
         if steps[start] == BLUR:
-            _blur(image, int(program[REACH]), uint32(program[FULL]), uint32(program[EDGE]))
+            for c in range(1 if grey else 3):
+                _blur(planes[c].reshape(height, -1), int(program[REACH]), uint32(program[FULL]), uint32(program[EDGE]))
+            if grey:
+                _copy(planes[0], planes[1])
+                _copy(planes[0], planes[2])
             start = stop
             continue
         while stop < count and steps[stop] != CONTRAST and steps[stop] != BLUR:
             stop += 1
         total = 0
         for at in range(0, n, BLOCK):
-            m = min(BLOCK, n - at)
-            r, g, b, some = red[:m], green[:m], blue[:m], pixels[3 * at : 3 * (at + m)]
-            _load(some, r, g, b)
+            end = min(at + BLOCK, n)
+            r, g, b = red[: end - at], green[: end - at], blue[: end - at]
+            _load(planes[0, at:end], r)
+            _load(planes[1, at:end], g)
+            _load(planes[2, at:end], b)
             for j in range(start, stop):
                 _apply(steps[j], factors[j], mean, r, g, b, hues, saturations, scratch)
-            _store(r, g, b, some)
+            _store(r, planes[0, at:end])
+            _store(g, planes[1, at:end])
+            _store(b, planes[2, at:end])
             if stop < count and steps[stop] == CONTRAST:
                 total += _sum_of_luma_of(r, g, b)
         start = stop
+    _together(planes, pixels)
 
 
 # --- views ----------------------------------------------------------------------------------------------------------
