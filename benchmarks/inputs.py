@@ -207,6 +207,6 @@ class InMemory(torch.utils.data.Dataset[list[Tensor]]):
 
 
 ROWS = [
-    *(Row(f"input/{version}", partial(photos, version)) for version in VERSIONS),
+    *(Row(f"input/{version}", partial(photos, version), slow=version != "v2") for version in VERSIONS),
     Row("input/32", small),
 ]

@@ -164,10 +164,10 @@ ROWS = [
     Row("loss/K=4096", partial(loss, 1 << 12)),
     Row("loss/K=65536", partial(loss, 1 << 16)),
     Row("loss/K=1048576", partial(loss, 1 << 20), slow=True),
-    Row("loss/per-key", per_key),
+    Row("loss/per-key", per_key, slow=True),
     Row("ema/resnet50", momentum_update),
     # numbers read and written a parameter: SGD p, g, momentum; AdamW one more; LARS reads p and g for the norms first
     Row("optimizer/sgd-resnet50", partial(update, "sgd-resnet50", resnet50, SGD, 5)),
     Row("optimizer/adamw-vit-small", partial(update, "adamw-vit-small", partial(ViT, VITS["vit_small"]), ADAMW, 7)),
-    Row("optimizer/lars-resnet50", partial(update, "lars-resnet50", resnet50, LARS_SPEC, 7)),
+    Row("optimizer/lars-resnet50", partial(update, "lars-resnet50", resnet50, LARS_SPEC, 7), slow=True),
 ]

@@ -169,7 +169,7 @@ def second(side: Callable[[Recipe], Work], recipe: Recipe) -> Work:
 
 ROWS = [
     Row("step/demo", partial(row, partial(recipes.named, "demo"))),
-    Row("step/resnet18-32", partial(row, resnet18)),
+    Row("step/resnet18-32", partial(row, resnet18), slow=True),
     Row("step/resnet18-32/lightly-tutorial", partial(beside, "lightly-tutorial", resnet18), slow=True),
     Row("step/resnet18-32/lightly-example", partial(beside, "lightly-example", resnet18), slow=True),
     Row("step/resnet50-224", partial(row, resnet50, with_memory=True), slow=True),

@@ -401,11 +401,11 @@ def test_a_consumer_that_stops_does_not_wait_for_whole_mini_batches(mixed_ones):
     remote = Remote(mixed_ones)
     made = iter(loader(remote, workers=2, steps=range(10_000), batch_size=24))
     next(made)
-    remote.delay = 0.1  # 2.4 s a mini-batch
+    remote.delay = 0.1
     time.sleep(0.15)
-    start = time.perf_counter()
+    before = len(remote.reads)
     made.close()
-    assert time.perf_counter() - start < 1.2
+    assert len(remote.reads) - before <= 4  # each thread ends its image; a piece has 8
 
 
 def test_an_exception_of_the_consumer_ends_the_threads(mixed_ones):
@@ -480,8 +480,8 @@ def test_the_time_that_the_consumer_waits_is_counted(mixed_ones, workers: int):
 def test_the_time_that_the_consumer_works_is_not_counted(small_ones):
     made = loader(small_ones, workers=1, steps=range(3))
     for _ in made:
-        time.sleep(0.3)
-    assert made.waited < 0.6
+        time.sleep(0.5)
+    assert made.waited < 3 * 0.5
 
 
 # --- processes ------------------------------------------------------------------------------------------------------

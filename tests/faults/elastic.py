@@ -99,5 +99,6 @@ FAULTS = [
           "rank 0's checkpoint is sent to all (`tests/ranks/test_runs.py`: without each rank's own statistics the ends "
           "differ)", 8, 1, torchrun_restarts),
     Fault("P6", "ranks see different checkpoints", "all go on from rank 0's; the others' are not looked at",
-          "rank 0 alone keeps and reads checkpoints: there is nothing to disagree on", 10, 2, ranks_disagree),
+          "rank 0 alone keeps and reads checkpoints (`tests/faults/test_guards_of_readers.py`: each with its own, they "
+          "do not go on together)", 10, 2, ranks_disagree),
 ]  # fmt: skip

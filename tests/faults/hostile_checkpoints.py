@@ -131,6 +131,7 @@ FAULTS = [
     ),
     Fault(
         "S1", "hostile safetensors headers, to four readers each", "refused by name",
-        "the format's own checks, typed errors (nothing of ours to take away)", 15, 8, safetensors,
+        "the format's own checks, typed errors (`tests/faults/test_guards_of_readers.py`: a reader that believes the "
+        "header takes some)", 15, 8, safetensors,
     ),
 ]  # fmt: skip

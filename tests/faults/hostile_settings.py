@@ -160,5 +160,6 @@ FAULTS = [
           "frozen types, bounds, each name once, at most 1 MiB (`tests/faults/test_guards.py`: without the bounds the "
           "same files end in other errors)", len(RECIPES), 9, settings),
     Fault("S6", "damaged small files of runs and encoders", "refused by name where they decide, else borne with",
-          "typed errors; logs are not read but for what makes sense", len(REFUSED | BORNE_WITH), 6, files_of_a_run),
+          "typed errors; logs are not read but for what makes sense (`tests/faults/test_guards_of_readers.py`: without "
+          "them a damaged manifest ends in another error)", len(REFUSED | BORNE_WITH), 6, files_of_a_run),
 ]  # fmt: skip

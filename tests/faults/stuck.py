@@ -162,7 +162,8 @@ def slowly(call: Callable) -> Callable:
 
 FAULTS = [
     Fault("P4", "a reading thread dies of an unforeseen error", "the run ends with that error, no thread is left; same "
-          "bits later", "errors of threads are raised where their mini-batch is due (`tests/data/test_loader.py`)",
+          "bits later", "errors of threads are raised where their mini-batch is due "
+          "(`tests/faults/test_guards_of_readers.py`: passed over, the run goes on with wrong views)",
           30, 4, dying_threads),
     Fault("P8", "a hang: reading, step, checkpoint, score, setup", "code 1 and the stack of every thread; same bits "
           "later", "the watchdog, `--patience`; where the GIL is kept, a day after it (here: 2 s) "

@@ -44,7 +44,8 @@ def workers(count: int, folder: Path) -> Tally:
 
 FAULTS = [
     Fault("N2", "the same seed twice", "the same bits; with another seed, others", "all randomness is a function of "
-          "(seed, place)", 10, 2, pairs),
+          "(seed, place) (`tests/data/test_loader.py`: with dice of one generator a later start goes on with others)",
+          10, 2, pairs),
     Fault("N2", "any number of workers", "the same bits",
           "the same (`tests/data/test_loader.py`: dice from a shared generator depend on the workers)", 9, 2, workers),
 ]  # fmt: skip

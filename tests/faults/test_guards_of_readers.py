@@ -1,0 +1,75 @@
+"""More guards taken away once: those of threads, of ranks, and of what reads small files."""
+
+import contextlib
+import json
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from threading import Event
+from typing import Any
+from unittest import mock
+
+import pytest
+import torch
+from torch import Tensor
+
+from moco.data import loader, manifest
+from moco.data.threads import in_order
+from moco.encoders import tensors
+from moco.train import pretrain, start
+from tests.faults import elastic, hostile_checkpoints, hostile_settings, stuck
+
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(300)]
+
+
+def test_with_errors_of_threads_passed_over_a_run_goes_on_with_wrong_views(tmp_path, monkeypatch):
+    def passing_over(make: Callable[[Any, Event], Any], items: Iterable[Any], **options: Any) -> Iterator[Any]:
+        def made(item: Any, gone: Event) -> Any:
+            with contextlib.suppress(Exception):
+                return make(item, gone)
+            return item
+
+        return in_order(made, items, **options)
+
+    monkeypatch.setattr(loader, "in_order", passing_over)
+    assert stuck.dying_threads(2, tmp_path).lost == 2
+
+
+def test_ranks_that_read_checkpoints_of_their_own_do_not_go_on_together(tmp_path, monkeypatch):
+    restore = start.restore
+
+    def of_its_own(*arguments: Any) -> None:
+        with (
+            mock.patch.object(start, "on_main", return_value=True),
+            mock.patch.object(start, "share", lambda content: content),
+        ):
+            restore(*arguments)
+
+    monkeypatch.setattr(pretrain, "restore", of_its_own)
+    assert elastic.ranks_disagree(2, tmp_path).lost > 0
+
+
+def test_without_typed_errors_a_damaged_manifest_ends_in_another_one(tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        hostile_settings, "REFUSED", {name: hostile_settings.REFUSED[name] for name in ["manifest of a run"]}
+    )
+    monkeypatch.setattr(hostile_settings, "BORNE_WITH", {})
+    (tmp_path / "with").mkdir()
+    assert hostile_settings.files_of_a_run(1, tmp_path / "with").lost == 0
+    monkeypatch.setattr(manifest, "_damage_told", lambda _: contextlib.nullcontext())
+    (tmp_path / "without").mkdir()
+    assert hostile_settings.files_of_a_run(1, tmp_path / "without").lost == 1
+
+
+def test_a_reader_that_believes_the_header_takes_hostile_safetensors(tmp_path, monkeypatch):
+    def believing(file: str | Path) -> dict[str, Tensor]:
+        content = Path(file).read_bytes()
+        size = int.from_bytes(content[:8], "little")
+        header, data = json.loads(content[8 : 8 + size]), content[8 + size :]
+        return {
+            name: torch.frombuffer(bytearray(data[slice(*one["data_offsets"])]), dtype=torch.uint8)
+            for name, one in header.items()
+            if name != "__metadata__"
+        }
+
+    monkeypatch.setattr(tensors, "load_file", believing)
+    assert hostile_checkpoints.safetensors(15, tmp_path).lost > 0
