@@ -16,6 +16,7 @@ from torch.autograd.function import once_differentiable
 
 from moco.distributed import gather
 
+LOG2_E = math.log2(math.e)  # exp(x) = exp2(x LOG2_E), which takes a third of the time on a CPU
 SMALLEST_PLAIN = 1 / 64  # tau: exp(64) times a billion keys is still a number in float32, and exp(-64) a normal one
 
 
@@ -64,16 +65,16 @@ class Sums(NamedTuple):
 
 def _plain(scaled: Tensor, positive: Tensor, l_pos: Tensor, *, keys: Tensor, drawn: Tensor | None, block: int) -> Sums:
     """Rows have unit length, so 1 / tau bounds every logit: nothing overflows, and nothing is shifted or rescaled."""
-    l_neg, room = torch.full_like(l_pos, -math.inf), _room(scaled, keys, block)
+    l_neg, room, scaled = torch.full_like(l_pos, -math.inf), _room(scaled, keys, block), scaled * LOG2_E
     total = torch.exp(l_pos)
     mean = total * positive
     for some in _blocks(keys, drawn, block):
-        logits = _against(scaled, some, room)
+        logits = _against(scaled, some, room)  # to the base 2
         l_neg = torch.maximum(l_neg, logits.amax(dim=1, keepdim=True))
-        weight = logits.exp_()
+        weight = logits.exp2_()
         total.add_(weight.sum(dim=1, keepdim=True))
         _add_weighted(mean, weight, some)
-    return Sums(total, mean, torch.zeros_like(total), l_neg)
+    return Sums(total, mean, torch.zeros_like(total), l_neg / LOG2_E)
 
 
 def _running_shift(
