@@ -94,7 +94,8 @@ class _Found:
         self.labels.append(label)
 
     def by_bytes_of_path(self) -> "_Found":
-        keys = list(map(os.fsencode, self.paths))
+        same = "".join(self.paths).isascii()  # then the order of characters is that of bytes, and sooner found
+        keys: list[str] | list[bytes] = self.paths if same else list(map(os.fsencode, self.paths))
         order = sorted(range(len(keys)), key=keys.__getitem__)
         return _Found(
             [self.paths[i] for i in order], [self.sizes[i] for i in order], [self.mtimes[i] for i in order],
