@@ -37,7 +37,9 @@ SHOWN = {  # name of a result -> what the README calls it, in its order
     "throughput/photos-224": "224-pixel JPEGs end to end",
     "throughput/photos-224/wall": "224-pixel JPEGs end to end, by the clock",
     "start/help": "moco --help", "start/100000-files/cold": "to the end of the first step, 100,000 files",
-    "start/100000-files/warm": "the same, a folder that the run has seen",
+    "start/100000-files/cold/wall": "the same, by the clock",
+    "start/100000-files/warm": "to the end of the first step, a folder that the run has seen",
+    "start/100000-files/warm/wall": "the same, a folder that the run has seen, by the clock",
     "memory/input/2-threads": "memory of the input, 2 threads", "memory/input/a-worker": "memory of one thread more",
 }  # fmt: skip
 HEAD = """\

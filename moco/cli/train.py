@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from moco.cli.errors import errors
+from moco.cli.lasting import lasting
 from moco.cli.options import Device, Json, MaxBad, Resume, Seed, Workers
 
 
@@ -74,17 +75,20 @@ def pretrain(
 
     Stopped by a signal, it saves and exits with 75; the same command continues, bit for bit.
     """
+    from moco.data.ahead import Ahead
     from moco.train.slurm import stop_at_once_on_signals
 
     stop_at_once_on_signals()
     with errors():
-        from moco.distributed import on_main
-        from moco.recipes import parse_settings
-        from moco.train.console import Console
-        from moco.train.pretrain import pretrain as run_pretrain
-        from moco.train.ranks import ranks_for
-        from moco.train.run import RunFolder
-        from moco.train.watch import summary
+        sources = Ahead(data) if devices is None else data  # otherwise the ranks look
+        with lasting():
+            from moco.distributed import on_main
+            from moco.recipes import parse_settings
+            from moco.train.console import Console
+            from moco.train.pretrain import pretrain as run_pretrain
+            from moco.train.ranks import ranks_for
+            from moco.train.run import RunFolder
+            from moco.train.watch import summary
 
         if (ranks := ranks_for(devices, device)) > 1:
             raise typer.Exit(_launch(ranks))
@@ -92,7 +96,7 @@ def pretrain(
         changes |= {"compute.precision": precision} if precision is not None else {}
         changes |= {"compute.compile": True} if compile_ else {}
         run = run_pretrain(
-            data, out, recipe=recipe, model=model, epochs=epochs, settings=changes, seed=seed, init=init,
+            sources, out, recipe=recipe, model=model, epochs=epochs, settings=changes, seed=seed, init=init,
             eval_data=eval_data, eval_every=eval_every, resume=resume.value, overwrite=overwrite,
             accept_data_change=accept_data_change, device=device, workers=workers, processes=processes,
             save_every=save_every, keep=keep, keep_every=keep_every, on_nan=on_nan, max_bad=max_bad, patience=patience,
@@ -126,8 +130,9 @@ def demo(
 ) -> None:
     """Pre-train on the 12,000 pictures that come along, and judge the encoder: some minutes on two cores."""
     with errors():
-        from moco.demo import demo as run_demo
-        from moco.train.console import Console
+        with lasting():
+            from moco.demo import demo as run_demo
+            from moco.train.console import Console
 
         table = run_demo(out, quick=quick, seed=seed, overwrite=overwrite, workers=workers, reporter=Console())
         print(json.dumps(table.to_dict()) if as_json else table)

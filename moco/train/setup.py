@@ -13,8 +13,10 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from moco import recipes
+from moco.data.ahead import Ahead
+from moco.data.dataset import Wrapped
 from moco.data.folder import find_images
-from moco.data.images import Images, Wrapped
+from moco.data.images import Images
 from moco.data.loader import ViewLoader
 from moco.distributed import world_size
 from moco.encoders import Encoder, at_rest, build
@@ -37,12 +39,14 @@ from moco.recipe import Recipe, RecipeError
 from moco.rng import fold
 from moco.train.continued import adopt
 
-Sources = str | Path | Sequence[str | Path] | Images | Dataset[Any]
+Sources = str | Path | Sequence[str | Path] | Ahead | Images | Dataset[Any]
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def images_of(data: Sources) -> Images:
     """Folders and list files as one sequence of images; a Dataset wrapped; Images as they are."""
+    if isinstance(data, Ahead):
+        return data.find()
     if isinstance(data, str | Path):
         return find_images([data])
     if isinstance(data, Dataset):

@@ -7,8 +7,10 @@ from making import make_pictures
 from PIL import Image
 from torch.utils.data import TensorDataset
 
+from moco.data.dataset import Wrapped
+from moco.data.decode import BadImage
 from moco.data.folder import find_images
-from moco.data.images import BadImage, DataError, Subset, Wrapped
+from moco.data.images import DataError, Subset
 from moco.data.split import split_sources
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (4, 5, 3), dtype=np.uint8)
