@@ -15,7 +15,7 @@ from benchmarks.measure import Result, Row, Work, interleaved, result
 from moco.distributed import gather, shuffle, unshuffle
 
 RANKS, DIM = 2, 128
-CALLS = 20  # in a turn: the same on every rank, for they must meet
+SHUFFLES, GATHERS = 20, 400  # in a turn: the same on every rank, for they must meet
 
 
 def usual_gather(x: Tensor) -> Tensor:
@@ -41,22 +41,19 @@ def our_shuffle(x: Tensor, k: Tensor) -> Tensor:
     return unshuffle(k, order)
 
 
-def works(shape: tuple[int, ...], *, channels_last: bool) -> dict[str, Work]:
-    """What is timed on each rank, on images of this shape."""
-    x, k = torch.randn(shape), torch.randn(shape[0], DIM)
-    ours = x.contiguous(memory_format=torch.channels_last) if channels_last else x
-    return {
-        "shuffle": partial(our_shuffle, ours, k), "usual shuffle": partial(usual_shuffle, x, k),
-        "gather": partial(gather, k), "usual gather": partial(usual_gather, k),
-        "copy": x.clone, "copied keys": k.clone,
-    }  # fmt: skip
-
-
 def run(rank: int, meeting: Path, shape: tuple[int, ...], rounds: int) -> dict[str, list[float]]:
-    """One rank's times."""
+    """One rank's times, on images of this shape and their keys."""
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=meeting.as_uri(), rank=rank, world_size=RANKS)
-    times = interleaved(works(shape, channels_last=True), rounds=rounds, repeat=CALLS)
+    x, k = torch.randn(shape), torch.randn(shape[0], DIM)
+    ours = x.contiguous(memory_format=torch.channels_last)
+    shuffles: dict[str, Work] = {
+        "shuffle": partial(our_shuffle, ours, k), "usual shuffle": partial(usual_shuffle, x, k), "copy": x.clone,
+    }  # fmt: skip
+    gathers: dict[str, Work] = {
+        "gather": partial(gather, k), "usual gather": partial(usual_gather, k), "copied keys": k.clone,
+    }  # fmt: skip
+    times = interleaved(shuffles, rounds=rounds, repeat=SHUFFLES) | interleaved(gathers, rounds=rounds, repeat=GATHERS)
     dist.destroy_process_group()
     return times
 

@@ -19,7 +19,7 @@ from benchmarks import step
 from benchmarks.measure import Result, Row, compare, result
 from benchmarks.pictures import jpegs
 from moco import recipes
-from moco.data import host
+from moco.data import host, loader
 from moco.data.demo import demo_data
 from moco.data.folder import find_images
 from moco.evaluate.device import default_workers
@@ -34,6 +34,7 @@ FIRST, LAST = 8, 40  # steps of a run between which the clocks are read: its beg
 MINUTE = 60.0  # [s] between two checkpoints
 RUNS = 3  # at most: each has many steps
 SQUARES = ((224, 224),)  # [pixels] of the photos that a run reads
+DEPTHS = (1, 2, 4, 8)  # mini-batches made ahead
 
 
 @dataclass
@@ -171,6 +172,21 @@ def throughput(recipe: Recipe, folder: Callable[[Path], Path], rounds: int) -> I
         )  # fmt: skip
 
 
+def depths(rounds: int) -> Iterator[Result]:
+    """Steps of a run on photos, by the clock, with more or fewer mini-batches made ahead than is usual."""
+    recipe, times = photos(), {depth: [] for depth in DEPTHS}
+    with tempfile.TemporaryDirectory() as scratch:
+        images = jpegs(Path(scratch), 512, sizes=SQUARES)
+        for _ in range(rounds):
+            for depth, of_it in times.items():
+                with mock.patch.object(loader, "AHEAD", depth):
+                    clocks = run(recipe, images)
+                of_it.append(clocks.between(clocks.wall))
+    for depth in (one for one in DEPTHS if one != loader.AHEAD):
+        against = f"{loader.AHEAD} mini-batches made ahead; photos of 224 pixels, by the clock"
+        yield result(f"prefetch/{depth}", times[depth], times[loader.AHEAD], against=against)
+
+
 def photos() -> Recipe:
     """A network so narrow that reading takes a good part of the time, on 512 photos."""
     changes = {
@@ -189,4 +205,5 @@ ROWS = [
         partial(throughput, photos(), lambda scratch: jpegs(scratch, 512, sizes=SQUARES)),
         slow=True,
     ),
+    Row("prefetch", depths, slow=True),
 ]

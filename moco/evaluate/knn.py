@@ -12,7 +12,8 @@ from moco.recipe import RecipeError
 
 K = 200  # neighbours: InstDisc and MoCo's CIFAR notebook
 TEMPERATURE = 0.1  # MoCo's CIFAR notebook, InstDisc on CIFAR-10; InstDisc on ImageNet: 0.07
-QUERIES, BANK = 1024, 16384  # rows compared at a time: 64 MiB of similarities, whatever n is
+QUERIES, BANK = 512, 32768  # rows compared at a time: 64 MiB of similarities, whatever n is
+GROUP = 8  # columns that are looked at together; 4 and 16 take a tenth longer
 
 
 class Neighbours(NamedTuple):
@@ -48,22 +49,39 @@ def nearest(
     """The k rows of `bank` with the greatest cosine similarity to each query (all of them when k > m), on the CPU."""
     if k < 1:
         raise RecipeError(f"k must be at least 1 neighbour, got {k}")
-    k = min(k, len(bank))
-    parts = [_nearest_of_chunk(bank, chunk.to(device), k) for chunk in queries.split(QUERIES)]
-    return Neighbours(torch.cat([part[0].cpu() for part in parts]), torch.cat([part[1].cpu() for part in parts]))
-
-
-def _nearest_of_chunk(bank: Tensor, queries: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    queries = F.normalize(queries)
-    best = queries.new_empty(len(queries), 0)
-    where = torch.empty(len(queries), 0, dtype=torch.int64, device=queries.device)
+    k, chunks = min(k, len(bank)), queries.split(QUERIES)
+    best = [Neighbours(chunk.new_empty(len(chunk), 0), torch.empty(len(chunk), 0).long()) for chunk in chunks]
     for start in range(0, len(bank), BANK):
-        chunk = F.normalize(bank[start : start + BANK].to(queries.device))
-        similarities, indices = (queries @ chunk.T).topk(min(k, len(chunk)))
-        best, where = torch.cat([best, similarities], 1), torch.cat([where, indices + start], 1)
-        best, kept = best.topk(min(k, best.shape[1]))
-        where = where.gather(1, kept)
-    return best, where
+        rows = F.normalize(bank[start : start + BANK].to(device))
+        for i, chunk in enumerate(chunks):
+            found = _top(F.normalize(chunk.to(device)) @ rows.T, k)
+            best[i] = _merged(best[i], Neighbours(found.similarities.cpu(), found.indices.cpu() + start), k)
+    return Neighbours(torch.cat([each.similarities for each in best]), torch.cat([each.indices for each in best]))
+
+
+def _top(similarities: Float[Tensor, "n m"], k: int) -> Neighbours:
+    """The k greatest of each row, the greatest first, as torch.topk's, in two thirds of its time on a CPU.
+
+    Columns are taken in groups of 8. None of the k greatest is outside of the k groups with the greatest maxima: each of
+    those has one that is greater.
+    """
+    n, m = similarities.shape
+    width = m // GROUP  # a group's members are so many columns apart
+    if k > width:
+        return Neighbours(*similarities.topk(min(k, m)))
+    column = torch.arange(m, device=similarities.device)
+    grouped, rest = column[: GROUP * width].view(GROUP, width), column[GROUP * width :]
+    leading = similarities[:, : GROUP * width].view(n, GROUP, width).amax(dim=1).topk(k, sorted=False).indices
+    members = torch.cat([grouped.T[leading].flatten(1), rest.expand(n, -1)], dim=1)
+    best, which = similarities.gather(1, members).topk(k)
+    return Neighbours(best, members.gather(1, which))
+
+
+def _merged(some: Neighbours, more: Neighbours, k: int) -> Neighbours:
+    """The k nearest of both."""
+    similarities, indices = (torch.cat(pair, dim=1) for pair in zip(some, more, strict=True))
+    best, which = similarities.topk(min(k, similarities.shape[1]))
+    return Neighbours(best, indices.gather(1, which))
 
 
 def vote(

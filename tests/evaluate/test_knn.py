@@ -54,6 +54,16 @@ def test_neighbours_are_the_same_however_they_are_cut_into_chunks(monkeypatch: p
     torch.testing.assert_close(whole.similarities, parts.similarities)
 
 
+@pytest.mark.parametrize(("columns", "k"), [(8, 1), (64, 8), (80, 7), (85, 10), (1003, 20), (15, 2), (9, 9)])
+@pytest.mark.parametrize("values", [1000, 5])  # with five, nearly all are equal to others
+def test_the_greatest_by_groups_are_the_greatest(columns: int, k: int, values: int):
+    rows = torch.randint(values, (50, columns), generator=torch.Generator().manual_seed(0)).float()
+    found = module._top(rows, k)
+    assert torch.equal(found.similarities, rows.sort(dim=1, descending=True).values[:, :k])
+    assert torch.equal(rows.gather(1, found.indices), found.similarities)
+    assert all(len(set(indices)) == k for indices in found.indices.tolist())
+
+
 def test_neighbours_come_nearest_first():
     similarities = nearest(clouds(50).x, clouds(5, seed=1).x, k=50).similarities
     assert torch.equal(similarities, similarities.sort(dim=1, descending=True).values)
