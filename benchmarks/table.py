@@ -36,6 +36,7 @@ SHOWN = {  # name of a result -> what the README calls it, in its order
     "throughput/demo": "the demo end to end", "throughput/demo/wall": "the demo end to end, by the clock",
     "throughput/photos-224": "224-pixel JPEGs end to end",
     "throughput/photos-224/wall": "224-pixel JPEGs end to end, by the clock",
+    **{f"prefetch/{depth}": f"the same with {depth} mini-batches made ahead" for depth in (1, 4, 8)},
     "start/help": "moco --help", "start/100000-files/cold": "to the end of the first step, 100,000 files",
     "start/100000-files/cold/wall": "the same, by the clock",
     "start/100000-files/warm": "to the end of the first step, a folder that the run has seen",

@@ -62,8 +62,8 @@ def nearest(
 def _top(similarities: Float[Tensor, "n m"], k: int) -> Neighbours:
     """The k greatest of each row, the greatest first, as torch.topk's, in two thirds of its time on a CPU.
 
-    Columns are taken in groups of 8. None of the k greatest is outside of the k groups with the greatest maxima: each of
-    those has one that is greater.
+    Columns are taken in groups of 8. None of the k greatest is outside of the k groups with the greatest maxima: each
+    of those has one that is greater.
     """
     n, m = similarities.shape
     width = m // GROUP  # a group's members are so many columns apart
