@@ -43,7 +43,7 @@ class Recipe(Part):
     def _parts_fit(self) -> "Recipe":
         _between("optim.lr", self.optim.lr, 0, math.inf)
         _between("method.momentum", self.method.momentum, 0, 1)
-        for rule in (_mechanism_fits, _bn_fits, _pieces_fit):
+        for rule in (_mechanism_fits, _bn_fits, _pieces_fit, _compute_fits):
             if trouble := rule(self):
                 raise ValueError(trouble)
         return self
@@ -183,6 +183,13 @@ def _pieces_fit(recipe: Recipe) -> str | None:
             f"expects method.bn=split or shuffle with method.bn_groups a multiple of {pieces}, got "
             f"method.bn={recipe.method.bn} with {groups}"
         )
+    return None
+
+
+def _compute_fits(recipe: Recipe) -> str | None:
+    """What is wrong with how the arithmetic is done, or None."""
+    if recipe.compute.cuda_graphs and not recipe.compute.compile:
+        return "compute.cuda_graphs is of encoders that torch compiles: set compute.compile=true as well"
     return None
 
 

@@ -139,4 +139,5 @@ class ComputeSpec(Part):
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"  # of autocast; loss, EMA and queue stay float32
     channels_last: bool = True
     compile: bool = False  # torch.compile of both encoders
+    cuda_graphs: bool = False  # their passes recorded, and played back: torch.compile's mode reduce-overhead
     threads: Threads | None = None  # of torch on a CPU: sums depend on it in their last bits; None: torch's choice

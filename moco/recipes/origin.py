@@ -35,6 +35,7 @@ DEFAULTS = Origin(
         "optim.accumulate": "this project's choice: the mini-batch in one piece",
         "compute.channels_last": "this project's choice: a memory layout, which changes rounding only",
         "compute.compile": "this project's choice: as torch runs it",
+        "compute.cuda_graphs": "this project's choice: as torch runs it",
         "compute.threads": "this project's choice: torch's when a run begins, then kept",
     }
 )

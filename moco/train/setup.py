@@ -17,7 +17,6 @@ from moco.data.ahead import Ahead
 from moco.data.dataset import Wrapped
 from moco.data.folder import find_images
 from moco.data.images import Images
-from moco.data.loader import ViewLoader
 from moco.distributed import world_size
 from moco.encoders import Encoder, at_rest, build
 from moco.encoders.heads import predictor
@@ -38,6 +37,7 @@ from moco.method import (
 from moco.recipe import Recipe, RecipeError
 from moco.rng import fold
 from moco.train.continued import adopt
+from moco.train.loop import Batches
 
 Sources = str | Path | Sequence[str | Path] | Ahead | Images | Dataset[Any]
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -170,7 +170,7 @@ def contrast_for(
     if recipe.compute.compile:
         for network in (contrast.encoder, contrast.key_encoder):
             if network is not None:
-                network.compile()
+                network.compile(mode="reduce-overhead" if recipe.compute.cuda_graphs else None)
     return contrast.train()
 
 
@@ -218,8 +218,10 @@ def precision_of(recipe: Recipe, device: torch.device) -> Callable[[], AbstractC
     return lambda: torch.autocast(device.type, dtype=dtype)
 
 
-def in_format(loader: ViewLoader, recipe: Recipe) -> Iterator[tuple[list[Tensor], Tensor]]:
-    """The loader's batches, in the memory format that the encoder computes in."""
+def in_format(batches: Batches, recipe: Recipe) -> Iterator[tuple[list[Tensor], Tensor]]:
+    """`batches`, in the memory format that the encoder computes in."""
     layout = torch.channels_last if recipe.compute.channels_last else torch.contiguous_format
-    for views, ids in loader:
+    for views, ids in batches:
+        if recipe.compute.cuda_graphs:  # what they gave in the step before may be written over from now on
+            torch.compiler.cudagraph_mark_step_begin()
         yield [view.contiguous(memory_format=layout) for view in views], ids

@@ -46,6 +46,7 @@ def changed(name: str, *settings: str) -> Recipe:
         ("moco_v1_r50", ["optim.accumulate=3"], "bn_groups a multiple of 3, got method.bn=shuffle with 8"),
         ("moco_v3_r50_100", ["optim.accumulate=4", "optim.cached=true"], "a multiple of 4, got method.bn=sync with 1"),
         ("moco_v1_r50", ["method.bn=plain", "optim.accumulate=2"], "a multiple of 2, got method.bn=plain with 1"),
+        ("moco_v1_r50", ["compute.cuda_graphs=true"], "set compute.compile=true as well"),
     ],
 )
 def test_parts_that_do_not_fit_are_refused_with_what_to_do(name: str, settings: list[str], said: str):

@@ -169,10 +169,12 @@ def test_autocast_runs_on_a_cpu_and_keeps_weights_and_queue_in_float32(pictures,
 
 
 @pytest.mark.slow
-def test_compiled_encoders_begin_with_the_same_losses(pictures, tiny, tmp_path):
+@pytest.mark.parametrize("graphs", [False, True])  # on a CPU torch leaves them out
+def test_compiled_encoders_begin_with_the_same_losses(pictures, tiny, tmp_path, graphs):
     """Sums in another order: the first losses agree to rounding, and the differences grow from step to step."""
     plain = pretrain(pictures, tmp_path / "plain", recipe=tiny)
-    compiled = pretrain(pictures, tmp_path / "compiled", recipe=tiny, settings={"compute.compile": True})
+    settings = {"compute.compile": True, "compute.cuda_graphs": graphs}
+    compiled = pretrain(pictures, tmp_path / "compiled", recipe=tiny, settings=settings)
     for (_, a), (_, b) in list(zip(losses(plain.path), losses(compiled.path), strict=True))[:3]:
         assert a == pytest.approx(b, rel=1e-4)
 
