@@ -3,18 +3,22 @@
 With two cores, 100,000 files then cost the start of a run nothing. The walk itself is `moco.data.folder`'s.
 """
 
+import ctypes
 import multiprocessing
+import os
 import signal
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from moco.data.folder import Folder
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)  # that end the command, as in moco.train.slurm
+_PR_SET_PDEATHSIG = 1  # prctl(2): the signal that comes when the parent is gone
 
 
 class Ahead:
@@ -25,40 +29,53 @@ class Ahead:
     """
 
     def __init__(self, sources: Sequence[str]):
-        self._sources, self._process = list(sources), None
-        if sys.platform != "linux" or "torch" in sys.modules:
-            return
-        fork = multiprocessing.get_context("fork")
-        self._result, into = fork.Pipe(duplex=False)
-        self._process = fork.Process(target=_search, args=(self._sources, self._result, into), daemon=True)
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)  # one that comes while it forks is not lost
-        self._process.start()
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-        into.close()
+        self._sources, self._begun = list(sources), None
+        if sys.platform == "linux" and "torch" not in sys.modules:
+            with suppress(OSError):  # no more processes are to be had
+                self._begun = _begin(self._sources)
 
     def find(self) -> "Folder":
         """What `find_images` gives for them. Raises as it does."""
         from moco.data.folder import find_images
 
-        if self._process is None:
+        if self._begun is None:
             return find_images(self._sources)
-        process, self._process = self._process, None
-        with self._result:
+        (process, result), self._begun = self._begun, None
+        with result:
             try:
-                found = self._result.recv()
-            except EOFError:  # it failed, or was ended: what made it fail is seen here
-                return find_images(self._sources)
+                found = result.recv()
+            except (EOFError, OSError):  # it failed, or was ended
+                found = None
         process.join()
+        if found is None:  # what made it fail is seen here
+            return find_images(self._sources)
         if isinstance(found, Exception):
             raise found
         return found
 
 
-def _search(sources: list[str], theirs: Connection, into: Connection) -> None:
+def _begin(sources: list[str]) -> tuple[BaseProcess, Connection]:
+    """A process that searches, and where its result arrives."""
+    fork = multiprocessing.get_context("fork")
+    result, into = fork.Pipe(duplex=False)
+    process = fork.Process(target=_search, args=(sources, result, into, os.getpid()), daemon=True)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)  # one that comes while it forks is not lost
+    try:
+        process.start()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        into.close()
+    return process, result
+
+
+def _search(sources: list[str], theirs: Connection, into: Connection, command: int) -> None:
     """What the process does: send the folder, or the DataError."""
     for number in _SIGNALS:
         signal.signal(number, signal.SIG_DFL)  # it has nothing to say
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # a folder that hangs does not keep it after the command
+    if os.getppid() != command:  # which has gone before that
+        return
     theirs.close()  # so that sending fails when nobody waits any more
     from moco.data.folder import DataError, find_images
 

@@ -34,6 +34,13 @@ def pictures(tmp_path: Path) -> Path:
     return tmp_path / "pictures"
 
 
+@pytest.fixture
+def many(pictures: Path) -> Path:
+    """More than a pipe holds."""
+    (pictures / "many.txt").write_text("cats/0000.png\n" * 10_000)
+    return pictures / "many.txt"
+
+
 def test_looking_through_folders_needs_no_torch():
     done = alone("import moco.data.folder; print('torch' in sys.modules)")
     assert done.stdout.strip() == "False", done.stderr
@@ -63,19 +70,29 @@ def test_an_error_comes_across(tmp_path: Path):
 
 
 @linux
-def test_a_process_that_is_killed_is_not_needed(pictures: Path):
+@pytest.mark.parametrize("sending", [False, True])
+def test_a_process_that_is_killed_is_not_needed(many: Path, sending: bool):
+    wait = "begun._begun[1].poll(30)" if sending else ""
     done = alone(
-        "begun = Ahead(sys.argv[1:])\nos.kill(multiprocessing.active_children()[0].pid, signal.SIGKILL)\n"
-        "print(len(begun.find().names))", pictures,
+        f"begun = Ahead(sys.argv[1:])\n{wait}\nos.kill(multiprocessing.active_children()[0].pid, signal.SIGKILL)\n"
+        "print(len(begun.find().names), multiprocessing.active_children())", many,
+    )  # fmt: skip
+    assert (done.stdout.strip(), done.stderr) == ("10000 []", "")
+
+
+@linux
+def test_without_another_process_it_searches_by_itself(pictures: Path):
+    done = alone(
+        "def refuse(): raise BlockingIOError(11, 'Resource temporarily unavailable')\nos.fork = refuse\n"
+        "begun = Ahead(sys.argv[1:])\nassert not multiprocessing.active_children()\n"
+        "assert not signal.pthread_sigmask(signal.SIG_BLOCK, [])\nprint(len(begun.find().names))", pictures,
     )  # fmt: skip
     assert (done.stdout.strip(), done.stderr) == ("6", "")
 
 
 @linux
 @pytest.mark.parametrize("end", ["os._exit(0)", "os.kill(os.getpid(), signal.SIGKILL)", "raise SystemExit"])
-def test_when_nobody_waits_it_ends_without_a_word(pictures: Path, end: str):
-    many = pictures / "many.txt"
-    many.write_text("cats/0000.png\n" * 10_000)  # more than a pipe holds
+def test_when_nobody_waits_it_ends_without_a_word(many: Path, end: str):
     done = alone(f"Ahead(sys.argv[1:])\nprint(multiprocessing.active_children()[0].pid, flush=True)\n{end}", many)
     assert done.stderr == ""
     assert ended(int(done.stdout))
@@ -93,6 +110,16 @@ def ended(process: int) -> bool:
             return True
         time.sleep(0.01)
     return False
+
+
+@linux
+def test_a_folder_that_hangs_does_not_keep_it_after_the_command(tmp_path: Path):
+    os.mkfifo(tmp_path / "slow.txt")
+    done = alone(
+        "Ahead(sys.argv[1:])\nprint(multiprocessing.active_children()[0].pid, flush=True)\n"
+        "os.kill(os.getpid(), signal.SIGKILL)", tmp_path / "slow.txt",
+    )  # fmt: skip
+    assert ended(int(done.stdout))
 
 
 @linux
