@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from moco.data.folder import Folder
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)  # that end the command, as in moco.train.slurm
 _PR_SET_PDEATHSIG = 1  # prctl(2): the signal that comes when the parent is gone
 
 
@@ -59,7 +58,9 @@ def _begin(sources: list[str]) -> tuple[BaseProcess, Connection]:
     fork = multiprocessing.get_context("fork")
     result, into = fork.Pipe(duplex=False)
     process = fork.Process(target=_search, args=(sources, result, into, os.getpid()), daemon=True)
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)  # one that comes while it forks is not lost
+    before = signal.pthread_sigmask(
+        signal.SIG_BLOCK, signal.valid_signals()
+    )  # one that comes while it forks is not lost
     try:
         process.start()
     finally:
@@ -70,9 +71,10 @@ def _begin(sources: list[str]) -> tuple[BaseProcess, Connection]:
 
 def _search(sources: list[str], theirs: Connection, into: Connection, command: int) -> None:
     """What the process does: send the folder, or the DataError."""
-    for number in _SIGNALS:
-        signal.signal(number, signal.SIG_DFL)  # it has nothing to say
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
+    for number in signal.valid_signals():
+        if callable(signal.getsignal(number)):
+            signal.signal(number, signal.SIG_DFL)  # the command answers: this process has nothing to say
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, signal.valid_signals())
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # a folder that hangs does not keep it after the command
     if os.getppid() != command:  # which has gone before that
         return

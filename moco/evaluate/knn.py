@@ -50,13 +50,13 @@ def nearest(
     if k < 1:
         raise RecipeError(f"k must be at least 1 neighbour, got {k}")
     k, chunks = min(k, len(bank)), queries.split(QUERIES)
-    best = [Neighbours(chunk.new_empty(len(chunk), 0), torch.empty(len(chunk), 0).long()) for chunk in chunks]
+    best = [_top(chunk.new_empty(len(chunk), 0, device=device), k) for chunk in chunks]  # none yet
     for start in range(0, len(bank), BANK):
         rows = F.normalize(bank[start : start + BANK].to(device))
         for i, chunk in enumerate(chunks):
             found = _top(F.normalize(chunk.to(device)) @ rows.T, k)
-            best[i] = _merged(best[i], Neighbours(found.similarities.cpu(), found.indices.cpu() + start), k)
-    return Neighbours(torch.cat([each.similarities for each in best]), torch.cat([each.indices for each in best]))
+            best[i] = _merged(best[i], Neighbours(found.similarities, found.indices + start), k)
+    return Neighbours(*(torch.cat(column).cpu() for column in zip(*best, strict=True)))
 
 
 def _top(similarities: Float[Tensor, "n m"], k: int) -> Neighbours:
