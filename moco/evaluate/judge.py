@@ -94,7 +94,8 @@ def subjects(
         )
         rows |= {name: Subject(some[name], of.data, train[name], test_[name]) for name in some}
     if len(quarantine):
-        notes.append(f"{len(quarantine):,} images could not be read: {', '.join(map(shown, list(quarantine.bad)[:3]))}")
+        first, one = ", ".join(map(shown, list(quarantine.bad)[:3])), len(quarantine) == 1
+        notes.append(f"{len(quarantine):,} image{'' if one else 's'} could not be read: {first}")
     return Subjects(pretrained.name, rows, floors, split, pretrained.device, workers, quarantine, notes)
 
 

@@ -113,7 +113,7 @@ def test_images_without_labels_are_an_error_that_says_what_to_do(pretrained: Pre
 def test_images_that_cannot_be_read_are_left_out_and_named(pretrained: Pretrained, labelled: Path):
     (labelled / "train" / "class1" / "broken.png").write_bytes(b"no")
     table = judge([Knn(3)], subjects(pretrained, labelled))
-    assert "1 images could not be read: class1/broken.png" in str(table)
+    assert "1 image could not be read: class1/broken.png" in str(table)
 
 
 def test_too_many_images_that_cannot_be_read_are_an_error(pretrained: Pretrained, labelled: Path):
