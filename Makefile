@@ -12,7 +12,7 @@ demo: $(VENV)/.installed
 	$(BIN)/moco demo
 
 test: $(VENV)/.installed-test
-	$(BIN)/python -c "import moco.data.kernels"  # compiled once, not by every worker
+	$(BIN)/python -c "import moco.data.augment.kernels"  # compiled once, not by every worker
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS)
 
 lint: $(VENV)/.installed-test

@@ -15,14 +15,14 @@ from torchvision.datasets import ImageFolder
 from benchmarks.measure import Result, Row, Work, absent, installed, interleaved, result
 from benchmarks.pictures import jpegs
 from moco import recipes
-from moco.data.augment import eval_crop, normalize
-from moco.data.demo import demo_data
-from moco.data.folder import find_images
+from moco.data.augment.draw import eval_crop, normalize
+from moco.data.sources.demo import demo_data
+from moco.data.sources.folder import find_images
 from moco.encoders import Encoder, build
-from moco.encoders.weights import save_encoder
 from moco.evaluate.features import Features, batch_for, load
 from moco.evaluate.knn import knn
 from moco.recipe import DataSpec, EncoderSpec, Recipe
+from moco.weights.encoder_folder import save_encoder
 
 BANK, QUERIES, WIDTH, CLASSES = 20_000, 2_000, 512, 10
 K, TEMPERATURE, AT_ONCE = 200, 0.1, 512  # AT_ONCE: queries, in the usual form and in the floor

@@ -1,8 +1,8 @@
 """`python -m benchmarks.fidelity`: which peers draw their views from the reference's distribution, and whether we do.
 
-Marginals of MoCo v2's views of the same photos with independent dice, beside those of a second reference with other
-dice, which is how far chance alone goes. Whether ours are Pillow's views bit for bit, with the same dice, is tested in
-tests/data; here our loader is a way like others.
+Marginals of MoCo v2's views of the same photos with independent random numbers, beside those of a second reference
+with other numbers, which is how far chance alone goes. Whether ours are Pillow's views bit for bit, with the same
+random numbers, is tested in tests/data; here our loader is a way like others.
 """
 
 import argparse
@@ -67,7 +67,8 @@ def ways(folder: Path, data: DataSpec) -> dict[str, Work]:
     images, paths = folder_of(folder)
     mine = ours(images, data)
     found: dict[str, Work] = {
-        "reference": usual(paths, data), "reference, other dice": usual(paths, data), "ours": lambda: mine().views,
+        "reference": usual(paths, data), "reference, other random numbers": usual(paths, data),
+        "ours": lambda: mine().views,
     }  # fmt: skip
     for peer, (package, _, make) in PEERS.items():
         if installed(package):

@@ -17,11 +17,11 @@ from benchmarks.measure import Result, Row, Spent, Work, cpu_of, interleaved, re
 from benchmarks.pictures import jpegs, small_pngs
 from benchmarks.reference.transforms import Views, opened, views_of
 from moco import recipes
-from moco.data import host
-from moco.data.folder import find_images
-from moco.data.images import Images
-from moco.data.loader import ViewLoader
-from moco.data.quarantine import Quarantine
+from moco.data.augment import cpu
+from moco.data.loader.bad_images import Quarantine
+from moco.data.loader.loader import ViewLoader
+from moco.data.sources.folder import find_images
+from moco.data.sources.images import Images
 from moco.recipe import DataSpec
 
 VERSIONS = {"v1": "moco_v1_r50", "v2": "moco_v2_r50", "v3": "moco_v3_vit_base"}
@@ -45,7 +45,7 @@ def data_of(version: str) -> DataSpec:
 
 def batches(images: Images, data: DataSpec, *, steps: range, workers: int, handed_over: bool) -> ViewLoader:
     """All of `images` in each mini-batch."""
-    host.kernels(wait=True)
+    cpu.kernels(wait=True)
     kind, device = (HandedOver, torch.device("meta")) if handed_over else (ViewLoader, CPU)
     return kind(
         images, data, batch_size=len(images), seed=0, steps=steps, workers=workers, device=device,

@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from moco.data import demo
+from moco.data.sources import demo
 
 CLASSES = ("t-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle-boot")
 PICTURES = {"train": ("train", 12_000), "test": ("t10k", 2_000)}  # split -> prefix of the source files, how many

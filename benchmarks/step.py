@@ -14,11 +14,11 @@ from moco.encoders import build
 from moco.encoders.heads import predictor
 from moco.method import Contrast
 from moco.recipe import Recipe
+from moco.train.build import contrast_for
 from moco.train.checkpoint import Clock, TrainState
-from moco.train.gate import Gate
 from moco.train.loop import train
+from moco.train.nan_guard import Gate
 from moco.train.optim import optimizer_for
-from moco.train.setup import contrast_for
 
 CPU = torch.device("cpu")
 STEPS = 1000  # an epoch has; the schedules are at their beginning

@@ -19,16 +19,17 @@ from benchmarks import step
 from benchmarks.measure import Result, Row, compare, result
 from benchmarks.pictures import jpegs
 from moco import recipes
-from moco.data import host, loader
-from moco.data.demo import demo_data
-from moco.data.folder import find_images
-from moco.evaluate.device import default_workers
+from moco.data.augment import cpu
+from moco.data.loader import loader
+from moco.data.sources.demo import demo_data
+from moco.data.sources.folder import find_images
+from moco.device import default_workers
 from moco.recipe import Recipe
 from moco.train import checkpoint, pretrain
+from moco.train.after_step import Stopped, Watch
 from moco.train.checkpoint import TrainState
-from moco.train.gate import Gate
-from moco.train.run import RunFolder
-from moco.train.watch import Stopped, Watch
+from moco.train.nan_guard import Gate
+from moco.train.run_folder import RunFolder
 
 FIRST, LAST = 8, 40  # steps of a run between which the clocks are read: its beginning is left out
 MINUTE = 60.0  # [s] between two checkpoints
@@ -55,7 +56,7 @@ class Clocks:
 def run(recipe: Recipe, folder: Path) -> Clocks:
     """`moco.pretrain` on a folder, stopped as by a signal after some steps."""
     clocks = Clocks()
-    host.kernels(wait=True)
+    cpu.kernels(wait=True)
 
     class Timed(Watch):
         def __call__(self, state: TrainState, metrics: dict[str, Any]) -> None:
@@ -130,26 +131,26 @@ def checkpoints(rounds: int) -> Iterator[Result]:
 def input_alone(recipe: Recipe, folder: Path) -> tuple[float, float]:
     """CPU and wall seconds of a mini-batch that nobody trains on."""
     images = find_images([folder])
-    host.kernels(wait=True)
+    cpu.kernels(wait=True)
     with tempfile.TemporaryDirectory() as out:
         job = pretrain.Job(
             images, recipe, pretrain.clock_of(recipe, len(images)), step.CPU, default_workers(), RunFolder(Path(out))
         )
         batches = iter(job.loader(None, range(2 * LAST)))
         next(islice(batches, FIRST - 1, None))
-        cpu, wall = time.process_time(), time.perf_counter()
+        busy, wall = time.process_time(), time.perf_counter()
         next(islice(batches, LAST - FIRST - 1, None))
-        return (time.process_time() - cpu) / (LAST - FIRST), (time.perf_counter() - wall) / (LAST - FIRST)
+        return (time.process_time() - busy) / (LAST - FIRST), (time.perf_counter() - wall) / (LAST - FIRST)
 
 
 def step_alone(recipe: Recipe) -> tuple[float, float]:
     """CPU and wall seconds of a step on a ready mini-batch."""
     work, steps = step.ours(recipe), LAST - FIRST
     work()
-    cpu, wall = time.process_time(), time.perf_counter()
+    busy, wall = time.process_time(), time.perf_counter()
     for _ in range(steps):
         work()
-    return (time.process_time() - cpu) / steps, (time.perf_counter() - wall) / steps
+    return (time.process_time() - busy) / steps, (time.perf_counter() - wall) / steps
 
 
 def throughput(recipe: Recipe, folder: Callable[[Path], Path], rounds: int) -> Iterator[Result]:

@@ -10,10 +10,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from moco.encoders.export import export
     from moco.evaluate.features import Pretrained, load
     from moco.recipe import Recipe, RecipeError
     from moco.train.pretrain import Run, pretrain
+    from moco.weights.export import export
 
 __version__ = "0.1.0"
 __all__ = ["Pretrained", "Recipe", "RecipeError", "Run", "__version__", "export", "load", "pretrain"]
@@ -23,7 +23,7 @@ _HOMES = {
     "Recipe": ("moco.recipe", "Recipe"),
     "RecipeError": ("moco.recipe", "RecipeError"),
     "Run": ("moco.train.pretrain", "Run"),
-    "export": ("moco.encoders.export", "export"),
+    "export": ("moco.weights.export", "export"),
     "load": ("moco.evaluate.features", "load"),
     "pretrain": ("moco.train.pretrain", "pretrain"),
 }

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from moco import recipes
-from moco.data.demo import demo_data
+from moco.data.sources.demo import demo_data
 from moco.evaluate.features import load
 from moco.evaluate.judge import Subjects, judge, subjects
 from moco.evaluate.kinds import Knn, LowShot

@@ -33,7 +33,7 @@ def mix(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
 
 
 def uniform(seed: int, epoch: int, ids: NDArray[np.integer], slot: int | NDArray[np.integer]) -> NDArray[np.float64]:
-    """For each image of `ids` [N] a number in [0, 1): the `slot`-th die that is cast for it in `epoch`.
+    """For each image of `ids` [N] a number in [0, 1): the `slot`-th random number of it in `epoch`.
 
     A counter-based generator: SplitMix64's finalizer over the counter (id, slot), keyed by (seed, epoch). `ids` and an
     array of slots are broadcast against each other.

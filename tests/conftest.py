@@ -7,14 +7,14 @@ import torch
 from making import make_pictures
 
 from moco import recipes
-from moco.data import host
+from moco.data.augment import cpu
 from moco.recipe import Recipe
 
 
 @pytest.fixture(autouse=True, scope="session")
 def _kernels() -> None:
     """Loaded before a test forks."""
-    host.kernels(wait=True)
+    cpu.kernels(wait=True)
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -6,8 +6,8 @@ import numpy as np
 from PIL import Image, ImageFilter, ImageOps
 from torchvision.transforms import functional as TF
 
-from moco.data.augment import Dice, crop_boxes, flips, look
-from moco.data.colour import BRIGHTNESS, CONTRAST, HUE, SATURATION
+from moco.data.augment.colour import BRIGHTNESS, CONTRAST, HUE, SATURATION
+from moco.data.augment.draw import RandomNumbers, crop_boxes, flips, look
 from moco.recipe import View
 
 
@@ -35,10 +35,10 @@ ADJUST: dict[int, Callable[[Image.Image, float], Image.Image]] = {
 }
 
 
-def pillow_view(image: np.ndarray, view: View, dice: Dice, size: int) -> np.ndarray:
-    """The view that `dice` give of one image, by torchvision's functions, in the order of the authors' transforms."""
-    seen = look(view, dice)
-    box = crop_boxes(view, dice, heights=np.array([image.shape[0]]), widths=np.array([image.shape[1]]))[0]
+def pillow_view(image: np.ndarray, view: View, numbers: RandomNumbers, size: int) -> np.ndarray:
+    """One image's view by `numbers`: torchvision's functions, in the order of the authors' transforms."""
+    seen = look(view, numbers)
+    box = crop_boxes(view, numbers, heights=np.array([image.shape[0]]), widths=np.array([image.shape[1]]))[0]
     picture = TF.resized_crop(Image.fromarray(image), *box.tolist(), [size, size])
     if seen.grey[0] and view.grey_first:
         picture = TF.rgb_to_grayscale(picture, 3)
@@ -51,6 +51,6 @@ def pillow_view(image: np.ndarray, view: View, dice: Dice, size: int) -> np.ndar
         picture = picture.filter(ImageFilter.GaussianBlur(float(seen.sigma[0])))
     if seen.solarize[0]:
         picture = ImageOps.solarize(picture)
-    if flips(view, dice)[0]:
+    if flips(view, numbers)[0]:
         picture = TF.hflip(picture)
     return np.asarray(picture).transpose(2, 0, 1)

@@ -82,6 +82,6 @@ def test_the_installed_command_answers(installed: Path, tmp_path: Path):
 
 
 def test_the_installed_package_unpacks_the_demo_images(installed: Path, tmp_path: Path):
-    probe = "from moco.data.demo import demo_data; print(sum(1 for _ in demo_data().rglob('*.png')))"
+    probe = "from moco.data.sources.demo import demo_data; print(sum(1 for _ in demo_data().rglob('*.png')))"
     count = run(sys.executable, "-c", probe, cwd=tmp_path, PYTHONPATH=str(installed), XDG_CACHE_HOME=str(tmp_path))
     assert int(count) == 14_000

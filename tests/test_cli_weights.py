@@ -9,7 +9,7 @@ from making import make_pictures
 from typer.testing import CliRunner
 
 from moco.cli import app
-from tests.encoders import theirs
+from tests.weights import theirs
 
 
 def moco(*arguments: object):

@@ -8,10 +8,11 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "moco"
 LAYERS = [  # a part imports from the layers above its own in this list, not from its neighbours
-    {"distributed", "files", "rng", "schedule"},
+    {"distributed", "files", "rng", "schedule", "text"},
     {"specs"},
     {"recipe"},
-    {"method", "encoders", "data", "recipes"},
+    {"method", "encoders", "data", "recipes", "device"},
+    {"weights"},
     {"evaluate"},
     {"train"},
     {"report"},
@@ -102,7 +103,7 @@ def test_the_package_keeps_its_layers():
 @pytest.mark.parametrize(
     ("file", "source", "fault"),
     [
-        ("method/a.py", "from moco.data.folder import Folder", "imports moco.data, which is not below it"),
+        ("method/a.py", "from moco.data.sources.folder import Folder", "imports moco.data, which is not below it"),
         ("schedule.py", "import moco.rng", "imports moco.rng, which is not below it"),
         ("data/a.py", "def f():\n    from moco.train import loop", "imports moco.train, which is not below it"),
         ("encoders/a.py", "from ..evaluate import knn", "imports moco.evaluate, which is not below it"),

@@ -15,7 +15,7 @@ import moco
 ROOT = Path(__file__).parent.parent
 HOME_OF_A_BUILD = re.compile(r"(?<![\w.~-])/(?:home|root|work|opt)/")  # an absolute path of one machine
 LONGEST = 350  # lines
-IN_ONE_FILE = {"moco/data/kernels.py"}  # numba's cache of what is compiled looks at the age of one file
+IN_ONE_FILE = {"moco/data/augment/kernels.py"}  # numba's cache of what is compiled looks at the age of one file
 
 
 def published() -> list[Path]:

@@ -7,17 +7,17 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from moco.data.images import Images
-from moco.data.loader import ViewLoader
-from moco.data.quarantine import Quarantine
+from moco.data.loader.bad_images import Quarantine
+from moco.data.loader.loader import ViewLoader
+from moco.data.sources.images import Images
 from moco.method import Contrast, MemoryBank, MomentumEncoder, Queue
 from moco.method.batchnorm import in_groups
 from moco.method.contrast import unit
 from moco.recipe import Recipe
 from moco.rng import fold
 from moco.train import checkpoint
-from moco.train.run import RunFolder
-from moco.train.setup import contrast_for, in_format, threads
+from moco.train.build import contrast_for, in_format, threads
+from moco.train.run_folder import RunFolder
 
 SOME = 1024  # images whose own keys are looked for
 

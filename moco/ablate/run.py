@@ -15,18 +15,18 @@ from moco.ablate.measure import measures
 from moco.ablate.results import Result, Row
 from moco.ablate.scales import Scale, at_scale
 from moco.ablate.score import Judge, architecture
-from moco.data.demo import demo_data
-from moco.data.images import Images
-from moco.evaluate.device import default_workers, pick_device
+from moco.data.sources.demo import demo_data
+from moco.data.sources.images import Images
+from moco.data.sources.open import open_images
+from moco.device import default_workers, pick_device
 from moco.evaluate.judge import PIXELS, RANDOM
 from moco.files import write_json
 from moco.recipe import Recipe, RecipeError
 from moco.schedule import Constant
+from moco.train.after_step import Diverged
 from moco.train.console import Reporter, Silent
 from moco.train.pretrain import pretrain
-from moco.train.run import RunFolder
-from moco.train.setup import images_of
-from moco.train.watch import Diverged
+from moco.train.run_folder import RunFolder
 
 Places = str | Path | Sequence[str | Path]
 SHORT = 2000  # steps: half a run that saves in its middle, for `measures`, and not every minute
@@ -77,7 +77,7 @@ def ablate(
     place = pick_device("cpu" if scale == "demo" and device == "auto" else device)  # so small a network gains nothing
     workers = default_workers() if workers is None else workers
     judge = Judge(labelled, folder / "floors", scale=chosen, device=place, workers=workers)
-    bench = Bench(folder / "runs", images_of(train), judge, place, workers, reporter or Silent())
+    bench = Bench(folder / "runs", open_images(train), judge, place, workers, reporter or Silent())
     done: dict[str, list[dict[str, Any]]] = {cell.name: [] for cell in described.cells}
     for seed in seeds:
         for cell in described.cells:

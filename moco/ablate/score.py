@@ -9,8 +9,8 @@ from typing import Any
 import torch
 
 from moco.ablate.scales import Scale
-from moco.data.quarantine import Quarantine
-from moco.data.split import Split, split_sources
+from moco.data.loader.bad_images import Quarantine
+from moco.data.sources.split import Split, split_sources
 from moco.encoders import Encoder, build_headless
 from moco.evaluate.features import extract_each, load
 from moco.evaluate.floors import Pixels, random_encoder
@@ -29,7 +29,7 @@ class Judge:
     """The labelled images of an ablation, and how its encoders are scored on them.
 
     Args:
-        labelled: see `moco.data.split.split_sources`.
+        labelled: see `moco.data.sources.split.split_sources`.
         kept: the folder in which the floors are kept, a file an architecture.
     """
 

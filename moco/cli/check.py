@@ -28,9 +28,9 @@ def check(
 ) -> None:
     """Read every image before a run: bad files, duplicates, odd sizes and kinds. Exit code 3: not fit for a run."""
     with errors():
-        from moco.data.check import check as checked
-        from moco.data.digests import differences, read_digests, write_digests
-        from moco.data.folder import find_images
+        from moco.data.check.check import check as checked
+        from moco.data.check.checksums import differences, read_digests, write_digests
+        from moco.data.sources.folder import find_images
         from moco.train.console import Console
 
         before = None if against is None else read_digests(against)

@@ -21,7 +21,7 @@ def errors() -> Iterator[None]:
         if code is None:
             raise
         if not getattr(error, "kinds", ()):  # otherwise the rank that it happened on has said it
-            from moco.data.shown import printable
+            from moco.text import printable
 
             print(f"moco: {printable(str(error))}", file=sys.stderr)
         raise typer.Exit(code) from error
@@ -29,11 +29,11 @@ def errors() -> Iterator[None]:
 
 def _code(error: Exception) -> int | None:
     """The exit code of an error that has a message for the user; None for one that is a fault of ours."""
-    from moco.data.images import DataError
+    from moco.data.sources.images import DataError
     from moco.distributed import RankError
     from moco.recipe import RecipeError
+    from moco.train.after_step import Diverged, Stopped
     from moco.train.checkpoint import CheckpointError
-    from moco.train.watch import Diverged, Stopped
 
     codes: list[tuple[type[Exception], int]] = [
         (Stopped, RESUMABLE), (Diverged, DIVERGED), (FloatingPointError, DIVERGED), (DataError, BAD_DATA),

@@ -68,8 +68,8 @@ def lowshot(
 def _evaluate(kind: str, options: dict[str, Any], **settings: Any) -> None:
     """Print the table of one kind of evaluation; `options` are those that all kinds have."""
     with errors():
-        from moco.data.shown import printable
         from moco.evaluate.judge import evaluate
+        from moco.text import printable
 
         data = options["data"]
         table = evaluate(

@@ -15,8 +15,8 @@ def ls(
 ) -> None:
     """List runs with their last logged values."""
     with errors():
-        from moco.data.shown import printable
         from moco.report.runs import describe, find_runs, table
+        from moco.text import printable
 
         rows = [describe(run) for run in find_runs(folder)]
         print(json.dumps(rows) if as_json else printable(table(rows)))
@@ -25,9 +25,9 @@ def ls(
 def compare(a: Path, b: Path, as_json: Json = False) -> None:
     """What two runs differ in, setting by setting, and their last logged values."""
     with errors():
-        from moco.data.shown import printable
         from moco.report.runs import describe, differences, table
-        from moco.train.run import RunFolder
+        from moco.text import printable
+        from moco.train.run_folder import RunFolder
 
         lines, rows = differences(a, b), [describe(RunFolder(path)) for path in (a, b)]
         if as_json:

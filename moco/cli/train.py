@@ -75,7 +75,7 @@ def pretrain(
 
     Stopped by a signal, it saves and exits with 75; the same command continues, bit for bit.
     """
-    from moco.data.ahead import Ahead
+    from moco.data.sources.background_scan import Ahead
     from moco.train.slurm import stop_at_once_on_signals
 
     stop_at_once_on_signals()
@@ -84,11 +84,11 @@ def pretrain(
         with lasting():
             from moco.distributed import on_main
             from moco.recipes import parse_settings
+            from moco.train.after_step import summary
             from moco.train.console import Console
             from moco.train.pretrain import pretrain as run_pretrain
-            from moco.train.ranks import ranks_for
-            from moco.train.run import RunFolder
-            from moco.train.watch import summary
+            from moco.train.rank_sync import ranks_for
+            from moco.train.run_folder import RunFolder
 
         if (ranks := ranks_for(devices, device)) > 1:
             raise typer.Exit(_launch(ranks))

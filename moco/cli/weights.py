@@ -23,8 +23,8 @@ def embed(
 ) -> None:
     """Write the features of images to a file, with the images' names."""
     with errors():
-        from moco.data.shown import one_line, printable, shown
         from moco.evaluate.embed import embed_to_file
+        from moco.text import one_line, printable, shown
 
         rows, left_out = embed_to_file(
             weights,
@@ -55,8 +55,8 @@ def export(
 ) -> None:
     """Write the encoder's weights for another program, and check that it gives the same features there."""
     with errors():
-        from moco.data.shown import printable
-        from moco.encoders.export import export as write
+        from moco.text import printable
+        from moco.weights.export import export as write
 
         print(printable(str(write(weights, to=to.value, out=out, architecture=architecture))))
 
@@ -68,8 +68,8 @@ def import_(
 ) -> None:
     """Make a folder of somebody else's file: it is evaluated, exported and trained on like a run."""
     with errors():
-        from moco.data.shown import printable
-        from moco.encoders.importing import import_weights
+        from moco.text import printable
+        from moco.weights.import_file import import_weights
 
         print(printable(str(import_weights(weights, out=out, architecture=architecture))))
         then = f"Next: moco eval knn {out} LABELLED_FOLDER, or moco pretrain DATA --init {out}"
@@ -79,7 +79,7 @@ def import_(
 def released(as_json: Json = False) -> None:
     """List the weights that MoCo's authors have released: names for every command that takes WEIGHTS."""
     with errors():
-        from moco.encoders.official.released import RELEASED
+        from moco.weights.official.released import RELEASED
 
         if as_json:
             print(json.dumps([one._asdict() for one in RELEASED]))

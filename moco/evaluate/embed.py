@@ -10,14 +10,14 @@ import numpy as np
 import torch.nn.functional as F
 from jaxtyping import Float32
 
-from moco.data.folder import DataError, Images, find_images
-from moco.data.loader import eval_batches
-from moco.data.quarantine import Quarantine
-from moco.encoders.weights import Weights
-from moco.evaluate.device import default_workers
+from moco.data.loader.bad_images import Quarantine
+from moco.data.loader.loader import eval_batches
+from moco.data.sources.folder import DataError, Images, find_images
+from moco.device import default_workers
 from moco.evaluate.features import Pretrained, batch_for, evaluating, load
 from moco.files import write_atomically, write_text
 from moco.recipe import RecipeError, unknown
+from moco.weights.encoder_folder import Weights
 
 Chunk = tuple[list[str], Float32[np.ndarray, "n D"]]  # names and features of some images
 

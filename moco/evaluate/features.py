@@ -13,17 +13,17 @@ from jaxtyping import Float, Float32, Int, UInt8
 from PIL import Image
 from torch import Tensor, nn
 
-from moco.data.augment import normalize
-from moco.data.decode import decode, to_rgb
-from moco.data.folder import BadImage, DataError, Images, find_images
-from moco.data.host import eval_crop
-from moco.data.loader import eval_batches
-from moco.data.quarantine import Quarantine
+from moco.data.augment.cpu import eval_crop
+from moco.data.augment.draw import normalize
+from moco.data.decode.decode import decode, to_rgb
+from moco.data.loader.bad_images import Quarantine
+from moco.data.loader.loader import eval_batches
+from moco.data.sources.folder import BadImage, DataError, Images, find_images
+from moco.device import default_workers, pick_device
 from moco.encoders import Encoder
-from moco.encoders.weights import Config, Weights, load_encoder
-from moco.evaluate.device import default_workers, pick_device
 from moco.evaluate.floors import Pixels
 from moco.recipe import DataSpec, EncoderSpec
+from moco.weights.encoder_folder import Config, Weights, load_encoder
 
 Picture = str | os.PathLike[str] | Image.Image
 

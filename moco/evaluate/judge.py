@@ -7,18 +7,18 @@ from typing import Any
 
 import numpy as np
 
-from moco.data.folder import DataError, Folder, Images, find_images
-from moco.data.quarantine import Quarantine
-from moco.data.shown import shown
-from moco.data.split import Split, split_sources
+from moco.data.loader.bad_images import Quarantine
+from moco.data.sources.folder import DataError, Folder, Images, find_images
+from moco.data.sources.split import Split, split_sources
+from moco.device import default_workers
 from moco.encoders import Encoder
-from moco.encoders.weights import Weights
-from moco.evaluate.device import default_workers
 from moco.evaluate.features import NO_LABELS, Pretrained, extract_each, load
 from moco.evaluate.floors import Pixels, random_encoder
 from moco.evaluate.kinds import KINDS, Kind, Subject, Subjects
 from moco.evaluate.table import Table
 from moco.recipe import RecipeError, unknown
+from moco.text import shown
+from moco.weights.encoder_folder import Weights
 
 PIXELS, RANDOM = "raw pixels", "random encoder"  # names of the floors
 
@@ -67,7 +67,7 @@ def subjects(
     """The features of the encoder, of its floors and of `others`, on labelled training and test images.
 
     Args:
-        data: see `moco.data.split.split_sources`; with `test`, all of it is for training.
+        data: see `moco.data.sources.split.split_sources`; with `test`, all of it is for training.
         others: more rows, say of a supervised encoder; each sees the images as it was made to.
         random_encoders: how many seeds of the random floor.
         max_bad: how many unreadable images are too many (below 1: a share); None: 0.1 %, at least 10.

@@ -6,8 +6,8 @@ from typing import Literal, Protocol, runtime_checkable
 
 import torch
 
-from moco.data.quarantine import Quarantine
-from moco.data.split import Split
+from moco.data.loader.bad_images import Quarantine
+from moco.data.sources.split import Split
 from moco.encoders import Encoder
 from moco.evaluate.features import Features
 from moco.evaluate.floors import Pixels

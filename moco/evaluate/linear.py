@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from moco.data.folder import DataError
+from moco.data.sources.folder import DataError
 from moco.evaluate.features import Features
 from moco.evaluate.logistic import ROWS, Scale, fit
 from moco.rng import fold, permuted

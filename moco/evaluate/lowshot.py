@@ -8,13 +8,13 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from moco.data.folder import DataError
-from moco.data.shown import shown
+from moco.data.sources.folder import DataError
 from moco.evaluate.features import Features
 from moco.evaluate.knn import knn
 from moco.evaluate.linear import accuracy
 from moco.evaluate.logistic import Scale, fit
 from moco.rng import fold, permuted
+from moco.text import shown
 
 LABELS = 10  # of each class
 DRAWS = 5

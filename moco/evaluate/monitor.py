@@ -10,12 +10,12 @@ import torch
 from jaxtyping import Int, UInt8
 from torch import Tensor
 
-from moco.data.augment import normalize
-from moco.data.decode import BadImage
-from moco.data.folder import DataError, Images
-from moco.data.host import eval_crop
-from moco.data.split import split_sources
-from moco.data.threads import in_order
+from moco.data.augment.cpu import eval_crop
+from moco.data.augment.draw import normalize
+from moco.data.decode.decode import BadImage
+from moco.data.loader.threads import in_order
+from moco.data.sources.folder import DataError, Images
+from moco.data.sources.split import split_sources
 from moco.encoders import Encoder
 from moco.evaluate.features import NO_LABELS, Features, batch_for, evaluating
 from moco.evaluate.knn import knn

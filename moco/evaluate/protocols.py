@@ -13,10 +13,10 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from moco.data.folder import DataError, Images
-from moco.data.images import Subset
-from moco.data.loader import ViewLoader
-from moco.data.quarantine import Quarantine
+from moco.data.loader.bad_images import Quarantine
+from moco.data.loader.loader import ViewLoader
+from moco.data.sources.folder import DataError, Images
+from moco.data.sources.images import Subset
 from moco.encoders import Encoder
 from moco.evaluate.features import NO_LABELS, Features, evaluating, extract
 from moco.evaluate.floors import Pixels

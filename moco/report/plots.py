@@ -8,7 +8,7 @@ import numpy as np
 
 from moco.files import write_atomically
 from moco.recipe import Recipe
-from moco.train.run import RunFolder
+from moco.train.run_folder import RunFolder
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -5,7 +5,7 @@ from typing import Any
 
 from moco.recipe import RecipeError, diff
 from moco.train import checkpoint
-from moco.train.run import RunError, RunFolder
+from moco.train.run_folder import RunError, RunFolder
 
 VALUES = ("step", "epoch", "loss", "pretext_top1", "knn")
 COLUMNS = ("run", "recipe", "state", "step", "loss", "own key found", "kNN")

@@ -12,8 +12,8 @@ from rich.markup import escape
 from rich.panel import Panel
 from rich.table import Table
 
-from moco.data.shown import one_line, printable
 from moco.files import append
+from moco.text import one_line, printable
 
 
 @runtime_checkable

@@ -11,7 +11,7 @@ from moco.method import Contrast
 from moco.rng import fold
 from moco.schedule import Schedule
 from moco.train.checkpoint import TrainState
-from moco.train.gate import Gate
+from moco.train.nan_guard import Gate
 
 Batches = Iterable[tuple[list[Tensor], Tensor]]  # views N x 3 x S x S of the queries and of the keys; image ids N
 AfterStep = Callable[[TrainState, dict[str, Tensor]], None]

@@ -6,36 +6,23 @@ from typing import Any
 
 from torch import nn
 
+from moco.data.sources.open import Sources, open_images
+from moco.device import default_workers, pick_device
 from moco.distributed import agree, on_main, restarted, session, wrap
-from moco.encoders.weights import save_encoder
-from moco.evaluate.device import default_workers, pick_device
 from moco.evaluate.features import Pretrained, load
 from moco.evaluate.monitor import monitor_for
 from moco.files import write_json
 from moco.method import Contrast
 from moco.recipe import Recipe
-from moco.train.boxes import closing, plan
+from moco.train.after_step import Watch, summary
+from moco.train.build import in_format, precision_of, threads
 from moco.train.console import Reporter, Silent
-from moco.train.continued import refill
-from moco.train.gate import Gate
-from moco.train.hang import watchdog
 from moco.train.loop import train
-from moco.train.ranks import averaged, check_same_images
-from moco.train.refused import bearable
-from moco.train.run import RunFolder, note_start, provenance, stored_recipe
-from moco.train.saving import Saver
-from moco.train.setup import (
-    Sources,
-    changes_of,
-    check_fits,
-    images_of,
-    in_format,
-    precision_of,
-    resolve,
-    threads,
-)  # fmt: skip
-from moco.train.signals import stop_on_signals
-from moco.train.start import (
+from moco.train.nan_guard import Gate
+from moco.train.nan_report import bearable
+from moco.train.rank_sync import averaged, check_same_images
+from moco.train.resolve import changes_of, check_fits, resolve
+from moco.train.resume import (
     Job,
     begun,
     check_data,
@@ -47,7 +34,13 @@ from moco.train.start import (
     scorer,
     shared_recipe,
 )  # fmt: skip
-from moco.train.watch import Watch, summary
+from moco.train.run_folder import RunFolder, note_start, provenance, stored_recipe
+from moco.train.saving import Saver
+from moco.train.signals import stop_on_signals
+from moco.train.summary import closing, plan
+from moco.train.warm_start import refill
+from moco.train.watchdog import watchdog
+from moco.weights.encoder_folder import save_encoder
 
 
 @dataclass(frozen=True)
@@ -98,12 +91,12 @@ def pretrain(
 
     Args:
         data: folders or list files with images, or a torch Dataset of images. Labels, if any, are not looked at.
-        out: the run folder; see `moco.train.run`.
+        out: the run folder; see `moco.train.run_folder`.
         recipe: a name of `moco.recipes`, "auto" (MoCo v2 fitted to the images), the path of a recipe.json, or a Recipe.
         model: the encoder's name ("torchvision/resnet50", "timm/convnext_tiny", ...), or a module of your own.
         epochs, seed, precision, settings: changes to the recipe; `settings` by dotted field name.
         init: weights to start from, anything that `moco.load` reads: f_q, and what else they have of head, f_k,
-            predictor and queue (see `moco.train.continued`).
+            predictor and queue (see `moco.train.warm_start`).
         eval_data: labelled images for a kNN score during training, every `eval_every` epochs.
         resume: "auto" continues the run that is in `out`; "never" refuses one; "must" demands one.
         accept_data_change: continue though images were added, removed or changed.
@@ -128,7 +121,7 @@ def pretrain(
         reporter = reporter if reporter is not None and on_main() else Silent()
         if restarted():  # torchrun repeats the command, and means to go on
             overwrite, resume = False, "auto"
-        out, images = Path(out), images_of(data)
+        out, images = Path(out), open_images(data)
         workers, bears = default_workers() if workers is None else workers, bearable(on_nan)
         changes = changes_of({"optim.epochs": epochs, "seed": seed, "compute.precision": precision}, settings)
         chosen = shared_recipe(

@@ -12,9 +12,9 @@ from moco.distributed import on_main, world_size
 from moco.train import checkpoint
 from moco.train.checkpoint import TrainState
 from moco.train.console import Reporter
-from moco.train.gate import Diverged
-from moco.train.ranks import averaged
-from moco.train.run import RunFolder
+from moco.train.nan_guard import Diverged
+from moco.train.rank_sync import averaged
+from moco.train.run_folder import RunFolder
 
 FAILURES = 3  # in a row end a run,
 LASTING = 60.0  # [s] if the last comes so long after the first: with --save-every 1 three are a moment

@@ -5,18 +5,18 @@ import torch
 from torch import nn
 
 from moco.ablate.measure import encoded_apart, found_own, fresh, lag, measures, middle
+from moco.data.sources.open import open_images
 from moco.method import Contrast, MomentumEncoder, Queue
 from moco.method.contrast import unit
 from moco.train.pretrain import pretrain
-from moco.train.run import RunFolder
-from moco.train.setup import images_of
+from moco.train.run_folder import RunFolder
 
 CPU = torch.device("cpu")
 
 
 def measured(recipe, pictures, out, **more) -> dict[str, float]:
     run = pretrain(pictures, out, recipe=recipe, device="cpu", workers=0, save_every=5, **more)
-    return measures(RunFolder(run.path), images_of(pictures), device=CPU, workers=0)
+    return measures(RunFolder(run.path), open_images(pictures), device=CPU, workers=0)
 
 
 def test_keys_of_an_encoder_that_does_not_move_are_found_again(tiny, pictures, tmp_path):
@@ -45,7 +45,7 @@ def test_consistency_is_of_the_middle_of_the_run_where_that_was_saved(tiny, pict
     with_middle = measured(recipe, pictures, tmp_path / "run")
     run = RunFolder(tmp_path / "run")
     middle(run, 10).unlink()
-    without = measures(run, images_of(pictures), device=CPU, workers=0)
+    without = measures(run, open_images(pictures), device=CPU, workers=0)
     assert with_middle["consistency"] != without["consistency"]
     assert with_middle["lag"] == without["lag"]
 
@@ -60,7 +60,7 @@ def test_loss_and_pretext_are_the_means_of_the_last_epoch(tiny, pictures, tmp_pa
 
 @pytest.mark.parametrize(("m", "expected"), [(0.0, 0.0), (1.0, 1.0), (0.75, 0.75)])
 def test_the_lag_is_the_share_of_the_way_that_f_k_is_behind(tiny, pictures, m, expected):
-    images = images_of(pictures)
+    images = open_images(pictures)
     now, at_first = (fresh(tiny, images, CPU) for _ in range(2))
     assert isinstance(now.key_encoder, MomentumEncoder)
     with torch.no_grad():

@@ -10,8 +10,8 @@ from moco.ablate.families import Cell
 from moco.ablate.results import Result
 from moco.ablate.run import ablate, facts_of, key
 from moco.recipe import RecipeError
+from moco.train.after_step import Stopped
 from moco.train.pretrain import pretrain
-from moco.train.watch import Stopped
 
 
 @pytest.fixture(autouse=True)

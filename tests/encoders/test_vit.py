@@ -7,12 +7,12 @@ import torch
 from torch import nn
 
 from moco.encoders import build, build_headless
-from moco.encoders.counterpart import counterpart
-from moco.encoders.export import export
-from moco.encoders.read import WeightsError
 from moco.encoders.vit import VITS, ViT, recognised_vit, sincos, vit
-from moco.encoders.weights import save_encoder
 from moco.recipe import EncoderSpec, Recipe, RecipeError
+from moco.weights.encoder_folder import save_encoder
+from moco.weights.export import export
+from moco.weights.library_equivalent import counterpart
+from moco.weights.load import WeightsError
 
 TIMM = {
     "vit_small": "vit_small_patch16_224",

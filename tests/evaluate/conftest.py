@@ -4,8 +4,8 @@ import pytest
 from making import make_pictures
 
 from moco.encoders import Encoder
-from moco.encoders.weights import Config
 from moco.evaluate.features import Pretrained
+from moco.weights.encoder_folder import Config
 from tests.evaluate.samples import CPU, DATA, SPEC, trained_encoder
 
 

@@ -7,12 +7,12 @@ import pytest
 import torch
 from making import make_pictures
 
-from moco.data.folder import DataError, find_images
+from moco.data.sources.folder import DataError, find_images
 from moco.encoders import Encoder
-from moco.encoders.weights import save_encoder
 from moco.evaluate.embed import embed_to_file, guarded, one_line
 from moco.evaluate.features import load
 from moco.recipe import Recipe, RecipeError
+from moco.weights.encoder_folder import save_encoder
 from tests.evaluate.samples import DATA, SPEC
 
 

@@ -8,13 +8,13 @@ from PIL import Image
 from torch import nn
 from torchvision.transforms import v2
 
-import moco.data.loader
-from moco.data.folder import BadImage, DataError, find_images
-from moco.data.quarantine import Quarantine
+import moco.data.loader.loader
+from moco.data.loader.bad_images import Quarantine
+from moco.data.sources.folder import BadImage, DataError, find_images
 from moco.encoders import Encoder, build_headless
-from moco.encoders.weights import save_encoder
 from moco.evaluate.features import Pretrained, batch_for, evaluating, extract, extract_each, load
 from moco.recipe import DataSpec, EncoderSpec, Recipe, RecipeError
+from moco.weights.encoder_folder import save_encoder
 from tests.evaluate.samples import CPU, DATA, SPEC, trained_encoder
 
 
@@ -128,8 +128,8 @@ def test_no_image_that_can_be_read_is_an_error(encoder: Encoder, tmp_path: Path)
 
 
 def test_images_are_read_once_for_all_encoders(encoder: Encoder, pictures: Path, monkeypatch: pytest.MonkeyPatch):
-    cut, original = [], moco.data.loader.host.eval_crop
-    monkeypatch.setattr(moco.data.loader.host, "eval_crop", lambda *args: cut.append(1) or original(*args))
+    cut, original = [], moco.data.loader.loader.host.eval_crop
+    monkeypatch.setattr(moco.data.loader.loader.host, "eval_crop", lambda *args: cut.append(1) or original(*args))
     both = extract_each({"one": encoder, "other": trained_encoder(seed=1)}, find_images(pictures), DATA, device=CPU)
     assert len(cut) == 40
     assert not torch.equal(both["one"].x, both["other"].x)

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from moco.data.augment import eval_crop
-from moco.data.folder import find_images
+from moco.data.augment.draw import eval_crop
+from moco.data.sources.folder import find_images
 from moco.encoders import Encoder, build_headless
 from moco.evaluate.features import extract
 from moco.evaluate.floors import Pixels, random_encoder

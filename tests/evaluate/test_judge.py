@@ -8,10 +8,9 @@ import torch
 from making import make_pictures
 from torch import nn
 
-import moco.data.loader
-from moco.data.folder import DataError, find_images
+import moco.data.loader.loader
+from moco.data.sources.folder import DataError, find_images
 from moco.encoders import build_headless
-from moco.encoders.weights import Config, save_encoder
 from moco.evaluate.features import Pretrained
 from moco.evaluate.judge import PIXELS, RANDOM, evaluate, judge, subjects
 from moco.evaluate.kinds import Knn, Linear, LowShot
@@ -19,6 +18,7 @@ from moco.evaluate.knn import knn
 from moco.evaluate.linear import probe_lbfgs
 from moco.evaluate.lowshot import lowshot
 from moco.recipe import EncoderSpec, Recipe, RecipeError
+from moco.weights.encoder_folder import Config, save_encoder
 from tests.evaluate.samples import CPU, DATA, SPEC, trained_encoder
 
 
@@ -47,8 +47,8 @@ def test_the_papers_protocol_is_judged_beside_its_floors_too(pretrained: Pretrai
 def test_images_are_read_once_whatever_is_asked(
     pretrained: Pretrained, labelled: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    cut, original = [], moco.data.loader.host.eval_crop
-    monkeypatch.setattr(moco.data.loader.host, "eval_crop", lambda *args: cut.append(1) or original(*args))
+    cut, original = [], moco.data.loader.loader.host.eval_crop
+    monkeypatch.setattr(moco.data.loader.loader.host, "eval_crop", lambda *args: cut.append(1) or original(*args))
     judge([LowShot(3), Knn(5), Knn(3), Linear()], subjects(pretrained, labelled))
     assert len(cut) == 60 + 24
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from moco.data.folder import DataError
+from moco.data.sources.folder import DataError
 from moco.evaluate import knn as module
 from moco.evaluate.features import Features
 from moco.evaluate.knn import knn, nearest, vote

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from moco.data.folder import DataError
+from moco.data.sources.folder import DataError
 from moco.evaluate import linear
 from moco.evaluate.linear import STRENGTHS, hold_out, probe_lbfgs
 from tests.evaluate.samples import clouds, features_of

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from moco.data.folder import DataError
+from moco.data.sources.folder import DataError
 from moco.evaluate.knn import knn
 from moco.evaluate.logistic import Scale
 from moco.evaluate.lowshot import C, drawn, lowshot

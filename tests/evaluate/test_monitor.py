@@ -6,7 +6,7 @@ import torch
 from making import make_pictures
 from torch import nn
 
-from moco.data.folder import DataError, find_images
+from moco.data.sources.folder import DataError, find_images
 from moco.encoders import Encoder
 from moco.evaluate import monitor as module
 from moco.evaluate.features import extract

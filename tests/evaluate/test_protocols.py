@@ -7,9 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from moco.data.folder import DataError, Folder, find_images
-from moco.data.loader import ViewLoader
-from moco.data.quarantine import Quarantine
+from moco.data.loader.bad_images import Quarantine
+from moco.data.loader.loader import ViewLoader
+from moco.data.sources.folder import DataError, Folder, find_images
 from moco.encoders import Encoder
 from moco.evaluate import protocols
 from moco.evaluate.floors import Pixels

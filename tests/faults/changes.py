@@ -12,9 +12,9 @@ from unittest import mock
 import numpy as np
 from PIL import Image
 
-from moco.data.folder import Folder, find_images
-from moco.data.images import DataError
-from moco.data.quarantine import Quarantine
+from moco.data.loader.bad_images import Quarantine
+from moco.data.sources.folder import Folder, find_images
+from moco.data.sources.images import DataError
 from moco.recipe import RecipeError
 from moco.train.pretrain import pretrain
 from tests.faults.child import in_child
@@ -159,12 +159,12 @@ def changed(count: int, scratch: Path) -> Tally:
 class Shuffled:
     """What os.scandir gives, in another order."""
 
-    def __init__(self, entries: Any, dice: random.Random):
-        self.entries, self.dice = entries, dice
+    def __init__(self, entries: Any, rng: random.Random):
+        self.entries, self.rng = entries, rng
 
     def __enter__(self) -> Iterator[os.DirEntry[str]]:
         found = list(self.entries)
-        self.dice.shuffle(found)
+        self.rng.shuffle(found)
         return iter(found)
 
     def __exit__(self, *_: object) -> None:
@@ -173,13 +173,13 @@ class Shuffled:
 
 def reordered(count: int, scratch: Path) -> Tally:
     """A disk lists a folder in any order: images come in theirs."""
-    tally, dice, scandir = Tally(), random.Random(0), os.scandir
+    tally, rng, scandir = Tally(), random.Random(0), os.scandir
     folder = pictures(scratch / "pictures", 60)
     (folder / "cats" / "deep").mkdir()
     (folder / "dogs" / "00.png").rename(folder / "cats" / "deep" / "00.png")
     names = sorted((str(file.relative_to(folder)) for file in folder.rglob("*.png")), key=os.fsencode)
     for _ in range(count):
-        with mock.patch.object(os, "scandir", lambda path: Shuffled(scandir(path), dice)):
+        with mock.patch.object(os, "scandir", lambda path: Shuffled(scandir(path), rng)):
             tally += list(find_images(folder).names) == names
     return tally
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from ranked import Ranks
 
 from moco.train.pretrain import pretrain
-from moco.train.run import RunFolder
+from moco.train.run_folder import RunFolder
 from tests.faults.harness import RECIPE, ending, make_images
 from tests.faults.matrix import ROOT, Fault, Tally
 
@@ -45,12 +45,12 @@ def reached(out: Path, step: int) -> bool:
 
 def torchrun_restarts(count: int, folder: Path) -> Tally:
     """One of two ranks gets SIGKILL once the run has come to a random step; torchrun starts both again."""
-    dice, tally = random.Random(12), Tally()
+    rng, tally = random.Random(12), Tally()
     images, whole = undisturbed(folder)
     recipe = folder / "recipe.json"
     recipe.write_text(TWO.to_json())
     while tally.tried < count:
-        out, step = folder / f"run{dice.random()}", dice.randrange(-1, 12)
+        out, step = folder / f"run{rng.random()}", rng.randrange(-1, 12)
         command = [
             *TORCHRUN, "moco", "pretrain", str(images), "--out", str(out), "--recipe", str(recipe), "--device", "cpu",
             "--workers", "0", "--eval-data", str(images), "--eval-every", "1", "--save-every", "2",
@@ -65,7 +65,7 @@ def torchrun_restarts(count: int, folder: Path) -> Tally:
         victims = ranks_of(process.pid)
         if victims and not RunFolder(out).finished:
             with contextlib.suppress(ProcessLookupError):
-                os.kill(dice.choice(victims), signal.SIGKILL)
+                os.kill(rng.choice(victims), signal.SIGKILL)
             tally += process.wait(SECONDS) == 0 and ending(out) == whole
         else:  # too late: not a try
             process.wait(SECONDS)
@@ -75,17 +75,17 @@ def torchrun_restarts(count: int, folder: Path) -> Tally:
 
 def ranks_disagree(count: int, folder: Path) -> Tally:
     """Rank 1 has a folder of its own, with older, newer, damaged or no checkpoints: both go on from rank 0's."""
-    dice, tally = random.Random(13), Tally()
+    rng, tally = random.Random(13), Tally()
     images, whole = undisturbed(folder)
     for trial in range(count):
         outs = [folder / f"{trial}-rank{rank}" for rank in (0, 1)]
-        for out, keep in zip(outs, (dice.choice([14, 16]), dice.choice([0, 14, 16, 18])), strict=True):
+        for out, keep in zip(outs, (rng.choice([14, 16]), rng.choice([0, 14, 16, 18])), strict=True):
             shutil.copytree(folder / "whole", out)
             (out / "finished.json").unlink()
             for path in (out / "checkpoints").glob("step_*.pt"):  # 14, 16 and 18
                 if int(path.stem[5:]) > keep:
                     path.unlink()
-        for path in list((outs[1] / "checkpoints").glob("step_*.pt"))[: dice.randrange(2)]:
+        for path in list((outs[1] / "checkpoints").glob("step_*.pt"))[: rng.randrange(2)]:
             path.write_bytes(path.read_bytes()[:-100])
         there = {path: path.read_bytes() for path in outs[1].rglob("*") if path.is_file()}
         codes = Ranks(lambda rank, outs=outs: run(images, outs[rank]), 2).wait()

@@ -84,22 +84,22 @@ def undisturbed(folder: Path) -> tuple[Path, str, int]:
 def cut_off(count: int, folder: Path) -> Tally:
     """For some steps, from one checkpoint to all that are left, writes fail at a random byte of a checkpoint or log."""
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    dice, tally = random.Random(7), Tally()
+    rng, tally = random.Random(7), Tally()
     images, whole, size = undisturbed(folder)
     for trial in range(count):
-        first = dice.randrange(1, 18)
-        most = dice.randrange(size) if trial % 4 else dice.randrange(600)  # the logs are short
-        limits = Limits(first, first + dice.randrange(1, 9), most)
+        first = rng.randrange(1, 18)
+        most = rng.randrange(size) if trial % 4 else rng.randrange(600)  # the logs are short
+        limits = Limits(first, first + rng.randrange(1, 9), most)
         tally += made_whole(images, folder / f"run{trial}", whole, limits)
     return tally
 
 
 @contextmanager
-def broken(dice: random.Random) -> Iterator[None]:
+def broken(rng: random.Random) -> Iterator[None]:
     """While open, for a stretch of the operations on the disk each of one kind fails."""
-    kind = dice.choice(["create", "write", "fsync", "rename", "unlink"])
-    number = dice.choice([errno.ENOSPC, errno.EIO, errno.EROFS, errno.EDQUOT])
-    first, length, seen = dice.randrange(1, 60), dice.choice([1, 1, 2, 5, 40]), [0]
+    kind = rng.choice(["create", "write", "fsync", "rename", "unlink"])
+    number = rng.choice([errno.ENOSPC, errno.EIO, errno.EROFS, errno.EDQUOT])
+    first, length, seen = rng.randrange(1, 60), rng.choice([1, 1, 2, 5, 40]), [0]
 
     def told(what: str, path: str, place: int, content: bytes) -> None:
         if what == kind:
@@ -112,11 +112,11 @@ def broken(dice: random.Random) -> Iterator[None]:
 
 
 def fails_in_part(count: int, folder: Path) -> Tally:
-    dice, tally = random.Random(8), Tally()
+    rng, tally = random.Random(8), Tally()
     images, whole, _ = undisturbed(folder)
     for trial in range(count):
         out = folder / f"run{trial}"
-        with broken(dice):
+        with broken(rng):
             done = started(images, out)
         good = still_there(out) and (ending(out) == whole if done else made_whole(images, out, whole))
         tally += good
@@ -126,12 +126,12 @@ def fails_in_part(count: int, folder: Path) -> Tally:
 def for_ever(count: int, folder: Path) -> Tally:
     """A disk that stays full: the run says so at each checkpoint, and ends after the third; nothing older is lost."""
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    dice, tally = random.Random(9), Tally()
+    rng, tally = random.Random(9), Tally()
     images, whole, size = undisturbed(folder)
     for trial in range(count):
-        out, first = folder / f"run{trial}", dice.choice([3, 5, 7, 9])
+        out, first = folder / f"run{trial}", rng.choice([3, 5, 7, 9])
         with mock.patch.object(saving, "LASTING", 0.0):
-            ended = not started(images, out, Limits(first, -1, dice.randrange(20_000, size)))
+            ended = not started(images, out, Limits(first, -1, rng.randrange(20_000, size)))
         path = checkpoint.newest(out / "checkpoints")
         kept = path is not None and int(path.stem[5:]) == first - 1
         log = (out / "train.log").read_text()

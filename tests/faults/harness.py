@@ -23,7 +23,7 @@ from PIL import Image
 from moco import recipes
 from moco.train import checkpoint
 from moco.train.pretrain import pretrain
-from moco.train.run import RunFolder
+from moco.train.run_folder import RunFolder
 from tests.faults.matrix import Fault, Tally
 
 ROOT = Path(__file__).parents[2]
@@ -113,12 +113,12 @@ def _feed(digest, node) -> None:
         digest.update(repr(node).encode())
 
 
-def killed_run(images: Path, out: Path, dice: random.Random, seconds: float, start: Start = fork) -> int:
+def killed_run(images: Path, out: Path, rng: random.Random, seconds: float, start: Start = fork) -> int:
     """Start, kill, start again, until the run has ended by itself. Returns the number of kills."""
     kills = 0
     while True:
-        child = start(images, out, dice.choice([0, 1, 2]))
-        moment = time.monotonic() + (dice.uniform(0, seconds) if kills < 4 else math.inf)  # and then it may live
+        child = start(images, out, rng.choice([0, 1, 2]))
+        moment = time.monotonic() + (rng.uniform(0, seconds) if kills < 4 else math.inf)  # and then it may live
         done, status = 0, 0
         while not done and time.monotonic() < moment:
             done, status = os.waitpid(child, os.WNOHANG)
@@ -142,10 +142,10 @@ def kills(count: int, folder: Path, kind: str, start: Start = fork) -> Tally:
     begun = time.monotonic()
     os.waitpid(start(images, folder / "whole", 0), 0)
     seconds, whole = time.monotonic() - begun, ending(folder / "whole")
-    dice, tally = random.Random(1), Tally()
+    rng, tally = random.Random(1), Tally()
     while tally.tried < count:
         out = folder / f"killed-{tally.tried}"
-        came = killed_run(images, out, dice, seconds, start)
+        came = killed_run(images, out, rng, seconds, start)
         good = ending(out) == whole
         for _ in range(came):
             tally += good

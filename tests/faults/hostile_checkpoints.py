@@ -13,12 +13,12 @@ from pathlib import Path
 
 from safetensors.torch import save
 
-from moco.encoders.importing import import_weights
-from moco.encoders.read import find
-from moco.encoders.tensors import read_tensors
-from moco.encoders.weights import WeightsError, load_encoder
 from moco.train import checkpoint
 from moco.train.checkpoint import CheckpointError
+from moco.weights.encoder_folder import WeightsError, load_encoder
+from moco.weights.import_file import import_weights
+from moco.weights.load import find
+from moco.weights.tensors import read_tensors
 from tests.faults.hostile_files import hostile_pickles, hostile_safetensors
 from tests.faults.matrix import Fault, Tally
 

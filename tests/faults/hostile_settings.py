@@ -9,11 +9,11 @@ from pathlib import Path
 
 from making import make_pictures
 
-from moco.data.images import DataError
-from moco.encoders.read import find
-from moco.encoders.weights import load_encoder
+from moco.data.sources.images import DataError
 from moco.recipe import RecipeError
 from moco.train.pretrain import pretrain
+from moco.weights.encoder_folder import load_encoder
+from moco.weights.load import find
 from tests.faults.harness import RECIPE
 from tests.faults.matrix import Fault, Tally
 

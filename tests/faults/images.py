@@ -10,13 +10,13 @@ from unittest import mock
 import numpy as np
 from PIL import Image
 
-from moco.data import jpeg
-from moco.data.check import check
-from moco.data.decode import BadImage, decode
-from moco.data.digests import differences
-from moco.data.folder import find_images
-from moco.data.manifest import compare, manifest_of
-from moco.data.quarantine import Quarantine
+from moco.data.check.check import check
+from moco.data.check.checksums import differences
+from moco.data.decode import jpeg
+from moco.data.decode.decode import BadImage, decode
+from moco.data.loader.bad_images import Quarantine
+from moco.data.sources.folder import find_images
+from moco.data.sources.manifest import compare, manifest_of
 from moco.train.pretrain import pretrain
 from tests.data.damage import damaged, seed_files
 from tests.data.golden import CASES

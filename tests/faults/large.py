@@ -6,7 +6,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from moco.data.decode import MAX_PIXELS, BadImage, decode
+from moco.data.decode.decode import MAX_PIXELS, BadImage, decode
 from tests.data.bombs import BOMBS, HARMLESS
 from tests.faults.child import in_child
 from tests.faults.matrix import Fault, Tally
@@ -74,7 +74,7 @@ FAULTS = [
     Fault(
         "I4", "decompression bombs, headers that lie, endless lists",
         "refused, below 200 MB above the process after its imports, within 1 s of CPU; long, harmless files are read",
-        "limits before Pillow (`tests/data/test_bounds.py`: read or slow without)",
+        "limits before Pillow (`tests/data/decode/test_limits.py`: read or slow without)",
         len(BOMBS) + len(HARMLESS), len(BOMBS) + len(HARMLESS), bombs,
     ),
     Fault(

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from moco.data import host
+from moco.data.augment import cpu
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
@@ -148,7 +148,7 @@ def main() -> int:
     parser.add_argument("--to", type=Path, help="write the results here instead of publishing them")
     parser.add_argument("--jobs", type=int, default=1, help="so many faults at a time")
     options = parser.parse_args()
-    host.kernels(wait=True)  # once, before anything is forked
+    cpu.kernels(wait=True)  # once, before anything is forked
     results: list[dict] = []
     for one in tried(faults(options.only, options.module), quick=options.quick, jobs=options.jobs):
         results.append(one)

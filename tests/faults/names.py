@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from moco.data.check import check
-from moco.data.decode import BadImage
-from moco.data.folder import find_images
-from moco.data.quarantine import Quarantine
+from moco.data.check.check import check
+from moco.data.decode.decode import BadImage
+from moco.data.loader.bad_images import Quarantine
+from moco.data.sources.folder import find_images
 from tests.faults.child import in_child
 from tests.faults.matrix import Fault, Tally
 from tests.making import make_pictures

@@ -11,7 +11,7 @@ import torch
 
 from moco.method import Contrast
 from moco.train import checkpoint
-from moco.train.gate import Diverged, Gate
+from moco.train.nan_guard import Diverged, Gate
 from moco.train.pretrain import pretrain
 from tests.faults.harness import RECIPE, ending, make_images, state_hash
 from tests.faults.matrix import Fault, Tally
@@ -79,13 +79,13 @@ def intact(images: Path, out: Path, whole: Path, part: str, step: int, value: fl
 
 def not_finite(count: int, folder: Path) -> Tally:
     """Loss, gradient and keys in turn, at random steps but the first, whose state before it no reference run has."""
-    dice, tally = random.Random(1), Tally()
+    rng, tally = random.Random(1), Tally()
     images, whole = folder / "images", folder / "whole"
     make_images(images, "small")
     run(images, whole, save_every=1, keep=STEPS)
     for trial in range(count):
         part = ("loss", "gradient", "keys")[trial % 3]
-        good = intact(images, folder / f"run{trial}", whole, part, dice.randrange(1, STEPS), dice.choice(VALUES))
+        good = intact(images, folder / f"run{trial}", whole, part, rng.randrange(1, STEPS), rng.choice(VALUES))
         tally += good
     return tally
 
@@ -93,8 +93,8 @@ def not_finite(count: int, folder: Path) -> Tally:
 FAULTS = [
     Fault(
         "N1", "NaN or infinity in loss, gradient or keys", "the run stops; state as before the step, to the bit",
-        "flag over loss, gradient and keys before anything acts (`tests/train/test_gate.py`: without it the queue is "
-        "poisoned; without the copies BN's statistics are)",
+        "flag over loss, gradient and keys before anything acts (`tests/train/test_nan_guard.py`: without it the queue "
+        "is poisoned; without the copies BN's statistics are)",
         60, 6, not_finite,
     ),
 ]  # fmt: skip

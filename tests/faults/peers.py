@@ -35,9 +35,9 @@ def step_in(path: Path) -> int:
 
 def torn(folder: Path, save: Callable[[Path, int], None], newest: Callable[[Path], Path | None]) -> int:
     """After how many of the kills inside a save nothing that is whole is loaded."""
-    dice, lost, step = random.Random(2), 0, 0
+    rng, lost, step = random.Random(2), 0, 0
     for _ in range(KILLS):
-        told = killed_in(save, folder, step + 1, dice.uniform(0.002, 0.06))
+        told = killed_in(save, folder, step + 1, rng.uniform(0.002, 0.06))
         path = newest(folder)
         found = -1 if path is None else step_in(path)
         lost += found not in (told, told + 1) and told > 0
@@ -47,10 +47,10 @@ def torn(folder: Path, save: Callable[[Path, int], None], newest: Callable[[Path
 
 def silent(file: Path) -> tuple[int, int]:
     """Of the damaged files, how many do not load, and how many load with another content."""
-    dice, content = random.Random(3), file.read_bytes()
+    rng, content = random.Random(3), file.read_bytes()
     found = []
     for _ in range(DAMAGES):
-        file.write_bytes(damaged(content, dice)[1])
+        file.write_bytes(damaged(content, rng)[1])
         found.append(step_in(file))
     return found.count(-1), found.count(-2)
 

@@ -43,7 +43,7 @@ def started(images: Path, out: Path, mechanism: str, ranks: int, workers: int) -
     return Ranks(work, ranks)
 
 
-def killed_run(images: Path, out: Path, mechanism: str, ranks: int, dice: random.Random, seconds: float) -> dict:
+def killed_run(images: Path, out: Path, mechanism: str, ranks: int, rng: random.Random, seconds: float) -> dict:
     """Start, kill, start again, until the run has ended by itself.
 
     Gives counts: of kills, of those of one rank alone, of survivors that had not met the others yet and waited until
@@ -51,9 +51,9 @@ def killed_run(images: Path, out: Path, mechanism: str, ranks: int, dice: random
     """
     counts = {"kills": 0, "of_one_rank": 0, "before_they_met": 0, "longest_survival": 0.0}
     while True:
-        running = started(images, out, mechanism, ranks, workers=dice.choice([0, 1, 2]))
-        lone = dice.choice([None, *range(ranks)]) if ranks > 1 else None
-        struck = time.monotonic() + dice.uniform(0, 0.7 * seconds)  # later ones come too late too often
+        running = started(images, out, mechanism, ranks, workers=rng.choice([0, 1, 2]))
+        lone = rng.choice([None, *range(ranks)]) if ranks > 1 else None
+        struck = time.monotonic() + rng.uniform(0, 0.7 * seconds)  # later ones come too late too often
         if counts["kills"] < 4:  # and then it may live
             while running.running and time.monotonic() < struck:
                 running.poll()
@@ -79,7 +79,7 @@ def kills(count: int, folder: Path, ranks: int) -> Tally:
     images, tally = folder / "images", Tally()
     make_images(images, "mixed")
     for number, mechanism in enumerate(MECHANISMS):
-        place, dice = folder / mechanism, random.Random(number)
+        place, rng = folder / mechanism, random.Random(number)
         if not number:
             started(images, place / "warm", mechanism, ranks, 0).wait()  # what is compiled or cached the first time
         start = time.monotonic()
@@ -87,7 +87,7 @@ def kills(count: int, folder: Path, ranks: int) -> Tally:
         seconds, whole = time.monotonic() - start, ending(place / "whole")
         while tally.tried < count * (number + 1) / len(MECHANISMS):
             out = place / f"killed-{tally.tried}"
-            counts = killed_run(images, out, mechanism, ranks, dice, seconds)
+            counts = killed_run(images, out, mechanism, ranks, rng, seconds)
             good = ending(out) == whole
             for _ in range(counts["kills"]):
                 tally += good

@@ -54,7 +54,7 @@ def run(arguments: list[str], tools: Path, numbers: list[int], seconds: float) -
 
 def signals(count: int, folder: Path) -> Tally:
     """One signal, or two, at a random moment between the first import and the end; then the same command again."""
-    dice, tally = random.Random(10), Tally()
+    rng, tally = random.Random(10), Tally()
     images, recipe = folder / "images", folder / "recipe.json"
     make_images(images, "small")
     recipe.write_text(RECIPE.to_json())
@@ -66,7 +66,7 @@ def signals(count: int, folder: Path) -> Tally:
         asked.unlink(missing_ok=True)
         number, twice = CHOICES[trial % 3], trial % 5 == 4
         numbers = [number] * (1 + twice)
-        code = run(command(images, out, recipe), tools, numbers, dice.uniform(0.3, 1.0) * seconds)
+        code = run(command(images, out, recipe), tools, numbers, rng.uniform(0.3, 1.0) * seconds)
         turns = asked.read_text().splitlines() if asked.exists() else []
         if twice:  # at once; Slurm is asked once, or not, if there was no time
             good = code in (0, RESUMABLE, -number) and len(turns) <= 1

@@ -12,14 +12,14 @@ from functools import partial
 from pathlib import Path
 from unittest import mock
 
-from moco.data.loader import ViewLoader
+from moco.data.loader.loader import ViewLoader
 from moco.method import Contrast
-from moco.train import hang as hanging
 from moco.train import pretrain as pretraining
 from moco.train import saving
+from moco.train import watchdog as hanging
+from moco.train.after_step import Watch
 from moco.train.pretrain import pretrain
-from moco.train.run import RunError
-from moco.train.watch import Watch
+from moco.train.run_folder import RunError
 from tests.faults.harness import RECIPE, ending, make_images
 from tests.faults.matrix import Fault, Tally
 
@@ -61,11 +61,11 @@ def in_a_child(work: Callable[[], None], said: Path) -> int:
 
 def dying_threads(count: int, folder: Path) -> Tally:
     """An error that nobody foresaw, in a thread that reads images: it ends the run as itself, and leaves no thread."""
-    dice, tally = random.Random(11), Tally()
+    rng, tally = random.Random(11), Tally()
     images, whole = undisturbed(folder)
     for trial in range(count):
-        out, left = folder / f"run{trial}", [dice.randrange(1, 90)]
-        kind = dice.choice([MemoryError, ValueError, KeyError, AssertionError, StopIteration])
+        out, left = folder / f"run{trial}", [rng.randrange(1, 90)]
+        kind = rng.choice([MemoryError, ValueError, KeyError, AssertionError, StopIteration])
         read, lock = ViewLoader._read, threading.Lock()
 
         def dies(self, epoch, index, read=read, left=left, kind=kind, lock=lock):
@@ -77,12 +77,12 @@ def dying_threads(count: int, folder: Path) -> Tally:
 
         try:
             with mock.patch.object(ViewLoader, "_read", dies):
-                run(images, out, workers=dice.choice([1, 2]))
+                run(images, out, workers=rng.choice([1, 2]))
             good = False
         except (kind, RuntimeError) as error:  # StopIteration comes out of a generator as RuntimeError
             good = "planted" in str(error) or kind is StopIteration
         good = good and not any(thread.name.startswith("moco-data") for thread in threading.enumerate())
-        run(images, out, workers=dice.choice([0, 1, 2]))
+        run(images, out, workers=rng.choice([0, 1, 2]))
         tally += good and ending(out) == whole
     return tally
 

@@ -11,13 +11,13 @@ import pytest
 import torch
 
 from moco import files
-from moco.data import processes
-from moco.data.folder import DataError, find_images
-from moco.data.quarantine import Quarantine
+from moco.data.loader import processes
+from moco.data.loader.bad_images import Quarantine
+from moco.data.sources.folder import DataError, find_images
 from moco.recipe import Recipe, RecipeError
-from moco.train import checkpoint, run, saving
-from moco.train.hang import Watchdog, watchdog
+from moco.train import checkpoint, run_folder, saving
 from moco.train.pretrain import pretrain
+from moco.train.watchdog import Watchdog, watchdog
 from tests.faults import hostile_files, torn, workers
 from tests.faults.boxes import state as small
 from tests.faults.boxes import step_of
@@ -156,10 +156,14 @@ def test_without_the_bounds_a_recipe_ends_in_another_error():
 
 
 def test_without_the_lock_two_work_in_one_folder(tmp_path, monkeypatch):
-    with run._locked(tmp_path), pytest.raises(run.RunError, match="another process"), run._locked(tmp_path):
+    with (
+        run_folder._locked(tmp_path),
+        pytest.raises(run_folder.RunError, match="another process"),
+        run_folder._locked(tmp_path),
+    ):
         pass
-    monkeypatch.setattr(run.fcntl, "flock", lambda *_: None)
-    with run._locked(tmp_path), run._locked(tmp_path):
+    monkeypatch.setattr(run_folder.fcntl, "flock", lambda *_: None)
+    with run_folder._locked(tmp_path), run_folder._locked(tmp_path):
         pass
 
 

@@ -12,10 +12,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from moco.data import loader, manifest
-from moco.data.threads import in_order
-from moco.encoders import tensors
-from moco.train import pretrain, start
+from moco.data.loader import loader
+from moco.data.loader.threads import in_order
+from moco.data.sources import manifest
+from moco.train import pretrain, resume
+from moco.weights import tensors
 from tests.faults import elastic, hostile_checkpoints, hostile_settings, stuck
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(300)]
@@ -35,12 +36,12 @@ def test_with_errors_of_threads_passed_over_a_run_goes_on_with_wrong_views(tmp_p
 
 
 def test_ranks_that_read_checkpoints_of_their_own_do_not_go_on_together(tmp_path, monkeypatch):
-    restore = start.restore
+    restore = resume.restore
 
     def of_its_own(*arguments: Any) -> None:
         with (
-            mock.patch.object(start, "on_main", return_value=True),
-            mock.patch.object(start, "share", lambda content: content),
+            mock.patch.object(resume, "on_main", return_value=True),
+            mock.patch.object(resume, "share", lambda content: content),
         ):
             restore(*arguments)
 

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFile
 
-from moco.data import decode as decode_module
-from moco.data import jpeg
-from moco.data.decode import BadImage
-from moco.data.quarantine import Quarantine
+from moco.data.decode import decode as decode_module
+from moco.data.decode import jpeg
+from moco.data.decode.decode import BadImage
+from moco.data.loader.bad_images import Quarantine
 from tests.faults import images, large
 from tests.faults.matrix import Tally
 

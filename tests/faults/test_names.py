@@ -7,9 +7,12 @@ import sys
 
 import pytest
 
-from moco.data import check, decode, folder, quarantine
-from moco.encoders import card
-from moco.train import console, start
+from moco.data.check import check
+from moco.data.decode import decode
+from moco.data.loader import bad_images
+from moco.data.sources import folder
+from moco.train import console, resume
+from moco.weights import model_card
 from tests.faults import changes, names, text
 from tests.faults.matrix import Fault, Tally
 
@@ -55,7 +58,7 @@ def test_without_escapes_names_are_printed_raw(tmp_path, monkeypatch):
 
 
 def test_without_the_manifest_a_run_goes_on_with_other_images(tmp_path, monkeypatch):
-    monkeypatch.setattr(start, "changes_since", lambda file, now: [])
+    monkeypatch.setattr(resume, "changes_since", lambda file, now: [])
     assert lost(changes.changed(3, tmp_path)) == 3
 
 
@@ -70,7 +73,7 @@ def test_without_a_look_at_the_number_of_images_too_few_are_not_refused(tmp_path
 
 
 def test_without_guarded_cells_bad_images_are_formulas(tmp_path, monkeypatch):
-    monkeypatch.setattr(quarantine, "_guarded", lambda cell: cell)
+    monkeypatch.setattr(bad_images, "_guarded", lambda cell: cell)
     monkeypatch.setattr(text, "PAYLOADS", ["=1+1"])
     monkeypatch.setattr(text, "PLACES", ["class"])
     assert lost(text.injected(1, tmp_path)) == 1
@@ -84,6 +87,6 @@ def test_without_escapes_a_run_prints_raw(tmp_path, monkeypatch):
 
 
 def test_without_code_spans_a_fact_is_markup():
-    facts = f"- {card.code('`<script>alert(1)<script>`')}"
+    facts = f"- {model_card.code('`<script>alert(1)<script>`')}"
     assert text.is_plain_markdown(facts, "<script>")
     assert not text.is_plain_markdown(re.sub("`", "", facts), "<script>")

@@ -13,7 +13,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from moco.cli import app
-from moco.data import decode as decode_module
+from moco.data.decode import decode as decode_module
 from tests.faults.child import in_child
 from tests.faults.matrix import Fault, Tally
 
@@ -55,7 +55,7 @@ def broken_with(payload: str) -> Iterator[None]:
 
     with (
         mock.patch.object(decode_module, "decode_file", decode_file),
-        mock.patch("moco.data.look.decode_file", decode_file),
+        mock.patch("moco.data.check.inspect_file.decode_file", decode_file),
     ):
         yield
 

@@ -46,30 +46,30 @@ def killed_in(save: Save, folder: Path, first: int, seconds: float) -> int:
 
 def kills_in_a_save(count: int, folder: Path) -> Tally:
     """The newest that loads is the last that was told to be saved, or the one under way; its content is its own."""
-    dice, tally, step = random.Random(2), Tally(), 1
+    rng, tally, step = random.Random(2), Tally(), 1
     ours(folder, step)
     for _ in range(count):
-        saved = max(step, killed_in(ours, folder, step + 1, dice.uniform(0.002, 0.06)))
+        saved = max(step, killed_in(ours, folder, step + 1, rng.uniform(0.002, 0.06)))
         path = checkpoint.newest(folder)
         step = step_of(path) if path is not None else -1
         tally += step in (saved, saved + 1)
     return tally
 
 
-def damaged(content: bytes, dice: random.Random) -> tuple[str, bytes]:
+def damaged(content: bytes, rng: random.Random) -> tuple[str, bytes]:
     """One of the ways in which a file comes back other than it was written."""
-    kind = dice.choice(["cut", "bit", "block of zeros", "longer", "blocks exchanged", "empty"])
-    at = dice.randrange(len(content))
+    kind = rng.choice(["cut", "bit", "block of zeros", "longer", "blocks exchanged", "empty"])
+    at = rng.randrange(len(content))
     if kind == "cut":
         return kind, content[:at]
     if kind == "bit":
-        return kind, content[:at] + bytes([content[at] ^ 1 << dice.randrange(8)]) + content[at + 1 :]
+        return kind, content[:at] + bytes([content[at] ^ 1 << rng.randrange(8)]) + content[at + 1 :]
     if kind == "block of zeros":
         return kind, content[:at] + bytes(min(512, len(content) - at)) + content[at + 512 :]
     if kind == "longer":
-        return kind, content + bytes(dice.randrange(1, 5000))
+        return kind, content + bytes(rng.randrange(1, 5000))
     if kind == "blocks exchanged":
-        a, b = sorted(dice.sample(range(len(content) // 512), 2))
+        a, b = sorted(rng.sample(range(len(content) // 512), 2))
         one, other = content[a * 512 : (a + 1) * 512], content[b * 512 : (b + 1) * 512]
         return kind, content[: a * 512] + other + content[(a + 1) * 512 : b * 512] + one + content[(b + 1) * 512 :]
     return kind, b""
@@ -87,7 +87,7 @@ def goes_past(folder: Path) -> bool:
 
 def damaged_checkpoints(count: int, folder: Path) -> Tally:
     """Every third time, the manifest does not know the newest: it was renamed into place just before a kill."""
-    dice, tally = random.Random(3), Tally()
+    rng, tally = random.Random(3), Tally()
     for step in (1, 2):
         ours(folder, step)
     before = (folder / "MANIFEST.json").read_bytes()
@@ -95,7 +95,7 @@ def damaged_checkpoints(count: int, folder: Path) -> Tally:
     content, manifest = (folder / "step_00000003.pt").read_bytes(), (folder / "MANIFEST.json").read_bytes()
     for trial in range(count):
         (folder / "MANIFEST.json").write_bytes(before if trial % 3 == 0 else manifest)
-        _, bad = damaged(content, dice)
+        _, bad = damaged(content, rng)
         (folder / "step_00000003.pt").write_bytes(bad)
         with warnings.catch_warnings(record=True) as said:
             warnings.simplefilter("always")
@@ -111,18 +111,16 @@ def damaged_checkpoints(count: int, folder: Path) -> Tally:
 
 def leftovers(count: int, folder: Path) -> Tally:
     """Half-written files are swept, a half-written manifest is borne with, files that are not ours stay."""
-    dice, tally = random.Random(4), Tally()
+    rng, tally = random.Random(4), Tally()
     for trial in range(count):
         place = folder / str(trial)
         place.mkdir()
         for step in (1, 2, 3):
             ours(place, step)
         manifest = (place / "MANIFEST.json").read_bytes()
-        cut = dice.choice(
-            [b"", b"null", b"[1, {}]", b"\xff\xfe", manifest[: dice.randrange(len(manifest))], b"[" * 9999]
-        )
+        cut = rng.choice([b"", b"null", b"[1, {}]", b"\xff\xfe", manifest[: rng.randrange(len(manifest))], b"[" * 9999])
         (place / "MANIFEST.json").write_bytes(cut)
-        for name in (f".tmp-{dice.randrange(10**6)}-ab12", "notes.txt", "step_final.pt", "model_00000009.pt"):
+        for name in (f".tmp-{rng.randrange(10**6)}-ab12", "notes.txt", "step_final.pt", "model_00000009.pt"):
             (place / name).write_bytes(b"not a checkpoint")
         newest = checkpoint.newest(place)
         ours(place, 4)
@@ -135,11 +133,11 @@ def leftovers(count: int, folder: Path) -> Tally:
 
 def clocks(count: int, folder: Path) -> Tally:
     """Times of change in any order, all equal, in the future, before 1970."""
-    dice, tally = random.Random(5), Tally()
+    rng, tally = random.Random(5), Tally()
     for step in (8, 9, 10, 11, 12):
         checkpoint.save(folder, state(step), recipe="{}", keep=5)
     for trial in range(count):
-        times = [dice.choice([-(10**8), 0, 10**9, 4 * 10**9]) for _ in range(5)] if trial else [10**9] * 5
+        times = [rng.choice([-(10**8), 0, 10**9, 4 * 10**9]) for _ in range(5)] if trial else [10**9] * 5
         for step, when in zip((8, 9, 10, 11, 12), times, strict=True):
             os.utime(folder / f"step_{step:08d}.pt", (when, when))
         path = checkpoint.newest(folder)
@@ -149,13 +147,13 @@ def clocks(count: int, folder: Path) -> Tally:
 
 def none_left(count: int, folder: Path) -> Tally:
     """All of them damaged: an error with the names and the way out, never a new run."""
-    dice, tally = random.Random(6), Tally()
+    rng, tally = random.Random(6), Tally()
     for step in (1, 2, 3):
         ours(folder, step)
     whole = {path: path.read_bytes() for path in folder.glob("*.pt")}
     for _ in range(count):
         for path, content in whole.items():
-            path.write_bytes(content[: dice.randrange(len(content) - 1)])
+            path.write_bytes(content[: rng.randrange(len(content) - 1)])
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")

@@ -31,21 +31,23 @@ def pairs(count: int, folder: Path) -> Tally:
 
 def workers(count: int, folder: Path) -> Tally:
     """Workers 0, 1, 2 or 5, for images in memory and on the disk."""
-    dice, tally = random.Random(14), Tally()
+    rng, tally = random.Random(14), Tally()
     ends: dict[str, str] = {}
     for kind in ("mixed", "small"):
         make_images(folder / kind, kind)
         ends[kind] = run(folder / kind, folder / f"{kind}-0", RECIPE, 0)
     for trial in range(count):
         kind = ("mixed", "small")[trial % 2]
-        tally += run(folder / kind, folder / f"run{trial}", RECIPE, dice.choice([1, 2, 5])) == ends[kind]
+        tally += run(folder / kind, folder / f"run{trial}", RECIPE, rng.choice([1, 2, 5])) == ends[kind]
     return tally
 
 
 FAULTS = [
     Fault("N2", "the same seed twice", "the same bits; with another seed, others", "all randomness is a function of "
-          "(seed, place) (`tests/data/test_loader.py`: with dice of one generator a later start goes on with others)",
+          "(seed, place) (`tests/data/loader/test_loader.py`: with random numbers of one generator a later start "
+          "goes on with others)",
           10, 2, pairs),
     Fault("N2", "any number of workers", "the same bits",
-          "the same (`tests/data/test_loader.py`: dice from a shared generator depend on the workers)", 9, 2, workers),
+          "the same (`tests/data/loader/test_loader.py`: random numbers from a shared generator depend on the workers)",
+          9, 2, workers),
 ]  # fmt: skip

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import torch
 
-from moco.data.folder import find_images
-from moco.data.images import Images
-from moco.data.loader import ViewLoader
-from moco.data.quarantine import Quarantine
+from moco.data.loader.bad_images import Quarantine
+from moco.data.loader.loader import ViewLoader
+from moco.data.sources.folder import find_images
+from moco.data.sources.images import Images
 from tests.faults.harness import RECIPE, make_images
 from tests.faults.matrix import Fault, Tally
 
@@ -48,11 +48,11 @@ def kill_one() -> None:
 
 def killed(count: int, scratch: Path) -> Tally:
     make_images(scratch / "images", "mixed")
-    images, dice, tally = find_images(scratch / "images"), random.Random(0), Tally()
+    images, rng, tally = find_images(scratch / "images"), random.Random(0), Tally()
     expected = bits(images, 0, Quarantine(None, None, len(images)))
     for _ in range(count):
         quarantine = Quarantine(None, None, len(images))
-        same = bits(images, WORKERS, quarantine, delay=dice.uniform(0, 0.3)) == expected
+        same = bits(images, WORKERS, quarantine, delay=rng.uniform(0, 0.3)) == expected
         tally += same and len(quarantine) == BROKEN and not multiprocessing.active_children()
     return tally
 
@@ -75,9 +75,9 @@ class Deadly:
 
 def crashed(count: int, scratch: Path) -> Tally:
     make_images(scratch / "images", "mixed")
-    images, dice, tally = find_images(scratch / "images"), random.Random(0), Tally()
+    images, rng, tally = find_images(scratch / "images"), random.Random(0), Tally()
     for _ in range(count):
-        deadly = dice.randrange(1, len(images))
+        deadly = rng.randrange(1, len(images))
         quarantine = Quarantine(None, None, len(images))
         bits(Deadly(images, deadly), WORKERS, quarantine)
         tally += images.names[deadly] in quarantine.bad and len(quarantine) <= BROKEN + 1

@@ -6,8 +6,8 @@ from ranked import on_ranks
 from moco import recipes
 from moco.distributed import rank, world_size
 from moco.method import Queue
-from moco.train.continued import refill
-from moco.train.setup import contrast_for
+from moco.train.build import contrast_for
+from moco.train.warm_start import refill
 
 RECIPE = recipes.named("demo").but(
     "small",

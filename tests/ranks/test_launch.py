@@ -17,8 +17,8 @@ from moco.distributed import SIGNALS, launch
 from moco.recipe import RecipeError
 from moco.train import checkpoint
 from moco.train.pretrain import pretrain
-from moco.train.ranks import ranks_for
-from moco.train.run import RunFolder
+from moco.train.rank_sync import ranks_for
+from moco.train.run_folder import RunFolder
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 ROOT = Path(__file__).parents[2]

@@ -13,7 +13,7 @@ from moco.method import NCE, Batch, CachedContrast, Contrast, MemoryBank, Moment
 from moco.schedule import Constant
 from moco.train.checkpoint import Clock, TrainState
 from moco.train.loop import train
-from moco.train.ranks import averaged
+from moco.train.rank_sync import averaged
 
 N, IMAGES = 16, 40
 
@@ -76,9 +76,9 @@ MECHANISMS: list[Callable[[int], Contrast]] = [
 def batches(steps: int, dtype: torch.dtype):
     """Mini-batches, of which each rank takes its share. Some images come twice in one, on two ranks too."""
     for step in range(steps):
-        dice = torch.Generator().manual_seed(step)
-        views = [torch.randn(N, 3, 8, 8, generator=dice, dtype=dtype) for _ in range(2)]
-        ids = torch.randint(IMAGES, (N,), generator=dice)
+        rng = torch.Generator().manual_seed(step)
+        views = [torch.randn(N, 3, 8, 8, generator=rng, dtype=dtype) for _ in range(2)]
+        ids = torch.randint(IMAGES, (N,), generator=rng)
         share = slice(rank() * N // world_size(), (rank() + 1) * N // world_size())
         yield [view[share] for view in views], ids[share]
 

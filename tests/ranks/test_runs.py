@@ -20,7 +20,7 @@ from moco.recipe import Recipe
 from moco.train import checkpoint
 from moco.train.console import Console, Silent
 from moco.train.pretrain import pretrain
-from moco.train.run import RunFolder
+from moco.train.run_folder import RunFolder
 
 
 class AtStep(Silent):

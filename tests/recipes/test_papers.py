@@ -8,9 +8,10 @@ import pytest
 import torch
 
 from moco import recipes
+from moco.data.sources.open import open_images
 from moco.encoders import build
 from moco.recipe import Recipe
-from moco.train.setup import check_fits, images_of, resolve
+from moco.train.resolve import check_fits, resolve
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Papers: v1 = arXiv:1911.05722, v2 = arXiv:2003.04297, v3 = arXiv:2104.02057. Released: facebookresearch/moco (v1, v2)
@@ -213,7 +214,7 @@ def test_the_rate_on_a_billion_images_falls_by_a_tenth_after_every_62_500_steps(
 @pytest.mark.parametrize("name", recipes.RECIPES)
 def test_every_recipe_fits_the_images_that_it_is_for(name: str, pictures: Path):
     images = {"demo": 12_000, "moco_cifar": 50_000, "moco_cifar_symmetric": 50_000, "moco_v1_ig1b": 940_000_000}
-    recipe = resolve(name, images_of(pictures), torch.device("cpu"), model=None, changes={})
+    recipe = resolve(name, open_images(pictures), torch.device("cpu"), model=None, changes={})
     check_fits(recipe, images.get(name, 1_281_167))
     assert recipe.name == name
 

@@ -6,7 +6,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from moco.recipe import Recipe
-from moco.train.setup import contrast_for
+from moco.train.build import contrast_for
 
 FORMAT = torch.channels_last
 

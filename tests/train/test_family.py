@@ -7,9 +7,9 @@ from moco.method import NCE, Batch, CachedContrast, MemoryBank, MomentumEncoder
 from moco.recipe import Recipe, RecipeError
 from moco.schedule import Cosine
 from moco.train import checkpoint
+from moco.train.build import contrast_for
 from moco.train.console import Silent
 from moco.train.pretrain import pretrain
-from moco.train.setup import contrast_for
 
 V3 = {
     "method.dictionary": "batch", "method.size": None, "method.bn": "sync", "method.symmetric": True,

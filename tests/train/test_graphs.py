@@ -19,10 +19,10 @@ from moco import recipes
 from moco.method import Contrast, MomentumEncoder
 from moco.recipe import Recipe
 from moco.schedule import Constant
+from moco.train.build import contrast_for, in_format
 from moco.train.checkpoint import Clock, TrainState
 from moco.train.loop import train
 from moco.train.optim import optimizer_for
-from moco.train.setup import contrast_for, in_format
 from tests.train.test_no_wait import RECIPES, N
 
 

@@ -16,8 +16,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from moco import recipes
 from moco.method import Contrast, Queue
 from moco.recipe import Recipe
+from moco.train.build import contrast_for
 from moco.train.optim import optimizer_for
-from moco.train.setup import contrast_for
 
 N = 8
 SMALL = {

@@ -12,13 +12,13 @@ from torch import nn
 from torchvision.models import resnet18
 
 import moco
-from moco.data.images import DataError
+from moco.data.sources.images import DataError
 from moco.recipe import RecipeError
 from moco.train import checkpoint
+from moco.train.after_step import Diverged, Stopped
 from moco.train.console import Silent
 from moco.train.pretrain import pretrain
-from moco.train.run import RunError, RunFolder
-from moco.train.watch import Diverged, Stopped
+from moco.train.run_folder import RunError, RunFolder
 
 
 class StopAt(Silent):

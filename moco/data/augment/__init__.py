@@ -1,0 +1,1 @@
+"""Random views of an image: draw the parameters, then apply them on the CPU or the training device."""

@@ -1,0 +1,1 @@
+"""moco check: bad files, duplicates, near-duplicates, odd sizes."""

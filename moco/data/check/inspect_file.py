@@ -1,0 +1,84 @@
+"""What can be said of one image file: whether it is good, of which kind, and what is odd about it."""
+
+import hashlib
+import os
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import ExifTags, Image
+
+from moco.data.check.near_duplicates import signs_of
+from moco.data.decode import jpeg
+from moco.data.decode.decode import EXTENSIONS, FORMATS, decode_file, opened, reason_of
+from moco.data.decode.limits import File
+
+SMALL, LONG = 32, 4  # pixels of the shorter side, and sides to one another, from where on an image is odd
+_ENDINGS = {".jpg": "JPEG", ".jpeg": "JPEG", ".tif": "TIFF", ".tiff": "TIFF"}
+_USUAL = ("RGB", "RGBA", "L", "LA", "P", "1")  # modes of Pillow
+
+
+class Look(NamedTuple):
+    """What was seen of an image."""
+
+    bad: str = ""  # why it cannot be used; nothing of the rest is known then, but perhaps the digest
+    digest: bytes = b""  # SHA-256 of the file
+    kind: str = ""  # format and Pillow's mode: "JPEG RGB"
+    size: tuple[int, int] = (0, 0)  # width, height of the upright image [pixels]
+    odd: tuple[str, ...] = ()
+    twin: tuple[int, UInt8[np.ndarray, "16 16"]] | None = None  # what it is compared by: `signs_of`
+
+
+def look(path: str, *, compare: bool, deep: bool) -> Look:
+    """Read the file at `path` whole.
+
+    Args:
+        compare: also what near-duplicates are found by.
+        deep: also ask libjpeg-turbo for damage that it would pass over.
+    """
+    digest = b""
+    try:
+        with opened(path) as file:
+            digest = hashlib.file_digest(file, "sha256").digest()
+            file.seek(0)
+            pixels = decode_file(file)
+            file.seek(0)
+            complaint = jpeg.complaint(file.read()) if deep else ""
+            file.seek(0)
+            kind, odd = _header(file, path)
+    except Exception as error:  # as in decode
+        return Look(bad=reason_of(error), digest=digest)
+    height, width = pixels.shape[:2]
+    odd += _shape(width, height) + ["of one colour"] * _is_plain(pixels)
+    odd += [f"damage that decoders pass over ({complaint})"] if complaint else []
+    return Look("", digest, kind, (width, height), tuple(odd), signs_of(pixels) if compare else None)
+
+
+def _header(file: File, path: str) -> tuple[str, list[str]]:
+    """Format and mode, and what is odd about them."""
+    with Image.open(file, formats=FORMATS) as image:
+        form = "JPEG" if image.format == "MPO" else str(image.format)
+        ending = os.path.splitext(path)[1].lower()
+        expected = _ENDINGS.get(ending, ending[1:].upper())
+        odd = [f"{form} with the ending {ending}"] if ending in EXTENSIONS and expected != form else []
+        odd += [f"mode {image.mode}"] if image.mode not in _USUAL else []
+        odd += ["transparent"] if image.has_transparency_data else []
+        odd += ["of several frames"] if getattr(image, "is_animated", False) else []
+        return f"{form} {image.mode}", odd + ["turned by EXIF"] * _is_turned(image)
+
+
+def _is_turned(image: Image.Image) -> bool:
+    try:
+        return image.getexif().get(ExifTags.Base.Orientation, 1) in range(2, 9)
+    except Exception:  # as in decode
+        return False
+
+
+def _shape(width: int, height: int) -> list[str]:
+    shorter, longer = sorted((width, height))
+    small = [f"smaller than {SMALL} pixels"] if shorter < SMALL else []
+    return small + ([f"longer than {LONG}:1"] if longer > LONG * shorter else [])
+
+
+def _is_plain(pixels: UInt8[np.ndarray, "H W 3"]) -> bool:
+    return bool((pixels[0] == pixels[0, 0]).all() and (pixels == pixels[0, 0]).all())

@@ -1,0 +1,1 @@
+"""Bytes to pixels, within limits of size, memory and time."""

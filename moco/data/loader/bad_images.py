@@ -1,0 +1,108 @@
+"""Images that could not be used are set aside by name, and too many of them stop the run."""
+
+import csv
+import io
+import threading
+from contextlib import suppress
+from pathlib import Path
+
+from moco.data.sources.images import DataError
+from moco.files import append, write_atomically
+from moco.text import shown
+
+AT_LEAST, SHARE = 10, 0.001  # bad images that a run bears with by default: the greater of the two
+
+
+class Quarantine:
+    """The bad images of a run, each once, with the reason. Any number of threads may add to it.
+
+    Args:
+        file: where they are written as they are found (columns name, reason), and read back when a run is resumed.
+        max_bad: how many the run bears with: a number of images, or a share of them when it is below 1;
+            None means 0.1 %, but at least 10.
+        total: number of images.
+    """
+
+    def __init__(self, file: Path | None, max_bad: float | None, total: int):
+        if max_bad is not None and not max_bad >= 0:
+            raise DataError(f"max_bad must be a number of images, or a share of them below 1, got {max_bad}")
+        if max_bad is None:
+            self.limit = max(AT_LEAST, int(SHARE * total))
+        else:
+            self.limit = int(max_bad * total if 0 < max_bad < 1 else max_bad)
+        self.file, self.total = file, total
+        self.bad = _read(file) if file is not None and file.exists() else {}  # name -> reason
+        self._lock = threading.Lock()
+        self._unwritten: list[str] = []  # names
+
+    def __len__(self) -> int:
+        return len(self.bad)
+
+    def add(self, name: str, reason: str) -> None:
+        """Set the image `name` aside. Raises DataError when there are more than the run bears with."""
+        with self._lock:
+            if name not in self.bad:
+                self.bad[name] = _plain(reason)
+                self._write(name)
+            if len(self.bad) > self.limit:
+                raise DataError(self._too_many())
+
+    def _write(self, name: str) -> None:
+        """Add its row; one that cannot be written now, on a full disk say, is written before the next."""
+        self._unwritten.append(name)
+        if self.file is not None:
+            with suppress(OSError):
+                _append(self.file, {each: self.bad[each] for each in self._unwritten})
+                self._unwritten.clear()
+
+    def _too_many(self) -> str:
+        some = "; ".join(f"{shown(name)}: {reason}" for name, reason in list(self.bad.items())[:3])
+        where = "" if self.file is None else f" (all in {shown(str(self.file))})"
+        return (
+            f"{len(self.bad):,} of {self.total:,} images are bad, more than the {self.limit:,} allowed: {some}{where}. "
+            "Mend or remove them, or allow more with --max-bad NUMBER or --max-bad SHARE"
+        )
+
+
+def _plain(reason: str) -> str:
+    """One printable line of at most 200 characters."""
+    line = " ".join(reason.split())[:200]
+    return "".join(character if character.isprintable() else "?" for character in line)
+
+
+def _guarded(text: str) -> str:
+    """`text` as a cell that no spreadsheet takes for a formula; `_unguarded` takes it back."""
+    return "'" + text if text.startswith(("=", "+", "-", "@", "\t", "\r", "\n", "'")) else text
+
+
+def _unguarded(cell: str) -> str:
+    return cell.removeprefix("'")
+
+
+def _row(*cells: str) -> bytes:
+    text = io.StringIO()
+    csv.writer(text, quoting=csv.QUOTE_ALL, lineterminator="\n").writerow(cells)
+    return text.getvalue().encode("utf-8", "surrogateescape")
+
+
+HEADER = _row("name", "reason")
+
+
+def _append(file: Path, rows: dict[str, str]) -> None:
+    """Add rows in one write, so that a killed run leaves whole rows, or at most one torn at the end."""
+    start = b"" if file.exists() and file.stat().st_size else HEADER
+    append(file, start + b"".join(_row(_guarded(name), _guarded(reason)) for name, reason in rows.items()))
+
+
+def _read(file: Path) -> dict[str, str]:
+    """The rows of `file`; a torn one at its end is cut off."""
+    data = file.read_bytes()
+    rows = [row for row in csv.reader(io.StringIO(data.decode("utf-8", "surrogateescape"), newline="")) if row]
+    torn = bool(rows) and not (data.endswith(b"\n") and len(rows[-1]) > 1)
+    kept = rows[: len(rows) - torn]
+    ours = kept[0] == ["name", "reason"] if kept else HEADER.startswith(data)
+    if not ours or any(len(row) != 2 for row in kept):
+        raise DataError(f"{shown(str(file))} is not a list of bad images (columns name, reason): move it away")
+    if torn:
+        write_atomically(file, lambda out: out.write(b"".join(_row(*row) for row in kept)))
+    return {_unguarded(name): _unguarded(reason) for name, reason in kept[1:]}

@@ -1,0 +1,275 @@
+"""Images on the disk: any folder, flat or nested, labelled or not, several of them, or a file that lists paths."""
+
+import itertools
+import os
+import stat
+import sys
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Int64, UInt8
+
+from moco.data.decode.decode import EXTENSIONS, BadImage, decode
+from moco.data.sources.images import DataError, Images
+from moco.data.sources.path_list import LIST_SUFFIXES, read_list
+from moco.text import shown
+
+__all__ = ["BadImage", "DataError", "Folder", "Images", "Skipped", "find_images"]
+
+
+@dataclass
+class Skipped:
+    """What a walk through folders left out: how many for which reason, and the first of them by name."""
+
+    counts: Counter[str] = field(default_factory=Counter)
+    names: dict[str, str] = field(default_factory=dict)  # path -> reason, at most LIMIT of them
+
+    LIMIT = 1000
+
+    def add(self, path: str, reason: str) -> None:
+        self.counts[reason if reason in self.counts or len(self.counts) < self.LIMIT else "other"] += 1
+        if len(self.names) < self.LIMIT:
+            self.names[path] = reason
+
+    def __str__(self) -> str:
+        """For a message: `12 x .heic file, 3 x hidden`."""
+        return ", ".join(f"{count:,} x {shown(reason)}" for reason, count in self.counts.most_common(8))
+
+
+_ENDINGS = frozenset(EXTENSIONS)
+
+
+class Source(NamedTuple):
+    """A folder or list that was asked for: names of its images are `prefix` + a path below `root`."""
+
+    root: str
+    prefix: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class Folder:
+    """The images of one or several folders, each sorted by the bytes of its paths, or of lists, in their order."""
+
+    names: Sequence[str]
+    sizes: Int64[np.ndarray, "n"]  # [bytes]
+    mtimes: Int64[np.ndarray, "n"]  # [ns]
+    labels: Int64[np.ndarray, "n"] | None
+    classes: Sequence[str]
+    sources: Sequence[Source]
+    origin: Int64[np.ndarray, "n"]  # the source of each image
+    skipped: Skipped
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def path(self, index: int) -> str:
+        """Where image `index` is."""
+        source = self.sources[self.origin[index]]
+        return os.path.join(source.root, self.names[index][len(source.prefix) :])
+
+    def read(self, index: int) -> UInt8[np.ndarray, "H W 3"]:
+        try:
+            return decode(self.path(index))
+        except BadImage as bad:
+            raise BadImage(self.names[index], bad.reason) from bad
+
+
+@dataclass
+class _Found:
+    """Image files as columns: a tuple for each of a million files would keep the garbage collector busy."""
+
+    paths: list[str] = field(default_factory=list)  # below the root of their source
+    sizes: list[int] = field(default_factory=list)
+    mtimes: list[int] = field(default_factory=list)
+    labels: list[str | None] = field(default_factory=list)
+
+    def add(self, path: str, status: os.stat_result, label: str | None) -> None:
+        self.paths.append(path)
+        self.sizes.append(status.st_size)
+        self.mtimes.append(status.st_mtime_ns)
+        self.labels.append(label)
+
+    def by_bytes_of_path(self) -> "_Found":
+        same = "".join(self.paths).isascii()  # then the order of characters is that of bytes, and sooner found
+        keys: list[str] | list[bytes] = self.paths if same else list(map(os.fsencode, self.paths))
+        order = sorted(range(len(keys)), key=keys.__getitem__)
+        return _Found(
+            [self.paths[i] for i in order], [self.sizes[i] for i in order], [self.mtimes[i] for i in order],
+            [self.labels[i] for i in order],
+        )  # fmt: skip
+
+
+def find_images(sources: str | Path | Sequence[str | Path]) -> Folder:
+    """The images of `sources`: folders, or list files (.txt, .lst, .tsv, .csv: a path a line, perhaps a label).
+
+    In a folder, the first directory below it is the label of an image, when all images of all sources have a label and
+    there are at least two labels. With several sources, names begin with the name of their source.
+
+    Raises:
+        DataError: a source that does not exist, holds no image, or overlaps another; a list that names missing files.
+    """
+    given = [sources] if isinstance(sources, str | Path) else list(sources)
+    if not given:
+        raise DataError("expected at least one folder of images or list file, got none")
+    _check_apart([os.fspath(source) for source in given])
+    skipped = Skipped()
+    found = [_find_in(os.fspath(source), skipped) for source in given]
+    roots = [os.fspath(one) if os.path.isdir(one) else os.path.dirname(os.path.abspath(one)) for one in given]
+    prefixes = _prefixes([Path(os.path.abspath(source)) for source in given])
+    labels, classes = _labels([label for one in found for label in one.labels])
+    return Folder(
+        names=[prefix + path for prefix, one in zip(prefixes, found, strict=True) for path in one.paths],
+        sizes=np.concatenate([np.array(one.sizes, dtype=np.int64) for one in found]),
+        mtimes=np.concatenate([np.array(one.mtimes, dtype=np.int64) for one in found]),
+        labels=labels,
+        classes=classes,
+        sources=[Source(os.path.abspath(root), prefix) for root, prefix in zip(roots, prefixes, strict=True)],
+        origin=np.repeat(np.arange(len(given), dtype=np.int64), [len(one.paths) for one in found]),
+        skipped=skipped,
+    )
+
+
+def _check_apart(sources: list[str]) -> None:
+    """No source may lie in another: its images would count twice."""
+    inner_follows_outer = sorted((os.path.join(os.path.realpath(source), ""), source) for source in sources)
+    for (outer, outer_name), (inner, inner_name) in itertools.pairwise(inner_follows_outer):
+        if inner.startswith(outer):
+            raise DataError(
+                f"{shown(inner_name)} lies in {shown(outer_name)} or is the same, so its images would count twice: "
+                "give one of them"
+            )
+
+
+def _find_in(source: str, skipped: Skipped) -> _Found:
+    if os.path.isdir(source):
+        before = skipped.counts.copy()
+        images = _walk(source, skipped).by_bytes_of_path()
+        if not images.paths:
+            left_out = Skipped(skipped.counts - before)
+            raise DataError(
+                f"no images in {shown(source)}: found {left_out if left_out.counts else 'no files at all'}. "
+                f"Files with the endings {' '.join(EXTENSIONS)} are read"
+            )
+        return images
+    if not os.path.exists(source):
+        raise DataError(f"{shown(source)} does not exist: give a folder of images, or a file that lists their paths")
+    if not source.lower().endswith(LIST_SUFFIXES):
+        raise DataError(
+            f"{shown(source)} is neither a folder nor a list of paths ({' '.join(LIST_SUFFIXES)}): "
+            "give the folder that holds the images"
+        )
+    return _listed(source)
+
+
+def _walk(root: str, skipped: Skipped) -> _Found:
+    """The image files below `root`; a directory that is reached twice, by a link, is entered once."""
+    found, directories, entered = _Found(), [""], {os.path.realpath(root)}
+    while directories:
+        here = directories.pop()
+        try:
+            with os.scandir(os.path.join(root, here)) as entries:
+                inside = list(entries)
+        except OSError as error:
+            skipped.add(here, f"directory that cannot be read ({(error.strerror or str(error)).lower()})")
+            continue
+        label, others = sys.intern(here.split("/", 1)[0]) if here else None, []
+        for entry in inside:
+            if (status := _of_plain_image(entry)) is None:
+                others.append(entry)
+            else:
+                found.add(here + entry.name, status, label)
+        others.sort(key=lambda entry: os.fsencode(entry.name), reverse=True)  # directories are a stack: first in order
+        for entry in others:
+            path = here + entry.name
+            status = _look_at(entry)
+            if isinstance(status, str):
+                skipped.add(path, status)
+            elif stat.S_ISREG(status.st_mode):
+                found.add(path, status, label)
+            elif (real := os.path.realpath(entry.path)) in entered:
+                skipped.add(path, "directory that was already entered")
+            else:
+                entered.add(real)
+                directories.append(path + "/")
+    return found
+
+
+def _of_plain_image(entry: os.DirEntry[str]) -> os.stat_result | None:
+    """The status of what is an image file at first sight, as nearly all are; None: look more closely."""
+    name = entry.name
+    if name[name.rfind(".") :].lower() not in _ENDINGS or name[0] == "." or not entry.is_file(follow_symlinks=False):
+        return None
+    try:
+        return entry.stat()
+    except OSError:
+        return None
+
+
+def _look_at(entry: os.DirEntry[str]) -> os.stat_result | str:
+    """The status of a directory or image file, or else why it is skipped."""
+    if entry.name.startswith(".") or entry.name == "__MACOSX":
+        return "hidden"
+    try:
+        status = entry.stat()
+    except OSError:
+        return "broken link" if entry.is_symlink() else "file that cannot be looked at"
+    if stat.S_ISDIR(status.st_mode):
+        return status
+    if not stat.S_ISREG(status.st_mode):
+        return "not a regular file"
+    extension = os.path.splitext(entry.name)[1].lower()
+    if extension not in EXTENSIONS:
+        return f"{extension[:20]} file" if extension else "file without an ending"
+    return status
+
+
+def _listed(source: str) -> _Found:
+    """The images that a list file names, in its order."""
+    folder = os.path.dirname(os.path.abspath(source))
+    images, missing = _Found(), []
+    for path, label in read_list(source):
+        try:
+            status = os.stat(os.path.join(folder, path))
+            regular = stat.S_ISREG(status.st_mode)
+        except (OSError, ValueError):
+            regular, status = False, None
+        if regular and status is not None:
+            images.add(path, status, label)
+        else:
+            missing.append(path)
+    if missing:
+        some = ", ".join(shown(path) for path in missing[:3])
+        raise DataError(
+            f"{len(missing):,} of {len(missing) + len(images.paths):,} files listed in {shown(source)} are missing: "
+            f"{some}{', ...' if len(missing) > 3 else ''}. Paths are taken from the list's own folder, {shown(folder)}"
+        )
+    if not images.paths:
+        raise DataError(f"{shown(source)} lists no images: expected a path a line")
+    return images
+
+
+def _prefixes(sources: list[Path]) -> list[str]:
+    """What the names of each source's images begin with: nothing for one source, else its own name, made unique."""
+    if len(sources) == 1:
+        return [""]
+    times: Counter[str] = Counter()
+    prefixes = []
+    for source in sources:
+        name = source.name if source.is_dir() else source.stem
+        times[name] += 1
+        prefixes.append(f"{name}/" if times[name] == 1 else f"{name}~{times[name]}/")
+    return prefixes
+
+
+def _labels(names: Iterable[str | None]) -> tuple[np.ndarray | None, list[str]]:
+    """The index of each label among the sorted classes, and these; nothing when one is missing or all are the same."""
+    names = list(names)
+    classes = sorted({name for name in names if name is not None}, key=os.fsencode)
+    if None in names or len(classes) < 2:
+        return None, []
+    number = {name: i for i, name in enumerate(classes)}
+    return np.array([number[name] for name in names if name is not None], dtype=np.int64), classes

@@ -1,0 +1,57 @@
+"""Files that list images: a path a line, and perhaps a label after it."""
+
+import csv
+import io
+import os
+from collections.abc import Iterator
+
+from moco.data.decode.decode import EXTENSIONS
+from moco.data.sources.images import DataError
+from moco.text import shown
+
+LIST_SUFFIXES = (".txt", ".lst", ".tsv", ".csv")
+_HEADERS = {"path", "paths", "file", "filename", "file_name", "image", "name"}  # first cells that name no file
+
+
+def read_list(source: str) -> list[tuple[str, str | None]]:
+    """(path, label) of each image that the file `source` lists; every label is None when there is no second column.
+
+    Columns are separated by a tab; in .csv files by a comma, with quotes where they are needed. In .txt and .lst files
+    a comma separates as well, where the ending of an image stands before it. Empty lines are passed over, and so is a
+    line of headings in .csv and .tsv files.
+
+    Raises:
+        DataError: a file that cannot be read, a line with more than two columns, or labels for some images only.
+    """
+    try:
+        with open(source, encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
+            text = file.read()
+        rows = [(number, cells) for number, cells in _rows(source, text) if any(cells)]
+    except (OSError, csv.Error) as error:
+        raise DataError(f"{shown(source)} cannot be read as a list of paths: {error}") from error
+    if rows and source.lower().endswith((".csv", ".tsv")) and rows[0][1][0].strip().lower() in _HEADERS:
+        del rows[0]
+    width = max((len(cells) for _, cells in rows), default=1)
+    for number, cells in rows:
+        if len(cells) != width or width > 2 or not all(cells):
+            raise DataError(
+                f"line {number} of {shown(source)}: expected a path{' and a label' if width > 1 else ''}, "
+                f"got {len([cell for cell in cells if cell])} columns: give every image one label, or none"
+            )
+    return [(cells[0].replace(os.sep, "/"), cells[1] if width == 2 else None) for _, cells in rows]
+
+
+def _rows(source: str, text: str) -> Iterator[tuple[int, list[str]]]:
+    """(number of the line, cells) for each line of the list."""
+    if source.lower().endswith(".csv"):
+        reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+        for cells in reader:
+            yield reader.line_num, cells
+        return
+    commas = source.lower().endswith((".txt", ".lst"))
+    for number, line in enumerate(text.replace("\r\n", "\n").split("\n"), start=1):
+        cells = line.split("\t")
+        path, comma, label = line.rpartition(",")
+        if commas and len(cells) == 1 and comma and path.lower().endswith(EXTENSIONS) and label:
+            cells = [path, label]
+        yield number, cells

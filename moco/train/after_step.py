@@ -1,0 +1,192 @@
+"""What happens between steps: log, evaluate, save, show, stop."""
+
+import signal
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from moco.data.loader.bad_images import Quarantine
+from moco.distributed import agree, barrier, mean, on_main
+from moco.recipe import Recipe
+from moco.schedule import Cosine
+from moco.train.checkpoint import Clock, TrainState
+from moco.train.console import Reporter, duration
+from moco.train.nan_guard import Diverged, Gate, Refusal
+from moco.train.nan_report import bundle, how_to_go_on
+from moco.train.rank_sync import averaged, pool
+from moco.train.run_folder import RunFolder
+from moco.train.saving import Saver
+from moco.train.signals import StopFlag, Stopped
+from moco.train.slurm import requeue
+from moco.train.watchdog import Watchdog
+
+
+@dataclass
+class Watch:
+    """Called after every step, on every rank; decides what is due. Rank 0 writes and shows."""
+
+    run: RunFolder
+    recipe: Recipe
+    reporter: Reporter
+    stop: StopFlag
+    log_every: int  # steps
+    saver: Saver
+    gate: Gate
+    dog: Watchdog
+    bears: int  # with so many steps that were not finite
+    names: Sequence[str]  # of the images
+    eval_every: int  # epochs
+    evaluates: bool
+    score: Callable[[], float]  # kNN accuracy of the encoder as it is, in percent; called on rank 0 only
+    quarantine: Quarantine
+    waited: Callable[[], float]  # seconds that training has waited for data
+    since_log: list[dict[str, Tensor]] = field(default_factory=list)
+    began: float = field(default_factory=time.monotonic)
+    first_step: int = 0
+    evaluating: float = 0.0  # seconds
+    last_score: float | None = None
+    skipped: int | None = None  # the last step that was; its record is made then
+    unwritten: list[dict[str, Any]] = field(default_factory=list)  # records
+
+    def __call__(self, state: TrainState, metrics: dict[str, Tensor]) -> None:
+        clock = state.clock
+        self.dog.section("step")
+        self.since_log.append(metrics)
+        last = clock.step == clock.total_steps
+        if clock.step % self.log_every == 0 or last:
+            self._check_scale(state)
+            self._log(clock)
+        per_eval = self.eval_every * clock.steps_per_epoch
+        if self.evaluates and (clock.step % per_eval == 0 or last):
+            self.evaluate(state)
+        stopped, due = divmod(agree(2 * self.stop.look() + (on_main() and self.saver.due(clock.step))), 2)
+        if due or last or stopped:  # all after the same step
+            self.save(state, must=last or bool(stopped))
+        if stopped and not last:
+            said = requeue(stopped)
+            raise Stopped(
+                f"stopped by {signal.Signals(stopped).name} after step {clock.step} of {clock.total_steps}, and "
+                f"saved: the same command goes on from there. {said}".rstrip()
+            )
+
+    def save(self, state: TrainState, *, must: bool = False) -> Path | None:
+        """Write a checkpoint; its path on rank 0. See `Saver.save`."""
+        self.gate.look()
+        self._check_scale(state)
+        self.dog.section("checkpoint")
+        pool(self.quarantine)
+        path = self.saver.save(state, must=must, unwritten=self.unwritten)
+        barrier()  # whoever ends first makes the launcher end the others
+        self.dog.section("step")
+        return path
+
+    def refuse(self, state: TrainState, refusal: Refusal) -> None:
+        """A step was not taken: go on without it, or save what was before it and raise Diverged."""
+        if state.clock.skipped < self.bears:
+            clock, step = state.clock, refusal.step + 1  # the clock of a GPU's run may be past it
+            clock.skipped, self.skipped = clock.skipped + 1, step
+            self._record({"step": step, "epoch": step / clock.steps_per_epoch, "skipped": clock.skipped})
+            self.reporter.say(f"caution: {refusal}; skipped, as {state.clock.skipped} of {self.bears} steps may be")
+            return
+        state.clock.step = refusal.step
+        try:
+            saved, advice = self.save(state), self._advice()
+        except Diverged as error:
+            saved, advice = None, f"The state before it was not saved: {error}. {self._advice()}"
+        place = bundle(
+            self.run.path / "nan", refusal, recipe=self.recipe, clock=state.clock, names=self.names, checkpoint=saved
+        )
+        raise Diverged(f"{refusal}. {how_to_go_on(place, advice)}")
+
+    def _check_scale(self, state: TrainState) -> None:
+        """Raises Diverged when the GradScaler halves its scale without end: it leaves out every step, without a word.
+
+        It begins at 65,536. Below 1 a gradient overflows that was not even enlarged, or it is NaN at any scale.
+        """
+        assert isinstance(state.scaler, torch.amp.GradScaler)
+        if state.scaler.is_enabled() and (scale := state.scaler.get_scale()) < 1:
+            raise Diverged(
+                f"after step {state.clock.step} the scale of fp16's gradients has fallen to {scale:g}: step after step "
+                f"they were not finite, and the weights did not move. {self._advice()}"
+            )
+
+    def _means(self) -> Float[Tensor, "n 2"]:
+        """Loss and pretext accuracy of the steps since the last record, over all ranks."""
+        rows = [torch.stack([metrics["loss"], metrics["pretext_top1"]]) for metrics in self.since_log]
+        return mean(torch.stack(rows))
+
+    def _advice(self) -> str:
+        lr = self.recipe.optim.lr
+        field, value = ("start", lr.start) if isinstance(lr, Cosine) else ("value", lr.value)
+        lower = f"Start again with a lower learning rate, say --set optim.lr.{field}={value / 10:g} --overwrite"
+        return lower + ("" if self.recipe.compute.precision == "fp32" else ", or with --precision fp32")
+
+    def _log(self, clock: Clock) -> None:
+        self.gate.look()
+        loss, top1 = self._means()[-1].tolist()
+        self.since_log.clear()
+        if clock.step == self.skipped:
+            return
+        done, elapsed = clock.step - self.first_step, time.monotonic() - self.began - self.evaluating
+        rate = done / max(elapsed, 1e-9)  # steps a second
+        images_per_second = rate * self.recipe.optim.batch_size
+        before = Clock(clock.steps_per_epoch, clock.total_steps, clock.step - 1)  # the step was made with these
+        self._record({
+            "step": clock.step, "epoch": clock.epoch, "loss": loss, "pretext_top1": top1,
+            "lr": self.recipe.optim.lr(before.epoch, before.epochs),
+            "m": self.recipe.method.momentum(clock.epoch, clock.epochs),
+            "images_per_second": round(images_per_second, 1), "seconds_waited": round(self.waited(), 2),
+        })  # fmt: skip
+        knn = "" if self.last_score is None else f"  kNN {self.last_score:.1f} %"
+        self.reporter.live(
+            f"epoch {clock.epoch:.1f}/{clock.epochs:.0f}  step {clock.step}  "
+            f"loss {loss:.2f} (chance {self.recipe.collapse_level:.2f})  "
+            f"pretext {100 * top1:.0f} %{knn}  {images_per_second:,.0f} img/s  "
+            f"data wait {100 * self.waited() / max(elapsed, 1e-9):.0f} %  "
+            f"ETA {duration((clock.total_steps - clock.step) / max(rate, 1e-9))}"
+        )
+
+    @property
+    def seconds(self) -> float:
+        """Since this process began to train."""
+        return time.monotonic() - self.began
+
+    def evaluate(self, state: TrainState) -> None:
+        """Log the kNN accuracy of the encoder as it is."""
+        start = time.monotonic()
+        self.gate.look()
+        self.dog.section("scores")
+        assert isinstance(state.model, nn.Module)
+        with averaged(state.model):
+            if on_main():
+                self.last_score = self.score()
+            barrier()
+        self.dog.section("step")
+        self.evaluating += time.monotonic() - start
+        self._record({"step": state.clock.step, "epoch": state.clock.epoch, "knn": self.last_score})
+
+    def _record(self, values: dict[str, Any]) -> None:
+        """Log; what cannot be written now is kept, and written with the next record."""
+        if not on_main():
+            return
+        self.unwritten.append(values)
+        try:
+            self.run.log(*self.unwritten)
+            self.unwritten.clear()
+        except OSError as error:
+            if len(self.unwritten) == 1:
+                self.reporter.say(f"caution: {self.run.metrics_file} cannot be written: {error}. Going on, and trying")
+
+
+def summary(run: RunFolder) -> dict[str, Any]:
+    """The last logged values of a run."""
+    last: dict[str, Any] = {}
+    for record in run.metrics():
+        last |= record
+    return last

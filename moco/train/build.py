@@ -1,0 +1,128 @@
+"""What a run is made of, before its first step: networks, dictionary, arithmetic."""
+
+import copy
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from moco.distributed import world_size
+from moco.encoders import Encoder, build
+from moco.encoders.heads import predictor
+from moco.method import (
+    NCE,
+    Batch,
+    CachedContrast,
+    Contrast,
+    Dictionary,
+    MemoryBank,
+    MomentumEncoder,
+    Queue,
+    compare,
+    synchronized,
+)
+from moco.recipe import Recipe
+from moco.rng import fold
+from moco.train.loop import Batches
+from moco.train.warm_start import adopt
+from moco.weights.encoder_folder import initialize
+from moco.weights.load import find
+
+DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def contrast_for(
+    recipe: Recipe,
+    device: torch.device,
+    *,
+    num_images: int,
+    model: Any,
+    init: str | Path | None,
+    say: Callable[[str], None],
+) -> Contrast:
+    """f_q, f_k and the dictionary, drawn from the recipe's seed, on the device."""
+    method = recipe.method
+    with torch.random.fork_rng():
+        torch.manual_seed(fold(recipe.seed))
+        encoder = build(recipe.encoder, size=recipe.data.size, model=model if isinstance(model, nn.Module) else None)
+        found = None if init is None else find(init, size=recipe.data.size, whole=True)
+        if found is not None:
+            say(initialize(encoder, found))
+        kind = partial(CachedContrast, pieces=recipe.optim.accumulate) if recipe.optim.cached else Contrast
+        contrast = kind(
+            encoder, _key_encoder(recipe, encoder), _dictionary(recipe, num_images),
+            predictor=predictor(recipe.encoder, method.predictor), temperature=method.temperature,
+            symmetric=method.symmetric, shuffle_bn=method.bn == "shuffle",
+            bn_groups=max(1, recipe.groups // world_size()),
+            loss=NCE(num_images) if method.loss == "nce" else compare,
+            loss_scale=2 * method.temperature if method.scale_loss else 1.0,
+        )  # fmt: skip
+    for line in [] if found is None else adopt(contrast, found):
+        say(line)
+    if method.bn == "sync":
+        contrast = synchronized(contrast)
+    contrast.to(device)
+    if recipe.compute.channels_last:
+        contrast.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    if recipe.compute.compile:
+        for network in (contrast.encoder, contrast.key_encoder):
+            if network is not None:
+                network.compile(mode="reduce-overhead" if recipe.compute.cuda_graphs else None)
+    return contrast.train()
+
+
+def _key_encoder(recipe: Recipe, encoder: Encoder) -> nn.Module | None:
+    """f_k, by the recipe's method.key_encoder."""
+    match recipe.method.key_encoder:
+        case "momentum":
+            return MomentumEncoder(encoder)
+        case "shared":
+            return encoder
+        case "second":  # "the two encoders can be different" (Sec. 3.4): as f_q at first, then trained by itself
+            return copy.deepcopy(encoder)
+        case "none":
+            return None
+
+
+def _dictionary(recipe: Recipe, num_images: int) -> Dictionary:
+    method, dim = recipe.method, recipe.encoder.dim
+    if method.size is None:
+        return Batch()
+    if method.dictionary == "queue":
+        return Queue(method.size, dim)
+    return MemoryBank(num_images, method.size, dim, momentum=method.bank_momentum, shared=method.negatives == "shared")
+
+
+@contextmanager
+def threads(count: int | None) -> Iterator[None]:
+    """While open, torch computes with `count` threads on a CPU, or with as many as it did."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def scaler_for(recipe: Recipe, device: torch.device) -> torch.amp.GradScaler:
+    return torch.amp.GradScaler(device.type, enabled=recipe.compute.precision == "fp16")
+
+
+def precision_of(recipe: Recipe, device: torch.device) -> Callable[[], AbstractContextManager[object]]:
+    if recipe.compute.precision == "fp32":
+        return nullcontext
+    dtype = DTYPES[recipe.compute.precision]
+    return lambda: torch.autocast(device.type, dtype=dtype)
+
+
+def in_format(batches: Batches, recipe: Recipe) -> Iterator[tuple[list[Tensor], Tensor]]:
+    """`batches`, in the memory format that the encoder computes in."""
+    layout = torch.channels_last if recipe.compute.channels_last else torch.contiguous_format
+    for views, ids in batches:
+        if recipe.compute.cuda_graphs:  # what they gave in the step before may be written over from now on
+            torch.compiler.cudagraph_mark_step_begin()
+        yield [view.contiguous(memory_format=layout) for view in views], ids

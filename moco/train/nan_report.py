@@ -1,0 +1,59 @@
+"""What becomes of a run when a step has been refused: it goes on without it, or stops and leaves what tells why."""
+
+import json
+import math
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from moco.distributed import gather, on_main, world_size
+from moco.files import write_json
+from moco.recipe import Recipe, RecipeError
+from moco.train.checkpoint import Clock
+from moco.train.nan_guard import Refusal
+
+
+def bearable(on_nan: str) -> int:
+    """How many refused steps a run bears with: `stop` none, `skip:N` N. Raises RecipeError."""
+    what, _, count = on_nan.partition(":")
+    if on_nan == "stop":
+        return 0
+    if what != "skip" or not count.isdecimal() or not int(count):
+        raise RecipeError(f"--on-nan expects stop, or skip:N with the number of steps to bear with, got '{on_nan}'")
+    return int(count)
+
+
+def bundle(
+    folder: Path, refusal: Refusal, *, recipe: Recipe, clock: Clock, names: Sequence[str], checkpoint: Path | None
+) -> Path | None:
+    """Write what is needed to make the step again. Every rank calls it; rank 0 gets the bundle's folder.
+
+    facts.json: step, images, seed, losses ("nan" or "inf" where one is not finite); checkpoint.pt: the state before
+    the step, where there is one.
+    """
+    ids = gather(refusal.ids.cpu()).tolist()
+    if not on_main():
+        return None
+    place = folder / f"step_{refusal.step:08d}"
+    place.mkdir(parents=True, exist_ok=True)
+    facts: dict[str, Any] = {
+        "step": refusal.step, "not_finite": refusal.parts, "image_ids": ids, "images": [names[i] for i in ids],
+        "seed": recipe.seed, "random_numbers": "functions of (seed, step) and (seed, epoch, image id)",
+        "ranks": world_size(), "lr": recipe.optim.lr(clock.epoch, clock.epochs),
+        "losses": [loss if math.isfinite(loss) else str(loss) for loss in refusal.losses],  # JSON has no NaN
+        "recipe": json.loads(recipe.to_json()),
+    }  # fmt: skip
+    write_json(place / "facts.json", facts)
+    if checkpoint is not None:
+        shutil.copyfile(checkpoint, place / "checkpoint.pt")
+    return place
+
+
+def how_to_go_on(place: Path | None, advice: str) -> str:
+    """What to do now, after the reason."""
+    seen = "" if place is None else f" Images, seed, losses and the state before it are in {place}."
+    return (
+        f"Nothing of that step was taken in.{seen} The same command makes the same step again; with --on-nan skip:10 "
+        f"it goes on without such steps. {advice}"
+    )

@@ -1,0 +1,92 @@
+"""The recipe that a run is asked for, with its changes, held against the data and the ranks."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from moco import recipes
+from moco.data.sources.images import Images
+from moco.distributed import world_size
+from moco.encoders import at_rest
+from moco.recipe import Recipe, RecipeError
+
+
+def changes_of(own: dict[str, Any], settings: dict[str, Any] | None) -> dict[str, Any]:
+    """The settings, with those that have an option of their own."""
+    return (settings or {}) | {name: value for name, value in own.items() if value is not None}
+
+
+def resolve(
+    recipe: str | Recipe,
+    images: Images,
+    device: torch.device,
+    *,
+    model: str | nn.Module | None,
+    changes: dict[str, Any],
+    stored: Recipe | None = None,
+) -> Recipe:
+    """The recipe that is meant, with its changes; what it leaves open is as in the run that goes on, `stored`."""
+    if isinstance(recipe, Recipe):
+        base = recipe
+    elif recipe == "auto" and stored is not None:
+        base = stored
+    elif recipe == "auto":
+        base = recipes.auto(
+            len(images), side=shorter_side(images), accelerated=device.type != "cpu", epochs=changes.get("optim.epochs")
+        )
+    elif recipe.endswith(".json"):
+        if not Path(recipe).is_file():
+            raise RecipeError(f"--recipe expects a recipe's name or its JSON file, and there is no file {recipe}")
+        base = Recipe.read(Path(recipe))
+    else:
+        base = recipes.named(recipe)
+    if model is not None:
+        name = model if isinstance(model, str) else "custom"  # what it has not is at rest: the stem of a ResNet, ...
+        others = {f"encoder.{field}": value for field, value in at_rest(name).items()}
+        changes = {"encoder.name": name} | others | changes
+    chosen = base.but(None, changes)
+    if chosen.compute.threads is None:  # they change the last bits of sums, so a run keeps them
+        threads = torch.get_num_threads() if stored is None else stored.compute.threads
+        chosen = chosen.but(None, {"compute.threads": threads})
+    return chosen
+
+
+def shorter_side(images: Images) -> int:
+    """The usual shorter side of the images [pixels]: the median of a few."""
+    some = np.linspace(0, len(images) - 1, min(len(images), 9)).astype(int)
+    sides: list[int] = []
+    for index in some:
+        try:
+            sides.append(min(images.read(int(index)).shape[:2]))
+        except Exception:  # a broken one is counted when its turn comes
+            continue
+    return int(np.median(sides)) if sides else 224
+
+
+def check_fits(recipe: Recipe, num_images: int) -> None:
+    """The rules that need to know the data and the ranks. Raises RecipeError."""
+    batch, size, ranks = recipe.optim.batch_size, recipe.method.size, world_size()
+    if num_images < batch:
+        raise RecipeError(
+            f"a mini-batch has {batch} images (optim.batch_size), and there are only {num_images} in all: add images, "
+            f"or --set optim.batch_size={max(4, num_images // 4)}, or --recipe auto, which fits itself to the data"
+        )
+    if recipe.method.dictionary == "queue" and size is not None and size + batch > num_images:
+        raise RecipeError(
+            f"a dictionary of {size} keys (method.size) beside a mini-batch of {batch} holds other views of the "
+            f"queries' own images when there are only {num_images}: they would count as negatives. Expected "
+            f"K + batch <= images: --set method.size={1 << (num_images // 4).bit_length() - 1}, or --recipe auto"
+        )
+    pieces = recipe.optim.accumulate
+    if batch % ranks or (recipe.groups > 1 and recipe.groups % ranks):
+        raise RecipeError(
+            f"batch ({batch}) and bn_groups ({recipe.groups}) must divide over {ranks} ranks: set optim.batch_size and "
+            "method.bn_groups to multiples of it, or take other ranks"
+        )
+    if recipe.groups // ranks % pieces:
+        raise RecipeError(
+            f"optim.accumulate ({pieces}) must divide the {recipe.groups // ranks} BN groups of each of {ranks} ranks"
+        )

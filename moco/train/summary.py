@@ -1,0 +1,101 @@
+"""What a run says before it begins, and when it has ended."""
+
+import json
+from pathlib import Path
+
+import torch
+
+from moco.data.sources.images import Images
+from moco.distributed import world_size
+from moco.recipe import Recipe
+from moco.train.after_step import summary
+from moco.train.checkpoint import Clock
+from moco.train.console import duration
+from moco.train.run_folder import RunFolder
+
+
+def plan(recipe: Recipe, images: Images, clock: Clock, device: torch.device, out: Path) -> list[tuple[str, str]]:
+    """The rows of the plan box."""
+    method, encoder, size = recipe.method, recipe.encoder, recipe.data.size
+    threads, ranks = recipe.compute.threads or torch.get_num_threads(), world_size()
+    rows = [
+        ("images", f"{len(images):,}"),
+        ("recipe", f"{recipe.name}  ({recipe.source})"),
+        ("encoder", f"{encoder.name}, {encoder.head} head to {encoder.dim}-d, views of {size} x {size} pixels"),
+        ("dictionary", dictionary(recipe, len(images))),
+        ("batch", f"{recipe.optim.batch_size} images{f' on {ranks} ranks' * (ranks > 1)}, {batch_norm(recipe)}"
+                  f"{', symmetric' if method.symmetric else ''}{pieces(recipe)}"),
+        ("length", f"{recipe.optim.epochs:g} epochs x {clock.steps_per_epoch:,} steps = {clock.total_steps:,} steps"),
+        ("device", f"{device}, {threads} thread{'s' * (threads > 1)}{' a rank' * (ranks > 1)}, "
+                   f"{recipe.compute.precision}"),
+        ("out", str(out)),
+    ]  # fmt: skip
+    return rows + [("caution", text) for text in cautions(recipe, images, clock, device)]
+
+
+def dictionary(recipe: Recipe, num_images: int) -> str:
+    """What the queries are compared with, and what it takes."""
+    method, dim = recipe.method, recipe.encoder.dim
+    if method.dictionary == "queue":
+        assert method.size is not None
+        what = f"queue of {method.size:,} keys ({100 * method.size / num_images:.0f} % of the images)"
+    elif method.dictionary == "bank":
+        held = f"{num_images:,} x {dim} float32 = {num_images * dim * 4 / 2**20:,.1f} MiB, as much in each checkpoint"
+        drawn = "drawn for the mini-batch" if method.negatives == "shared" else "drawn for each query"
+        what = f"memory bank of one key an image ({held}), {method.size:,} negatives {drawn}, {method.loss}"
+    else:
+        makers = {"momentum": "the momentum encoder", "shared": "f_q itself", "second": "a second encoder"}
+        what = f"the mini-batch's own {recipe.optim.batch_size:,} keys, by {makers[method.key_encoder]}"
+    return f"{what}, tau {method.temperature}"
+
+
+def batch_norm(recipe: Recipe) -> str:
+    """Over what BN takes its statistics."""
+    each = recipe.optim.batch_size // max(recipe.groups, 1)
+    return {
+        "shuffle": f"{recipe.groups} BN groups of {each}, the keys' shuffled",
+        "split": f"{recipe.groups} BN groups of {each}, not shuffled",
+        "sync": "one BN group over all ranks",
+        "plain": "BN as each rank has it",
+    }[recipe.method.bn]
+
+
+def pieces(recipe: Recipe) -> str:
+    if recipe.optim.accumulate == 1:
+        return ""
+    passes = ", two passes with the gradient of the whole" if recipe.optim.cached else ""
+    return f", in {recipe.optim.accumulate} pieces{passes}"
+
+
+def cautions(recipe: Recipe, images: Images, clock: Clock, device: torch.device) -> list[str]:
+    """What speaks against the plan without forbidding it."""
+    method = recipe.method
+    found: list[str] = []
+    if method.dictionary == "queue" and method.size is not None and method.size > 0.5 * len(images):
+        found.append("the queue holds more than half of the images: a query meets other views of its own image")
+    if method.dictionary == "queue" and method.bn in ("sync", "plain"):
+        found.append("query and key share BN statistics, and the encoder can cheat (Sec. 3.3): method.bn=shuffle")
+    if clock.total_steps < 1000:
+        found.append(f"{clock.total_steps:,} steps show that it works, and teach little: more with --epochs N")
+    if recipe.compute.precision != "fp32" and device.type == "cpu":
+        found.append("autocast on a CPU without native support is about ten times slower than fp32")
+    return found
+
+
+def closing(run: RunFolder, recipe: Recipe, *, bad: int) -> list[tuple[str, str]]:
+    """The rows of the closing box."""
+    last, facts = summary(run), json.loads((run.path / "finished.json").read_text())
+    rows = [("time", duration(facts["seconds"]))]
+    if "loss" in last:  # not where the log was lost
+        rows.append(
+            ("loss", f"{last['loss']:.3f} (all keys alike: {recipe.collapse_level:.2f}); "
+                     f"own key found among {recipe.candidates:,}: {100 * last['pretext_top1']:.1f} %")
+        )  # fmt: skip
+    if "knn" in last:
+        rows.append(("kNN", f"{last['knn']:.1f} % (20 neighbours, a part of --eval-data; for floors: moco eval knn)"))
+    if bad:
+        rows.append(("bad images", f"{bad} could not be read: {run.path / 'bad_images.csv'}"))
+    rows.append(("encoder", str(run.encoder)))
+    rows.append(("in Python", f'import moco; encoder = moco.load("{run.path}"); encoder.embed(["a.jpg"])'))
+    rows.append(("next", f"moco eval knn {run.path} LABELLED_FOLDER"))
+    return rows

@@ -1,0 +1,106 @@
+"""--init beyond f_q: what else the weights have, f_k, predictor and queue; and keys for a queue that they lack.
+
+A queue of random keys is no opponent for an encoder that can see: it would tell its own key at once, and learn little
+from the first K / N steps. So where the weights have no queue that fits, f_k encodes K images before the first step.
+"""
+
+import math
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+from torch import Tensor, nn
+
+from moco.distributed import rank
+from moco.method import Contrast, MomentumEncoder, Queue
+from moco.recipe import Recipe
+from moco.rng import fold
+from moco.train.loop import Batches
+from moco.weights.loaded import Found
+
+BEFORE = 0  # the step of keys that are older than the run
+
+
+def adopt(contrast: Contrast, found: Found) -> list[str]:
+    """Take over what the weights have besides f_q, which `initialize` has taken; f_k is a copy of f_q already.
+
+    Returns:
+        Sentences that say what was taken and what not.
+    """
+    said: list[str] = []
+    if isinstance(contrast.key_encoder, MomentumEncoder):
+        said.append(_take("f_k", contrast.key_encoder.module, found.f_k, otherwise="is a copy of f_q"))
+    if not isinstance(contrast.predictor, nn.Identity):
+        said.append(_take("The predictor", contrast.predictor, found.predictor, otherwise="starts at random"))
+    if isinstance(contrast.dictionary, Queue):
+        same_head = _fits(contrast.encoder.get_submodule("head"), found.head)
+        said.append(_take_queue(contrast.dictionary, found.queue, same_head=same_head))
+    if isinstance(found.content.get("optimizer"), dict):
+        said.append("The optimizer starts anew: its state in the file is of another schedule")
+    return said
+
+
+@torch.no_grad()
+def refill(
+    contrast: Contrast,
+    batches_of: Callable[[range], Batches],
+    recipe: Recipe,
+    *,
+    steps_per_epoch: int,
+    precision: Callable[[], AbstractContextManager[object]] = nullcontext,
+) -> list[str]:
+    """Fill a queue that has random keys with those of K images, made as in training: BN groups, shuffled, no gradient.
+
+    They are the images that the first epoch shows last: a query hardly meets another view of its own image before they
+    have left the queue, as in any later epoch of an undisturbed run.
+
+    Args:
+        batches_of: this rank's share of the mini-batches of some steps of the run; the keys' views are encoded.
+
+    Returns:
+        A sentence that says what was done; none where there is nothing to fill.
+    """
+    queue = contrast.dictionary
+    if not isinstance(queue, Queue) or not bool((queue.born < BEFORE).any()):
+        return []
+    size, seed = len(queue.keys), recipe.seed
+    steps = range(steps_per_epoch - math.ceil(size / recipe.optim.batch_size), steps_per_epoch)
+    for step, (views, ids) in zip(steps, batches_of(steps), strict=True):
+        rng = torch.Generator().manual_seed(fold(seed, step))  # the same on every rank
+        torch.manual_seed(fold(seed, step, rank()))  # for dropout, drop path
+        with precision():
+            keys = contrast.encode_keys(views[1], rng)
+        queue.update(keys, ids, BEFORE)
+    return [f"The queue was filled by f_k with the keys of {size:,} images before the first step"]
+
+
+def _take(what: str, module: nn.Module, tensors: dict[str, Tensor], *, otherwise: str) -> str:
+    if not tensors:
+        return f"{what} {otherwise}: there is none in the file"
+    if not _fits(module, tensors):
+        return f"{what} {otherwise}: the file's has other layers or sizes"
+    module.load_state_dict(tensors, strict=False)
+    return f"{what} is the file's"
+
+
+def _fits(module: nn.Module, tensors: dict[str, Tensor]) -> bool:
+    """The same names and shapes, but for counters that files from before 2018 lack and nothing uses."""
+    wanted = {key: value.shape for key, value in module.state_dict().items()}
+    there = {key: value.shape for key, value in tensors.items()}
+    counters = {key for key in wanted if key.endswith("num_batches_tracked")}
+    return there.items() <= wanted.items() and wanted.keys() - there.keys() <= counters
+
+
+def _take_queue(queue: Queue, found: dict[str, Tensor], *, same_head: bool) -> str:
+    """Of what images its keys are is not in the file, or means nothing among these images."""
+    if not found:
+        return "There is no queue in the file"
+    if not same_head:
+        return "The file's queue was left out: its keys are of another head"
+    theirs, ours = list(found["keys"].shape), list(queue.keys.shape)
+    if theirs != ours:
+        return "The file's queue was left out: it is {:,} x {}, and this run's {:,} x {}".format(*theirs, *ours)
+    queue.keys.copy_(found["keys"])
+    queue.oldest.copy_(found["oldest"])
+    queue.born.fill_(BEFORE)
+    return f"The queue's {ours[0]:,} keys are the file's"

@@ -1,0 +1,54 @@
+"""What was in a file of weights, in words: what `moco import` prints and writes to contents.json."""
+
+from typing import Any
+
+from torch import Tensor
+
+from moco.weights.infer_architecture import recognised_head
+from moco.weights.loaded import Found, few
+
+
+def of_official(layout: str, found: Found, others: list[str]) -> dict[str, Any]:
+    """Of a checkpoint of MoCo's authors.
+
+    Args:
+        others: names in the file that no part of the method has.
+    """
+    words = {"layout": layout, "f_q": _network(found, found.backbone), "head": _head(found)}
+    words["f_k"] = f"{len(found.f_k)} tensors" if found.f_k else "none"
+    if found.queue:
+        words["queue"] = "{:,} keys of {} dimensions".format(*found.queue["keys"].shape)
+    elif "v3" not in layout:
+        words["queue"] = "none"
+    if "v3" in layout:
+        words["predictor"] = f"{len(found.predictor)} tensors" if found.predictor else "none"
+    return words | _wrapper(found) | ({"not known": few(others)} if others else {})
+
+
+def of_state_dict(layout: str, found: Found) -> dict[str, Any]:
+    """Of any other file: a network, with a linear classifier or without."""
+    words = {"layout": layout, "network": _network(found, found.backbone)}
+    classes = [found.backbone[key].shape[0] for key in ("fc.weight", "head.weight") if key in found.backbone]
+    if classes:
+        words["linear classifier"] = f"of {classes[0]:,} classes"
+    return words | _wrapper(found)
+
+
+def _network(found: Found, tensors: dict[str, Tensor]) -> str:
+    if found.guess is None:
+        return f"{len(tensors)} tensors, whose names and shapes do not tell of what network"
+    width = "" if found.guess.width == 1 else f" of width {found.guess.width:g}"
+    return f"{found.guess.name}{width}, {len(tensors)} tensors"
+
+
+def _head(found: Found) -> str:
+    settings = recognised_head(found.head)
+    if not settings:
+        return f"{len(found.head)} tensors of an unknown kind" if found.head else "none"
+    return f"{settings['head']} to {settings['dim']} dimensions"
+
+
+def _wrapper(found: Found) -> dict[str, Any]:
+    """What stands beside the tensors."""
+    words: dict[str, Any] = {"optimizer": "its state" if isinstance(found.content.get("optimizer"), dict) else "none"}
+    return words | {key: found.facts[key] for key in ("epoch", "arch") if key in found.facts}

@@ -1,0 +1,139 @@
+"""Encoders to files and back: `save_encoder`, `load_encoder`, and `initialize`, which is --init. See also `export`."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save
+from torch import nn
+
+from moco import __version__
+from moco.encoders import Encoder, build_headless
+from moco.files import write_atomically, write_text
+from moco.recipe import EncoderSpec, Recipe
+from moco.weights.infer_architecture import infer_data, other_heads
+from moco.weights.load import find, put
+from moco.weights.loaded import Config, Found, Weights, WeightsError
+from moco.weights.model_card import card
+
+__all__ = ["Config", "Weights", "WeightsError", "encoder_of", "initialize", "load_encoder", "save_encoder"]
+
+
+def save_encoder(
+    folder: Path, encoder: Encoder, *, recipe: Recipe, facts: dict[str, Any], imported_from: str = ""
+) -> None:
+    """Write `model.safetensors` (the backbone alone, by the library's names), `config.json` and `README.md`.
+
+    Each file appears whole or not at all.
+
+    Args:
+        facts: what is worth knowing of the run, as JSON: steps, epochs, images, scores.
+        imported_from: the file that the weights are from, when they are not of a run.
+    """
+    # cloned, because safetensors takes neither tied nor channels_last tensors
+    tensors = {key: value.detach().cpu().contiguous().clone() for key, value in encoder.backbone.state_dict().items()}
+    config = Config(
+        made_by=f"momentum-contrast {__version__}", encoder=encoder.spec, num_features=encoder.num_features,
+        data=recipe.data, recipe=recipe.name, facts=facts,
+    )  # fmt: skip
+    parameters = sum(parameter.numel() for parameter in encoder.backbone.parameters())
+    text = card(config, parameters=parameters, source=recipe.source, imported_from=imported_from)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_atomically(folder / "model.safetensors", lambda file: file.write(save(tensors, metadata={"format": "pt"})))
+    write_text(folder / "config.json", config.to_json())
+    write_text(folder / "README.md", text)
+
+
+def load_encoder(
+    weights: Weights, *, architecture: str | EncoderSpec | None = None, model: nn.Module | None = None
+) -> tuple[Encoder, Config]:
+    """The pre-trained encoder without a head, in eval mode, on the CPU; and what is known of it.
+
+    Args:
+        weights: a run folder (its encoder, or the newest readable checkpoint of a run under way), an encoder folder, a
+            folder that `moco import` made, a checkpoint, a file of MoCo's authors, of Detectron2 or with the state dict
+            of a torchvision or timm network, or a name: `torchvision/NAME`, `timm/NAME` or `fair:NAME`, which are
+            downloaded.
+        architecture: what the weights are of, when a bare state dict does not say (ResNets and MoCo v3's ViTs are
+            recognised).
+        model: the user's own backbone, when the weights are of one. They are copied into it.
+
+    Raises:
+        WeightsError: not there, not readable, or not the weights of that network.
+    """
+    return encoder_of(find(weights), architecture=architecture, model=model)
+
+
+def encoder_of(
+    found: Found, *, architecture: str | EncoderSpec | None = None, model: nn.Module | None = None
+) -> tuple[Encoder, Config]:
+    """As `load_encoder`, from what was read already."""
+    said = EncoderSpec(name=architecture) if isinstance(architecture, str) else architecture
+    spec = _architecture(found, said, model)
+    data = found.data or infer_data(spec, found.backbone)
+    with torch.random.fork_rng(devices=[]):  # the caller's random numbers are none of our business
+        encoder = build_headless(spec, size=data.size, model=model)
+    note = put(found, encoder.backbone, name=spec.name)
+    config = Config(
+        encoder=spec, num_features=encoder.num_features, data=data, recipe=found.recipe, facts=found.facts, note=note
+    )
+    return encoder.eval(), config
+
+
+def initialize(encoder: Encoder, weights: Weights | Found) -> str:
+    """Copy `weights` into f_q: the backbone, and the head where there is one that fits. Returns what was done.
+
+    Args:
+        weights: as for `load_encoder`, or what `find` has read.
+
+    Raises:
+        WeightsError: as there; nothing is copied then.
+    """
+    found = weights if isinstance(weights, Found) else find(weights, size=encoder.size, whole=True)
+    _same_network(found, encoder.spec)
+    note = put(found, encoder.backbone, name=encoder.spec.name)
+    wanted = {key: value.shape for key, value in encoder.head.state_dict().items()}
+    if not found.head:
+        return f"f_q starts from {note}. The head starts at random: there is none in the file"
+    if {key: value.shape for key, value in found.head.items()} != wanted:
+        return f"f_q starts from {note}. The head starts at random: the file's has other layers or sizes"
+    encoder.head.load_state_dict(found.head)
+    return f"f_q starts from {note}, and its head too"
+
+
+def _architecture(found: Found, said: EncoderSpec | None, model: nn.Module | None) -> EncoderSpec:
+    if found.spec is not None and said is not None and found.spec.name != said.name:
+        raise WeightsError(f"{found.where} is of {found.spec.name}, and architecture says {said.name}: leave it out")
+    if (
+        said is not None
+        and found.guess is not None
+        and (trouble := other_heads(found.backbone, found.guess, said.name))
+    ):
+        raise WeightsError(f"{found.where} is not of {said.name}: {trouble}")
+    spec = found.spec or said or (found.guess if model is None else EncoderSpec(name="custom"))
+    if spec is None:
+        raise WeightsError(
+            f"{found.where} does not say what network its {len(found.backbone)} tensors are of, and they are not those "
+            "of a ResNet with ImageNet's stem, nor of a ViT with the positions of MoCo v3: give architecture=, such as "
+            "'timm/convnext_tiny', or an EncoderSpec. (The ViT-S of timm and DINO, 'timm/vit_small_patch16_224', has 6 "
+            "heads, that of MoCo v3, 'vit_small', 12: with the wrong ones it loads, and gives wrong features)"
+        )
+    if spec.name == "custom" and model is None:
+        raise WeightsError(f"{found.where} holds the weights of a module of your own, and not the module: give model=")
+    return spec
+
+
+def _same_network(found: Found, spec: EncoderSpec) -> None:
+    """Refuse what names and shapes alone would let pass: another stem, other heads, a network with equal layers."""
+    if "custom" in (spec.name, found.spec and found.spec.name):
+        return
+    if found.spec is None:
+        if trouble := other_heads(found.backbone, found.guess, spec.name):
+            raise WeightsError(f"f_q is a {spec.name}, which {found.where} must not be loaded into: {trouble}")
+        return
+    theirs, ours = ((one.name.rpartition("/")[2].partition(".")[0], one.stem) for one in (found.spec, spec))
+    if theirs != ours:
+        raise WeightsError(
+            f"f_q is a {spec.name} (stem {spec.stem}), {found.where} is of {found.spec.name} (stem {found.spec.stem}): "
+            "expected the same network. Set encoder.name and encoder.stem, or give other weights"
+        )

@@ -1,0 +1,46 @@
+"""Encoders for other programs: `export`, by the table FORMATS. A file stays once it has been read back."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from moco.recipe import EncoderSpec, unknown
+from moco.weights.export.deit import to_deit
+from moco.weights.export.detectron2 import to_detectron2_file
+from moco.weights.export.fair import to_fair
+from moco.weights.export.hf import to_hf
+from moco.weights.export.libraries import to_timm, to_torchvision
+from moco.weights.export.onnx import to_onnx
+from moco.weights.loaded import Weights, WeightsError
+
+__all__ = ["FORMATS", "export"]
+
+FORMATS: dict[str, Callable[..., str]] = {
+    "torchvision": to_torchvision,
+    "timm": to_timm,
+    "hf": to_hf,
+    "fair": to_fair,
+    "deit": to_deit,
+    "detectron2": to_detectron2_file,
+    "onnx": to_onnx,
+}
+
+
+def export(weights: Weights, *, to: str, out: Path, architecture: str | EncoderSpec | None = None) -> str:
+    """Write `out` for the program or library `to`, one of `FORMATS`, and check that it gives the same there.
+
+    torchvision, timm: a state dict, with exactly the classifier missing. hf: a folder for timm and the hub. fair: the
+    checkpoint of MoCo's authors, with all that is known besides f_q. deit: for fine-tuning ViTs. detectron2: a ResNet,
+    with its settings beside it. onnx: images to features. An older file `out` is replaced, a folder is not.
+
+    Args:
+        weights, architecture: as for `load_encoder`.
+
+    Returns:
+        What was written, how far its features are apart from ours, and how to load it.
+
+    Raises:
+        WeightsError: the other side has no such network, or does not get the same out of it. ImportError: an extra.
+    """
+    if to not in FORMATS:
+        raise WeightsError(unknown("format", to, list(FORMATS)))
+    return FORMATS[to](weights, out, architecture=architecture)

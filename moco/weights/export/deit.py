@@ -1,0 +1,32 @@
+"""A ViT for DeiT's fine-tuning script: {"model": the encoder without a head}, which it takes with --resume."""
+
+from pathlib import Path
+
+import torch
+
+from moco.files import write_atomically
+from moco.recipe import EncoderSpec
+from moco.weights.encoder_folder import load_encoder
+from moco.weights.export.files import check_ending, checked, plain, verify
+from moco.weights.library_equivalent import counterpart
+from moco.weights.loaded import Weights, WeightsError
+from moco.weights.official.layout import is_vit
+from moco.weights.tensors import read_tensors
+
+
+def to_deit(weights: Weights, out: Path, *, architecture: str | EncoderSpec | None) -> str:
+    check_ending(out, ".pth", ".pt")
+    encoder, config = load_encoder(weights, architecture=architecture)
+    state = plain(encoder.backbone.state_dict())
+    if not is_vit(state):
+        raise WeightsError(f"DeiT's script is for ViTs, and {config.encoder.name} is none: export it to timm")
+    call = counterpart(config.encoder, "timm", config.data.size)
+    with checked(out) as aside:
+        write_atomically(aside, lambda file: torch.save({"model": state}, file))
+        apart, missing = verify(read_tensors(aside)["model"], call, encoder, size=config.data.size)
+    return (
+        f"{out} is what DeiT's script takes with --resume (its load must not be strict: {', '.join(missing)} are new). "
+        f"The network must be\n\n{call}\n\nThere the features of 2 random images differ by at most {apart:.1g}."
+        + (" DeiT's own deit_small has 6 heads: the file would load there, and give other features."
+           if config.encoder.name == "vit_small" else "")
+    )  # fmt: skip

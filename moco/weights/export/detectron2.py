@@ -1,0 +1,101 @@
+"""A ResNet for Detectron2: its weights under Detectron2's names, and the settings that go with them.
+
+The file is loadable with weights_only. Detectron2's loader matches names by their ends where a file says
+"matching_heuristics", which a C4 detector needs, whose res5 is in its box head.
+"""
+
+import json
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from moco.files import write_atomically, write_text
+from moco.recipe import EncoderSpec
+from moco.weights.detectron2 import from_detectron2, to_detectron2
+from moco.weights.encoder_folder import load_encoder
+from moco.weights.export.files import check_ending, checked, plain
+from moco.weights.infer_architecture import recognised
+from moco.weights.loaded import Config, Weights, WeightsError
+from moco.weights.tensors import read_tensors, same_tensors
+
+DEPTHS: dict[tuple[bool, tuple[int, ...]], int] = {  # by (basic blocks, blocks of each stage)
+    (True, (2, 2, 2, 2)): 18,
+    (True, (3, 4, 6, 3)): 34,
+    (False, (3, 4, 6, 3)): 50,
+    (False, (3, 4, 23, 3)): 101,
+    (False, (3, 8, 36, 3)): 152,
+}
+YAML = """\
+# For {file}: what it was trained with. Without STRIDE_IN_1X1 it would load, and compute another network.
+MODEL:
+  WEIGHTS: {file}
+  PIXEL_MEAN: {mean}
+  PIXEL_STD: {std}
+  BACKBONE:
+    FREEZE_AT: 0
+  RESNETS:
+    DEPTH: {depth}
+    NUM_GROUPS: {groups}
+    WIDTH_PER_GROUP: {group_width}
+    STEM_OUT_CHANNELS: {stem}
+    RES2_OUT_CHANNELS: {res2}
+    STRIDE_IN_1X1: False
+    NORM: SyncBN
+INPUT:
+  FORMAT: RGB
+"""
+
+
+def to_detectron2_file(weights: Weights, out: Path, *, architecture: str | EncoderSpec | None) -> str:
+    """Write `out` (.pth) and the settings beside it (.yaml)."""
+    check_ending(out, ".pth")
+    encoder, config = load_encoder(weights, architecture=architecture)
+    tensors = plain(encoder.backbone.state_dict())
+    state = {key: value for key, value in tensors.items() if not key.endswith("num_batches_tracked")}
+    fields = settings(state, config, file=json.dumps(out.name))
+    content = {
+        "model": {to_detectron2(key): value for key, value in state.items()},
+        "__author__": "momentum-contrast",
+        "matching_heuristics": True,
+    }
+    with checked(out) as aside:
+        write_atomically(aside, lambda file: torch.save(content, file))
+        back = {from_detectron2(key): value for key, value in read_tensors(aside)["model"].items()}
+        if not same_tensors(back, state):
+            raise WeightsError(f"{out} does not give back what was written: a fault of the disk or of moco")
+        write_text(out.with_suffix(".yaml"), YAML.format(**fields))
+    return (
+        f"{out} holds {len(state)} tensors by Detectron2's names, without the classifier. Read back, they are the "
+        f"encoder's, bit for bit.\n{out.with_suffix('.yaml')} has the settings to merge into yours; its WEIGHTS is "
+        f"{out.name}, which Detectron2 looks for where it is started."
+    )
+
+
+def settings(state: dict[str, Tensor], config: Config, *, file: str) -> dict[str, object]:
+    """The fields of `YAML` for a ResNet of torchvision's names.
+
+    Raises:
+        WeightsError: it is no ResNet, or one that Detectron2 does not have.
+    """
+    if "conv1.weight" not in state or recognised(state) is None:
+        raise WeightsError(
+            f"Detectron2 has ResNets with ImageNet's 7x7 stem, and {config.encoder.name}, as it is here, is none: "
+            "export it to timm"
+        )
+    blocks = tuple(len({key.split(".")[1] for key in state if key.startswith(f"layer{i}.")}) for i in (1, 2, 3, 4))
+    basic = "layer1.0.conv3.weight" not in state
+    depth, stem = DEPTHS.get((basic, blocks)), len(state["conv1.weight"])
+    if depth is None or (basic and stem != 64):
+        raise WeightsError(
+            f"Detectron2 has no ResNet with {blocks} {'basic' if basic else 'bottleneck'} blocks and a stem of {stem} "
+            f"channels, as {config.encoder.name}: export it to timm"
+        )
+    inner = state["layer1.0.conv2.weight"]
+    groups = state["layer1.0.conv1.weight"].shape[0] // inner.shape[1]
+    return {
+        "file": file, "depth": depth, "groups": groups, "group_width": inner.shape[1],
+        "stem": stem, "res2": len(state[f"layer1.0.conv{2 if basic else 3}.weight"]),
+        "mean": [round(255 * value, 3) for value in config.data.mean],
+        "std": [round(255 * value, 3) for value in config.data.std],
+    }  # fmt: skip

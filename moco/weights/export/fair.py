@@ -1,0 +1,92 @@
+"""A checkpoint as MoCo's authors write it: with all that is known, for their scripts to go on with or to convert."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from moco.encoders import Encoder
+from moco.files import write_atomically
+from moco.recipe import EncoderSpec, Recipe
+from moco.weights.encoder_folder import encoder_of
+from moco.weights.export.files import check_ending, checked, plain, verify
+from moco.weights.export.optimizer import reference_optimizer
+from moco.weights.library_equivalent import counterpart
+from moco.weights.load import find
+from moco.weights.loaded import Config, Found, Weights, WeightsError
+from moco.weights.official.layout import DDP, compose, is_linear_probe, is_vit, names_in, parse, state_in
+from moco.weights.tensors import read_tensors, same_tensors
+
+
+def to_fair(weights: Weights, out: Path, *, architecture: str | EncoderSpec | None) -> str:
+    """An official file goes out as it came in; a run of ours with f_q, f_k, queue or predictor, optimizer and epoch."""
+    check_ending(out, ".pth.tar", ".pth", ".pt")
+    found = find(weights, whole=True)
+    state = state_in(found.content)
+    official = state is not None and (names_in(state) is not None or is_linear_probe(found.content))
+    encoder, config = encoder_of(found, architecture=architecture)
+    if official:
+        content = _in_ddp(found.content)
+    else:
+        backbone = {key: found.backbone.get(key, value) for key, value in encoder.backbone.state_dict().items()}
+        content = _content(replace(found, backbone=backbone, spec=config.encoder), weights)
+    with checked(out) as aside:
+        write_atomically(aside, lambda file: torch.save(content, file))
+        back = read_tensors(aside)
+        if not same_tensors(back, content):
+            raise WeightsError(f"{out} does not give back what was written: a fault of the disk or of moco")
+    read = parse(back, str(out))
+    lines = [f"{out} holds {'what was in the file' if read is None else read.said}."]
+    return "\n".join([*lines, _in_their_network(config, encoder)])
+
+
+def _in_ddp(content: dict[str, Any]) -> dict[str, Any]:
+    """An official file with the wrapper and the "module." that the reference scripts expect, where it lacks them."""
+    state = content["state_dict"] if isinstance(content.get("state_dict"), dict) else content
+    if state is content:
+        content = {}
+    return content | {"state_dict": {key if key.startswith(DDP) else DDP + key: state[key] for key in state}}
+
+
+def _content(found: Found, weights: Weights) -> dict[str, Any]:
+    """The checkpoint that the reference script would have written, as far as it is known."""
+    assert found.spec is not None
+    v3 = not found.queue and (
+        bool(found.predictor) or found.spec.head.startswith("projector") or is_vit(found.backbone)
+    )
+    epoch = _epoch(found, weights)
+    content: dict[str, Any] = {} if epoch is None else {"epoch": epoch}
+    content |= {"arch": found.spec.name.rpartition("/")[2], "state_dict": plain(compose(found, v3=v3))}
+    optimizer = reference_optimizer(found)
+    if optimizer is not None:
+        content["optimizer"] = optimizer
+    if v3 and optimizer is not None:  # fp32 has none; theirs begins so
+        content["scaler"] = found.content["state"].get("scaler") or torch.amp.GradScaler("cpu").state_dict()
+    return content
+
+
+def _epoch(found: Found, weights: Weights) -> int | None:
+    """Whole epochs done: by the steps, and the number of images that the run notes; None where that is not known."""
+    if "steps" not in found.facts or not found.content:
+        return found.facts.get("epochs")
+    path = Path(weights)
+    run = path if path.is_dir() else path.parent.parent
+    try:
+        images = json.loads((run / "provenance.json").read_bytes())[0]["images"]
+        recipe = Recipe.from_json(found.content["recipe"])
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
+    return found.facts["steps"] // (images // recipe.optim.batch_size)
+
+
+def _in_their_network(config: Config, encoder: Encoder) -> str:
+    """f_q in the network that the reference scripts make, in a sentence."""
+    library = "timm" if is_vit(encoder.backbone.state_dict()) else "torchvision"
+    try:
+        call = counterpart(config.encoder, library, config.data.size)
+    except WeightsError as error:
+        return f"The authors' scripts do not make this network: {error}."
+    apart, _ = verify(plain(encoder.backbone.state_dict()), call, encoder, size=config.data.size)
+    return f"Their network is {call}: with f_q in it, the features of 2 random images differ by at most {apart:.1g}."

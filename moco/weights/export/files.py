@@ -1,0 +1,77 @@
+"""What all exports share: a file that gets its name once it has been checked, and the check in another library."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+import torch
+from safetensors.torch import save
+from torch import Tensor
+
+from moco.encoders import Encoder
+from moco.encoders.library import pooled
+from moco.weights.library_equivalent import Call
+from moco.weights.loaded import WeightsError
+
+TOLERANCE = 1e-5  # largest difference of a feature
+
+
+def check_ending(out: Path, *endings: str) -> None:
+    """Raises WeightsError for a file that does not end in one of `endings`."""
+    if not out.name.endswith(endings):
+        *others, last = endings
+        expected = f"{', '.join(others)} or {last}" if others else last
+        raise WeightsError(f"export writes a file that ends in {expected}, got '{out}'")
+
+
+@contextmanager
+def checked(out: Path) -> Iterator[Path]:
+    """A place to write to, of the same ending. It becomes `out` when the block ends well, and goes otherwise."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    aside = out.with_name(f".tmp-{os.getpid()}-{out.name}")  # keeps the ending, by which timm reads
+    try:
+        yield aside
+        os.replace(aside, out)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def plain(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors of their own, contiguous, as both file formats want them."""
+    return {key: value.detach().cpu().contiguous().clone() for key, value in state.items()}
+
+
+def write_state(state: dict[str, Tensor], file: IO[bytes], suffix: str) -> None:
+    """A bare state dict, as safetensors or torch.save by the ending."""
+    if suffix == ".safetensors":
+        file.write(save(plain(state), metadata={"format": "pt"}))
+    else:
+        torch.save(plain(state), file)
+
+
+def verify(state: dict[str, Tensor], call: Call, encoder: Encoder, *, size: int) -> tuple[float, list[str]]:
+    """Load `state` into the library's network. Returns how far its features are apart, and what was missing.
+
+    Raises:
+        WeightsError: a name besides the classifier's is missing, one is left over, or the features differ.
+    """
+    with torch.random.fork_rng(devices=[]):
+        whole, bare = call.whole(), call.bare()
+    try:
+        bare.load_state_dict(state)  # strict: so the classifier is all that the whole network misses
+    except RuntimeError as error:
+        raise WeightsError(f"{call} is another network: {error}") from None
+    missing = whole.load_state_dict(state, strict=False).missing_keys
+    images = some_images(2, size)
+    with torch.no_grad():
+        apart = (pooled(bare.eval()(images)) - encoder.eval().features(images)).abs().max().item()
+    if not apart < TOLERANCE:
+        raise WeightsError(f"{call} gives other features: {apart:.1g} apart, expected less than {TOLERANCE:g}")
+    return apart, missing
+
+
+def some_images(n: int, size: int) -> Tensor:
+    """n x 3 x size x size, random, the same every time."""
+    return torch.randn(n, 3, size, size, generator=torch.Generator().manual_seed(0))

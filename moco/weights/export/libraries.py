@@ -1,0 +1,41 @@
+"""An encoder as a state dict that torchvision or timm loads with exactly the classifier missing."""
+
+from pathlib import Path
+
+from moco.files import write_atomically
+from moco.recipe import EncoderSpec
+from moco.weights.encoder_folder import load_encoder
+from moco.weights.export.files import check_ending, checked, verify, write_state
+from moco.weights.library_equivalent import counterpart
+from moco.weights.loaded import Config, Weights
+from moco.weights.tensors import read_tensors
+
+
+def to_torchvision(weights: Weights, out: Path, *, architecture: str | EncoderSpec | None) -> str:
+    return _to_library("torchvision", weights, out, architecture)
+
+
+def to_timm(weights: Weights, out: Path, *, architecture: str | EncoderSpec | None) -> str:
+    return _to_library("timm", weights, out, architecture)
+
+
+def _to_library(library: str, weights: Weights, out: Path, architecture: str | EncoderSpec | None) -> str:
+    check_ending(out, ".safetensors", ".pth", ".pt")
+    encoder, config = load_encoder(weights, architecture=architecture)
+    call = counterpart(config.encoder, library, config.data.size)
+    with checked(out) as aside:
+        write_atomically(aside, lambda file: write_state(encoder.backbone.state_dict(), file, out.suffix))
+        apart, missing = verify(read_tensors(aside), call, encoder, size=config.data.size)
+    return (
+        f"{out} is {call} but for {', '.join(missing)}: loaded there, the features of 2 random images differ by at "
+        f"most {apart:.1g}.\n{images(config)}\n\n{call.program(str(out))}"
+    )
+
+
+def images(config: Config) -> str:
+    """What images the encoder is for, in a sentence."""
+    data = config.data
+    return (
+        f"Images: shorter side to {data.eval_resize} pixels, central {data.size} x {data.size}, RGB in [0, 1] less "
+        f"mean {data.mean}, over std {data.std}."
+    )

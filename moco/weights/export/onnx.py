@@ -1,0 +1,82 @@
+"""An encoder for ONNX: images N x 3 x S x S to features N x D, any N; compared with torch in ONNX Runtime."""
+
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from moco.encoders import Encoder
+from moco.recipe import EncoderSpec
+from moco.weights.encoder_folder import load_encoder
+from moco.weights.export.files import check_ending, checked, some_images
+from moco.weights.export.libraries import images
+from moco.weights.loaded import Weights, WeightsError
+
+TOLERANCE = 1e-4  # largest difference of a feature, of the largest feature: other kernels sum in another order
+
+
+class Features(nn.Module):
+    """The part of an encoder that is exported."""
+
+    def __init__(self, encoder: Encoder) -> None:
+        super().__init__()
+        self.encoder = encoder
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.encoder.features(images)
+
+
+def to_onnx(weights: Weights, out: Path, *, architecture: str | EncoderSpec | None) -> str:
+    check_ending(out, ".onnx")
+    try:
+        runtime = import_module("onnxruntime")
+        import_module("onnxscript")  # torch's exporter is made of it
+    except ImportError as error:
+        raise ImportError(
+            f"export to onnx needs {error.name}, which is in an extra: pip install 'momentum-contrast[export]'"
+        ) from None
+    encoder, config = load_encoder(weights, architecture=architecture)
+    network, size = Features(encoder).eval(), config.data.size
+    with checked(out) as aside:
+        with quiet():
+            torch.onnx.export(
+                network, (some_images(2, size),), aside, dynamo=True, external_data=False, verbose=False,
+                input_names=["images"], output_names=["features"], dynamic_shapes={"images": {0: "N"}},
+            )  # fmt: skip
+        session = runtime.InferenceSession(aside, providers=["CPUExecutionProvider"])
+        apart = max(_apart(session, network, some_images(n, size)) for n in (1, 3))
+    return (
+        f"{out} maps `images`, N x 3 x {size} x {size}, to `features`, N x {config.num_features}. In ONNX Runtime they "
+        f"differ from torch's by at most {apart:.1g} of the largest, for 1 and for 3 random images.\n{images(config)}"
+    )
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """While open, torch's exporter does not talk of what it does."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+def _apart(session: Any, network: nn.Module, x: Tensor) -> float:
+    """The largest difference, relative to the largest feature. Raises WeightsError where it is too much."""
+    with torch.no_grad():
+        expected = network(x)
+    got = torch.from_numpy(session.run(None, {"images": x.numpy()})[0])
+    apart = ((got - expected).abs().max() / expected.abs().max()).item()
+    if not apart < TOLERANCE:
+        raise WeightsError(f"ONNX Runtime gives other features: {apart:.1g} of the largest, expected {TOLERANCE:g}")
+    return apart

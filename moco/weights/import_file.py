@@ -1,0 +1,56 @@
+"""`moco import`: a file of somebody else's -> a folder that evaluates, exports and goes on training."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import torch
+
+from moco.files import write_atomically, write_text
+from moco.recipe import EncoderSpec, Recipe
+from moco.weights.encoder_folder import encoder_of, save_encoder
+from moco.weights.import_folder import CONTENTS, REST, joined, parted
+from moco.weights.load import find
+from moco.weights.loaded import Weights, WeightsError
+from moco.weights.tensors import same_tensors
+
+
+def import_weights(weights: Weights, *, out: Path, architecture: str | EncoderSpec | None = None) -> str:
+    """Make the folder `out` of a file, or of released weights by name: see `moco.weights.import_folder`.
+
+    It appears when it is whole and has been read back: the file's content, bit for bit.
+
+    Args:
+        weights: a file with weights in any format that `load_encoder` reads, or `fair:NAME`.
+        architecture: as for `load_encoder`.
+
+    Returns:
+        What was in the file, and where it is now; lines.
+
+    Raises:
+        WeightsError: there is no such file, it is of no network that is known, or `out` holds something.
+    """
+    if out.is_symlink() or (out.exists() and (not out.is_dir() or any(out.iterdir()))):
+        raise WeightsError(f"--out expects a new or an empty folder, and {out} is neither: name another")
+    found = find(weights)
+    if not found.content:
+        raise WeightsError(f"moco import expects a file of weights, got {weights}: it can be used as it is")
+    encoder, config = encoder_of(found, architecture=architecture)
+    recipe = Recipe(name=found.recipe or "imported", source=found.where, encoder=encoder.spec, data=config.data)
+    origin = Path(found.where).name
+    rest = parted(found.content, found.backbone, encoder.backbone.state_dict())
+    contents = found.contents or {"layout": "moco checkpoint"}
+    about = {"file": origin, **contents, "encoder": encoder.spec.model_dump(), "facts": found.facts}
+    aside = out.with_name(f".tmp-{os.getpid()}-{out.name}")
+    try:
+        save_encoder(aside / "encoder", encoder, recipe=recipe, facts=found.facts, imported_from=origin)
+        write_atomically(aside / REST, lambda file: torch.save(rest, file))
+        write_text(aside / CONTENTS, json.dumps(about, indent=1, default=str) + "\n")
+        if not same_tensors(joined(aside), found.content):
+            raise WeightsError(f"{out} would not hold what is in {found.where}: a fault of the disk or of moco")
+        os.rename(aside, out)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+    lines = [f"{name}: {value}" for name, value in contents.items()]
+    return "\n".join([f"{found.where} holds", *(f"  {line}" for line in lines), f"All of it is in {out}."])

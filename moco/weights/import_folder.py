@@ -1,0 +1,58 @@
+"""A folder made by `moco import`: an encoder folder, and beside it everything else that was in the file, bit for bit.
+
+encoder/       as `save_encoder` writes it
+rest.pt        {"format": 1, "content": the file as it was, with None for each tensor that encoder/ has,
+               "in_encoder": [[path of names in content, name in encoder/], ...]}
+contents.json  what was in the file, in words
+"""
+
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from moco.weights.loaded import WeightsError
+from moco.weights.tensors import read_tensors, same_tensors
+
+REST, CONTENTS = "rest.pt", "contents.json"
+
+
+def parted(content: dict[str, Any], backbone: dict[str, Tensor], saved: dict[str, Tensor]) -> dict[str, Any]:
+    """What rest.pt holds: all of `content` but those tensors of `backbone` that `saved` has too.
+
+    Args:
+        backbone: tensors in `content`, by the names they have in an encoder folder.
+        saved: what the encoder folder holds. What differs there, by its data type for one, stays in the rest.
+    """
+    names = {id(tensor): name for name, tensor in backbone.items() if same_tensors(saved.get(name), tensor)}
+    taken: list[list[Any]] = []
+
+    def without(node: Any, path: list[Any]) -> Any:
+        if isinstance(node, dict):
+            return {key: without(value, [*path, key]) for key, value in node.items()}
+        if id(node) not in names:
+            return node
+        taken.append([path, names[id(node)]])
+        return None
+
+    return {"format": 1, "content": without(content, []), "in_encoder": taken}
+
+
+def joined(folder: Path) -> dict[str, Any]:
+    """The content of the file that `folder` was imported from.
+
+    Raises:
+        WeightsError: rest.pt or the encoder cannot be read, or they are not of each other.
+    """
+    rest, encoder = read_tensors(folder / REST), read_tensors(folder / "encoder" / "model.safetensors")
+    try:
+        content = rest["content"]
+        for path, name in rest["in_encoder"]:
+            node = content
+            for key in path[:-1]:
+                node = node[key]
+            node[path[-1]] = encoder[name]
+    except (KeyError, TypeError, ValueError, IndexError) as error:
+        where = f"{folder / REST} is not what moco import wrote beside {folder / 'encoder'}"
+        raise WeightsError(f"{where} ({error}): import the file again") from None
+    return content

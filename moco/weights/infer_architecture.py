@@ -1,0 +1,133 @@
+"""Which network, and which head, a state dict is of: by its names and shapes."""
+
+import math
+from collections.abc import Callable
+from itertools import product
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from moco.encoders.heads import HEADS
+from moco.encoders.library import library_data, torchvision_names
+from moco.encoders.resnet import NETS, resnet
+from moco.encoders.vit import VITS, recognised_vit
+from moco.recipe import DataSpec, EncoderSpec
+
+Shapes = dict[str, tuple[int, ...]]
+
+
+def recognised(tensors: dict[str, Tensor], *, of_moco_v3: bool = False) -> EncoderSpec | None:
+    """The network whose names and shapes these are: a ResNet with ImageNet's stem, or a ViT of MoCo v3; or None.
+
+    Dilation leaves no trace in them, nor does the number of heads of a ViT: a ViT-S has 6 with timm and DINO, 12 with
+    MoCo v3. It is taken for MoCo v3's where the positions are those of MoCo v3, which are not trained.
+
+    Args:
+        of_moco_v3: it is known to be of MoCo v3, whatever the positions.
+    """
+    vit = recognised_vit(tensors)
+    if vit is not None:
+        return vit if of_moco_v3 or not _of_any_heads(vit) else None
+    stem = tensors.get("conv1.weight")
+    if stem is None or stem.ndim != 4 or stem.shape[-1] != 7:
+        return None
+    from torchvision import models
+
+    for name, net in NETS.items():
+        spec = EncoderSpec(name=name, width=stem.shape[0] / 64)
+        if (spec.width * net.group_width).is_integer() and _is_of(tensors, lambda spec=spec: resnet(spec)):
+            return spec
+    for name in torchvision_names():
+        plain = name.partition("/")[2]
+        if plain.startswith(("resnext", "wide_resnet")) and _is_of(
+            tensors, lambda plain=plain: models.get_model(plain)
+        ):
+            return EncoderSpec(name=name)
+    return None
+
+
+def recognised_head(tensors: dict[str, Tensor]) -> dict[str, Any]:
+    """The settings of an EncoderSpec for the head whose names and shapes these are; empty where it is none of ours."""
+    matrices = [tensor for tensor in tensors.values() if tensor.ndim == 2]
+    if not matrices:
+        return {}
+    features, hidden, dim = matrices[0].shape[1], matrices[0].shape[0], matrices[-1].shape[0]
+    for head, bn in product(HEADS, (True, False)):
+        wide = {} if head in ("linear", "mlp") else {"hidden": hidden, "head_bn": bn}
+        settings = {"head": head, "dim": dim} | wide
+        with torch.device("meta"):
+            module = HEADS[head](features, EncoderSpec.model_validate(settings))
+        if _shapes(module.state_dict()) == _shapes(tensors):
+            return settings
+    return {}
+
+
+def infer_data(spec: EncoderSpec, tensors: dict[str, Tensor]) -> DataSpec:
+    """The images that the network is for: its library's, or ImageNet's, of the size that a ViT's positions tell."""
+    if spec.name not in VITS or "pos_embed" not in tensors:
+        return library_data(spec.name)
+    side = math.isqrt(tensors["pos_embed"].shape[1] - 1) * (spec.patch or VITS[spec.name].patch)
+    return DataSpec(size=side, eval_resize=round(side * 256 / 224))
+
+
+def other_heads(tensors: dict[str, Tensor], guess: EncoderSpec | None, name: str) -> str | None:
+    """Why the ViT called `name` must not take these tensors of a ViT, though the shapes agree; or None.
+
+    Args:
+        guess: what they are of; None: they do not tell.
+    """
+    vit = recognised_vit(tensors)
+    if vit is None or (guess is not None and guess.name == name):
+        return None
+    here = _heads(name)
+    if guess is None and name == vit.name and _of_any_heads(vit):
+        return (
+            f"nothing in it tells whether its ViT-S has {here} heads, as {name} of MoCo v3, or 6, as timm's, DINO's "
+            "and DeiT's: the shapes agree, the features do not. Say it: moco import FILE --out DIR --architecture "
+            f"{name}, and take DIR"
+        )
+    there = None if guess is None else VITS[guess.name].heads
+    if here is not None and there is not None and here != there:
+        return (
+            f"it is a {vit.name} of MoCo v3 with {there} heads, and {name} has {here}: the shapes agree, so it would "
+            f"load and give wrong features. Take {vit.name}"
+        )
+    return None
+
+
+def _of_any_heads(vit: EncoderSpec) -> bool:
+    """Whether timm has a ViT of the same shapes with other heads, and the positions do not tell it from MoCo v3's."""
+    return vit.name == "vit_small" and vit.position != "sincos"
+
+
+def _heads(name: str) -> int | None:
+    """Of the attention of our or timm's ViT called `name`; None: it is no ViT."""
+    if name in VITS:
+        return VITS[name].heads
+    library, _, plain = name.partition("/")
+    if library != "timm":
+        return None
+    import timm
+
+    with torch.device("meta"):
+        blocks = getattr(timm.create_model(plain), "blocks", None)
+    return getattr(getattr(blocks[0], "attn", None), "num_heads", None) if blocks else None
+
+
+def _is_of(tensors: dict[str, Tensor], network: Callable[[], nn.Module]) -> bool:
+    with torch.device("meta"):
+        return _backbone_shapes(network().state_dict()) == _backbone_shapes(tensors)
+
+
+def _backbone_shapes(tensors: dict[str, Tensor]) -> Shapes:
+    """Of a ResNet, without its classifier."""
+    return {
+        key: shape
+        for key, shape in _shapes(tensors).items()
+        if not key.startswith("fc.") and not key.endswith("num_batches_tracked")
+    }
+
+
+def _shapes(tensors: dict[str, Tensor]) -> Shapes:
+    return {key: tuple(tensor.shape) for key, tensor in tensors.items()}

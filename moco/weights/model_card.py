@@ -1,0 +1,103 @@
+"""The model card: what an encoder folder says of itself to a reader, in Markdown.
+
+Names and facts come from outside. They appear as code spans in one line each, so they cannot become markup; the YAML
+front matter is constant.
+"""
+
+import json
+import re
+from typing import Any
+
+from moco.encoders.resnet import NETS
+from moco.recipe import EncoderSpec
+from moco.weights.library_equivalent import LIBRARIES, counterpart
+from moco.weights.loaded import Config, WeightsError
+
+CARD = """\
+---
+license: other
+library_name: momentum-contrast
+tags:
+- self-supervised-learning
+- momentum-contrast
+- image-feature-extraction
+---
+
+# An image encoder, {title}
+
+{origin}
+
+- network: {network}
+- parameters: {parameters}
+- images: shorter side to {eval_resize} pixels, the central {size} x {size} of them, RGB in [0, 1] with mean {mean} and
+  standard deviation {std} taken out
+
+## Where it is from
+
+- recipe: {recipe}, after {source}
+{facts}
+
+## How to use it
+
+With moco:
+
+```python
+import moco
+encoder = moco.load(".")  # this folder
+features = encoder.embed(["a.jpg", "b.jpg"])  # one row of {num_features} an image
+```
+
+{libraries}
+## Licence
+
+{licence}
+"""
+TRAINED = """\
+The backbone of the query encoder of a MoCo run: it maps an image to {num_features} numbers. It was trained without
+labels; the head that pre-training needs has been left out."""
+IMPORTED = """\
+It was read from {file} and maps an image to {num_features} numbers. Heads and classifiers have been left out."""
+OWN_LICENCE = """\
+The weights are yours to license as you choose; the program that made them claims nothing. Mind the terms of the
+images."""
+THEIR_LICENCE = """\
+That of the file it was read from."""
+
+
+def card(config: Config, *, parameters: int, source: str, imported_from: str = "") -> str:
+    """README.md of an encoder folder.
+
+    Args:
+        parameters: how many.
+        source: where the recipe's numbers are from.
+        imported_from: the file that the weights are from, when they are not of a run.
+    """
+    spec, data = config.encoder, config.data
+    own = f" (stem {spec.stem}, width {spec.width:g}{', last stage dilated' * spec.dilate_last})"
+    origin = IMPORTED.format(file=code(imported_from), num_features=config.num_features)
+    return CARD.format(
+        title="imported" if imported_from else "pre-trained by Momentum Contrast",
+        origin=origin if imported_from else TRAINED.format(num_features=config.num_features),
+        licence=THEIR_LICENCE if imported_from else OWN_LICENCE,
+        network=code(spec.name) + (own if spec.name in NETS else ""),
+        num_features=config.num_features, parameters=f"{parameters:,}",
+        size=data.size, eval_resize=data.eval_resize, mean=data.mean, std=data.std,
+        recipe=code(config.recipe), source=code(source),
+        facts="\n".join(f"- {code(name)}: {code(value)}" for name, value in config.facts.items()),
+        libraries="\n".join(_in_library(library, spec, data.size) for library in LIBRARIES),
+    )  # fmt: skip
+
+
+def code(value: Any) -> str:
+    """`value` as a code span on one line, whatever is in it."""
+    text = value if isinstance(value, str) else json.dumps(value, default=str)
+    text = re.sub(r"[\s\x00-\x1f\x7f-\x9f\u2028\u2029]+", " ", text.replace("`", "'")).strip()
+    return f"`{text[:200] or ' '}`"
+
+
+def _in_library(library: str, spec: EncoderSpec, size: int) -> str:
+    try:
+        call = counterpart(spec, library, size)
+    except WeightsError as error:
+        return f"With {library}: not directly. {code(str(error))}\n"
+    return f"With {library}:\n\n```python\n{call.program('model.safetensors')}\n```\n"

@@ -1,0 +1,58 @@
+"""The pretrained weights of torchvision and timm, by name; from their own caches, or downloaded by them."""
+
+from moco.encoders.library import is_timm, library_data, timm_size, torchvision_names
+from moco.recipe import EncoderSpec
+from moco.weights.loaded import Found, WeightsError
+
+
+def pretrained(weights: str, size: int | None) -> Found | None:
+    """The weights of `torchvision/NAME` or `timm/NAME`, or None where there is no such name.
+
+    Args:
+        size: [pixels] of the images that they are wanted for, where they can be had for several.
+
+    Raises:
+        WeightsError: they cannot be had.
+    """
+    library, _, name = weights.partition("/")
+    if library == "torchvision" and weights in torchvision_names():
+        return _from_torchvision(name)
+    return _from_timm(name, size) if library == "timm" and is_timm(name) else None
+
+
+def _from_torchvision(name: str) -> Found:
+    from torchvision import models
+
+    where = f"torchvision/{name}"
+    try:
+        weights = models.get_model_weights(name)["DEFAULT"]
+        tensors = weights.get_state_dict(progress=False, check_hash=True, weights_only=True)
+    except Exception as error:
+        raise _unreachable(where, error) from None
+    data = library_data(where)
+    if name in ("googlenet", "inception_v3"):  # their weights are for this; torchvision's classes convert to it inside
+        data = data.model_copy(update={"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)})
+    return Found(where, dict(tensors), spec=EncoderSpec(name=where), data=data, recipe="pretrained by torchvision")
+
+
+def _from_timm(name: str, size: int | None) -> Found:
+    import timm
+
+    where, config = f"timm/{name}", timm.get_pretrained_cfg(name)
+    if config is None or not config.has_weights:
+        raise WeightsError(f"timm has no pretrained weights for {name}: give a file, or one of timm.list_pretrained()")
+    try:
+        # with its classes: only then does timm check that every name is there
+        network = timm.create_model(name, pretrained=True, **timm_size(name, size))
+    except Exception as error:
+        raise _unreachable(where, error) from None
+    spec, data = EncoderSpec(name=where), library_data(where)
+    return Found(where, network.state_dict(), spec=spec, data=data, recipe="pretrained by timm")
+
+
+def _unreachable(where: str, error: Exception) -> WeightsError:
+    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return WeightsError(
+        f"the pretrained weights of {where} could not be had ({reason}). Nothing was put in their place: check the "
+        "connection (and HF_HUB_OFFLINE), or give a file that has them"
+    )

@@ -1,0 +1,220 @@
+"""Released weights from a server: on loopback, where it can be made to fail in every way."""
+
+import hashlib
+import http.server
+import io
+import json
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from moco.weights.encoder_folder import WeightsError, load_encoder
+from moco.weights.load import find
+from moco.weights.official import fetch as fetching
+from moco.weights.official.fetch import cache, fetch
+from moco.weights.official.released import RELEASED, Released, released
+from tests.weights import theirs
+
+
+@pytest.fixture(autouse=True)
+def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing but loopback is reached."""
+    true = socket.socket.connect
+
+    def connect(self: socket.socket, address: tuple[str, int]) -> None:
+        if address[0] != "127.0.0.1":
+            raise ConnectionError(f"a test reached for {address}")
+        true(self, address)
+
+    monkeypatch.setattr(socket.socket, "connect", connect)
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+
+
+def checkpoint() -> bytes:
+    file = io.BytesIO()
+    torch.save(theirs.stripped(theirs.v2(), keep="encoder_q."), file)
+    return file.getvalue()
+
+
+CONTENT = checkpoint()
+MD5 = hashlib.md5(CONTENT).hexdigest()
+
+
+class Server(http.server.ThreadingHTTPServer):
+    """Serves /whole, /cut (half of what it promises), /endless (no length), /silent (nothing); notes what was asked."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.asked: list[str] = []
+
+    def file(self, name: str, *, md5: str | None = None) -> Released:
+        return Released("fair:test", f"http://127.0.0.1:{self.server_address[1]}/{name}", "none: a test", md5)
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        assert isinstance(self.server, Server)
+        self.server.asked.append(self.path)
+        if self.path == "/silent":
+            time.sleep(1)
+            return
+        if self.path not in ("/whole", "/cut", "/endless"):
+            self.send_error(404)
+            return
+        self.send_response(200)
+        if self.path != "/endless":
+            self.send_header("Content-Length", str(len(CONTENT)))
+        self.end_headers()
+        self.wfile.write(CONTENT[: len(CONTENT) // 2] if self.path == "/cut" else CONTENT)
+
+    def log_message(self, *arguments: object) -> None: ...
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    server = Server()
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    yield server
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def test_a_file_is_fetched_whole_and_told_of(
+    server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = fetch(server.file("whole", md5=MD5[:8]), folder=tmp_path)
+    assert file == tmp_path / "test.pth.tar"
+    assert file.read_bytes() == CONTENT
+    said = capsys.readouterr().err
+    assert "licence: none: a test" in said
+    assert f"its MD5 begins with {MD5[:8]}, as published" in said
+
+
+def test_a_second_use_fetches_nothing(server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    fetch(server.file("whole"), folder=tmp_path)
+    capsys.readouterr()
+    assert fetch(server.file("whole"), folder=tmp_path).read_bytes() == CONTENT
+    assert server.asked == ["/whole"]
+    assert capsys.readouterr().err == ""
+
+
+def test_without_a_published_checksum_the_sha256_is_noted_and_said(server: Server, tmp_path: Path, capsys) -> None:
+    fetch(server.file("whole"), folder=tmp_path)
+    digest = hashlib.sha256(CONTENT).hexdigest()
+    assert json.loads((tmp_path / "test.pth.tar.json").read_text())["sha256"] == digest
+    assert f"no checksum is published; its SHA-256, {digest}, is noted" in capsys.readouterr().err
+
+
+def test_a_file_that_has_changed_since_is_refused(server: Server, tmp_path: Path) -> None:
+    file = fetch(server.file("whole"), folder=tmp_path)
+    file.write_bytes(CONTENT[:-1] + b"?")
+    with pytest.raises(WeightsError, match=r"not what was fetched: its SHA-256 is .* Remove it and its \.json"):
+        fetch(server.file("whole"), folder=tmp_path)
+
+
+def left_in(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()} - {".lock"}
+
+
+@pytest.mark.parametrize(
+    ("name", "md5", "said"),
+    [
+        ("whole", "b251726a", rf"its MD5 begins with {MD5[:8]}, and the published one with b251726a"),
+        ("cut", None, rf"ended after {len(CONTENT) // 2:,} of {len(CONTENT):,} bytes"),
+        ("nothing", None, "404"),
+    ],
+    ids=["wrong checksum", "cut off", "not there"],
+)
+def test_what_is_not_right_is_an_error_and_leaves_nothing(server: Server, tmp_path: Path, name, md5, said) -> None:
+    with pytest.raises(WeightsError, match=rf"fair:test could not be fetched from http.*{said}.*Nothing was kept"):
+        fetch(server.file(name, md5=md5), folder=tmp_path)
+    assert left_in(tmp_path) == set()
+
+
+def test_a_server_that_is_not_there_is_an_error_and_leaves_nothing(server: Server, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    with pytest.raises(WeightsError, match="could not be fetched"):
+        fetch(Released("fair:test", f"http://127.0.0.1:{port}/whole", "none"), folder=tmp_path)
+    assert left_in(tmp_path) == set()
+
+
+def test_a_failed_fetch_can_be_repeated(server: Server, tmp_path: Path) -> None:
+    with pytest.raises(WeightsError):
+        fetch(server.file("cut"), folder=tmp_path)
+    assert fetch(server.file("whole"), folder=tmp_path).read_bytes() == CONTENT
+
+
+def test_what_a_killed_fetch_has_left_is_swept_and_fetched_anew(server: Server, tmp_path: Path) -> None:
+    (tmp_path / ".tmp-1-dead").write_bytes(CONTENT[:100])
+    (tmp_path / "test.pth.tar").write_bytes(CONTENT)  # renamed, but its record is not there yet
+    fetch(server.file("whole"), folder=tmp_path)
+    assert server.asked == ["/whole"]
+    assert left_in(tmp_path) == {"test.pth.tar", "test.pth.tar.json"}
+
+
+def test_a_file_of_unknown_length_is_taken_as_it_comes(server: Server, tmp_path: Path) -> None:
+    assert fetch(server.file("endless"), folder=tmp_path).read_bytes() == CONTENT
+
+
+def test_many_at_once_fetch_it_once(server: Server, tmp_path: Path) -> None:
+    threads = [
+        threading.Thread(target=fetch, args=[server.file("whole")], kwargs={"folder": tmp_path}) for _ in range(4)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert server.asked == ["/whole"]
+
+
+def test_a_name_is_taken_wherever_weights_are(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from moco.weights.official import released as table
+
+    monkeypatch.setattr(table, "RELEASED", (server.file("whole"),))
+    monkeypatch.setenv("MOCO_CACHE", str(tmp_path / "cache"))
+    _, config = load_encoder("fair:test")
+    assert config.encoder.name == "resnet18"
+    assert "read from fair:test (layout: MoCo v2" in config.note
+    assert config.facts["licence"] == "none: a test"
+    assert find("fair:test", whole=True).head.keys() == {"0.weight", "0.bias", "2.weight", "2.bias"}
+    assert server.asked == ["/whole"]
+
+
+def test_an_unknown_name_is_refused_with_the_nearest() -> None:
+    with pytest.raises(WeightsError, match="did you mean fair:moco_v2_800ep"):
+        load_encoder("fair:moco_v2_800")
+
+
+def test_the_cache_is_where_the_user_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MOCO_CACHE", "/some/where")
+    assert cache() == Path("/some/where")
+    monkeypatch.delenv("MOCO_CACHE")
+    assert cache() == Path.home() / ".cache" / "moco"
+
+
+def test_the_table_has_the_released_files_with_what_is_published_of_them() -> None:
+    checksums = {one.name: one.md5 for one in RELEASED if one.md5}
+    assert checksums == {  # by the first eight digits, in the authors' README
+        "fair:moco_v1_200ep": "b251726a", "fair:moco_v2_200ep": "59fd9945", "fair:moco_v2_800ep": "a04e12f8",
+    }  # fmt: skip
+    assert len({one.name for one in RELEASED}) == len({one.address for one in RELEASED}) == len(RELEASED) == 13
+    for one in RELEASED:
+        assert one.address.startswith("https://dl.fbaipublicfiles.com/moco")
+        assert "CC-BY-NC 4.0" in one.licence
+        assert one.licence.startswith("unclear") == (one.md5 is not None)  # v1 and v2
+    assert released("fair:moco_v3_vit_s_300ep").address.endswith("/moco-v3/vit-s-300ep/vit-s-300ep.pth.tar")
+
+
+def test_waiting_for_a_silent_server_ends(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fetching, "PATIENCE", 0.2)
+    with pytest.raises(WeightsError, match=r"could not be fetched .*timed out"):
+        fetch(server.file("silent"), folder=tmp_path)
+    assert left_in(tmp_path) == set()

@@ -1,0 +1,243 @@
+"""`moco import`: what goes in comes out again, bit for bit, and is used as any encoder folder meanwhile."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import timm
+import torch
+from safetensors.torch import load_file, save_file
+from timm.models import save_for_hf
+from torch import Tensor, nn
+from torchvision import models
+
+from moco.encoders import build
+from moco.weights.encoder_folder import WeightsError, initialize, load_encoder
+from moco.weights.export import export
+from moco.weights.import_file import import_weights
+from moco.weights.load import find
+from tests.weights import theirs
+from tests.weights.test_load import Hostile
+
+OFFICIAL: dict[str, Callable[[], dict[str, Any]]] = theirs.FILES | {
+    "v1 released": lambda: theirs.stripped(theirs.v1(), keep="encoder_q."),
+    "v2 released": lambda: theirs.stripped(theirs.v2(), keep="encoder_q."),
+    "v3 vit released": lambda: theirs.stripped(theirs.v3_vit(), keep="base_encoder."),
+}
+
+
+def assert_same(one: Any, other: Any, where: str = "content") -> None:
+    """The same, bit for bit."""
+    assert type(one) is type(other), where
+    if isinstance(one, Tensor):
+        assert one.dtype == other.dtype, where
+        assert one.shape == other.shape, where
+        assert one.contiguous().numpy().tobytes() == other.contiguous().numpy().tobytes(), where
+    elif isinstance(one, dict):
+        assert list(one) == list(other), where
+        for key in one:
+            assert_same(one[key], other[key], f"{where}.{key}")
+    elif isinstance(one, list | tuple):
+        assert len(one) == len(other), where
+        for i, (a, b) in enumerate(zip(one, other, strict=True)):
+            assert_same(a, b, f"{where}.{i}")
+    else:
+        assert one == other, where
+
+
+def there_and_back(folder: Path, file: Path, *, to: str, out: str, architecture: str | None = None) -> Path:
+    import_weights(file, out=folder / "imported", architecture=architecture)
+    export(folder / "imported", to=to, out=folder / out)
+    return folder / out
+
+
+@pytest.mark.parametrize("name", list(OFFICIAL))
+def test_an_official_file_comes_back_bit_for_bit(tmp_path: Path, name: str) -> None:
+    content = OFFICIAL[name]()
+    torch.save(content, tmp_path / "in.pth.tar")
+    back = there_and_back(tmp_path, tmp_path / "in.pth.tar", to="fair", out="out.pth.tar")
+    assert_same(torch.load(back, weights_only=True), content)
+
+
+def test_an_official_file_without_its_wrapper_comes_back_as_their_scripts_want_it(tmp_path: Path) -> None:
+    state = theirs.v1()["state_dict"]
+    torch.save({key.removeprefix("module."): value for key, value in state.items()}, tmp_path / "in.pth")
+    back = there_and_back(tmp_path, tmp_path / "in.pth", to="fair", out="out.pth.tar")
+    assert_same(torch.load(back, weights_only=True), {"state_dict": state})
+
+
+def test_a_file_of_deit_comes_back_bit_for_bit(tmp_path: Path) -> None:
+    network = theirs.micro_vit()
+    network.reset_classifier(0)
+    torch.save({"model": dict(network.state_dict())}, tmp_path / "in.pth")
+    back = there_and_back(tmp_path, tmp_path / "in.pth", to="deit", out="out.pth")
+    assert_same(torch.load(back, weights_only=True), {"model": dict(network.state_dict())})
+
+
+@pytest.mark.parametrize(("library", "ending"), [("torchvision", "pth"), ("timm", "safetensors")])
+def test_a_librarys_file_comes_back_bit_for_bit(tmp_path: Path, library: str, ending: str) -> None:
+    network = models.resnet18() if library == "torchvision" else timm.create_model("resnet18", num_classes=0)
+    network.fc = nn.Identity()
+    state = dict(theirs.trained(network).state_dict())
+    (save_file if ending == "safetensors" else torch.save)(state, tmp_path / f"in.{ending}")
+    back = there_and_back(tmp_path, tmp_path / f"in.{ending}", to=library, out=f"out.{ending}")
+    read = load_file(back) if ending == "safetensors" else torch.load(back, weights_only=True)
+    assert_same(dict(sorted(read.items())), dict(sorted(state.items())))
+
+
+def test_a_folder_of_the_hub_comes_back_bit_for_bit(tmp_path: Path) -> None:
+    network = timm.create_model("resnet18", num_classes=0)
+    look = {"mean": (0.1, 0.2, 0.3), "std": (0.3, 0.2, 0.1), "input_size": (3, 64, 64), "crop_pct": 0.8}
+    save_for_hf(network, str(tmp_path / "in"), model_config={"pretrained_cfg": look}, safe_serialization=True)
+    back = there_and_back(tmp_path, tmp_path / "in", to="hf", out="out")
+    assert_same(load_file(back / "model.safetensors"), load_file(tmp_path / "in" / "model.safetensors"))
+    read = json.loads((back / "config.json").read_text())["pretrained_cfg"]
+    assert {key: tuple(read[key]) if key != "crop_pct" else read[key] for key in look} == look
+
+
+def test_a_folder_of_the_hub_says_what_other_network_it_is_of(tmp_path: Path) -> None:
+    network = timm.create_model("test_convnext", num_classes=0)
+    save_for_hf(network, str(tmp_path / "in"), safe_serialization=True)
+    assert load_encoder(tmp_path / "in")[1].encoder.name == "timm/test_convnext"
+
+
+def test_a_file_of_detectron2_comes_back_bit_for_bit(tmp_path: Path) -> None:
+    network = theirs.trained(models.resnet18())
+    torch.save(network.state_dict(), tmp_path / "torchvision.pth")
+    export(tmp_path / "torchvision.pth", to="detectron2", out=tmp_path / "in.pth")
+    back = there_and_back(tmp_path, tmp_path / "in.pth", to="detectron2", out="out.pth")
+    assert_same(torch.load(back, weights_only=True), torch.load(tmp_path / "in.pth", weights_only=True))
+
+
+def test_tensors_of_another_type_than_the_networks_come_back_as_they_were(tmp_path: Path) -> None:
+    content = OFFICIAL["v2 released"]()
+    state = content["state_dict"]
+    content["state_dict"] = {key: value.half() if value.is_floating_point() else value for key, value in state.items()}
+    torch.save(content, tmp_path / "in.pth.tar")
+    back = there_and_back(tmp_path, tmp_path / "in.pth.tar", to="fair", out="out.pth.tar")
+    assert_same(torch.load(back, weights_only=True), content)
+
+
+@pytest.fixture
+def imported(tmp_path: Path) -> Path:
+    """The folder made of a whole v2 file, which is beside it."""
+    torch.save(theirs.v2(), tmp_path / "in.pth.tar")
+    import_weights(tmp_path / "in.pth.tar", out=tmp_path / "imported")
+    return tmp_path / "imported"
+
+
+def test_the_folder_holds_each_tensor_once(imported: Path) -> None:
+    rest = torch.load(imported / "rest.pt", weights_only=True)
+    assert rest["content"]["state_dict"]["module.encoder_q.conv1.weight"] is None
+    sizes = (imported / "rest.pt").stat().st_size + (imported / "encoder" / "model.safetensors").stat().st_size
+    assert sizes < 1.1 * (imported.parent / "in.pth.tar").stat().st_size
+
+
+def test_the_folder_is_used_as_the_file(imported: Path) -> None:
+    x = torch.randn(2, 3, 64, 64)
+    ours, theirs_ = (load_encoder(weights) for weights in (imported, imported.parent / "in.pth.tar"))
+    assert torch.equal(ours[0](x), theirs_[0](x))
+    assert ours[1].encoder == theirs_[1].encoder
+    assert (ours[1].encoder.head, ours[1].encoder.dim, ours[1].recipe) == (
+        "mlp",
+        theirs.DIM,
+        "MoCo v2, facebookresearch/moco",
+    )
+    assert ours[1].facts == {"epoch": 200, "arch": "resnet18"}
+
+
+def test_training_starts_from_the_folder_with_the_head_f_k_and_queue(imported: Path) -> None:
+    found = find(imported, whole=True)
+    state = torch.load(imported.parent / "in.pth.tar", weights_only=True)["state_dict"]
+    assert found.spec is not None
+    assert initialize(build(found.spec), imported).endswith("and its head too")
+    assert torch.equal(found.f_k["head.0.weight"], state["module.encoder_k.fc.0.weight"])
+    assert torch.equal(found.queue["keys"].T, state["module.queue"])
+
+
+def test_contents_json_says_what_was_in_the_file(imported: Path) -> None:
+    contents = json.loads((imported / "contents.json").read_text())
+    assert contents["file"] == "in.pth.tar"
+    assert contents["layout"] == "MoCo v2 (facebookresearch/moco)"
+    assert (contents["queue"], contents["epoch"]) == (f"{theirs.K} keys of {theirs.DIM} dimensions", 200)
+    assert contents["encoder"]["name"] == "resnet18"
+
+
+def test_the_card_does_not_claim_that_a_run_made_it(imported: Path) -> None:
+    card = (imported / "encoder" / "README.md").read_text()
+    assert "# An image encoder, imported" in card
+    assert "It was read from `in.pth.tar`" in card
+    assert "yours to license" not in card
+
+
+def test_a_checkpoint_of_ours_is_imported_too(tmp_path: Path) -> None:
+    from tests.weights.test_encoder_folder import trained, write_checkpoint
+
+    file = write_checkpoint(tmp_path / "step_00000003.pt", trained(), step=3)
+    import_weights(file, out=tmp_path / "imported")
+    assert_same(find(tmp_path / "imported", whole=True).head, dict(trained().head.state_dict()))
+
+
+@pytest.mark.parametrize("there", ["a file", "a folder with a file", "a link"])
+def test_a_place_that_is_taken_is_refused_and_left_alone(imported: Path, there: str) -> None:
+    out = imported.parent / "out"
+    if there == "a file":
+        out.write_text("mine")
+    elif there == "a link":
+        (imported.parent / "elsewhere").mkdir()
+        out.symlink_to(imported.parent / "elsewhere")
+    else:
+        out.mkdir()
+        (out / "mine").write_text("mine")
+    with pytest.raises(WeightsError, match="a new or an empty folder"):
+        import_weights(imported.parent / "in.pth.tar", out=out)
+    assert [path.name for path in (imported.parent / "out").glob("*")] == ["mine"] * (there == "a folder with a file")
+
+
+def test_an_empty_folder_is_taken(imported: Path) -> None:
+    (imported.parent / "empty").mkdir()
+    import_weights(imported.parent / "in.pth.tar", out=imported.parent / "empty")
+    assert load_encoder(imported.parent / "empty")[1].encoder.name == "resnet18"
+
+
+def test_a_file_of_an_unknown_network_leaves_nothing_behind(tmp_path: Path) -> None:
+    torch.save({"state_dict": {"module.encoder_q.some.weight": torch.zeros(3)}}, tmp_path / "in.pth")
+    with pytest.raises(WeightsError, match="does not say what network"):
+        import_weights(tmp_path / "in.pth", out=tmp_path / "out")
+    assert [path.name for path in tmp_path.iterdir()] == ["in.pth"]
+
+
+def test_a_hostile_file_is_not_imported_and_nothing_in_it_runs(tmp_path: Path) -> None:
+    proof = tmp_path / "proof"
+    torch.save(theirs.v1() | {"args": Hostile(proof)}, tmp_path / "in.pth.tar")
+    with pytest.raises(WeightsError, match=r"wants to run .*system.*nothing in it was executed"):
+        import_weights(tmp_path / "in.pth.tar", out=tmp_path / "out")
+    assert not proof.exists()
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_hostile_rest_is_refused_and_nothing_in_it_runs(imported: Path) -> None:
+    proof = imported / "proof"
+    torch.save({"content": Hostile(proof), "in_encoder": []}, imported / "rest.pt")
+    with pytest.raises(WeightsError, match="wants to run"):
+        find(imported, whole=True)
+    assert not proof.exists()
+
+
+def test_a_rest_of_another_encoder_is_refused(imported: Path) -> None:
+    save_file({"conv1.weight": torch.zeros(1)}, imported / "encoder" / "model.safetensors")
+    with pytest.raises(WeightsError, match="is not what moco import wrote beside"):
+        find(imported, whole=True)
+
+
+@pytest.mark.parametrize("weights", ["torchvision/resnet51", "nowhere.pth"])
+def test_what_is_not_there_is_refused(tmp_path: Path, weights: str) -> None:
+    with pytest.raises(WeightsError, match="there are no weights"):
+        import_weights(weights, out=tmp_path / "out")
+
+
+def test_an_encoder_folder_needs_no_import(imported: Path) -> None:
+    with pytest.raises(WeightsError, match="it can be used as it is"):
+        import_weights(imported, out=imported.parent / "again")

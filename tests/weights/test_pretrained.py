@@ -1,0 +1,94 @@
+"""The libraries' own pretrained weights, from caches planted beforehand: the network is off limits here."""
+
+from pathlib import Path
+
+import huggingface_hub.constants
+import pytest
+import timm
+import torch
+from safetensors.torch import save_file
+from torchvision import models
+
+from moco.encoders import build
+from moco.recipe import EncoderSpec
+from moco.weights.encoder_folder import WeightsError, initialize, load_encoder
+
+
+@pytest.fixture
+def torchvision_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    (tmp_path / "hub" / "checkpoints").mkdir(parents=True)
+    return tmp_path / "hub" / "checkpoints"
+
+
+@pytest.fixture
+def timm_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where the hub keeps the weights of timm's test_vit."""
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    repository = timm.get_pretrained_cfg("test_vit").hf_hub_id.replace("/", "--")
+    (tmp_path / f"models--{repository}" / "refs").mkdir(parents=True)
+    (tmp_path / f"models--{repository}" / "refs" / "main").write_text("a" * 40)
+    snapshot = tmp_path / f"models--{repository}" / "snapshots" / ("a" * 40)
+    snapshot.mkdir(parents=True)
+    return snapshot
+
+
+def test_torchvisions_weights_are_read_with_their_images(torchvision_cache: Path) -> None:
+    weights, theirs = models.ResNet18_Weights.DEFAULT, models.resnet18()
+    torch.save(theirs.state_dict(), torchvision_cache / Path(weights.url).name)
+    encoder, config = load_encoder("torchvision/resnet18")
+    assert torch.equal(encoder.backbone.layer4[1].conv2.weight, theirs.layer4[1].conv2.weight)
+    assert config.data.size == weights.transforms().crop_size[0]
+    assert "its classifier (fc.weight, fc.bias) was left out" in config.note
+
+
+def test_googlenets_inner_normalization_is_taken_over_by_the_images(torchvision_cache: Path) -> None:
+    weights, theirs = models.GoogLeNet_Weights.DEFAULT, models.googlenet(init_weights=False)
+    torch.save(theirs.state_dict(), torchvision_cache / Path(weights.url).name)
+    theirs.transform_input = True  # as torchvision has it with these weights
+    _, config = load_encoder("torchvision/googlenet")
+    x, look = torch.rand(1, 3, 8, 8), weights.transforms()
+    ours = (x - torch.tensor(config.data.mean).view(3, 1, 1)) / torch.tensor(config.data.std).view(3, 1, 1)
+    other = (x - torch.tensor(look.mean).view(3, 1, 1)) / torch.tensor(look.std).view(3, 1, 1)
+    torch.testing.assert_close(ours, theirs._transform_input(other))
+
+
+def test_timms_weights_are_read_with_their_images(timm_cache: Path) -> None:
+    theirs = timm.create_model("test_vit")
+    save_file(theirs.state_dict(), timm_cache / "model.safetensors")
+    encoder, config = load_encoder("timm/test_vit")
+    assert torch.equal(encoder.backbone.blocks[0].attn.qkv.weight, theirs.blocks[0].attn.qkv.weight)
+    assert (config.data.size, config.data.mean) == (160, (0.5, 0.5, 0.5))
+
+
+def test_timms_weights_are_fitted_to_the_images_of_the_encoder(timm_cache: Path) -> None:
+    theirs = timm.create_model("test_vit")
+    save_file(theirs.state_dict(), timm_cache / "model.safetensors")
+    encoder = build(EncoderSpec(name="timm/test_vit"), size=32)
+    assert "tensors of timm/test_vit read" in initialize(encoder, "timm/test_vit")
+    assert encoder.backbone.pos_embed.shape == (1, 5, 64)  # 2 x 2 patches and the class token, interpolated by timm
+    assert torch.equal(encoder.backbone.blocks[0].attn.qkv.weight, theirs.blocks[0].attn.qkv.weight)
+
+
+def test_a_file_of_timm_that_lacks_a_layer_is_refused(timm_cache: Path) -> None:
+    state = {key: value for key, value in timm.create_model("test_vit").state_dict().items() if "blocks.0" not in key}
+    save_file(state, timm_cache / "model.safetensors")
+    with pytest.raises(WeightsError, match="could not be had"):
+        load_encoder("timm/test_vit")
+
+
+@pytest.mark.usefixtures("torchvision_cache", "timm_cache")
+@pytest.mark.parametrize("name", ["torchvision/resnet18", "timm/test_vit"])
+def test_weights_out_of_reach_are_an_error_and_never_random(name: str) -> None:
+    with pytest.raises(WeightsError, match=r"could not be had .*Nothing was put in their place"):
+        load_encoder(name)
+
+
+def test_a_network_that_nobody_trained_is_an_error() -> None:
+    with pytest.raises(WeightsError, match="timm has no pretrained weights for vit_giant_patch14_224"):
+        load_encoder("timm/vit_giant_patch14_224")
+
+
+def test_building_by_name_reaches_for_nothing() -> None:
+    for name in ("torchvision/resnet18", "timm/test_vit", "timm/resnet18.a1_in1k"):  # the network is off limits
+        build(EncoderSpec(name=name))
