@@ -10,7 +10,7 @@ from moco.recipe import Recipe, RecipeError, unknown
 from moco.recipes import ORIGINS, RECIPES, named
 from moco.recipes.auto import FITTED, auto_origin
 from moco.recipes.origin import DEFAULTS, Origin, Published, idle, settings
-from moco.schedule import Constant, Cosine, Decay, Steps
+from moco.schedule import Kind
 
 Lineage = list[tuple[Origin, dict[str, object]]]
 IMAGENET = 1_281_167  # images of ImageNet-1k's training set
@@ -139,17 +139,8 @@ def told(line: Lineage, table: Callable[[Origin], dict[str, str]], name: str, va
 def words(value: object) -> str:
     """A setting's value, as a reader would say it."""
     match value:
-        case Constant():
-            return f"{value.value:g}"
-        case Steps():
-            return f"{value.value:g}, x {value.factor:g} at epochs {', '.join(f'{one:g}' for one in value.at)}"
-        case Decay():
-            return f"{value.value:g}, x {value.factor:g} every {value.every:.4g} epochs"
-        case Cosine():
-            often = "epoch" if value.whole_epochs else "step"
-            warm = f", warm-up {value.warmup:g} epochs" if value.warmup else ""
-            first = ", epochs from 1" if value.first else ""
-            return f"{value.start:g} to {value.stop:g}, cosine by {often}{warm}{first}"
+        case Kind():
+            return value.describe()
         case tuple():
             return ", ".join(words(one) for one in value)
         case float():

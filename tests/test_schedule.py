@@ -80,3 +80,19 @@ def test_an_unknown_field_of_a_schedule_is_refused():
 def test_a_decay_without_an_interval_is_refused(every):
     with pytest.raises(ValidationError):
         TypeAdapter(Schedule).validate_python({"kind": "decay", "value": 0.1, "every": every})
+
+
+@pytest.mark.parametrize(
+    "schedule",
+    [Constant(0.3), Steps(0.3, at=(2, 4)), Decay(0.3, every=1.5), Cosine(0.3, warmup=2), Cosine(0.1, stop=0.3)],
+)
+def test_the_peak_is_the_largest_value_of_a_run(schedule):
+    assert max(schedule(epoch / 100, 6) for epoch in range(601)) == pytest.approx(schedule.peak)
+
+
+@pytest.mark.parametrize(
+    "schedule", [Constant(0.3), Steps(0.3, at=(2, 4)), Decay(0.3, every=1.5), Cosine(0.3, warmup=2)]
+)
+def test_a_scaled_schedule_is_that_many_times_as_high_everywhere(schedule):
+    for epoch in (0, 0.5, 1.99, 2, 3.7, 5.9):
+        assert schedule.scaled(4)(epoch, 6) == pytest.approx(4 * schedule(epoch, 6))

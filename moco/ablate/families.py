@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from moco.ablate.scales import Scale, at_scale, for_batch
+from moco.ablate.scales import Scale, at_scale
 from moco.recipe import Recipe, RecipeError, unknown
 from moco.schedule import Cosine
 
@@ -60,7 +60,7 @@ def _bank(size: int) -> dict[str, Any]:
 def _end_to_end(base: Recipe, batch: int) -> dict[str, Any]:
     return {
         "method.dictionary": "batch", "method.key_encoder": "shared", "method.size": None,
-        "optim.batch_size": batch, "optim.lr": for_batch(base.optim.lr, batch / base.optim.batch_size),
+        "optim.batch_size": batch, "optim.lr": base.optim.lr.scaled(batch / base.optim.batch_size),
     }  # fmt: skip
 
 

@@ -1,15 +1,14 @@
 """At which size an ablation is run: the base recipes, and the values that a size has its own of."""
 
-import dataclasses
 from dataclasses import dataclass
 
 from moco import recipes
 from moco.recipe import Recipe, RecipeError, View, unknown
 from moco.recipes.moco_v1 import V1_VIEW
 from moco.recipes.moco_v2 import V2_VIEW
-from moco.schedule import Cosine, Schedule, Steps
+from moco.schedule import Cosine, Steps
 
-__all__ = ["SCALES", "Scale", "at_scale", "for_batch"]
+__all__ = ["SCALES", "Scale", "at_scale"]
 
 
 @dataclass(frozen=True)
@@ -43,12 +42,6 @@ class Scale:
 # forward pass for each of 1.28 M images make 5.5e12 a second on each GPU
 V100_HOUR, V100S = 5.5e12 * 3600, "at the speed of MoCo v1's 53 h on 8 V100s"
 CORE_MINUTE = 2e10 * 60  # as in docs/ablations.md: 1.4e10 a second with its ResNet, 4.4e10 with its ViT
-
-
-def for_batch(schedule: Schedule, times: float) -> Schedule:
-    """The schedule of a learning rate for a mini-batch that is `times` as large: the linear rule."""
-    field = "start" if isinstance(schedule, Cosine) else "value"
-    return dataclasses.replace(schedule, **{field: getattr(schedule, field) * times})
 
 
 def at_scale(name: str) -> Scale:

@@ -23,7 +23,7 @@ from moco.evaluate.floors import Pixels
 from moco.evaluate.linear import Probe, accuracy, hold_out
 from moco.recipe import DataSpec, Jitter, RecipeError, View, unknown
 from moco.rng import fold
-from moco.schedule import Cosine, Steps
+from moco.schedule import Cosine, Schedule, Steps
 
 VIEW = View(crop_area=(0.08, 1.0), jitter=Jitter(p=0.0), grey=0.0, blur=0.0, flip=0.5)  # of a training image
 RATES = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)  # of a sweep: lr for a batch of 256
@@ -35,7 +35,7 @@ class Protocol:
 
     source: str
     lr: float  # at the start, for a batch of 256; linear in the batch size
-    shape: Steps | Cosine  # of the lr over `epochs`; starts at 1, changes once an epoch
+    shape: Schedule  # of the lr over `epochs`; starts at 1, changes once an epoch
     epochs: int
     batch_size: int
 
@@ -170,7 +170,7 @@ def _train(
     heads: Heads,
     encoder: Encoder | Pixels,
     loader: ViewLoader,
-    shape: Steps | Cosine,
+    shape: Schedule,
     rates: tuple[float, ...],
     *,
     epochs: int,

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from moco.data.loader.bad_images import Quarantine
 from moco.distributed import agree, barrier, mean, on_main
 from moco.recipe import Recipe
-from moco.schedule import Cosine
 from moco.train.checkpoint import Clock, TrainState
 from moco.train.console import Reporter, duration
 from moco.train.nan_guard import Diverged, Gate, Refusal
@@ -123,8 +122,7 @@ class Watch:
 
     def _advice(self) -> str:
         lr = self.recipe.optim.lr
-        field, value = ("start", lr.start) if isinstance(lr, Cosine) else ("value", lr.value)
-        lower = f"Start again with a lower learning rate, say --set optim.lr.{field}={value / 10:g} --overwrite"
+        lower = f"Start again with a lower learning rate, say --set optim.lr.{lr.PEAK}={lr.peak / 10:g} --overwrite"
         return lower + ("" if self.recipe.compute.precision == "fp32" else ", or with --precision fp32")
 
     def _log(self, clock: Clock) -> None:

@@ -4,7 +4,7 @@ import pytest
 
 from moco import recipes
 from moco.ablate.families import FAMILIES, family
-from moco.ablate.scales import SCALES, for_batch
+from moco.ablate.scales import SCALES
 from moco.recipe import Recipe, RecipeError
 from moco.schedule import Constant, Cosine, Steps
 
@@ -111,7 +111,7 @@ def test_the_place_of_a_momentum_is_the_number_of_steps_that_it_averages_over():
     ],
 )
 def test_the_linear_rule_multiplies_the_learning_rate_and_nothing_else(schedule, expected):
-    assert for_batch(schedule, 4) == expected
+    assert schedule.scaled(4) == expected
 
 
 @pytest.mark.parametrize(
