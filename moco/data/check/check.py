@@ -12,7 +12,8 @@ from moco.data.check.inspect_file import Look, look
 from moco.data.check.near_duplicates import near
 from moco.data.loader.bad_images import Quarantine
 from moco.data.loader.threads import in_order
-from moco.data.sources.folder import Folder, Skipped
+from moco.data.sources.folder import Folder
+from moco.data.sources.skipped import Skipped
 from moco.text import shown
 
 FEWEST = 16  # good images that a run needs: recipes.auto.FEWEST

@@ -4,8 +4,9 @@ import itertools
 import os
 import stat
 import sys
+import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -16,28 +17,10 @@ from jaxtyping import Int64, UInt8
 from moco.data.decode.decode import EXTENSIONS, BadImage, decode
 from moco.data.sources.images import DataError, Images
 from moco.data.sources.path_list import LIST_SUFFIXES, read_list
+from moco.data.sources.skipped import Skipped, is_system_folder
 from moco.text import shown
 
 __all__ = ["BadImage", "DataError", "Folder", "Images", "Skipped", "find_images"]
-
-
-@dataclass
-class Skipped:
-    """What a walk through folders left out: how many for which reason, and the first of them by name."""
-
-    counts: Counter[str] = field(default_factory=Counter)
-    names: dict[str, str] = field(default_factory=dict)  # path -> reason, at most LIMIT of them
-
-    LIMIT = 1000
-
-    def add(self, path: str, reason: str) -> None:
-        self.counts[reason if reason in self.counts or len(self.counts) < self.LIMIT else "other"] += 1
-        if len(self.names) < self.LIMIT:
-            self.names[path] = reason
-
-    def __str__(self) -> str:
-        """For a message: `12 x .heic file, 3 x hidden`."""
-        return ", ".join(f"{count:,} x {shown(reason)}" for reason, count in self.counts.most_common(8))
 
 
 _ENDINGS = frozenset(EXTENSIONS)
@@ -166,36 +149,52 @@ def _find_in(source: str, skipped: Skipped) -> _Found:
 
 
 def _walk(root: str, skipped: Skipped) -> _Found:
-    """The image files below `root`; a directory that is reached twice, by a link, is entered once."""
-    found, directories, entered = _Found(), [""], {os.path.realpath(root)}
-    while directories:
-        here = directories.pop()
+    """The image files below `root`. A directory that is reached twice is entered once, by its own name if it has one.
+
+    Links to directories are followed after all real directories were entered.
+    """
+    found, entered = _Found(), {os.path.realpath(root)}
+    directories, links = [""], list[str]()  # paths below root, with a slash at the end; both are stacks
+    while directories or links:
+        here = directories.pop() if directories else links.pop()
+        real = os.path.realpath(os.path.join(root, here))
+        if here and real in entered:
+            skipped.add(here.rstrip("/"), "directory that was already entered")
+            continue
+        entered.add(real)
         try:
             with os.scandir(os.path.join(root, here)) as entries:
                 inside = list(entries)
         except OSError as error:
             skipped.add(here, f"directory that cannot be read ({(error.strerror or str(error)).lower()})")
             continue
-        label, others = sys.intern(here.split("/", 1)[0]) if here else None, []
-        for entry in inside:
-            if (status := _of_plain_image(entry)) is None:
-                others.append(entry)
-            else:
-                found.add(here + entry.name, status, label)
-        others.sort(key=lambda entry: os.fsencode(entry.name), reverse=True)  # directories are a stack: first in order
-        for entry in others:
-            path = here + entry.name
-            status = _look_at(entry)
-            if isinstance(status, str):
-                skipped.add(path, status)
-            elif stat.S_ISREG(status.st_mode):
-                found.add(path, status, label)
-            elif (real := os.path.realpath(entry.path)) in entered:
-                skipped.add(path, "directory that was already entered")
-            else:
-                entered.add(real)
-                directories.append(path + "/")
+        new, new_links = _sort_entries(inside, here, found, skipped)
+        directories += new
+        links[:0] = new_links  # links that were met first are followed first
     return found
+
+
+def _sort_entries(
+    entries: list[os.DirEntry[str]], here: str, found: _Found, skipped: Skipped
+) -> tuple[list[str], list[str]]:
+    """Add images to `found` and the rest to `skipped`. Returns directories and links to directories, the first last."""
+    label, others = sys.intern(here.split("/", 1)[0]) if here else None, []
+    for entry in entries:
+        if (status := _of_plain_image(entry)) is None:
+            others.append(entry)
+        else:
+            found.add(here + entry.name, status, label)
+    directories, links = list[str](), list[str]()
+    others.sort(key=lambda entry: os.fsencode(entry.name), reverse=True)
+    for entry in others:
+        status = _look_at(entry)
+        if isinstance(status, str):
+            skipped.add(here + entry.name, status)
+        elif stat.S_ISREG(status.st_mode):
+            found.add(here + entry.name, status, label)
+        else:
+            (links if entry.is_symlink() else directories).append(f"{here}{entry.name}/")
+    return directories, links
 
 
 def _of_plain_image(entry: os.DirEntry[str]) -> os.stat_result | None:
@@ -211,14 +210,14 @@ def _of_plain_image(entry: os.DirEntry[str]) -> os.stat_result | None:
 
 def _look_at(entry: os.DirEntry[str]) -> os.stat_result | str:
     """The status of a directory or image file, or else why it is skipped."""
-    if entry.name.startswith(".") or entry.name == "__MACOSX":
+    if entry.name.startswith("."):
         return "hidden"
     try:
         status = entry.stat()
     except OSError:
         return "broken link" if entry.is_symlink() else "file that cannot be looked at"
     if stat.S_ISDIR(status.st_mode):
-        return status
+        return "system folder" if is_system_folder(entry.name) else status
     if not stat.S_ISREG(status.st_mode):
         return "not a regular file"
     extension = os.path.splitext(entry.name)[1].lower()
@@ -265,9 +264,13 @@ def _prefixes(sources: list[Path]) -> list[str]:
     return prefixes
 
 
-def _labels(names: Iterable[str | None]) -> tuple[np.ndarray | None, list[str]]:
-    """The index of each label among the sorted classes, and these; nothing when one is missing or all are the same."""
-    names = list(names)
+def _labels(names: Sequence[str | None]) -> tuple[np.ndarray | None, list[str]]:
+    """The index of each label among the sorted classes, and these; nothing when one is missing or all are the same.
+
+    Names that look the same are one class: an accent may be stored as a letter of its own or not (NFD, NFC).
+    """
+    spelled = {name: unicodedata.normalize("NFC", name) for name in {*names} if name is not None}
+    names = [name if name is None else spelled[name] for name in names]
     classes = sorted({name for name in names if name is not None}, key=os.fsencode)
     if None in names or len(classes) < 2:
         return None, []

@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from moco.data.sources.folder import BadImage, DataError, Folder, Skipped, find_images
+from moco.data.sources.folder import BadImage, DataError, Folder, find_images
+from moco.data.sources.images import Subset
+from moco.data.sources.skipped import Skipped, describe_skipped, skipped_files
 
 PNG = b""  # made once, below
 
@@ -112,9 +114,70 @@ def test_known_endings_in_any_case_are_images(tmp_path, name: str):
 def test_what_is_skipped_is_counted_by_reason_and_named(tmp_path):
     tree(tmp_path, "a.png", ".hidden.png", ".git/x.png", "__MACOSX/a.png", "notes.txt", "b.HEIC", "c.heic", "README")
     skipped = find_images(tmp_path).skipped
-    assert skipped.counts == {"hidden": 3, ".txt file": 1, ".heic file": 2, "file without an ending": 1}
+    assert skipped.counts == {
+        "hidden": 2,
+        "system folder": 1,
+        ".txt file": 1,
+        ".heic file": 2,
+        "file without an ending": 1,
+    }
     assert skipped.names["b.HEIC"] == ".heic file"
     assert "2 x .heic file" in str(skipped)
+
+
+def test_what_was_skipped_is_told_of_some_of_the_images_too(tmp_path):
+    found = find_images(tree(tmp_path, "a.png", "b.png", "c.heic", "d.heic", "e.txt"))
+    for images in (found, Subset(Subset(found, [0, 1]), [0])):
+        assert skipped_files(images) == {".heic file": 2, ".txt file": 1}
+        assert describe_skipped(images) == "2 x .heic file, 1 x .txt file"
+
+
+def test_of_images_that_are_not_from_folders_nothing_was_skipped(tmp_path):
+    (tree(tmp_path, "a.png") / "l.txt").write_text("a.png\n")
+    assert skipped_files(find_images(tmp_path / "l.txt")) == {}
+    assert describe_skipped(find_images(tmp_path / "l.txt")) == ""
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "@eaDir",
+        "#recycle",
+        "$RECYCLE.BIN",
+        "System Volume Information",
+        "lost+found",
+        "__MACOSX",
+        ".Trash-1000",
+        ".Trashes",
+    ],
+)
+def test_folders_of_the_system_are_skipped_and_make_no_class(tmp_path, name: str):
+    found = find_images(tree(tmp_path, "cat/1.png", f"cat/{name}/2.png", "dog/3.png", f"{name}/4.png"))
+    assert list(found.names) == ["cat/1.png", "dog/3.png"]
+    assert list(found.classes) == ["cat", "dog"]
+    assert skipped_files(found) == {"hidden" if name.startswith(".") else "system folder": 2}
+
+
+@pytest.mark.parametrize("link", ["a-link", "z-link"])
+def test_of_a_folder_and_a_link_to_it_the_folder_is_the_class(tmp_path, link: str):
+    tree(tmp_path, "cats/1.png", "dogs/2.png", "x/y/3.png")
+    (tmp_path / link).symlink_to(tmp_path / "cats")
+    (tmp_path / "cats" / link).symlink_to(tmp_path / "x" / "y")
+    found = find_images(tmp_path)
+    assert list(found.names) == ["cats/1.png", "dogs/2.png", "x/y/3.png"]
+    assert list(found.classes) == ["cats", "dogs", "x"]
+    assert found.skipped.counts == {"directory that was already entered": 2}
+
+
+def test_classes_whose_names_look_the_same_are_one(tmp_path):
+    composed, decomposed = "caf\u00e9", "cafe\u0301"
+    tree(tmp_path, f"{composed}/1.png", f"{decomposed}/2.png", "tea/3.png")
+    if len(os.listdir(tmp_path)) < 3:
+        pytest.skip("this file system makes one folder of the two")
+    found = find_images(tmp_path)
+    assert list(found.classes) == [composed, "tea"]
+    assert found.labels is not None
+    assert found.labels.tolist() == [0, 0, 1]  # sorted by bytes: the decomposed one first
 
 
 def test_the_names_of_what_is_skipped_are_bounded():

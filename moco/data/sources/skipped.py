@@ -1,0 +1,65 @@
+"""What a walk through folders skips: hidden entries, folders of the system, files that are no images; counted by kind.
+
+images = find_images("photos")
+skipped_files(images)   # {".heic file": 40, "hidden": 3}
+describe_skipped(images)  # "40 x .heic file, 3 x hidden"
+"""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from moco.data.sources.images import Images
+from moco.text import shown
+
+# Made by systems and NAS devices, not by the user: thumbnails, waste baskets, indexes, snapshots. In lower case.
+_SYSTEM_FOLDERS = frozenset(
+    {
+        "__macosx", "@eadir", "@recycle", "@recently-snapshot", "#recycle", "#snapshot", "$recycle.bin", "recycler",
+        "system volume information", "lost+found", "found.000",
+    }
+)  # fmt: skip
+
+
+@dataclass
+class Skipped:
+    """What a walk through folders left out: how many for which reason, and the first of them by name."""
+
+    counts: Counter[str] = field(default_factory=Counter)
+    names: dict[str, str] = field(default_factory=dict)  # path -> reason, at most LIMIT of them
+
+    LIMIT = 1000
+
+    def add(self, path: str, reason: str) -> None:
+        self.counts[reason if reason in self.counts or len(self.counts) < self.LIMIT else "other"] += 1
+        if len(self.names) < self.LIMIT:
+            self.names[path] = reason
+
+    def __str__(self) -> str:
+        """For a message: `12 x .heic file, 3 x hidden`."""
+        return ", ".join(f"{count:,} x {shown(reason)}" for reason, count in self.counts.most_common(8))
+
+
+def skipped_files(images: Images) -> Mapping[str, int]:
+    """How many entries beside `images` were skipped, by reason; the most frequent first.
+
+    Empty where nothing was skipped, and for images that are not from folders.
+    """
+    return dict(_skipped(images).counts.most_common())
+
+
+def describe_skipped(images: Images) -> str:
+    """The same as a sentence: `40 x .heic file, 3 x hidden`. Empty where nothing was skipped."""
+    return str(_skipped(images))
+
+
+def is_system_folder(name: str) -> bool:
+    """Whether a directory of that name is made by a system or a NAS device, and holds none of the user's images."""
+    return name.lower() in _SYSTEM_FOLDERS or name.lower().startswith(".trash")
+
+
+def _skipped(images: Images) -> Skipped:
+    while (inner := getattr(images, "images", None)) is not None:  # a Subset
+        images = inner
+    found = getattr(images, "skipped", None)
+    return found if isinstance(found, Skipped) else Skipped()
