@@ -101,7 +101,7 @@ class Gate:
     @torch.no_grad()
     def remember(self) -> None:
         """Before a step: keep what its forward passes change, and cannot be told not to."""
-        torch._foreach_copy_(self.copies, self.kept)
+        _copy(self.copies, self.kept)
 
     @torch.no_grad()
     def admits(self, loss: Float[Tensor, ""], keys: Float[Tensor, "M C"], ids: Int[Tensor, "N"]) -> bool:
@@ -133,16 +133,22 @@ class Gate:
             parts = one.not_finite()
             if parts:
                 began = [tensor.clone() for tensor in self.kept]  # by the forward passes of the step after it
-                torch._foreach_copy_(self.kept, self.copies)
+                _copy(self.kept, self.copies)
                 self.refused(Refusal(one.step, one.ids, parts, torch.stack(one.losses).tolist()))
                 if self.bad is not None:
-                    torch._foreach_copy_(self.kept, began)
+                    _copy(self.kept, began)
         return any(one.not_finite() for one in pending)
 
     def _norms(self) -> Float[Tensor, "P"]:
         """Of the gradient by each parameter. With a GradScaler: of none, for infinite ones are its trade."""
         gradients = [] if self.scaled else [x.grad for x in self.trained if x.grad is not None]
         return torch.stack(torch._foreach_norm(gradients)) if gradients else self.trained[0].new_zeros(1)
+
+
+def _copy(into: list[Tensor], values: list[Tensor]) -> None:
+    """Copy each tensor; torch refuses empty lists, and networks without BN have no buffers."""
+    if into:
+        torch._foreach_copy_(into, values)
 
 
 def kept(model: nn.Module, *, dictionary_and_f_k: bool) -> list[Tensor]:

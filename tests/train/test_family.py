@@ -22,6 +22,8 @@ FAMILY = {
     "MoCo": {},
     "end-to-end": IN_BATCH | {"method.key_encoder": "shared"},
     "end-to-end, second encoder": IN_BATCH | {"method.key_encoder": "second"},
+    "end-to-end with a ViT": IN_BATCH | {"method.key_encoder": "shared", "encoder.name": "vit_micro",
+                             "encoder.stem": "7x7/2+pool", "encoder.width": 1.0},  # no buffer at all
     "end-to-end, in pieces": IN_BATCH | {"method.key_encoder": "shared", "optim.accumulate": 2, "optim.cached": True},
     "memory bank": BANK,
     "memory bank, one view": BANK | {"data.views": "the first"},
@@ -55,7 +57,7 @@ def test_it_trains_to_the_end_with_a_finite_loss_and_weights_that_have_moved(nam
     begun = contrast_for(run.recipe, torch.device("cpu"), num_images=40, model=None, init=None, say=print)
     moved = {key: not torch.equal(tensor, state[key]) for key, tensor in begun.named_parameters()}
     assert sum(moved.values()) > 0.8 * len(moved)
-    assert moved.get("encoder.backbone.patch_embed.proj.weight", False) is False
+    assert not (recipe.encoder.freeze_patch and moved["encoder.backbone.patch_embed.proj.weight"])
     assert all(torch.isfinite(tensor).all() for tensor in state.values() if tensor.is_floating_point())
 
 

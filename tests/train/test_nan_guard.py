@@ -30,8 +30,8 @@ from tests.train.test_pretrain import assert_same
 
 CPU, NAN = torch.device("cpu"), float("nan")
 METHODS = [
-    "MoCo", "end-to-end", "end-to-end, second encoder", "end-to-end, in pieces", "memory bank", "memory bank, NCE",
-    "v3", "v3 with a ViT",
+    "MoCo", "end-to-end", "end-to-end, second encoder", "end-to-end with a ViT", "end-to-end, in pieces", "memory bank",
+    "memory bank, NCE", "v3", "v3 with a ViT",
 ]  # fmt: skip
 
 
