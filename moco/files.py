@@ -3,11 +3,15 @@
 import hashlib
 import json
 import os
+import re
 import secrets
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
+
+MODE = 0o666  # less the umask: what a group shares, its members can go on with
+TEMPORARY = re.compile(r"\.tmp-\d+-[0-9a-z]+", re.ASCII)  # how `write_atomically` names a file under way
 
 
 def write_atomically(path: Path, write: Callable[[IO[bytes]], Any]) -> str:
@@ -17,7 +21,7 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], Any]) -> str:
         OSError: the disk is full, ...
     """
     aside = path.with_name(f".tmp-{os.getpid()}-{secrets.token_hex(4)}")
-    descriptor = os.open(aside, os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0), 0o644)
+    descriptor = os.open(aside, os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0), MODE)
     try:
         with os.fdopen(descriptor, "w+b") as file:
             write(file)
@@ -50,7 +54,7 @@ def append(path: Path, content: bytes) -> None:
     Raises:
         OSError: the disk is full, the path is a link, ...; the file is then as it was.
     """
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_NOFOLLOW", 0), 0o644)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_NOFOLLOW", 0), MODE)
     try:
         size = os.fstat(descriptor).st_size
         try:
@@ -64,9 +68,11 @@ def append(path: Path, content: bytes) -> None:
 
 
 def sweep(folder: Path) -> None:
-    """Remove what a killed process left half written."""
+    """Remove what a killed process left half written. What has another name, or is no file, is not ours, and stays."""
     for leftover in folder.glob(".tmp-*"):
-        leftover.unlink(missing_ok=True)
+        if TEMPORARY.fullmatch(leftover.name) and not leftover.is_dir():
+            with suppress(OSError):  # it is in nobody's way
+                leftover.unlink(missing_ok=True)
 
 
 def write_json(path: Path, value: Any) -> None:

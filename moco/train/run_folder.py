@@ -23,7 +23,7 @@ import torch
 
 import moco
 from moco.distributed import world_size
-from moco.files import append, sweep, write_json, write_text
+from moco.files import MODE, append, sweep, write_json, write_text
 from moco.recipe import Recipe, RecipeError, diff
 
 WRITTEN = ("checkpoints", "encoder", "nan", ".lock", "metrics.jsonl", "train.log", "bad_images.csv")  # not by renaming
@@ -150,13 +150,32 @@ def begin(run: RunFolder, recipe: Recipe) -> None:
 
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    descriptor = os.open(path / ".lock", os.O_WRONLY | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o644)
-    with os.fdopen(descriptor, "w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise RunError(f"another process is working in {path}: wait for it, or name another --out") from None
+    descriptor = _lock_file(path / ".lock")
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise RunError(f"another process is working in {path}: wait for it, or name another --out") from None
+    except OSError as error:
+        os.close(descriptor)
+        raise RunError(
+            f"{path} cannot be locked against other processes ({error}): name an --out on another file system"
+        ) from None
+    try:
         yield
+    finally:
+        os.close(descriptor)
+
+
+def _lock_file(file: Path) -> int:
+    """A descriptor of the lock file; one that another user of the group has made can often be read only."""
+    flags = getattr(os, "O_NOFOLLOW", 0)
+    try:
+        return os.open(file, os.O_RDWR | os.O_CREAT | flags, MODE)
+    except PermissionError:
+        if not file.exists():
+            raise
+        return os.open(file, os.O_RDONLY | flags)
 
 
 def _clear(run: RunFolder) -> None:

@@ -1,0 +1,66 @@
+"""Files get the modes that the user's umask asks for, and only our own leftovers are removed."""
+
+import fcntl
+import os
+
+import pytest
+
+from moco.files import append, sweep, write_text
+from moco.train import run_folder
+from moco.train.run_folder import RunError
+
+
+@pytest.fixture
+def umask():
+    """Sets the umask; the former one comes back."""
+    before = os.umask(0o022)
+    os.umask(before)
+    yield os.umask
+    os.umask(before)
+
+
+@pytest.mark.parametrize(("mask", "mode"), [(0o002, 0o664), (0o022, 0o644), (0o077, 0o600)])
+def test_files_have_the_modes_that_the_umask_leaves(tmp_path, umask, mask, mode):
+    umask(mask)
+    write_text(tmp_path / "whole", "x")
+    append(tmp_path / "log", b"x")
+    with run_folder._locked(tmp_path):
+        modes = {path.name: path.stat().st_mode & 0o777 for path in tmp_path.iterdir()}
+    assert modes == {"whole": mode, "log": mode, ".lock": mode}
+
+
+def test_only_files_under_our_temporary_names_are_swept(tmp_path):
+    for name in (".tmp-12-0a1b2c3d", ".tmp-x", ".tmp-12", ".tmp-notes.txt", ".tmp-²-ab"):
+        (tmp_path / name).write_bytes(b"")
+    (tmp_path / ".tmp-7-abc").mkdir()
+    sweep(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {
+        ".tmp-x", ".tmp-12", ".tmp-notes.txt", ".tmp-²-ab", ".tmp-7-abc",
+    }  # fmt: skip
+
+
+def test_a_lock_that_can_only_be_read_locks_too(tmp_path, monkeypatch):
+    (tmp_path / ".lock").touch()
+    opened = os.open
+
+    def readable_only(path, flags, *mode):
+        if flags & os.O_ACCMODE != os.O_RDONLY:
+            raise PermissionError(13, "Permission denied", str(path))
+        return opened(path, flags, *mode)
+
+    monkeypatch.setattr(run_folder.os, "open", readable_only)
+    with (
+        run_folder._locked(tmp_path),
+        pytest.raises(RunError, match="another process"),
+        run_folder._locked(tmp_path),
+    ):
+        pass
+
+
+def test_a_file_system_without_locks_is_named_and_not_taken_for_another_process(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError(37, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with pytest.raises(RunError, match="cannot be locked"), run_folder._locked(tmp_path):
+        pass
