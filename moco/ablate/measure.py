@@ -63,7 +63,7 @@ def measures(run: RunFolder, images: Images, *, device: torch.device, workers: i
 
 def middle(run: RunFolder, steps: int) -> Path:
     """The checkpoint of the middle of a run."""
-    return run.checkpoints / f"step_{steps // 2:08d}.pt"
+    return run.checkpoints / checkpoint.name_of(steps // 2)
 
 
 def fresh(recipe: Recipe, images: Images, device: torch.device) -> Contrast:
@@ -72,9 +72,10 @@ def fresh(recipe: Recipe, images: Images, device: torch.device) -> Contrast:
 
 
 def restored(run: RunFolder, recipe: Recipe, images: Images, device: torch.device, *, step: int) -> Contrast:
-    """Encoders and dictionary of the checkpoint of `step`."""
-    contrast = fresh(recipe, images, device)
-    contrast.load_state_dict(checkpoint.load(run.checkpoints / f"step_{step:08d}.pt")["state"]["model"])
+    """Encoders and dictionary of the checkpoint of `step`. Raises CheckpointError where it is damaged or missing."""
+    contrast, file = fresh(recipe, images, device), run.checkpoints / checkpoint.name_of(step)
+    checkpoint.check(file)
+    contrast.load_state_dict(checkpoint.load(file)["state"]["model"])
     return contrast
 
 

@@ -20,9 +20,21 @@ def describe(run: RunFolder) -> dict[str, Any]:
         recipe = run.recipe().name
     except RecipeError as error:
         return {"run": str(run.path), "recipe": "", "state": f"unreadable: {error}"} | dict.fromkeys(VALUES)
-    saved = checkpoint.newest(run.checkpoints) is not None if run.checkpoints.is_dir() else False
-    state = "finished" if run.finished else "can be continued" if saved else "not begun"
-    return {"run": str(run.path), "recipe": recipe, "state": state} | {name: last.get(name) for name in VALUES}
+    values = {name: last.get(name) for name in VALUES}
+    return {"run": str(run.path), "recipe": recipe, "state": _state(run, last.get("step", 0))} | values
+
+
+def _state(run: RunFolder, step: int) -> str:
+    """What can be done with a run that has logged up to `step`."""
+    if run.finished:
+        return "finished"
+    try:
+        saved = checkpoint.newest(run.checkpoints)
+    except checkpoint.CheckpointError:
+        return "checkpoints damaged"
+    if saved is not None:
+        return "can be continued"
+    return "no checkpoint" if step else "no step yet"
 
 
 def find_runs(folder: Path) -> list[RunFolder]:

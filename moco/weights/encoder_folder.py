@@ -1,5 +1,6 @@
 """Encoders to files and back: `save_encoder`, `load_encoder`, and `initialize`, which is --init. See also `export`."""
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -32,14 +33,15 @@ def save_encoder(
     """
     # cloned, because safetensors takes neither tied nor channels_last tensors
     tensors = {key: value.detach().cpu().contiguous().clone() for key, value in encoder.backbone.state_dict().items()}
+    content = save(tensors, metadata={"format": "pt"})
     config = Config(
         made_by=f"momentum-contrast {__version__}", encoder=encoder.spec, num_features=encoder.num_features,
-        data=recipe.data, recipe=recipe.name, facts=facts,
+        data=recipe.data, recipe=recipe.name, facts=facts, sha256=hashlib.sha256(content).hexdigest(),
     )  # fmt: skip
     parameters = sum(parameter.numel() for parameter in encoder.backbone.parameters())
     text = card(config, parameters=parameters, source=recipe.source, imported_from=imported_from)
     folder.mkdir(parents=True, exist_ok=True)
-    write_atomically(folder / "model.safetensors", lambda file: file.write(save(tensors, metadata={"format": "pt"})))
+    write_atomically(folder / "model.safetensors", lambda file: file.write(content))
     write_text(folder / "config.json", config.to_json())
     write_text(folder / "README.md", text)
 

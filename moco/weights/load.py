@@ -3,7 +3,9 @@
 Nothing in a file is executed. What cannot be read is an error, never random weights in its place.
 """
 
+import hashlib
 import json
+import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ from torch import nn
 
 from moco.encoders.library import classifier, is_timm
 from moco.recipe import DataSpec, EncoderSpec, Recipe, RecipeError
+from moco.weights.checkpoints import CheckpointError, check, entries, newest, step_in
 from moco.weights.describe import of_state_dict
 from moco.weights.detectron2 import from_detectron2, is_detectron2
 from moco.weights.import_folder import REST, joined
@@ -32,7 +35,7 @@ def find(weights: Weights, *, size: int | None = None, whole: bool = False) -> F
     Args:
         size: [pixels] of the images that a pretrained network is wanted for, where it can be had for several.
         whole: not f_q's backbone alone, but with the head, f_k, the predictor and the queue where they are there: of a
-            run, its newest readable checkpoint instead of its encoder.
+            run, its newest checkpoint that is as it was written, instead of its encoder.
 
     Raises:
         WeightsError: there is no such thing, it cannot be read, or it cannot be had.
@@ -87,29 +90,44 @@ def put(found: Found, network: nn.Module, *, name: str) -> str:
 
 
 def _folder(path: Path, whole: bool) -> Found:
-    """An encoder folder, an imported one, or a run: its encoder/, or else its newest readable checkpoint."""
+    """An encoder folder, an imported one, or a run: its encoder/, or else its newest undamaged checkpoint."""
     encoder = next((one for one in (path / "encoder", path) if _is_encoder(one)), None)
     if encoder is not None and whole and (path / REST).exists():
         found = _file(path, joined(path))
         config = _config(encoder)
         return replace(found, spec=config.encoder, data=config.data, recipe=config.recipe, facts=config.facts)
-    unreadable: list[str] = []
     if encoder is None or whole:
-        for file in sorted((path / "checkpoints").glob("step_*.pt"), reverse=True):
-            try:
-                found = _file(file, read_tensors(file))
-            except WeightsError as error:
-                unreadable.append(str(error))
-                continue
-            newer = f" ({len(unreadable)} newer could not be read)" if unreadable else ""
-            return replace(found, where=found.where + newer)
+        found = _newest_checkpoint(path, instead=encoder)
+        if found is not None:
+            return found
     if encoder is not None:
         return _encoder_folder(encoder)
-    if unreadable:
-        raise WeightsError(f"no checkpoint of {path} can be read: {'; '.join(unreadable)}")
     raise WeightsError(
         f"{path} is neither a run (encoder/, checkpoints/step_*.pt) nor an encoder (model.safetensors, config.json)"
     )
+
+
+def _newest_checkpoint(run: Path, *, instead: Path | None) -> Found | None:
+    """The newest checkpoint of a run that is as it was written; None: there never was one.
+
+    Args:
+        instead: what can be taken, with a warning, where all of them are damaged.
+
+    Raises:
+        WeightsError: all of them are damaged, or it is of another version.
+    """
+    try:
+        file = newest(run / "checkpoints")
+    except CheckpointError as error:
+        if instead is None:
+            raise WeightsError(f"no checkpoint of {run} can be read: {error}") from None
+        warnings.warn(f"{error}. Taking {instead}, which has f_q's backbone alone", stacklevel=2)
+        return None
+    if file is None:
+        return None
+    found, step = _checkpoint(file, read_tensors(file)), step_in(file.name)
+    newer = sum(entry["step"] > (step or 0) for entry in entries(file.parent))
+    return replace(found, where=found.where + (f" ({newer} newer could not be read)" if newer else ""))
 
 
 def _is_encoder(path: Path) -> bool:
@@ -122,6 +140,14 @@ def _encoder_folder(path: Path) -> Found:
     if theirs := _timms_config(path / "config.json"):
         return _timms_folder(path, tensors, theirs)
     config = _config(path)
+    with (path / "model.safetensors").open("rb") as file:
+        intact = config.sha256 in ("", hashlib.file_digest(file, "sha256").hexdigest())
+    if not intact:
+        raise WeightsError(
+            f"{path / 'model.safetensors'} is not what was written (config.json beside it has another SHA-256): put it "
+            "back from a copy, or take the encoder from the run's checkpoints (move this folder away). If you changed "
+            "it on purpose, remove sha256 from config.json"
+        )
     return Found(str(path), tensors, spec=config.encoder, data=config.data, recipe=config.recipe, facts=config.facts)
 
 
@@ -165,6 +191,10 @@ def _config(path: Path) -> Config:
 def _file(path: Path, content: dict[str, Any]) -> Found:
     """What a file is of: our checkpoint, an official one, Detectron2's, or any other state dict."""
     if "recipe" in content and "state" in content:
+        try:
+            check(path)
+        except CheckpointError as error:
+            raise WeightsError(str(error)) from None
         return _checkpoint(path, content)
     if found := parse(content, str(path)):
         return found

@@ -26,6 +26,7 @@ class Config(Part):
     data: DataSpec  # the images it is for: size, eval_resize, mean, std
     recipe: str = ""
     facts: dict[str, Any] = Field(default_factory=dict)  # steps, epochs, images, scores
+    sha256: str = ""  # of model.safetensors; older folders do not say
     note: str = Field(default="", exclude=True)  # what was read from where, and what was left out
 
     def to_json(self) -> str:

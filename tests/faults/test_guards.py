@@ -18,6 +18,7 @@ from moco.recipe import Recipe, RecipeError
 from moco.train import checkpoint, run_folder, saving
 from moco.train.pretrain import pretrain
 from moco.train.watchdog import Watchdog, watchdog
+from moco.weights import checkpoints
 from tests.faults import hostile_files, torn, workers
 from tests.faults.boxes import state as small
 from tests.faults.boxes import step_of
@@ -47,7 +48,7 @@ def test_without_the_hash_a_flipped_bit_loads(tmp_path, monkeypatch):
     path.write_bytes(content)
     with pytest.warns(UserWarning, match="SHA-256 differs"):
         assert checkpoint.newest(tmp_path).name == "step_00000001.pt"
-    monkeypatch.setattr(checkpoint, "_damage", lambda *_: None)
+    monkeypatch.setattr(checkpoints, "damage", lambda *_: None)
     assert checkpoint.newest(tmp_path) == path
     assert step_of(path) == -1  # it loads, and is not what was written
 
@@ -63,7 +64,7 @@ def test_without_its_own_checksums_a_flipped_bit_of_an_unlisted_one_loads(tmp_pa
     path.write_bytes(content)
     with pytest.warns(UserWarning, match="a checksum differs"):
         assert checkpoint.newest(tmp_path).name == "step_00000001.pt"
-    monkeypatch.setattr(checkpoint.ZipFile, "testzip", lambda _: None)
+    monkeypatch.setattr(checkpoints.ZipFile, "testzip", lambda _: None)
     assert checkpoint.newest(tmp_path) == path
 
 
@@ -86,7 +87,7 @@ def test_a_manifest_that_is_believed_blindly_ends_the_search(tmp_path, monkeypat
     torn.ours(tmp_path, 2)
     (tmp_path / "MANIFEST.json").write_text('[{"name": "step_00000001.pt", "step": "x", "size": 1, "sha256": "y"}]')
     assert step_of(checkpoint.newest(tmp_path)) == 2
-    monkeypatch.setattr(checkpoint, "_makes_sense", lambda _: True)
+    monkeypatch.setattr(checkpoints, "makes_sense", lambda _: True)
     with pytest.raises(TypeError):
         checkpoint.newest(tmp_path)
 

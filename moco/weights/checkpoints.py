@@ -1,0 +1,139 @@
+"""Checkpoints of a run on the disk, and the one way to read them: for resume, embed, --init, export, ablate and report.
+
+A checkpoint is one file, `step_00012000.pt`, and MANIFEST.json beside it holds its size and SHA-256. A file of any
+other name is not ours: it is neither read nor removed.
+"""
+
+import hashlib
+import io
+import json
+import re
+import warnings
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile, ZipFile
+
+import torch
+
+MANIFEST = "MANIFEST.json"
+NAME = re.compile(r"step_([0-9]{8,})\.pt")
+
+
+class CheckpointError(RuntimeError):
+    """No readable checkpoint where one is needed."""
+
+
+def name_of(step: int) -> str:
+    return f"step_{step:08d}.pt"
+
+
+def step_in(name: str) -> int | None:
+    """The step of the checkpoint called `name`; None: a checkpoint is not called so."""
+    found = NAME.fullmatch(name)
+    if found is None or len(found[1]) > 18:  # no run has so many steps
+        return None
+    return int(found[1]) if name_of(int(found[1])) == name else None
+
+
+def newest(folder: Path) -> Path | None:
+    """The newest checkpoint that is as it was written, or None when there never was one. Warns of each damaged one.
+
+    Raises:
+        CheckpointError: there are checkpoints, and none of them is whole.
+    """
+    listed = entries(folder)
+    for entry in reversed(listed):
+        reason = damage(folder / entry["name"], entry)
+        if reason is None:
+            return folder / entry["name"]
+        warnings.warn(f"checkpoint {entry['name']} is {reason}; taking the one before it", stacklevel=2)
+    if listed:
+        names = ", ".join(entry["name"] for entry in listed)
+        raise CheckpointError(
+            f"no checkpoint in {folder} is readable: {names}. Put one back from a copy, or start again with --overwrite"
+        )
+    return None
+
+
+def check(file: Path) -> None:
+    """Raises CheckpointError when the checkpoint `file` is not as it was written.
+
+    Its hash is in the manifest beside it; where it is not (a copy elsewhere), the file's own checksums are compared.
+    """
+    listed = {entry["name"]: entry for entry in manifest(file.parent)}
+    reason = damage(file, listed.get(file.name, {"step": step_in(file.name), "size": None, "sha256": None}))
+    if reason is not None:
+        raise CheckpointError(f"the checkpoint {file} is {reason}: take another one, or put it back from a copy")
+
+
+def load(file: Path | io.BytesIO) -> dict[str, Any]:
+    """What a checkpoint holds: {"format", "recipe", "state"}, with several ranks also {"ranks", "statistics"}.
+
+    Nothing in the file is executed. Raises CheckpointError.
+    """
+    try:
+        payload = torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise CheckpointError(f"{file} cannot be read as a checkpoint: {error}") from error
+    if not isinstance(payload, dict) or payload.get("format") != 1:
+        raise CheckpointError(f"{file} is not a checkpoint of this project (format 1)")
+    return payload
+
+
+def entries(folder: Path) -> list[dict[str, Any]]:
+    """What there is or should be, by step: what the manifest lists, and what it does not know yet.
+
+    A file that was renamed into place just before a kill is whole, though nobody came to list it.
+    """
+    listed = {entry["name"]: entry for entry in manifest(folder)}
+    there = [(path.name, step) for path in checkpoint_files(folder) if (step := step_in(path.name)) is not None]
+    found = {name: {"name": name, "step": step, "size": None, "sha256": None} for name, step in there} | listed
+    return sorted(found.values(), key=lambda entry: entry["step"])
+
+
+def checkpoint_files(folder: Path) -> list[Path]:
+    """The files in `folder` that have the names of checkpoints."""
+    return [path for path in folder.glob("step_*.pt") if step_in(path.name) is not None and path.is_file()]
+
+
+def manifest(folder: Path) -> list[dict[str, Any]]:
+    """The entries that make sense; none where there is no manifest."""
+    try:
+        listed = json.loads((folder / MANIFEST).read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return []
+    return [entry for entry in listed if makes_sense(entry)] if isinstance(listed, list) else []
+
+
+def makes_sense(entry: Any) -> bool:
+    kinds = {"name": str, "step": int, "size": int, "sha256": str}
+    if not isinstance(entry, dict) or any(type(entry.get(key)) is not kind for key, kind in kinds.items()):
+        return False
+    return step_in(entry["name"]) == entry["step"]
+
+
+def damage(path: Path, entry: dict[str, Any]) -> str | None:
+    """What is wrong with the file, or None."""
+    if not path.is_file():
+        return "missing"
+    try:
+        if entry["sha256"] is None:
+            return _damage_by_itself(path, entry["step"])
+        if path.stat().st_size != entry["size"]:
+            return f"{path.stat().st_size} bytes long instead of {entry['size']}"
+        with path.open("rb") as file:
+            intact = hashlib.file_digest(file, "sha256").hexdigest() == entry["sha256"]
+    except (OSError, CheckpointError, BadZipFile) as error:
+        return f"unreadable ({type(error).__name__})"
+    return None if intact else "not what was written (its SHA-256 differs)"
+
+
+def _damage_by_itself(path: Path, step: int | None) -> str | None:
+    """What is wrong with a file that no manifest lists: it must be whole, and of the step that its name says."""
+    state = load(path).get("state")
+    with ZipFile(path) as file:  # torch itself does not check the checksums in its files
+        if file.testzip() is not None:
+            return "not what was written (a checksum differs)"
+    clock = state.get("clock") if isinstance(state, dict) else None
+    holds = clock.get("step") if isinstance(clock, dict) else None
+    return None if step is None or holds == step else f"of step {holds}, not of the step in its name"

@@ -1,0 +1,121 @@
+"""A flipped bit is noticed by everything that reads weights of a run, not by resume alone."""
+
+import shutil
+import warnings
+from pathlib import Path
+
+import pytest
+import torch
+
+from moco import recipes
+from moco.encoders import build
+from moco.recipe import DataSpec, EncoderSpec
+from moco.train import checkpoint
+from moco.train.checkpoint import Clock, TrainState
+from moco.weights.encoder_folder import WeightsError, load_encoder, save_encoder
+from moco.weights.load import find
+
+SPEC = EncoderSpec(name="resnet18", stem="3x3", width=0.0625, dim=8)
+RECIPE = recipes.named("demo").model_copy(update={"name": "tiny", "encoder": SPEC, "data": DataSpec(size=16)})
+
+
+class Holds:
+    """A state that is what it was given."""
+
+    def __init__(self, state: dict):
+        self.state = state
+
+    def state_dict(self) -> dict:
+        return self.state
+
+    def load_state_dict(self, state: dict) -> None:
+        self.state = state
+
+
+def encoder(seed: int):
+    torch.manual_seed(seed)
+    return build(SPEC, size=16)
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    """A run under way, with the checkpoints of steps 1 and 2."""
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "recipe.json").write_text(RECIPE.to_json())
+    for step in (1, 2):
+        model = {f"encoder.{key}": value for key, value in encoder(step).state_dict().items()}
+        state = TrainState(Holds(model), Holds({}), Clock(10, 10, step))
+        checkpoint.save(tmp_path / "checkpoints", state, recipe=RECIPE.to_json())
+    return tmp_path
+
+
+def flip(file: Path) -> None:
+    """Change a bit among the numbers: torch reads the file without a word."""
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 64
+    file.write_bytes(content)
+
+
+def step_read(run: Path, *, whole: bool) -> int:
+    """Of which step the weights are that are read from `run`."""
+    weight = find(run, whole=whole).backbone["conv1.weight"]
+    return next(step for step in (1, 2) if torch.equal(weight, encoder(step).backbone.conv1.weight))
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_a_flipped_bit_makes_every_reader_take_the_checkpoint_before_and_say_so(run, whole):
+    assert step_read(run, whole=whole) == 2
+    flip(run / "checkpoints" / "step_00000002.pt")
+    with pytest.warns(UserWarning, match=r"step_00000002\.pt is not what was written"):
+        assert step_read(run, whole=whole) == 1
+
+
+@pytest.mark.parametrize("name", ["step_best.pt", "step_²².pt", "step_9.pt", "step_000000003.pt", "step_99999999.pt"])
+def test_a_copy_under_another_name_is_not_the_newest(run, name):
+    """The last of them has the name of a checkpoint, and holds an earlier step."""
+    shutil.copy(run / "checkpoints" / "step_00000001.pt", run / "checkpoints" / name)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        assert step_read(run, whole=True) == 2
+        assert checkpoint.newest(run / "checkpoints").name == "step_00000002.pt"
+
+
+def test_copies_under_other_names_stay_when_others_are_saved(run):
+    folder = run / "checkpoints"
+    for name in ("step_best.pt", "step_²².pt", "step_1.pt"):
+        shutil.copy(folder / "step_00000001.pt", folder / name)
+    (folder / ".tmp-x").mkdir()
+    checkpoint.save(folder, TrainState(Holds({}), Holds({}), Clock(10, 10, 3)), recipe="{}", keep=1)
+    assert {path.name for path in folder.iterdir()} == {
+        ".tmp-x", "MANIFEST.json", "step_00000003.pt", "step_best.pt", "step_²².pt", "step_1.pt",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("place", ["checkpoints/step_00000002.pt", "step_best.pt", "kept.pth"])
+def test_a_checkpoint_that_is_named_is_refused_when_it_is_damaged(run, place):
+    """One in its place by the manifest, a copy by the checksums inside of it."""
+    file = run / place
+    if not file.exists():
+        shutil.copy(run / "checkpoints" / "step_00000002.pt", file)
+    find(file)
+    flip(file)
+    with pytest.raises(WeightsError, match="not what was written"):
+        find(file)
+
+
+def test_with_all_checkpoints_damaged_the_encoder_is_taken_aloud_and_without_it_nothing(run):
+    for file in (run / "checkpoints").glob("*.pt"):
+        flip(file)
+    with pytest.warns(UserWarning, match="taking the one before"), pytest.raises(WeightsError, match="can be read"):
+        find(run, whole=True)
+    save_encoder(run / "encoder", encoder(1), recipe=RECIPE, facts={})
+    with pytest.warns(UserWarning, match="Taking .*encoder, which has f_q's backbone alone"):
+        assert step_read(run, whole=True) == 1
+
+
+def test_a_flipped_bit_of_an_encoder_folder_is_noticed(tmp_path):
+    save_encoder(tmp_path / "encoder", encoder(1), recipe=RECIPE, facts={})
+    load_encoder(tmp_path)
+    flip(tmp_path / "encoder" / "model.safetensors")
+    with pytest.raises(WeightsError, match="another SHA-256"):
+        load_encoder(tmp_path)
