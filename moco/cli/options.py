@@ -33,7 +33,9 @@ Weights = Annotated[
 ]
 Labelled = Annotated[
     list[str],
-    typer.Argument(help="A folder with train/ and test/ (or val/) of class folders, or one of those."),
+    typer.Argument(
+        help="A folder with train/ and test/ (or val/, valid/, dev/ ...) of class folders, or one of those."
+    ),
 ]
 Test = Annotated[str | None, typer.Option("--test", help="Labelled test images; all of DATA is then for training.")]
 Architecture = Annotated[

@@ -19,6 +19,7 @@ from moco.data.decode.decode import decode, to_rgb
 from moco.data.loader.bad_images import Quarantine
 from moco.data.loader.loader import eval_batches
 from moco.data.sources.folder import BadImage, DataError, Images, find_images
+from moco.data.sources.labels import HOW
 from moco.device import default_workers, pick_device
 from moco.encoders import Encoder
 from moco.evaluate.floors import Pixels
@@ -46,7 +47,7 @@ class Features:
     def known_labels(self) -> Int[Tensor, "n"]:
         """The labels. Raises DataError where there are none."""
         if self.labels is None:
-            raise DataError(NO_LABELS)
+            raise DataError(f"these images have no labels. {HOW}")
         return self.labels
 
     def __getitem__(self, rows: Tensor) -> "Features":
@@ -54,13 +55,6 @@ class Features:
         labels = None if self.labels is None else self.labels[rows]
         which: list[int] = rows.tolist()
         return Features(self.x[rows], labels, self.classes, [self.names[i] for i in which], self.ids[rows])
-
-
-NO_LABELS = (
-    "evaluation by labels needs a folder for each class, with at least two of them (DATA/CLASS/IMAGE, or "
-    "DATA/train/CLASS/IMAGE and DATA/test/CLASS/IMAGE), and these images have no labels: sort some of them into "
-    "class folders, or give a list file with a label beside each path"
-)
 
 
 @contextmanager

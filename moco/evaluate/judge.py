@@ -5,19 +5,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from moco.data.loader.bad_images import Quarantine
-from moco.data.sources.folder import DataError, Folder, Images, find_images
-from moco.data.sources.split import Split, split_sources
+from moco.data.sources.folder import Images
+from moco.data.sources.labels import few_of, labelled
+from moco.data.sources.split import split_of, split_sources
 from moco.device import default_workers
 from moco.encoders import Encoder
-from moco.evaluate.features import NO_LABELS, Pretrained, extract_each, load
+from moco.evaluate.features import Pretrained, extract_each, load
 from moco.evaluate.floors import Pixels, random_encoder
 from moco.evaluate.kinds import KINDS, Kind, Subject, Subjects
 from moco.evaluate.table import Table
 from moco.recipe import RecipeError, unknown
-from moco.text import shown
 from moco.weights.encoder_folder import Weights
 
 PIXELS, RANDOM = "raw pixels", "random encoder"  # names of the floors
@@ -75,9 +73,9 @@ def subjects(
     Raises:
         DataError: no labels, classes that are only in the test images, or too many unreadable images.
     """
-    split = split_sources(data) if test is None else _split_of(data, test)
-    if split.train.labels is None or split.test.labels is None:
-        raise DataError(NO_LABELS)
+    split = split_sources(data) if test is None else split_of(data, test)
+    labelled(split.train, "the training images")
+    labelled(split.test, "the test images")
     encoders, notes = _floors(pretrained, random_encoders)
     floors = list(encoders)
     encoders[pretrained.name] = pretrained.encoder
@@ -94,8 +92,8 @@ def subjects(
         )
         rows |= {name: Subject(some[name], of.data, train[name], test_[name]) for name in some}
     if len(quarantine):
-        first, one = ", ".join(map(shown, list(quarantine.bad)[:3])), len(quarantine) == 1
-        notes.append(f"{len(quarantine):,} image{'' if one else 's'} could not be read: {first}")
+        one = len(quarantine) == 1
+        notes.append(f"{len(quarantine):,} image{'' if one else 's'} could not be read: {few_of(list(quarantine.bad))}")
     return Subjects(pretrained.name, rows, floors, split, pretrained.device, workers, quarantine, notes)
 
 
@@ -107,7 +105,8 @@ def judge(kinds: Sequence[Kind], among: Subjects) -> Table:
     }
     truth = among.rows[among.judged].test.known_labels()
     chance = 100 * truth.bincount().max().item() / len(truth)
-    return Table(among.judged, among.floors, rows, chance, len(among.split.train.classes), among.split.how, among.notes)
+    names = list(among.split.train.classes)
+    return Table(among.judged, among.floors, rows, chance, len(names), among.split.how, among.notes, names)
 
 
 def _floors(pretrained: Pretrained, random_encoders: int) -> tuple[dict[str, Encoder | Pixels], list[str]]:
@@ -119,24 +118,3 @@ def _floors(pretrained: Pretrained, random_encoders: int) -> tuple[dict[str, Enc
     except RecipeError as error:
         return floors, [f"no {RANDOM} beside it: {error}"]
     return floors, []
-
-
-def _split_of(data: Images | str | Path | Sequence[str | Path], test: Images | str | Path) -> Split:
-    """`data` to learn from, `test` to be judged on, with one numbering of the classes."""
-    train = find_images(data) if isinstance(data, str | Path | Sequence) else data
-    judged = find_images(test) if isinstance(test, str | Path) else test
-    if train.labels is None or judged.labels is None:
-        raise DataError(NO_LABELS)
-    number = {name: i for i, name in enumerate(train.classes)}
-    strange = [name for name in judged.classes if name not in number]
-    if strange:
-        raise DataError(
-            f"{len(strange)} classes of the test images are not among those of the training images, such as "
-            f"{', '.join(map(shown, strange[:3]))}: give both the same class folders"
-        )
-    if list(judged.classes) != list(train.classes):
-        if not isinstance(judged, Folder):
-            raise DataError("training and test images must have the same classes in the same order")
-        numbers = np.array([number[name] for name in judged.classes], dtype=np.int64)
-        judged = dataclasses.replace(judged, labels=numbers[judged.labels], classes=train.classes)
-    return Split(train, judged, f"{len(train):,} images to learn from, {len(judged):,} to test")

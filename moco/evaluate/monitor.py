@@ -15,9 +15,10 @@ from moco.data.augment.draw import normalize
 from moco.data.decode.decode import BadImage
 from moco.data.loader.threads import in_order
 from moco.data.sources.folder import DataError, Images
+from moco.data.sources.labels import labelled
 from moco.data.sources.split import split_sources
 from moco.encoders import Encoder
-from moco.evaluate.features import NO_LABELS, Features, batch_for, evaluating
+from moco.evaluate.features import Features, batch_for, evaluating
 from moco.evaluate.knn import knn
 from moco.recipe import DataSpec
 from moco.rng import fold, permuted
@@ -80,8 +81,8 @@ def monitor_for(
 
 
 def _kept(images: Images, data: DataSpec, most: int, workers: int) -> Kept:
-    if images.labels is None:
-        raise DataError(NO_LABELS)
+    labels = labelled(images).labels
+    assert labels is not None
     chosen: list[int] = sorted(permuted(np.arange(min(most, len(images))), len(images), fold(0)).tolist())
 
     def cut(some: list[int], gone: Event) -> list[tuple[int, np.ndarray]]:
@@ -98,4 +99,4 @@ def _kept(images: Images, data: DataSpec, most: int, workers: int) -> Kept:
     if not found:
         raise DataError(f"expected images for the kNN score, and none of the {len(chosen):,} chosen can be read")
     ids, crops = zip(*found, strict=True)
-    return Kept(torch.from_numpy(np.stack(crops)), torch.from_numpy(images.labels[list(ids)]))
+    return Kept(torch.from_numpy(np.stack(crops)), torch.from_numpy(labels[list(ids)]))

@@ -15,10 +15,11 @@ from torch import Tensor, nn
 
 from moco.data.loader.bad_images import Quarantine
 from moco.data.loader.loader import ViewLoader
-from moco.data.sources.folder import DataError, Images
+from moco.data.sources.folder import Images
 from moco.data.sources.images import Subset
+from moco.data.sources.labels import labelled
 from moco.encoders import Encoder
-from moco.evaluate.features import NO_LABELS, Features, evaluating, extract
+from moco.evaluate.features import Features, evaluating, extract
 from moco.evaluate.floors import Pixels
 from moco.evaluate.linear import Probe, accuracy, hold_out
 from moco.recipe import DataSpec, Jitter, RecipeError, View, unknown
@@ -127,12 +128,13 @@ def probe_sgd(
     """
     if protocol not in PROTOCOLS:
         raise RecipeError(unknown("protocol", protocol, list(PROTOCOLS)))
-    if train.labels is None or test.labels is None:
-        raise DataError(NO_LABELS)
+    labels = labelled(train).labels
+    labelled(test)
+    assert labels is not None
     rules = PROTOCOLS[protocol]
     rates = _rates(rules.lr if lr is None else lr)
     quarantine = Quarantine(None, None, len(train) + len(test)) if quarantine is None else quarantine
-    fitted, held = _sweep_split(train, train.labels, seed) if lr == "sweep" else (train, None)
+    fitted, held = _sweep_split(train, labels, seed) if lr == "sweep" else (train, None)
     batch_size, epochs = min(batch_size or rules.batch_size, len(fitted)), epochs or rules.epochs
     loader = ViewLoader(
         fitted, data.model_copy(update={"views": (VIEW,)}), batch_size=batch_size, seed=seed,

@@ -6,6 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from moco.data.sources.labels import few_of
+
+NAMED = 10  # classes that a table names
 CLEAR = 2.0  # standard errors by which one accuracy must differ from another to be called better or worse
 
 
@@ -51,6 +54,7 @@ class Table:
     classes: int
     how: str  # which images
     notes: Sequence[str] = field(default=())
+    class_names: Sequence[str] = field(default=())
 
     @property
     def columns(self) -> list[str]:
@@ -72,7 +76,8 @@ class Table:
         return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:], "", *self._remarks(), self.verdict()])
 
     def _remarks(self) -> list[str]:
-        lines = [self.how, *self.notes]
+        lines = [f"classes: {few_of(self.class_names, NAMED)}"] if self.class_names else []
+        lines += [self.how, *self.notes]
         for column in self.columns:
             chosen = [f"{row} {scores[column].setting}" for row, scores in self.rows.items() if scores[column].setting]
             lines += [f"{column}: {', '.join(chosen)}"] if chosen else []
@@ -106,4 +111,5 @@ class Table:
         return {
             "judged": self.judged, "chance": self.chance, "classes": self.classes, "rows": rows,
             "verdict": self.verdict(), "how": self.how, "notes": list(self.notes),
+            "class_names": list(self.class_names),
         }  # fmt: skip

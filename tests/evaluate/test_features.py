@@ -128,8 +128,8 @@ def test_no_image_that_can_be_read_is_an_error(encoder: Encoder, tmp_path: Path)
 
 
 def test_images_are_read_once_for_all_encoders(encoder: Encoder, pictures: Path, monkeypatch: pytest.MonkeyPatch):
-    cut, original = [], moco.data.loader.loader.host.eval_crop
-    monkeypatch.setattr(moco.data.loader.loader.host, "eval_crop", lambda *args: cut.append(1) or original(*args))
+    cut, original = [], moco.data.loader.loader.cpu.eval_crop
+    monkeypatch.setattr(moco.data.loader.loader.cpu, "eval_crop", lambda *args: cut.append(1) or original(*args))
     both = extract_each({"one": encoder, "other": trained_encoder(seed=1)}, find_images(pictures), DATA, device=CPU)
     assert len(cut) == 40
     assert not torch.equal(both["one"].x, both["other"].x)

@@ -47,8 +47,8 @@ def test_the_papers_protocol_is_judged_beside_its_floors_too(pretrained: Pretrai
 def test_images_are_read_once_whatever_is_asked(
     pretrained: Pretrained, labelled: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    cut, original = [], moco.data.loader.loader.host.eval_crop
-    monkeypatch.setattr(moco.data.loader.loader.host, "eval_crop", lambda *args: cut.append(1) or original(*args))
+    cut, original = [], moco.data.loader.loader.cpu.eval_crop
+    monkeypatch.setattr(moco.data.loader.loader.cpu, "eval_crop", lambda *args: cut.append(1) or original(*args))
     judge([LowShot(3), Knn(5), Knn(3), Linear()], subjects(pretrained, labelled))
     assert len(cut) == 60 + 24
 

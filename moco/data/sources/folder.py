@@ -4,7 +4,6 @@ import itertools
 import os
 import stat
 import sys
-import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -15,7 +14,7 @@ import numpy as np
 from jaxtyping import Int64, UInt8
 
 from moco.data.decode.decode import EXTENSIONS, BadImage, decode
-from moco.data.sources.images import DataError, Images
+from moco.data.sources.images import DataError, Images, Labelling, labelling_of
 from moco.data.sources.path_list import LIST_SUFFIXES, read_list
 from moco.data.sources.skipped import Skipped, is_system_folder
 from moco.text import shown
@@ -45,6 +44,7 @@ class Folder:
     sources: Sequence[Source]
     origin: Int64[np.ndarray, "n"]  # the source of each image
     skipped: Skipped
+    labelling: Labelling  # of each image as far as it has a label, also where `labels` are None
 
     def __len__(self) -> int:
         return len(self.names)
@@ -103,16 +103,17 @@ def find_images(sources: str | Path | Sequence[str | Path]) -> Folder:
     found = [_find_in(os.fspath(source), skipped) for source in given]
     roots = [os.fspath(one) if os.path.isdir(one) else os.path.dirname(os.path.abspath(one)) for one in given]
     prefixes = _prefixes([Path(os.path.abspath(source)) for source in given])
-    labels, classes = _labels([label for one in found for label in one.labels])
+    labelling = labelling_of([label for one in found for label in one.labels])
     return Folder(
         names=[prefix + path for prefix, one in zip(prefixes, found, strict=True) for path in one.paths],
         sizes=np.concatenate([np.array(one.sizes, dtype=np.int64) for one in found]),
         mtimes=np.concatenate([np.array(one.mtimes, dtype=np.int64) for one in found]),
-        labels=labels,
-        classes=classes,
+        labels=labelling.numbers if labelling.whole else None,
+        classes=labelling.names if labelling.whole else [],
         sources=[Source(os.path.abspath(root), prefix) for root, prefix in zip(roots, prefixes, strict=True)],
         origin=np.repeat(np.arange(len(given), dtype=np.int64), [len(one.paths) for one in found]),
         skipped=skipped,
+        labelling=labelling,
     )
 
 
@@ -262,17 +263,3 @@ def _prefixes(sources: list[Path]) -> list[str]:
         times[name] += 1
         prefixes.append(f"{name}/" if times[name] == 1 else f"{name}~{times[name]}/")
     return prefixes
-
-
-def _labels(names: Sequence[str | None]) -> tuple[np.ndarray | None, list[str]]:
-    """The index of each label among the sorted classes, and these; nothing when one is missing or all are the same.
-
-    Names that look the same are one class: an accent may be stored as a letter of its own or not (NFD, NFC).
-    """
-    spelled = {name: unicodedata.normalize("NFC", name) for name in {*names} if name is not None}
-    names = [name if name is None else spelled[name] for name in names]
-    classes = sorted({name for name in names if name is not None}, key=os.fsencode)
-    if None in names or len(classes) < 2:
-        return None, []
-    number = {name: i for i, name in enumerate(classes)}
-    return np.array([number[name] for name in names if name is not None], dtype=np.int64), classes

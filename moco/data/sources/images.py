@@ -1,7 +1,9 @@
 """What everything reads images from, a folder on the disk or somebody's data set, or some images of it."""
 
+import os
+import unicodedata
 from collections.abc import Iterable, Sequence
-from typing import Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Int64, UInt8
@@ -35,6 +37,30 @@ class Images(Protocol):
     def read(self, index: int) -> UInt8[np.ndarray, "H W 3"]:
         """Image `index` as RGB. Raises BadImage."""
         ...
+
+
+class Labelling(NamedTuple):
+    """The label of each image, as far as it has one."""
+
+    numbers: Int64[np.ndarray, "n"]  # index into `names`; -1: no label
+    names: Sequence[str]  # sorted by their bytes
+
+    @property
+    def whole(self) -> bool:
+        """Every image has a label, and there are at least two of them."""
+        return len(self.names) > 1 and bool((self.numbers >= 0).all())
+
+
+def labelling_of(labels: Sequence[str | None]) -> Labelling:
+    """The labels of images, None where there is none, as numbers.
+
+    Names that look the same are one class: an accent may be stored as a letter of its own or not (NFD, NFC).
+    """
+    spelled = {label: unicodedata.normalize("NFC", label) for label in {*labels} if label is not None}
+    names = sorted(set(spelled.values()), key=os.fsencode)
+    place = {name: i for i, name in enumerate(names)}
+    number: dict[str | None, int] = {label: place[name] for label, name in spelled.items()} | {None: -1}
+    return Labelling(np.array([number[label] for label in labels], dtype=np.int64), names)
 
 
 class Subset:

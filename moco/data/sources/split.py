@@ -1,6 +1,5 @@
 """Which images an encoder is judged on, and from which it may learn the labels."""
 
-import dataclasses
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,12 +7,21 @@ from typing import NamedTuple
 
 import numpy as np
 
-from moco.data.sources.folder import Folder, find_images
+from moco.data.sources.folder import find_images
 from moco.data.sources.images import DataError, Images, Subset
+from moco.data.sources.labels import (
+    TEST_NAMES,
+    TRAIN_NAMES,
+    Chosen,
+    few_of,
+    labelled,
+    split_name,
+    with_classes,
+    without_strays,
+)  # fmt: skip
 from moco.rng import fold, permuted
 from moco.text import shown
 
-TEST_FOLDERS = ("test", "val")  # beside `train`, in order of preference
 ONE_IN = 5  # images are held out where there are no such folders
 
 
@@ -26,12 +34,15 @@ class Split(NamedTuple):
 
 
 def split_sources(source: Images | str | Path | Sequence[str | Path]) -> Split:
-    """`train/` and `test/` (or `val/`) of a folder that has them; otherwise a fifth of each class is held out.
+    """The training and test folder of a folder that has them; otherwise a fifth of each class is held out.
 
-    The fifth is the same in every run on the same images. A class of less than five images has none held out.
+    Names of such folders are TRAIN_NAMES and TEST_NAMES, in any case, also as `training_set` or `val2017`. The fifth is
+    the same in every run on the same images. A class of less than five images has none held out, which `how` says. The
+    few images that lie beside class folders are left out, which `how` says too.
 
     Raises:
-        DataError: what `find_images` raises, classes that only the test images have, or too few images to hold any out.
+        DataError: what `find_images` raises, classes that only the test images have, classes that are names of splits,
+            several training folders, or too few images to hold any out.
     """
     if isinstance(source, str | Path):
         parts = _train_and_test(os.fspath(source))
@@ -40,36 +51,51 @@ def split_sources(source: Images | str | Path | Sequence[str | Path]) -> Split:
         source = find_images(source)
     elif isinstance(source, Sequence):
         source = find_images(source)
-    return _held_out(source)
+    images, note = without_strays(source)
+    if images.labels is not None:
+        labelled(images)  # classes that are names of splits are refused
+    return _noting(_held_out(images), note)
+
+
+def split_of(data: Images | str | Path | Sequence[str | Path], test: Images | str | Path) -> Split:
+    """`data` to learn from, `test` to be judged on, with one numbering of the classes. Raises DataError."""
+    train, note = without_strays(find_images(data) if isinstance(data, str | Path | Sequence) else data)
+    found = find_images(test) if isinstance(test, str | Path) else test
+    judged, more = with_classes(found, labelled(train, "the training images").classes, "the test images")
+    return _noting(Split(train, judged, f"{len(train):,} images to learn from, {len(judged):,} to test"), note, more)
+
+
+def _noting(split: Split, *notes: str) -> Split:
+    return split._replace(how="; ".join(filter(None, [split.how, *notes])))
 
 
 def _train_and_test(folder: str) -> Split | None:
     """The split that sub-folders make, if there are any; test images with labels come before those without."""
-    train = os.path.join(folder, "train")
-    tests = [name for name in TEST_FOLDERS if os.path.isdir(os.path.join(folder, name))]
-    if not os.path.isdir(train) or not tests:
+    inside = _folders(folder)
+    trains = [name for name in inside if split_name(name) in TRAIN_NAMES]
+    tests = [name for usual in TEST_NAMES for name in inside if split_name(name) == usual]
+    if not trains or not tests:
         return None
-    images = find_images(train)
+    if len(trains) > 1:
+        raise DataError(f"{shown(folder)} has several training folders, {few_of(trains)}: keep one, or give it alone")
+    train, note = without_strays(find_images(os.path.join(folder, trains[0])))
     found = [(name, find_images(os.path.join(folder, name))) for name in tests]
-    name, test = next((one for one in found if one[1].labels is not None), found[0])
-    if images.labels is not None and test.labels is not None:
-        test = _with_classes_of(images, test, where=os.path.join(folder, name))
-    how = f"train/ ({len(images):,} images) and {name}/ ({len(test):,} images) of {shown(folder)}"
-    return Split(images, test, how)
+    name, test = next((one for one in found if one[1].labelling.names), found[0])
+    judged, more = Chosen(test, "")
+    if train.labels is not None:
+        labelled(train, f"the images in {shown(os.path.join(folder, trains[0]))}")
+        judged, more = with_classes(test, train.classes, f"the images in {shown(os.path.join(folder, name))}")
+    how = f"{trains[0]}/ ({len(train):,} images) and {name}/ ({len(judged):,} images) of {shown(folder)}"
+    return _noting(Split(train, judged, how), note, more)
 
 
-def _with_classes_of(train: Folder, test: Folder, *, where: str) -> Folder:
-    """`test` with the label numbers of `train`: a class may have no test image, and the numbers must not shift."""
-    number = {name: i for i, name in enumerate(train.classes)}
-    unknown = [name for name in test.classes if name not in number]
-    if unknown:
-        some = ", ".join(shown(name) for name in unknown[:3])
-        raise DataError(
-            f"{shown(where)} has {len(unknown)} classes that train/ beside it has not, such as {some}: make them equal"
-        )
-    assert test.labels is not None
-    numbers = np.array([number[name] for name in test.classes], dtype=np.int64)
-    return dataclasses.replace(test, labels=numbers[test.labels], classes=train.classes)
+def _folders(folder: str) -> list[str]:
+    """Names of the folders in a folder, sorted; none where it cannot be read."""
+    try:
+        with os.scandir(folder) as entries:
+            return sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
+    except OSError:
+        return []
 
 
 def _held_out(images: Images) -> Split:
@@ -89,4 +115,19 @@ def _held_out(images: Images) -> Split:
         f"one in {ONE_IN} of {whose}, drawn alike in every run, is held out: "
         f"{len(images) - len(test):,} images to learn from, {len(test):,} to test"
     )
-    return Split(Subset(images, np.flatnonzero(~is_test)), Subset(images, test), how)
+    split = Split(Subset(images, np.flatnonzero(~is_test)), Subset(images, test), how)
+    return split if images.labels is None else _noting(split, _untested(images.classes, labels, is_test))
+
+
+def _untested(classes: Sequence[str], labels: np.ndarray, is_test: np.ndarray) -> str:
+    """Which classes have no test image, in words; empty when there is none."""
+    tested = np.bincount(labels[is_test], minlength=len(classes)) > 0
+    counts = np.bincount(labels, minlength=len(classes))
+    missing = [name for name, seen, count in zip(classes, tested, counts, strict=True) if count and not seen]
+    if not missing:
+        return ""
+    one = len(missing) == 1
+    return (
+        f"{len(missing):,} of {len(classes):,} classes {'has' if one else 'have'} fewer than {ONE_IN} images, so none "
+        f"of {'it' if one else 'theirs'} is tested: {few_of(missing)}"
+    )

@@ -1,0 +1,126 @@
+"""Labels of images for evaluation: which images have none, why, and the same classes for training and test images."""
+
+import dataclasses
+import re
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from moco.data.sources.folder import Folder
+from moco.data.sources.images import DataError, Images, Subset
+from moco.text import shown
+
+TRAIN_NAMES = ("train", "training")  # of folders, in any case
+TEST_NAMES = ("test", "testing", "val", "valid", "validation", "dev", "eval", "evaluation")  # in order of preference
+OTHER_SPLITS = ("holdout", "unlabeled", "unlabelled")
+FEW = 0.1  # the share of images without a label that is left out; with more of them, the folder is refused
+HOW = (
+    "Evaluation by labels needs a folder for each class, with at least two of them (DATA/CLASS/IMAGE, or "
+    "DATA/train/CLASS/IMAGE and DATA/test/CLASS/IMAGE): sort some images into class folders, or give a list file with "
+    "a label beside each path"
+)
+
+
+class Chosen(NamedTuple):
+    """Images, and a note on what was left out: empty when nothing was."""
+
+    images: Images
+    note: str
+
+
+def split_name(folder: str) -> str:
+    """The name of a split that a folder's name stands for: `Training_Set` -> `training`, `val2017` -> `val`."""
+    letters = re.sub(r"[-_. ]|(19|20)\d\d$", "", folder.casefold())
+    return re.sub(r"(?<=.)(set|data|images)$", "", letters)
+
+
+def is_split_name(folder: str) -> bool:
+    """Whether a folder of this name is usually a part of a data set, not a class."""
+    return split_name(folder) in (*TRAIN_NAMES, *TEST_NAMES, *OTHER_SPLITS)
+
+
+def labelled(images: Images, what: str = "the images") -> Images:
+    """`images`, which have labels. `what` names them in messages.
+
+    Raises:
+        DataError: they have none, with the reason; or the classes are names of splits.
+    """
+    if images.labels is None:
+        raise DataError(f"{what} have no labels: {_why(images)}. {HOW}")
+    if all(map(is_split_name, images.classes)):
+        raise DataError(
+            f"the classes of {what} would be {few_of(images.classes)}, and these are names of splits. For a split, "
+            f"give a folder with a training folder ({' or '.join(TRAIN_NAMES)}) and a test folder "
+            f"({', '.join(TEST_NAMES)}); or give one of these folders alone, or another one for the test by --test"
+        )
+    return images
+
+
+def without_strays(images: Images) -> Chosen:
+    """`images` less the few that lie beside the class folders; as they are when there are none, or many."""
+    if images.labels is not None or not isinstance(images, Folder) or len(images.labelling.names) < 2:
+        return Chosen(images, "")
+    stray = np.flatnonzero(images.labelling.numbers < 0)
+    if len(stray) > FEW * len(images):
+        return Chosen(images, "")
+    numbers, names = images.labelling
+    return _left_out(dataclasses.replace(images, labels=numbers, classes=names), stray)
+
+
+def with_classes(images: Images, classes: Sequence[str], what: str) -> Chosen:
+    """`images` with their labels as indices into `classes`, some of which may have no image.
+
+    Raises:
+        DataError: no labels, or classes that are not among `classes`.
+    """
+    if not isinstance(images, Folder):
+        _check_known(labelled(images, what).classes, classes, what)
+        if list(images.classes) != list(classes):
+            raise DataError(f"{what} must have the same classes as the training images, in the same order")
+        return Chosen(images, "")
+    numbers, names = images.labelling
+    stray = np.flatnonzero(numbers < 0)
+    if not names or len(stray) > FEW * len(images):
+        raise DataError(f"{what} have no labels: {_why(images)}. {HOW}")
+    _check_known(names, classes, what)
+    new = np.array([list(classes).index(name) for name in names] + [-1], dtype=np.int64)  # the last one is index -1
+    return _left_out(dataclasses.replace(images, labels=new[numbers], classes=list(classes)), stray)
+
+
+def few_of(names: Sequence[str], most: int = 3) -> str:
+    """Some names, fit for a message, and how many more there are."""
+    return ", ".join(map(shown, names[:most])) + (f" and {len(names) - most:,} more" if len(names) > most else "")
+
+
+def _left_out(images: Folder, stray: np.ndarray) -> Chosen:
+    if not len(stray):
+        return Chosen(images, "")
+    names = few_of([images.names[int(i)] for i in stray])
+    rest = Subset(images, np.delete(np.arange(len(images)), stray))
+    return Chosen(rest, f"left out, beside the class folders and so without a label: {names}")
+
+
+def _check_known(names: Sequence[str], classes: Sequence[str], what: str) -> None:
+    unknown = [name for name in names if name not in set(classes)]
+    if unknown:
+        raise DataError(
+            f"{what} have {len(unknown)} classes that are not among those of the training images, such as "
+            f"{few_of(unknown)}: give both the same class folders"
+        )
+
+
+def _why(images: Images) -> str:
+    """Why `images` have no labels."""
+    while isinstance(images, Subset):
+        images = images.images
+    if not isinstance(images, Folder):
+        return f"none comes with these {len(images):,} images"
+    numbers, names = images.labelling
+    stray = np.flatnonzero(numbers < 0)
+    if len(stray) == len(images):
+        return f"none of the {len(images):,} lies in a class folder, and no list gives one a label"
+    if len(stray):
+        some = few_of([images.names[int(i)] for i in stray])
+        return f"{len(stray):,} of the {len(images):,} lie beside the class folders ({few_of(names)}): {some}"
+    return f"all {len(images):,} are of one class, {shown(names[0])}"
