@@ -1,28 +1,32 @@
-"""`python -m benchmarks.table`: the README's table of speed, from results/latest.json, between its two marks."""
+"""`python -m benchmarks.table`: write the tables of speed from results/latest.json, between two marks in each file.
+
+docs/speed.md has every row, README.md the few of `IN_README`.
+"""
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
 from benchmarks.run import RESULTS
 
-README = Path(__file__).parent.parent / "README.md"
+ROOT = Path(__file__).parent.parent
+README, SPEED = ROOT / "README.md", ROOT / "docs" / "speed.md"
 BEGIN, END = "<!-- speed: made by benchmarks.table -->", "<!-- speed: end -->"
 PEERS = ("lightly", "torchvision-v2", "albumentations", "albumentations-area", "pillow-simd", "nvidia-dali")
 VIEWS = {"v1": "MoCo v1", "v2": "MoCo v2", "v3": "MoCo v3, ViT"}
 WAYS = {"fused": "to float32 views", "hand-over": "to uint8 crops for a device"}
-THREADS = {"1-thread": "1 thread", "2-threads": "2 threads", "2-threads/wall": "2 threads, by the clock"}
-SHOWN = {  # name of a result -> what the README calls it, in its order
+THREADS = {"1-thread": "1 thread", "2-threads": "2 threads", "2-threads/wall": "2 threads, wall time"}
+TITLES = {  # name of a result -> what the tables call it, in their order
     **{f"input/{view}/{way}/{threads}": f"JPEG {says}, {name}, {many}"
        for threads, many in THREADS.items() for way, says in WAYS.items() for view, name in VIEWS.items()},
     **{f"input/32/{threads}": f"views of 32 x 32 in memory, {many}" for threads, many in THREADS.items()},
     **{f"input/v2/peers/{peer}": f"JPEG to float32 views, MoCo v2, beside {peer}" for peer in PEERS},
     "step/demo": "step, the demo's network, batch 128, 2 BN groups",
     "step/resnet18-32": "step, ResNet-18 at 32 x 32, batch 128, 4 BN groups",
-    "step/resnet18-32/lightly-tutorial": "the same, beside lightly's tutorial",
-    "step/resnet18-32/lightly-example": "the same, beside lightly's example",
+    "step/resnet18-32/lightly-tutorial": "step, ResNet-18 at 32 x 32, beside lightly's tutorial",
+    "step/resnet18-32/lightly-example": "step, ResNet-18 at 32 x 32, beside lightly's example",
     "step/resnet50-224": "step, ResNet-50 at 224, batch 16",
     "step/vit-small-224": "step, ViT-S/16 at 224, batch 4",
     "loss/K=4096": "loss, K = 4,096", "loss/K=65536": "loss, K = 65,536", "loss/K=1048576": "loss, K = 1,048,576",
@@ -30,32 +34,39 @@ SHOWN = {  # name of a result -> what the README calls it, in its order
     "optimizer/adamw-vit-small": "AdamW, ViT-S", "optimizer/lars-resnet50": "LARS, ResNet-50",
     "ranks/32/shuffle": "shuffle on 2 ranks, 32 x 32", "ranks/224/shuffle": "shuffle on 2 ranks, 224 x 224",
     "ranks/32/gather": "keys gathered on 2 ranks",
-    "knn/20000": "kNN, 20,000 images", "knn/20000/scikit-learn": "the same, beside scikit-learn",
+    "knn/20000": "kNN, 20,000 images", "knn/20000/scikit-learn": "kNN, 20,000 images, beside scikit-learn",
     "embed/demo": "embedding the demo's test pictures", "embed/resnet18-224": "embedding photos, ResNet-18",
     "checkpoint/resnet18": "checkpoint, ResNet-18", "safety/demo": "log, checks and checkpoints of the demo",
-    "throughput/demo": "the demo end to end", "throughput/demo/wall": "the demo end to end, by the clock",
+    "throughput/demo": "the demo end to end", "throughput/demo/wall": "the demo end to end, wall time",
     "throughput/photos-224": "224-pixel JPEGs end to end",
-    "throughput/photos-224/wall": "224-pixel JPEGs end to end, by the clock",
-    **{f"prefetch/{depth}": f"the same with {depth} mini-batches made ahead" for depth in (1, 4, 8)},
-    "start/help": "moco --help", "start/100000-files/cold": "to the end of the first step, 100,000 files",
-    "start/100000-files/cold/wall": "the same, by the clock",
-    "start/100000-files/warm": "to the end of the first step, a folder that the run has seen",
-    "start/100000-files/warm/wall": "the same, a folder that the run has seen, by the clock",
-    "memory/input/2-threads": "memory of the input, 2 threads", "memory/input/a-worker": "memory of one thread more",
+    "throughput/photos-224/wall": "224-pixel JPEGs end to end, wall time",
+    **{f"prefetch/{depth}": f"224-pixel JPEGs end to end, {depth} mini-batches prefetched" for depth in (1, 4, 8)},
+    "start/help": "moco --help",
+    "start/100000-files/cold": "command to end of the first step, 100,000 files",
+    "start/100000-files/cold/wall": "command to end of the first step, 100,000 files, wall time",
+    "start/100000-files/warm": "command to end of the first step, 100,000 files listed before",
+    "start/100000-files/warm/wall": "command to end of the first step, 100,000 files listed before, wall time",
+    "memory/input/2-threads": "memory of the input, 2 threads", "memory/input/a-worker": "memory of one more thread",
 }  # fmt: skip
+IN_README = (
+    "input/v2/fused/1-thread", "input/v2/hand-over/2-threads/wall", "step/resnet18-32", "step/resnet50-224",
+    "loss/K=65536", "start/100000-files/cold/wall",
+)  # fmt: skip
 HEAD = """\
 | what | ours / reference (spread) | speed-up | floor / ours | memory [MB]: ours, reference | reference |
 |---|---|---|---|---|---|"""
 
 
 def main() -> None:
-    README.write_text(put(README.read_text(), table(json.loads(RESULTS.read_text()))))
+    results = json.loads(RESULTS.read_text())
+    README.write_text(put(README.read_text(), table(results, only=IN_README)))
+    SPEED.write_text(put(SPEED.read_text(), table(results)))
 
 
-def table(results: Sequence[dict[str, Any]]) -> str:
-    """Of the results that are shown, under the machines that they were measured on."""
-    by_name = {one["name"]: one for one in results}
-    shown = [(title, by_name[name]) for name, title in SHOWN.items() if name in by_name]
+def table(results: Sequence[dict[str, Any]], *, only: Collection[str] = TITLES) -> str:
+    """A table of the results that have a title, under the machines that they were measured on."""
+    by_name = {one["name"]: one for one in results if one["name"] in only}
+    shown = [(title, by_name[name]) for name, title in TITLES.items() if name in by_name]
     machines = sorted({one["machine"] for _, one in shown})
     return "\n".join([f"Measured on {'; '.join(machines)}.", "", HEAD, *(_line(title, one) for title, one in shown)])
 

@@ -1,4 +1,4 @@
-"""The README's table of speed."""
+"""The tables of speed."""
 
 import json
 
@@ -33,8 +33,8 @@ def test_only_rows_that_are_measured_are_shown():
 def test_every_row_that_runs_has_a_title_and_every_title_a_row():
     """A row's results begin with its name."""
     rows = [row.name for row in run.ROWS if row.name != "loss/per-key"]  # which compares us with ourselves
-    assert [row for row in rows if not any(name.startswith(row) for name in table.SHOWN)] == []
-    assert [name for name in table.SHOWN if not name.startswith(tuple(rows))] == []
+    assert [row for row in rows if not any(name.startswith(row) for name in table.TITLES)] == []
+    assert [name for name in table.TITLES if not name.startswith(tuple(rows))] == []
 
 
 def test_a_table_is_put_between_the_marks_and_nothing_else_changes():
@@ -49,9 +49,17 @@ def test_marks_that_are_not_there_are_an_error(text: str):
         table.put(text, "new")
 
 
-def test_the_readme_says_what_was_measured():
-    text = table.README.read_text()
-    assert table.put(text, table.table(json.loads(run.RESULTS.read_text()))) == text
+def test_the_readme_and_the_page_of_speed_say_what_was_measured():
+    results = json.loads(run.RESULTS.read_text())
+    readme, page = table.README.read_text(), table.SPEED.read_text()
+    assert table.put(readme, table.table(results, only=table.IN_README)) == readme
+    assert table.put(page, table.table(results)) == page
+
+
+def test_a_table_can_have_some_of_the_rows_only():
+    made = table.table([DEMO, DEMO | {"name": "knn/20000"}], only=["knn/20000"]).splitlines()
+    assert len(made) == 5
+    assert made[-1].startswith("| kNN")
 
 
 def test_a_result_without_memory_or_floor_has_empty_cells():
