@@ -111,7 +111,7 @@ def extract_each(
         ids[n : n + len(x)] = which.cpu()
         for name, encoder in encoders.items():
             with evaluating(encoder):
-                y = encoder.features(x).float().cpu()
+                y = encoder.features(x.clone()).float().cpu()  # some networks change their input in place
             rows.setdefault(name, torch.empty(len(images), y.shape[1]))[n : n + len(x)] = y
         n += len(x)
     if not n:

@@ -56,6 +56,20 @@ def test_features_are_the_encoders_in_eval_mode(pretrained: Pretrained, pictures
     assert not pretrained.features(x).requires_grad
 
 
+class InPlace(nn.Module):
+    """Normalizes its input in place."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.sub_(0.5).div_(0.25).mean(dim=(2, 3))
+
+
+def test_a_network_that_changes_its_input_leaves_the_images_to_the_other_networks(pictures: Path):
+    images, first = find_images(pictures), build_headless(EncoderSpec(name="custom"), size=16, model=InPlace())
+    expected = extract(trained_encoder(), images, DATA, device=CPU)
+    both = extract_each({"first": first, "second": trained_encoder()}, images, DATA, device=CPU)
+    assert torch.equal(both["second"].x, expected.x)
+
+
 def test_dense_features_have_a_place_for_each_part_of_the_image(pretrained: Pretrained):
     x = torch.randn(2, 3, 16, 16)
     dense = pretrained.features(x, dense=True)
