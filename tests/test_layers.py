@@ -1,6 +1,7 @@
 """The layers of the package: what a file may import, read from its source."""
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -93,6 +94,32 @@ def faults(package: Path) -> list[str]:
     """Every breach of the layers below `package`, as `file: what it does`."""
     files = sorted(package.rglob("*.py"))
     return [f"{path.relative_to(package)}: {fault}" for path in files for fault in faults_of(path, package)]
+
+
+CONTRIBUTING = (PACKAGE.parent / "CONTRIBUTING.md").read_text(encoding="utf-8")
+
+
+def rooms(package: Path) -> set[str]:
+    """Every file and folder of the package that a map must name: of `data`, the folders in it."""
+    entries = {
+        path.name + "/" if path.is_dir() else path.name for path in package.iterdir() if path.name[0] not in "_."
+    }
+    inner = {f"data/{path.name}/" for path in (package / "data").iterdir() if (path / "__init__.py").exists()}
+    return (entries - {"data/"}) | inner
+
+
+def test_the_map_of_contributing_names_every_room_of_the_tree_and_no_other():
+    table = re.search(r"\| in `moco/` \|.*?\n\n", CONTRIBUTING, re.DOTALL)
+    assert table is not None
+    cells = [line.split("|")[1] for line in table[0].strip().splitlines()[2:]]
+    assert {name for cell in cells for name in re.findall(r"`([^`]+)`", cell)} == rooms(PACKAGE)
+
+
+def test_contributing_lists_the_layers_from_the_top_down():
+    block = re.search(r"```\n(cli\n.*?)```", CONTRIBUTING, re.DOTALL)
+    assert block is not None
+    listed = [set(line.split(", ")) for line in block[1].splitlines()]
+    assert listed == LAYERS[-2::-1]  # but for __init__ and __main__
 
 
 def test_the_package_keeps_its_layers():
