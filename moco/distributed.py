@@ -1,15 +1,12 @@
 """The only file that calls torch.distributed. With one process, every function is the identity."""
 
 import json
-import logging
-import multiprocessing
 import os
+import re
 import signal
-import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import timedelta
-from types import FrameType
 from typing import Any
 
 import torch
@@ -20,6 +17,7 @@ from torch import Tensor, nn
 PATIENCE = timedelta(hours=2)  # of a rank with the others: rank 0 may score an encoder for that long
 MEETING = timedelta(minutes=15)  # until all ranks have started
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)  # that ask a run to stop
+STORE = "MOCO_STORE"  # the variable with the path of the file at which the ranks of one machine meet (moco/launch.py)
 
 
 class RankError(RuntimeError):
@@ -60,7 +58,7 @@ def restarted() -> bool:
 
 @contextmanager
 def session(device: torch.device) -> Iterator[torch.device]:
-    """Join the ranks that torchrun (or another) has started, and leave them; gives this rank's own device.
+    """Join the ranks that `launch`, torchrun or another has started, and leave them; gives this rank's own device.
 
     Tensors on the host go by gloo, so that ranks can agree without waiting for a device; those on a GPU by NCCL.
 
@@ -83,7 +81,7 @@ def session(device: torch.device) -> Iterator[torch.device]:
             )
         device = torch.device("cuda", local)
         torch.cuda.set_device(device)
-    store, number, size = next(dist.rendezvous("env://", timeout=MEETING))
+    store, number, size = _meet()
     which = (store.add("sessions", 1) - 1) // size  # a process may join several times, one after the other
     store = dist.PrefixStore(f"session{which}", store)
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
@@ -99,72 +97,41 @@ def session(device: torch.device) -> Iterator[torch.device]:
     dist.destroy_process_group()
 
 
+def _meet() -> tuple[dist.Store, int, int]:
+    """The store that the ranks share, this rank's number, and how many there are.
+
+    The ranks of `launch` share a file: a TCPStore would listen on every address of the machine. torchrun's have one.
+    """
+    if STORE not in os.environ:
+        return next(dist.rendezvous("env://", timeout=MEETING))
+    store = dist.FileStore(os.environ[STORE], -1)  # -1: nobody removes the file, for a process may join again
+    store.set_timeout(MEETING)
+    return store, int(os.environ["RANK"]), asked_ranks()
+
+
 def _first(error: Exception, store: dist.Store) -> Exception:
     """What happened first on any rank: `error` itself, or a RankError that tells of it."""
-    if isinstance(error, dist.DistError) or "/gloo/" in str(error):
+    if _lost_another(error):
         error = RankError(f"another rank has gone, look at what it said and run the same command again ({error})")
     try:
         if store.add("failed", 1) == 1:
             store.set("failure", json.dumps([rank(), str(error), [kind.__name__ for kind in type(error).__mro__]]))
             return error
         store.wait(["failure"], timedelta(seconds=10))
-        number, message, kinds = json.loads(store.get("failure"))
-    except RuntimeError:  # rank 0 held the store, and has gone with it
+        number, message, kinds = json.loads(store.get("failure"))  # JSON: what stands in a store is never unpickled
+    except (RuntimeError, ValueError):  # the store has gone with whoever held it, or holds what no rank of ours wrote
         return error
     return RankError(f"rank {number} failed: {message}", tuple(kinds))
 
 
-def launch(command: Callable[[], object], ranks: int) -> int:
-    """Run `command` in `ranks` processes on this machine by torch's elastic launcher, until all have ended.
+def _lost_another(error: Exception) -> bool:
+    """Whether this is how torch tells that another rank has gone.
 
-    SIGINT, SIGTERM and SIGUSR1 are passed on to them; a second one ends them at once.
-
-    Args:
-        command: a function of a module: the processes import it.
-
-    Returns:
-        The exit code of the first that failed, or 0; of one that a signal has ended, minus its number.
+    NCCL and the store have classes for it. gloo has none: its message begins with the line of its own source that threw
+    it, "[.../gloo/transport/tcp/pair.cc:561] Connection closed by peer".
     """
-    from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
-    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
-    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
-
-    config = LaunchConfig(
-        min_nodes=1, max_nodes=1, nproc_per_node=ranks, run_id=uuid.uuid4().hex, rdzv_backend="c10d",
-        rdzv_endpoint="localhost:0", local_addr="localhost", max_restarts=0, signals_to_handle="SIGHUP,SIGQUIT",
-        logs_specs=DefaultLogsSpecs(log_dir=os.devnull),
-    )  # fmt: skip
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, torch.get_num_threads() // ranks)))  # of each rank
-    logging.disable(logging.CRITICAL)  # of the launcher, which shows how it failed: the ranks say why
-    try:
-        with _passing_on_signals():
-            elastic_launch(config, command)()
-    except ChildFailedError as failed:
-        return failed.get_first_failure()[1].exitcode
-    finally:
-        logging.disable(logging.NOTSET)
-    return 0
-
-
-@contextmanager
-def _passing_on_signals() -> Iterator[None]:
-    """While open, a signal goes to this process's children; a second one is SIGKILL to them."""
-    seen: list[int] = []
-
-    def pass_on(number: int, _frame: FrameType | None) -> None:
-        children = multiprocessing.active_children()
-        if not children:
-            raise SystemExit(128 + number)
-        for child in children:
-            child.kill() if seen else os.kill(child.pid or 0, number)
-        seen.append(number)
-
-    before = {number: signal.signal(number, pass_on) for number in SIGNALS}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    from_gloo = type(error) is RuntimeError and re.match(r"\[\S*\bgloo\b\S*:\d+\] ", str(error)) is not None
+    return isinstance(error, dist.DistError) or from_gloo
 
 
 def agree(value: int) -> int:

@@ -1,8 +1,10 @@
 """Ranks for tests: processes forked from this one, which has imported everything already."""
 
 import os
+import shutil
 import signal
 import sys
+import tempfile
 import time
 import traceback
 from collections.abc import Callable
@@ -12,16 +14,15 @@ import torch
 import torch._dynamo  # optimizers import it when they are made: once here, and not in every rank
 import torch.distributed as dist
 
+from moco.distributed import STORE
+from moco.launch import environment
+
 
 class Ranks:
-    """`work(rank)` in `world` child processes, each with the environment that torchrun would give it.
-
-    The store at which they meet is a process of its own, as with torchrun. It cannot be here: it has threads, and of
-    what a thread is at, a child inherits the locks.
-    """
+    """`work(rank)` in `world` child processes, each with the environment that `launch` would give it."""
 
     def __init__(self, work: Callable[[int], object], world: int):
-        self.store, self.port = store()
+        self.folder = Path(tempfile.mkdtemp(prefix="ranked-"))  # with the store at which they meet
         self.running: dict[int, int] = {}  # rank by process
         self.codes: list[int | None] = [None] * world
         sys.stdout.flush()
@@ -35,11 +36,7 @@ class Ranks:
     def _child(self, work: Callable[[int], object], rank: int, world: int) -> None:
         code = 1
         try:
-            os.environ |= {
-                "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world), "MASTER_ADDR": "127.0.0.1",
-                "MASTER_PORT": str(self.port), "TORCHELASTIC_USE_AGENT_STORE": "True",
-                "TORCHELASTIC_RESTART_COUNT": "0",
-            }  # fmt: skip
+            os.environ |= environment(rank, world, self.folder / "store")
             torch.set_num_threads(1)
             work(rank)
             code = 0
@@ -66,8 +63,7 @@ class Ranks:
                 self.kill()
                 raise TimeoutError(f"ranks {sorted(self.running.values())} did not end in {seconds} s")
             time.sleep(0.002)
-        os.kill(self.store, signal.SIGKILL)
-        os.waitpid(self.store, 0)
+        shutil.rmtree(self.folder)
         return [code for code in self.codes if code is not None]
 
     def poll(self) -> None:
@@ -77,27 +73,11 @@ class Ranks:
                 self.codes[self.running.pop(process)] = os.waitstatus_to_exitcode(status)
 
 
-def store() -> tuple[int, int]:
-    """A process that keeps a store until it is killed or its parent ends, and the store's port."""
-    parent, (read, write) = os.getpid(), os.pipe()
-    process = os.fork()
-    if process == 0:
-        kept = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
-        os.write(write, str(kept.port).encode())
-        os.close(write)
-        while os.getppid() == parent:
-            time.sleep(0.1)
-        os._exit(0)
-    os.close(write)
-    with os.fdopen(read) as port:
-        return process, int(port.read())
-
-
 def on_ranks(worker: Callable[[int], object], world: int, tmp_path: Path) -> list:
     """What `worker(rank)` returns on each of `world` gloo ranks."""
 
     def work(rank: int) -> None:
-        dist.init_process_group("gloo", init_method="env://")
+        dist.init_process_group("gloo", store=dist.FileStore(os.environ[STORE], -1), rank=rank, world_size=world)
         torch.save(worker(rank), tmp_path / f"{rank}.pt")
         dist.barrier()
         dist.destroy_process_group()

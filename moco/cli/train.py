@@ -110,7 +110,7 @@ def pretrain(
 def _launch(ranks: int) -> int:
     """Run this very command on so many ranks. Gives the exit code."""
     from moco.cli import main
-    from moco.distributed import launch
+    from moco.launch import launch
 
     code = launch(main, ranks)
     if code < 0:  # as a shell counts it

@@ -1,16 +1,19 @@
 """Several gloo processes: how they meet, what they tell each other, and how they end."""
 
 import os
+import pickle
 import signal
 import sys
 import time
 
 import pytest
 import torch
+import torch.distributed as dist
 from ranked import Ranks, on_ranks
 from torch import nn
 
 from moco.distributed import (
+    STORE,
     RankError,
     agree,
     barrier,
@@ -182,6 +185,45 @@ def _one_fails(r):
 
 def test_what_fails_one_rank_is_told_to_the_others():
     assert Ranks(_one_fails, 3).wait(60) == [0, 0, 0]
+
+
+def _one_plants_a_pickle(r):
+    class Planted:
+        def __reduce__(self):
+            return os._exit, (66,)
+
+    def meet():
+        with session(CPU):
+            store = dist.PrefixStore("session0", dist.FileStore(os.environ[STORE], -1))
+            if r == 1:
+                for key in ("failed", "failure"):
+                    store.set(key, b"1" if key == "failed" else pickle.dumps(Planted()))
+            barrier()
+            raise FileNotFoundError("no such thing")
+
+    with pytest.raises(FileNotFoundError, match="no such thing"):
+        meet()
+
+
+def test_a_pickle_in_the_store_is_not_executed():
+    assert Ranks(_one_plants_a_pickle, 2).wait(60) == [0, 0]
+
+
+def _one_misses_a_file_in_a_folder_called_gloo(r):
+    def meet():
+        with session(CPU):
+            if r == 1:
+                raise error
+            barrier()
+
+    error = RuntimeError("cannot read [/data/gloo/7.png]")
+    with pytest.raises(RuntimeError) as caught:
+        meet()
+    assert str(caught.value) == ("" if r == 1 else "rank 1 failed: ") + str(error)
+
+
+def test_an_error_that_names_gloo_is_not_taken_for_a_lost_rank():
+    assert Ranks(_one_misses_a_file_in_a_folder_called_gloo, 2).wait(60) == [0, 0]
 
 
 def _one_is_killed(r):

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -10,10 +11,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from launched import second_fails, second_is_killed
+from launched import second_fails, second_is_killed, shows_the_folder
 from ranked import Ranks
 
-from moco.distributed import SIGNALS, launch
+from moco.distributed import SIGNALS
+from moco.launch import environment, launch
 from moco.recipe import RecipeError
 from moco.train import checkpoint
 from moco.train.pretrain import pretrain
@@ -102,6 +104,21 @@ def test_launch_ends_with_the_first_rank_that_fails_and_tells_how(work, code, mo
     assert launch(work, 2) == code
     assert time.monotonic() - began < 55  # rank 0 would work for 60 s
     assert [signal.getsignal(number) for number in SIGNALS] == before
+
+
+def test_the_folder_in_which_ranks_meet_is_the_users_alone_and_is_removed(tmp_path, monkeypatch, capfd):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    assert launch(shows_the_folder, 2) == 0
+    assert capfd.readouterr().out.split() == ["0o700"] * 2
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_ranks_of_one_machine_use_the_loopback_interface_unless_another_is_named(monkeypatch):
+    monkeypatch.delenv("GLOO_SOCKET_IFNAME", raising=False)
+    monkeypatch.setenv("NCCL_SOCKET_IFNAME", "eth1")
+    variables = environment(1, 2, Path("store"))
+    assert variables["GLOO_SOCKET_IFNAME"] in {name for _, name in socket.if_nameindex() if name.startswith("lo")}
+    assert "NCCL_SOCKET_IFNAME" not in variables
 
 
 @pytest.mark.parametrize("devices", ["0", "-1", "two", "1.5", ""])
