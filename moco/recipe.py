@@ -3,7 +3,6 @@
 A recipe derives from another by `but(name, {"dotted.field": value})`; the command line's `--set` is the same call.
 """
 
-import difflib
 import json
 import math
 from pathlib import Path
@@ -11,20 +10,17 @@ from typing import Annotated, Any, cast
 
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
+from moco.recipe_error import RecipeError, in_words, unknown
 from moco.schedule import Schedule
 from moco.specs import ComputeSpec, DataSpec, EncoderSpec, Jitter, MethodSpec, OptimSpec, Part, View
 
 __all__ = [
     "ComputeSpec", "DataSpec", "EncoderSpec", "Jitter", "MethodSpec", "OptimSpec", "Part", "Recipe", "RecipeError",
-    "View", "diff", "unknown",
+    "View", "check_settings", "diff", "unknown",
 ]  # fmt: skip
 
 
 LONGEST = 2**20  # [bytes] of a recipe in a file
-
-
-class RecipeError(ValueError):
-    """A recipe that cannot run: says what was expected, what came, and what to do."""
 
 
 class Recipe(Part):
@@ -83,10 +79,7 @@ class Recipe(Part):
         tree["name"] = name or self.name
         tree["source"] = self.source if source is None else source
         for dotted, value in (changes or {}).items():
-            try:
-                tree = _replaced(tree, dotted.split("."), _plain(value))
-            except (LookupError, ValueError):
-                raise RecipeError(unknown("setting", dotted, _all_names(self))) from None
+            tree = _with(tree, dotted, value, of=self)
         return _validated(tree)
 
     def to_json(self) -> str:
@@ -96,9 +89,12 @@ class Recipe(Part):
     def from_json(text: str) -> "Recipe":
         """The recipe that `to_json` wrote. Raises RecipeError."""
         try:
-            return _validated(json.loads(text, object_pairs_hook=_once_each))
-        except (json.JSONDecodeError, RecursionError) as error:
+            tree = json.loads(text, object_pairs_hook=_once_each)
+        except RecipeError:
+            raise
+        except (ValueError, RecursionError) as error:  # ValueError: also a number of more than 4,300 digits
             raise RecipeError(f"a recipe must be JSON: {error}") from None
+        return _validated(tree)
 
     @staticmethod
     def read(file: Path) -> "Recipe":
@@ -193,6 +189,22 @@ def _compute_fits(recipe: Recipe) -> str | None:
     return None
 
 
+def check_settings(changes: dict[str, Any]) -> None:
+    """Raise RecipeError for settings that no recipe can have: unknown names, values of a wrong type or out of range.
+
+    Whether they fit together depends on the recipe: `Recipe.but` checks that.
+    """
+    base = Recipe(name="default")
+    tree = base.model_dump()
+    for dotted, value in changes.items():
+        tree = _with(tree, dotted, value, of=base)
+    try:
+        Recipe.model_validate(tree)
+    except ValidationError as error:
+        if problems := [one for one in error.errors() if one["loc"]]:
+            raise RecipeError(_worded(problems)) from None
+
+
 def diff(a: Recipe, b: Recipe) -> list[str]:
     """One line for each setting that differs: `optim.epochs: 200 -> 20`."""
     left, right = a.fields(), b.fields()
@@ -268,31 +280,21 @@ def _replaced(tree: Any, path: list[str], value: Any) -> Any:
     raise LookupError(name)
 
 
-def unknown(what: str, name: str, known: list[str]) -> str:
-    """The message for a name that is not there: with the nearest ones, or else all of them."""
-    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
-    tail = name.rsplit(".", 1)[-1]
-    near = near or [one for one in known if one.rsplit(".", 1)[-1] == tail][:3]
-    hint = f"did you mean {' or '.join(near)}?" if near else f"known are: {', '.join(known)}"
-    return f"unknown {what} '{name}': {hint}"
+def _with(tree: Any, dotted: str, value: Any, *, of: Recipe) -> Any:
+    """The dumped recipe `of` with another value at a dotted field. Raises RecipeError where there is no such field."""
+    try:
+        return _replaced(tree, dotted.split("."), _plain(value))
+    except (LookupError, ValueError):
+        raise RecipeError(unknown("setting", dotted, _all_names(of))) from None
 
 
 def _validated(tree: Any) -> Recipe:
     try:
         return Recipe.model_validate(tree)
     except ValidationError as error:
-        lines: list[str] = []
-        for problem in error.errors():
-            kinds = ("constant", "steps", "decay", "cosine")
-            where = ".".join(str(step) for step in problem["loc"] if step not in kinds)
-            if problem["type"] == "extra_forbidden":
-                lines.append(unknown("setting", where, _all_names(Recipe(name="default"))))
-            elif where in ("optim.lr", "method.momentum"):
-                lines.append(
-                    f"{where} must be a number or a schedule (a kind with its fields), got {problem['input']!r}"
-                )
-            elif where:
-                lines.append(f"{where}: {problem['msg'].lower()}, got {problem['input']!r}")
-            else:
-                lines.append(problem["msg"].removeprefix("Value error, "))
-        raise RecipeError("; ".join(lines)) from None
+        raise RecipeError(_worded(error.errors())) from None
+
+
+def _worded(problems: list[Any]) -> str:
+    names = _all_names(Recipe(name="default"))
+    return "; ".join(in_words(problem, names) for problem in problems)

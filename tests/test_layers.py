@@ -9,7 +9,7 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "moco"
 LAYERS = [  # a part imports from the layers above its own in this list, not from its neighbours
-    {"distributed", "files", "rng", "schedule", "text"},
+    {"distributed", "files", "recipe_error", "rng", "schedule", "text"},
     {"specs", "launch"},
     {"recipe"},
     {"method", "encoders", "data", "recipes", "device"},
@@ -22,7 +22,15 @@ LAYERS = [  # a part imports from the layers above its own in this list, not fro
     {"__init__", "__main__"},
 ]
 LEVEL = {part: level for level, layer in enumerate(LAYERS) for part in layer}
-WITHOUT_TORCH = {"explain", "recipe", "specs", "recipes", "rng", "schedule"}  # not even inside of a function
+WITHOUT_TORCH = {
+    "explain",
+    "recipe",
+    "recipe_error",
+    "specs",
+    "recipes",
+    "rng",
+    "schedule",
+}  # not even inside of a function
 QUICK_TO_START = {"__init__", "__main__", "cli", "files"}  # not at the top level: `moco --help` must not wait for it
 BRING_TORCH = {"torch", "torchvision", "timm"}
 

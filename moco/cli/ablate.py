@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from moco.cli import checks
 from moco.cli.errors import errors
 from moco.cli.options import Device, Json, Workers
 
@@ -39,8 +40,13 @@ def ablate(
 
     A run that another ablation has made is not made again; stopped, the same command goes on.
     """
-    with errors():
+    from moco.ablate.families import family
+
+    with errors() as console:
         chosen = _numbers(seeds)
+        checks.check_device(device)
+        checks.check_sources([*(data or []), *([eval_data] if eval_data else [])])
+        family(name, scale=scale)
         if dry_run:
             from moco.ablate.cost import listing
 
@@ -50,11 +56,10 @@ def ablate(
         from moco.ablate.plot import plot
         from moco.ablate.run import ablate as run_ablate
         from moco.files import write_text
-        from moco.train.console import Console
 
         result = run_ablate(
             name, scale=scale, data=data, eval_data=eval_data, seeds=chosen, out=out, device=device, workers=workers,
-            reporter=Console(),
+            reporter=console,
         )  # fmt: skip
         write_text(out / scale / f"{name}.md", table.markdown(result))
         plot(result, out / scale / f"{name}.png")

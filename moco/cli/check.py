@@ -27,14 +27,13 @@ def check(
     as_json: Json = False,
 ) -> None:
     """Read every image before a run: bad files, duplicates, odd sizes and kinds. Exit code 3: not fit for a run."""
-    with errors():
+    with errors() as console:
         from moco.data.check.check import check as checked
         from moco.data.check.checksums import differences, read_digests, write_digests
         from moco.data.sources.folder import find_images
-        from moco.train.console import Console
 
         before = None if against is None else read_digests(against)
-        folder, console = find_images(data), Console()
+        folder = find_images(data)
         report = checked(
             folder, near_duplicates=duplicates, deep=deep, max_bad=max_bad,
             workers=(os.cpu_count() or 1) if workers is None else workers,

@@ -1,43 +1,51 @@
-"""What can go wrong, as one message on stderr and an exit code."""
+"""Errors of commands: one message on stderr and an exit code. Nothing here imports torch."""
 
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import typer
 
+if TYPE_CHECKING:
+    from moco.train.console import Console
+
 FAILED, USAGE, BAD_DATA, DIVERGED, RESUMABLE = 1, 2, 3, 4, 75
+CODES = {  # by the name of the class, so that none of them has to be imported; the first that fits counts
+    "Stopped": RESUMABLE,
+    "Diverged": DIVERGED,
+    "FloatingPointError": DIVERGED,
+    "DataError": BAD_DATA,
+    "RecipeError": USAGE,
+    "CheckpointError": FAILED,
+    "OSError": FAILED,
+    "ImportError": FAILED,
+    "RankError": FAILED,
+}
 
 
 @contextmanager
-def errors() -> Iterator[None]:
-    """Turn what can go wrong into one message on stderr and an exit code."""
+def errors() -> "Iterator[Console]":
+    """Turn errors that have a message for the user into that message on stderr and an exit code.
+
+    Gives the console that the command reports to.
+    """
+    from moco.train.console import Console
+
+    console = Console()
     try:
-        yield
+        yield console
     except (KeyboardInterrupt, SystemExit):
         raise
     except Exception as error:
-        code = _code(error)
+        code = code_of(error)
         if code is None:
             raise
-        if not getattr(error, "kinds", ()):  # otherwise the rank that it happened on has said it
-            from moco.text import printable
-
-            print(f"moco: {printable(str(error))}", file=sys.stderr)
+        if not getattr(error, "kinds", ()):  # otherwise the rank where it happened has said it
+            console.say(f"moco: {error}")
         raise typer.Exit(code) from error
 
 
-def _code(error: Exception) -> int | None:
-    """The exit code of an error that has a message for the user; None for one that is a fault of ours."""
-    from moco.data.sources.images import DataError
-    from moco.distributed import RankError
-    from moco.recipe import RecipeError
-    from moco.train.after_step import Diverged, Stopped
-    from moco.train.checkpoint import CheckpointError
-
-    codes: list[tuple[type[Exception], int]] = [
-        (Stopped, RESUMABLE), (Diverged, DIVERGED), (FloatingPointError, DIVERGED), (DataError, BAD_DATA),
-        (RecipeError, USAGE), (CheckpointError, FAILED), (OSError, FAILED), (ImportError, FAILED), (RankError, FAILED),
-    ]  # fmt: skip
+def code_of(error: Exception) -> int | None:
+    """The exit code of an error that has a message for the user; None for a fault of ours."""
     names = {kind.__name__ for kind in type(error).__mro__} | set(getattr(error, "kinds", ()))
-    return next((code for kind, code in codes if kind.__name__ in names), None)
+    return next((code for name, code in CODES.items() if name in names), None)

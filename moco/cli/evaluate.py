@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
+from moco.cli import checks
 from moco.cli.errors import errors
 from moco.cli.options import Architecture, Device, Json, Labelled, MaxBad, Test, Weights, Workers
 
@@ -68,10 +69,14 @@ def lowshot(
 def _evaluate(kind: str, options: dict[str, Any], **settings: Any) -> None:
     """Print the table of one kind of evaluation; `options` are those that all kinds have."""
     with errors():
+        data = options["data"]
+        checks.check_weights(options["weights"])
+        checks.check_device(options["device"])
+        checks.check_sources([*data, *([options["test"]] if options["test"] else [])])
+
         from moco.evaluate.judge import evaluate
         from moco.text import printable
 
-        data = options["data"]
         table = evaluate(
             kind, options["weights"], data[0] if len(data) == 1 else data, settings=settings, test=options["test"],
             architecture=options["architecture"], device=options["device"], workers=options["workers"],

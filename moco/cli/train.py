@@ -8,9 +8,12 @@ from typing import Annotated
 
 import typer
 
+from moco.cli import checks
 from moco.cli.errors import errors
 from moco.cli.lasting import lasting
 from moco.cli.options import Device, Json, MaxBad, Resume, Seed, Workers
+
+WAIT = 0.15  # [s] for the search of DATA to fail, before torch is imported
 
 
 def pretrain(
@@ -76,31 +79,38 @@ def pretrain(
     Stopped by a signal, it saves and exits with 75; the same command continues, bit for bit.
     """
     from moco.data.sources.background_scan import Ahead
+    from moco.recipes import parse_settings
     from moco.train.slurm import stop_at_once_on_signals
 
     stop_at_once_on_signals()
-    with errors():
+    with errors() as console:
         sources = Ahead(data) if devices is None else data  # otherwise the ranks look
+        changes = parse_settings(settings or [])
+        changes |= {"compute.precision": precision} if precision is not None else {}
+        changes |= {"compute.compile": True} if compile_ else {}
+        asked = {"encoder.name": model, "optim.epochs": epochs, "seed": seed}
+        checks.check_recipe(recipe, changes | {name: value for name, value in asked.items() if value is not None})
+        checks.check_device(device)
+        checks.check_sources([*data, *([eval_data] if eval_data else [])])
+        if init is not None:
+            checks.check_weights(init)
+        if isinstance(sources, Ahead):
+            sources.check(WAIT)
         with lasting():
             from moco.distributed import on_main
-            from moco.recipes import parse_settings
             from moco.train.after_step import summary
-            from moco.train.console import Console
             from moco.train.pretrain import pretrain as run_pretrain
             from moco.train.rank_sync import ranks_for
             from moco.train.run_folder import RunFolder
 
         if (ranks := ranks_for(devices, device)) > 1:
             raise typer.Exit(_launch(ranks))
-        changes = parse_settings(settings or [])
-        changes |= {"compute.precision": precision} if precision is not None else {}
-        changes |= {"compute.compile": True} if compile_ else {}
         run = run_pretrain(
             sources, out, recipe=recipe, model=model, epochs=epochs, settings=changes, seed=seed, init=init,
             eval_data=eval_data, eval_every=eval_every, resume=resume.value, overwrite=overwrite,
             accept_data_change=accept_data_change, device=device, workers=workers, processes=processes,
             save_every=save_every, keep=keep, keep_every=keep_every, on_nan=on_nan, max_bad=max_bad, patience=patience,
-            dry_run=dry_run, reporter=Console(),
+            dry_run=dry_run, reporter=console,
         )  # fmt: skip
         if as_json and on_main():
             facts = {"run": str(run.path), "recipe": json.loads(run.recipe.to_json())}
@@ -129,10 +139,9 @@ def demo(
     as_json: Json = False,
 ) -> None:
     """Pre-train on the 12,000 pictures that come along, and judge the encoder: some minutes on two cores."""
-    with errors():
+    with errors() as console:
         with lasting():
             from moco.demo import demo as run_demo
-            from moco.train.console import Console
 
-        table = run_demo(out, quick=quick, seed=seed, overwrite=overwrite, workers=workers, reporter=Console())
+        table = run_demo(out, quick=quick, seed=seed, overwrite=overwrite, workers=workers, reporter=console)
         print(json.dumps(table.to_dict()) if as_json else table)

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from moco.cli import checks
 from moco.cli.errors import errors
 from moco.cli.options import Architecture, Device, Json, MaxBad, Target, Weights, Workers
 
@@ -23,6 +24,11 @@ def embed(
 ) -> None:
     """Write the features of images to a file, with the images' names."""
     with errors():
+        checks.check_features_file(to)
+        checks.check_device(device)
+        checks.check_weights(weights)
+        checks.check_sources(data)
+
         from moco.evaluate.embed import embed_to_file
         from moco.text import one_line, printable, shown
 
@@ -54,7 +60,12 @@ def export(
     architecture: Architecture = None,
 ) -> None:
     """Write the encoder's weights for another program, and check that it gives the same features there."""
+    from moco.weights.endings import check_ending
+
     with errors():
+        check_ending(out, to.value)
+        checks.check_weights(weights)
+
         from moco.text import printable
         from moco.weights.export import export as write
 
@@ -68,6 +79,8 @@ def import_(
 ) -> None:
     """Make a folder of somebody else's file: it is evaluated, exported and trained on like a run."""
     with errors():
+        checks.check_weights(weights)
+
         from moco.text import printable
         from moco.weights.import_file import import_weights
 

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from moco.recipe import Recipe, RecipeError, View, unknown
@@ -11,7 +12,7 @@ from moco.recipes.auto import auto
 from moco.recipes.demo import demo
 from moco.recipes.origin import Origin
 
-__all__ = ["ORIGINS", "PAIRS", "RECIPES", "VIEWS", "auto", "named", "parse_settings"]
+__all__ = ["ORIGINS", "PAIRS", "RECIPES", "VIEWS", "auto", "find", "named", "parse_settings"]
 
 RECIPES: dict[str, Callable[[], Recipe]] = {
     "moco_v1_r50": moco_v1.moco_v1_r50,
@@ -54,6 +55,15 @@ def named(name: str) -> Recipe:
     return RECIPES[name]()
 
 
+def find(recipe: str) -> Recipe:
+    """The recipe of that name, or in that JSON file. Raises RecipeError."""
+    if not recipe.endswith(".json"):
+        return named(recipe)
+    if not Path(recipe).is_file():
+        raise RecipeError(f"--recipe expects a recipe's name or its JSON file, and there is no file {recipe}")
+    return Recipe.read(Path(recipe))
+
+
 def parse_settings(assignments: list[str]) -> dict[str, Any]:
     """`["optim.epochs=20", "data.views=moco_v3"]` as the dict that `Recipe.but` takes.
 
@@ -67,7 +77,7 @@ def parse_settings(assignments: list[str]) -> dict[str, Any]:
             raise RecipeError(f"--set expects FIELD=VALUE such as optim.epochs=20, got '{assignment}'")
         try:
             value = json.loads(text)
-        except json.JSONDecodeError:
+        except (ValueError, RecursionError):  # not JSON, or a number of more than 4,300 digits
             value = text
         if name in ("data.views", "data.views.0", "data.views.1") and isinstance(value, str):
             if value not in PAIRS:

@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Any
 
 from moco.recipe import RecipeError, diff
-from moco.train import checkpoint
 from moco.train.run_folder import RunError, RunFolder
 
 VALUES = ("step", "epoch", "loss", "pretext_top1", "knn")
@@ -26,6 +25,8 @@ def describe(run: RunFolder) -> dict[str, Any]:
 
 def _state(run: RunFolder, step: int) -> str:
     """What can be done with a run that has logged up to `step`."""
+    from moco.train import checkpoint  # brings torch, and a folder without runs is refused without it
+
     if run.finished:
         return "finished"
     try:

@@ -1,6 +1,5 @@
 """The recipe that a run is asked for, with its changes, held against the data and the ranks."""
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -37,12 +36,8 @@ def resolve(
         base = recipes.auto(
             len(images), side=shorter_side(images), accelerated=device.type != "cpu", epochs=changes.get("optim.epochs")
         )
-    elif recipe.endswith(".json"):
-        if not Path(recipe).is_file():
-            raise RecipeError(f"--recipe expects a recipe's name or its JSON file, and there is no file {recipe}")
-        base = Recipe.read(Path(recipe))
     else:
-        base = recipes.named(recipe)
+        base = recipes.find(recipe)
     if model is not None:
         name = model if isinstance(model, str) else "custom"  # what it has not is at rest: the stem of a ResNet, ...
         others = {f"encoder.{field}": value for field, value in at_rest(name).items()}

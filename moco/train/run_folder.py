@@ -15,16 +15,14 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-import PIL
-import torch
+from typing import TYPE_CHECKING, Any
 
 import moco
-from moco.distributed import world_size
 from moco.files import MODE, append, sweep, write_json, write_text
 from moco.recipe import Recipe, RecipeError, diff
+
+if TYPE_CHECKING:
+    import torch
 
 WRITTEN = ("checkpoints", "encoder", "nan", ".lock", "metrics.jsonl", "train.log", "bad_images.csv")  # not by renaming
 
@@ -231,8 +229,14 @@ def note_start(run: RunFolder, step: int, facts: dict[str, Any]) -> None:
     write_json(file, [*(starts if isinstance(starts, list) else []), {"step": step} | facts])
 
 
-def provenance(*, device: torch.device, workers: int, images: int, data: str) -> dict[str, Any]:
+def provenance(*, device: "torch.device", workers: int, images: int, data: str) -> dict[str, Any]:
     """What a result came from: versions, machine, command, and the fingerprint of the data."""
+    import numpy as np
+    import PIL
+    import torch
+
+    from moco.distributed import world_size
+
     return {
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": sys.argv,

@@ -17,6 +17,7 @@ from moco.recipe import DataSpec, EncoderSpec, Recipe, RecipeError
 from moco.weights.checkpoints import CheckpointError, check, entries, newest, step_in
 from moco.weights.describe import of_state_dict
 from moco.weights.detectron2 import from_detectron2, is_detectron2
+from moco.weights.errors import no_such_weights
 from moco.weights.import_folder import REST, joined
 from moco.weights.infer_architecture import recognised
 from moco.weights.loaded import Config, Found, Weights, WeightsError, few
@@ -54,10 +55,7 @@ def find(weights: Weights, *, size: int | None = None, whole: bool = False) -> F
         return replace(found, where=str(weights), facts=found.facts | {"licence": one.licence})
     if found := pretrained(str(weights), size):
         return found
-    raise WeightsError(
-        f"there are no weights '{weights}': expected a run folder, an encoder folder, a .pt, .pth, .pth.tar or "
-        ".safetensors file, torchvision/NAME or timm/NAME for their pretrained weights, or fair:NAME (moco weights)"
-    )
+    raise no_such_weights(weights)
 
 
 def put(found: Found, network: nn.Module, *, name: str) -> str:

@@ -7,13 +7,12 @@ from typing import Any, Literal
 from pydantic import Field
 from torch import Tensor
 
-from moco.recipe import DataSpec, EncoderSpec, Part, RecipeError
+from moco.recipe import DataSpec, EncoderSpec, Part
+from moco.weights.errors import WeightsError
+
+__all__ = ["Config", "Found", "Weights", "WeightsError", "few"]
 
 Weights = str | Path
-
-
-class WeightsError(RecipeError):
-    """Weights that are not there, cannot be read, or are of another network."""
 
 
 class Config(Part):

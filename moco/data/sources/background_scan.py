@@ -28,29 +28,37 @@ class Ahead:
     """
 
     def __init__(self, sources: Sequence[str]):
-        self._sources, self._begun = list(sources), None
+        self._sources, self._begun, self._found = list(sources), None, None
         if sys.platform == "linux" and "torch" not in sys.modules:
             with suppress(OSError):  # no more processes are to be had
                 self._begun = _begin(self._sources)
+
+    def check(self, seconds: float) -> None:
+        """Raise what `find` would raise, if the search fails within `seconds`."""
+        if self._begun is not None and self._begun[1].poll(seconds):
+            self._receive()
+        if isinstance(self._found, Exception):
+            raise self._found
 
     def find(self) -> "Folder":
         """What `find_images` gives for them. Raises as it does."""
         from moco.data.sources.folder import find_images
 
+        self._receive()
+        if self._found is None:  # the search failed, or was ended: what made it fail is seen here
+            return find_images(self._sources)
+        if isinstance(self._found, Exception):
+            raise self._found
+        return self._found
+
+    def _receive(self) -> None:
+        """Take the result of the process, once."""
         if self._begun is None:
-            return find_images(self._sources)
+            return
         (process, result), self._begun = self._begun, None
-        with result:
-            try:
-                found = result.recv()
-            except (EOFError, OSError):  # it failed, or was ended
-                found = None
+        with result, suppress(EOFError, OSError):
+            self._found = result.recv()
         process.join()
-        if found is None:  # what made it fail is seen here
-            return find_images(self._sources)
-        if isinstance(found, Exception):
-            raise found
-        return found
 
 
 def _begin(sources: list[str]) -> tuple[BaseProcess, Connection]:

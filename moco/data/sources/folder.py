@@ -139,6 +139,14 @@ def _find_in(source: str, skipped: Skipped) -> _Found:
                 f"Files with the endings {' '.join(EXTENSIONS)} are read"
             )
         return images
+    check_source(source)
+    return _listed(source)
+
+
+def check_source(source: str) -> None:
+    """Raise DataError for what is neither a folder nor a list file."""
+    if os.path.isdir(source):
+        return
     if not os.path.exists(source):
         raise DataError(f"{shown(source)} does not exist: give a folder of images, or a file that lists their paths")
     if not source.lower().endswith(LIST_SUFFIXES):
@@ -146,7 +154,6 @@ def _find_in(source: str, skipped: Skipped) -> _Found:
             f"{shown(source)} is neither a folder nor a list of paths ({' '.join(LIST_SUFFIXES)}): "
             "give the folder that holds the images"
         )
-    return _listed(source)
 
 
 def _walk(root: str, skipped: Skipped) -> _Found:

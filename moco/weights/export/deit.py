@@ -7,7 +7,8 @@ import torch
 from moco.files import write_atomically
 from moco.recipe import EncoderSpec
 from moco.weights.encoder_folder import load_encoder
-from moco.weights.export.files import check_ending, checked, plain, verify
+from moco.weights.endings import check_ending
+from moco.weights.export.files import checked, plain, verify
 from moco.weights.library_equivalent import counterpart
 from moco.weights.loaded import Weights, WeightsError
 from moco.weights.official.layout import is_vit
@@ -15,7 +16,7 @@ from moco.weights.tensors import read_tensors
 
 
 def to_deit(weights: Weights, out: Path, *, architecture: str | EncoderSpec | None) -> str:
-    check_ending(out, ".pth", ".pt")
+    check_ending(out, "deit")
     encoder, config = load_encoder(weights, architecture=architecture)
     state = plain(encoder.backbone.state_dict())
     if not is_vit(state):

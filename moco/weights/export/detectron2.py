@@ -14,7 +14,8 @@ from moco.files import write_atomically, write_text
 from moco.recipe import EncoderSpec
 from moco.weights.detectron2 import from_detectron2, to_detectron2
 from moco.weights.encoder_folder import load_encoder
-from moco.weights.export.files import check_ending, checked, plain
+from moco.weights.endings import check_ending
+from moco.weights.export.files import checked, plain
 from moco.weights.infer_architecture import recognised
 from moco.weights.loaded import Config, Weights, WeightsError
 from moco.weights.tensors import read_tensors, same_tensors
@@ -49,7 +50,7 @@ INPUT:
 
 def to_detectron2_file(weights: Weights, out: Path, *, architecture: str | EncoderSpec | None) -> str:
     """Write `out` (.pth) and the settings beside it (.yaml)."""
-    check_ending(out, ".pth")
+    check_ending(out, "detectron2")
     encoder, config = load_encoder(weights, architecture=architecture)
     tensors = plain(encoder.backbone.state_dict())
     state = {key: value for key, value in tensors.items() if not key.endswith("num_batches_tracked")}

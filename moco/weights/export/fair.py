@@ -11,7 +11,8 @@ from moco.encoders import Encoder
 from moco.files import write_atomically
 from moco.recipe import EncoderSpec, Recipe
 from moco.weights.encoder_folder import encoder_of
-from moco.weights.export.files import check_ending, checked, plain, verify
+from moco.weights.endings import check_ending
+from moco.weights.export.files import checked, plain, verify
 from moco.weights.export.optimizer import reference_optimizer
 from moco.weights.library_equivalent import counterpart
 from moco.weights.load import find
@@ -22,7 +23,7 @@ from moco.weights.tensors import read_tensors, same_tensors
 
 def to_fair(weights: Weights, out: Path, *, architecture: str | EncoderSpec | None) -> str:
     """An official file goes out as it came in; a run of ours with f_q, f_k, queue or predictor, optimizer and epoch."""
-    check_ending(out, ".pth.tar", ".pth", ".pt")
+    check_ending(out, "fair")
     found = find(weights, whole=True)
     state = state_in(found.content)
     official = state is not None and (names_in(state) is not None or is_linear_probe(found.content))

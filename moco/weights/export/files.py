@@ -18,14 +18,6 @@ from moco.weights.loaded import WeightsError
 TOLERANCE = 1e-5  # largest difference of a feature
 
 
-def check_ending(out: Path, *endings: str) -> None:
-    """Raises WeightsError for a file that does not end in one of `endings`."""
-    if not out.name.endswith(endings):
-        *others, last = endings
-        expected = f"{', '.join(others)} or {last}" if others else last
-        raise WeightsError(f"export writes a file that ends in {expected}, got '{out}'")
-
-
 @contextmanager
 def checked(out: Path) -> Iterator[Path]:
     """A place to write to, of the same ending. It becomes `out` when the block ends well, and goes otherwise."""

@@ -5,7 +5,8 @@ from pathlib import Path
 from moco.files import write_atomically
 from moco.recipe import EncoderSpec
 from moco.weights.encoder_folder import load_encoder
-from moco.weights.export.files import check_ending, checked, verify, write_state
+from moco.weights.endings import check_ending
+from moco.weights.export.files import checked, verify, write_state
 from moco.weights.library_equivalent import counterpart
 from moco.weights.loaded import Config, Weights
 from moco.weights.tensors import read_tensors
@@ -20,7 +21,7 @@ def to_timm(weights: Weights, out: Path, *, architecture: str | EncoderSpec | No
 
 
 def _to_library(library: str, weights: Weights, out: Path, architecture: str | EncoderSpec | None) -> str:
-    check_ending(out, ".safetensors", ".pth", ".pt")
+    check_ending(out, library)
     encoder, config = load_encoder(weights, architecture=architecture)
     call = counterpart(config.encoder, library, config.data.size)
     with checked(out) as aside:

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from moco.encoders import Encoder
 from moco.recipe import EncoderSpec
 from moco.weights.encoder_folder import load_encoder
-from moco.weights.export.files import check_ending, checked, some_images
+from moco.weights.endings import check_ending
+from moco.weights.export.files import checked, some_images
 from moco.weights.export.libraries import images
 from moco.weights.loaded import Weights, WeightsError
 
@@ -33,7 +34,7 @@ class Features(nn.Module):
 
 
 def to_onnx(weights: Weights, out: Path, *, architecture: str | EncoderSpec | None) -> str:
-    check_ending(out, ".onnx")
+    check_ending(out, "onnx")
     try:
         runtime = import_module("onnxruntime")
         import_module("onnxscript")  # torch's exporter is made of it

@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 from moco.recipe import unknown
-from moco.weights.loaded import WeightsError
+from moco.weights.errors import WeightsError
 
 PREFIX = "fair:"
 UNCLEAR = "unclear: the LICENSE of the project is MIT, its README says CC-BY-NC 4.0"

@@ -1,0 +1,59 @@
+"""Checks of what was asked for that need no torch, whose import takes seconds: wrong options are refused at once.
+
+What they find is found again, in the same words, by whoever uses the options: these checks only come first.
+"""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from moco.recipe import RecipeError, unknown
+
+FEATURE_FILES = (".npy", ".csv", ".parquet")  # what `moco embed` writes
+DEVICES = ("auto", "cpu", "cuda", "mps", "xpu")
+
+
+def check_weights(weights: str) -> None:
+    """Raise WeightsError where nothing has this name; those of torchvision and timm are looked up later."""
+    from moco.weights.errors import no_such_weights
+    from moco.weights.official.released import PREFIX, released
+
+    if weights.startswith(PREFIX):
+        released(weights)
+    elif not os.path.exists(weights) and not weights.startswith(("torchvision/", "timm/")):
+        raise no_such_weights(weights)
+
+
+def check_sources(sources: Sequence[str]) -> None:
+    """Raise DataError for a folder or list file that is not there."""
+    from moco.data.sources.folder import check_source
+
+    for source in sources:
+        check_source(source)
+
+
+def check_device(device: str) -> None:
+    """Raise RecipeError for what is no device on any machine."""
+    kind, _, number = device.partition(":")
+    if kind not in DEVICES or (":" in device and not number.isdecimal()):
+        raise RecipeError(f"--device expects auto, cpu, cuda, cuda:N or mps that is there, got '{device}'")
+
+
+def check_features_file(out: Path) -> None:
+    """Raise RecipeError for a file that `moco embed` cannot write."""
+    if out.suffix not in FEATURE_FILES:
+        raise RecipeError(unknown("kind of file for features", out.suffix or out.name, list(FEATURE_FILES)))
+    if not out.parent.is_dir():
+        raise RecipeError(f"{out} cannot be written: expected a folder {out.parent}, and there is none. Make it first")
+
+
+def check_recipe(recipe: str, changes: dict[str, Any]) -> None:
+    """Raise RecipeError for a recipe that is not there, or for settings that it cannot have."""
+    from moco import recipes
+    from moco.recipe import check_settings
+
+    if recipe == "auto":
+        check_settings(changes)
+    else:
+        recipes.find(recipe).but(None, changes)

@@ -1,0 +1,49 @@
+"""The error of a recipe that cannot run, and how it is worded."""
+
+import difflib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
+
+LONGEST_SHOWN = 200  # [characters] of a value in a message
+
+
+class RecipeError(ValueError):
+    """A recipe that cannot run: says what was expected, what came, and what to do."""
+
+
+def unknown(what: str, name: str, known: list[str]) -> str:
+    """The message for a name that is not there: with the nearest ones, or else all of them."""
+    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    tail = name.rsplit(".", 1)[-1]
+    near = near or [one for one in known if one.rsplit(".", 1)[-1] == tail][:3]
+    hint = f"did you mean {' or '.join(near)}?" if near else f"known are: {', '.join(known)}"
+    return f"unknown {what} '{name}': {hint}"
+
+
+def in_words(problem: "ErrorDetails", names: list[str]) -> str:
+    """A problem that pydantic found in a recipe, as what was expected and what came.
+
+    Args:
+        names: of all settings.
+    """
+    kinds = ("constant", "steps", "decay", "cosine")
+    where = ".".join(str(step) for step in problem["loc"] if step not in kinds)
+    if problem["type"] == "extra_forbidden":
+        return unknown("setting", where, names)
+    if where in ("optim.lr", "method.momentum"):
+        came = shortened(problem["input"])
+        return f"{where} must be a number or a schedule (a kind with its fields), got {came}"
+    if where:
+        return f"{where}: {problem['msg'].lower()}, got {shortened(problem['input'])}"
+    return problem["msg"].removeprefix("Value error, ")
+
+
+def shortened(value: Any) -> str:
+    """`value` for a message, cut where it is long."""
+    try:
+        text = repr(value)
+    except ValueError:  # Python does not write whole numbers of more than 4,300 digits
+        return "a number of more than 4,300 digits"
+    return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}... ({len(text):,} characters)"

@@ -1,0 +1,85 @@
+"""Refusals that need no torch come without it: its import takes seconds."""
+
+import importlib
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from moco.cli.checks import FEATURE_FILES
+from moco.cli.errors import CODES
+from moco.cli.options import Target
+
+ROOT = Path(__file__).parent.parent
+PROBE = """
+import json, sys
+from contextlib import redirect_stderr
+from io import StringIO
+from moco.cli import main
+for arguments in json.loads(sys.argv[1]):
+    sys.argv = ["moco", *arguments]
+    with redirect_stderr(StringIO()) as said:
+        try:
+            main()
+        except SystemExit as end:
+            heavy = [name for name in ("torch", "torchvision", "timm", "matplotlib") if name in sys.modules]
+            print(json.dumps({"code": end.code, "imported": heavy, "said": said.getvalue()}))
+"""
+REFUSALS: list[tuple[list[str], int, str]] = [
+    (["check", "nowhere"], 3, "nowhere does not exist"),
+    (["pretrain", "nowhere", "--out", "run"], 3, "nowhere does not exist"),
+    (["pretrain", "empty", "--out", "run"], 3, "no images in empty"),
+    (["pretrain", "empty", "--out", "run", "--set", "optim.epoch=3"], 2, "did you mean optim.epochs"),
+    (["pretrain", "empty", "--out", "run", "--set", "optim.epochs=ten"], 2, "optim.epochs: input should be"),
+    (["pretrain", "empty", "--out", "run", "--set", "optim.epochs=0"], 2, "optim.epochs: input should be"),
+    (["pretrain", "empty", "--out", "run", "--recipe", "demo", "--set", "method.bn_groups=3"], 2, "multiple"),
+    (["pretrain", "empty", "--out", "run", "--recipe", "moco_v2_50"], 2, "did you mean moco_v2_r50"),
+    (["pretrain", "empty", "--out", "run", "--recipe", "no.json"], 2, "there is no file no.json"),
+    (["pretrain", "empty", "--out", "run", "--device", "tpu"], 2, "--device expects"),
+    (["pretrain", "empty", "--out", "run", "--init", "no.pth"], 2, "there are no weights 'no.pth'"),
+    (["pretrain", "empty", "--out", "run", "--precision", "fp8"], 2, "compute.precision"),
+    (["eval", "knn", "no.pth", "empty"], 2, "there are no weights 'no.pth'"),
+    (["eval", "knn", "fair:v9", "empty"], 2, "fair:v9"),
+    (["embed", "empty", "nowhere", "--to", "x.npy"], 3, "nowhere does not exist"),
+    (["embed", "empty", "empty", "--to", "x.xls"], 2, "unknown kind of file"),
+    (["export", "empty", "--to", "onnx", "--out", "x.pth"], 2, "ends in .onnx"),
+    (["import", "no.pth", "--out", "x"], 2, "there are no weights 'no.pth'"),
+    (["runs", "ls", "empty"], 2, "no runs in empty"),
+    (["runs", "compare", "empty", "empty"], 2, "is not a run"),
+    (["explain", "moco_v2_r5"], 2, "did you mean moco_v2_r50"),
+    (["ablate", "momentun"], 2, "did you mean momentum"),
+]
+
+
+def test_a_refusal_that_needs_no_torch_imports_none(tmp_path: Path):
+    (tmp_path / "empty").mkdir()
+    command = [sys.executable, "-c", PROBE, json.dumps([arguments for arguments, _, _ in REFUSALS])]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment, timeout=120)
+    answers = [json.loads(line) for line in done.stdout.splitlines()]
+    for (arguments, code, said), answer in zip(REFUSALS, answers, strict=True):
+        assert (answer["code"], answer["imported"]) == (code, []), arguments
+        assert said in answer["said"], arguments
+    assert [path.name for path in tmp_path.iterdir()] == ["empty"]
+
+
+HOMES = {
+    "Stopped": "moco.train.after_step", "Diverged": "moco.train.after_step", "DataError": "moco.data.sources.images",
+    "RecipeError": "moco.recipe", "CheckpointError": "moco.train.checkpoint", "RankError": "moco.distributed",
+}  # fmt: skip
+
+
+def test_every_error_with_an_exit_code_is_a_class_that_there_is():
+    for name in CODES:
+        home = importlib.import_module(HOMES.get(name, "builtins"))
+        assert issubclass(getattr(home, name), Exception)
+
+
+def test_the_files_that_are_refused_at_once_are_those_that_cannot_be_written():
+    from moco.evaluate.embed import WRITERS
+    from moco.weights.endings import ENDINGS
+    from moco.weights.export import FORMATS
+
+    assert set(FEATURE_FILES) == set(WRITERS)
+    assert set(ENDINGS) == set(FORMATS) == set(Target)
