@@ -17,12 +17,12 @@ from moco.encoders.library import (
     Backbone,
     is_timm,
     own_backbone,
-    pooled,
     timm_backbone,
     timm_names,
     torchvision_backbone,
     torchvision_names,
 )
+from moco.encoders.probe import pooled
 from moco.encoders.resnet import NETS, ResNet, resnet
 from moco.encoders.vit import VITS, ViT, vit
 from moco.recipe import EncoderSpec, RecipeError, unknown
@@ -50,6 +50,7 @@ class Encoder(nn.Module):
         self.num_features = backbone.num_features  # D
         self.spec = spec
         self.size = size  # [pixels] of the images it was built for; None: its own
+        self.cautions = backbone.cautions  # for the user
         self._dense = backbone.dense
 
     def features(self, x: Float[Tensor, "N 3 H W"], dense: bool = False) -> Float[Tensor, "N ..."]:
@@ -69,19 +70,19 @@ def build(spec: EncoderSpec, *, size: int | None = None, model: nn.Module | None
 
     Args:
         size: [pixels] of the images, square; None: the network's own (224 for most). A network that does not take this
-            size is found out here.
+            size, or does not train, is found out here.
         model: the user's own backbone, when `spec.name` is "custom". It becomes part of the encoder.
 
     Raises:
         RecipeError: an unknown name (the nearest are named), or settings that the network does not have.
     """
-    backbone = _backbone(spec, size, model)
+    backbone = _backbone(spec, size, model, training=True)
     return Encoder(backbone, HEADS[spec.head](backbone.num_features, spec), spec=spec, size=size)
 
 
 def build_headless(spec: EncoderSpec, *, size: int | None = None, model: nn.Module | None = None) -> Encoder:
     """As `build`, but the embedding is the feature itself: what is left after pre-training."""
-    return Encoder(_backbone(spec, size, model), nn.Identity(), spec=spec, size=size)
+    return Encoder(_backbone(spec, size, model, training=False), nn.Identity(), spec=spec, size=size)
 
 
 def names() -> list[str]:
@@ -95,7 +96,7 @@ def at_rest(name: str) -> dict[str, Any]:
     return {field: getattr(rest, field) for field, owners in OWN.items() if name not in owners}
 
 
-def _backbone(spec: EncoderSpec, size: int | None, model: nn.Module | None) -> Backbone:
+def _backbone(spec: EncoderSpec, size: int | None, model: nn.Module | None, *, training: bool) -> Backbone:
     if (spec.name == "custom") != (model is not None):
         raise RecipeError(
             f"encoder.name 'custom' goes with a module of your own, and no other name does: got '{spec.name}' and "
@@ -117,8 +118,9 @@ def _backbone(spec: EncoderSpec, size: int | None, model: nn.Module | None) -> B
         network = vit(spec, size=size)
         return Backbone(network, network.num_features, ViT.dense)  # pyright: ignore[reportArgumentType]
     if model is not None:
-        return own_backbone(model, size)
-    return torchvision_backbone(name, size) if library == "torchvision" else timm_backbone(name, size)
+        return own_backbone(model, size, training=training)
+    make = torchvision_backbone if library == "torchvision" else timm_backbone
+    return make(name, size, training=training)
 
 
 def _refuse_others_settings(spec: EncoderSpec) -> None:

@@ -6,15 +6,14 @@ map is got at is said beside it, in `Backbone`. Nothing here downloads anything.
 The libraries are imported by those who ask for them: together they take two seconds.
 """
 
-import copy
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
 
+from moco.encoders.probe import check_own, probe, refused, unwrapped
 from moco.recipe import DataSpec, RecipeError
 
 Dense = Callable[[nn.Module, Tensor], Tensor]
@@ -26,6 +25,7 @@ class Backbone(NamedTuple):
     network: nn.Module  # images N x 3 x H x W -> features
     num_features: int  # D
     dense: Dense  # (network, images) -> feature map N x D' x h x w, or patch tokens N x T x D'
+    cautions: tuple[str, ...] = ()  # for the user
 
 
 class Parts(NamedTuple):
@@ -81,7 +81,7 @@ def is_timm(name: str) -> bool:
         return False
 
 
-def torchvision_backbone(name: str, size: int | None) -> Backbone:
+def torchvision_backbone(name: str, size: int | None, *, training: bool = False) -> Backbone:
     """torchvision's network `name` (without "torchvision/"), for images of `size` pixels, with random weights.
 
     Raises:
@@ -94,10 +94,11 @@ def torchvision_backbone(name: str, size: int | None) -> Backbone:
     network.set_submodule(parts.classifier, nn.Identity())
     dense = partial(_tokens_of, parts.map) if parts.map == "encoder" else partial(_output_of, parts.map)
     own_size = library_data(f"torchvision/{name}").size
-    return Backbone(network, _measure(network, f"torchvision/{name}", size or own_size, own_size=own_size), dense)
+    found = probe(network, f"torchvision/{name}", size or own_size, own_size=own_size, training=training)
+    return Backbone(network, found.num_features, dense)
 
 
-def timm_backbone(name: str, size: int | None) -> Backbone:
+def timm_backbone(name: str, size: int | None, *, training: bool = False) -> Backbone:
     """timm's network `name` (without "timm/"), for images of `size` pixels, with random weights.
 
     Raises:
@@ -109,17 +110,31 @@ def timm_backbone(name: str, size: int | None) -> Backbone:
     try:
         network = timm.create_model(name, pretrained=False, num_classes=0, **timm_size(name, size))
     except Exception as error:  # timm's own checks of the size raise all sorts
-        raise _refused(f"timm/{name}", size or own_size, own_size, error) from None
-    return Backbone(network, _measure(network, f"timm/{name}", size or own_size, own_size=own_size), _timm_map)
+        raise refused(f"timm/{name}", size or own_size, own_size, error) from None
+    found = probe(network, f"timm/{name}", size or own_size, own_size=own_size, training=training)
+    return Backbone(network, found.num_features, _timm_map)
 
 
-def own_backbone(network: nn.Module, size: int | None) -> Backbone:
+def own_backbone(network: nn.Module, size: int | None, *, training: bool = False) -> Backbone:
     """A module of the user's own: images N x 3 x H x W to features N x D, a map N x D x h x w or tokens N x T x D.
 
     Raises:
-        RecipeError: it does not take images of `size` pixels (None: 224), or returns something else.
+        RecipeError: it does not take images of `size` pixels (None: 224), returns something else, or cannot be trained.
     """
-    return Backbone(network, _measure(network, "your module", size or 224, own_size=None), _own_map)
+    inside, cautions = unwrapped(network), list[str]()
+    if inside is not network:
+        cautions.append(
+            f"your module is wrapped in {type(network).__name__}: the {type(inside).__name__} inside is what is "
+            "trained and saved, so that its weights load without the wrapper. --set compute.compile=true compiles it"
+        )
+    check_own(inside, training=training)
+    found = probe(inside, "your module", size or 224, own_size=None, training=training)
+    if found.last is not None:
+        cautions.append(
+            f"the features of your module are the outputs of its last layer, {found.last}. If that is a classifier, "
+            "put torch.nn.Identity() in its place: the features before it are what is worth keeping"
+        )
+    return Backbone(inside, found.num_features, _own_map, tuple(cautions))
 
 
 def timm_size(name: str, size: int | None) -> dict[str, Any]:
@@ -165,36 +180,6 @@ def classifier(name: str, network: nn.Module) -> tuple[str, ...]:
             full = timm.create_model(plain).state_dict()
         return tuple(sorted({key.rpartition(".")[0] for key in full.keys() - network.state_dict().keys()}))
     return () if name == "custom" else ("fc", "head")  # a ResNet's, a ViT's
-
-
-def pooled(y: Tensor) -> Float[Tensor, "N D"]:
-    """Features as they are; a map N x D x h x w or tokens N x T x D averaged over the positions."""
-    return y.flatten(2).mean(dim=2) if y.ndim == 4 else y.mean(dim=1) if y.ndim == 3 else y
-
-
-def _measure(network: nn.Module, what: str, size: int, *, own_size: int | None) -> int:
-    """D, by a dry run of a copy, so that nothing in `network` changes: no mode, no buffer."""
-    probe = copy.deepcopy(network).eval()
-    weight = next(network.parameters(), torch.empty(0))
-    try:
-        with torch.no_grad():
-            y = probe(torch.zeros(1, 3, size, size, device=weight.device, dtype=weight.dtype))
-    except Exception as error:
-        raise _refused(what, size, own_size, error) from None
-    if not isinstance(y, Tensor) or y.ndim not in (2, 3, 4) or len(y) != 1 or not y.is_floating_point():
-        came = f"{y.dtype} {list(y.shape)}" if isinstance(y, Tensor) else f"a {type(y).__name__}"
-        raise RecipeError(
-            "an encoder must give floating-point features N x D, a map N x D x h x w or tokens N x T x D; for one "
-            f"image {what} gave {came}: wrap it in a module that returns the features alone"
-        )
-    return pooled(y).shape[1]
-
-
-def _refused(what: str, size: int, own_size: int | None, error: Exception) -> RecipeError:
-    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-    todo = f"it expects {own_size} x {own_size}: set data.size={own_size}" if own_size not in (None, size) else ""
-    todo = todo or "set another data.size, or take another network"
-    return RecipeError(f"{what} does not take images of {size} x {size} pixels ({reason}); {todo}")
 
 
 def _output_of(name: str, network: nn.Module, x: Tensor) -> Tensor:

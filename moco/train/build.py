@@ -49,6 +49,8 @@ def contrast_for(
     with torch.random.fork_rng():
         torch.manual_seed(fold(recipe.seed))
         encoder = build(recipe.encoder, size=recipe.data.size, model=model if isinstance(model, nn.Module) else None)
+        for caution in encoder.cautions:
+            say(f"caution: {caution}")
         found = None if init is None else find(init, size=recipe.data.size, whole=True)
         if found is not None:
             say(initialize(encoder, found))

@@ -11,7 +11,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from moco.encoders import Encoder
-from moco.encoders.library import pooled
+from moco.encoders.probe import pooled
 from moco.weights.library_equivalent import Call
 from moco.weights.loaded import WeightsError
 

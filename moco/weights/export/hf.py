@@ -8,7 +8,7 @@ import timm
 import torch
 from timm.models import save_for_hf
 
-from moco.encoders.library import pooled
+from moco.encoders.probe import pooled
 from moco.recipe import EncoderSpec
 from moco.weights.encoder_folder import load_encoder
 from moco.weights.export.files import TOLERANCE, plain, some_images

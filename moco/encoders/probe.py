@@ -1,0 +1,165 @@
+"""What a network makes of images, tried on a copy of it before anything else: what cannot be trained ends here."""
+
+import copy
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+
+from moco.recipe import RecipeError
+
+
+class Probed(NamedTuple):
+    """What was found out about a network."""
+
+    num_features: int  # D
+    last: str | None = None  # the linear layer whose outputs are the features, if it has more inputs than outputs
+
+
+def probe(network: nn.Module, what: str, size: int, *, own_size: int | None, training: bool) -> Probed:
+    """D, by a dry run of a copy, so that nothing in `network` changes: no mode, no buffer, no random number.
+
+    Args:
+        what: the network's name in messages.
+        own_size: [pixels] the size that the network was made for, where it is known.
+        training: try it in training mode, too.
+
+    Raises:
+        RecipeError: it does not take images of `size` pixels, or gives something else than features.
+    """
+    try:
+        tried = copy.deepcopy(network)
+    except Exception as error:
+        raise RecipeError(
+            f"{what} cannot be copied by copy.deepcopy ({_reason(error)}), and the key encoder is a copy: give a "
+            "module that can"
+        ) from None
+    with torch.no_grad(), torch.random.fork_rng(devices=[]), _last_linear(tried) as outputs:
+        y = _features(tried.eval(), what, size, own_size, images=1)
+        last = _narrowing(outputs, y)
+        num_features = pooled(y).shape[1]
+        if training:
+            in_training = pooled(_features(tried.train(), what, size, own_size, images=2)).shape[1]
+            if in_training != num_features:
+                raise RecipeError(
+                    f"{what} gives {num_features} features in evaluation mode and {in_training} in training mode: "
+                    "expected the same features in both"
+                )
+    return Probed(num_features, last)
+
+
+def check_own(network: nn.Module, *, training: bool) -> None:
+    """What a user's module must be to be trained and saved. Raises RecipeError."""
+    tensors = [*network.named_parameters(), *network.named_buffers()]
+    if lazy := [name for name, tensor in tensors if is_lazy(tensor)]:
+        raise RecipeError(
+            f"your module has lazy layers, which have no weights yet ({', '.join(lazy[:3])}): call it once on images "
+            "of the size that it is for, model(torch.zeros(2, 3, 224, 224)), before you give it"
+        )
+    floats = [(name, x.dtype) for name, x in network.named_parameters() if x.is_floating_point()]
+    if other := [f"{name} is {dtype}" for name, dtype in floats if dtype != torch.float32]:
+        raise RecipeError(
+            f"the parameters of your module must be float32, and {other[0].replace('torch.', '')}: give model.float(). "
+            "To compute in half precision, set the precision to bf16 or fp16 (--precision, precision=)"
+        )
+    if training and not any(x.requires_grad for x in network.parameters()):
+        raise RecipeError(
+            "no parameter of your module takes a gradient (requires_grad), so it would stay as it is: give "
+            "model.requires_grad_(True), or leave at least some layers to be trained"
+        )
+    for name, value in network.state_dict().items():
+        if not isinstance(value, Tensor):
+            raise RecipeError(
+                f"the state of your module must be tensors, and '{name}' (of get_extra_state) is a "
+                f"{type(value).__name__}: return a tensor there, or keep it in a buffer (register_buffer)"
+            )
+
+
+def unwrapped(network: nn.Module) -> nn.Module:
+    """The module inside of torch.compile, DataParallel or DistributedDataParallel: its state has the plain names."""
+    parallel = (nn.DataParallel, nn.parallel.DistributedDataParallel)
+    while True:
+        inner = network.module if isinstance(network, parallel) else dict(network.named_children()).get("_orig_mod")
+        if not isinstance(inner, nn.Module):
+            return network
+        network = inner
+
+
+def pooled(y: Tensor) -> Float[Tensor, "N D"]:
+    """Features as they are; a map N x D x h x w or tokens N x T x D averaged over the positions."""
+    return y.flatten(2).mean(dim=2) if y.ndim == 4 else y.mean(dim=1) if y.ndim == 3 else y
+
+
+def refused(what: str, size: int, own_size: int | None, error: Exception, todo: str = "") -> RecipeError:
+    """The error for a network that fails on images of `size` pixels."""
+    if own_size not in (None, size):
+        todo = f"it expects {own_size} x {own_size}: set data.size={own_size}"
+    todo = todo or "set another data.size, or take another network"
+    return RecipeError(f"{what} does not take images of {size} x {size} pixels ({_reason(error)}); {todo}")
+
+
+def _features(network: nn.Module, what: str, size: int, own_size: int | None, *, images: int) -> Tensor:
+    """What the network gives for black images. Raises RecipeError."""
+    weight = next(network.parameters(), torch.empty(0))
+    mode = "in training mode" if network.training else "in evaluation mode"
+    try:
+        y: Any = network(torch.zeros(images, 3, size, size, device=weight.device, dtype=weight.dtype))
+    except Exception as error:
+        if network.training:
+            raise RecipeError(
+                f"{what} fails {mode} on {images} images of {size} x {size} pixels ({_reason(error)}): expected a "
+                "network that runs in both modes"
+            ) from None
+        raise refused(what, size, own_size, error, _other_channels(network)) from None
+    if not isinstance(y, Tensor) or y.ndim not in (2, 3, 4) or len(y) != images or not y.is_floating_point():
+        came = f"{y.dtype} {list(y.shape)}" if isinstance(y, Tensor) else f"a {type(y).__name__}"
+        raise RecipeError(
+            "an encoder must give floating-point features N x D, a map N x D x h x w or tokens N x T x D; for "
+            f"{images} image{'s' * (images > 1)} {what} gave {came} {mode}: wrap it in a module that returns the "
+            "features alone"
+        )
+    return y
+
+
+def _other_channels(network: nn.Module) -> str:
+    """What to do about a first convolution that is not for RGB."""
+    first = next((one for one in network.modules() if isinstance(one, nn.Conv2d)), None)
+    if first is None or first.in_channels == 3:
+        return ""
+    return (
+        f"its first convolution takes {first.in_channels} channel{'s' * (first.in_channels > 1)}, and all images are "
+        "given as RGB, with 3: give it a first convolution with 3 input channels"
+    )
+
+
+@contextmanager
+def _last_linear(network: nn.Module) -> Iterator[list[tuple[str, nn.Linear, Tensor]]]:
+    """While open, the linear layers that have run, with their outputs."""
+    ran: list[tuple[str, nn.Linear, Tensor]] = []
+    linear = [(name, module) for name, module in network.named_modules() if isinstance(module, nn.Linear)]
+
+    def noting(name: str, layer: nn.Linear) -> Callable[[nn.Module, Any, Tensor], None]:
+        return lambda module, inputs, y: ran.append((name, layer, y))
+
+    handles = [layer.register_forward_hook(noting(name, layer)) for name, layer in linear]
+    try:
+        yield ran
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _narrowing(ran: list[tuple[str, nn.Linear, Tensor]], y: Tensor) -> str | None:
+    """The layer that gave `y`, if it is linear and has more inputs than outputs: a classifier, it may be."""
+    for name, layer, output in ran[-1:]:
+        if output is y and layer.in_features > layer.out_features:
+            return f"'{name}' ({layer.in_features} to {layer.out_features})"
+    return None
+
+
+def _reason(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
