@@ -23,12 +23,14 @@ def _power_of_two(limit: int) -> int:
     return 1 << (max(limit, 1).bit_length() - 1)
 
 
-def auto(num_images: int, *, side: int, accelerated: bool, epochs: float | None = None) -> Recipe:
+def auto(num_images: int, *, side: int, accelerated: bool, epochs: float | str | None = None) -> Recipe:
     """MoCo v2 for `num_images` images whose shorter side is about `side` pixels.
 
     Batch, K, m, lr and epochs follow the rules stated beside them: first guesses, not results. Raises RecipeError for
-    fewer than 16 images.
+    fewer than 16 images, or epochs that are no positive number.
     """
+    if epochs is not None:  # the rules below compute with it
+        epochs = Recipe(name="auto").but(None, {"optim.epochs": epochs}).optim.epochs
     if num_images < FEWEST:
         raise RecipeError(f"pre-training expects at least {FEWEST} images, and there are {num_images}: add images")
     small = side <= 64

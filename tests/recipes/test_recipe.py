@@ -4,7 +4,7 @@ import pytest
 from pydantic import ValidationError
 
 from moco import recipes
-from moco.recipe import Recipe, RecipeError, diff
+from moco.recipe import Recipe, RecipeError, check_settings, diff
 from moco.schedule import Constant
 
 
@@ -120,3 +120,34 @@ def test_the_automatic_recipe_fits_any_number_of_images(n, side, accelerated):
 def test_fewer_images_than_any_run_needs_are_refused():
     with pytest.raises(RecipeError, match="at least 16 images"):
         recipes.auto(15, side=480, accelerated=False)
+
+
+@pytest.mark.parametrize("epochs", ["ten", 0, -1, float("nan")])
+def test_the_automatic_recipe_refuses_epochs_that_are_no_positive_number(epochs):
+    with pytest.raises(RecipeError, match=r"optim\.epochs: input should be"):
+        recipes.auto(100, side=32, accelerated=False, epochs=epochs)
+
+
+def test_a_number_of_more_digits_than_python_reads_is_refused(tmp_path):
+    digits, base = "9" * 5000, recipes.named("demo")
+    text = base.to_json().replace('"seed": 0', f'"seed": {digits}')
+    assert digits in text
+    (tmp_path / "long.json").write_text(text)
+    attempts = [
+        lambda: Recipe.from_json(text),
+        lambda: Recipe.read(tmp_path / "long.json"),
+        lambda: base.but(None, recipes.parse_settings([f"seed={digits}"])),
+        lambda: base.but(None, {"seed": 10**5000}),
+    ]
+    for attempt in attempts:
+        with pytest.raises(RecipeError) as error:
+            attempt()
+        assert len(str(error.value)) < 1000
+
+
+def test_settings_are_checked_by_themselves_without_the_rules_of_how_they_fit():
+    check_settings({"optim.batch_size": 3, "method.size": 1})  # fits no recipe as it stands
+    with pytest.raises(RecipeError, match="did you mean optim"):
+        check_settings({"optim.epoch": 3})
+    with pytest.raises(RecipeError, match=r"method\.temperature: input should be greater than 0"):
+        check_settings({"method.temperature": 0})

@@ -176,7 +176,7 @@ def crop(
     top, left = min(top, 0), min(left, 0)
     patch = Image.fromarray(inside).crop((left, top, left + width, top + height))
     pixels = np.asarray(patch.resize((size, size), Image.Resampling.BILINEAR))
-    return np.ascontiguousarray(pixels[:, :: -1 if flip else 1].transpose(2, 0, 1))
+    return pixels[:, :: -1 if flip else 1].transpose(2, 0, 1).copy()  # a view of 1 pixel may have negative strides
 
 
 class Central(NamedTuple):

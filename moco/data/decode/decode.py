@@ -193,7 +193,7 @@ def _upright(pixels: UInt8[np.ndarray, "h w 3"], source: Image.Image) -> UInt8[n
         turn = _TURNS.get(source.getexif().get(ExifTags.Base.Orientation, 1))
     except Exception:  # the pixels are sound: viewers show such files as they lie
         turn = None
-    return pixels if turn is None else np.ascontiguousarray(turn(pixels))
+    return pixels if turn is None else turn(pixels).copy()  # with positive strides also where a side has 1 pixel
 
 
 def reason_of(error: Exception) -> str:

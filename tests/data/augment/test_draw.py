@@ -165,6 +165,12 @@ def test_a_crop_is_torchvisions_resized_crop_bit_for_bit(box: tuple[int, int, in
     assert ours.flags.c_contiguous
 
 
+def test_a_mirrored_view_of_one_pixel_is_one_that_torch_takes():
+    view = crop(image := noise(9, 9), [0, 0, 9, 9], flip=True, size=1)
+    expected = TF.resized_crop(Image.fromarray(image), 0, 0, 9, 9, [1, 1])
+    np.testing.assert_array_equal(torch.from_numpy(view).numpy(), np.asarray(expected).transpose(2, 0, 1))
+
+
 @pytest.mark.parametrize("size", [(256, 256), (300, 401), (401, 300), (257, 1000), (20, 31), (256, 301), (200, 1000)])
 @pytest.mark.parametrize("data", [DataSpec(), DataSpec(size=32, eval_resize=32), DataSpec(size=65, eval_resize=40)])
 def test_evaluation_sees_torchvisions_resize_and_central_crop(size: tuple[int, int], data: DataSpec):
