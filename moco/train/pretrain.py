@@ -21,7 +21,7 @@ from moco.train.loop import train
 from moco.train.nan_guard import Gate
 from moco.train.nan_report import bearable
 from moco.train.rank_sync import averaged, check_same_images
-from moco.train.resolve import changes_of, check_fits, resolve
+from moco.train.resolve import changes_of, check_fits, check_learns, resolve
 from moco.train.resume import (
     Job,
     begun,
@@ -132,6 +132,7 @@ def pretrain(
         check_fits(chosen, len(images))
         check_same_images(images)
         job = Job(images, chosen, clock_of(chosen, len(images)), place, workers, RunFolder(out), processes)
+        check_learns(chosen, job.clock)
         reporter.box("plan", plan(chosen, images, job.clock, place, out))
         if dry_run:
             return Run(out, chosen, model)

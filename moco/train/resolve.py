@@ -1,5 +1,6 @@
 """The recipe that a run is asked for, with its changes, held against the data and the ranks."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from moco.data.sources.images import Images
 from moco.distributed import world_size
 from moco.encoders import at_rest
 from moco.recipe import Recipe, RecipeError
+from moco.train.checkpoint import Clock
 
 
 def changes_of(own: dict[str, Any], settings: dict[str, Any] | None) -> dict[str, Any]:
@@ -85,3 +87,25 @@ def check_fits(recipe: Recipe, num_images: int) -> None:
         raise RecipeError(
             f"optim.accumulate ({pieces}) must divide the {recipe.groups // ranks} BN groups of each of {ranks} ranks"
         )
+
+
+def learning_rate_is_set_to_zero(recipe: Recipe) -> bool:
+    """Whether the recipe asks for a learning rate of 0 throughout, as a trial without training does."""
+    lr = recipe.optim.lr
+    return all(getattr(lr, field, 0) == 0 for field in ("value", "start", "stop"))
+
+
+def check_learns(recipe: Recipe, clock: Clock) -> None:
+    """Refuse a run whose schedule gives no step a learning rate above 0, though the recipe has one.
+
+    Raises:
+        RecipeError: the run is too short for its schedule.
+    """
+    lr, each, total = recipe.optim.lr, clock.steps_per_epoch, clock.total_steps
+    if learning_rate_is_set_to_zero(recipe) or any(lr(step / each, clock.epochs) > 0 for step in range(total)):
+        return
+    raise RecipeError(
+        f"the learning rate is 0 at each of the {total:,} steps, so nothing would be learned: {recipe.optim.epochs:g} "
+        f"epochs are too few for the schedule optim.lr ({lr}). Train for more epochs (--epochs "
+        f"{max(2, 2 * math.ceil(recipe.optim.epochs))}), or set another schedule"
+    )

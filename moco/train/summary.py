@@ -11,6 +11,7 @@ from moco.recipe import Recipe
 from moco.train.after_step import summary
 from moco.train.checkpoint import Clock
 from moco.train.console import duration
+from moco.train.resolve import learning_rate_is_set_to_zero
 from moco.train.run_folder import RunFolder
 
 
@@ -75,6 +76,8 @@ def cautions(recipe: Recipe, images: Images, clock: Clock, device: torch.device)
         found.append("the queue holds more than half of the images: a query meets other views of its own image")
     if method.dictionary == "queue" and method.bn in ("sync", "plain"):
         found.append("query and key share BN statistics, and the encoder can cheat (Sec. 3.3): method.bn=shuffle")
+    if learning_rate_is_set_to_zero(recipe):
+        found.append("the learning rate is 0 throughout (optim.lr): the encoder learns nothing")
     if clock.total_steps < 1000:
         found.append(f"{clock.total_steps:,} steps show that it works, and teach little: more with --epochs N")
     if recipe.compute.precision != "fp32" and device.type == "cpu":

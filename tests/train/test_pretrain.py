@@ -12,8 +12,10 @@ from torch import nn
 from torchvision.models import resnet18
 
 import moco
+from moco import recipes
 from moco.data.sources.images import DataError
 from moco.recipe import RecipeError
+from moco.schedule import Cosine
 from moco.train import checkpoint
 from moco.train.after_step import Diverged, Stopped
 from moco.train.console import Silent
@@ -370,3 +372,36 @@ def test_the_log_says_what_the_console_said(pictures, tiny, tmp_path):
     text = (pretrain(pictures, tmp_path / "run", recipe=tiny).path / "train.log").read_text()
     assert "plan: images: 40" in text
     assert "done: encoder:" in text
+
+
+@pytest.mark.parametrize("epochs", [1, 0.5])
+def test_a_run_too_short_for_its_schedule_to_learn_anything_is_refused(pictures, tiny, tmp_path, epochs):
+    """The notebook's schedule counts epochs from 1, and the last one has learning rate 0."""
+    recipe = tiny.but(None, {"optim.lr": recipes.named("moco_cifar").optim.lr})
+    with pytest.raises(RecipeError, match=r"learning rate is 0 at each of the .* steps.*--epochs 2"):
+        pretrain(pictures, tmp_path / "run", recipe=recipe, settings={"optim.epochs": epochs}, dry_run=True)
+    assert not (tmp_path / "run").exists()
+    pretrain(pictures, tmp_path / "run", recipe=recipe, epochs=2, dry_run=True)
+
+
+def test_a_single_step_of_a_warm_up_is_refused_too(pictures, tiny, tmp_path):
+    changes = {"optim.epochs": 0.2, "optim.lr": Cosine(0.1, warmup=1)}
+    with pytest.raises(RecipeError, match="0 at each of the 1 steps"):
+        pretrain(pictures, tmp_path / "run", recipe=tiny.but(None, changes))
+
+
+def test_a_learning_rate_that_is_set_to_zero_is_told_in_the_plan(pictures, tiny, tmp_path):
+    rows: list[tuple[str, str]] = []
+
+    class Heard(Silent):
+        def box(self, title, lines):
+            rows.extend(lines)
+
+    pretrain(pictures, tmp_path / "run", recipe=tiny, settings={"optim.lr": 0.0}, dry_run=True, reporter=Heard())
+    assert ("caution", "the learning rate is 0 throughout (optim.lr): the encoder learns nothing") in rows
+
+
+def test_a_module_with_all_parameters_frozen_is_refused(pictures, tiny, tmp_path):
+    frozen = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU()).requires_grad_(False)
+    with pytest.raises(RecipeError, match="no parameter of your module takes a gradient"):
+        pretrain(pictures, tmp_path / "run", recipe=tiny, model=frozen)
