@@ -251,15 +251,32 @@ def _rows(x: Tensor, index: Tensor) -> Tensor:
     return rows if stored is x else rows.permute(0, 3, 1, 2)
 
 
-def wrap(model: nn.Module) -> nn.Module:
+def wrap(model: nn.Module, *, skips: bool = False) -> nn.Module:
     """`model` with gradients that are the mean over the ranks, and rank 0's weights and buffers, taken over once.
 
     Buffers are not sent at every forward pass, as DDP does by default: the queue alone has 32 MiB, and stays equal on
     all ranks by itself.
+
+    Args:
+        skips: a backward pass may leave parameters without a gradient, others on each rank. What a rank skips counts as
+            0 in the mean; what all skip has no gradient, as in one process. The graph is searched at each step.
     """
     if world_size() == 1:
         return model
-    return nn.parallel.DistributedDataParallel(model, forward_sync_buffers=False)
+    model = _WithUnused(model) if skips else model
+    return nn.parallel.DistributedDataParallel(model, forward_sync_buffers=False, find_unused_parameters=skips)
+
+
+class _WithUnused(nn.Module):
+    """`model` with a parameter that nothing uses: DDP warns when it is told to look for some and finds none."""
+
+    def __init__(self, model: nn.Module):
+        super().__init__()
+        self.model = model
+        self.unused = nn.Parameter(torch.zeros(1, device=next(model.parameters()).device))
+
+    def forward(self, *args: Any) -> Any:
+        return self.model(*args)
 
 
 def unsynchronized(model: nn.Module) -> AbstractContextManager[None]:

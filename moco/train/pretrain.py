@@ -38,6 +38,7 @@ from moco.train.run_folder import RunFolder, note_start, provenance, stored_reci
 from moco.train.saving import Saver
 from moco.train.signals import stop_on_signals
 from moco.train.summary import closing, plan
+from moco.train.unused import skips_parameters
 from moco.train.warm_start import refill
 from moco.train.watchdog import watchdog
 from moco.weights.encoder_folder import save_encoder
@@ -151,7 +152,8 @@ def pretrain(
             if eval_data is not None and on_main():
                 monitor = monitor_for(eval_data, chosen.data, device=place, workers=workers)
             contrast, reporter, init = begun(job, reporter, model=model, init=init, fresh=fresh)
-            state, together = job.state(contrast), wrap(contrast)
+            state = job.state(contrast)
+            together = wrap(contrast, skips=skips_parameters(contrast.encoder, chosen))
             fingerprint = check_data(job.run, images, accept_change=accept_data_change, say=reporter.say)
             restore(job.run, state, reporter)
             if on_main():

@@ -26,6 +26,7 @@ from moco.distributed import (
     share,
     shuffle,
     unshuffle,
+    unsynchronized,
     world_size,
     wrap,
 )
@@ -125,6 +126,47 @@ def test_buffers_are_taken_over_from_rank_0_once_and_not_sent_at_every_step(tmp_
     assert torch.equal(start_0, start_1)
     assert torch.equal(end_1, end_0 + 1)
     assert torch.equal(w_0, w_1)
+
+
+class _Skipping(nn.Module):
+    """Rank 0 goes through `first`, rank 1 through `second`, nobody through `never`."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second, self.never = (nn.Linear(2, 1, bias=False) for _ in range(3))
+
+    def forward(self, x):
+        return (self.second if rank() else self.first)(x).sum()
+
+
+def _skip(r):
+    model = wrap(net := _Skipping(), skips=True)
+    for _ in range(2):
+        net.zero_grad(set_to_none=True)
+        with unsynchronized(model):
+            model(torch.tensor([[1.0 + r, 2.0]])).backward()
+        model(torch.tensor([[1.0 + r, 2.0]])).backward()
+    return net.first.weight.grad, net.second.weight.grad, net.never.weight.grad
+
+
+def test_gradients_of_layers_that_a_rank_skips_are_means_over_the_ranks_too(tmp_path, capfd):
+    for first, second, never in on_ranks(_skip, 2, tmp_path):
+        assert first.tolist() == [[1.0, 2.0]]  # twice [1, 2] on rank 0, nothing on rank 1
+        assert second.tolist() == [[2.0, 2.0]]  # twice [2, 2] on rank 1
+        assert never is None  # as in one process: the optimizer leaves it alone
+    assert "unused" not in capfd.readouterr().err
+
+
+def _skip_nothing(r):
+    net = nn.Linear(2, 1)
+    model = wrap(net, skips=True)
+    model(torch.ones(1, 2)).sum().backward()
+    return net.weight.grad
+
+
+def test_a_module_that_may_skip_layers_and_does_not_is_no_reason_for_a_warning(tmp_path, capfd):
+    on_ranks(_skip_nothing, 2, tmp_path)
+    assert "unused" not in capfd.readouterr().err
 
 
 def _met(r):

@@ -1,5 +1,6 @@
 """A run on two ranks: what one process would make of it, and what can happen to it."""
 
+import copy
 import csv
 import json
 import os
@@ -13,14 +14,17 @@ import typer
 from making import make_pictures
 from ranked import Ranks
 from safetensors.torch import load_file
+from torch import nn
 
 from moco.cli.errors import errors
 from moco.distributed import rank
+from moco.encoders import build
 from moco.recipe import Recipe
 from moco.train import checkpoint
 from moco.train.console import Console, Silent
 from moco.train.pretrain import pretrain
 from moco.train.run_folder import RunFolder
+from moco.train.unused import unused_parameters
 
 
 class AtStep(Silent):
@@ -95,6 +99,49 @@ def test_two_ranks_train_what_one_process_does_with_two_bn_groups(pictures, reci
             torch.testing.assert_close(two["state"]["model"][name], x, rtol=1e-4, atol=1e-6)
     encoders = [load_file(tmp_path / name / "encoder" / "model.safetensors") for name in ("one", "two")]
     torch.testing.assert_close(encoders[1]["bn1.running_var"], encoders[0]["bn1.running_var"])
+
+
+class Partial(nn.Module):
+    """A backbone with a layer that nothing uses, and one that is skipped at random, apart on each rank."""
+
+    def __init__(self, skips: bool):
+        super().__init__()
+        self.stem, self.norm, self.out = nn.Conv2d(3, 8, 3, stride=2), nn.BatchNorm2d(8), nn.Linear(8, 8)
+        self.unused, self.extra, self.skips = nn.Linear(8, 8), nn.Linear(8, 8), skips
+
+    def forward(self, x):
+        x = self.norm(self.stem(x)).relu().mean(dim=(2, 3))
+        if self.training and self.skips and torch.rand(()) < 0.5:
+            return self.out(x)
+        return self.out(x + self.extra(x))
+
+
+def test_a_module_with_unused_parameters_trains_on_two_ranks_as_in_one_process(pictures, recipe, tmp_path):
+    torch.manual_seed(0)
+    model = Partial(skips=False)
+    unused = model.unused.weight.detach().clone()
+    pretrain(pictures, tmp_path / "one", workers=0, recipe=recipe, model=copy.deepcopy(model))
+    assert on_two(pictures, tmp_path / "two", recipe=recipe, model=model) == [0, 0]
+    one, two = (ended(tmp_path / name)["state"]["model"] for name in ("one", "two"))
+    for name, x in one.items():
+        if not name.endswith("num_batches_tracked"):
+            torch.testing.assert_close(two[name], x, rtol=1e-4, atol=1e-6)
+    assert torch.equal(two["encoder.backbone.unused.weight"], unused)
+
+
+def test_a_module_that_skips_layers_at_random_trains_on_two_ranks(pictures, recipe, tmp_path):
+    assert on_two(pictures, tmp_path / "run", recipe=recipe, model=Partial(skips=True)) == [0, 0]
+    assert [record["step"] for record in RunFolder(tmp_path / "run").metrics()] == list(range(1, 11))
+
+
+def test_a_networks_unused_parameters_are_found_before_the_first_step(recipe):
+    encoder = build(recipe.encoder, size=16)
+    weights = {name: x.clone() for name, x in encoder.state_dict().items()}
+    assert unused_parameters(encoder, size=16) == []
+    partial = Partial(skips=False)
+    assert unused_parameters(partial, size=16) == ["unused.weight", "unused.bias"]
+    assert all(torch.equal(x, weights[name]) for name, x in encoder.state_dict().items())
+    assert all(x.grad is None for x in [*encoder.parameters(), *partial.parameters()])
 
 
 def test_the_checkpoint_holds_the_mean_statistics_and_each_ranks_own(pictures, recipe, tmp_path):

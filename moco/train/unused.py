@@ -1,0 +1,36 @@
+"""Parameters that a backward pass leaves without a gradient: ranks must know of them before the first step."""
+
+import copy
+
+import torch
+from torch import Tensor, nn
+
+from moco.distributed import agree, world_size
+from moco.recipe import Recipe
+
+
+def skips_parameters(encoder: nn.Module, recipe: Recipe) -> bool:
+    """Whether a step may leave parameters of `encoder` without a gradient; the same answer on every rank.
+
+    A module of the user's own may skip layers at random, which no single pass shows; our own networks skip none.
+    """
+    if world_size() == 1:
+        return False
+    if recipe.encoder.name == "custom":
+        return True
+    library = "/" in recipe.encoder.name
+    return bool(agree(int(library and bool(unused_parameters(encoder, size=recipe.data.size)))))
+
+
+def unused_parameters(encoder: nn.Module, *, size: int) -> list[str]:
+    """The trained parameters that get no gradient when a copy of `encoder` goes over two images."""
+    probe = copy.deepcopy(encoder).train()
+    trained = {name: x for name, x in probe.named_parameters() if x.requires_grad}
+    first = next(iter(trained.values()), None)
+    if first is None:
+        return []
+    probe.zero_grad(set_to_none=True)
+    with torch.random.fork_rng(), torch.enable_grad():
+        y: Tensor = probe(torch.rand(2, 3, size, size, device=first.device, dtype=first.dtype))
+        y.float().sum().backward()
+    return [name for name, x in trained.items() if x.grad is None]
