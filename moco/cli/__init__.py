@@ -7,6 +7,7 @@ import typer
 
 from moco import __version__
 from moco.cli import ablate, check, evaluate, recipes, runs, train, weights
+from moco.cli.streams import open_streams, run_and_flush
 
 app = typer.Typer(
     name="moco",
@@ -50,4 +51,5 @@ def main() -> None:
     """The entry point."""
     # threads of OpenMP that wait for work must not spin: beside other processes that took up to 70 times the CPU time
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    app()
+    open_streams()
+    run_and_flush(app)

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from moco.cli.streams import beside
+
 if TYPE_CHECKING:
     from moco.train.console import Console
 
@@ -33,7 +35,8 @@ def errors() -> "Iterator[Console]":
 
     console = Console()
     try:
-        yield console
+        with beside(console):
+            yield console
     except (KeyboardInterrupt, SystemExit):
         raise
     except Exception as error:

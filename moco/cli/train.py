@@ -2,7 +2,6 @@
 
 import json
 import signal
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -12,6 +11,7 @@ from moco.cli import checks
 from moco.cli.errors import errors
 from moco.cli.lasting import lasting
 from moco.cli.options import Device, Json, MaxBad, Resume, Seed, Workers
+from moco.cli.streams import complain
 
 WAIT = 0.15  # [s] for the search of DATA to fail, before torch is imported
 
@@ -125,7 +125,7 @@ def _launch(ranks: int) -> int:
     code = launch(main, ranks)
     if code < 0:  # as a shell counts it
         name = signal.Signals(-code).name
-        print(f"moco: a rank was ended by {name}: run the same command again to go on", file=sys.stderr)
+        complain(f"moco: a rank was ended by {name}: run the same command again to go on")
         return 128 - code
     return code
 

@@ -1,7 +1,6 @@
 """moco embed, export, import, weights."""
 
 import json
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -23,7 +22,7 @@ def embed(
     max_bad: MaxBad = None,
 ) -> None:
     """Write the features of images to a file, with the images' names."""
-    with errors():
+    with errors() as console:
         checks.check_features_file(to)
         checks.check_device(device)
         checks.check_weights(weights)
@@ -44,7 +43,7 @@ def embed(
         )
         print(printable(f"{rows:,} images embedded: {to}"))
         for name, reason in left_out.items():
-            print(f"left out: {shown(name)}: {one_line(reason)}", file=sys.stderr)
+            console.say(f"left out: {shown(name)}: {one_line(reason)}")
 
 
 def export(
@@ -78,7 +77,7 @@ def import_(
     architecture: Architecture = None,
 ) -> None:
     """Make a folder of somebody else's file: it is evaluated, exported and trained on like a run."""
-    with errors():
+    with errors() as console:
         checks.check_weights(weights)
 
         from moco.text import printable
@@ -86,7 +85,7 @@ def import_(
 
         print(printable(str(import_weights(weights, out=out, architecture=architecture))))
         then = f"Next: moco eval knn {out} LABELLED_FOLDER, or moco pretrain DATA --init {out}"
-        print(printable(then), file=sys.stderr)
+        console.say(then)
 
 
 def released(as_json: Json = False) -> None:

@@ -141,13 +141,16 @@ class Watch:
             "m": self.recipe.method.momentum(clock.epoch, clock.epochs),
             "images_per_second": round(images_per_second, 1), "seconds_waited": round(self.waited(), 2),
         })  # fmt: skip
-        knn = "" if self.last_score is None else f"  kNN {self.last_score:.1f} %"
-        self.reporter.live(
-            f"epoch {clock.epoch:.1f}/{clock.epochs:.0f}  step {clock.step}  "
-            f"loss {loss:.2f} (chance {self.recipe.collapse_level:.2f})  "
-            f"pretext {100 * top1:.0f} %{knn}  {images_per_second:,.0f} img/s  "
-            f"data wait {100 * self.waited() / max(elapsed, 1e-9):.0f} %  "
-            f"ETA {duration((clock.total_steps - clock.step) / max(rate, 1e-9))}"
+        self.reporter.live(  # the most needed first: a narrow terminal shows the beginning
+            f"ETA {duration((clock.total_steps - clock.step) / max(rate, 1e-9))}",
+            f"epoch {clock.epoch:.1f}/{clock.epochs:.0f}",
+            f"loss {loss:.2f}",
+            f"(chance {self.recipe.collapse_level:.2f})",
+            *([] if self.last_score is None else [f"kNN {self.last_score:.1f} %"]),
+            f"pretext {100 * top1:.0f} %",
+            f"{images_per_second:,.0f} img/s",
+            f"data wait {100 * self.waited() / max(elapsed, 1e-9):.0f} %",
+            f"step {clock.step}",
         )
 
     @property

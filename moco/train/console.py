@@ -2,6 +2,7 @@
 
 import sys
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,6 +16,8 @@ from rich.table import Table
 from moco.files import append
 from moco.text import one_line, printable
 
+BETWEEN = "  "  # the parts of a live line
+
 
 @runtime_checkable
 class Reporter(Protocol):
@@ -22,7 +25,7 @@ class Reporter(Protocol):
 
     def box(self, title: str, rows: list[tuple[str, str]]) -> None: ...
     def say(self, text: str) -> None: ...
-    def live(self, line: str) -> None: ...
+    def live(self, *parts: str) -> None: ...
 
 
 class Patient:
@@ -56,7 +59,7 @@ class Console:
         self.rich = RichConsole(file=cast(IO[str], self.stream), highlight=False)
 
     def box(self, title: str, rows: list[tuple[str, str]]) -> None:
-        self._end_live()
+        self.end_live()
         if not self.terminal:
             width = max(len(name) for name, _ in rows)
             print(f"== {title}", file=self.stream)
@@ -71,22 +74,24 @@ class Console:
         self.rich.print(Panel(table, title=title, title_align="left", expand=False))
 
     def say(self, text: str) -> None:
-        self._end_live()
+        self.end_live()
         print(printable(text), file=self.stream, flush=True)
 
-    def live(self, line: str) -> None:
+    def live(self, *parts: str) -> None:
+        """Show the line that `parts` make, the most needed first: on a terminal the last ones that do not fit go."""
         now = time.monotonic()
         if now - self._shown < (0.2 if self.terminal else self.every):
             return
-        self._shown, line = now, one_line(line)
+        self._shown = now
         if self.terminal:
-            line = line[: self.rich.width - 1]
+            line = fitting(parts, self.rich.width - 1)
             print("\r" + line.ljust(self._width), end="", file=self.stream, flush=True)
             self._width = len(line)
         else:
-            print(line, file=self.stream, flush=True)
+            print(one_line(BETWEEN.join(parts)), file=self.stream, flush=True)
 
-    def _end_live(self) -> None:
+    def end_live(self) -> None:
+        """Begin a new line where the live line is being shown."""
         if self.terminal and self._width:
             print(file=self.stream)
             self._width = 0
@@ -110,11 +115,11 @@ class Logged:
         self.reporter.say(text)
         self._write(text)
 
-    def live(self, line: str) -> None:
-        self.reporter.live(line)
+    def live(self, *parts: str) -> None:
+        self.reporter.live(*parts)
         if time.monotonic() - self._written > 15:
             self._written = time.monotonic()
-            self._write(line)
+            self._write(BETWEEN.join(parts))
 
     def _write(self, *lines: str) -> None:
         now = datetime.now(UTC).isoformat(timespec="seconds")
@@ -127,7 +132,18 @@ class Silent:
 
     def box(self, title: str, rows: list[tuple[str, str]]) -> None: ...
     def say(self, text: str) -> None: ...
-    def live(self, line: str) -> None: ...
+    def live(self, *parts: str) -> None: ...
+
+
+def fitting(parts: Sequence[str], width: int) -> str:
+    """As many of the first `parts` as fit on a line of `width` characters; a first one that does not is cut."""
+    line = one_line(parts[0]) if parts else ""
+    for part in parts[1:]:
+        longer = line + BETWEEN + one_line(part)
+        if len(longer) > width:
+            break
+        line = longer
+    return line[:width]
 
 
 def duration(seconds: float) -> str:

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from types import FrameType
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)  # as in distributed.py, which needs torch
@@ -38,7 +39,10 @@ def stop_at_once_on_signals() -> None:
         for each in SIGNALS:
             signal.signal(each, signal.SIG_IGN)  # a second one must not ask Slurm again
         said = requeue(number)
-        print(f"moco: stopped by {signal.Signals(number).name}: run the same command again. {said}", file=sys.stderr)
+        with suppress(OSError):  # nobody reads it
+            print(
+                f"moco: stopped by {signal.Signals(number).name}: run the same command again. {said}", file=sys.stderr
+            )
         os._exit(RESUMABLE)
 
     for number in SIGNALS:

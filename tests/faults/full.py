@@ -25,8 +25,8 @@ class Limits(Silent):
     def __init__(self, first: int, last: int, most: int):
         self.first, self.last, self.most = first, last, most
 
-    def live(self, line: str) -> None:
-        step = int(line.partition(" step ")[2].split()[0])
+    def live(self, *parts: str) -> None:
+        step = int(next(part for part in parts if part.startswith("step ")).split()[1])
         if step in (self.first, self.last):
             _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
             resource.setrlimit(resource.RLIMIT_FSIZE, (self.most if step == self.first else hard, hard))

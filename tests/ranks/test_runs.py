@@ -33,8 +33,8 @@ class AtStep(Silent):
     def __init__(self, step: int, do):
         self.step, self.do = step, do
 
-    def live(self, line: str) -> None:
-        if f"step {self.step} " in line:
+    def live(self, *parts: str) -> None:
+        if f"step {self.step}" in parts:
             self.do()
 
 
@@ -186,7 +186,7 @@ def _slowly(pictures: Path, out: Path, recipe: Recipe, **options) -> None:
     """`pretrain` with the exit code of the command; a step takes 50 ms at least."""
 
     class Slow(Silent):
-        def live(self, line: str) -> None:
+        def live(self, *parts: str) -> None:
             time.sleep(0.05)
 
     try:

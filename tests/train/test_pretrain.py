@@ -29,8 +29,8 @@ class StopAt(Silent):
     def __init__(self, step: int, number: int = signal.SIGTERM):
         self.step, self.number = step, number
 
-    def live(self, line: str) -> None:
-        if f"step {self.step} " in line:
+    def live(self, *parts: str) -> None:
+        if f"step {self.step}" in parts:
             os.kill(os.getpid(), self.number)
 
 

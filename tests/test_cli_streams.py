@@ -1,0 +1,54 @@
+"""The command with standard streams that are closed, full, or read by nobody."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from making import make_pictures
+
+ROOT = Path(__file__).parent.parent
+
+
+def shell(line: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    """`line` in a shell, where $MOCO is the command."""
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "MOCO": f"{sys.executable} -m moco", "OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        ["bash", "-c", line], capture_output=True, text=True, cwd=folder, env=environment, timeout=120
+    )
+
+
+@pytest.mark.parametrize("reader", ["head -c 1 > /dev/null", "true"])
+def test_a_reader_that_leaves_is_no_error_message(tmp_path: Path, reader: str):
+    done = shell(f"$MOCO recipes --json | {reader}; echo ${{PIPESTATUS[0]}}", tmp_path)
+    assert done.stderr == ""
+    assert done.stdout.strip() in ("0", "141")  # 0: all was in the pipe before the reader left
+
+
+def test_a_result_that_nobody_can_read_is_no_success(tmp_path: Path):
+    done = shell("(sleep 2; exec $MOCO recipes) | true; echo ${PIPESTATUS[0]}", tmp_path)
+    assert (done.stdout.strip(), done.stderr) == ("141", "")
+
+
+def test_a_full_disk_under_stdout_is_said(tmp_path: Path):
+    done = shell("$MOCO recipes > /dev/full", tmp_path)
+    assert done.returncode == 1
+    assert "the result could not be written to stdout: No space left on device" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("closed", ["2>&-", ">&- 2>&-", "<&- >&- 2>&-", "2> /dev/full"])
+def test_an_error_has_its_exit_code_whatever_stderr_is(tmp_path: Path, closed: str):
+    done = shell(f"$MOCO explain nothing {closed}", tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("closed", ["2>&-", ">&- 2>&-", "<&- >&- 2>&-"])
+def test_a_run_with_closed_streams_is_made_to_its_end(tmp_path: Path, closed: str):
+    make_pictures(tmp_path / "pictures", 40)
+    done = shell(f"$MOCO pretrain pictures --out run --epochs 1 --set encoder.width=0.0625 {closed}", tmp_path)
+    assert (done.returncode, done.stdout) == (0, "")
+    assert (tmp_path / "run" / "finished.json").is_file()
+    assert (tmp_path / "run" / "recipe.json").read_text().startswith("{")
