@@ -8,7 +8,7 @@ from typing import Any
 
 from moco.recipe import Recipe, RecipeError, unknown
 from moco.recipes import ORIGINS, RECIPES, named
-from moco.recipes.auto import FITTED, auto_origin
+from moco.recipes.auto import FITTED, WHAT, auto_origin, example
 from moco.recipes.origin import DEFAULTS, Origin, Published, idle, settings
 from moco.schedule import Kind
 
@@ -62,25 +62,25 @@ class Explanation:
 
 
 def explain(what: str) -> Explanation:
-    """A recipe's name, a recipe.json, or a run folder, explained. Raises RecipeError."""
+    """A recipe's name, a recipe.json, or a run folder, explained; of `auto`, an example. Raises RecipeError."""
     path = Path(what)
     file = path / "recipe.json" if path.is_dir() else path
     if what in RECIPES:
         recipe = named(what)
     elif what == "auto":
-        raise RecipeError("auto is fitted to images when a run begins: explain the run folder, or its recipe.json")
+        recipe = example()
     elif file.is_file():
         recipe = Recipe.read(file)
     elif path.is_dir() or what.endswith(".json"):
         raise RecipeError(f"expected a recipe's name, a recipe.json or a run folder, and there is no file {file}")
     else:
-        raise RecipeError(unknown("recipe", what, list(RECIPES)))
+        raise RecipeError(unknown("recipe", what, ["auto", *RECIPES]))
     return explained(recipe)
 
 
 def listed() -> list[dict[str, Any]]:
     """Every recipe: its name, what it is, and the first result that was published for it."""
-    rows: list[dict[str, Any]] = []
+    rows: list[dict[str, Any]] = [{"name": "auto", "what": WHAT, "published": None}]
     for name, recipe in RECIPES.items():
         what = (recipe.__doc__ or "").strip().splitlines()[0]
         published = ORIGINS[name].published[:1]

@@ -105,6 +105,11 @@ def test_a_dry_run_shows_the_plan_and_makes_nothing(pictures, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+def test_a_batch_size_is_an_option(pictures, tmp_path):
+    result = moco("pretrain", pictures, "--out", tmp_path / "run", *SMALL, "--batch-size", "4", "--dry-run")
+    assert "batch       4 images" in result.stderr
+
+
 @pytest.mark.parametrize("kind", ["knn", "linear", "lowshot"])
 def test_every_evaluation_prints_the_floors_beside_the_encoder(run, labelled, kind):
     result = moco("eval", kind, run, labelled)

@@ -10,8 +10,9 @@ from typer.testing import CliRunner
 
 from moco import recipes
 from moco.cli import app
-from moco.explain import Explanation, Setting, explain, explained, words
+from moco.explain import Explanation, Setting, explain, explained, listed, words
 from moco.recipe import RecipeError
+from moco.recipes.auto import FITTED
 from moco.schedule import Constant, Cosine, Decay, Steps
 from moco.train.pretrain import pretrain
 
@@ -94,6 +95,15 @@ def test_an_automatic_recipe_says_what_was_fitted_and_what_was_changed():
     assert [one.name for one in found.settings if one.changed] == ["encoder.dim"]
 
 
+def test_auto_is_listed_and_explained_by_its_rules():
+    found = explain("auto")
+    for name in FITTED:
+        assert setting(found, name).source == f"this project's first guess: {FITTED[name]}"
+    assert "10,000 images" in str(found)
+    assert "moco explain RUN" in str(found)
+    assert listed()[0]["name"] == "auto"
+
+
 def test_a_recipe_of_ones_own_is_said_to_be_so():
     found = explained(recipes.named("moco_v1_r50").but("mine", source="my notes"))
     assert {one.source for one in found.settings} == {"not among the recipes here: my notes"}
@@ -104,7 +114,6 @@ def test_a_recipe_of_ones_own_is_said_to_be_so():
     ("what", "said"),
     [
         ("moco_v2_r5", "did you mean moco_v2_r50"),
-        ("auto", "fitted to images when a run begins"),
         ("nowhere.json", "there is no file nowhere.json"),
         (".", "there is no file recipe.json"),
     ],
@@ -164,9 +173,9 @@ def test_the_command_prints_the_same_as_text_and_as_json():
 
 def test_the_list_has_every_recipe():
     text = CliRunner().invoke(app, ["recipes"]).stdout
-    assert [line.split()[0] for line in text.splitlines()] == list(recipes.RECIPES)
+    assert [line.split()[0] for line in text.splitlines()] == ["auto", *recipes.RECIPES]
     rows = json.loads(CliRunner().invoke(app, ["recipes", "--json"]).stdout)
-    assert [row["name"] for row in rows] == list(recipes.RECIPES)
+    assert [row["name"] for row in rows] == ["auto", *recipes.RECIPES]
     assert all(row["what"] for row in rows)
 
 

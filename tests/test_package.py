@@ -131,3 +131,8 @@ def test_run_of_an_own_network_imports_neither_torchs_compiler_nor_the_libraries
         "print(sorted({'torch._dynamo', 'torchvision', 'timm', 'sympy', 'matplotlib'} & set(sys.modules)))"
     )
     assert python("-c", probe).strip().splitlines()[-1] == "[]"
+
+
+def test_dir_of_the_package_is_what_it_offers():
+    assert {name for name in dir(moco) if not name.startswith("_")} == set(moco.__all__) - {"__version__"}
+    assert all(hasattr(moco, name) for name in dir(moco))

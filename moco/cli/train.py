@@ -26,6 +26,9 @@ def pretrain(
         str | None, typer.Option(help="resnet50, torchvision/NAME, timm/NAME, ... [default: the recipe's]")
     ] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="[default: the recipe's]")] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, help="Images of a step, on all devices together. [default: the recipe's]")
+    ] = None,
     settings: Annotated[
         list[str] | None, typer.Option("--set", help="Change a setting: optim.epochs=20. Repeatable.")
     ] = None,
@@ -88,7 +91,7 @@ def pretrain(
         changes = parse_settings(settings or [])
         changes |= {"compute.precision": precision} if precision is not None else {}
         changes |= {"compute.compile": True} if compile_ else {}
-        asked = {"encoder.name": model, "optim.epochs": epochs, "seed": seed}
+        asked = {"encoder.name": model, "optim.epochs": epochs, "optim.batch_size": batch_size, "seed": seed}
         checks.check_recipe(recipe, changes | {name: value for name, value in asked.items() if value is not None})
         checks.check_device(device)
         checks.check_sources([*data, *([eval_data] if eval_data else [])])
@@ -106,7 +109,8 @@ def pretrain(
         if (ranks := ranks_for(devices, device)) > 1:
             raise typer.Exit(_launch(ranks))
         run = run_pretrain(
-            sources, out, recipe=recipe, model=model, epochs=epochs, settings=changes, seed=seed, init=init,
+            sources, out, recipe=recipe, model=model, epochs=epochs, batch_size=batch_size, settings=changes,
+            seed=seed, init=init,
             eval_data=eval_data, eval_every=eval_every, resume=resume.value, overwrite=overwrite,
             accept_data_change=accept_data_change, device=device, workers=workers, processes=processes,
             save_every=save_every, keep=keep, keep_every=keep_every, on_nan=on_nan, max_bad=max_bad, patience=patience,

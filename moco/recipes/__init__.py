@@ -51,7 +51,7 @@ PAIRS: dict[str, tuple[View, View]] = {name: (view, view) for name, view in VIEW
 def named(name: str) -> Recipe:
     """The recipe called `name`. Raises RecipeError with the nearest names."""
     if name not in RECIPES:
-        raise RecipeError(unknown("recipe", name, list(RECIPES)))
+        raise RecipeError(unknown("recipe", name, ["auto", *RECIPES]))
     return RECIPES[name]()
 
 

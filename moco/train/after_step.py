@@ -18,6 +18,7 @@ from moco.train.checkpoint import Clock, TrainState
 from moco.train.console import Reporter, duration
 from moco.train.nan_guard import Diverged, Gate, Refusal
 from moco.train.nan_report import bundle, how_to_go_on
+from moco.train.pace import Pace
 from moco.train.rank_sync import averaged, pool
 from moco.train.run_folder import RunFolder
 from moco.train.saving import Saver
@@ -38,6 +39,7 @@ class Watch:
     saver: Saver
     gate: Gate
     dog: Watchdog
+    pace: Pace
     bears: int  # with so many steps that were not finite
     names: Sequence[str]  # of the images
     eval_every: int  # epochs
@@ -55,6 +57,8 @@ class Watch:
 
     def __call__(self, state: TrainState, metrics: dict[str, Tensor]) -> None:
         clock = state.clock
+        if time_it_takes := self.pace.tell(clock.step):
+            self.reporter.say(time_it_takes)
         self.dog.section("step")
         self.since_log.append(metrics)
         last = clock.step == clock.total_steps

@@ -20,6 +20,7 @@ from moco.train.console import Reporter, Silent
 from moco.train.loop import train
 from moco.train.nan_guard import Gate
 from moco.train.nan_report import bearable
+from moco.train.pace import Pace
 from moco.train.rank_sync import averaged, check_same_images
 from moco.train.resolve import changes_of, check_fits, check_learns, resolve
 from moco.train.resume import (
@@ -67,6 +68,7 @@ def pretrain(
     recipe: str | Recipe = "auto",
     model: str | nn.Module | None = None,
     epochs: int | None = None,
+    batch_size: int | None = None,
     settings: dict[str, Any] | None = None,
     seed: int | None = None,
     precision: str | None = None,
@@ -95,7 +97,8 @@ def pretrain(
         out: the run folder; see `moco.train.run_folder`.
         recipe: a name of `moco.recipes`, "auto" (MoCo v2 fitted to the images), the path of a recipe.json, or a Recipe.
         model: the encoder's name ("torchvision/resnet50", "timm/convnext_tiny", ...), or a module of your own.
-        epochs, seed, precision, settings: changes to the recipe; `settings` by dotted field name.
+        epochs, batch_size, seed, precision, settings: changes to the recipe; `settings` by dotted field name. "auto"
+            fits the rest to `epochs` and `batch_size`; other recipes keep their learning rate.
         init: weights to start from, anything that `moco.load` reads: f_q, and what else they have of head, f_k,
             predictor and queue (see `moco.train.warm_start`).
         eval_data: labelled images for a kNN score during training, every `eval_every` epochs.
@@ -124,7 +127,8 @@ def pretrain(
             overwrite, resume = False, "auto"
         out, images = Path(out), open_images(data)
         workers, bears = default_workers() if workers is None else workers, bearable(on_nan)
-        changes = changes_of({"optim.epochs": epochs, "seed": seed, "compute.precision": precision}, settings)
+        own = {"optim.epochs": epochs, "optim.batch_size": batch_size, "seed": seed, "compute.precision": precision}
+        changes = changes_of(own, settings)
         chosen = shared_recipe(
             lambda: resolve(
                 recipe, images, place, model=model, changes=changes, stored=None if overwrite else stored_recipe(out)
@@ -171,6 +175,7 @@ def pretrain(
             gate = Gate(state, refused=lambda refusal: watch.refuse(state, refusal), sticky=not bears)
             watch = Watch(
                 run=job.run, recipe=chosen, reporter=reporter, stop=stop, gate=gate, dog=dog, bears=bears,
+                pace=Pace(job.clock.step, job.clock.total_steps),
                 names=images.names, saver=Saver(job.run, chosen.to_json(), reporter, save_every, keep, keep_every),
                 log_every=max(1, min(50, job.clock.total_steps // 500)),
                 eval_every=eval_every or max(1, int(chosen.optim.epochs // 20)),

@@ -36,8 +36,9 @@ def resolve(
         base = stored
     elif recipe == "auto":
         base = recipes.auto(
-            len(images), side=shorter_side(images), accelerated=device.type != "cpu", epochs=changes.get("optim.epochs")
-        )
+            len(images), side=shorter_side(images), accelerated=device.type != "cpu",
+            epochs=changes.get("optim.epochs"), batch_size=changes.get("optim.batch_size"),
+        )  # fmt: skip
     else:
         base = recipes.find(recipe)
     if model is not None:

@@ -8,6 +8,8 @@ import torch
 from moco.data.sources.images import Images
 from moco.distributed import world_size
 from moco.recipe import Recipe
+from moco.recipes import RECIPES, named
+from moco.recipes.auto import epochs_for
 from moco.train.after_step import summary
 from moco.train.checkpoint import Clock
 from moco.train.console import duration
@@ -78,11 +80,34 @@ def cautions(recipe: Recipe, images: Images, clock: Clock, device: torch.device)
         found.append("query and key share BN statistics, and the encoder can cheat (Sec. 3.3): method.bn=shuffle")
     if learning_rate_is_set_to_zero(recipe):
         found.append("the learning rate is 0 throughout (optim.lr): the encoder learns nothing")
-    if clock.total_steps < 1000:
+    if clock.total_steps < 1000 and not _chosen_by_auto(recipe, clock, device):
         found.append(f"{clock.total_steps:,} steps show that it works, and teach little: more with --epochs N")
+    if other := _batch_of_the_learning_rate(recipe):
+        lr, batch = recipe.optim.lr, recipe.optim.batch_size
+        found.append(
+            f"the learning rate is the recipe's for {other:,} images a step; in proportion to {batch:,} it would be "
+            f"--set optim.lr.{lr.PEAK}={lr.scaled(batch / other).peak:.4g}"
+        )
     if recipe.compute.precision != "fp32" and device.type == "cpu":
         found.append("autocast on a CPU without native support is about ten times slower than fp32")
     return found
+
+
+def _chosen_by_auto(recipe: Recipe, clock: Clock, device: torch.device) -> bool:
+    """Whether the length is the one that `auto` chooses, or longer."""
+    if recipe.name != "auto":
+        return False
+    small, accelerated = recipe.encoder.stem == "3x3", device.type != "cpu"
+    return recipe.optim.epochs >= epochs_for(clock.steps_per_epoch, small=small, accelerated=accelerated)
+
+
+def _batch_of_the_learning_rate(recipe: Recipe) -> int | None:
+    """The recipe's own batch size, where another one was set and the learning rate was not."""
+    if recipe.name not in RECIPES:
+        return None
+    own = named(recipe.name).optim
+    changed = own.batch_size != recipe.optim.batch_size and own.lr == recipe.optim.lr
+    return own.batch_size if changed else None
 
 
 def closing(run: RunFolder, recipe: Recipe, *, bad: int) -> list[tuple[str, str]]:

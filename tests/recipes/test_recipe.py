@@ -151,3 +151,17 @@ def test_settings_are_checked_by_themselves_without_the_rules_of_how_they_fit():
         check_settings({"optim.epoch": 3})
     with pytest.raises(RecipeError, match=r"method\.temperature: input should be greater than 0"):
         check_settings({"method.temperature": 0})
+
+
+def test_the_automatic_recipe_is_fitted_to_a_batch_size_that_is_given():
+    recipe = recipes.auto(5_000, side=256, accelerated=True, batch_size=96)
+    assert recipe.optim.batch_size == 96
+    assert recipe.optim.lr.peak == pytest.approx(0.03 * 96 / 256)
+    assert (96 % recipe.method.bn_groups, recipe.method.bn_groups) == (0, 3)  # of 32 images
+    assert recipe.method.size == 1024
+
+
+@pytest.mark.parametrize("batch_size", [0, -4, "many"])
+def test_the_automatic_recipe_refuses_a_batch_size_that_is_no_positive_number(batch_size):
+    with pytest.raises(RecipeError, match=r"optim\.batch_size: input should be"):
+        recipes.auto(100, side=32, accelerated=False, batch_size=batch_size)

@@ -1,0 +1,37 @@
+"""How long a run will take, told once from the pace of its first steps."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from moco.train.console import duration
+
+MEASURED = 5.0  # [s] of steps before the time is told
+SHORT = 10.0  # [s] of a run whose time is not worth telling
+
+
+@dataclass
+class Pace:
+    """Measures the steps after the first one, which also compiles and sets up."""
+
+    first_step: int  # this process begins after it
+    total_steps: int
+    now: Callable[[], float] = time.monotonic  # [s]
+    _began: float = field(default=0.0, init=False)
+    _told: bool = field(default=False, init=False)
+
+    def tell(self, step: int) -> str | None:
+        """After each step: the sentence, once, when enough steps are measured; None otherwise."""
+        if step == self.first_step + 1:
+            self._began = self.now()
+        measured, elapsed = step - self.first_step - 1, self.now() - self._began
+        if self._told or measured < 1 or elapsed < MEASURED:
+            return None
+        self._told = True
+        left = (self.total_steps - step) * elapsed / measured
+        if left < SHORT:
+            return None
+        what = "this run" if self.first_step == 0 else "what is left of this run"
+        steps = "step" if measured == 1 else f"{measured:,} steps"
+        each = f"{elapsed / measured:.2g} s each"
+        return f"{what} takes about {duration(left + elapsed)}, by the first {steps} ({each})"

@@ -1,0 +1,40 @@
+"""The plan: what it cautions against, and what it does not."""
+
+import pytest
+import torch
+from making import make_pictures
+
+from moco import recipes
+from moco.data.sources.folder import find_images
+from moco.recipe import Recipe
+from moco.train.resume import clock_of
+from moco.train.summary import cautions
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def cautioned(tmp_path):
+    images = find_images(make_pictures(tmp_path / "pictures", 64))
+
+    def of(recipe: Recipe) -> list[str]:
+        return cautions(recipe, images, clock_of(recipe, len(images)), CPU)
+
+    return of
+
+
+def test_auto_does_not_caution_against_its_own_choice(cautioned):
+    for side in (32, 256):
+        assert cautioned(recipes.auto(64, side=side, accelerated=False)) == []
+
+
+def test_fewer_epochs_than_auto_chooses_are_cautioned_against(cautioned):
+    (said,) = cautioned(recipes.auto(64, side=256, accelerated=False, epochs=2))
+    assert "8 steps show that it works" in said
+
+
+def test_another_batch_size_names_the_learning_rate_of_the_linear_rule(cautioned):
+    base = {"optim.batch_size": 16, "method.size": 16, "optim.epochs": 1000, "method.bn_groups": 2}
+    (said,) = cautioned(recipes.named("moco_v2_r50").but(None, base))
+    assert "--set optim.lr.start=0.001875" in said  # 0.03 * 16 / 256
+    assert cautioned(recipes.named("moco_v2_r50").but(None, base | {"optim.lr.start": 0.001875})) == []
