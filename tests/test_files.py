@@ -24,7 +24,7 @@ def test_files_have_the_modes_that_the_umask_leaves(tmp_path, umask, mask, mode)
     umask(mask)
     write_text(tmp_path / "whole", "x")
     append(tmp_path / "log", b"x")
-    with run_folder._locked(tmp_path):
+    with run_folder.locked(tmp_path):
         modes = {path.name: path.stat().st_mode & 0o777 for path in tmp_path.iterdir()}
     assert modes == {"whole": mode, "log": mode, ".lock": mode}
 
@@ -50,9 +50,9 @@ def test_a_lock_that_can_only_be_read_locks_too(tmp_path, monkeypatch):
 
     monkeypatch.setattr(run_folder.os, "open", readable_only)
     with (
-        run_folder._locked(tmp_path),
+        run_folder.locked(tmp_path),
         pytest.raises(RunError, match="another process"),
-        run_folder._locked(tmp_path),
+        run_folder.locked(tmp_path),
     ):
         pass
 
@@ -62,5 +62,5 @@ def test_a_file_system_without_locks_is_named_and_not_taken_for_another_process(
         raise OSError(37, "No locks available")
 
     monkeypatch.setattr(fcntl, "flock", refuse)
-    with pytest.raises(RunError, match="cannot be locked"), run_folder._locked(tmp_path):
+    with pytest.raises(RunError, match="cannot be locked"), run_folder.locked(tmp_path):
         pass

@@ -25,6 +25,7 @@ from moco.recipe import Recipe, RecipeError
 from moco.schedule import Constant
 from moco.train.after_step import Diverged
 from moco.train.console import Reporter, Silent
+from moco.train.folder_state import state_of
 from moco.train.pretrain import pretrain
 from moco.train.run_folder import RunFolder
 
@@ -100,7 +101,7 @@ def one(recipe: Recipe, bench: Bench, what: str) -> dict[str, Any]:
 def made(recipe: Recipe, folder: Path, bench: Bench) -> dict[str, Any]:
     """Scores, measures and cost of a run. That numbers are not finite any more is an outcome too: {"failed": why}."""
     half = round(facts_of(recipe, len(bench.images))["steps"]) // 2
-    whole, start = not RunFolder(folder).begun, time.process_time()
+    whole, start = not state_of(RunFolder(folder)).started, time.process_time()
     try:
         pretrain(
             bench.images, folder, recipe=recipe, device=str(bench.device), workers=bench.workers,

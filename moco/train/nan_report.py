@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +13,13 @@ from moco.files import write_json
 from moco.recipe import Recipe, RecipeError
 from moco.train.checkpoint import Clock
 from moco.train.nan_guard import Refusal
+
+FILES = ("facts.json", "checkpoint.pt")  # in the folder of a step
+
+
+def is_nan_folder(name: str) -> bool:
+    """Whether `bundle` names a folder so."""
+    return re.fullmatch("step_[0-9]{8,}", name) is not None
 
 
 def bearable(on_nan: str) -> int:
@@ -36,6 +44,8 @@ def bundle(
     if not on_main():
         return None
     place = folder / f"step_{refusal.step:08d}"
+    if folder.is_symlink() or place.is_symlink():  # somebody has laid it there: nothing is written behind it
+        return None
     place.mkdir(parents=True, exist_ok=True)
     facts: dict[str, Any] = {
         "step": refusal.step, "not_finite": refusal.parts, "image_ids": ids, "images": [names[i] for i in ids],

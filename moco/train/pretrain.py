@@ -8,7 +8,7 @@ from torch import nn
 
 from moco.data.sources.open import Sources, open_images
 from moco.device import default_workers, pick_device
-from moco.distributed import agree, on_main, restarted, session, wrap
+from moco.distributed import on_main, restarted, session, wrap
 from moco.evaluate.features import Pretrained, load
 from moco.evaluate.monitor import monitor_for
 from moco.files import write_json
@@ -17,25 +17,30 @@ from moco.recipe import Recipe
 from moco.train.after_step import Watch, summary
 from moco.train.build import in_format, precision_of, threads
 from moco.train.console import Reporter, Silent
+from moco.train.folder_state import State, stored_recipe
 from moco.train.loop import train
 from moco.train.nan_guard import Gate
 from moco.train.nan_report import bearable
+from moco.train.open_run import check_before
+from moco.train.out_check import check_apart
 from moco.train.pace import Pace
 from moco.train.rank_sync import averaged, check_same_images
 from moco.train.resolve import changes_of, check_fits, check_learns, resolve
 from moco.train.resume import (
     Job,
-    begun,
+    build_networks,
     check_data,
     check_device,
     clock_of,
     encoder_of,
     opened,
+    report_start,
     restore,
     scorer,
     shared_recipe,
+    start_folder,
 )  # fmt: skip
-from moco.train.run_folder import RunFolder, note_start, provenance, stored_recipe
+from moco.train.run_folder import RunFolder, note_start, provenance
 from moco.train.saving import Saver
 from moco.train.signals import stop_on_signals
 from moco.train.summary import closing, plan
@@ -136,26 +141,29 @@ def pretrain(
         )
         check_fits(chosen, len(images))
         check_same_images(images)
+        if on_main():
+            check_apart(out, images, eval_data=eval_data, init=init, overwrite=overwrite)
+            check_before(RunFolder(out), chosen, resume=resume, overwrite=overwrite)
         job = Job(images, chosen, clock_of(chosen, len(images)), place, workers, RunFolder(out), processes)
         check_learns(chosen, job.clock)
         reporter.box("plan", plan(chosen, images, job.clock, place, out))
         if dry_run:
             return Run(out, chosen, model)
         with (
-            opened(out, chosen, resume=resume, overwrite=overwrite),
+            opened(out, chosen, resume=resume, overwrite=overwrite) as there,
             stop_on_signals() as stop,
             threads(chosen.compute.threads),
         ):
-            fresh, finished = (
-                bool(agree(on_main() and it)) for it in (overwrite or not job.run.begun, job.run.finished)
-            )
-            if finished and not fresh:
+            if there is State.FINISHED:
                 reporter.say(f"{out} is finished already: nothing to train (--overwrite starts again)")
                 return Run(out, chosen, model)
             monitor = None
             if eval_data is not None and on_main():
                 monitor = monitor_for(eval_data, chosen.data, device=place, workers=workers)
-            contrast, reporter, init = begun(job, reporter, model=model, init=init, fresh=fresh)
+            networks = build_networks(job, model=model, init=init, fresh=not there.started)
+            if not there.started:  # from here on nothing is wrong with what was asked for
+                start_folder(job, networks)
+            reporter, contrast, init = report_start(job, networks, reporter), networks.contrast, networks.init
             state = job.state(contrast)
             together = wrap(contrast, skips=skips_parameters(contrast.encoder, chosen))
             fingerprint = check_data(job.run, images, accept_change=accept_data_change, say=reporter.say)

@@ -2,8 +2,8 @@
 
 import io
 import warnings
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from moco.data.loader.bad_images import Quarantine
 from moco.data.loader.loader import ViewLoader
 from moco.data.sources.images import DataError, Images
 from moco.data.sources.manifest import changes_since, manifest_of, write_manifest
-from moco.distributed import on_main, rank, share, world_size
+from moco.distributed import agree, on_main, rank, share, world_size
 from moco.encoders import Encoder
 from moco.evaluate.monitor import Monitor
 from moco.method import Contrast
@@ -23,9 +23,11 @@ from moco.train import checkpoint
 from moco.train.build import contrast_for, scaler_for
 from moco.train.checkpoint import Clock, TrainState
 from moco.train.console import Logged, Reporter
+from moco.train.folder_state import State
+from moco.train.open_run import open_run, start_run
 from moco.train.optim import optimizer_for
 from moco.train.rank_sync import put_back
-from moco.train.run_folder import RunFolder, begin, check_init, note_init, open_run
+from moco.train.run_folder import RunFolder, check_init, note_init
 from moco.train.summary import plan
 
 
@@ -56,26 +58,39 @@ class Job:
         )  # fmt: skip
 
 
-def begun(
-    job: Job, reporter: Reporter, *, model: str | nn.Module | None, init: str | Path | None, fresh: bool
-) -> tuple[Contrast, Reporter, str | Path | None]:
-    """The networks as they are at the start of a run, whom to report to, and what weights it starts from.
+@dataclass(frozen=True)
+class Networks:
+    """The networks as they are at the start of a run."""
 
-    A new run's folder is made ready.
-    """
+    contrast: Contrast
+    init: str | Path | None  # the weights that they start from
+    said: list[str]  # what was read from them
+
+
+def build_networks(job: Job, *, model: str | nn.Module | None, init: str | Path | None, fresh: bool) -> Networks:
+    """The networks of a new run, or of one that goes on, which knows what weights it starts from. Writes nothing."""
     if not fresh:
         init = share(((on_main() and check_init(job.run, init)) or "").encode()).decode() or None
     said: list[str] = []
     contrast = contrast_for(job.recipe, job.place, num_images=len(job.images), model=model, init=init, say=said.append)
+    return Networks(contrast, init, said)
+
+
+def start_folder(job: Job, networks: Networks) -> None:
+    """Make the folder ready for a new run: what was there is removed. Rank 0 does."""
     if on_main():
-        if fresh:  # from here on nothing is wrong with what was asked for
-            begin(job.run, job.recipe)
-            note_init(job.run, init, said)
+        start_run(job.run, job.recipe)
+        note_init(job.run, networks.init, networks.said)
+
+
+def report_start(job: Job, networks: Networks, reporter: Reporter) -> Reporter:
+    """Write the plan into the run's log, say what weights it starts from, and give whom to report to from now on."""
+    if on_main():
         reporter = Logged(reporter, job.run.path / "train.log")
         reporter.note("plan", plan(job.recipe, job.images, job.clock, job.place, job.run.path))
-    for line in said:
+    for line in networks.said:
         reporter.say(line)
-    return contrast, reporter, init
+    return reporter
 
 
 def check_device(asked: str, place: torch.device) -> None:
@@ -97,9 +112,11 @@ def clock_of(recipe: Recipe, num_images: int) -> Clock:
     return Clock(steps_per_epoch, max(1, round(recipe.optim.epochs * steps_per_epoch)))
 
 
-def opened(out: Path, recipe: Recipe, *, resume: str, overwrite: bool) -> AbstractContextManager[object]:
-    """The run folder is rank 0's alone, and no other rank looks into it."""
-    return open_run(out, recipe, resume=resume, overwrite=overwrite) if on_main() else nullcontext()
+@contextmanager
+def opened(out: Path, recipe: Recipe, *, resume: str, overwrite: bool) -> Iterator[State]:
+    """The run folder, open, and what is in it. It is rank 0's alone: no other rank looks into it."""
+    with open_run(out, recipe, resume=resume, overwrite=overwrite) if on_main() else nullcontext() as state:
+        yield list(State)[agree(list(State).index(state) if state is not None else 0)]
 
 
 def scorer(monitor: Monitor | None, contrast: Contrast) -> Callable[[], float]:
@@ -158,5 +175,7 @@ def restore(run: RunFolder, state: TrainState, reporter: Reporter) -> None:
             reporter.say(f"began with {ranks} ranks, goes on with {world_size()}: allowed, but not the same bits")
         if on_main():
             checkpoint.forget_after(run.checkpoints, state.clock.step)
+            with suppress(OSError):  # it is noted with the next checkpoint
+                run.note_saved(state.clock.step)
     if on_main():
         run.forget_after(state.clock.step if content else -1)

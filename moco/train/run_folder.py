@@ -1,7 +1,7 @@
 """One run, one folder: what is in it, who may write to it, and what it remembers.
 
-recipe.json  provenance.json  init.json  manifest.jsonl.gz  metrics.jsonl  train.log  bad_images.csv  finished.json
-checkpoints/  encoder/
+recipe.json  provenance.json  init.json  manifest.jsonl.gz  metrics.jsonl  train.log  bad_images.csv  saved.json
+finished.json  checkpoints/  encoder/
 """
 
 import fcntl
@@ -18,13 +18,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import moco
-from moco.files import MODE, append, sweep, write_json, write_text
-from moco.recipe import Recipe, RecipeError, diff
+from moco.files import MODE, append, write_json, write_text
+from moco.recipe import Recipe, RecipeError
+from moco.weights.checkpoints import entries
 
 if TYPE_CHECKING:
     import torch
-
-WRITTEN = ("checkpoints", "encoder", "nan", ".lock", "metrics.jsonl", "train.log", "bad_images.csv")  # not by renaming
 
 
 class RunError(RecipeError):
@@ -57,11 +56,6 @@ class RunFolder:
     def finished(self) -> bool:
         return (self.path / "finished.json").is_file()
 
-    @property
-    def begun(self) -> bool:
-        """A step was made: what failed before is nobody's run, and may be replaced."""
-        return any(self.checkpoints.glob("step_*.pt")) or any(record.get("step", 0) > 0 for record in self.metrics())
-
     def recipe(self) -> Recipe:
         return Recipe.read(self.recipe_file)
 
@@ -73,6 +67,17 @@ class RunFolder:
                 with suppress(ValueError, RecursionError):
                     records.append(json.loads(line))
         return [one for one in records if isinstance(one, dict) and isinstance(one.get("step", 0), int)]
+
+    def never_saved(self) -> bool:
+        """The run has noted at its start that it has no checkpoint yet, and made none since."""
+        try:
+            return bool(json.loads((self.path / "saved.json").read_bytes()) == {"first_step": None})
+        except (OSError, ValueError, RecursionError):
+            return False
+
+    def note_saved(self, step: int | None) -> None:
+        """Remember that there is a checkpoint: when they are gone later, the run must not start anew by itself."""
+        write_json(self.path / "saved.json", {"first_step": step})
 
     def sync(self) -> None:
         """What was logged so far is on the disk afterwards, also when the power goes."""
@@ -95,59 +100,7 @@ class RunFolder:
 
 
 @contextmanager
-def open_run(path: Path, recipe: Recipe, *, resume: str, overwrite: bool = False) -> Iterator[RunFolder]:
-    """The run folder, made if it is not there, and ours alone while open. A new run is begun by `begin`.
-
-    Args:
-        resume: "auto" continues a run of the same recipe that is there; "never" wants a new folder; "must" an old one.
-        overwrite: a run that is there is to be replaced.
-
-    Raises:
-        RunError: the folder holds something else, another recipe, or a run where none was to be (or the reverse).
-    """
-    run = RunFolder(path)
-    if path.is_symlink() or (path.exists() and not path.is_dir()):
-        raise RunError(
-            f"--out expects a folder, and {path} is a {'link' if path.is_symlink() else 'file'}: name another"
-        )
-    for own in (path / name for name in WRITTEN):
-        if own.is_symlink():
-            raise RunError(f"{own} is a link, and a run writes nothing through one: remove it, or name another --out")
-    there = run.recipe_file.exists()
-    if path.exists() and any(not entry.name.startswith((".lock", ".tmp-")) for entry in path.iterdir()) and not there:
-        raise RunError(f"--out {path} is a folder with other things in it, not a run: name a new or an empty one")
-    if resume == "must" and not there:
-        raise RunError(f"--resume must expects a run in {path}, and there is none: start it with --resume auto")
-    path.mkdir(parents=True, exist_ok=True)
-    with _locked(path):
-        there = there and run.begun and not overwrite
-        if there and resume == "never":
-            raise RunError(
-                f"{path} holds a run already: name another --out, continue it (--resume auto), or --overwrite"
-            )
-        if there and (changes := diff(run.recipe(), recipe)):
-            raise RunError(
-                f"{path} holds a run with another recipe, which cannot be continued with this one. Changed:\n  "
-                + "\n  ".join(changes) + "\nGive the same options again, name another --out, or --overwrite"
-            )  # fmt: skip
-        yield run
-
-
-def begin(run: RunFolder, recipe: Recipe) -> None:
-    """Make an empty run of the folder; files of a run that was there are removed, and nothing else.
-
-    recipe.json says that a folder is a run: it is there first, and it is replaced last, so a kill leaves a run behind
-    that has not begun, or the old one.
-    """
-    _clear(run)
-    sweep(run.path)
-    write_text(run.recipe_file, recipe.to_json())
-    run.checkpoints.mkdir(exist_ok=True)
-    sweep(run.checkpoints)
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
+def locked(path: Path) -> Iterator[None]:
     descriptor = _lock_file(path / ".lock")
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -176,23 +129,6 @@ def _lock_file(file: Path) -> int:
         return os.open(file, os.O_RDONLY | flags)
 
 
-def _clear(run: RunFolder) -> None:
-    own = ["provenance.json", "metrics.jsonl", "train.log", "bad_images.csv"]
-    own += ["init.json", "curves.png", "neighbours.png", "scores.json"]
-    files = [run.path / "finished.json", *run.checkpoints.glob("step_*.pt"), run.checkpoints / "MANIFEST.json"]
-    files += [run.path / name for name in own] + list(run.path.glob("manifest*"))
-    files += [*run.path.glob("nan/step_*/facts.json"), *run.path.glob("nan/step_*/checkpoint.pt")]
-    files += [run.encoder / name for name in ("model.safetensors", "config.json", "README.md")]
-    for file in files:
-        file.unlink(missing_ok=True)
-
-
-def stored_recipe(out: Path) -> Recipe | None:
-    """The recipe of the run that is in `out` and has begun."""
-    run = RunFolder(out)
-    return run.recipe() if run.recipe_file.is_file() and run.begun else None
-
-
 def check_init(run: RunFolder, init: str | Path | None) -> str | None:
     """A run that goes on has its weights: only the same --init may be said again. Raises RunError.
 
@@ -211,7 +147,7 @@ def check_init(run: RunFolder, init: str | Path | None) -> str | None:
             f"the run in {run.path} began from {was or 'random weights'}, and --init says {init}: leave --init out "
             "to go on, or name another --out"
         )
-    return None if any(run.checkpoints.glob("step_*.pt")) else was
+    return None if entries(run.checkpoints) else was
 
 
 def note_init(run: RunFolder, init: str | Path | None, said: list[str]) -> None:

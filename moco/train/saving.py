@@ -1,6 +1,7 @@
 """Checkpoints of a run: what fails once is tried again, and what was saved before stays."""
 
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,7 @@ class Saver:
     keep_every: int | None = None  # steps
     failures: int = 0  # in a row,
     failing: float = 0.0  # and when the first of them was
+    noted: bool = False  # that there is a checkpoint
     at: float = field(default_factory=time.monotonic)  # of the last one, or of the last attempt
 
     def due(self, step: int) -> bool:
@@ -89,4 +91,8 @@ class Saver:
             self.reporter.say(f"caution: {what}. Going on; it is tried again (failed {self.failures} times)")
             return None
         self.failures = 0
+        if not self.noted:
+            with suppress(OSError):  # then it is noted the next time
+                self.run.note_saved(state.clock.step)
+                self.noted = True
         return path

@@ -13,8 +13,6 @@ from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile, ZipFile
 
-import torch
-
 MANIFEST = "MANIFEST.json"
 NAME = re.compile(r"step_([0-9]{8,})\.pt")
 
@@ -71,6 +69,8 @@ def load(file: Path | io.BytesIO) -> dict[str, Any]:
 
     Nothing in the file is executed. Raises CheckpointError.
     """
+    import torch  # not before: whoever only asks what is there must not wait for it
+
     try:
         payload = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:

@@ -30,6 +30,7 @@ class Source(NamedTuple):
 
     root: str
     prefix: str = ""
+    walked: bool = True  # a folder; False: a list file, and `root` is where it lies
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,7 +111,10 @@ def find_images(sources: str | Path | Sequence[str | Path]) -> Folder:
         mtimes=np.concatenate([np.array(one.mtimes, dtype=np.int64) for one in found]),
         labels=labelling.numbers if labelling.whole else None,
         classes=labelling.names if labelling.whole else [],
-        sources=[Source(os.path.abspath(root), prefix) for root, prefix in zip(roots, prefixes, strict=True)],
+        sources=[
+            Source(os.path.abspath(root), prefix, os.path.isdir(one))
+            for root, prefix, one in zip(roots, prefixes, given, strict=True)
+        ],
         origin=np.repeat(np.arange(len(given), dtype=np.int64), [len(one.paths) for one in found]),
         skipped=skipped,
         labelling=labelling,

@@ -1,0 +1,243 @@
+"""What is in the folder that a run is to work in: nothing, a run and how far it is, or something that is not ours.
+
+Nothing is written here. A folder counts as a run when its recipe.json is a recipe. Files of a run that has made no step
+may be replaced without asking, so each of them must be as a run writes it; whatever else is there is the user's.
+"""
+
+import gzip
+import json
+import os
+import re
+from collections.abc import Callable
+from enum import Enum
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from moco.recipe import Recipe, RecipeError, diff
+from moco.train.nan_report import FILES, is_nan_folder
+from moco.train.run_folder import RunError, RunFolder
+from moco.weights import checkpoints
+
+
+class State(Enum):
+    """How far the run in a folder is."""
+
+    EMPTY = "there is no run"
+    NOT_STARTED = "a run that has made no step: it failed or was killed before"
+    NOT_SAVED = "a run that has made steps and was killed before its first checkpoint"
+    SAVED = "a run with checkpoints"
+    FINISHED = "a run that has ended"
+
+    @property
+    def started(self) -> bool:
+        return self not in (State.EMPTY, State.NOT_STARTED)
+
+
+# What a run writes by appending, or into: through a link it would write elsewhere.
+WRITTEN = ("checkpoints", "encoder", "nan", ".lock", "metrics.jsonl", "train.log", "bad_images.csv")
+FOLDERS = ("checkpoints", "encoder", "nan")
+# What a run writes when it has made steps. A new kind of file belongs here, or `--overwrite` leaves it.
+LATER = (
+    "scores.json", "curves.png", "neighbours.png",
+    "encoder/model.safetensors", "encoder/config.json", "encoder/README.md",
+)  # fmt: skip
+
+
+def check_out(run: RunFolder, recipe: Recipe, *, resume: str, overwrite: bool) -> State:
+    """The state of the folder, in which the run of `recipe` may begin or go on.
+
+    Raises:
+        RunError: the folder holds something else, another recipe, or a run where none was to be (or the reverse).
+    """
+    _check_kinds(run)
+    if overwrite and not _is_empty(run):
+        _check_recipe_is_there(run)
+        return State.NOT_STARTED
+    state = state_of(run)
+    if resume == "must" and state not in (State.SAVED, State.FINISHED):
+        raise RunError(
+            f"--resume must expects a run in {run.path} that can be continued, and there is none ({state.value}): "
+            "start it with --resume auto"
+        )
+    if resume == "never" and state.started:
+        raise RunError(
+            f"{run.path} holds a run already: name another --out, continue it (--resume auto), or --overwrite"
+        )
+    if state is not State.EMPTY:
+        _check_same_recipe(run, recipe, state)
+    return state
+
+
+def state_of(run: RunFolder) -> State:
+    """How far the run in the folder is. Raises RunError when it holds something that is not ours, or lost a part."""
+    if _is_empty(run):
+        return State.EMPTY
+    _check_recipe_is_there(run)
+    _read_recipe(run)
+    if run.finished:
+        return State.FINISHED
+    if checkpoints.entries(run.checkpoints):
+        return State.SAVED
+    if steps := max((record.get("step", 0) for record in run.metrics()), default=0):
+        _check_never_saved(run, steps)
+        return State.NOT_SAVED
+    _check_may_be_replaced(run)
+    return State.NOT_STARTED
+
+
+def stored_recipe(out: Path) -> Recipe | None:
+    """The recipe of the run that is in `out` and has started."""
+    run = RunFolder(out)
+    if not run.recipe_file.is_file():
+        return None
+    try:
+        started = run.finished or bool(checkpoints.entries(run.checkpoints)) or any(_steps(run))
+        return run.recipe() if started else None
+    except RecipeError:
+        return None  # `check_out` tells
+
+
+def _steps(run: RunFolder) -> list[int]:
+    return [record.get("step", 0) for record in run.metrics()]
+
+
+def _is_empty(run: RunFolder) -> bool:
+    """Nothing but a lock and leftovers."""
+    path = run.path
+    return not path.exists() or all(entry.name.startswith((".lock", ".tmp-")) for entry in path.iterdir())
+
+
+def _check_kinds(run: RunFolder) -> None:
+    """No link where a run writes, a folder where it expects one, and files where it expects files. Raises RunError."""
+    path = run.path
+    if path.is_symlink() or (path.exists() and not path.is_dir()):
+        raise RunError(
+            f"--out expects a folder, and {path} is a {'link' if path.is_symlink() else 'file'}: name another"
+        )
+    for own in (path / name for name in WRITTEN):
+        if own.is_symlink():
+            raise RunError(f"{own} is a link, and a run writes nothing through one: remove it, or name another --out")
+        if own.exists() and own.is_dir() != (own.name in FOLDERS):
+            kinds = ("folder", "file") if own.name in FOLDERS else ("file", "folder")
+            raise RunError(f"{own} is expected to be a {kinds[0]}, and is a {kinds[1]}: move it, or name another --out")
+
+
+def _check_recipe_is_there(run: RunFolder) -> None:
+    if not run.recipe_file.is_file():
+        raise RunError(f"--out {run.path} is a folder with other things in it, not a run: name a new or an empty one")
+
+
+def _read_recipe(run: RunFolder) -> Recipe:
+    try:
+        return run.recipe()
+    except (RecipeError, OSError) as error:
+        raise RunError(
+            f"{run.recipe_file} is not a recipe of this project, so what is in {run.path} may be something else: name "
+            f"another --out, or --overwrite if it is a run that may go. ({error})"
+        ) from None
+
+
+def _check_never_saved(run: RunFolder, steps: int) -> None:
+    """Raises RunError unless the run has noted that no checkpoint was made yet."""
+    if run.never_saved() and run.checkpoints.is_dir():
+        return
+    raise RunError(
+        f"the run in {run.path} has logged {steps} steps, and there is no checkpoint in {run.checkpoints}. Is a disk "
+        "not mounted? Put the checkpoints back and run the same command again, or start anew: another --out, or "
+        "--overwrite"
+    )
+
+
+def _check_same_recipe(run: RunFolder, recipe: Recipe, state: State) -> None:
+    changes = diff(run.recipe(), recipe)
+    if not changes:
+        return
+    listed = "\n  ".join(changes)
+    if not state.started:
+        if (run.path / ".lock").exists():  # a run wrote it; one that has made no step may be replaced by another
+            return
+        raise RunError(
+            f"{run.recipe_file} is of another recipe, and no run has written it. Changed:\n  {listed}\nName another "
+            "--out, or --overwrite"
+        )
+    advice = "Give the same options again, name another --out, or --overwrite"
+    if state is State.FINISHED:
+        advice = (
+            f"It is finished, and its schedule cannot be made longer: every learning rate would have been another. To "
+            f"go on from what it has learned, --init {run.path} with another --out; to have one run with these "
+            "settings from its start, another --out, or --overwrite"
+        )
+    raise RunError(
+        f"{run.path} holds a run with another recipe, which cannot be continued with this one. Changed:\n  {listed}\n"
+        f"{advice}"
+    )
+
+
+def _check_may_be_replaced(run: RunFolder) -> None:
+    """Of a run that has made no step: every file of its names must be as a run writes it. Raises RunError."""
+    steps = [one.name for one in (run.path / "nan").glob("step_*") if is_nan_folder(one.name)]
+    refused = [f"nan/{step}/{name}" for step in steps for name in FILES]
+    for there in (run.path / name for name in (*LATER, *refused)):
+        if os.path.lexists(there):
+            raise RunError(
+                f"{there} is there, and the run has made no step that it could be from: it would be replaced. "
+                "Name another --out, or --overwrite"
+            )
+    for name, looks_ours in BEFORE_THE_FIRST_STEP.items():
+        file = run.path / name
+        if os.path.lexists(file) and not _holds(looks_ours, file):
+            raise RunError(
+                f"{file} is not what a run writes there, and it would be replaced: name another --out, move it away, "
+                "or --overwrite"
+            )
+
+
+def _holds(looks_ours: Callable[[Path], bool], file: Path) -> bool:
+    try:
+        return file.is_file() and looks_ours(file)
+    except (OSError, EOFError, ValueError, RecursionError, TypeError, KeyError):
+        return False
+
+
+def _json(file: Path) -> Any:
+    return json.loads(file.read_bytes())
+
+
+def _is_provenance(file: Path) -> bool:
+    starts = _json(file)
+    return isinstance(starts, list) and all(isinstance(one, dict) and "versions" in one for one in starts)
+
+
+def _is_log_of_scores(file: Path) -> bool:
+    """No steps are in it: `state_of` has looked."""
+    lines = file.read_bytes().splitlines()
+    return all("step" in json.loads(line) for line in lines)
+
+
+def _is_train_log(file: Path) -> bool:
+    line = re.compile(rb"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00 ")
+    return all(line.match(one) for one in file.read_bytes().splitlines())
+
+
+def _is_list_of_bad_images(file: Path) -> bool:
+    with file.open("rb") as lines:
+        return lines.readline() in (b'"name","reason"\n', b"")
+
+
+def _is_manifest(file: Path) -> bool:
+    with gzip.open(file) as lines:
+        first = [json.loads(line) for line in islice(lines, 1)]
+    return all(isinstance(name, str) and isinstance(size + mtime, int) for name, size, mtime in first)
+
+
+BEFORE_THE_FIRST_STEP: dict[str, Callable[[Path], bool]] = {
+    "provenance.json": _is_provenance,
+    "init.json": lambda file: {"weights", "read"} <= _json(file).keys(),
+    "metrics.jsonl": _is_log_of_scores,
+    "train.log": _is_train_log,
+    "bad_images.csv": _is_list_of_bad_images,
+    "manifest.jsonl.gz": _is_manifest,
+    "saved.json": lambda file: _json(file).keys() == {"first_step"},
+    "checkpoints/MANIFEST.json": lambda file: _json(file) == [],
+}

@@ -1,0 +1,75 @@
+"""A run is not made among its own images: --out is neither their folder nor around it or in it."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+
+from moco.data.sources.folder import Folder
+from moco.text import shown
+from moco.train.replace import files_of
+from moco.train.run_folder import RunError, RunFolder
+
+
+def check_apart(
+    out: Path, images: object, *, eval_data: object = None, init: str | Path | None = None, overwrite: bool = False
+) -> None:
+    """Raises RunError where the run would write among its images, or would remove what it is to start from.
+
+    Args:
+        images: what is trained on; others than those of folders and lists are not on the disk.
+        eval_data: a folder or a list of labelled images; a run may lie in that folder, but not the other way round.
+    """
+    real = os.path.realpath(out)
+    if isinstance(images, Folder):
+        _check_sources(out, real, images)
+    if isinstance(eval_data, str | Path) and _is_in(os.path.realpath(eval_data), real):
+        raise RunError(f"--eval-data {shown(str(eval_data))} lies in --out {out}, or is the same: name another --out")
+    if overwrite and init is not None and os.path.exists(init) and _is_in(os.path.realpath(init), real):
+        raise RunError(f"--init {shown(str(init))} lies in --out {out}, which --overwrite removes: name another --out")
+
+
+def _check_sources(out: Path, real: str, images: Folder) -> None:
+    for source in images.sources:
+        root = os.path.realpath(source.root)
+        if source.walked and (_is_in(real, root) or _is_in(root, real)):
+            where = "is" if real == root else "lies in" if _is_in(real, root) else "is around"
+            raise RunError(
+                f"--out {out} {where} the folder of the images, {shown(source.root)}: what the run writes would count "
+                "as images, or replace some. Name an --out outside of it (a run that is there can be moved)"
+            )
+    if not os.path.isdir(real):
+        return
+    for folder in _folders_of(images):
+        if _is_in(os.path.realpath(folder), real):
+            raise RunError(f"--out {out} has images of the run in it, in {shown(folder)}: name another --out")
+    for own in files_of(RunFolder(out)):
+        _check_is_no_image(own, images)
+
+
+def _folders_of(images: Folder) -> set[str]:
+    """The folders that the images lie in."""
+    inner = {
+        (origin, name[: name.rfind("/") + 1]) for origin, name in zip(images.origin.tolist(), images.names, strict=True)
+    }
+    sources = images.sources
+    return {os.path.join(sources[origin].root, path[len(sources[origin].prefix) :]) for origin, path in inner}
+
+
+def _check_is_no_image(own: Path, images: Folder) -> None:
+    """An image may be a link to a file of the folder."""
+    if not own.is_file():
+        return
+    status = own.stat()
+    alike = np.flatnonzero((images.sizes == status.st_size) & (images.mtimes == status.st_mtime_ns))
+    for index in alike.tolist():
+        if os.path.samefile(images.path(index), own):
+            raise RunError(
+                f"the image {shown(images.names[index])} is the file {own}, which the run would replace: name another "
+                "--out"
+            )
+
+
+def _is_in(path: str, folder: str) -> bool:
+    """Whether `path` is `folder` or lies in it; both real."""
+    return os.path.commonpath([path, folder]) == folder
