@@ -35,8 +35,9 @@ def _check_sources(out: Path, real: str, images: Folder) -> None:
         if source.walked and (_is_in(real, root) or _is_in(root, real)):
             where = "is" if real == root else "lies in" if _is_in(real, root) else "is around"
             raise RunError(
-                f"--out {out} {where} the folder of the images, {shown(source.root)}: what the run writes would count "
-                "as images, or replace some. Name an --out outside of it (a run that is there can be moved)"
+                f"--out {out} {where} the folder of the images, {shown(source.root)}, with other things in it than a "
+                "run: what the run writes would count as images, or replace some. Name an --out outside of it (a run "
+                "that is there can be moved)"
             )
     if not os.path.isdir(real):
         return
