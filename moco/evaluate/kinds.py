@@ -18,6 +18,8 @@ from moco.evaluate.protocols import PROTOCOLS, probe_sgd
 from moco.evaluate.table import Score
 from moco.recipe import DataSpec, RecipeError
 
+FEWER = "{k} neighbours were asked for; there are no more training images than {images}, and all of them vote"
+
 
 @dataclass(frozen=True, eq=False)
 class Subject:
@@ -60,10 +62,10 @@ class Knn:
     def scores(self, row: Subject, among: Subjects) -> dict[str, Score]:
         found = nearest(row.train.x, row.test.x, k=self.k, device=among.device)
         answer = vote(found, row.train, row.test, temperature=self.temperature)
-        clipped = "" if answer.k == self.k else f"k = {answer.k}: there are no more training images"
+        clipped = "" if answer.k == self.k else FEWER.format(k=self.k, images=answer.k)
         one = vote(found, row.train, row.test, temperature=self.temperature, k=1)
         n = len(row.test.x)
-        scores = {f"kNN-{self.k}": Score(answer.accuracy, n, setting=clipped)} if self.k > 1 else {}
+        scores = {f"kNN-{answer.k}": Score(answer.accuracy, n, setting=clipped)} if answer.k > 1 else {}
         return scores | {"1-NN": Score(one.accuracy, n)}
 
 

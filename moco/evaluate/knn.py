@@ -13,6 +13,7 @@ from moco.recipe import RecipeError
 K = 200  # neighbours: InstDisc and MoCo's CIFAR notebook
 TEMPERATURE = 0.1  # MoCo's CIFAR notebook, InstDisc on CIFAR-10; InstDisc on ImageNet: 0.07
 QUERIES, BANK = 512, 32768  # rows compared at a time: 64 MiB of similarities, whatever n is
+VOTES = 2**24  # queries x classes whose votes are counted at a time: 64 MiB
 GROUP = 8  # columns that are looked at together; 4 and 16 take a tenth longer
 
 
@@ -93,8 +94,13 @@ def vote(
     labels = train.known_labels()
     similarities, indices = found.similarities[:, :k], found.indices[:, :k]
     weights = ((similarities - similarities[:, :1]) / temperature).exp()  # of the nearest: 1, so nothing overflows
-    votes = torch.zeros(len(weights), int(labels.max()) + 1, dtype=weights.dtype)
-    predictions = votes.scatter_add_(1, labels[indices], weights).argmax(dim=1)
+    classes = int(labels.max()) + 1
+    rows = max(1, VOTES // classes)
+    answers = []
+    for some, chosen in zip(weights.split(rows), indices.split(rows), strict=True):
+        votes = torch.zeros(len(some), classes, dtype=some.dtype)
+        answers.append(votes.scatter_add_(1, labels[chosen], some).argmax(dim=1))
+    predictions = torch.cat(answers)
     truth = test.labels
     accuracy = float("nan") if truth is None else 100 * (predictions == truth).double().mean().item()
     return Vote(predictions, accuracy, similarities.shape[1])

@@ -79,8 +79,10 @@ class Table:
         lines = [f"classes: {few_of(self.class_names, NAMED)}"] if self.class_names else []
         lines += [self.how, *self.notes]
         for column in self.columns:
-            chosen = [f"{row} {scores[column].setting}" for row, scores in self.rows.items() if scores[column].setting]
-            lines += [f"{column}: {', '.join(chosen)}"] if chosen else []
+            chosen = {row: scores[column].setting for row, scores in self.rows.items() if scores[column].setting}
+            same = len(chosen) == len(self.rows) > 1 and len(set(chosen.values())) == 1
+            said = list(chosen.values())[:1] if same else [f"{row} {setting}" for row, setting in chosen.items()]
+            lines += [f"{column}: {', '.join(said)}"] if said else []
         if any(score.draws for scores in self.rows.values() for score in scores.values()):
             lines.append("±: standard deviation over the draws of labelled images, which are the same for every row")
         return lines

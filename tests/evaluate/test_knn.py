@@ -79,6 +79,18 @@ def test_no_more_similarities_exist_at_a_time_than_a_chunk_has(monkeypatch: pyte
     assert max(sizes) == 10 * 20
 
 
+def test_votes_are_counted_for_some_queries_at_a_time_with_the_same_result(monkeypatch: pytest.MonkeyPatch):
+    train, test = clouds(80, noise=2), clouds(33, noise=2, seed=1)
+    found = nearest(train.x, test.x, k=9)
+    weights = ((found.similarities - found.similarities[:, :1]) / 0.1).exp()  # each neighbour's vote, by hand
+    expected = torch.zeros(33, 4).scatter_add_(1, train.known_labels()[found.indices], weights).argmax(dim=1)
+    sizes, original = [], torch.zeros
+    monkeypatch.setattr(torch, "zeros", lambda *size, **more: sizes.append(size) or original(*size, **more))
+    monkeypatch.setattr(module, "VOTES", 21)
+    assert torch.equal(vote(found, train, test).predictions, expected)
+    assert max(rows * classes for rows, classes in sizes) <= 21
+
+
 def test_one_neighbour_gives_its_own_label():
     train, test = clouds(80), clouds(30, seed=1)
     found = nearest(train.x, test.x, k=5)
