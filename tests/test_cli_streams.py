@@ -1,5 +1,6 @@
-"""The command with standard streams that are closed, full, or read by nobody."""
+"""The command with standard streams of any encoding, or that are closed, full, or read by nobody."""
 
+import io
 import os
 import subprocess
 import sys
@@ -7,6 +8,9 @@ from pathlib import Path
 
 import pytest
 from making import make_pictures
+
+from moco.cli.streams import run_and_flush, spell_missing_characters
+from moco.evaluate.table import Score, Table
 
 ROOT = Path(__file__).parent.parent
 
@@ -52,3 +56,23 @@ def test_a_run_with_closed_streams_is_made_to_its_end(tmp_path: Path, closed: st
     assert (done.returncode, done.stdout) == (0, "")
     assert (tmp_path / "run" / "finished.json").is_file()
     assert (tmp_path / "run" / "recipe.json").read_text().startswith("{")
+
+
+@pytest.mark.parametrize(
+    ("encoding", "score", "names"),
+    [
+        ("ascii", "50.0 +- 14.1", r"gr\xf6\xdfe, \u4f60\u597d"),
+        ("latin-1", "50.0 ± 14.1", r"größe, \u4f60\u597d"),
+        ("utf-8", "50.0 ± 14.1", "größe, 你好"),
+    ],
+)
+def test_a_table_is_printed_in_any_encoding(encoding: str, score: str, names: str, monkeypatch: pytest.MonkeyPatch):
+    rows = {"raw pixels": {"linear": Score(50, 100, draws=[40.0, 60.0])}, "mine": {"linear": Score(50, 100)}}
+    table = Table("mine", ["raw pixels"], rows, chance=50, classes=2, how="x", class_names=["größe", "你好"])
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding=encoding))
+    spell_missing_characters()
+    with pytest.raises(SystemExit, match="0"):
+        run_and_flush(lambda: print(table))
+    assert score in written.getvalue().decode(encoding)
+    assert names in written.getvalue().decode(encoding)

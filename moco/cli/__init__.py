@@ -7,7 +7,7 @@ import typer
 
 from moco import __version__
 from moco.cli import ablate, check, evaluate, recipes, runs, train, weights
-from moco.cli.streams import open_streams, run_and_flush
+from moco.cli.streams import open_streams, run_and_flush, spell_missing_characters
 
 app = typer.Typer(
     name="moco",
@@ -52,4 +52,5 @@ def main() -> None:
     # threads of OpenMP that wait for work must not spin: beside other processes that took up to 70 times the CPU time
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     open_streams()
+    spell_missing_characters()
     run_and_flush(app)

@@ -1,5 +1,7 @@
 """stdin, stdout and stderr of a command, also where they are closed, full, or read by nobody."""
 
+import codecs
+import io
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -9,6 +11,8 @@ from typing import IO, TYPE_CHECKING, Any, NoReturn, cast
 if TYPE_CHECKING:
     from moco.train.console import Console
 
+SPELLED = "moco.spelled"  # name of an error handler of encoders
+ASCII = {"\N{PLUS-MINUS SIGN}": "+-", "\N{MULTIPLICATION SIGN}": "x", "\N{HORIZONTAL ELLIPSIS}": "..."}
 NOT_READ = 141  # the exit code that a shell gives a program whose output nobody reads: 128 + SIGPIPE
 
 
@@ -24,6 +28,22 @@ def open_streams() -> None:
                 os.close(opened)
         if getattr(sys, name) is None:
             setattr(sys, name, os.fdopen(number, "r" if number == 0 else "w", closefd=False))
+
+
+def spell_missing_characters() -> None:
+    """Let stdout and stderr spell a character that their encoding has not, where that would be an error."""
+    codecs.register_error(SPELLED, spelled)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and stream.errors in ("strict", "surrogateescape"):
+            stream.reconfigure(errors=SPELLED)
+
+
+def spelled(error: UnicodeError) -> tuple[str, int]:
+    """What is written instead of characters that an encoding has not: `+-` for plus-minus, an escape for most."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    missing = error.object[error.start : error.end]
+    return "".join(ASCII.get(one) or one.encode("ascii", "backslashreplace").decode() for one in missing), error.end
 
 
 class NotWritten(Exception):
