@@ -15,7 +15,7 @@ from jaxtyping import Int64, UInt8
 
 from moco.data.decode.decode import EXTENSIONS, BadImage, decode
 from moco.data.sources.images import DataError, Images, Labelling, labelling_of
-from moco.data.sources.path_list import LIST_SUFFIXES, read_list
+from moco.data.sources.path_list import LIST_SUFFIXES, read_list, what_was_expected
 from moco.data.sources.skipped import Skipped, is_system_folder
 from moco.text import shown
 
@@ -256,7 +256,8 @@ def _listed(source: str) -> _Found:
         some = ", ".join(shown(path) for path in missing[:3])
         raise DataError(
             f"{len(missing):,} of {len(missing) + len(images.paths):,} files listed in {shown(source)} are missing: "
-            f"{some}{', ...' if len(missing) > 3 else ''}. Paths are taken from the list's own folder, {shown(folder)}"
+            f"{some}{', ...' if len(missing) > 3 else ''}. Paths are taken from the list's own folder, "
+            f"{shown(folder)}. {what_was_expected(source)}"
         )
     if not images.paths:
         raise DataError(f"{shown(source)} lists no images: expected a path a line")

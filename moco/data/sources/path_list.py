@@ -9,8 +9,15 @@ from moco.data.decode.decode import EXTENSIONS
 from moco.data.sources.images import DataError
 from moco.text import shown
 
+SHOWN = 100  # characters of a first line
 LIST_SUFFIXES = (".txt", ".lst", ".tsv", ".csv")
 _HEADERS = {"path", "paths", "file", "filename", "file_name", "image", "name"}  # first cells that name no file
+
+
+EXPECTED = (
+    "Expected a path a line, or a path and a label with a tab between them (in .csv files a comma; in .txt and .lst "
+    "files either)"
+)
 
 
 def read_list(source: str) -> list[tuple[str, str | None]]:
@@ -18,27 +25,52 @@ def read_list(source: str) -> list[tuple[str, str | None]]:
 
     Columns are separated by a tab; in .csv files by a comma, with quotes where they are needed. In .txt and .lst files
     a comma separates as well, where the ending of an image stands before it. Empty lines are passed over, and so is a
-    line of headings in .csv and .tsv files.
+    line of headings in .csv and .tsv files. Blanks before and after a label are not part of it.
 
     Raises:
-        DataError: a file that cannot be read, a line with more than two columns, or labels for some images only.
+        DataError: a file that cannot be read or is no UTF-8 text, a line with more than two columns, or labels for some
+            images only.
     """
+    text = _text(source)
     try:
-        with open(source, encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-            text = file.read()
-        rows = [(number, cells) for number, cells in _rows(source, text) if any(cells)]
-    except (OSError, csv.Error) as error:
-        raise DataError(f"{shown(source)} cannot be read as a list of paths: {error}") from error
+        rows = [(number, cells) for number, cells in _rows(source, text) if any(cell.strip() for cell in cells)]
+    except csv.Error as error:
+        raise DataError(f"{shown(source)} cannot be read as a list of paths: {error}. {_first_line(text)}") from error
     if rows and source.lower().endswith((".csv", ".tsv")) and rows[0][1][0].strip().lower() in _HEADERS:
         del rows[0]
     width = max((len(cells) for _, cells in rows), default=1)
     for number, cells in rows:
-        if len(cells) != width or width > 2 or not all(cells):
+        if len(cells) != width or width > 2 or not all(cell.strip() for cell in cells):
             raise DataError(
-                f"line {number} of {shown(source)}: expected a path{' and a label' if width > 1 else ''}, "
-                f"got {len([cell for cell in cells if cell])} columns: give every image one label, or none"
+                f"line {number} of {shown(source)} has {len([cell for cell in cells if cell.strip()])} columns. "
+                f"{EXPECTED}, and a label for every image or for none. {_first_line(text)}"
             )
-    return [(cells[0].replace(os.sep, "/"), cells[1] if width == 2 else None) for _, cells in rows]
+    return [(cells[0].replace(os.sep, "/"), cells[1].strip() if width == 2 else None) for _, cells in rows]
+
+
+def what_was_expected(source: str) -> str:
+    """For a message about files that are missing: what a list looks like, and the first line of this one."""
+    return f"{EXPECTED}. {_first_line(_text(source))}"
+
+
+def _text(source: str) -> str:
+    try:
+        with open(source, encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
+            text = file.read()
+    except OSError as error:
+        raise DataError(f"{shown(source)} cannot be read as a list of paths: {error}") from error
+    if "\0" in text:
+        raise DataError(
+            f"{shown(source)} is no text in UTF-8: it has zero bytes, as UTF-16 has (Excel's 'Unicode text', "
+            f"PowerShell's '>'). Save it as UTF-8. {_first_line(text)}"
+        )
+    return text
+
+
+def _first_line(text: str) -> str:
+    line = next(iter(text.splitlines()), "")
+    start, more = line[:SHOWN], " ..." if len(line) > SHOWN else ""
+    return "Its first line is " + (f"'{start}'" if start.isprintable() else ascii(start)) + more
 
 
 def _rows(source: str, text: str) -> Iterator[tuple[int, list[str]]]:
