@@ -16,3 +16,12 @@ def one_line(text: str) -> str:
 def printable(text: str) -> str:
     """Lines of text with every other character that does not print escaped."""
     return "\n".join(map(one_line, text.split("\n")))
+
+
+def duration(seconds: float) -> str:
+    """`75` -> `1 min 15 s`."""
+    seconds = round(seconds)
+    for size, unit, smaller, rest in ((86400, "d", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 1, "s")):
+        if seconds >= size:
+            return f"{seconds // size} {unit} {seconds % size // smaller} {rest}"
+    return f"{seconds} s"

@@ -25,12 +25,12 @@ def check_weights(weights: str) -> None:
         raise no_such_weights(weights)
 
 
-def check_sources(sources: Sequence[str]) -> None:
-    """Raise DataError for a folder or list file that is not there."""
+def check_sources(sources: Sequence[str], *, single: bool = False) -> None:
+    """Raise DataError for a folder or list file that is not there; with `single`, an image is a source too."""
     from moco.data.sources.folder import check_source
 
     for source in sources:
-        check_source(source)
+        check_source(source, single=single)
 
 
 def check_device(device: str) -> None:
@@ -40,12 +40,15 @@ def check_device(device: str) -> None:
         raise RecipeError(f"--device expects auto, cpu, cuda, cuda:N or mps that is there, got '{device}'")
 
 
-def check_features_file(out: Path) -> None:
-    """Raise RecipeError for a file that `moco embed` cannot write."""
+def check_features_file(out: Path, *, overwrite: bool) -> None:
+    """Raise RecipeError for a file that `moco embed` cannot write, or that is there and not to be overwritten."""
+    from moco.evaluate.staged import feature_files, refuse_existing
+
     if out.suffix not in FEATURE_FILES:
         raise RecipeError(unknown("kind of file for features", out.suffix or out.name, list(FEATURE_FILES)))
     if not out.parent.is_dir():
         raise RecipeError(f"{out} cannot be written: expected a folder {out.parent}, and there is none. Make it first")
+    refuse_existing(feature_files(out), overwrite=overwrite)
 
 
 def check_recipe(recipe: str, changes: dict[str, Any]) -> None:

@@ -11,7 +11,7 @@ from moco.cli.streams import beside
 if TYPE_CHECKING:
     from moco.train.console import Console
 
-FAILED, USAGE, BAD_DATA, DIVERGED, RESUMABLE = 1, 2, 3, 4, 75
+FAILED, USAGE, BAD_DATA, DIVERGED, RESUMABLE, INTERRUPTED = 1, 2, 3, 4, 75, 130
 CODES = {  # by the name of the class, so that none of them has to be imported; the first that fits counts
     "Stopped": RESUMABLE,
     "Diverged": DIVERGED,

@@ -7,43 +7,49 @@ from typing import Annotated
 import typer
 
 from moco.cli import checks
-from moco.cli.errors import errors
+from moco.cli.errors import INTERRUPTED, errors
 from moco.cli.options import Architecture, Device, Json, MaxBad, Target, Weights, Workers
 
 
 def embed(
     weights: Weights,
-    data: Annotated[list[str], typer.Argument(help="Folders of images, or list files.")],
+    data: Annotated[list[str], typer.Argument(help="Folders of images, list files, or single images.")],
     to: Annotated[Path, typer.Option(help="The file to write: .npy (with .names.txt beside it), .csv or .parquet.")],
     normalize: Annotated[bool, typer.Option("--normalize", help="Divide each feature by its length.")] = False,
     architecture: Architecture = None,
     device: Device = "auto",
     workers: Workers = None,
     max_bad: MaxBad = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files that are there.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Write the features of images to a file, with the images' names."""
     with errors() as console:
-        checks.check_features_file(to)
+        checks.check_features_file(to, overwrite=overwrite)
         checks.check_device(device)
         checks.check_weights(weights)
-        checks.check_sources(data)
+        checks.check_sources(data, single=True)
 
-        from moco.evaluate.embed import embed_to_file
+        from moco.cli.progress import shown_progress
+        from moco.evaluate.embed import embed_to_file, outputs
+        from moco.evaluate.staged import identities, left_behind
         from moco.text import one_line, printable, shown
 
-        rows, left_out = embed_to_file(
-            weights,
-            data,
-            to,
-            normalize=normalize,
-            architecture=architecture,
-            device=device,
-            workers=workers,
-            max_bad=max_bad,
-        )
-        print(printable(f"{rows:,} images embedded: {to}"))
-        for name, reason in left_out.items():
+        files = outputs(to)
+        before = identities(files)
+        try:
+            with shown_progress(console) as progress:
+                done = embed_to_file(
+                    weights, data, to, normalize=normalize, architecture=architecture, device=device, workers=workers,
+                    max_bad=max_bad, overwrite=overwrite, progress=progress,
+                )  # fmt: skip
+        except KeyboardInterrupt:
+            console.say(f"moco: interrupted: {left_behind(files, before)}")
+            raise typer.Exit(INTERRUPTED) from None
+        for name, reason in done.left_out.items():
             console.say(f"left out: {shown(name)}: {one_line(reason)}")
+        said = f"{done.images:,} images embedded: {' and '.join(map(str, done.files))}"
+        print(json.dumps(done.to_dict()) if as_json else printable(said))
 
 
 def export(

@@ -2,7 +2,9 @@
 
 import csv
 import io
+import os
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
@@ -12,14 +14,33 @@ from jaxtyping import Float32
 
 from moco.data.loader.bad_images import Quarantine
 from moco.data.loader.loader import eval_batches
-from moco.data.sources.folder import DataError, Images, find_images
+from moco.data.sources.folder import DataError, Folder, Images, find_images
 from moco.device import default_workers
-from moco.evaluate.features import Pretrained, batch_for, evaluating, load
-from moco.files import write_atomically, write_text
+from moco.evaluate.features import Pretrained, batch_for, check_finite, evaluating, load
+from moco.evaluate.progress import Progress
+from moco.evaluate.staged import feature_files, refuse_existing, staged
 from moco.recipe import RecipeError, unknown
+from moco.text import shown
 from moco.weights.encoder_folder import Weights
 
 Chunk = tuple[list[str], Float32[np.ndarray, "n D"]]  # names and features of some images
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """What was written."""
+
+    files: Sequence[Path]  # the features, and for .npy their names
+    images: int  # rows
+    features: int  # columns
+    left_out: dict[str, str]  # name of an image that could not be read -> reason
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON takes it."""
+        return {
+            "files": list(map(str, self.files)), "images": self.images, "features": self.features,
+            "left_out": self.left_out,
+        }  # fmt: skip
 
 
 def embed_to_file(
@@ -32,22 +53,45 @@ def embed_to_file(
     device: str = "auto",
     workers: int | None = None,
     max_bad: float | None = None,
-) -> tuple[int, dict[str, str]]:
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> Embedded:
     """Write the pooled features of all images to `out`: .npy (names in STEM.names.txt), .csv or .parquet.
 
-    A file that exists is replaced, when all is done.
+    The files appear when all is done, or not at all: where a .npy file is, the names beside it are its own.
 
     Args:
+        data: folders, list files or single images.
         normalize: divide each feature by its Euclidean length.
         max_bad: how many unreadable images may be left out (below 1: a share); None: 0.1 %, at least 10.
-
-    Returns:
-        The number of rows, and the images left out with the reason.
+        overwrite: replace files that are there.
 
     Raises:
-        RecipeError: another suffix, no such folder, no pyarrow for parquet, or weights that cannot be used.
-        DataError: no images, or too many unreadable ones.
+        RecipeError: another suffix, no such folder, a file that is there, no pyarrow for parquet, or weights that
+            cannot be used.
+        DataError: no images, or too many unreadable ones. FloatingPointError: a feature that is not finite.
     """
+    files, progress = outputs(out), progress or Progress()
+    refuse_existing(files, overwrite=overwrite)
+    progress.stage("looking for images and weights")
+    images = find_images(data, single=True)
+    _check_no_input([*([data] if isinstance(data, str | Path) else data), weights], images, files)
+    pretrained = load(weights, architecture=architecture, device=device)
+    progress.stage("features", len(images))
+    quarantine, names = Quarantine(None, max_bad, len(images)), []
+    workers = default_workers() if workers is None else workers
+    chunks = _chunks(pretrained, images, normalize=normalize, workers=workers, quarantine=quarantine)
+    with staged(files, overwrite=overwrite) as (file, *more):
+        WRITERS[files[0].suffix](file, _noting(names, chunks, progress), pretrained.encoder.num_features)
+        if not names:
+            raise DataError(f"expected images that can be read, and none of the {len(images):,} can")
+        for beside in more:
+            beside.write("".join(f"{name}\n" for name in names).encode())
+    return Embedded(files, len(names), pretrained.encoder.num_features, quarantine.bad)
+
+
+def outputs(out: str | Path) -> list[Path]:
+    """The files that are written for `out`. Raises RecipeError when it cannot be one of them."""
     out = Path(out)
     if out.suffix not in WRITERS:
         raise RecipeError(unknown("kind of file for features", out.suffix or out.name, list(WRITERS)))
@@ -55,20 +99,19 @@ def embed_to_file(
         raise RecipeError(f"{out} cannot be written: expected a folder {out.parent}, and there is none. Make it first")
     if out.suffix == ".parquet":
         _pyarrow()
-    images, pretrained = find_images(data), load(weights, architecture=architecture, device=device)
-    quarantine, names = Quarantine(None, max_bad, len(images)), []
-    workers = default_workers() if workers is None else workers
+    return feature_files(out)
 
-    def write(file: IO[bytes]) -> None:
-        chunks = _chunks(pretrained, images, normalize=normalize, workers=workers, quarantine=quarantine)
-        WRITERS[out.suffix](file, _noting(names, chunks), pretrained.encoder.num_features)
-        if not names:
-            raise DataError(f"expected images that can be read, and none of the {len(images):,} can")
-        if out.suffix == ".npy":
-            write_text(out.with_name(f"{out.stem}.names.txt"), "".join(f"{name}\n" for name in names))
 
-    write_atomically(out, write)
-    return len(names), quarantine.bad
+def _check_no_input(given: Sequence[str | Path], images: Folder, files: Sequence[Path]) -> None:
+    """Raise RecipeError when a file that is to be written is one that is read."""
+    for file in files:
+        if not file.exists():
+            continue
+        read = [str(one) for one in given if os.path.exists(one)] + [images.path(i) for i in range(len(images))]
+        if any(os.path.exists(one) and os.path.samefile(one, file) for one in read):
+            raise RecipeError(
+                f"{shown(str(file))} is read by this command, and must not be overwritten: give another name"
+            )
 
 
 def _chunks(
@@ -83,13 +126,16 @@ def _chunks(
         with evaluating(pretrained.encoder):
             y = pretrained.encoder.features(x).float()
         rows: list[int] = ids.tolist()
-        yield [one_line(images.names[i]) for i in rows], (F.normalize(y) if normalize else y).cpu().numpy()
+        names = [one_line(images.names[i]) for i in rows]
+        check_finite(y, names)
+        yield names, (F.normalize(y) if normalize else y).cpu().numpy()
 
 
-def _noting(names: list[str], chunks: Iterator[Chunk]) -> Iterator[Chunk]:
+def _noting(names: list[str], chunks: Iterator[Chunk], progress: Progress) -> Iterator[Chunk]:
     """`chunks`, whose names are added to `names` as they pass."""
     for chunk in chunks:
         names.extend(chunk[0])
+        progress.add(len(chunk[0]))
         yield chunk
 
 

@@ -24,6 +24,7 @@ from moco.device import default_workers, pick_device
 from moco.encoders import Encoder
 from moco.evaluate.floors import Pixels
 from moco.recipe import DataSpec, EncoderSpec
+from moco.text import shown
 from moco.weights.encoder_folder import Config, Weights, load_encoder
 
 Picture = str | os.PathLike[str] | Image.Image
@@ -121,19 +122,21 @@ def extract_each(
     kept: list[int] = ids.tolist()
     names = [images.names[i] for i in kept]
     return {
-        name: _finite(name, Features(rows[name][:n], labels, list(images.classes), names, ids)) for name in encoders
+        name: Features(check_finite(rows[name][:n], names, of=name), labels, list(images.classes), names, ids)
+        for name in encoders
     }
 
 
-def _finite(name: str, features: Features) -> Features:
-    bad = ~torch.isfinite(features.x).all(dim=1)
+def check_finite(x: Float[Tensor, "n D"], names: Sequence[str], *, of: str = "") -> Float[Tensor, "n D"]:
+    """`x`, the features of images by name. Raises FloatingPointError where one is not a finite number."""
+    bad = ~torch.isfinite(x).all(dim=1)
     if bad.any():
-        first = features.names[int(bad.nonzero()[0])]
+        first = shown(names[int(bad.nonzero()[0])])
         raise FloatingPointError(
-            f"the features {f'of {name} ' if name else ''}of {int(bad.sum()):,} of {len(bad):,} images are not finite "
+            f"the features {f'of {of} ' if of else ''}of {int(bad.sum()):,} of {len(bad):,} images are not finite "
             f"numbers, the first is {first}: the weights are damaged, or from a run that diverged"
         )
-    return features
+    return x
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from moco.data.loader.bad_images import Quarantine
 from moco.distributed import agree, barrier, mean, on_main
 from moco.recipe import Recipe
+from moco.text import duration
 from moco.train.checkpoint import Clock, TrainState
-from moco.train.console import Reporter, duration
+from moco.train.console import Reporter
 from moco.train.nan_guard import Diverged, Gate, Refusal
 from moco.train.nan_report import bundle, how_to_go_on
 from moco.train.pace import Pace

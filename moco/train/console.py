@@ -144,12 +144,3 @@ def fitting(parts: Sequence[str], width: int) -> str:
             break
         line = longer
     return line[:width]
-
-
-def duration(seconds: float) -> str:
-    """`75` -> `1 min 15 s`."""
-    seconds = round(seconds)
-    for size, unit, smaller, rest in ((86400, "d", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 1, "s")):
-        if seconds >= size:
-            return f"{seconds // size} {unit} {seconds % size // smaller} {rest}"
-    return f"{seconds} s"

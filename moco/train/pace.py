@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from moco.train.console import duration
+from moco.text import duration
 
 MEASURED = 5.0  # [s] of steps before the time is told
 SHORT = 10.0  # [s] of a run whose time is not worth telling

@@ -10,9 +10,9 @@ from moco.distributed import world_size
 from moco.recipe import Recipe
 from moco.recipes import RECIPES, named
 from moco.recipes.auto import epochs_for
+from moco.text import duration
 from moco.train.after_step import summary
 from moco.train.checkpoint import Clock
-from moco.train.console import duration
 from moco.train.resolve import learning_rate_is_set_to_zero
 from moco.train.run_folder import RunFolder
 

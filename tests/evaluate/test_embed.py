@@ -1,4 +1,6 @@
 import csv
+import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -6,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from making import make_pictures
+from safetensors.torch import load_file, save_file
 
 from moco.data.sources.folder import DataError, find_images
 from moco.encoders import Encoder
@@ -24,8 +27,8 @@ def run(encoder: Encoder, tmp_path: Path) -> Path:
 
 def write(run: Path, pictures: Path, name: str, **settings: object) -> Path:
     out = run.parent / name
-    rows, bad = embed_to_file(run, pictures, out, device="cpu", **settings)  # pyright: ignore[reportArgumentType]
-    assert (rows, bad) == (40, {})
+    done = embed_to_file(run, pictures, out, device="cpu", **settings)  # pyright: ignore[reportArgumentType]
+    assert (done.images, done.left_out, done.files[0]) == (40, {}, out)
     return out
 
 
@@ -61,8 +64,8 @@ def test_features_are_normalized_when_asked(run: Path, pictures: Path):
 @pytest.mark.parametrize("name", ["features.npy", "features.csv", "features.parquet"])
 def test_broken_images_are_left_out_and_told(run: Path, pictures: Path, name: str):
     (pictures / "0007.png").write_bytes(b"no")
-    rows, bad = embed_to_file(run, pictures, run.parent / name, device="cpu")
-    assert (rows, list(bad)) == (39, ["0007.png"])
+    done = embed_to_file(run, pictures, run.parent / name, device="cpu")
+    assert (done.images, list(done.left_out)) == (39, ["0007.png"])
     if name.endswith(".npy"):
         assert np.load(run.parent / name).shape[0] == 39
         assert "0007.png" not in (run.parent / "features.names.txt").read_text().split()
@@ -74,9 +77,56 @@ def test_a_file_is_replaced_whole_or_not_at_all(run: Path, pictures: Path, name:
     before = {path: path.read_bytes() for path in run.parent.glob("features.*")}
     (pictures / "0039.png").write_bytes(b"no")
     with pytest.raises(DataError, match="more than the 0 allowed"):
-        embed_to_file(run, pictures, out, device="cpu", max_bad=0)
+        embed_to_file(run, pictures, out, device="cpu", max_bad=0, overwrite=True)
     assert {path: path.read_bytes() for path in run.parent.glob("features.*")} == before
-    assert not list(run.parent.glob(".tmp*"))
+    assert not list(run.parent.glob(".*"))
+    embed_to_file(run, pictures, out, device="cpu", overwrite=True)
+    assert {path: path.read_bytes() for path in run.parent.glob("features.*")} != before
+
+
+@pytest.mark.parametrize("name", ["features.npy", "features.csv"])
+def test_files_that_are_there_are_replaced_only_when_asked(run: Path, pictures: Path, name: str):
+    for there in ("features.names.txt", name) if name.endswith(".npy") else (name,):
+        (run.parent / there).write_text("mine")
+        with pytest.raises(RecipeError, match=f"{there} exists: give --overwrite"):
+            embed_to_file(run / "not there", pictures, run.parent / name)
+        assert (run.parent / there).read_text() == "mine"
+        (run.parent / there).unlink()
+
+
+def test_what_is_read_is_not_overwritten(run: Path, pictures: Path):
+    for listed, out in (("l.csv", "l.csv"), ("l.names.txt", "l.npy")):
+        (pictures / listed).write_text("0000.png\n")
+        with pytest.raises(RecipeError, match="is read by this command"):
+            embed_to_file(run, pictures / listed, pictures / out, overwrite=True)
+        assert (pictures / listed).read_text() == "0000.png\n"
+    (pictures / "0000.png").rename(pictures / "0000.csv")
+    (pictures / "other.txt").write_text("0000.csv\n")
+    with pytest.raises(RecipeError, match="is read by this command"):
+        embed_to_file(run, pictures / "other.txt", pictures / "0000.csv", overwrite=True)
+
+
+def test_single_images_are_embedded(run: Path, pictures: Path, tmp_path: Path):
+    make_pictures(tmp_path / "more", 1)
+    one, other = pictures / "0003.png", tmp_path / "more" / "0000.png"
+    embed_to_file(run, [one, other], tmp_path / "a.npy", device="cpu")
+    assert (tmp_path / "a.names.txt").read_text().splitlines() == ["0003.png", "0000.png"]
+    expected = load(run, device="cpu").embed([one, other])
+    np.testing.assert_array_equal(np.load(tmp_path / "a.npy"), expected)
+    assert embed_to_file(run, one, tmp_path / "b.csv", device="cpu").images == 1
+
+
+def test_features_that_are_not_finite_are_an_error_and_leave_no_file(run: Path, pictures: Path, tmp_path: Path):
+    tensors = load_file(run / "model.safetensors")
+    tensors["conv1.weight"].fill_(float("nan"))
+    save_file(tensors, tmp_path / "nan.safetensors", metadata={"format": "pt"})
+    shutil.copy(tmp_path / "nan.safetensors", run / "model.safetensors")
+    known = json.loads((run / "config.json").read_text())
+    known.pop("sha256", None)
+    (run / "config.json").write_text(json.dumps(known))
+    with pytest.raises(FloatingPointError, match=r"not finite numbers, the first is 0000\.png"):
+        embed_to_file(run, pictures, tmp_path / "a.npy", device="cpu")
+    assert not list(tmp_path.glob("*a.n*"))
 
 
 def test_nothing_that_can_be_read_is_an_error_and_leaves_no_file(run: Path, tmp_path: Path):

@@ -87,11 +87,14 @@ class _Found:
         )  # fmt: skip
 
 
-def find_images(sources: str | Path | Sequence[str | Path]) -> Folder:
-    """The images of `sources`: folders, or list files (.txt, .lst, .tsv, .csv: a path a line, perhaps a label).
+def find_images(sources: str | Path | Sequence[str | Path], *, single: bool = False) -> Folder:
+    """The images of `sources`: folders, list files (.txt, .lst, .tsv, .csv: a path a line, perhaps a label).
 
     In a folder, the first directory below it is the label of an image, when all images of all sources have a label and
     there are at least two labels. With several sources, names begin with the name of their source.
+
+    Args:
+        single: an image by its own name is a source too. Its name has no source before it.
 
     Raises:
         DataError: a source that does not exist, holds no image, or overlaps another; a list that names missing files.
@@ -101,7 +104,7 @@ def find_images(sources: str | Path | Sequence[str | Path]) -> Folder:
         raise DataError("expected at least one folder of images or list file, got none")
     _check_apart([os.fspath(source) for source in given])
     skipped = Skipped()
-    found = [_find_in(os.fspath(source), skipped) for source in given]
+    found = [_find_in(os.fspath(source), skipped, single=single) for source in given]
     roots = [os.fspath(one) if os.path.isdir(one) else os.path.dirname(os.path.abspath(one)) for one in given]
     prefixes = _prefixes([Path(os.path.abspath(source)) for source in given])
     labelling = labelling_of([label for one in found for label in one.labels])
@@ -132,7 +135,7 @@ def _check_apart(sources: list[str]) -> None:
             )
 
 
-def _find_in(source: str, skipped: Skipped) -> _Found:
+def _find_in(source: str, skipped: Skipped, *, single: bool) -> _Found:
     if os.path.isdir(source):
         before = skipped.counts.copy()
         images = _walk(source, skipped).by_bytes_of_path()
@@ -143,17 +146,17 @@ def _find_in(source: str, skipped: Skipped) -> _Found:
                 f"Files with the endings {' '.join(EXTENSIONS)} are read"
             )
         return images
-    check_source(source)
-    return _listed(source)
+    check_source(source, single=single)
+    return _one_image(source) if source.lower().endswith(EXTENSIONS) else _listed(source)
 
 
-def check_source(source: str) -> None:
-    """Raise DataError for what is neither a folder nor a list file."""
+def check_source(source: str, *, single: bool = False) -> None:
+    """Raise DataError for what is neither a folder nor a list file, nor an image where `single` ones are taken."""
     if os.path.isdir(source):
         return
     if not os.path.exists(source):
         raise DataError(f"{shown(source)} does not exist: give a folder of images, or a file that lists their paths")
-    if not source.lower().endswith(LIST_SUFFIXES):
+    if not source.lower().endswith((*LIST_SUFFIXES, *(EXTENSIONS if single else ()))):
         raise DataError(
             f"{shown(source)} is neither a folder nor a list of paths ({' '.join(LIST_SUFFIXES)}): "
             "give the folder that holds the images"
@@ -238,6 +241,16 @@ def _look_at(entry: os.DirEntry[str]) -> os.stat_result | str:
     return status
 
 
+def _one_image(source: str) -> _Found:
+    """An image file that was given by its own name."""
+    status = os.stat(source)
+    if not stat.S_ISREG(status.st_mode):
+        raise DataError(f"{shown(source)} is not a regular file: give an image, or a folder of images")
+    found = _Found()
+    found.add(os.path.basename(source), status, None)
+    return found
+
+
 def _listed(source: str) -> _Found:
     """The images that a list file names, in its order."""
     folder = os.path.dirname(os.path.abspath(source))
@@ -265,13 +278,18 @@ def _listed(source: str) -> _Found:
 
 
 def _prefixes(sources: list[Path]) -> list[str]:
-    """What the names of each source's images begin with: nothing for one source, else its own name, made unique."""
+    """What the names of each source's images begin with: nothing for one source, else its own name, made unique.
+
+    Nothing for an image that was given by its own name, and no other by the same.
+    """
     if len(sources) == 1:
         return [""]
     times: Counter[str] = Counter()
     prefixes = []
     for source in sources:
-        name = source.name if source.is_dir() else source.stem
+        one_image = source.name.lower().endswith(EXTENSIONS) and not source.is_dir()
+        name = source.name if source.is_dir() or one_image else source.stem
         times[name] += 1
-        prefixes.append(f"{name}/" if times[name] == 1 else f"{name}~{times[name]}/")
+        first, later = ("", f"~{times[name]}/") if one_image else (f"{name}/", f"{name}~{times[name]}/")
+        prefixes.append(first if times[name] == 1 else later)
     return prefixes

@@ -1,0 +1,41 @@
+"""How far a long computation is."""
+
+import time
+
+from moco.evaluate.progress import Progress
+
+
+def test_nothing_is_told_of_what_is_short():
+    lines: list[str] = []
+    with Progress(lines.append) as progress:
+        progress.stage("features", 10)
+        progress.add(10)
+    assert (lines, progress.told) == ([], False)
+
+
+def test_a_long_stage_is_told_with_the_time_that_is_left():
+    lines: list[str] = []
+    with Progress(lines.append, patience=0.05) as progress:
+        progress.stage("features", 2000)
+        progress.add(500)
+        time.sleep(0.1)
+    assert progress.told
+    assert lines[0].startswith("features: 500 of 2,000 images, ")
+    assert lines[0].endswith(" left")
+
+
+def test_the_time_that_is_left_is_that_of_the_units_so_far(monkeypatch):
+    progress = Progress()
+    progress.stage("features", 2000)
+    progress.add(500)
+    now = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: now + 100)
+    assert progress.line() == "features: 500 of 2,000 images, 5 min 0 s left"
+
+
+def test_a_stage_of_unknown_length_tells_how_long_it_has_taken(monkeypatch):
+    progress = Progress()
+    progress.stage("loading weights")
+    now = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: now + 7)
+    assert progress.line() == "loading weights, 7 s"

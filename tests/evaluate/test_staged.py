@@ -1,0 +1,98 @@
+"""Files that appear together."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from moco.evaluate import staged as module
+from moco.evaluate.staged import identities, left_behind, staged
+from moco.recipe import RecipeError
+
+
+def write(folder: Path, text: str, *, overwrite: bool = True) -> None:
+    with staged([folder / "a.npy", folder / "a.names.txt"], overwrite=overwrite) as files:
+        for file in files:
+            file.write(text.encode())
+
+
+def contents(folder: Path) -> dict[str, str]:
+    return {path.name: path.read_text() for path in folder.iterdir()}
+
+
+def test_files_appear_together_and_nothing_else(tmp_path: Path):
+    write(tmp_path, "new", overwrite=False)
+    assert contents(tmp_path) == {"a.npy": "new", "a.names.txt": "new"}
+
+
+def test_a_file_that_comes_meanwhile_is_not_replaced(tmp_path: Path):
+    with (
+        pytest.raises(RecipeError, match="exists"),
+        staged([tmp_path / "a.npy", tmp_path / "a.names.txt"], overwrite=False),
+    ):
+        (tmp_path / "a.names.txt").write_text("theirs")
+    assert contents(tmp_path) == {"a.names.txt": "theirs"}
+
+
+@pytest.mark.parametrize("stop", [KeyboardInterrupt, OSError])
+def test_what_is_raised_leaves_all_as_it_was(tmp_path: Path, stop: type[BaseException]):
+    write(tmp_path, "old")
+    files = [tmp_path / "a.npy", tmp_path / "a.names.txt"]
+    before = identities(files)
+
+    def stopped() -> None:
+        with staged(files, overwrite=True) as opened:
+            opened[0].write(b"half")
+            raise stop
+
+    with pytest.raises(stop):
+        stopped()
+    assert left_behind(files, before) == f"nothing was written, and {files[0]} and {files[1]} left as before"
+    assert contents(tmp_path) == {"a.npy": "old", "a.names.txt": "old"}
+
+
+@pytest.mark.parametrize("calls", range(5))
+def test_killed_at_any_call_the_first_file_has_its_own_beside_it(tmp_path: Path, calls: int):
+    """Each change to the folder may be the last: the process dies instead."""
+    write(tmp_path, "old")
+    child = os.fork()
+    if child == 0:
+        left = [calls]
+
+        def dying(real):
+            def call(*arguments, **more):
+                if left[0] == 0:
+                    os._exit(1)
+                left[0] -= 1
+                return real(*arguments, **more)
+
+            return call
+
+        module.os.replace, module.Path.unlink = dying(os.replace), dying(Path.unlink)
+        write(tmp_path, "new")
+        os._exit(0)
+    os.waitpid(child, 0)
+    found = contents(tmp_path)
+    if "a.npy" in found:
+        assert found["a.names.txt"] == found["a.npy"]
+    write(tmp_path, "again")  # takes away what was left aside
+    assert contents(tmp_path) == {"a.npy": "again", "a.names.txt": "again"}
+
+
+def test_two_processes_do_not_write_one_file(tmp_path: Path):
+    with staged([tmp_path / "a.csv"], overwrite=False) as (file,):
+        file.write(b"first")
+        with (
+            pytest.raises(RecipeError, match="another process is writing"),
+            staged([tmp_path / "a.csv"], overwrite=False),
+        ):
+            pass
+    assert contents(tmp_path) == {"a.csv": "first"}
+
+
+def test_no_link_is_followed(tmp_path: Path):
+    (tmp_path / "theirs").write_text("theirs")
+    (tmp_path / ".a.csv.partial").symlink_to(tmp_path / "theirs")
+    with pytest.raises(OSError), staged([tmp_path / "a.csv"], overwrite=True):
+        pass
+    assert (tmp_path / "theirs").read_text() == "theirs"
