@@ -1,12 +1,15 @@
 # make demo | make test | make lint | make bench | make faults      e.g. make test PYTHON=python3.12 WORKERS=4
+# make test-oldest: every test with the oldest versions that pyproject.toml allows (about 7 GB, an hour)
 #                                                                   make bench ARGS="--quick --only step loss/", or ARGS=--large
 #                                                                   make faults ARGS="--quick --only P1 D2"
 PYTHON ?= python3
 WORKERS ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
+OLDEST := .venv-oldest
+PIP_INSTALL = $(BIN)/pip install --constraint constraints.txt
 
-.PHONY: demo test lint bench faults clean
+.PHONY: demo test test-oldest lint bench faults clean
 
 demo: $(VENV)/.installed
 	$(BIN)/moco demo
@@ -14,6 +17,10 @@ demo: $(VENV)/.installed
 test: $(VENV)/.installed-test
 	$(BIN)/python -c "import moco.data.augment.kernels"  # compiled once, not by every worker
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS)
+
+test-oldest: $(OLDEST)/.installed-test
+	NUMBA_CACHE_DIR=$(OLDEST)/numba $(OLDEST)/bin/python -c "import moco.data.augment.kernels"
+	NUMBA_CACHE_DIR=$(OLDEST)/numba OMP_NUM_THREADS=1 $(OLDEST)/bin/python -m pytest -n $(WORKERS)
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check .
@@ -27,21 +34,26 @@ faults: $(VENV)/.installed-test
 	OMP_NUM_THREADS=1 PYTHONPATH=.:tests $(BIN)/python -m tests.faults.matrix --jobs $(WORKERS) $(ARGS)
 
 clean:
-	rm -rf $(VENV) dist .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(OLDEST) dist .pytest_cache .ruff_cache .hypothesis
 
-# A stamp is as new as the last installation: nothing is installed again until pyproject.toml changes.
-$(VENV)/.installed: pyproject.toml | $(BIN)/pip
-	$(BIN)/pip install --editable .
+# A stamp is as new as the last installation: nothing is installed again until pyproject.toml or constraints.txt changes.
+$(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/pip
+	$(PIP_INSTALL) --editable .
 	touch $@
 
-$(VENV)/.installed-test: pyproject.toml | $(BIN)/pip
-	$(BIN)/pip install --editable ".[test]"
+$(VENV)/.installed-test: pyproject.toml constraints.txt | $(BIN)/pip
+	$(PIP_INSTALL) --editable ".[test]"
 	touch $@ $(VENV)/.installed
 
 # Peers that cannot be installed are named in the table, and tried again the next time.
-$(VENV)/.installed-bench: pyproject.toml | $(BIN)/pip
-	$(BIN)/pip install --editable ".[bench]" && touch $@ || $(BIN)/pip install --editable .
+$(VENV)/.installed-bench: pyproject.toml constraints.txt | $(BIN)/pip
+	$(PIP_INSTALL) --editable ".[bench]" && touch $@ || $(PIP_INSTALL) --editable .
 	touch $(VENV)/.installed
+
+$(OLDEST)/.installed-test: pyproject.toml constraints-oldest.txt
+	$(PYTHON) -m venv $(OLDEST)
+	$(OLDEST)/bin/pip install --constraint constraints-oldest.txt --editable ".[test]"
+	touch $@
 
 $(BIN)/pip:
 	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'Python 3.11 or newer is needed: make PYTHON=python3.11 ...')"

@@ -1,5 +1,6 @@
 """The only file that calls torch.distributed. With one process, every function is the identity."""
 
+import inspect
 import json
 import os
 import re
@@ -7,6 +8,7 @@ import signal
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import torch
@@ -264,7 +266,12 @@ def wrap(model: nn.Module, *, skips: bool = False) -> nn.Module:
     if world_size() == 1:
         return model
     model = _WithUnused(model) if skips else model
-    return nn.parallel.DistributedDataParallel(model, forward_sync_buffers=False, find_unused_parameters=skips)
+    ddp = partial(nn.parallel.DistributedDataParallel, find_unused_parameters=skips)
+    if "forward_sync_buffers" in inspect.signature(ddp).parameters:
+        return ddp(model, forward_sync_buffers=False)
+    wrapped = ddp(model)  # older torch; there, broadcast_buffers=False would also leave out the first broadcast
+    wrapped.broadcast_buffers = False
+    return wrapped
 
 
 class _WithUnused(nn.Module):

@@ -1,6 +1,7 @@
 """The package as it is published: one version, short files, a quick start, nothing of the machine it was made on."""
 
 import importlib.metadata
+import itertools
 import re
 import subprocess
 import sys
@@ -9,6 +10,9 @@ from pathlib import Path
 
 import pytest
 from making import make_pictures
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from packaging.version import Version
 
 import moco
 
@@ -55,6 +59,44 @@ def test_pyproject_takes_the_version_from_the_package():
     assert "version" in project["project"]["dynamic"]
     assert project["tool"]["hatch"]["version"]["path"] == "moco/__init__.py"
     assert re.fullmatch(r"\d+\.\d+\.\d+", moco.__version__)
+
+
+def requirements() -> dict[str, Requirement]:
+    """What the package, its tests and their extras need, by name. The benchmarks' peers have versions of their own."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = [extra for name, extra in project["optional-dependencies"].items() if name != "bench"]
+    every = [Requirement(line) for line in itertools.chain(project["dependencies"], *extras)]
+    return {canonicalize_name(one.name): one for one in every if one.name != "momentum-contrast"}
+
+
+def pinned(file: str) -> dict[str, str]:
+    """Name and version of each line of a file of constraints."""
+    lines = [line.split("#")[0].strip() for line in (ROOT / file).read_text().splitlines()]
+    pairs = [line.split("==") for line in lines if line]
+    return {canonicalize_name(name): version for name, version in pairs}
+
+
+def test_no_dependency_has_an_upper_bound():
+    bounds = {name: [part.operator for part in one.specifier] for name, one in requirements().items()}
+    assert len(bounds) > 20
+    assert {name: parts for name, parts in bounds.items() if parts != [">="]} == {}
+
+
+def test_every_dependency_has_a_version_for_ci_which_its_bound_allows():
+    versions = pinned("constraints.txt")
+    missing = {name for name, one in requirements().items() if not one.specifier.contains(versions.get(name, "0"))}
+    assert missing == set()
+
+
+def test_the_oldest_versions_are_the_lower_bounds():
+    bounds = {name: next(iter(one.specifier)).version for name, one in requirements().items()}
+    oldest = pinned("constraints-oldest.txt")
+    same = {name: Version(bounds[name]) == Version(version) for name, version in oldest.items() if name in bounds}
+    assert {name for name, equal in same.items() if not equal} == set()
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = [*project["optional-dependencies"]["data"], *project["optional-dependencies"]["export"]]
+    needed = {canonicalize_name(Requirement(line).name) for line in [*project["dependencies"], *extras]}
+    assert needed <= oldest.keys()
 
 
 def test_the_installed_version_is_the_one_of_the_source():

@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn.attention.flex_attention import AuxRequest, flex_attention
+from torch.nn.attention import flex_attention as flex
+from torch.nn.attention.flex_attention import flex_attention
 
 from moco.method.loss import LookUp, Summed, Sums
 
@@ -32,11 +33,17 @@ def _by_attention(
     scaled: Tensor, positive: Tensor, l_pos: Tensor, *, keys: Tensor, attention: Callable[..., Any]
 ) -> Sums:
     """The softmax over the keys, joined by the positive."""
-    on_cpu = scaled.device.type == "cpu"  # where torch does not return the largest score
     q, kv = scaled[None, None], keys[None, None]  # one image, one head
-    found, of = attention(q, kv, kv, scale=1.0, return_aux=AuxRequest(lse=True, max_scores=not on_cpu))
-    l_neg = (scaled @ keys.T).amax(dim=1) if on_cpu else of.max_scores[0, 0]
-    lse = of.lse[0, 0, :, None]  # log sum exp(q.k / tau)
+    request = getattr(flex, "AuxRequest", None)
+    if request is None:  # torch 2.8
+        found, lse = attention(q, kv, kv, scale=1.0, return_lse=True)
+        highest = None
+    else:
+        on_cpu = scaled.device.type == "cpu"  # where torch does not return the largest score
+        found, aux = attention(q, kv, kv, scale=1.0, return_aux=request(lse=True, max_scores=not on_cpu))
+        lse, highest = aux.lse, None if on_cpu else aux.max_scores
+    l_neg = (scaled @ keys.T).amax(dim=1) if highest is None else highest[0, 0]
+    lse = lse[0, 0, :, None]  # log sum exp(q.k / tau)
     shift = torch.maximum(lse, l_pos)
     all_keys, own = torch.exp(lse - shift), torch.exp(l_pos - shift)
     return Sums(all_keys + own, all_keys * found[0, 0] + own * positive, shift, l_neg[:, None])

@@ -176,8 +176,8 @@ def eval_crop(image: UInt8[np.ndarray, "H W 3"], data: DataSpec) -> UInt8[np.nda
     fast, (height, width) = kernels(), image.shape[:2]
     cut = draw.central(height, width, data)
     padded, as_it_is = min(cut.top, cut.left) < 0, (cut.height, cut.width) == (height, width)
-    columns_first = height > cut.height and height - cut.height > 2 * (width - cut.width)  # tall ones
-    if fast is None or padded or as_it_is or columns_first:
+    tall = draw.columns_first(height, width, cut.height, cut.width)  # the kernel resizes along the rows first
+    if fast is None or padded or as_it_is or tall:
         return draw.eval_crop(image, data)
     out = np.empty((data.size, data.size, 3), np.uint8)
     fast.central(_lines(image), *cut, out.reshape(data.size, -1))

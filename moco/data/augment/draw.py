@@ -169,14 +169,26 @@ def crop(
 ) -> UInt8[np.ndarray, "3 S S"]:
     """`box` (top, left, height, width) of `image`, resized to `size` pixels square and mirrored if `flip`.
 
-    Bit for bit what torchvision's resized_crop gives on a Pillow image: bilinear, antialiased.
+    Bit for bit what torchvision's resized_crop gives on an image of Pillow 13: bilinear, antialiased.
     """
     top, left, height, width = (int(number) for number in box)
     inside = image[max(top, 0) : top + height, max(left, 0) : left + width]  # so that only this much is copied
     top, left = min(top, 0), min(left, 0)
     patch = Image.fromarray(inside).crop((left, top, left + width, top + height))
-    pixels = np.asarray(patch.resize((size, size), Image.Resampling.BILINEAR))
+    pixels = np.asarray(resized(patch, size, size))
     return pixels[:, :: -1 if flip else 1].transpose(2, 0, 1).copy()  # a view of 1 pixel may have negative strides
+
+
+def columns_first(height: int, width: int, new_height: int, new_width: int) -> bool:
+    """Whether Pillow 13 resizes an image along its columns before its rows. Pillow 12 and older never do."""
+    return height > new_height and height - new_height > 2 * (width - new_width)
+
+
+def resized(picture: Image.Image, width: int, height: int) -> Image.Image:
+    """`picture`, resized bilinearly with the bits of Pillow 13, whichever Pillow is installed."""
+    if columns_first(picture.height, picture.width, height, width):
+        picture = picture.resize((picture.width, height), Image.Resampling.BILINEAR)
+    return picture.resize((width, height), Image.Resampling.BILINEAR)
 
 
 class Central(NamedTuple):
@@ -197,11 +209,11 @@ def central(height: int, width: int, data: DataSpec) -> Central:
 
 
 def eval_crop(image: UInt8[np.ndarray, "H W 3"], data: DataSpec) -> UInt8[np.ndarray, "3 S S"]:
-    """What evaluation sees of `image`. Bit for bit torchvision's Resize and CenterCrop on a Pillow image."""
+    """What evaluation sees of `image`. Bit for bit torchvision's Resize and CenterCrop on an image of Pillow 13."""
     height, width, top, left = central(image.shape[0], image.shape[1], data)
     picture = Image.fromarray(image)
     if (height, width) != image.shape[:2]:
-        picture = picture.resize((width, height), Image.Resampling.BILINEAR)
+        picture = resized(picture, width, height)
     pixels = np.asarray(picture.crop((left, top, left + data.size, top + data.size)))
     return np.ascontiguousarray(pixels.transpose(2, 0, 1))
 
