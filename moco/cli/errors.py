@@ -37,9 +37,7 @@ def errors() -> "Iterator[Console]":
     try:
         with beside(console):
             yield console
-    except (KeyboardInterrupt, SystemExit):
-        raise
-    except Exception as error:
+    except Exception as error:  # `Interrupted` too
         code = code_of(error)
         if code is None:
             raise

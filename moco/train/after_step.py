@@ -23,7 +23,7 @@ from moco.train.pace import Pace
 from moco.train.rank_sync import averaged, pool
 from moco.train.run_folder import RunFolder
 from moco.train.saving import Saver
-from moco.train.signals import StopFlag, Stopped
+from moco.train.signals import Interrupted, StopFlag, Stopped
 from moco.train.slurm import requeue
 from moco.train.watchdog import Watchdog
 
@@ -74,7 +74,8 @@ class Watch:
             self.save(state, must=last or bool(stopped))
         if stopped and not last:
             said = requeue(stopped)
-            raise Stopped(
+            kind = Interrupted if stopped == signal.SIGINT else Stopped
+            raise kind(
                 f"stopped by {signal.Signals(stopped).name} after step {clock.step} of {clock.total_steps}, and "
                 f"saved: the same command goes on from there. {said}".rstrip()
             )

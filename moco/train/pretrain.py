@@ -122,7 +122,8 @@ def pretrain(
     Raises:
         RecipeError: a recipe that cannot run, or a folder that cannot be used.
         DataError: no images, too many unreadable ones, or others than when the run began.
-        Stopped: a signal came; the state is saved. Diverged: the loss is not finite any more.
+        Stopped: a signal came; the state is saved. By Ctrl-C it is a KeyboardInterrupt as well.
+        Diverged: the loss is not finite any more.
         RankError: another rank raised one of these, or has gone.
     """
     with watchdog(patience) as dog, session(pick_device(device)) as place:

@@ -15,6 +15,10 @@ class Stopped(Exception):
     """The run was asked to stop, has saved, and can be resumed."""
 
 
+class Interrupted(Stopped, KeyboardInterrupt):
+    """The same by SIGINT: Ctrl-C ends a cell of a notebook, and a program, as it does elsewhere."""
+
+
 @dataclass
 class StopFlag:
     """Set by the first SIGINT, SIGTERM or SIGUSR1."""

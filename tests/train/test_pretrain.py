@@ -108,6 +108,15 @@ def test_a_run_stopped_mid_epoch_and_resumed_ends_with_the_same_bits(pictures, t
     assert losses(tmp_path / "whole") == losses(tmp_path / "run")
 
 
+@pytest.mark.parametrize(("number", "interrupts"), [(signal.SIGINT, True), (signal.SIGTERM, False)])
+def test_ctrl_c_is_a_keyboard_interrupt_as_a_notebook_expects_and_other_signals_are_not(
+    pictures, tiny, tmp_path, number, interrupts
+):
+    with pytest.raises(Stopped) as stopped:
+        pretrain(pictures, tmp_path / "run", recipe=tiny, reporter=StopAt(3, number))
+    assert isinstance(stopped.value, KeyboardInterrupt) == interrupts
+
+
 def test_a_run_that_passed_over_a_damaged_checkpoint_keeps_the_whole_one_it_went_on_from(pictures, tiny, tmp_path):
     with pytest.raises(Stopped):
         pretrain(pictures, tmp_path / "run", recipe=tiny, save_every=2, reporter=StopAt(4), keep=2)
