@@ -8,6 +8,7 @@ from typing import Any
 from moco.data.loader.bad_images import Quarantine
 from moco.data.sources.folder import Images
 from moco.data.sources.labels import few_of, labelled
+from moco.data.sources.overlap import check_disjoint, copies_note
 from moco.data.sources.split import split_of, split_sources
 from moco.device import default_workers
 from moco.encoders import Encoder
@@ -71,11 +72,13 @@ def subjects(
         max_bad: how many unreadable images are too many (below 1: a share); None: 0.1 %, at least 10.
 
     Raises:
-        DataError: no labels, classes that are only in the test images, or too many unreadable images.
+        DataError: no labels, classes that are only in the test images, the same files among both, or too many
+            unreadable images.
     """
     split = split_sources(data) if test is None else split_of(data, test)
     labelled(split.train, "the training images")
     labelled(split.test, "the test images")
+    check_disjoint(split.train, split.test)
     encoders, notes = _floors(pretrained, random_encoders)
     floors = list(encoders)
     encoders[pretrained.name] = pretrained.encoder
@@ -94,6 +97,7 @@ def subjects(
     if len(quarantine):
         one = len(quarantine) == 1
         notes.append(f"{len(quarantine):,} image{'' if one else 's'} could not be read: {few_of(list(quarantine.bad))}")
+    notes += filter(None, [copies_note(split.train, split.test)])
     return Subjects(pretrained.name, rows, floors, split, pretrained.device, workers, quarantine, notes)
 
 

@@ -16,6 +16,7 @@ from moco.data.decode.decode import BadImage
 from moco.data.loader.threads import in_order
 from moco.data.sources.folder import DataError, Images
 from moco.data.sources.labels import labelled
+from moco.data.sources.overlap import check_disjoint
 from moco.data.sources.split import split_sources
 from moco.encoders import Encoder
 from moco.evaluate.features import Features, batch_for, evaluating
@@ -73,6 +74,7 @@ def monitor_for(
         DataError: no labels, no image that can be read, or what `split_sources` raises.
     """
     split = split_sources(eval_data)
+    check_disjoint(split.train, split.test)
     share = min(1.0, max_bytes / (3 * data.size**2) / (TRAIN + TEST))
     train, test = (
         _kept(images, data, int(share * most), workers) for images, most in ((split.train, TRAIN), (split.test, TEST))

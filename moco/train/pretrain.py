@@ -170,7 +170,7 @@ def pretrain(
             fingerprint = check_data(job.run, images, accept_change=accept_data_change, say=reporter.say)
             restore(job.run, state, reporter)
             if on_main():
-                facts = provenance(device=place, workers=workers, images=len(images), data=fingerprint)
+                facts = provenance(device=place, workers=workers, images=images, data=fingerprint)
                 note_start(job.run, job.clock.step, facts)
             arithmetic = precision_of(chosen, place)
             if init is not None and job.clock.step == 0:

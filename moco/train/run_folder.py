@@ -25,6 +25,8 @@ from moco.weights.checkpoints import entries
 if TYPE_CHECKING:
     import torch
 
+    from moco.data.sources.images import Images
+
 
 class RunError(RecipeError):
     """A run folder that cannot be used as asked."""
@@ -165,12 +167,13 @@ def note_start(run: RunFolder, step: int, facts: dict[str, Any]) -> None:
     write_json(file, [*(starts if isinstance(starts, list) else []), {"step": step} | facts])
 
 
-def provenance(*, device: "torch.device", workers: int, images: int, data: str) -> dict[str, Any]:
+def provenance(*, device: "torch.device", workers: int, images: "Images", data: str) -> dict[str, Any]:
     """What a result came from: versions, machine, command, and the fingerprint of the data."""
     import numpy as np
     import PIL
     import torch
 
+    from moco.data.sources.skipped import skipped_files
     from moco.distributed import world_size
 
     return {
@@ -185,5 +188,6 @@ def provenance(*, device: "torch.device", workers: int, images: int, data: str) 
             "cores": os.cpu_count(), "threads": torch.get_num_threads(), "device": str(device),
             "accelerator": torch.cuda.get_device_name(device) if device.type == "cuda" else None,
         },
-        "ranks": world_size(), "workers": workers, "images": images, "data_fingerprint": data,
+        "ranks": world_size(), "workers": workers, "images": len(images),
+        "skipped": skipped_files(images), "data_fingerprint": data,
     }  # fmt: skip

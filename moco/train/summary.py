@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 
 from moco.data.sources.images import Images
+from moco.data.sources.skipped import describe_skipped
 from moco.distributed import world_size
 from moco.recipe import Recipe
 from moco.recipes import RECIPES, named
@@ -21,8 +22,10 @@ def plan(recipe: Recipe, images: Images, clock: Clock, device: torch.device, out
     """The rows of the plan box."""
     method, encoder, size = recipe.method, recipe.encoder, recipe.data.size
     threads, ranks = recipe.compute.threads or torch.get_num_threads(), world_size()
+    skipped = describe_skipped(images)
     rows = [
         ("images", f"{len(images):,}"),
+        *([("skipped", skipped)] if skipped else []),
         ("recipe", f"{recipe.name}  ({recipe.source})"),
         ("encoder", f"{encoder.name}, {encoder.head} head to {encoder.dim}-d, views of {size} x {size} pixels"),
         ("dictionary", dictionary(recipe, len(images))),

@@ -377,6 +377,22 @@ def test_scores_are_logged_once_though_a_run_is_killed_before_its_first_step(pic
     assert [record["step"] for record in run.metrics() if "knn" in record] == [0, *range(5, 11, 5)]
 
 
+def test_files_that_were_skipped_are_told_in_the_plan_the_log_and_the_provenance(pictures, tiny, tmp_path):
+    for i in range(3):
+        (pictures / f"{i}.heic").touch()
+    (pictures / ".hidden.png").touch()
+    boxes = []
+
+    class Listens(Silent):
+        def box(self, title: str, rows: list[tuple[str, str]]) -> None:
+            boxes.extend(rows)
+
+    run = pretrain(pictures, tmp_path / "run", recipe=tiny, epochs=1, reporter=Listens())
+    assert ("skipped", "3 x .heic file, 1 x hidden") in boxes
+    assert "plan: skipped: 3 x .heic file, 1 x hidden" in (run.path / "train.log").read_text()
+    assert json.loads((run.path / "provenance.json").read_text())[0]["skipped"] == {".heic file": 3, "hidden": 1}
+
+
 def test_the_log_says_what_the_console_said(pictures, tiny, tmp_path):
     text = (pretrain(pictures, tmp_path / "run", recipe=tiny).path / "train.log").read_text()
     assert "plan: images: 40" in text

@@ -1,0 +1,103 @@
+"""Test images that are training images too: by memory alone an encoder's neighbours would all be right."""
+
+import hashlib
+import os
+from collections import defaultdict
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+
+from moco.data.sources.folder import Folder
+from moco.data.sources.images import DataError, Images, Subset
+from moco.data.sources.labels import few_of
+
+SOME = 1000  # test images whose contents are compared, spread evenly over all
+MOST = 50  # training images of the same size that one is compared with
+HEAD = 4096  # [bytes] that are compared first
+
+
+def check_disjoint(train: Images, test: Images) -> None:
+    """Raises DataError when a file is among both, under whatever name; only files of folders and lists are looked at.
+
+    A file has one size and time of change, so only those that agree in both are looked at more closely.
+    """
+    if _files(train) is None or _files(test) is None:
+        return
+    times = list(zip(train.sizes.tolist(), train.mtimes.tolist(), strict=True))
+    known = set(times)
+    alike = [i for i, key in enumerate(zip(test.sizes.tolist(), test.mtimes.tolist(), strict=True)) if key in known]
+    if not alike:
+        return
+    wanted = {(int(test.sizes[i]), int(test.mtimes[i])) for i in alike}
+    there = {identity for i, key in enumerate(times) if key in wanted and (identity := _identity(path_of(train, i)))}
+    both = [test.names[i] for i in alike if _identity(path_of(test, i)) in there]
+    if both:
+        raise DataError(
+            f"{len(both):,} of {len(test):,} test images are among the training images too: {few_of(both)}. A score on "
+            "them would be that of memory: give other test images, or leave --test out, and a part is held out"
+        )
+
+
+def copies_note(train: Images, test: Images) -> str:
+    """A sentence about test images whose contents are those of training images; empty where none was found.
+
+    At most SOME test images are looked at.
+    """
+    if _files(train) is None or _files(test) is None:
+        return ""
+    looked: list[int] = np.unique(np.linspace(0, len(test) - 1, min(SOME, len(test))).astype(int)).tolist()
+    sizes = {int(test.sizes[i]) for i in looked}
+    same_size: dict[int, list[int]] = defaultdict(list)
+    for i, size in enumerate(train.sizes.tolist()):
+        if size in sizes and len(same_size[size]) < MOST:
+            same_size[size].append(i)
+    copies = [test.names[i] for i in looked if _has_copy(path_of(test, i), train, same_size[int(test.sizes[i])])]
+    if not copies:
+        return ""
+    of = f"{len(test):,}" if len(looked) == len(test) else f"{len(looked):,} that were looked at, of {len(test):,},"
+    return f"{len(copies):,} test images of {of} have the same content as a training image: {few_of(copies)}"
+
+
+def path_of(images: Images, index: int) -> str:
+    """Where image `index` of a folder or list, or of a part of one, is."""
+    while isinstance(images, Subset):
+        index, images = int(images.indices[index]), images.images
+    assert isinstance(images, Folder)
+    return images.path(index)
+
+
+def _files(images: Images) -> Folder | None:
+    """The folder that the images are of; None: they are no files."""
+    while isinstance(images, Subset):
+        images = images.images
+    return images if isinstance(images, Folder) else None
+
+
+def _identity(path: str) -> tuple[int, int] | None:
+    """What all links to a file have in common."""
+    with suppress(OSError):
+        status = os.stat(path)
+        return status.st_dev, status.st_ino
+    return None
+
+
+def _has_copy(path: str, train: Images, indices: list[int]) -> bool:
+    with suppress(OSError):
+        head = _head(path)
+        for i in indices:
+            other = path_of(train, i)
+            with suppress(OSError):
+                if _head(other) == head and _digest(other) == _digest(path):
+                    return True
+    return False
+
+
+def _head(path: str) -> bytes:
+    with open(path, "rb") as file:
+        return file.read(HEAD)
+
+
+def _digest(path: str) -> bytes:
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").digest()
