@@ -10,11 +10,13 @@ import subprocess
 import sys
 import threading
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import ModuleType
 
 import numpy as np
@@ -48,32 +50,38 @@ def _loading() -> Future[ModuleType | None]:
     """The kernels, on their way. Loading them takes half a second, beside the run.
 
     Compiling takes some twenty seconds, once a machine, in a process of its own: it does not slow the run down, which
-    need not wait for it, even to end. Until then views are made the slow way.
+    need not wait for it, even to end. Until then views are made the slow way. Where numba has no place for its cache
+    that can be written to (a container), they are compiled for this process alone, in a temporary folder.
     """
     future: Future[ModuleType | None] = Future()
 
-    def import_them() -> None:
+    def import_them(cache: TemporaryDirectory[str] | None) -> None:
+        kernels = None
         try:
-            from moco.data.augment import kernels
-
-            future.set_result(kernels)
+            with _cached_in(cache.name) if cache is not None else nullcontext():
+                from moco.data.augment import kernels
         except BaseException as error:  # numba is not there, or does not know this machine or this Python
             warnings.warn(
                 f"views are made by Pillow and torch, which takes some five times as long, as numba does not work here "
-                f"({type(error).__name__}: {error})",
+                f"({type(error).__name__}: {error}). If it has no place for its cache, set NUMBA_CACHE_DIR to a folder "
+                "that can be written to",
                 stacklevel=2,
             )
-            future.set_result(None)
+        finally:
+            if cache is not None:
+                cache.cleanup()  # what it held is in memory now
+            future.set_result(kernels)
 
     def prepare() -> None:
-        if not _compiled_before():
-            path = os.pathsep.join(sys.path)
-            subprocess.run(
-                [sys.executable, "-c", "import moco.data.augment.kernels"], env=os.environ | {"PYTHONPATH": path},
-                check=False,
-                stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
-            )  # fmt: skip
-        threading.Thread(target=import_them, name="moco-kernels").start()  # which an end of the run waits for
+        cache = (
+            None
+            if _compiled_before() or _compile()
+            else TemporaryDirectory(prefix="moco-kernels-", ignore_cleanup_errors=True)
+        )
+        if cache is not None:
+            _compile(cache.name)
+        importing = threading.Thread(target=import_them, args=[cache], name="moco-kernels", daemon=False)
+        importing.start()  # the end of a run waits for it
 
     if os.environ.get(SLOW):
         future.set_result(None)
@@ -83,9 +91,31 @@ def _loading() -> Future[ModuleType | None]:
 
 
 def _compiled_before() -> bool:
-    """Whether numba's cache lies beside the kernels, or was put elsewhere by the user."""
+    """Whether numba's cache lies beside the kernels, where numba uses it only if it may write there."""
     beside = Path(__file__).parent / "__pycache__"
-    return "NUMBA_CACHE_DIR" in os.environ or any(beside.glob("kernels.*.nbi"))
+    return "NUMBA_CACHE_DIR" not in os.environ and os.access(beside, os.W_OK) and any(beside.glob("kernels.*.nbi"))
+
+
+@contextmanager
+def _cached_in(folder: str) -> Iterator[None]:
+    """Let numba look into `folder` for the time being: functions of the user's are cached where they were."""
+    import numba
+
+    before, numba.config.CACHE_DIR = numba.config.CACHE_DIR, folder  # pyright: ignore[reportAttributeAccessIssue]
+    try:
+        yield
+    finally:
+        numba.config.CACHE_DIR = before  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def _compile(cache: str | None = None) -> bool:
+    """Compile the kernels in a process of its own, and keep them in numba's cache, or in the folder `cache`."""
+    added = {"PYTHONPATH": os.pathsep.join(sys.path)} | ({} if cache is None else {"NUMBA_CACHE_DIR": cache})
+    done = subprocess.run(
+        [sys.executable, "-c", "import moco.data.augment.kernels"], env=os.environ | added, check=False,
+        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+    )  # fmt: skip
+    return done.returncode == 0
 
 
 @dataclass(frozen=True)
