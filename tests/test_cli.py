@@ -45,7 +45,7 @@ def test_pretrain_prints_a_plan_and_the_next_command_on_stderr(pictures, tmp_pat
     assert result.exit_code == 0
     assert "== plan" in result.stderr
     assert "images      40" in result.stderr
-    assert f"moco eval knn {tmp_path / 'run'}" in result.stderr
+    assert f"moco eval {tmp_path / 'run'}" in result.stderr
     assert result.stdout == ""
 
 
@@ -116,6 +116,15 @@ def test_every_evaluation_prints_the_floors_beside_the_encoder(run, labelled, ki
     assert result.exit_code == 0, result.stderr
     for row in ("chance", "raw pixels", "random encoder", "run"):
         assert any(line.startswith(row) for line in result.stdout.splitlines()), row
+
+
+@pytest.mark.parametrize("words", [["eval"], ["eval", "all"], ["eval", "--no-cache"]])
+def test_without_a_kind_all_are_in_one_table(run, labelled, words):
+    result = moco(*words, run, labelled, "--json")
+    assert result.exit_code == 0, result.stderr
+    few = ["linear, 10 labels a class", "1-NN, 10 labels a class"]
+    assert list(json.loads(result.stdout)["rows"]["run"]) == ["kNN-64", "1-NN", "linear", *few]
+    assert (run / "features").exists() == ("--no-cache" not in words)
 
 
 def test_evaluation_as_json_has_the_same_rows(run, labelled):

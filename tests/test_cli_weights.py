@@ -32,7 +32,7 @@ def test_import_prints_what_was_in_the_file_and_the_next_command(official, tmp_p
         "epoch: 200",
     ):
         assert line in result.stdout
-    assert f"moco eval knn {tmp_path / 'imported'}" in result.stderr
+    assert f"moco eval {tmp_path / 'imported'}" in result.stderr
 
 
 def test_what_is_imported_is_evaluated_embedded_and_exported(official, tmp_path):

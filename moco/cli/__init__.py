@@ -17,7 +17,11 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-_evaluation = typer.Typer(no_args_is_help=True, help="Judge an encoder on labelled images, beside its floors.")
+_evaluation = typer.Typer(
+    no_args_is_help=True,
+    cls=evaluate.OrAll,
+    help="Judge an encoder on labelled images, beside baselines: `moco eval WEIGHTS DATA`, or one kind alone.",
+)
 _runs = typer.Typer(no_args_is_help=True, help="Look at runs.")
 
 
@@ -32,6 +36,7 @@ def about(version: Annotated[bool, typer.Option("--version", help="Print the ver
 app.command()(train.pretrain)
 app.command()(check.check)
 app.add_typer(_evaluation, name="eval")
+_evaluation.command(evaluate.ALL)(evaluate.all_)
 for _command in (evaluate.knn, evaluate.linear, evaluate.lowshot):
     _evaluation.command()(_command)
 app.command()(weights.embed)

@@ -1,13 +1,49 @@
-"""moco eval knn, linear, lowshot."""
+"""moco eval: all, knn, linear, lowshot."""
 
 import json
+import os
+from difflib import get_close_matches
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from moco.cli import checks
 from moco.cli.errors import errors
-from moco.cli.options import Architecture, Device, Json, Labelled, MaxBad, Test, Weights, Workers
+from moco.cli.options import Architecture, Device, Json, Labelled, MaxBad, NoCache, Test, Weights, Workers
+
+
+class OrAll(TyperGroup):
+    """Reads `moco eval WEIGHTS DATA` as `moco eval all WEIGHTS DATA`."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        first = args[0]
+        is_kind = first in self.commands or (not os.path.exists(first) and get_close_matches(first, self.commands))
+        return super().resolve_command(ctx, args if is_kind else [ALL, *args])
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        option_first = bool(args) and args[0].startswith("-") and args[0] not in ctx.help_option_names
+        return super().parse_args(ctx, [ALL, *args] if option_first else args)
+
+
+ALL = "all"
+
+
+def all_(
+    weights: Weights,
+    data: Labelled,
+    test: Test = None,
+    k: Annotated[int, typer.Option(min=1, help="Neighbours.")] = 200,
+    labels_per_class: Annotated[int, typer.Option(min=1, help="Labelled training images of each class.")] = 10,
+    architecture: Architecture = None,
+    device: Device = "auto",
+    workers: Workers = None,
+    max_bad: MaxBad = None,
+    no_cache: NoCache = False,
+    as_json: Json = False,
+) -> None:
+    """All kinds in one table, and the default: nearest neighbours, a linear classifier, few labels."""
+    _evaluate(ALL, locals(), k=k, labels_per_class=labels_per_class)
 
 
 def knn(
@@ -20,6 +56,7 @@ def knn(
     device: Device = "auto",
     workers: Workers = None,
     max_bad: MaxBad = None,
+    no_cache: NoCache = False,
     as_json: Json = False,
 ) -> None:
     """Weighted k-nearest-neighbour classification of frozen features, by cosine similarity; 1-NN beside it."""
@@ -42,6 +79,7 @@ def linear(
     device: Device = "auto",
     workers: Workers = None,
     max_bad: MaxBad = None,
+    no_cache: NoCache = False,
     as_json: Json = False,
 ) -> None:
     """A linear classifier on frozen features."""
@@ -60,6 +98,7 @@ def lowshot(
     device: Device = "auto",
     workers: Workers = None,
     max_bad: MaxBad = None,
+    no_cache: NoCache = False,
     as_json: Json = False,
 ) -> None:
     """A linear classifier, and the nearest neighbour, with a few labels of each class."""
@@ -67,21 +106,23 @@ def lowshot(
 
 
 def _evaluate(kind: str, options: dict[str, Any], **settings: Any) -> None:
-    """Print the table of one kind of evaluation; `options` are those that all kinds have."""
-    with errors():
+    """Print the table of one kind of evaluation, or of all; `options` are those that all kinds have."""
+    with errors() as console:
         data = options["data"]
         checks.check_weights(options["weights"])
         checks.check_device(options["device"])
         checks.check_sources([*data, *([options["test"]] if options["test"] else [])])
 
+        from moco.cli.progress import shown_progress
         from moco.evaluate.judge import evaluate
         from moco.text import printable
 
-        table = evaluate(
-            kind, options["weights"], data[0] if len(data) == 1 else data, settings=settings, test=options["test"],
-            architecture=options["architecture"], device=options["device"], workers=options["workers"],
-            max_bad=options["max_bad"],
-        )  # fmt: skip
+        with shown_progress(console) as progress:
+            table = evaluate(
+                kind, options["weights"], data[0] if len(data) == 1 else data, settings=settings, test=options["test"],
+                architecture=options["architecture"], device=options["device"], workers=options["workers"],
+                max_bad=options["max_bad"], cached=not options["no_cache"], say=console.say, progress=progress,
+            )  # fmt: skip
         print(json.dumps(table.to_dict()) if options["as_json"] else printable(str(table)))
 
 

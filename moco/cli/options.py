@@ -45,4 +45,8 @@ MaxBad = Annotated[
     float | None,
     typer.Option(min=0, help="Unreadable images allowed: a count, or below 1 a share. [default: 0.1 %, at least 10]"),
 ]
+NoCache = Annotated[
+    bool,
+    typer.Option("--no-cache", help="Compute all features, and keep none in the folder `features` of the weights."),
+]
 Seed = Annotated[int | None, typer.Option(min=0, help="Of all randomness. [default: the recipe's]")]

@@ -90,7 +90,7 @@ def import_(
         from moco.weights.import_file import import_weights
 
         print(printable(str(import_weights(weights, out=out, architecture=architecture))))
-        then = f"Next: moco eval knn {out} LABELLED_FOLDER, or moco pretrain DATA --init {out}"
+        then = f"Next: moco eval {out} LABELLED_FOLDER, or moco pretrain DATA --init {out}"
         console.say(then)
 
 

@@ -23,6 +23,7 @@ from moco.data.sources.labels import HOW
 from moco.device import default_workers, pick_device
 from moco.encoders import Encoder
 from moco.evaluate.floors import Pixels
+from moco.evaluate.progress import Progress
 from moco.recipe import DataSpec, EncoderSpec
 from moco.text import shown
 from moco.weights.encoder_folder import Config, Weights, load_encoder
@@ -96,6 +97,7 @@ def extract_each(
     batch_size: int | None = None,
     workers: int = 0,
     quarantine: Quarantine | None = None,
+    progress: Progress | None = None,
 ) -> dict[str, Features]:
     """The pooled features that each encoder gives, by name; the images are read once for all of them.
 
@@ -115,20 +117,25 @@ def extract_each(
                 y = encoder.features(x.clone()).float().cpu()  # some networks change their input in place
             rows.setdefault(name, torch.empty(len(images), y.shape[1]))[n : n + len(x)] = y
         n += len(x)
+        if progress is not None:
+            progress.add(len(x))
     if not n:
         raise DataError(f"expected images that can be read, and none of the {len(images):,} can")
-    ids = ids[:n]
+    found = {name: arranged(images, rows[name][:n], ids[:n]) for name in encoders}
+    for name, features in found.items():
+        check_finite(features.x, features.names, of=name)
+    return found
+
+
+def arranged(images: Images, x: Float[Tensor, "n D"], ids: Int[Tensor, "n"]) -> Features:
+    """Features `x` of some of `images`, with their labels and names."""
     labels = None if images.labels is None else torch.from_numpy(images.labels)[ids]
     kept: list[int] = ids.tolist()
-    names = [images.names[i] for i in kept]
-    return {
-        name: Features(check_finite(rows[name][:n], names, of=name), labels, list(images.classes), names, ids)
-        for name in encoders
-    }
+    return Features(x, labels, list(images.classes), [images.names[i] for i in kept], ids)
 
 
-def check_finite(x: Float[Tensor, "n D"], names: Sequence[str], *, of: str = "") -> Float[Tensor, "n D"]:
-    """`x`, the features of images by name. Raises FloatingPointError where one is not a finite number."""
+def check_finite(x: Float[Tensor, "n D"], names: Sequence[str], *, of: str = "") -> None:
+    """Raise FloatingPointError where a feature of the images `names` is not a finite number."""
     bad = ~torch.isfinite(x).all(dim=1)
     if bad.any():
         first = shown(names[int(bad.nonzero()[0])])
@@ -136,7 +143,6 @@ def check_finite(x: Float[Tensor, "n D"], names: Sequence[str], *, of: str = "")
             f"the features {f'of {of} ' if of else ''}of {int(bad.sum()):,} of {len(bad):,} images are not finite "
             f"numbers, the first is {first}: the weights are damaged, or from a run that diverged"
         )
-    return x
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,24 +1,27 @@
 """An encoder judged beside its floors: raw pixels and a random encoder, by the same protocol on the same images."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from moco.data.loader.bad_images import Quarantine
-from moco.data.sources.folder import Images
+from moco.data.sources.folder import DataError, Images
 from moco.data.sources.labels import few_of, labelled
 from moco.data.sources.overlap import check_disjoint, copies_note
 from moco.data.sources.split import split_of, split_sources
 from moco.device import default_workers
 from moco.encoders import Encoder
-from moco.evaluate.features import Pretrained, extract_each, load
+from moco.evaluate.cache import FeatureCache, cache_of, features_each
+from moco.evaluate.features import Pretrained, load
 from moco.evaluate.floors import Pixels, random_encoder
 from moco.evaluate.kinds import KINDS, Kind, Subject, Subjects
-from moco.evaluate.table import Table
+from moco.evaluate.progress import Progress
+from moco.evaluate.table import Score, Table
 from moco.recipe import RecipeError, unknown
 from moco.weights.encoder_folder import Weights
 
+ALL = "all"  # kinds of evaluation
 PIXELS, RANDOM = "raw pixels", "random encoder"  # names of the floors
 
 
@@ -33,24 +36,42 @@ def evaluate(
     device: str = "auto",
     workers: int | None = None,
     max_bad: float | None = None,
+    cached: bool = True,
+    say: Callable[[str], None] = lambda text: None,
+    progress: Progress | None = None,
 ) -> Table:
     """What `moco eval` prints.
 
     Args:
-        kind: a name of KINDS; `settings` are its fields.
+        kind: a name of KINDS, whose fields the `settings` are; or ALL, which leaves out what these images are too few
+            for, and says so in a note.
+        cached: features are kept in the folder of the weights, if they are one, and taken from there.
+        say: takes a sentence on kept features that cannot be used.
 
     Raises:
         RecipeError: an unknown kind or setting, or weights that cannot be used. DataError: see `subjects`.
     """
-    if kind not in KINDS:
-        raise RecipeError(unknown("evaluation", kind, list(KINDS)))
-    fields = [field.name for field in dataclasses.fields(KINDS[kind])]
-    for name in settings or {}:
-        if name not in fields:
-            raise RecipeError(unknown(f"setting of {kind}", name, fields))
+    kinds, progress = _kinds(kind, settings or {}), progress or Progress()
+    progress.stage("loading the encoder")
     pretrained = load(weights, architecture=architecture, device=device)
-    everything = subjects(pretrained, data, test=test, workers=workers, max_bad=max_bad)
-    return judge([KINDS[kind](**(settings or {}))], everything)
+    cache = cache_of(weights, say) if cached else None
+    everything = subjects(
+        pretrained, data, test=test, workers=workers, max_bad=max_bad, cache=cache, progress=progress
+    )  # fmt: skip
+    return judge(kinds, everything, skip=kind == ALL)
+
+
+def _kinds(kind: str, settings: Mapping[str, Any]) -> list[Kind]:
+    """The evaluations that a name stands for, each with those of the settings that it has. Raises RecipeError."""
+    if kind not in (ALL, *KINDS):
+        raise RecipeError(unknown("evaluation", kind, [ALL, *KINDS]))
+    chosen = list(KINDS) if kind == ALL else [kind]
+    fields = {name: {field.name for field in dataclasses.fields(KINDS[name])} for name in chosen}
+    known = sorted(set().union(*fields.values()))
+    for name in settings:
+        if name not in known:
+            raise RecipeError(unknown(f"setting of {kind}", name, known))
+    return [KINDS[name](**{key: value for key, value in settings.items() if key in fields[name]}) for name in chosen]
 
 
 def subjects(
@@ -62,6 +83,8 @@ def subjects(
     random_encoders: int = 1,
     workers: int | None = None,
     max_bad: float | None = None,
+    cache: FeatureCache | None = None,
+    progress: Progress | None = None,
 ) -> Subjects:
     """The features of the encoder, of its floors and of `others`, on labelled training and test images.
 
@@ -70,11 +93,14 @@ def subjects(
         others: more rows, say of a supervised encoder; each sees the images as it was made to.
         random_encoders: how many seeds of the random floor.
         max_bad: how many unreadable images are too many (below 1: a share); None: 0.1 %, at least 10.
+        cache: where features are kept; None: they are computed.
 
     Raises:
         DataError: no labels, classes that are only in the test images, the same files among both, or too many
             unreadable images.
     """
+    progress = progress or Progress()
+    progress.stage("looking for images")
     split = split_sources(data) if test is None else split_of(data, test)
     labelled(split.train, "the training images")
     labelled(split.test, "the test images")
@@ -90,27 +116,60 @@ def subjects(
         *(({name: other.encoder}, other) for name, other in (others or {}).items()),
     ]:
         train, test_ = (
-            extract_each(some, images, of.data, device=of.device, workers=workers, quarantine=quarantine)
+            features_each(
+                some, images, of.data, device=of.device, workers=workers, quarantine=quarantine, cache=cache,
+                progress=progress,
+            )
             for images in (split.train, split.test)
-        )
+        )  # fmt: skip
         rows |= {name: Subject(some[name], of.data, train[name], test_[name]) for name in some}
     if len(quarantine):
         one = len(quarantine) == 1
         notes.append(f"{len(quarantine):,} image{'' if one else 's'} could not be read: {few_of(list(quarantine.bad))}")
+    progress.stage("looking for test images among the training images")
     notes += filter(None, [copies_note(split.train, split.test)])
-    return Subjects(pretrained.name, rows, floors, split, pretrained.device, workers, quarantine, notes)
+    return Subjects(pretrained.name, rows, floors, split, pretrained.device, workers, quarantine, notes, progress)
 
 
-def judge(kinds: Sequence[Kind], among: Subjects) -> Table:
-    """Every row by every kind of evaluation. Raises what the kinds raise."""
-    rows = {
-        name: {column: score for kind in kinds for column, score in kind.scores(row, among).items()}
-        for name, row in among.rows.items()
-    }
+def judge(kinds: Sequence[Kind], among: Subjects, *, skip: bool = False) -> Table:
+    """Every row by every kind of evaluation.
+
+    Args:
+        skip: a kind that these images do not allow is left out, with a note, unless none is left.
+
+    Raises:
+        What the kinds raise.
+    """
+    rows: dict[str, dict[str, Score]] = {name: {} for name in among.rows}
+    notes = list(among.notes)
+    for kind in kinds:
+        try:
+            scores = _scores(kind, among)
+        except DataError as error:
+            if not skip or (kind is kinds[-1] and not any(rows.values())):
+                raise
+            notes.append(f"no {_name(kind)}: {error}")
+            continue
+        for name in rows:
+            rows[name] |= scores[name]
     truth = among.rows[among.judged].test.known_labels()
     chance = 100 * truth.bincount().max().item() / len(truth)
     names = list(among.split.train.classes)
-    return Table(among.judged, among.floors, rows, chance, len(names), among.split.how, among.notes, names)
+    return Table(among.judged, among.floors, rows, chance, len(names), among.split.how, notes, names)
+
+
+def _scores(kind: Kind, among: Subjects) -> dict[str, dict[str, Score]]:
+    """The scores of each row, by column."""
+    found: dict[str, dict[str, Score]] = {}
+    for name, row in among.rows.items():
+        if among.progress is not None:
+            among.progress.stage(f"{_name(kind)}, {name}")
+        found[name] = kind.scores(row, among)
+    return found
+
+
+def _name(kind: Kind) -> str:
+    return next((name for name, one in KINDS.items() if isinstance(kind, one)), type(kind).__name__)
 
 
 def _floors(pretrained: Pretrained, random_encoders: int) -> tuple[dict[str, Encoder | Pixels], list[str]]:

@@ -14,6 +14,7 @@ from moco.evaluate.floors import Pixels
 from moco.evaluate.knn import TEMPERATURE, K, nearest, vote
 from moco.evaluate.linear import probe_lbfgs
 from moco.evaluate.lowshot import DRAWS, LABELS, lowshot
+from moco.evaluate.progress import Progress
 from moco.evaluate.protocols import PROTOCOLS, probe_sgd
 from moco.evaluate.table import Score
 from moco.recipe import DataSpec, RecipeError
@@ -43,6 +44,7 @@ class Subjects:
     workers: int
     quarantine: Quarantine  # of the images that could not be read
     notes: Sequence[str]
+    progress: Progress | None = None
 
 
 @runtime_checkable
@@ -90,6 +92,7 @@ class Linear:
             probe, what = probe_sgd(
                 row.encoder, train, test, row.data, protocol=self.protocol, lr=self.lr, epochs=self.epochs,
                 batch_size=self.batch_size, device=among.device, workers=among.workers, quarantine=among.quarantine,
+                progress=among.progress,
             ), "lr"  # fmt: skip
         setting = f"{what} {probe.setting:g}" if probe.tried else ""
         name = "linear" if self.protocol == "lbfgs" else f"linear, {self.protocol}"

@@ -22,6 +22,7 @@ from moco.encoders import Encoder
 from moco.evaluate.features import Features, evaluating, extract
 from moco.evaluate.floors import Pixels
 from moco.evaluate.linear import Probe, accuracy, hold_out
+from moco.evaluate.progress import Progress
 from moco.recipe import DataSpec, Jitter, RecipeError, View, unknown
 from moco.rng import fold
 from moco.schedule import Cosine, Schedule, Steps
@@ -111,6 +112,7 @@ def probe_sgd(
     device: torch.device,
     workers: int = 0,
     quarantine: Quarantine | None = None,
+    progress: Progress | None = None,
 ) -> Probe:
     """A paper's linear classification protocol, with the accuracy after the last epoch.
 
@@ -141,9 +143,13 @@ def probe_sgd(
         steps=range(epochs * (len(fitted) // batch_size)), workers=workers, device=device, quarantine=quarantine,
     )  # fmt: skip
     heads = Heads(len(rates), encoder.num_features, len(train.classes), seed=seed).to(device)
+    if progress is not None:
+        progress.stage(f"linear classifier, {protocol}", len(loader), "steps")
     features = partial(extract, encoder, data=data, device=device, workers=workers, quarantine=quarantine)
     with frozen(encoder, heads):
-        _train(heads, encoder, loader, rules.shape, rates, epochs=epochs, schedule_epochs=rules.epochs)
+        _train(
+            heads, encoder, loader, rules.shape, rates, epochs=epochs, schedule_epochs=rules.epochs, progress=progress
+        )
         seen_held = None if held is None else features(held)
         seen = features(test)
     tried = {} if seen_held is None else {rate: _score(heads, which, seen_held) for which, rate in enumerate(rates)}
@@ -177,6 +183,7 @@ def _train(
     *,
     epochs: int,
     schedule_epochs: int,
+    progress: Progress | None,
 ) -> None:
     labels = torch.as_tensor(loader.images.labels, device=loader.device)
     # a loss times r, without weight decay, moves its classifier as a learning rate times r does
@@ -192,6 +199,8 @@ def _train(
         optimizer.zero_grad()
         (losses.view(len(rates), -1).mean(dim=1) * per_loss).sum().backward()
         optimizer.step()
+        if progress is not None:
+            progress.add()
 
 
 def _whole(heads: Heads, which: int) -> bool:

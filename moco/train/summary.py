@@ -123,10 +123,12 @@ def closing(run: RunFolder, recipe: Recipe, *, bad: int) -> list[tuple[str, str]
                      f"own key found among {recipe.candidates:,}: {100 * last['pretext_top1']:.1f} %")
         )  # fmt: skip
     if "knn" in last:
-        rows.append(("kNN", f"{last['knn']:.1f} % (20 neighbours, a part of --eval-data; for floors: moco eval knn)"))
+        rows.append(
+            ("kNN", f"{last['knn']:.1f} % (20 neighbours, a part of --eval-data; for baselines: moco eval knn)")
+        )
     if bad:
         rows.append(("bad images", f"{bad} could not be read: {run.path / 'bad_images.csv'}"))
     rows.append(("encoder", str(run.encoder)))
     rows.append(("in Python", f'import moco; encoder = moco.load("{run.path}"); encoder.embed(["a.jpg"])'))
-    rows.append(("next", f"moco eval knn {run.path} LABELLED_FOLDER"))
+    rows.append(("next", f"moco eval {run.path} LABELLED_FOLDER"))
     return rows

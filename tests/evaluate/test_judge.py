@@ -17,6 +17,7 @@ from moco.evaluate.kinds import Knn, Linear, LowShot
 from moco.evaluate.knn import knn
 from moco.evaluate.linear import probe_lbfgs
 from moco.evaluate.lowshot import lowshot
+from moco.evaluate.progress import Progress
 from moco.recipe import EncoderSpec, Recipe, RecipeError
 from moco.weights.encoder_folder import Config, save_encoder
 from tests.evaluate.samples import CPU, DATA, SPEC, trained_encoder
@@ -208,3 +209,58 @@ def test_images_of_ones_own_must_have_the_same_classes(pretrained: Pretrained, l
 def test_two_classes_are_enough(pretrained: Pretrained, tmp_path: Path):
     make_pictures(tmp_path / "two", 40, classes=2)
     assert judge([Knn(3)], subjects(pretrained, tmp_path / "two")).classes == 2
+
+
+def saved(pretrained: Pretrained, folder: Path) -> Path:
+    save_encoder(
+        folder / "run1" / "encoder", pretrained.encoder, recipe=Recipe(name="r", encoder=SPEC, data=DATA), facts={}
+    )
+    return folder / "run1"
+
+
+def test_all_kinds_are_one_table_with_the_scores_of_each(pretrained: Pretrained, labelled: Path, tmp_path: Path):
+    run = saved(pretrained, tmp_path)
+    together = evaluate("all", run, labelled, settings={"k": 5, "labels_per_class": 4}, device="cpu")
+    for kind, settings in (("knn", {"k": 5}), ("linear", {}), ("lowshot", {"labels_per_class": 4})):
+        alone = evaluate(kind, run, labelled, settings=settings, device="cpu", cached=False)
+        for row, scores in alone.rows.items():
+            assert {column: together.rows[row][column] for column in scores} == scores
+
+
+def test_one_evaluation_after_the_other_computes_features_once(
+    pretrained: Pretrained, labelled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    run, cut = saved(pretrained, tmp_path), []
+    original = moco.data.loader.loader.cpu.eval_crop
+    monkeypatch.setattr(moco.data.loader.loader.cpu, "eval_crop", lambda *args: cut.append(1) or original(*args))
+    for kind in ("knn", "linear", "lowshot", "all"):
+        evaluate(kind, run, labelled, device="cpu")
+    assert len(cut) == 60 + 24
+    evaluate("knn", run, labelled, device="cpu", cached=False)
+    assert len(cut) == 2 * (60 + 24)
+
+
+def test_of_all_kinds_one_that_there_are_too_few_images_for_is_left_out_and_told(
+    pretrained: Pretrained, labelled: Path, tmp_path: Path
+):
+    run = saved(pretrained, tmp_path)
+    table = evaluate("all", run, labelled, settings={"labels_per_class": 16}, device="cpu")
+    assert table.columns == ["kNN-60", "1-NN", "linear"]
+    assert any(note.startswith("no lowshot: expected at least 16 training images") for note in table.notes)
+    with pytest.raises(DataError, match="at least 16 training images"):
+        evaluate("lowshot", run, labelled, settings={"labels_per_class": 16}, device="cpu")
+
+
+def test_progress_has_a_stage_for_what_takes_long(pretrained: Pretrained, labelled: Path, tmp_path: Path):
+    stages = []
+
+    class Noting(Progress):
+        def stage(self, what: str, total: int = 0, unit: str = "images") -> None:
+            stages.append((what, total))
+
+    run = saved(pretrained, tmp_path)
+    evaluate("linear", run, labelled, settings={"protocol": "v1", "epochs": 2, "batch_size": 30}, progress=Noting())
+    assert ("features", 60) in stages
+    assert ("features", 24) in stages
+    assert ("linear, run1", 0) in stages
+    assert ("linear classifier, v1", 4) in stages

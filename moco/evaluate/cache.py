@@ -1,0 +1,261 @@
+"""Features kept in files, so that one evaluation after the other need not compute them again.
+
+The key is a hash of everything that the bits of features depend on: weights, contents of the images, settings, device,
+our code, and the versions of libraries. The files lie in the folder `features` of a run or encoder.
+"""
+
+import hashlib
+import json
+import os
+import platform
+import re
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from threading import Event
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor, nn
+
+import moco
+from moco.data.decode.decode import BadImage, opened
+from moco.data.loader.bad_images import Quarantine
+from moco.data.loader.threads import Abandoned, in_order
+from moco.data.sources.folder import Folder
+from moco.data.sources.images import Images, Subset
+from moco.encoders import Encoder
+from moco.evaluate.features import Features, arranged, batch_for, extract_each
+from moco.evaluate.floors import Pixels
+from moco.evaluate.progress import Progress
+from moco.files import sweep, write_atomically
+from moco.recipe import DataSpec
+from moco.text import shown
+
+FOLDER = "features"  # in the folder of a run or encoder
+FORMAT = 1  # of the keys and of the files
+HEAD = f"moco features {FORMAT} ".encode()  # then the SHA-256 of the rest, and a line break
+NAME = re.compile(r"[0-9a-f]{64}\.features")
+MAX_FILE, MAX_TOTAL = 2**30, 2**32  # [bytes]
+PACKAGES = ("torch", "torchvision", "timm", "pillow", "numpy", "simplejpeg", "numba")  # their versions may change bits
+CODE = ("encoders", "data/decode", "data/augment", "data/loader", "evaluate/floors.py", "evaluate/features.py")
+CHUNK = 64  # files that a thread hashes at a time
+
+Rows = tuple[Float[Tensor, "n D"], Int[Tensor, "n"]]  # features, and the index of the image that each row is of
+
+
+@dataclass(frozen=True)
+class FeatureCache:
+    """Files in a folder of their own. A damaged one is reported, and counts as missing.
+
+    Args:
+        say: takes a sentence on a file that cannot be read or written.
+    """
+
+    folder: Path
+    say: Callable[[str], None] = lambda text: None
+
+    def read(self, key: str) -> Rows | None:
+        """What was kept under this key; None when there is nothing, or it is damaged."""
+        file = self._file(key)
+        try:
+            head, _, body = file.read_bytes().partition(b"\n")
+            if head != HEAD + hashlib.sha256(body).hexdigest().encode():
+                raise ValueError("it is damaged")
+            tensors = load(body)
+            x, ids = tensors["x"], tensors["ids"]
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, KeyError, SafetensorError) as error:
+            self.say(f"features are computed again, {shown(str(file))} cannot be used: {error}")
+            return None
+        with suppress(OSError):
+            os.utime(file)  # it was used
+        return x, ids
+
+    def write(self, key: str, x: Float[Tensor, "n D"], ids: Int[Tensor, "n"]) -> None:
+        """Keep features. When they cannot be written it says so; this is no error."""
+        if x.nbytes > MAX_FILE or self.folder.is_symlink():
+            return
+        body = save({"x": x.contiguous(), "ids": ids.contiguous()})
+        head = HEAD + hashlib.sha256(body).hexdigest().encode() + b"\n"
+        try:
+            self.folder.mkdir(exist_ok=True)
+            write_atomically(self._file(key), lambda file: (file.write(head), file.write(body)))
+            self._remove_old()
+        except OSError as error:
+            self.say(f"features are not kept in {shown(str(self.folder))}: {error}")
+
+    def _file(self, key: str) -> Path:
+        return self.folder / f"{key}.features"
+
+    def _remove_old(self) -> None:
+        """Remove the files that were used longest ago, where all together are too large, and what a kill left."""
+        sweep(self.folder)
+        ours = [(path.stat(), path) for path in self.folder.iterdir() if NAME.fullmatch(path.name)]
+        total = 0
+        for status, path in sorted(ours, key=lambda one: one[0].st_mtime, reverse=True):
+            total += status.st_size
+            if total > MAX_TOTAL:
+                path.unlink(missing_ok=True)
+
+
+def cache_of(weights: str | Path, say: Callable[[str], None] = lambda text: None) -> FeatureCache | None:
+    """The cache in the folder of a run or encoder; None for weights that are no folder."""
+    return FeatureCache(Path(weights) / FOLDER, say) if os.path.isdir(weights) else None
+
+
+def features_each(
+    encoders: Mapping[str, Encoder | Pixels],
+    images: Images,
+    data: DataSpec,
+    *,
+    device: torch.device,
+    workers: int,
+    quarantine: Quarantine,
+    cache: FeatureCache | None,
+    progress: Progress,
+) -> dict[str, Features]:
+    """As `extract_each`, but what is in `cache` is taken from there, and what is computed is kept there.
+
+    Not kept: features of images that are no files, of modules of the user's own (their code is in no key), and of files
+    that were changed in the meantime.
+
+    Raises: as `extract_each`.
+    """
+    paths = paths_of(images) if cache is not None else None
+    keys: dict[str, str] = {}
+    stamp, kept = "", {}
+    if cache is not None and paths is not None:
+        stamp = _stamp(paths)
+        content = _content(paths, workers=workers, progress=progress)
+        for name, encoder in encoders.items():
+            if not (isinstance(encoder, Encoder) and encoder.spec.name == "custom"):
+                keys[name] = key_of(encoder, data, content, device=device)
+        kept = _kept(cache, keys, images, quarantine)
+    found = {name: arranged(images, *rows) for name, rows in kept.items()}
+    missing = {name: encoder for name, encoder in encoders.items() if name not in kept}
+    if missing:
+        progress.stage("features", len(images))
+        found |= extract_each(
+            missing, images, data, device=device, workers=workers, quarantine=quarantine, progress=progress
+        )
+        if cache is not None and paths is not None and _stamp(paths) == stamp:
+            for name in missing.keys() & keys.keys():
+                cache.write(keys[name], found[name].x, found[name].ids)
+    return {name: found[name] for name in encoders}
+
+
+def _kept(cache: FeatureCache, keys: Mapping[str, str], images: Images, quarantine: Quarantine) -> dict[str, Rows]:
+    """What the cache has, by name. Nothing, if an image without features can be read by now."""
+    kept = {name: rows for name, key in keys.items() if (rows := cache.read(key)) is not None}
+    if not kept:
+        return {}
+    ids = next(iter(kept.values()))[1]
+    if not all(torch.equal(other, ids) for _, other in kept.values()):
+        return {}
+    for index in np.setdiff1d(np.arange(len(images)), ids.numpy()):
+        try:
+            images.read(int(index))
+        except BadImage as bad:
+            quarantine.add(bad.name, bad.reason)
+        else:
+            return {}
+    return kept
+
+
+def key_of(encoder: nn.Module, data: DataSpec, content: str, *, device: torch.device) -> str:
+    """The key of the features of these images by this encoder: 64 hexadecimal digits."""
+    parts = {
+        "format": FORMAT, "encoder": weights_of(encoder), "images": content, "batch_size": batch_for(data),
+        "data": data.model_dump(mode="json", exclude={"views"}), "device": _device(device), "code": _code(),
+        "versions": {name: _version(name) for name in PACKAGES},
+    }  # fmt: skip
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def weights_of(encoder: nn.Module) -> str:
+    """SHA-256 of the class, the spec, and every parameter and buffer with its name."""
+    spec = f"{encoder.spec.model_dump_json()} {encoder.size}" if isinstance(encoder, Encoder) else ""
+    digest = hashlib.sha256(f"{type(encoder).__qualname__} {spec}\n".encode())
+    for name, tensor in [*encoder.named_parameters(), *encoder.named_buffers()]:
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def paths_of(images: Images) -> list[str] | None:
+    """The files of images; None when they are no files, and may have other pixels each time."""
+    places = np.arange(len(images))
+    while isinstance(images, Subset):
+        places, images = images.indices[places], images.images
+    return [images.path(int(i)) for i in places] if isinstance(images, Folder) else None
+
+
+def _content(paths: list[str], *, workers: int, progress: Progress) -> str:
+    """SHA-256 of the SHA-256 of each file, in order."""
+
+    def hashes(some: list[str], gone: Event) -> list[bytes]:
+        if gone.is_set():
+            raise Abandoned
+        return [_hash(path) for path in some]
+
+    progress.stage("hashing images, to find kept features", len(paths))
+    digest = hashlib.sha256()
+    chunks = [paths[start : start + CHUNK] for start in range(0, len(paths), CHUNK)]
+    for some in in_order(hashes, chunks, workers=workers):
+        digest.update(b"".join(some))
+        progress.add(len(some))
+    return digest.hexdigest()
+
+
+def _hash(path: str) -> bytes:
+    try:
+        with opened(path) as file:
+            return hashlib.file_digest(file, "sha256").digest()
+    except (OSError, ValueError):  # a bad image: `_kept` tries it again each time
+        return hashlib.sha256(b"cannot be read").digest()
+
+
+def _stamp(paths: list[str]) -> str:
+    """SHA-256 of size, inode and times of each file: it changes with the files."""
+    digest = hashlib.sha256()
+    for path in paths:
+        try:
+            status = os.stat(path)
+            facts = f"{status.st_size} {status.st_dev} {status.st_ino} {status.st_mtime_ns} {status.st_ctime_ns}\n"
+        except OSError as error:
+            facts = f"{error.errno}\n"
+        digest.update(facts.encode())
+    return digest.hexdigest()
+
+
+def _device(device: torch.device) -> list[str]:
+    """What computes, and how."""
+    precision = torch.get_float32_matmul_precision()
+    if device.type == "cuda":
+        name, cudnn = torch.cuda.get_device_name(device), str(torch.backends.cudnn.version())
+        return [name, str(torch.version.cuda), cudnn, precision, str(torch.backends.cudnn.allow_tf32)]
+    cpu = [platform.machine(), torch.backends.cpu.get_cpu_capability(), str(torch.get_num_threads())]
+    return [device.type, precision, *cpu]
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return ""
+
+
+def _code() -> str:
+    """SHA-256 of our source that makes features."""
+    root, digest = Path(moco.__file__).parent, hashlib.sha256(moco.__version__.encode())
+    for part in CODE:
+        for file in sorted((root / part).rglob("*.py")) if (root / part).is_dir() else [root / part]:
+            digest.update(file.read_bytes())
+    return digest.hexdigest()
