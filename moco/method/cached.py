@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from moco.distributed import rank, shuffle, unshuffle
 from moco.method.batchnorm import in_groups, still
 from moco.method.contrast import Answer, Contrast, unit
-from moco.method.momentum import MomentumEncoder
 from moco.rng import fold
 
 
@@ -56,7 +55,9 @@ class CachedContrast(Contrast):
         self, views: Sequence[Float[Tensor, "N c H W"]], ids: Int[Tensor, "N"], rng: torch.Generator
     ) -> list[Piece]:
         """The first pass."""
-        return [piece for a, b in self.directions for piece in self._direction(views[a], views[b], ids, rng, a)]
+        torch.manual_seed(fold(rng.initial_seed(), rank(), len(views)))  # not a seed of any piece
+        keys = self.momentum_keys(views, rng)
+        return [piece for a, b in self.directions for piece in self._direction(views, ids, keys.get(b), rng, (a, b))]
 
     def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
         self, part: Piece, rng: torch.Generator
@@ -68,16 +69,25 @@ class CachedContrast(Contrast):
             through = through + (self._encode_dealt(part.x_k, part.groups) * part.grad_k).sum()
         return Answer(part.loss + (through - through.detach()), part.k, part.top1)
 
-    def _direction(self, x_q: Tensor, x_k: Tensor, ids: Tensor, rng: torch.Generator, which: int) -> list[Piece]:
-        """The pieces of one direction of the loss."""
+    def _direction(
+        self,
+        views: Sequence[Float[Tensor, "N c H W"]],
+        ids: Int[Tensor, "N"],
+        k: Float[Tensor, "N C"] | None,
+        rng: torch.Generator,
+        direction: tuple[int, int],
+    ) -> list[Piece]:
+        """The pieces of one direction of the loss; `k` are its keys where they take no gradient."""
+        x_q, x_k = (views[view] for view in direction)
         size = self.bn_groups // self.pieces
         groups = [range(i * size, (i + 1) * size) for i in range(self.pieces)]
-        seeds = [fold(rng.initial_seed(), rank(), which, i) for i in range(self.pieces)]
-        trained, order = not isinstance(self.key_encoder, MomentumEncoder), None
-        if trained and self.shuffle_bn:
+        seeds = [fold(rng.initial_seed(), rank(), direction[0], i) for i in range(self.pieces)]
+        order = None
+        if k is None and self.shuffle_bn:
             x_k, order = shuffle(x_k, rng)
-        q, dealt = self._without_graph(x_q, x_k if trained else None, groups, seeds)
-        k = self.encode_keys(x_k, rng) if dealt is None else dealt
+        q, dealt = self._without_graph(x_q, x_k if k is None else None, groups, seeds)
+        k = dealt if k is None else k
+        assert k is not None
         with torch.enable_grad(), torch.autocast(q.device.type, enabled=False):
             home = k if order is None else unshuffle(k, order)
             loss, top1 = self.loss(self.dictionary.look_up(q, home, ids, rng), self.temperature)  # Eqn. (1)

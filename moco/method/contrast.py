@@ -104,9 +104,9 @@ class Contrast(nn.Module):
         count = 1 if whole else self.bn_groups  # how many go apart
         each = self.bn_groups // count
         parts: list[Part] = []
+        keys = self.momentum_keys(views, rng)
         for a, b in self.directions:
-            x_q, x_k = views[a], views[b] if self.key_encoder is not None else views[a]
-            k = self.encode_keys(x_k, rng) if isinstance(self.key_encoder, MomentumEncoder) else None
+            x_q, x_k, k = views[a], views[b] if self.key_encoder is not None else views[a], keys.get(b)
             rows = zip(
                 x_q.chunk(count), x_k.chunk(count), k.chunk(count) if k is not None else [None] * count,
                 ids.chunk(count), strict=True,
@@ -126,6 +126,19 @@ class Contrast(nn.Module):
             looked_up = self.dictionary.look_up(q, k, part.ids, rng)
             loss, top1 = self.loss(looked_up, self.temperature)  # Eqn. (1)
         return Answer(part.weight * loss, k.detach(), top1)
+
+    def momentum_keys(
+        self, views: Sequence[Float[Tensor, "N c H W"]], rng: torch.Generator
+    ) -> dict[int, Float[Tensor, "N C"]]:
+        """The keys of f_k by view; none where keys are trained, or are past queries.
+
+        The running statistics of f_k depend on the order: x1 first in Algorithm 1 of v3, x2 first with a queue, as in
+        the authors' CIFAR notebook.
+        """
+        if not isinstance(self.key_encoder, MomentumEncoder):
+            return {}
+        order = [b for _, b in self.directions]
+        return {b: self.encode_keys(views[b], rng) for b in (sorted(order) if self.dictionary.whole else order)}
 
     def encode_queries(self, x: Float[Tensor, "P c H W"], groups: range) -> Float[Tensor, "P C"]:
         """f_q(x), and what the predictor makes of it; `x` are the BN groups `groups`."""

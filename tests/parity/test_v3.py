@@ -154,9 +154,9 @@ def reading(case: Case, start: Weights, fixed: set[str], batches: list) -> tuple
             theta_q[name] = theta_q[name].detach().requires_grad_()
         loss = torch.zeros((), dtype=torch.float64)
         x1, x2 = batches[t][0]
-        for x_q, x_k in ((x1, x2), (x2, x1)):
-            with torch.no_grad():
-                k = mlp(theta_k, "head", case.backbone(theta_k, x_k), layers=layers, last_bn=True)
+        with torch.no_grad():  # k1, k2 = f_k(x1), f_k(x2): the running statistics see x1 first
+            k1, k2 = [mlp(theta_k, "head", case.backbone(theta_k, x), layers=layers, last_bn=True) for x in (x1, x2)]
+        for x_q, k in ((x1, k2), (x2, k1)):
             q = mlp(theta_q, "head", case.backbone(theta_q, x_q), layers=layers, last_bn=True)
             loss = loss + contrastive(mlp(theta_q, "predictor", q, layers=2, last_bn=last_bn), k, case.tau)
         grads = torch.autograd.grad(loss, [theta_q[name] for name in trained])
@@ -222,3 +222,9 @@ def test_the_reading_notices_the_momentum_of_the_step_before(name: str, monkeypa
     monkeypatch.setattr(Contrast, "follow", late)
     with pytest.raises(AssertionError):
         compare(name)
+
+
+def test_the_reading_notices_keys_that_are_encoded_in_the_other_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Batch, "whole", False)  # for the keys alone: there is one BN group
+    with pytest.raises(AssertionError, match="running"):
+        compare("resnet")
