@@ -23,7 +23,7 @@ from moco.data.augment import cpu
 from moco.data.loader import loader
 from moco.data.sources.demo import demo_data
 from moco.data.sources.folder import find_images
-from moco.device import default_workers
+from moco.device import workers_for
 from moco.recipe import Recipe
 from moco.train import checkpoint, pretrain
 from moco.train.after_step import Stopped, Watch
@@ -134,7 +134,7 @@ def input_alone(recipe: Recipe, folder: Path) -> tuple[float, float]:
     cpu.kernels(wait=True)
     with tempfile.TemporaryDirectory() as out:
         job = pretrain.Job(
-            images, recipe, pretrain.clock_of(recipe, len(images)), step.CPU, default_workers(), RunFolder(Path(out))
+            images, recipe, pretrain.clock_of(recipe, len(images)), step.CPU, workers_for(None), RunFolder(Path(out))
         )
         batches = iter(job.loader(None, range(2 * LAST)))
         next(islice(batches, FIRST - 1, None))

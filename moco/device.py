@@ -20,6 +20,12 @@ def pick_device(name: str | torch.device) -> torch.device:
     return device
 
 
-def default_workers() -> int:
-    """Threads that read images: one a core that torch uses, at most 8."""
-    return max(1, min(8, torch.get_num_threads()))
+def workers_for(workers: int | None) -> int:
+    """How many threads read images; None: one a core that torch uses, at most 8. Raises RecipeError."""
+    if workers is None:
+        return max(1, min(8, torch.get_num_threads()))
+    if isinstance(workers, bool) or not isinstance(workers, int) or workers < 0:
+        raise RecipeError(
+            f"workers expects 0 or more threads that read images, or None for as many as fit, got {workers!r}"
+        )
+    return workers

@@ -18,7 +18,7 @@ from moco.ablate.score import Judge, architecture
 from moco.data.sources.demo import demo_data
 from moco.data.sources.images import Images
 from moco.data.sources.open import open_images
-from moco.device import default_workers, pick_device
+from moco.device import pick_device, workers_for
 from moco.evaluate.judge import PIXELS, RANDOM
 from moco.files import write_json
 from moco.recipe import Recipe, RecipeError
@@ -76,7 +76,7 @@ def ablate(
     folder.mkdir(parents=True, exist_ok=True)
     check_same(folder / "data.json", {"data": str(train), "eval_data": str(labelled)})
     place = pick_device("cpu" if scale == "demo" and device == "auto" else device)  # so small a network gains nothing
-    workers = default_workers() if workers is None else workers
+    workers = workers_for(workers)
     judge = Judge(labelled, folder / "floors", scale=chosen, device=place, workers=workers)
     bench = Bench(folder / "runs", open_images(train), judge, place, workers, reporter or Silent())
     done: dict[str, list[dict[str, Any]]] = {cell.name: [] for cell in described.cells}

@@ -15,7 +15,7 @@ from jaxtyping import Float32
 from moco.data.loader.bad_images import Quarantine
 from moco.data.loader.loader import eval_batches
 from moco.data.sources.folder import DataError, Folder, Images, find_images
-from moco.device import default_workers
+from moco.device import workers_for
 from moco.evaluate.features import Pretrained, batch_for, check_finite, evaluating, load
 from moco.evaluate.progress import Progress
 from moco.evaluate.staged import feature_files, refuse_existing, staged
@@ -79,7 +79,7 @@ def embed_to_file(
     pretrained = load(weights, architecture=architecture, device=device)
     progress.stage("features", len(images))
     quarantine, names = Quarantine(None, max_bad, len(images)), []
-    workers = default_workers() if workers is None else workers
+    workers = workers_for(workers)
     chunks = _chunks(pretrained, images, normalize=normalize, workers=workers, quarantine=quarantine)
     with staged(files, overwrite=overwrite) as (file, *more):
         WRITERS[files[0].suffix](file, _noting(names, chunks, progress), pretrained.encoder.num_features)

@@ -20,7 +20,7 @@ from moco.data.loader.bad_images import Quarantine
 from moco.data.loader.loader import eval_batches
 from moco.data.sources.folder import BadImage, DataError, Images, find_images
 from moco.data.sources.labels import HOW
-from moco.device import default_workers, pick_device
+from moco.device import pick_device, workers_for
 from moco.encoders import Encoder
 from moco.evaluate.floors import Pixels
 from moco.evaluate.progress import Progress
@@ -192,7 +192,7 @@ class Pretrained:
         images = find_images(pictures) if isinstance(pictures, str | Path) else Given(pictures)
         if not len(images):
             return np.zeros((0, self.encoder.num_features), dtype=np.float32)
-        workers = default_workers() if workers is None else workers
+        workers = workers_for(workers)
         x = extract(self.encoder, images, self.data, device=self.device, batch_size=batch_size, workers=workers).x
         return (F.normalize(x) if normalize else x).numpy()
 

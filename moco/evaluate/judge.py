@@ -10,7 +10,7 @@ from moco.data.sources.folder import DataError, Images
 from moco.data.sources.labels import few_of, labelled
 from moco.data.sources.overlap import check_disjoint, copies_note
 from moco.data.sources.split import split_of, split_sources
-from moco.device import default_workers
+from moco.device import workers_for
 from moco.encoders import Encoder
 from moco.evaluate.cache import FeatureCache, cache_of, features_each
 from moco.evaluate.features import Pretrained, load
@@ -108,7 +108,7 @@ def subjects(
     encoders, notes = _floors(pretrained, random_encoders)
     floors = list(encoders)
     encoders[pretrained.name] = pretrained.encoder
-    workers = default_workers() if workers is None else workers
+    workers = workers_for(workers)
     quarantine = Quarantine(None, max_bad, len(split.train) + len(split.test))
     rows: dict[str, Subject] = {}
     for some, of in [

@@ -7,7 +7,7 @@ from typing import Any
 from torch import nn
 
 from moco.data.sources.open import Sources, open_images
-from moco.device import default_workers, pick_device
+from moco.device import pick_device, workers_for
 from moco.distributed import on_main, restarted, session, wrap
 from moco.evaluate.features import Pretrained, load
 from moco.evaluate.monitor import monitor_for
@@ -98,7 +98,8 @@ def pretrain(
     """Pre-train an encoder on images by Momentum Contrast. Every rank that torchrun has started calls it alike.
 
     Args:
-        data: folders or list files with images, or a torch Dataset of images. Labels, if any, are not looked at.
+        data: folders or list files with images, a map-style Dataset (its items: an image, (image, label, ...) or a dict
+            with one image), a list of images, or an array of them. Labels, if any, are not looked at.
         out: the run folder; see `moco.train.run_folder`.
         recipe: a name of `moco.recipes`, "auto" (MoCo v2 fitted to the images), the path of a recipe.json, or a Recipe.
         model: the encoder's name ("torchvision/resnet50", "timm/convnext_tiny", ...), or a module of your own.
@@ -132,7 +133,7 @@ def pretrain(
         if restarted():  # torchrun repeats the command, and means to go on
             overwrite, resume = False, "auto"
         out, images = Path(out), open_images(data)
-        workers, bears = default_workers() if workers is None else workers, bearable(on_nan)
+        workers, bears = workers_for(workers), bearable(on_nan)
         own = {"optim.epochs": epochs, "optim.batch_size": batch_size, "seed": seed, "compute.precision": precision}
         changes = changes_of(own, settings)
         chosen = shared_recipe(

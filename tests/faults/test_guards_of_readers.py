@@ -3,6 +3,7 @@
 import contextlib
 import json
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -14,10 +15,10 @@ from torch import Tensor
 
 from moco.data.loader import loader
 from moco.data.loader.threads import in_order
-from moco.data.sources import manifest
+from moco.data.sources import manifest, torch_dataset
 from moco.train import pretrain, resume
 from moco.weights import tensors
-from tests.faults import elastic, hostile_checkpoints, hostile_settings, stuck
+from tests.faults import datasets, elastic, hostile_checkpoints, hostile_settings, stuck
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(300)]
 
@@ -33,6 +34,16 @@ def test_with_errors_of_threads_passed_over_a_run_goes_on_with_wrong_views(tmp_p
 
     monkeypatch.setattr(loader, "in_order", passing_over)
     assert stuck.dying_threads(2, tmp_path).lost == 2
+
+
+def test_a_data_set_that_several_threads_read_at_once_mixes_up_its_images(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch_dataset, "_lock_for", lambda dataset: nullcontext())
+    assert datasets.one_file(2, tmp_path).lost > 0
+
+
+def test_a_data_set_whose_file_processes_share_mixes_up_its_images(tmp_path, monkeypatch):
+    monkeypatch.setattr(loader, "for_process", lambda images: images)
+    assert datasets.one_file(4, tmp_path).lost > 0
 
 
 def test_ranks_that_read_checkpoints_of_their_own_do_not_go_on_together(tmp_path, monkeypatch):

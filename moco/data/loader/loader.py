@@ -19,6 +19,7 @@ from moco.data.loader.processes import Made, in_processes
 from moco.data.loader.sampler import Draw, StepSampler
 from moco.data.loader.threads import Abandoned, in_order
 from moco.data.sources.images import DataError, Images
+from moco.data.sources.torch_dataset import for_process
 from moco.recipe import DataSpec
 from moco.rng import fold
 
@@ -93,8 +94,10 @@ class ViewLoader:
         self.workers, self.device, self.quarantine = workers, device, quarantine
         self.on_host = device.type == "cpu"  # all is done there, colours too
         self.processes = processes and workers > 0
-        # processes would keep a copy each
-        self.kept = None if self.processes else kept_for(images, self._first_size())
+        self.forked = False  # whether this is a copy in a worker process, with its own images
+        if self.processes:
+            for_process(images)  # refuse what cannot be copied before a process is started
+        self.kept = None if self.processes else kept_for(images, self._first_size())  # else one copy per process
         self.memory = Reused()
         self.compiled = compiled
         self.deadly: set[int] = set()  # images that ended the process that read them
@@ -154,6 +157,8 @@ class ViewLoader:
 
     def _whole(self, step: int, note: Callable[[int], None]) -> Made:
         """The mini-batch of a step, made in a process of its own."""
+        if not self.forked:
+            self.images, self.forked = for_process(self.images), True
         self.quarantine, self.note = Quarantine(None, len(self.images), len(self.images)), note
         plan = self._plan(self.sampler.draw(step))
         slot = Slot.empty(len(plan.drawn.ids), self.data, torch.device("cpu"))

@@ -1,51 +1,60 @@
-"""Somebody's torch data set as Images."""
+"""Somebody's torch data set, or anything else with items and a length, as Images."""
 
+import copy
 import functools
+import io
 import operator
+import pickle
+import threading
+import types
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Int64, UInt8
-from PIL import Image
 
-from moco.data.decode.decode import BadImage, to_rgb
-from moco.data.sources.images import DataError
+from moco.data.decode.decode import BadImage
+from moco.data.sources.images import DataError, Images, Subset
+from moco.data.sources.items import image_in, label_in, pixels
+
+LONG = 4096  # [bytes] of a bytes object that is not copied
 
 
 class Wrapped:
-    """A map-style torch data set as Images. Its items are an image, or (image, label).
+    """A map-style data set as Images. For what its items may be, see `moco.data.sources.items`.
 
-    An image is a Pillow image of any mode, a uint8 tensor [C, H, W] or a uint8 array [H, W] or [H, W, C], C 1 or 3.
+    One thread at a time reads it, as in torch's DataLoader each worker has a copy of its own: a data set that seeks and
+    reads in one open file would return mixed-up images otherwise. Arrays, tensors and data sets with an attribute
+    `thread_safe = True` are read by all threads at once.
     """
 
     def __init__(self, dataset: Any):
         self.dataset, self._count = dataset, len(dataset)
         self.names = [str(i) for i in range(self._count)]
         self.sizes = self.mtimes = np.zeros(self._count, dtype=np.int64)
+        self._lock = _lock_for(dataset)
 
     def __len__(self) -> int:
         return self._count
 
     def read(self, index: int) -> UInt8[np.ndarray, "H W 3"]:
         try:
-            item = self.dataset[index]
-        except Exception as error:
-            raise BadImage(self.names[index], f"{type(error).__name__}: {error}") from error
-        try:
-            return _pixels(item[0] if isinstance(item, tuple | list) else item)
+            with self._lock:
+                return pixels(image_in(self.dataset[index]))  # a Pillow image may read its file only now
         except DataError:
             raise
-        except Exception as error:  # a Pillow image may decode, and fail, as late as here
+        except Exception as error:
             raise BadImage(self.names[index], f"{type(error).__name__}: {error}") from error
 
     @functools.cached_property
     def labels(self) -> Int64[np.ndarray, "n"] | None:
-        """The data set's `targets`, or else the second part of each item: then every item is read, once."""
+        """The data set's `targets`, or else the label of each item: then every item is read, once."""
         targets = getattr(self.dataset, "targets", None)
-        if targets is None and self._count and isinstance(self.dataset[0], tuple | list) and len(self.dataset[0]) > 1:
-            targets = [self.dataset[i][1] for i in range(self._count)]
+        with self._lock:
+            if targets is None and self._count and label_in(self.dataset[0]) is not None:
+                targets = [label_in(self.dataset[i]) for i in range(self._count)]
         if targets is None:
             return None
         try:
@@ -59,18 +68,68 @@ class Wrapped:
             return []
         return [str(name) for name in getattr(self.dataset, "classes", range(int(self.labels.max()) + 1))]
 
+    def for_process(self) -> "Wrapped":
+        """The same with a copy of the data set, for a forked process. Raises DataError when it cannot be copied.
 
-def _pixels(image: Any) -> UInt8[np.ndarray, "H W 3"]:
-    """What a data set gave for an image, as RGB. Raises DataError when it is no image at all."""
-    if isinstance(image, Image.Image):
-        return to_rgb(image)
-    if isinstance(image, torch.Tensor) and image.ndim == 3:
-        image = image.permute(1, 2, 0)
-    array = np.asarray(image) if isinstance(image, torch.Tensor | np.ndarray) else None
-    if array is None or array.dtype != np.uint8 or array.ndim not in (2, 3) or array.shape[2:] not in ((), (1,), (3,)):
-        got = type(image).__name__ if array is None else f"{array.dtype} of shape {array.shape}"
+        A fork alone does not copy enough: forked processes share the position in an open file.
+        """
+        other = copy.copy(self)
+        other.dataset = _own_copy(self.dataset)
+        other._lock = _lock_for(other.dataset)
+        return other
+
+
+def for_process(images: Images) -> Images:
+    """`images` for a forked process, with a copy of a user's data set. Raises DataError when it cannot be copied."""
+    if isinstance(images, Wrapped):
+        return images.for_process()  # pyright: ignore[reportReturnType]
+    if isinstance(images, Subset):
+        other = copy.copy(images)
+        other.images = for_process(images.images)
+        return other
+    return images
+
+
+def _lock_for(dataset: Any) -> AbstractContextManager[object]:
+    """What a thread holds while it reads `dataset`: a lock, or nothing where several may read at once."""
+    safe = isinstance(dataset, np.ndarray | torch.Tensor) or getattr(dataset, "thread_safe", False) is True
+    return nullcontext() if safe else threading.Lock()
+
+
+def _own_copy(dataset: Any) -> Any:
+    """A copy made by pickle, which refuses open files. Arrays, tensors, long bytes and functions are not copied."""
+    kept: list[Any] = []
+    content = io.BytesIO()
+    try:
+        _Pickler(content, kept).dump(dataset)
+        content.seek(0)
+        return _Unpickler(content, kept).load()
+    except Exception as error:
         raise DataError(
-            f"a data set must give Pillow images, uint8 tensors [C, H, W] or uint8 arrays [H, W, C] with 1 or 3 "
-            f"channels, alone or as (image, label); got {got}: take away its transforms, views are made here"
-        )
-    return np.array(np.broadcast_to(array.reshape(*array.shape[:2], -1), (*array.shape[:2], 3)))
+            f"each process needs a copy of the data set, and this {type(dataset).__name__} cannot be copied by pickle "
+            f"({type(error).__name__}: {error}): leave out processes (threads read it, one at a time), or let the data "
+            "set open its files when it is read, or in __setstate__"
+        ) from error
+
+
+class _Pickler(pickle.Pickler):
+    def __init__(self, file: io.BytesIO, kept: list[Any]):
+        super().__init__(file, protocol=pickle.HIGHEST_PROTOCOL)
+        self.kept = kept
+
+    def persistent_id(self, obj: Any) -> int | None:
+        numbers = isinstance(obj, torch.Tensor) or (isinstance(obj, np.ndarray) and obj.dtype != object)
+        code = isinstance(obj, type | types.ModuleType) or (isinstance(obj, types.FunctionType) and not obj.__closure__)
+        if not (numbers or code or (isinstance(obj, bytes) and len(obj) >= LONG)):
+            return None
+        self.kept.append(obj)
+        return len(self.kept) - 1
+
+
+class _Unpickler(pickle.Unpickler):
+    def __init__(self, file: io.BytesIO, kept: list[Any]):
+        super().__init__(file)
+        self.kept = kept
+
+    def persistent_load(self, pid: int) -> Any:
+        return self.kept[pid]

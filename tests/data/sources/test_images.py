@@ -100,7 +100,7 @@ def test_an_item_that_cannot_be_read_is_a_bad_image():
         PIXELS.astype(np.float32),
         torch.zeros(4, 8, 8, dtype=torch.uint8),
         "x.jpg",
-        {"image": PIXELS},
+        {"image": 7},
         7,
     ],
     ids=["float tensor", "float array", "four channels", "path", "dict", "number"],
