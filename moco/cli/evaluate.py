@@ -114,10 +114,12 @@ def _evaluate(kind: str, options: dict[str, Any], **settings: Any) -> None:
         checks.check_sources([*data, *([options["test"]] if options["test"] else [])])
 
         from moco.cli.progress import shown_progress
-        from moco.evaluate.judge import evaluate
         from moco.text import printable
 
         with shown_progress(console) as progress:
+            progress.stage("loading torch")
+            from moco.evaluate.judge import evaluate
+
             table = evaluate(
                 kind, options["weights"], data[0] if len(data) == 1 else data, settings=settings, test=options["test"],
                 architecture=options["architecture"], device=options["device"], workers=options["workers"],

@@ -31,14 +31,16 @@ def embed(
         checks.check_sources(data, single=True)
 
         from moco.cli.progress import shown_progress
-        from moco.evaluate.embed import embed_to_file, outputs
-        from moco.evaluate.staged import identities, left_behind
+        from moco.evaluate.staged import feature_files, identities, left_behind
         from moco.text import one_line, printable, shown
 
-        files = outputs(to)
+        files = feature_files(to)
         before = identities(files)
         try:
             with shown_progress(console) as progress:
+                progress.stage("loading torch")
+                from moco.evaluate.embed import embed_to_file
+
                 done = embed_to_file(
                     weights, data, to, normalize=normalize, architecture=architecture, device=device, workers=workers,
                     max_bad=max_bad, overwrite=overwrite, progress=progress,

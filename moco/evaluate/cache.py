@@ -141,7 +141,6 @@ def features_each(
     found = {name: arranged(images, *rows) for name, rows in kept.items()}
     missing = {name: encoder for name, encoder in encoders.items() if name not in kept}
     if missing:
-        progress.stage("features", len(images))
         found |= extract_each(
             missing, images, data, device=device, workers=workers, quarantine=quarantine, progress=progress
         )

@@ -81,11 +81,13 @@ def extract(
     batch_size: int | None = None,
     workers: int = 0,
     quarantine: Quarantine | None = None,
+    progress: Progress | None = None,
 ) -> Features:
     """The features of `images` from `encoder`, which is on `device`. See `extract_each`."""
     return extract_each(
-        {"": encoder}, images, data, device=device, batch_size=batch_size, workers=workers, quarantine=quarantine
-    )[""]
+        {"": encoder}, images, data, device=device, batch_size=batch_size, workers=workers, quarantine=quarantine,
+        progress=progress,
+    )[""]  # fmt: skip
 
 
 def extract_each(
@@ -107,7 +109,8 @@ def extract_each(
     """
     rows: dict[str, Tensor] = {}
     ids = torch.zeros(len(images), dtype=torch.int64)
-    n = 0
+    n, progress = 0, progress or Progress()
+    progress.stage("features", len(images))
     batch_size = batch_for(data) if batch_size is None else batch_size
     batches = eval_batches(images, data, batch_size=batch_size, workers=workers, device=device, quarantine=quarantine)
     for x, which in batches:
@@ -117,8 +120,7 @@ def extract_each(
                 y = encoder.features(x.clone()).float().cpu()  # some networks change their input in place
             rows.setdefault(name, torch.empty(len(images), y.shape[1]))[n : n + len(x)] = y
         n += len(x)
-        if progress is not None:
-            progress.add(len(x))
+        progress.add(len(x))
     if not n:
         raise DataError(f"expected images that can be read, and none of the {len(images):,} can")
     found = {name: arranged(images, rows[name][:n], ids[:n]) for name in encoders}

@@ -162,8 +162,7 @@ def _scores(kind: Kind, among: Subjects) -> dict[str, dict[str, Score]]:
     """The scores of each row, by column."""
     found: dict[str, dict[str, Score]] = {}
     for name, row in among.rows.items():
-        if among.progress is not None:
-            among.progress.stage(f"{_name(kind)}, {name}")
+        among.progress.stage(f"{_name(kind)}, {name}")
         found[name] = kind.scores(row, among)
     return found
 

@@ -1,7 +1,7 @@
 """The ways to judge features, and what they judge. A new one is a class with `scores`, and a name in KINDS."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, Protocol, runtime_checkable
 
 import torch
@@ -44,7 +44,7 @@ class Subjects:
     workers: int
     quarantine: Quarantine  # of the images that could not be read
     notes: Sequence[str]
-    progress: Progress | None = None
+    progress: Progress = field(default_factory=Progress)
 
 
 @runtime_checkable
@@ -62,7 +62,7 @@ class Knn:
     temperature: float = TEMPERATURE
 
     def scores(self, row: Subject, among: Subjects) -> dict[str, Score]:
-        found = nearest(row.train.x, row.test.x, k=self.k, device=among.device)
+        found = nearest(row.train.x, row.test.x, k=self.k, device=among.device, progress=among.progress)
         answer = vote(found, row.train, row.test, temperature=self.temperature)
         clipped = "" if answer.k == self.k else FEWER.format(k=self.k, images=answer.k)
         one = vote(found, row.train, row.test, temperature=self.temperature, k=1)
@@ -86,7 +86,7 @@ class Linear:
                 raise RecipeError(
                     f"lr, epochs and batch size are of the SGD protocols: choose {' or '.join(PROTOCOLS)}"
                 )
-            probe, what = probe_lbfgs(row.train, row.test, device=among.device), "L2"
+            probe, what = probe_lbfgs(row.train, row.test, device=among.device, progress=among.progress), "L2"
         else:
             train, test, _ = among.split
             probe, what = probe_sgd(
@@ -115,6 +115,7 @@ class LowShot:
             draws=self.draws,
             seed=self.seed,
             device=among.device,
+            progress=among.progress,
         )
         n, labels = len(row.test.x), f"{self.labels_per_class} labels a class"
         return {

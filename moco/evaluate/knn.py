@@ -8,6 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from moco.evaluate.features import Features
+from moco.evaluate.progress import Progress
 from moco.recipe import RecipeError
 
 K = 200  # neighbours: InstDisc and MoCo's CIFAR notebook
@@ -45,18 +46,26 @@ def knn(
 
 
 def nearest(
-    bank: Float[Tensor, "m D"], queries: Float[Tensor, "n D"], *, k: int, device: str | torch.device = "cpu"
+    bank: Float[Tensor, "m D"],
+    queries: Float[Tensor, "n D"],
+    *,
+    k: int,
+    device: str | torch.device = "cpu",
+    progress: Progress | None = None,
 ) -> Neighbours:
     """The k rows of `bank` with the greatest cosine similarity to each query (all of them when k > m), on the CPU."""
     if k < 1:
         raise RecipeError(f"k must be at least 1 neighbour, got {k}")
     k, chunks = min(k, len(bank)), queries.split(QUERIES)
     best = [_top(chunk.new_empty(len(chunk), 0, device=device), k) for chunk in chunks]  # none yet
-    for start in range(0, len(bank), BANK):
+    starts, progress = range(0, len(bank), BANK), progress or Progress()
+    progress.expect(len(starts) * len(chunks), "blocks")
+    for start in starts:
         rows = F.normalize(bank[start : start + BANK].to(device))
         for i, chunk in enumerate(chunks):
             found = _top(F.normalize(chunk.to(device)) @ rows.T, k)
             best[i] = _merged(best[i], Neighbours(found.similarities, found.indices + start), k)
+            progress.add()
     return Neighbours(*(torch.cat(column).cpu() for column in zip(*best, strict=True)))
 
 

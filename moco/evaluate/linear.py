@@ -11,6 +11,7 @@ from torch import Tensor
 from moco.data.sources.folder import DataError
 from moco.evaluate.features import Features
 from moco.evaluate.logistic import ROWS, Scale, fit
+from moco.evaluate.progress import Progress
 from moco.rng import fold, permuted
 
 STRENGTHS = (1.0, 1e-1, 1e-2, 1e-3, 1e-4, 1e-5)  # of the L2 penalty, see logistic.py
@@ -33,6 +34,7 @@ def probe_lbfgs(
     strengths: Sequence[float] = STRENGTHS,
     seed: int = 0,
     device: str | torch.device = "cpu",
+    progress: Progress | None = None,
 ) -> Probe:
     """Logistic regression on features that the training images standardize.
 
@@ -43,7 +45,9 @@ def probe_lbfgs(
         DataError: no labels, or too few images.
     """
     labels, truth = train.known_labels(), test.known_labels()
-    tried = _try(train, strengths, seed=seed, device=device) if len(strengths) > 1 else {}
+    progress = progress or Progress()
+    progress.expect(len(strengths) + 1, "fits")  # at most
+    tried = _try(train, strengths, seed=seed, device=device, progress=progress) if len(strengths) > 1 else {}
     best = max(tried, key=lambda l2: tried[l2]) if tried else strengths[0]
     scale = Scale.of(train.x)
     logistic = fit(scale(train.x).to(device), labels.to(device), classes=len(train.classes), l2=best)
@@ -51,7 +55,9 @@ def probe_lbfgs(
     return Probe(predictions, accuracy(predictions, truth), best, tried)
 
 
-def _try(train: Features, strengths: Sequence[float], *, seed: int, device: str | torch.device) -> dict[float, float]:
+def _try(
+    train: Features, strengths: Sequence[float], *, seed: int, device: str | torch.device, progress: Progress
+) -> dict[float, float]:
     """The accuracy of each strength on held-out training images."""
     labels = train.known_labels()
     fitted, held = hold_out(labels, seed=seed)
@@ -63,6 +69,7 @@ def _try(train: Features, strengths: Sequence[float], *, seed: int, device: str 
         score = accuracy(logistic.predict(x_held).cpu(), labels[held])
         worse = worse + 1 if tried and score < max(tried.values()) else 0
         tried[l2] = score
+        progress.add()
         if worse == 2:
             break
     return tried

@@ -13,6 +13,7 @@ from moco.evaluate.features import Features
 from moco.evaluate.knn import knn
 from moco.evaluate.linear import accuracy
 from moco.evaluate.logistic import Scale, fit
+from moco.evaluate.progress import Progress
 from moco.rng import fold, permuted
 from moco.text import shown
 
@@ -39,6 +40,7 @@ def lowshot(
     draws: int = DRAWS,
     seed: int = 0,
     device: str | torch.device = "cpu",
+    progress: Progress | None = None,
 ) -> LowShot:
     """Logistic regression and 1-NN with the labels of a few training images, for several fixed draws of these.
 
@@ -50,12 +52,14 @@ def lowshot(
     """
     labels, truth = train.known_labels(), test.known_labels()
     scale, found = Scale.of(train.x), LowShot([], [])
-    x_test = scale(test.x).to(device)
+    x_test, progress = scale(test.x).to(device), progress or Progress()
+    progress.expect(draws, "draws")
     for rows in drawn(labels, labels_per_class, draws=draws, seed=seed, classes=train.classes):
         x, answers = scale(train.x[rows]).to(device), labels[rows].to(device)
         logistic = fit(x, answers, classes=len(train.classes), l2=1 / (C * len(rows)))
         found.linear.append(accuracy(logistic.predict(x_test).cpu(), truth))
         found.nearest.append(knn(train[rows], test, k=1, device=device).accuracy)
+        progress.add()
     return found
 
 

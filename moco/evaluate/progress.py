@@ -28,6 +28,10 @@ class Progress:
         """Begin a stage of `total` units; 0: nobody knows how many."""
         self._what, self._done, self._total, self._unit, self._start = what, 0, total, unit, time.monotonic()
 
+    def expect(self, total: int, unit: str) -> None:
+        """The present stage has `total` units, as it turns out."""
+        self._done, self._total, self._unit = 0, total, unit
+
     def add(self, count: int = 1) -> None:
         """So many units more of the stage are done."""
         self._done += count

@@ -143,9 +143,11 @@ def probe_sgd(
         steps=range(epochs * (len(fitted) // batch_size)), workers=workers, device=device, quarantine=quarantine,
     )  # fmt: skip
     heads = Heads(len(rates), encoder.num_features, len(train.classes), seed=seed).to(device)
-    if progress is not None:
-        progress.stage(f"linear classifier, {protocol}", len(loader), "steps")
-    features = partial(extract, encoder, data=data, device=device, workers=workers, quarantine=quarantine)
+    progress = progress or Progress()
+    progress.stage(f"linear classifier, {protocol}", len(loader), "steps")
+    features = partial(
+        extract, encoder, data=data, device=device, workers=workers, quarantine=quarantine, progress=progress
+    )
     with frozen(encoder, heads):
         _train(
             heads, encoder, loader, rules.shape, rates, epochs=epochs, schedule_epochs=rules.epochs, progress=progress
@@ -183,7 +185,7 @@ def _train(
     *,
     epochs: int,
     schedule_epochs: int,
-    progress: Progress | None,
+    progress: Progress | None = None,
 ) -> None:
     labels = torch.as_tensor(loader.images.labels, device=loader.device)
     # a loss times r, without weight decay, moves its classifier as a learning rate times r does

@@ -252,9 +252,12 @@ def test_of_all_kinds_one_that_there_are_too_few_images_for_is_left_out_and_told
 
 
 def test_progress_has_a_stage_for_what_takes_long(pretrained: Pretrained, labelled: Path, tmp_path: Path):
-    stages = []
+    stages, expected = [], []
 
     class Noting(Progress):
+        def expect(self, total: int, unit: str) -> None:
+            expected.append((total, unit))
+
         def stage(self, what: str, total: int = 0, unit: str = "images") -> None:
             stages.append((what, total))
 
@@ -264,3 +267,5 @@ def test_progress_has_a_stage_for_what_takes_long(pretrained: Pretrained, labell
     assert ("features", 24) in stages
     assert ("linear, run1", 0) in stages
     assert ("linear classifier, v1", 4) in stages
+    evaluate("all", run, labelled, settings={"labels_per_class": 4}, progress=Noting())
+    assert expected == [(1, "blocks")] * 3 + [(7, "fits")] * 3 + [(5, "draws")] * 3
