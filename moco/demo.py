@@ -22,6 +22,7 @@ from moco.report.pictures import Neighbours, neighbour_sheet
 from moco.report.plots import curves
 from moco.train.console import Reporter
 from moco.train.pretrain import pretrain
+from moco.train.run_folder import RunFolder
 
 QUERIES, NEAREST = 6, 8  # in the picture
 
@@ -50,7 +51,8 @@ def demo(
     table = judge([LowShot(), Knn(k=20)], everything)
     write_json(out / "scores.json", table.to_dict())
     draw_neighbours(out / "neighbours.png", everything)
-    curves(out, out / "curves.png", chance=table.chance)
+    run = RunFolder(out)
+    curves(run.metrics(), run.recipe(), out / "curves.png", chance=table.chance)
     reporter.say(f"pictures: {out / 'neighbours.png'}, {out / 'curves.png'}")
     return table
 

@@ -15,7 +15,7 @@ def ls(
 ) -> None:
     """List runs with their last logged values."""
     with errors():
-        from moco.report.runs import describe, find_runs, table
+        from moco.runs import describe, find_runs, table
         from moco.text import printable
 
         rows = [describe(run) for run in find_runs(folder)]
@@ -25,7 +25,7 @@ def ls(
 def compare(a: Path, b: Path, as_json: Json = False) -> None:
     """What two runs differ in, setting by setting, and their last logged values."""
     with errors():
-        from moco.report.runs import describe, differences, table
+        from moco.runs import describe, differences, table
         from moco.text import printable
         from moco.train.run_folder import RunFolder
 

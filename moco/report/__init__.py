@@ -1,1 +1,1 @@
-"""REPORT: what a run did, as pictures."""
+"""Pictures: curves of a run, sheets of images."""

@@ -8,7 +8,6 @@ import numpy as np
 
 from moco.files import write_atomically
 from moco.recipe import Recipe
-from moco.train.run_folder import RunFolder
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -18,31 +17,29 @@ BLUE, GREEN, VERMILION, GREY = "#0072B2", "#009E73", "#D55E00", "#555555"  # Oka
 Records = list[dict[str, Any]]
 
 
-def curves(run: Path, out: Path, *, chance: float | None = None) -> None:
-    """Write a PNG of what `run` logged: loss beside its collapse level, kNN accuracy if there is any, learning rate.
+def curves(records: Records, recipe: Recipe, out: Path, *, chance: float | None = None) -> None:
+    """Write a PNG of what a run logged: loss beside its collapse level, kNN accuracy if there is any, learning rate.
 
     Args:
-        run: a run folder, with recipe.json and metrics.jsonl.
+        records: of its metrics.jsonl.
         chance: the accuracy of guessing [percent], drawn as a dashed line.
 
     Raises:
         ValueError: no step was logged yet.
     """
     image = io.BytesIO()
-    drawn(run, chance=chance).savefig(image, format="png")
+    drawn(records, recipe, chance=chance).savefig(image, format="png")
     write_atomically(out, lambda file: file.write(image.getvalue()))
 
 
-def drawn(run: Path, *, chance: float | None = None) -> "Figure":
+def drawn(records: Records, recipe: Recipe, *, chance: float | None = None) -> "Figure":
     """The figure that `curves` writes: one above the other, over the epochs."""
     from matplotlib.figure import Figure
 
-    folder = RunFolder(run)
-    records, recipe = folder.metrics(), folder.recipe()
     steps = [record for record in records if "loss" in record]
     scores = [record for record in records if "knn" in record]
     if not steps:
-        raise ValueError(f"expected logged steps in {folder.metrics_file}, and there are none: train first")
+        raise ValueError("expected logged steps of a run, and there are none: train first")
     heights = [3, 2, 1] if scores else [3, 1]
     figure = Figure(figsize=(8, 1.3 * sum(heights)), dpi=200, layout="constrained")
     axes = figure.subplots(len(heights), 1, sharex=True, squeeze=False, height_ratios=heights)[:, 0]
@@ -79,11 +76,24 @@ def _loss(ax: "Axes", steps: Records, recipe: Recipe) -> None:
         f"collapse: all {recipe.candidates:,} keys alike, {level:.2f}", (1, level), (0, 5),
         xycoords=("axes fraction", "data"), textcoords="offset points", ha="right", color=VERMILION, fontsize=10.5,
     )  # fmt: skip
-    low, high = min(*losses, level), max(*losses, level)
+    counted = losses[_column(steps, "step") > _steps_to_fill(recipe)]
+    if 0 < len(counted) < len(losses) and losses.min() < counted.min():
+        ax.annotate(
+            "lower at first, while random keys are in the queue", (0, level), (4, -5),
+            xycoords=("axes fraction", "data"), textcoords="offset points", va="top", color=GREY, fontsize=10.5,
+        )  # fmt: skip
+    seen = counted if len(counted) else losses
+    low, high = min(*seen, level), max(*seen, level)
     room = max(high - low, 0.1)
     ax.set_ylim(low - 0.15 * room, high + 0.12 * room)
     names = {"infonce": "InfoNCE loss", "nce": "NCE loss"}
     ax.set_ylabel(f"{names[recipe.method.loss]}\n[nats]", fontsize=12)
+
+
+def _steps_to_fill(recipe: Recipe) -> float:
+    """After so many steps no random key is left in the queue; until then the loss is that of an easier task."""
+    filled = recipe.method.dictionary == "queue"
+    return (recipe.method.size or 0) / recipe.keys_per_step if filled else 0
 
 
 def _knn(ax: "Axes", scores: Records, chance: float | None) -> None:

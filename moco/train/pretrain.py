@@ -23,6 +23,7 @@ from moco.train.nan_guard import Gate
 from moco.train.nan_report import bearable
 from moco.train.open_run import check_before
 from moco.train.out_check import check_apart
+from moco.train.own_pictures import draw_pictures
 from moco.train.pace import Pace
 from moco.train.rank_sync import averaged, check_same_images
 from moco.train.resolve import changes_of, check_fits, check_learns, resolve
@@ -216,4 +217,5 @@ def finish(job: Job, contrast: Contrast, reporter: Reporter, *, bad: int, second
         facts |= {name: last[name] for name in ("loss", "pretext_top1", "knn") if name in last}
         save_encoder(run.encoder, encoder_of(contrast), recipe=job.recipe, facts=facts)
         write_json(run.path / "finished.json", facts | {"seconds": round(seconds, 1)})
-        reporter.box("done", closing(run, job.recipe, bad=bad))
+        pictures = draw_pictures(job, encoder_of(contrast), reporter)
+        reporter.box("done", closing(run, job.recipe, bad=bad, pictures=pictures))

@@ -1,7 +1,7 @@
 """One run, one folder: what is in it, who may write to it, and what it remembers.
 
 recipe.json  provenance.json  init.json  manifest.jsonl.gz  metrics.jsonl  train.log  bad_images.csv  saved.json
-finished.json  checkpoints/  encoder/
+finished.json  checkpoints/  encoder/  curves.png  neighbours.png
 """
 
 import fcntl

@@ -1,6 +1,7 @@
 """What a run says before it begins, and when it has ended."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -113,7 +114,7 @@ def _batch_of_the_learning_rate(recipe: Recipe) -> int | None:
     return own.batch_size if changed else None
 
 
-def closing(run: RunFolder, recipe: Recipe, *, bad: int) -> list[tuple[str, str]]:
+def closing(run: RunFolder, recipe: Recipe, *, bad: int, pictures: Sequence[Path] = ()) -> list[tuple[str, str]]:
     """The rows of the closing box."""
     last, facts = summary(run), json.loads((run.path / "finished.json").read_text())
     rows = [("time", duration(facts["seconds"]))]
@@ -128,6 +129,8 @@ def closing(run: RunFolder, recipe: Recipe, *, bad: int) -> list[tuple[str, str]
         )
     if bad:
         rows.append(("bad images", f"{bad} could not be read: {run.path / 'bad_images.csv'}"))
+    if pictures:
+        rows.append(("pictures", ", ".join(map(str, pictures))))
     rows.append(("encoder", str(run.encoder)))
     rows.append(("in Python", f'import moco; encoder = moco.load("{run.path}"); encoder.embed(["a.jpg"])'))
     rows.append(("next", f"moco eval {run.path} LABELLED_FOLDER"))

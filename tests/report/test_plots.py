@@ -9,11 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from PIL import Image
 
 from moco.recipe import Recipe
 from moco.recipes import named
-from moco.report.plots import curves, drawn
+from moco.report import plots
+from moco.train.run_folder import RunFolder
 
 EPOCHS = 4.0
 
@@ -32,6 +34,14 @@ def a_run(folder: Path, *, points: int, scores: int = 0, recipe: Recipe | None =
     lines += [{"step": i, "epoch": EPOCHS * i / scores, "knn": 30.0 + i} for i in range(scores + 1) if scores]
     (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines) + '{"step": 9, "lo')
     return folder, losses
+
+
+def curves(run: Path, out: Path) -> None:
+    plots.curves(RunFolder(run).metrics(), RunFolder(run).recipe(), out)
+
+
+def drawn(run: Path, *, chance: float | None = None) -> Figure:
+    return plots.drawn(RunFolder(run).metrics(), RunFolder(run).recipe(), chance=chance)
 
 
 def heights_of_dashed_lines(ax: Axes) -> list[float]:
@@ -82,6 +92,19 @@ def test_a_loss_above_the_collapse_level_is_in_view_too(tmp_path: Path):
     assert max(losses) < high
 
 
+def test_losses_while_the_queue_has_random_keys_do_not_set_the_axis(tmp_path: Path):
+    recipe = named("demo")
+    run, losses = a_run(tmp_path / "run", points=100, recipe=recipe)
+    first = recipe.method.size / recipe.keys_per_step  # steps until all random keys are replaced
+    assert 1 < first < 90
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()[:-1]]
+    lowered = [line | {"loss": 0.01} if line.get("step", first + 1) <= first else line for line in lines]
+    (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lowered))
+    low, _ = drawn(run).axes[0].get_ylim()
+    assert 0.01 < low < min(losses)
+    assert any("random keys" in text.get_text() for text in drawn(run).axes[0].texts)
+
+
 def test_the_accuracy_has_a_panel_of_its_own_where_it_was_measured(tmp_path: Path):
     run, _ = a_run(tmp_path / "run", points=10, scores=4)
     loss, knn, lr = drawn(run, chance=10.0).axes
@@ -113,7 +136,7 @@ def test_a_run_of_one_logged_step_can_be_drawn(tmp_path: Path):
 
 def test_a_run_that_logged_nothing_is_an_error_that_says_so(tmp_path: Path):
     run, _ = a_run(tmp_path / "run", points=0)
-    with pytest.raises(ValueError, match=r"expected logged steps in .*metrics\.jsonl, and there are none"):
+    with pytest.raises(ValueError, match="expected logged steps of a run, and there are none"):
         curves(run, tmp_path / "curves.png")
     assert not (tmp_path / "curves.png").exists()
 
@@ -130,7 +153,9 @@ def test_drawing_uses_no_global_state_of_matplotlib(tmp_path: Path):
     probe = (
         "import sys, moco.report.plots as plots; from pathlib import Path\n"
         "print('matplotlib' in sys.modules)\n"
-        f"plots.curves(Path({str(run)!r}), Path({str(tmp_path / 'out.png')!r}))\n"
+        "from moco.train.run_folder import RunFolder\n"
+        f"run = RunFolder(Path({str(run)!r}))\n"
+        f"plots.curves(run.metrics(), run.recipe(), Path({str(tmp_path / 'out.png')!r}))\n"
         "print('matplotlib.pyplot' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True, timeout=120)

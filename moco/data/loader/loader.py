@@ -262,7 +262,7 @@ def eval_batches(
     workers: int,
     device: torch.device,
     quarantine: Quarantine | None = None,
-) -> Iterator[tuple[Float[Tensor, "N 3 S S"], Int64[Tensor, " N"]]]:
+) -> Generator[tuple[Float[Tensor, "N 3 S S"], Int64[Tensor, " N"]], None, None]:
     """Every image once and in order, as evaluation sees it, with its index.
 
     Raises:

@@ -71,9 +71,16 @@ class Subset:
         if len(self.indices) and not (self.indices.min() >= 0 and self.indices.max() < len(images)):
             raise DataError(f"expected indices in [0, {len(images)}), got {self.indices.min()}..{self.indices.max()}")
         self.names = [images.names[int(i)] for i in self.indices]
-        self.labels = None if images.labels is None else images.labels[self.indices]
-        self.classes = images.classes
         self.sizes, self.mtimes = images.sizes[self.indices], images.mtimes[self.indices]
+
+    @property
+    def labels(self) -> Int64[np.ndarray, "n"] | None:  # not before they are asked for: a Dataset reads every image
+        labels = self.images.labels
+        return None if labels is None else labels[self.indices]
+
+    @property
+    def classes(self) -> Sequence[str]:
+        return self.images.classes
 
     def __len__(self) -> int:
         return len(self.indices)

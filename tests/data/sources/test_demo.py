@@ -93,7 +93,7 @@ def test_files_of_a_cache_made_again_have_the_same_dates(tmp_path: Path):
 
 @pytest.mark.slow
 def test_processes_that_race_all_get_a_whole_folder(tmp_path: Path):
-    code = "import sys, pathlib; from moco.data import demo; print(demo.demo_data(pathlib.Path(sys.argv[1])))"
+    code = "import sys, pathlib; from moco.data.sources import demo; print(demo.demo_data(pathlib.Path(sys.argv[1])))"
     command = [sys.executable, "-c", code, str(tmp_path)]
     racing = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=ENVIRONMENT) for _ in range(3)]
     folders = {process.communicate(timeout=120)[0].strip() for process in racing}

@@ -1,0 +1,36 @@
+"""The pictures that a run leaves in its folder at its end: curves.png and neighbours.png."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from moco.encoders import Encoder
+from moco.report.own_images import draw_own_neighbours
+from moco.report.plots import curves
+from moco.train.console import Reporter
+from moco.train.resume import Job
+
+
+def draw_pictures(job: Job, encoder: Encoder, reporter: Reporter) -> list[Path]:
+    """Draw the pictures of a finished run, in a few seconds, and return their paths.
+
+    A file that is already there is kept. A picture that cannot be drawn is reported, and the run does not fail.
+    """
+    run, recipe = job.run, job.recipe
+    pictures: dict[Path, Callable[[Path], None]] = {
+        run.path / "curves.png": lambda out: curves(run.metrics(), recipe, out),
+        run.path / "neighbours.png": lambda out: draw_own_neighbours(
+            out, job.images, encoder, recipe.data, device=job.place, workers=job.workers
+        ),
+    }
+    drawn: list[Path] = []
+    for path, draw in pictures.items():
+        if os.path.lexists(path):
+            reporter.say(f"caution: {path} was not drawn: a file of that name is there, and is kept")
+            continue
+        try:
+            draw(path)
+            drawn.append(path)
+        except Exception as error:  # of any kind: the encoder is saved, and a picture is not worth a failed run
+            reporter.say(f"caution: {path} could not be drawn: {type(error).__name__}: {error}")
+    return drawn

@@ -1,0 +1,117 @@
+"""Pictures of a run on one's own images."""
+
+import numpy as np
+import pytest
+import torch
+from making import make_pictures
+from PIL import Image
+
+from moco.data.sources.folder import find_images
+from moco.data.sources.open import open_images
+from moco.encoders import build_headless
+from moco.evaluate.features import extract
+from moco.recipe import DataSpec, EncoderSpec
+from moco.report import own_images
+from moco.report.own_images import draw_own_neighbours, take_sample
+from moco.train import own_pictures
+from moco.train.console import Silent
+from moco.train.pretrain import pretrain
+
+CPU, DATA = torch.device("cpu"), DataSpec(size=16, eval_resize=16)
+
+
+@pytest.fixture(scope="module")
+def encoder():
+    torch.manual_seed(0)
+    return build_headless(EncoderSpec(name="resnet10", stem="3x3", width=0.0625), size=16)
+
+
+def test_the_sample_has_the_features_of_evaluation(tmp_path, encoder):
+    images = find_images(make_pictures(tmp_path / "pictures", 40))
+    sample = take_sample(images, encoder, DATA, device=CPU, workers=0, seconds=60)
+    assert sorted(sample.ids) == list(range(40))
+    expected = extract(encoder, images, DATA, device=CPU)
+    torch.testing.assert_close(sample.features["this run"], expected.x[sample.ids])
+
+
+def test_the_time_bounds_the_sample_but_for_the_first_batch(tmp_path, encoder):
+    images = find_images(make_pictures(tmp_path / "pictures", 80))
+    assert len(take_sample(images, encoder, DATA, device=CPU, workers=0, seconds=0).ids) == own_images.BATCH
+
+
+def test_an_image_is_not_its_own_neighbour_and_its_copy_is(monkeypatch, tmp_path, encoder):
+    folder = make_pictures(tmp_path / "pictures", 30)
+    for path in sorted(folder.iterdir()):
+        path.with_name(f"copy_{path.name}").write_bytes(path.read_bytes())
+    drawn = {}
+    monkeypatch.setattr(own_images, "neighbour_sheet", lambda out, queries, **named: drawn.update(named, q=queries))
+    draw_own_neighbours(tmp_path / "n.png", find_images(folder), encoder, DATA, device=CPU)
+    for found in drawn["found"]:
+        for query, row in zip(drawn["q"], found.images, strict=True):
+            assert [np.array_equal(query, one) for one in row] == [True] + [False] * (len(row) - 1)
+
+
+def test_classes_mark_what_is_right(monkeypatch, tmp_path, encoder):
+    drawn = {}
+    monkeypatch.setattr(own_images, "neighbour_sheet", lambda out, queries, **named: drawn.update(named))
+    images = find_images(make_pictures(tmp_path / "pictures", 40, classes=4))
+    draw_own_neighbours(tmp_path / "n.png", images, encoder, DATA, device=CPU)
+    assert sorted(drawn["labels"]) == ["class0", "class1", "class2", "class3"]
+    raw = drawn["found"][0]
+    assert np.mean(raw.correct) > 0.9  # a class is a colour here
+
+
+def test_images_of_a_data_set_are_drawn_too(tmp_path, encoder):
+    class Shades(torch.utils.data.Dataset):
+        def __len__(self):
+            return 20
+
+        def __getitem__(self, index):
+            return Image.fromarray(np.full((16, 16, 3), 12 * index, np.uint8)), 0
+
+    draw_own_neighbours(tmp_path / "n.png", open_images(Shades()), encoder, DATA, device=CPU)
+    assert (tmp_path / "n.png").stat().st_size > 0
+
+
+def test_the_encoder_is_left_in_its_mode(tmp_path, encoder):
+    encoder.train()
+    draw_own_neighbours(tmp_path / "n.png", find_images(make_pictures(tmp_path / "p", 8)), encoder, DATA, device=CPU)
+    assert all(part.training for part in encoder.modules())
+
+
+def test_a_run_leaves_its_pictures(tmp_path, pictures, tiny):
+    run = pretrain(pictures, tmp_path / "run", recipe=tiny, workers=0, device="cpu")
+    for name in ("curves.png", "neighbours.png"):
+        with Image.open(run.path / name) as picture:
+            assert picture.format == "PNG"
+
+
+def test_pictures_that_cannot_be_drawn_are_told_and_the_run_is_finished(monkeypatch, tmp_path, pictures, tiny):
+    said: list[str] = []
+
+    class Heard(Silent):
+        def say(self, text: str) -> None:
+            said.append(text)
+
+    def fail(*_, **__):
+        raise MemoryError("no room")
+
+    monkeypatch.setattr(own_pictures, "curves", fail)
+    monkeypatch.setattr(own_pictures, "draw_own_neighbours", fail)
+    run = pretrain(pictures, tmp_path / "run", recipe=tiny, workers=0, device="cpu", reporter=Heard())
+    assert (run.path / "finished.json").is_file()
+    told = [text for text in said if "could not be drawn: MemoryError: no room" in text]
+    assert len(told) == 2
+
+
+def test_a_file_with_the_name_of_a_picture_is_kept(monkeypatch, tmp_path, pictures, tiny):
+    monkeypatch.setattr(own_pictures, "draw_own_neighbours", lambda out, *_, **__: out.write_bytes(b"drawn"))
+    user_s = tmp_path / "run" / "curves.png"
+
+    class PutsAFileThere(Silent):
+        def live(self, *parts: str) -> None:
+            user_s.write_bytes(b"the user's")
+
+    run = pretrain(pictures, tmp_path / "run", recipe=tiny, workers=0, device="cpu", reporter=PutsAFileThere())
+    assert user_s.read_bytes() == b"the user's"
+    assert (run.path / "neighbours.png").read_bytes() == b"drawn"
