@@ -63,7 +63,8 @@ def contrast_for(
             loss=NCE(num_images) if method.loss == "nce" else compare,
             loss_scale=2 * method.temperature if method.scale_loss else 1.0,
         )  # fmt: skip
-    for line in [] if found is None else adopt(contrast, found):
+    m = method.momentum(0.0, recipe.optim.epochs)
+    for line in [] if found is None else adopt(contrast, found, m=m):
         say(line)
     if method.bn == "sync":
         contrast = synchronized(contrast)

@@ -21,15 +21,21 @@ from moco.weights.loaded import Found
 BEFORE = 0  # the step of keys that are older than the run
 
 
-def adopt(contrast: Contrast, found: Found) -> list[str]:
+def adopt(contrast: Contrast, found: Found, *, m: float) -> list[str]:
     """Take over what the weights have besides f_q, which `initialize` has taken; f_k is a copy of f_q already.
+
+    The authors' code applies Eqn. (2) at the start of a step, ours at its end: the f_k of their files gets the update
+    that their code would begin with.
+
+    Args:
+        m: the momentum of the first step.
 
     Returns:
         Sentences that say what was taken and what not.
     """
     said: list[str] = []
     if isinstance(contrast.key_encoder, MomentumEncoder):
-        said.append(_take("f_k", contrast.key_encoder.module, found.f_k, otherwise="is a copy of f_q"))
+        said.append(_take_f_k(contrast, contrast.key_encoder, found, m))
     if not isinstance(contrast.predictor, nn.Identity):
         said.append(_take("The predictor", contrast.predictor, found.predictor, otherwise="starts at random"))
     if isinstance(contrast.dictionary, Queue):
@@ -72,6 +78,14 @@ def refill(
             keys = contrast.encode_keys(views[1], rng)
         queue.update(keys, ids, BEFORE)
     return [f"The queue was filled by f_k with the keys of {size:,} images before the first step"]
+
+
+def _take_f_k(contrast: Contrast, key_encoder: MomentumEncoder, found: Found, m: float) -> str:
+    said = _take("f_k", key_encoder.module, found.f_k, otherwise="is a copy of f_q")
+    if not (found.f_k_lags and _fits(key_encoder.module, found.f_k)):
+        return said
+    contrast.follow(m)
+    return f"{said}, after the momentum update (m = {m:g}) that the authors' code begins a step with"
 
 
 def _take(what: str, module: nn.Module, tensors: dict[str, Tensor], *, otherwise: str) -> str:

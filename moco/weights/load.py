@@ -190,7 +190,8 @@ def _file(path: Path, content: dict[str, Any]) -> Found:
     """What a file is of: our checkpoint, an official one, Detectron2's, or any other state dict."""
     if "recipe" in content and "state" in content:
         try:
-            check(path)
+            if path.is_file():  # else it was imported, and checked then
+                check(path)
         except CheckpointError as error:
             raise WeightsError(str(error)) from None
         return _checkpoint(path, content)

@@ -45,6 +45,7 @@ class Found:
     recipe: str = ""
     facts: dict[str, Any] = field(default_factory=dict)
     f_k: dict[str, Tensor] = field(default_factory=dict)  # backbone.* and head.*
+    f_k_lags: bool = False  # Eqn. (2) was not applied after the last step: the authors' code applies it before a step
     predictor: dict[str, Tensor] = field(default_factory=dict)
     queue: dict[str, Tensor] = field(default_factory=dict)  # keys K x C; oldest, the row to be replaced next
     contents: dict[str, Any] = field(default_factory=dict)  # what was in an official file, in words

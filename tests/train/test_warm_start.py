@@ -184,6 +184,19 @@ def test_the_predictor_of_a_v3_file_is_taken(tmp_path) -> None:
     assert "queue" not in said.partition("and its head too")[2]  # v3 has none
 
 
+def test_f_k_of_the_authors_file_gets_the_momentum_update_of_the_first_step(tmp_path) -> None:
+    content = theirs.v3_resnet()
+    torch.save(content, tmp_path / "v3.pth.tar")
+    changes = V3 | {"method.momentum": {"kind": "cosine", "start": 0.75, "stop": 1.0}}
+    contrast, said = started(SHORT.but(None, changes), tmp_path / "v3.pth.tar")
+    assert isinstance(contrast.key_encoder, MomentumEncoder)
+    assert "f_k is the file's, after the momentum update (m = 0.75)" in said
+    f_q, f_k = (content["state_dict"][f"module.{name}.conv1.weight"] for name in ("base_encoder", "momentum_encoder"))
+    torch.testing.assert_close(contrast.key_encoder.module.backbone.conv1.weight, 0.75 * f_k + 0.25 * f_q)
+    statistics = content["state_dict"]["module.momentum_encoder.bn1.running_mean"]
+    assert torch.equal(contrast.key_encoder.module.backbone.bn1.running_mean, statistics)  # not part of Eqn. (2)
+
+
 def test_a_missing_predictor_is_said(tmp_path) -> None:
     torch.save(theirs.stripped(theirs.v3_resnet(), keep="base_encoder."), tmp_path / "v3.pth.tar")
     said = started(SHORT.but(None, V3), tmp_path / "v3.pth.tar")[1]
@@ -264,6 +277,7 @@ def test_a_run_killed_before_its_first_checkpoint_starts_from_the_weights_again(
     expected = final_state(whole)
     shutil.rmtree(whole / "checkpoints")  # as after a kill in its first minute: steps are logged, nothing is saved
     (whole / "checkpoints").mkdir()
+    (whole / "saved.json").write_text('{"first_step": null}')
     (whole / "finished.json").unlink()
     assert_same(final_state(pretrain(blobs, whole, recipe=SHORT, device="cpu").path), expected)
 

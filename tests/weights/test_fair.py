@@ -120,7 +120,7 @@ def test_their_queue_has_our_keys_in_its_columns(exported, run, name: str) -> No
 @pytest.mark.parametrize("name", list(RUNS))
 def test_the_wrapper_has_what_their_scripts_resume_from(exported, name: str) -> None:
     content, said = exported(name)
-    assert set(content) == {"epoch", "arch", "state_dict", "optimizer"} | (
+    assert set(content) == {"epoch", "arch", "state_dict", "optimizer", "f_k_updated"} | (
         {"scaler"} if name.startswith("v3") else set()
     )
     assert content["epoch"] == 2

@@ -17,7 +17,7 @@ from moco.weights.export.optimizer import reference_optimizer
 from moco.weights.library_equivalent import counterpart
 from moco.weights.load import find
 from moco.weights.loaded import Config, Found, Weights, WeightsError
-from moco.weights.official.layout import DDP, compose, is_linear_probe, is_vit, names_in, parse, state_in
+from moco.weights.official.layout import DDP, F_K_UPDATED, compose, is_linear_probe, is_vit, names_in, parse, state_in
 from moco.weights.tensors import read_tensors, same_tensors
 
 
@@ -60,6 +60,8 @@ def _content(found: Found, weights: Weights) -> dict[str, Any]:
     epoch = _epoch(found, weights)
     content: dict[str, Any] = {} if epoch is None else {"epoch": epoch}
     content |= {"arch": found.spec.name.rpartition("/")[2], "state_dict": plain(compose(found, v3=v3))}
+    if found.f_k:
+        content[F_K_UPDATED] = True
     optimizer = reference_optimizer(found)
     if optimizer is not None:
         content["optimizer"] = optimizer

@@ -1,6 +1,7 @@
 """The checkpoints of facebookresearch/moco (v1, v2) and facebookresearch/moco-v3: their names -> ours, and back.
 
     {"epoch", "arch", "state_dict", "optimizer"[, "scaler"]}; every name in state_dict begins with DDP's "module."
+    Files that we write have "f_k_updated" too, which no script of theirs reads: f_k is not behind as theirs is.
     v1, v2: encoder_q.*, encoder_k.* (torchvision's names; the head is fc), queue [C, K], queue_ptr [1]
     v3:     base_encoder.*, momentum_encoder.* (torchvision's or timm's; the head is fc or head), predictor.*
 
@@ -32,6 +33,7 @@ V1 = Names("encoder_q.", "encoder_k.", "facebookresearch/moco")
 V3 = Names("base_encoder.", "momentum_encoder.", "facebookresearch/moco-v3")
 VERSIONS = {"linear": "MoCo v1", "mlp": "MoCo v2"}  # by the head
 DDP = "module."
+F_K_UPDATED = "f_k_updated"
 HEAD = re.compile(r"(?:fc|head)\.((?:\d+\.)?(?:weight|bias|running_mean|running_var|num_batches_tracked))")
 
 
@@ -85,7 +87,8 @@ def parse(content: dict[str, Any], where: str) -> Found | None:
     facts = {key: content[key] for key in ("epoch", "arch") if isinstance(content.get(key), int | str)}
     found = Found(
         where, backbone, head, guess=guess, data=None if guess is None else infer_data(guess, backbone),
-        recipe=f"{version}, {names.project}", facts=facts, f_k=f_k, predictor=under(state, "predictor."),
+        recipe=f"{version}, {names.project}", facts=facts, f_k=f_k,
+        f_k_lags=bool(f_k) and not content.get(F_K_UPDATED), predictor=under(state, "predictor."),
         queue=queue, content=content,
     )  # fmt: skip
     others = [key for key in state if not key.startswith((names.f_q, names.f_k, "predictor.", "queue"))]
