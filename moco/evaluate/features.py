@@ -5,6 +5,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,14 +14,17 @@ import torch.nn.functional as F
 from jaxtyping import Float, Float32, Int, UInt8
 from PIL import Image
 from torch import Tensor, nn
+from torch.utils.data import Dataset
 
 from moco.data.augment.cpu import eval_crop
 from moco.data.augment.draw import normalize
-from moco.data.decode.decode import decode, to_rgb
+from moco.data.decode.decode import decode
 from moco.data.loader.bad_images import Quarantine
 from moco.data.loader.loader import eval_batches
 from moco.data.sources.folder import BadImage, DataError, Images, find_images
+from moco.data.sources.items import pixels
 from moco.data.sources.labels import HOW
+from moco.data.sources.open import Sources, open_images
 from moco.device import pick_device, workers_for
 from moco.encoders import Encoder
 from moco.evaluate.floors import Pixels
@@ -177,13 +182,13 @@ class Pretrained:
 
     def embed(
         self,
-        pictures: str | Path | Sequence[Picture],
+        pictures: str | Path | Sequence[Picture] | Sources,
         *,
         normalize: bool = False,
         batch_size: int | None = None,
         workers: int | None = None,
     ) -> Float32[np.ndarray, "n D"]:
-        """The pooled features of pictures, paths (in their order), or all images of a folder (sorted by their path).
+        """The pooled features of images in their order: pictures, paths, a Dataset, an array, or all of a folder.
 
         Args:
             normalize: divide each by its Euclidean length; otherwise they are as the encoder gives them.
@@ -191,7 +196,7 @@ class Pretrained:
         Raises:
             DataError: an image that cannot be read, or a folder without any.
         """
-        images = find_images(pictures) if isinstance(pictures, str | Path) else Given(pictures)
+        images = _opened(pictures)
         if not len(images):
             return np.zeros((0, self.encoder.num_features), dtype=np.float32)
         workers = workers_for(workers)
@@ -223,10 +228,18 @@ def load(
     return Pretrained(encoder.to(chosen).eval(), config, chosen, name)
 
 
-def _pixels(picture: Picture | UInt8[np.ndarray, "H W 3"]) -> UInt8[np.ndarray, "H W 3"]:
-    if isinstance(picture, np.ndarray):
-        return picture
-    return to_rgb(picture) if isinstance(picture, Image.Image) else decode(picture)
+def _opened(pictures: Any) -> Images:
+    """What was given to `embed`. A list may mix paths and pictures; anything else is read as `pretrain` reads it."""
+    if isinstance(pictures, str | Path):
+        return find_images(pictures)
+    if isinstance(pictures, Dataset) or hasattr(pictures, "names"):
+        return open_images(pictures)
+    listed = isinstance(pictures, Sequence) or isinstance(next(iter(pictures), None), str | os.PathLike)
+    return Given(list(pictures)) if listed else open_images(pictures)
+
+
+def _pixels(picture: Any) -> UInt8[np.ndarray, "H W 3"]:
+    return decode(picture) if isinstance(picture, str | os.PathLike) else pixels(picture)
 
 
 class Given:
@@ -235,20 +248,22 @@ class Given:
     labels: None = None
     classes: Sequence[str] = ()
 
-    def __init__(self, pictures: Sequence[Picture]):
+    def __init__(self, pictures: Sequence[Any]):
         self.pictures = pictures
         self.names = [
-            f"picture {i}" if isinstance(one, Image.Image) else os.fspath(one) for i, one in enumerate(pictures)
+            os.fspath(one) if isinstance(one, str | os.PathLike) else f"picture {i}" for i, one in enumerate(pictures)
         ]
         self.sizes = self.mtimes = np.zeros(len(pictures), dtype=np.int64)
+        self._locks = {id(one): Lock() for one in pictures}  # Pillow decodes late: one thread for each picture
 
     def __len__(self) -> int:
         return len(self.pictures)
 
     def read(self, index: int) -> UInt8[np.ndarray, "H W 3"]:
         try:
-            return _pixels(self.pictures[index])
-        except BadImage:
+            with self._locks[id(self.pictures[index])]:
+                return _pixels(self.pictures[index])
+        except (BadImage, DataError):
             raise
         except Exception as error:  # a Pillow image is decoded, and may fail, as late as here
             raise BadImage(self.names[index], f"{type(error).__name__}: {error}") from error

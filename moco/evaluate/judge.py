@@ -2,12 +2,12 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from moco.data.loader.bad_images import Quarantine
-from moco.data.sources.folder import DataError, Images
+from moco.data.sources.folder import DataError
 from moco.data.sources.labels import few_of, labelled
+from moco.data.sources.open import Sources
 from moco.data.sources.overlap import check_disjoint, copies_note
 from moco.data.sources.split import split_of, split_sources
 from moco.device import workers_for
@@ -28,10 +28,10 @@ PIXELS, RANDOM = "raw pixels", "random encoder"  # names of the floors
 def evaluate(
     kind: str,
     weights: Weights,
-    data: str | Path | Sequence[str | Path],
+    data: Sources,
     *,
     settings: Mapping[str, Any] | None = None,
-    test: str | Path | None = None,
+    test: Sources | None = None,
     architecture: str | None = None,
     device: str = "auto",
     workers: int | None = None,
@@ -76,9 +76,9 @@ def _kinds(kind: str, settings: Mapping[str, Any]) -> list[Kind]:
 
 def subjects(
     pretrained: Pretrained,
-    data: Images | str | Path | Sequence[str | Path],
+    data: Sources,
     *,
-    test: Images | str | Path | None = None,
+    test: Sources | None = None,
     others: Mapping[str, Pretrained] | None = None,
     random_encoders: int = 1,
     workers: int | None = None,

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from threading import Event
 
 import numpy as np
@@ -16,6 +15,7 @@ from moco.data.decode.decode import BadImage
 from moco.data.loader.threads import in_order
 from moco.data.sources.folder import DataError, Images
 from moco.data.sources.labels import labelled
+from moco.data.sources.open import Sources
 from moco.data.sources.overlap import check_disjoint
 from moco.data.sources.split import split_sources
 from moco.encoders import Encoder
@@ -64,7 +64,7 @@ class Monitor:
 
 
 def monitor_for(
-    eval_data: str | Path | Images, data: DataSpec, *, device: torch.device, workers: int, max_bytes: int = MEMORY
+    eval_data: Sources, data: DataSpec, *, device: torch.device, workers: int, max_bytes: int = MEMORY
 ) -> Monitor:
     """A monitor on at most 10,000 training and 2,000 test images of `eval_data`, the same ones in every run.
 

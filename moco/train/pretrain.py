@@ -79,7 +79,7 @@ def pretrain(
     seed: int | None = None,
     precision: str | None = None,
     init: str | Path | None = None,
-    eval_data: str | Path | None = None,
+    eval_data: Sources | None = None,
     eval_every: int | None = None,
     resume: str = "auto",
     overwrite: bool = False,
@@ -108,7 +108,7 @@ def pretrain(
             fits the rest to `epochs` and `batch_size`; other recipes keep their learning rate.
         init: weights to start from, anything that `moco.load` reads: f_q, and what else they have of head, f_k,
             predictor and queue (see `moco.train.warm_start`).
-        eval_data: labelled images for a kNN score during training, every `eval_every` epochs.
+        eval_data: labelled images, as `data`, for a kNN score during training, every `eval_every` epochs.
         resume: "auto" continues the run that is in `out`; "never" refuses one; "must" demands one.
         accept_data_change: continue though images were added, removed or changed.
         device: "auto", "cpu", "cuda", "cuda:1", "mps".

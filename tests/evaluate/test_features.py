@@ -1,3 +1,5 @@
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -6,13 +8,14 @@ import torch
 from making import make_pictures
 from PIL import Image
 from torch import nn
+from torch.utils.data import Dataset
 from torchvision.transforms import v2
 
 import moco.data.loader.loader
 from moco.data.loader.bad_images import Quarantine
 from moco.data.sources.folder import BadImage, DataError, find_images
 from moco.encoders import Encoder, build_headless
-from moco.evaluate.features import Pretrained, batch_for, evaluating, extract, extract_each, load
+from moco.evaluate.features import Given, Pretrained, batch_for, evaluating, extract, extract_each, load
 from moco.recipe import DataSpec, EncoderSpec, Recipe, RecipeError
 from moco.weights.encoder_folder import save_encoder
 from tests.evaluate.samples import CPU, DATA, SPEC, trained_encoder
@@ -102,6 +105,39 @@ def test_batches_and_workers_change_no_embedding(pretrained: Pretrained, picture
 def test_normalized_embeddings_have_length_1_and_the_same_direction(pretrained: Pretrained, pictures: Path):
     plain, unit = pretrained.embed(pictures), pretrained.embed(pictures, normalize=True)
     np.testing.assert_allclose(unit, plain / np.linalg.norm(plain, axis=1, keepdims=True), atol=1e-6)
+
+
+class FromOneFile(Dataset):
+    """Images of one file, each read by a seek and a read: several threads at once would get each other's."""
+
+    def __init__(self, path: Path, images: np.ndarray):
+        path.write_bytes(images.tobytes())
+        self.file, self.shape, self.count = path.open("rb", buffering=0), images.shape[1:], len(images)
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, int]:
+        size = int(np.prod(self.shape))
+        self.file.seek(index * size)
+        time.sleep(0.001)
+        return np.frombuffer(self.file.read(size), dtype=np.uint8).reshape(self.shape), 0
+
+
+def test_data_sets_and_arrays_are_embedded_as_the_pictures_in_them(pretrained: Pretrained, tmp_path: Path):
+    images = np.random.default_rng(0).integers(0, 256, (24, 16, 16, 3), dtype=np.uint8)
+    expected = pretrained.embed([Image.fromarray(one) for one in images], workers=0)
+    dataset = FromOneFile(tmp_path / "images.raw", images)
+    for given in (dataset, images, torch.from_numpy(images).permute(0, 3, 1, 2), list(images)):
+        np.testing.assert_array_equal(pretrained.embed(given, workers=3), expected)
+
+
+def test_one_picture_that_is_given_several_times_is_decoded_by_one_thread(tmp_path: Path):
+    noise = np.random.default_rng(0).integers(0, 256, (600, 600, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(tmp_path / "a.png")
+    given = Given([Image.open(tmp_path / "a.png")] * 8)
+    with ThreadPoolExecutor(8) as pool:
+        assert all(np.array_equal(one, noise) for one in pool.map(given.read, range(8)))
 
 
 def test_nothing_embeds_to_no_rows(pretrained: Pretrained):

@@ -19,6 +19,7 @@ from moco.data.sources.labels import (
     with_classes,
     without_strays,
 )  # fmt: skip
+from moco.data.sources.open import Sources, open_images
 from moco.rng import fold, permuted
 from moco.text import shown
 
@@ -33,7 +34,7 @@ class Split(NamedTuple):
     how: str
 
 
-def split_sources(source: Images | str | Path | Sequence[str | Path]) -> Split:
+def split_sources(source: Sources) -> Split:
     """The training and test folder of a folder that has them; otherwise a fifth of each class is held out.
 
     Names of such folders are TRAIN_NAMES and TEST_NAMES, in any case, also as `training_set` or `val2017`. The fifth is
@@ -41,27 +42,23 @@ def split_sources(source: Images | str | Path | Sequence[str | Path]) -> Split:
     few images that lie beside class folders are left out, which `how` says too.
 
     Raises:
-        DataError: what `find_images` raises, classes that only the test images have, classes that are names of splits,
+        DataError: what `open_images` raises, classes that only the test images have, classes that are names of splits,
             several training folders, or too few images to hold any out.
     """
     if isinstance(source, str | Path):
         parts = _train_and_test(os.fspath(source))
         if parts is not None:
             return parts
-        source = find_images(source)
-    elif isinstance(source, Sequence):
-        source = find_images(source)
-    images, note = without_strays(source)
+    images, note = without_strays(open_images(source))
     if images.labels is not None:
         labelled(images)  # classes that are names of splits are refused
     return _noting(_held_out(images), note)
 
 
-def split_of(data: Images | str | Path | Sequence[str | Path], test: Images | str | Path) -> Split:
+def split_of(data: Sources, test: Sources) -> Split:
     """`data` to learn from, `test` to be judged on, with one numbering of the classes. Raises DataError."""
-    train, note = without_strays(find_images(data) if isinstance(data, str | Path | Sequence) else data)
-    found = find_images(test) if isinstance(test, str | Path) else test
-    judged, more = with_classes(found, labelled(train, "the training images").classes, "the test images")
+    train, note = without_strays(open_images(data))
+    judged, more = with_classes(open_images(test), labelled(train, "the training images").classes, "the test images")
     return _noting(Split(train, judged, f"{len(train):,} images to learn from, {len(judged):,} to test"), note, more)
 
 

@@ -3,7 +3,9 @@
 from pathlib import Path
 
 import pytest
+import torch
 from making import make_pictures
+from torch.utils.data import TensorDataset
 
 from moco.data.sources.folder import DataError
 from moco.data.sources.labels import is_split_name
@@ -32,6 +34,16 @@ def test_folders_with_the_usual_names_of_a_split_are_the_split(tmp_path: Path, t
     assert (len(split.train), len(split.test)) == (8, 4)
     assert list(split.train.classes) == ["class0", "class1"]
     assert f"{train}/ (8 images) and {test}/ (4 images)" in split.how
+
+
+def test_a_data_set_in_python_is_split_as_files_are():
+    images = torch.zeros(40, 3, 8, 8, dtype=torch.uint8)
+    data = TensorDataset(images, torch.arange(40) % 2)
+    split = split_sources(data)
+    assert (len(split.train), len(split.test), list(split.train.classes)) == (32, 8, ["0", "1"])
+    split = split_of(data, TensorDataset(images[:4], torch.tensor([1, 0, 0, 1])))
+    assert split.test.labels is not None
+    assert (len(split.train), split.test.labels.tolist()) == (40, [1, 0, 0, 1])
 
 
 def test_test_images_are_preferred_to_validation_images(tmp_path: Path):
