@@ -164,6 +164,48 @@ def transparent() -> list[Case]:
     ]
 
 
+def no_alpha() -> list[Case]:
+    """Alpha that is 0 everywhere counts as none."""
+    rgb, la = [[10, 20, 30, 0], [40, 50, 60, 0]], [[7, 0], [200, 0]]
+    shown, grey_shown = np.array([[pixel[:3] for pixel in rgb]]), grey([7, 200])
+    palette = row([0, 0], np.uint8, "P")
+    palette.putpalette([10, 20, 30])
+    forms = {"PNG": {}, "TIFF": {}, "WEBP": {"lossless": True, "exact": True}}
+    one = deep_png(2, np.array([2000, 2000], dtype=">u2"), 0, chunk(b"tRNS", struct.pack(">H", 2000)))
+    return [
+        *(Case(f"RGBA, alpha 0, {f}", file_of(row(rgb, np.uint8), f, **more), shown) for f, more in forms.items()),
+        *(Case(f"LA, alpha 0, {f}", file_of(row(la, np.uint8, "LA"), f), grey_shown) for f in ("PNG", "TIFF")),
+        Case("BMP of 32 bits, alpha 0", bmp_with_alpha([[30, 20, 10, 0], [60, 50, 40, 0]]), shown),
+        Case("palette, all of the hole", file_of(palette, "PNG", transparency=0), np.array([[[10, 20, 30]] * 2])),
+        Case("16-bit grey, all of the hole", one, grey([7, 7])),
+    ]
+
+
+def bmp_with_alpha(pixels: list[list[int]]) -> bytes:
+    """A BMP file of one row of B, G, R, A: its header (version 4) has a mask of alpha."""
+    masks = struct.pack("<4I", 0xFF0000, 0xFF00, 0xFF, 0xFF000000)
+    info = struct.pack("<IiiHHIIiiII", 108, len(pixels), 1, 1, 32, 3, 4 * len(pixels), 0, 0, 0, 0) + masks
+    info = info.ljust(108, b"\0")
+    data = np.array(pixels, dtype=np.uint8).tobytes()
+    return b"BM" + struct.pack("<IHHI", 14 + 108 + len(data), 0, 0, 14 + 108) + info + data
+
+
+def newer() -> list[Case]:
+    """AVIF, which rounds, and PPM."""
+    blocks = np.repeat(np.repeat(np.array([[[200, 30, 30], [30, 200, 30], [30, 30, 200]]], np.uint8), 16, 0), 16, 1)
+    options = {"quality": 100, "subsampling": "4:4:4"}
+    turned_file = file_of(Image.fromarray(np.rot90(blocks, 1).copy()), "AVIF", exif=turned(6), **options)
+    veiled = Image.new("RGBA", (16, 16), (10, 20, 30, 100))
+    seen = np.broadcast_to([on_paper(c, 100) for c in (10, 20, 30)], (16, 16, 3))
+    ppm = {mode: Image.fromarray(blocks).convert(mode) for mode in ("RGB", "L", "1")}
+    return [
+        Case("AVIF", file_of(Image.fromarray(blocks), "AVIF", **options), blocks, within=6),
+        Case("AVIF, orientation 6", turned_file, blocks, within=6),
+        Case("AVIF with alpha", file_of(veiled, "AVIF", **options), seen, within=4),
+        *(Case(f"PPM, {mode}", file_of(im, "PPM"), np.asarray(im.convert("RGB"))) for mode, im in ppm.items()),
+    ]
+
+
 def other_colours() -> list[Case]:
     """CMYK, YCbCr, LAB."""
     inks = [[0, 0, 0, 0], [10, 100, 200, 50], [0, 0, 0, 255], [255, 255, 255, 0]]
@@ -214,4 +256,4 @@ def first_frames() -> list[Case]:
     ]
 
 
-CASES = [*plain(), *deep(), *transparent(), *other_colours(), *upright(), *first_frames()]
+CASES = [*plain(), *deep(), *transparent(), *no_alpha(), *newer(), *other_colours(), *upright(), *first_frames()]

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from moco.data.decode.decode import MAX_PIXELS, BadImage, decode
+from moco.data.decode.decode import BadImage, decode
+from moco.data.decode.rgb import MAX_PIXELS
 from tests.data.bombs import BOMBS, HARMLESS
 from tests.faults.child import in_child
 from tests.faults.matrix import Fault, Tally

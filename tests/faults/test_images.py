@@ -8,7 +8,7 @@ import pytest
 from PIL import Image, ImageFile
 
 from moco.data.decode import decode as decode_module
-from moco.data.decode import jpeg
+from moco.data.decode import jpeg, rgb
 from moco.data.decode.decode import BadImage
 from moco.data.loader.bad_images import Quarantine
 from tests.faults import images, large
@@ -74,11 +74,11 @@ def test_without_bounds_bombs_go_off(tmp_path, monkeypatch):
 
 
 def test_without_the_limit_a_huge_image_is_read(tmp_path, monkeypatch):
-    monkeypatch.setattr(decode_module, "MAX_PIXELS", 10**9)
+    monkeypatch.setattr(rgb, "MAX_PIXELS", 10**9)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)
     assert lost(large.huge(1, tmp_path)) == 1
 
 
-def test_without_bands_an_image_at_the_limit_takes_too_much(tmp_path, monkeypatch):
-    monkeypatch.setattr(decode_module, "_in_bands", lambda image: np.asarray(decode_module._on_paper(image)))
+def test_without_strips_an_image_at_the_limit_takes_too_much(tmp_path, monkeypatch):
+    monkeypatch.setattr(rgb, "STRIP", 10**9)
     assert lost(large.huge(3, tmp_path)) == 1

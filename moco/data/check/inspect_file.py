@@ -11,10 +11,11 @@ from PIL import ExifTags, Image
 from moco.data.check.near_duplicates import signs_of
 from moco.data.decode import jpeg
 from moco.data.decode.decode import EXTENSIONS, FORMATS, decode_file, opened, reason_of
-from moco.data.decode.limits import File
+from moco.data.decode.tiff import File
 
 SMALL, LONG = 32, 4  # pixels of the shorter side, and sides to one another, from where on an image is odd
-_ENDINGS = {".jpg": "JPEG", ".jpeg": "JPEG", ".tif": "TIFF", ".tiff": "TIFF"}
+_ENDINGS = dict.fromkeys((".jpg", ".jpeg", ".jpe", ".jfif"), "JPEG") | {".tif": "TIFF", ".tiff": "TIFF"}
+_ENDINGS |= dict.fromkeys((".ppm", ".pgm", ".pbm", ".pnm"), "PPM")
 _USUAL = ("RGB", "RGBA", "L", "LA", "P", "1")  # modes of Pillow
 
 

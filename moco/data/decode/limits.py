@@ -9,7 +9,7 @@ import re
 import struct
 from collections.abc import Iterator
 
-File = io.BytesIO | io.BufferedReader  # at its beginning
+from moco.data.decode.tiff import File, read_directory
 
 SEGMENTS = 1000  # of a JPEG file: Pillow joins those of one kind, in time that grows with their square
 SCANS = 100  # of a JPEG file, where about 10 are usual: each goes over all pixels
@@ -22,7 +22,6 @@ ENTRY = 2**26  # bytes of one entry of a TIFF file's directory: Pillow reads eac
 _SOF = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
 _ARITHMETIC = range(0xC9, 0xD0)
 _STRIPS, _TILES = 273, 324
-_BYTES_OF = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
 
 
 def check_bounds(file: File) -> None:
@@ -33,7 +32,7 @@ def check_bounds(file: File) -> None:
     elif start == b"\x89PNG\r\n\x1a\n":
         _check_png(file)
     elif start.startswith((b"II", b"MM")):
-        _check_tiff(file, start)
+        _check_tiff(file)
     file.seek(0)
 
 
@@ -91,25 +90,9 @@ def _check_png(file: File) -> None:
         file.seek(int.from_bytes(head[:4]) + 4, io.SEEK_CUR)
 
 
-def _check_tiff(file: File, start: bytes) -> None:
-    order = "<" if start.startswith(b"II") else ">"
-    big = start[2:4] in (b"+\0", b"\0+")  # BigTIFF: of 64 bits
-    numbers, entry, inline = ("Q", "HHQ8s", 8) if big else ("H", "HHI4s", 4)
-    file.seek(8 if big else 4)
-    file.seek(_number(order + ("Q" if big else "I"), file))
-    for _ in range(min(_number(order + numbers, file), 2**16)):
-        form = struct.Struct(order + entry)
-        line = file.read(form.size)
-        if len(line) < form.size:
-            return
-        tag, kind, count, _ = form.unpack(line)
+def _check_tiff(file: File) -> None:
+    for tag, _, count, size, _ in read_directory(file).entries:
         if tag in (_STRIPS, _TILES) and count > PIECES:
             raise ValueError(f"{count:,} strips or tiles in a TIFF file: expected at most {PIECES:,}")
-        if max(count * _BYTES_OF.get(kind, 0), inline) > ENTRY:
+        if size > ENTRY:
             raise ValueError(f"an entry of {count:,} values in a TIFF file: expected at most {ENTRY:,} bytes")
-
-
-def _number(form: str, file: File) -> int:
-    """The next number in `file`; 0 where it has ended."""
-    data = file.read(struct.calcsize(form))
-    return struct.unpack(form, data)[0] if len(data) == struct.calcsize(form) else 0

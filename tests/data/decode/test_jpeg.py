@@ -13,7 +13,7 @@ import simplejpeg
 from PIL import Image
 
 from moco.data.decode import decode as decode_module
-from moco.data.decode import jpeg
+from moco.data.decode import jpeg, rgb
 from moco.data.decode.decode import BadImage, decode
 
 SIZES = [(1, 1), (7, 5), (8, 8), (17, 31), (33, 64), (120, 97)]
@@ -220,7 +220,7 @@ def test_without_simplejpeg_pillow_reads_and_it_is_said_once(tmp_path, monkeypat
 
 def test_no_pixel_of_a_too_large_photo_is_decoded(tmp_path, monkeypatch):
     (tmp_path / "x.jpg").write_bytes(PLAIN)
-    monkeypatch.setattr(decode_module, "MAX_PIXELS", 10)
+    monkeypatch.setattr(rgb, "MAX_PIXELS", 10)
     monkeypatch.setattr(jpeg, "decode_plain", lambda *_: pytest.fail("it was decoded"))
     assert "64 x 33 pixels" in str(outcome(tmp_path / "x.jpg"))
 

@@ -106,7 +106,13 @@ def test_classes_without_images_do_not_count(tmp_path):
     assert list(find_images(tmp_path).classes) == ["cat", "dog"]
 
 
-@pytest.mark.parametrize("name", ["a.jpg", "a.JPG", "a.Jpeg", "a.png", "a.webp", "a.bmp", "a.tif", "a.TIFF", "a.gif"])
+KNOWN = [
+    "a.jpg", "a.JPG", "a.Jpeg", "a.jfif", "a.JPE", "a.png", "a.webp", "a.bmp", "a.tif", "a.TIFF", "a.gif", "a.avif",
+    "a.ppm", "a.PGM", "a.pbm", "a.pnm",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", KNOWN)
 def test_known_endings_in_any_case_are_images(tmp_path, name: str):
     assert names_in(tree(tmp_path, name)) == [name]
 
