@@ -65,7 +65,7 @@ def orientation(image: Image.Image) -> int:
 
 def turned(pixels: UInt8[np.ndarray, "h w 3"], turn: int) -> UInt8[np.ndarray, "H W 3"]:
     """`pixels` as a file has them, made upright by its EXIF orientation."""
-    return np.ascontiguousarray(_TURNS[turn](pixels)) if turn > 1 else pixels
+    return _TURNS[turn](pixels).copy() if turn > 1 else pixels  # positive strides also where a side has 1 pixel
 
 
 def _strips(image: Image.Image) -> Iterator[tuple[int, Image.Image]]:
