@@ -207,7 +207,7 @@ def eval_crop(image: UInt8[np.ndarray, "H W 3"], data: DataSpec) -> UInt8[np.nda
     cut = draw.central(height, width, data)
     padded, as_it_is = min(cut.top, cut.left) < 0, (cut.height, cut.width) == (height, width)
     tall = draw.columns_first(height, width, cut.height, cut.width)  # the kernel resizes along the rows first
-    if fast is None or padded or as_it_is or tall:
+    if fast is None or padded or as_it_is or tall or draw.is_long(cut):
         return draw.eval_crop(image, data)
     out = np.empty((data.size, data.size, 3), np.uint8)
     fast.central(_lines(image), *cut, out.reshape(data.size, -1))

@@ -31,12 +31,14 @@ __all__ = [
     "crop_boxes",
     "eval_crop",
     "flips",
+    "is_long",
     "look",
     "normalize",
     "random_numbers",
 ]  # fmt: skip
 
 OPS = 64  # slots of rng.uniform a view takes: slot = view * OPS + choice
+LONG = 32  # sides to one another, above which evaluation resizes only the part of an image that it shows
 TRIES = 10  # to draw a crop that lies inside of the image (torchvision's RandomResizedCrop)
 ORDERS = np.array(list(itertools.permutations(range(4))), dtype=np.int64)  # of the four changes of colour
 
@@ -208,14 +210,55 @@ def central(height: int, width: int, data: DataSpec) -> Central:
     return Central(height, width, _margin(height, data.size), _margin(width, data.size))
 
 
+def is_long(cut: Central) -> bool:
+    """Whether a resized image is too long to be made whole: one of 1 x 60,000 pixels would take 12 GB."""
+    return max(cut.height, cut.width) > LONG * min(cut.height, cut.width)
+
+
 def eval_crop(image: UInt8[np.ndarray, "H W 3"], data: DataSpec) -> UInt8[np.ndarray, "3 S S"]:
-    """What evaluation sees of `image`. Bit for bit torchvision's Resize and CenterCrop on an image of Pillow 13."""
-    height, width, top, left = central(image.shape[0], image.shape[1], data)
-    picture = Image.fromarray(image)
-    if (height, width) != image.shape[:2]:
-        picture = resized(picture, width, height)
+    """What evaluation sees of `image`. Bit for bit torchvision's Resize and CenterCrop on an image of Pillow 13.
+
+    Of long images only what the crop shows is resized: the same, but for rounding (1 of 255 at most).
+    """
+    cut = central(image.shape[0], image.shape[1], data)
+    height, width, top, left = cut
+    if is_long(cut):
+        picture, top, left = _resized_part(image, cut, data.size), min(top, 0), min(left, 0)
+    else:
+        picture = Image.fromarray(image)
+        if (height, width) != image.shape[:2]:
+            picture = resized(picture, width, height)
     pixels = np.asarray(picture.crop((left, top, left + data.size, top + data.size)))
     return np.ascontiguousarray(pixels.transpose(2, 0, 1))
+
+
+def _resized_part(image: UInt8[np.ndarray, "H W 3"], cut: Central, size: int) -> Image.Image:
+    """Of `image`, resized to cut.height x cut.width, the part that the box of `size` x `size` shows."""
+    rows = _shown(cut.top, size, before=image.shape[0], after=cut.height)
+    columns = _shown(cut.left, size, before=image.shape[1], after=cut.width)
+    part, size_before = Image.fromarray(image[rows.read, columns.read]), rows.read.stop - rows.read.start
+    box = (columns.low, 0, columns.high, size_before)  # one axis after the other: the same bits with any Pillow
+    part = part.resize((columns.count, size_before), Image.Resampling.BILINEAR, box=box)
+    box = (0, rows.low, columns.count, rows.high)
+    return part.resize((columns.count, rows.count), Image.Resampling.BILINEAR, box=box)
+
+
+class _Shown(NamedTuple):
+    """The part of an axis that a crop shows: `count` pixels, resized from `low` to `high` within those that are read."""
+
+    count: int
+    read: slice
+    low: float
+    high: float
+
+
+def _shown(start: int, size: int, *, before: int, after: int) -> _Shown:
+    """Of an axis of `before` pixels that has `after` when it is resized: the part from `start` on, `size` long."""
+    first, last, scale = max(start, 0), min(start + size, after), before / after
+    low, high = first * scale, min(last * scale, before)
+    reach = math.ceil(max(scale, 1.0)) + 1  # pixels beyond the part that the filter looks at
+    begin, end = max(math.floor(low) - reach, 0), min(math.ceil(high) + reach, before)
+    return _Shown(last - first, slice(begin, end), low - begin, high - begin)
 
 
 def _margin(side: int, size: int) -> int:

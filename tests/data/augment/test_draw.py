@@ -194,6 +194,19 @@ def test_crops_and_resized_images_are_those_of_the_installed_pillow_or_a_roundin
     assert (apart > 0).mean() < 0.3
 
 
+@pytest.mark.parametrize("size", [(1, 400), (400, 1), (3, 1000), (1000, 3), (20, 30_000), (30_000, 40)])
+@pytest.mark.parametrize("data", [DataSpec(size=28, eval_resize=32), DataSpec(size=65, eval_resize=40)])
+def test_of_long_images_only_the_part_that_is_shown_is_resized(monkeypatch, size: tuple[int, int], data: DataSpec):
+    image, resized, resize = noise(*size), [], Image.Image.resize
+    expected = T.Compose([T.Resize(data.eval_resize), T.CenterCrop(data.size)])(Image.fromarray(image))
+    monkeypatch.setattr(
+        Image.Image, "resize", lambda self, to, *a, **k: resized.append(to) or resize(self, to, *a, **k)
+    )
+    difference = eval_crop(image, data).astype(int) - np.asarray(expected).transpose(2, 0, 1)
+    assert abs(difference).max() <= 1  # each of two passes is rounded
+    assert all(max(to) <= 80 for to in resized)
+
+
 def test_normalizing_is_torchvisions():
     images = torch.from_numpy(noise(16, 16)).permute(2, 0, 1)[None]
     mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

@@ -81,7 +81,13 @@ def test_images_in_memory_get_the_same_views_in_one_call():
 @pytest.mark.parametrize("data", [DataSpec(), DataSpec(size=32, eval_resize=32), DataSpec(size=65, eval_resize=40)])
 def test_evaluation_sees_pillows_bits_of_images_of_every_shape(data: DataSpec):
     rng = np.random.default_rng(0)
-    for height, width in [*np.exp(rng.uniform(np.log(20), np.log(900), (40, 2))).astype(int), (256, 256), (256, 300)]:
+    for height, width in [
+        *np.exp(rng.uniform(np.log(20), np.log(900), (40, 2))).astype(int),
+        (256, 256),
+        (256, 300),
+        (3, 900),
+        (900, 2),
+    ]:
         image = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
         assert np.array_equal(cpu.eval_crop(image, data), eval_crop(image, data))
 
