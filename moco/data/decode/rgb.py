@@ -100,7 +100,7 @@ def _rgba(strip: Image.Image) -> Image.Image:
 
 def _alpha_of(strip: Image.Image) -> int:
     """The greatest alpha."""
-    return int(_rgba(strip).getchannel("A").getextrema()[1])
+    return int(np.asarray(_rgba(strip).getchannel("A")).max())
 
 
 def _on_paper(rgba: Image.Image) -> Image.Image:

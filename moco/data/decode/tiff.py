@@ -21,11 +21,11 @@ _FORMATS = {1: "integers", 2: "signed integers", 3: "floats", 5: "complex intege
 
 
 class Entry(NamedTuple):
-    """An entry of a directory: `count` values of a `kind` that are `size` bytes long, at `place` in the file."""
+    """An entry of a directory: `values` of a `kind` that are `size` bytes long, at `place` in the file."""
 
     tag: int
     kind: int  # as the format numbers them
-    count: int
+    values: int  # how many
     size: int
     place: int
 
@@ -40,7 +40,7 @@ class Directory(NamedTuple):
         """The values of `tag`, 64 at most; none where it is not there or holds no whole numbers."""
         for entry in self.entries:
             if entry.tag == tag and entry.kind in _CODES and entry.kind not in (11, 12):
-                form = struct.Struct(f"{self.order}{min(entry.count, _VALUES)}{_CODES[entry.kind]}")
+                form = struct.Struct(f"{self.order}{min(entry.values, _VALUES)}{_CODES[entry.kind]}")
                 file.seek(entry.place)
                 data = file.read(form.size)
                 return form.unpack(data) if len(data) == form.size else ()
@@ -97,7 +97,12 @@ def is_unsigned(image: Image.Image) -> bool:
     """Whether an image of mode I, whose pixels Pillow has as signed 32-bit integers, has unsigned ones."""
     if not (isinstance(image, TiffImagePlugin.TiffImageFile) and image.mode == "I"):
         return False
-    return image.tag_v2.get(_Tag.BitsPerSample, (1,))[0] == 32 and image.tag_v2.get(_Tag.SampleFormat, (1,))[0] == 1
+    return _first(image.tag_v2, _Tag.BitsPerSample) == 32 and _first(image.tag_v2, _Tag.SampleFormat) == 1
+
+
+def _first(tags: TiffImagePlugin.ImageFileDirectory_v2, tag: int) -> int:
+    """The first value of a `tag` that has one for each band; 1 where it is not there."""
+    return (tags.get(tag) or (1,))[0]
 
 
 def correct_planes(image: Image.Image) -> None:
@@ -122,7 +127,7 @@ def _are_planes_known(image: TiffImagePlugin.TiffImageFile, *, raw: bool) -> boo
     """Whether each plane is a band as Pillow has it: not premultiplied by alpha, nor YCbCr or CIELAB."""
     tags = image.tag_v2
     plain = tags.get(_Tag.PhotometricInterpretation) in (2, 5) and 1 not in tags.get(_EXTRA_SAMPLES, ())
-    bits = tags.get(_Tag.BitsPerSample, (1,))[0]
+    bits = _first(tags, _Tag.BitsPerSample)
     if not plain or image.mode not in ("RGB", "RGBA", "CMYK") or bits not in (8, 16):
         return False
     return not raw or (tags.get(_Tag.FillOrder, 1) == 1 and (image.mode != "CMYK" or bits == 8))
@@ -131,15 +136,16 @@ def _are_planes_known(image: TiffImagePlugin.TiffImageFile, *, raw: bool) -> boo
 def _corrected_tiles(image: TiffImagePlugin.TiffImageFile) -> list[ImageFile._Tile]:
     """The uncompressed pieces of the planes that are bands, with the right raw mode and bytes a row."""
     tags, bands = image.tag_v2, image.getbands()
-    bits, width = tags.get(_Tag.BitsPerSample, (1,))[0], tags.get(_TILE_WIDTH, image.tile[0].extents[2])
+    bits, width = _first(tags, _Tag.BitsPerSample), tags.get(_TILE_WIDTH, image.width)
     order = "L" if tags.prefix == b"II" else "B"
     modes = [band + f";16{order}" * (bits == 16) for band in bands] if len(bands) > 1 else [_raw_mode(tags, bits)]
     tiles, plane = list[ImageFile._Tile](), -1
     for tile in image.tile:
-        plane += tile.extents[:2] == (0, 0)  # where the next plane begins
+        args = tuple(tile.args or ())
+        plane += tile.extents is not None and tile.extents[:2] == (0, 0)  # where the next plane begins
         if plane < len(bands):
-            stride = (width * bits + 7) // 8 if tile.args[1] else 0
-            tiles.append(tile._replace(args=(modes[plane], stride, *tile.args[2:])))
+            stride = (width * bits + 7) // 8 if args[1] else 0
+            tiles.append(tile._replace(args=(modes[plane], stride, *args[2:])))
     return tiles
 
 
