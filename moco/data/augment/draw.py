@@ -238,15 +238,15 @@ def _resized_part(image: UInt8[np.ndarray, "H W 3"], cut: Central, size: int) ->
     columns = _shown(cut.left, size, before=image.shape[1], after=cut.width)
     part, size_before = Image.fromarray(image[rows.read, columns.read]), rows.read.stop - rows.read.start
     box = (columns.low, 0, columns.high, size_before)  # one axis after the other: the same bits with any Pillow
-    part = part.resize((columns.count, size_before), Image.Resampling.BILINEAR, box=box)
-    box = (0, rows.low, columns.count, rows.high)
-    return part.resize((columns.count, rows.count), Image.Resampling.BILINEAR, box=box)
+    part = part.resize((columns.length, size_before), Image.Resampling.BILINEAR, box=box)
+    box = (0, rows.low, columns.length, rows.high)
+    return part.resize((columns.length, rows.length), Image.Resampling.BILINEAR, box=box)
 
 
 class _Shown(NamedTuple):
-    """The part of an axis that a crop shows: `count` pixels, resized from `low` to `high` within those that are read."""
+    """The part of an axis that a crop shows: `length` pixels, resized from `low` to `high` of those read."""
 
-    count: int
+    length: int
     read: slice
     low: float
     high: float
