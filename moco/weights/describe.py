@@ -6,6 +6,7 @@ from torch import Tensor
 
 from moco.weights.infer_architecture import recognised_head
 from moco.weights.loaded import Found, few
+from moco.weights.names import listed
 
 
 def of_official(layout: str, found: Found, others: list[str]) -> dict[str, Any]:
@@ -25,9 +26,24 @@ def of_official(layout: str, found: Found, others: list[str]) -> dict[str, Any]:
     return words | _wrapper(found) | ({"not known": few(others)} if others else {})
 
 
-def of_state_dict(layout: str, found: Found) -> dict[str, Any]:
-    """Of any other file: a network, with a linear classifier or without."""
+def of_state_dict(layout: str, found: Found, *, taken: str = "", instead: str = "") -> dict[str, Any]:
+    """Of any other file: a network, with a linear classifier or without.
+
+    Args:
+        taken: the prefix of the network that is the encoder.
+        instead: the prefix of the same network as it is trained, where the encoder is its moving average.
+    """
     words = {"layout": layout, "network": _network(found, found.backbone)}
+    if taken:
+        words["taken"] = f"{taken}*"
+    if instead:
+        words["taken"] += f", the moving average of {instead}* (training goes on from both)"
+    if found.f_k:
+        words |= {"head": _head(found), "queue": "{:,} keys of {} dimensions".format(*found.queue["keys"].shape)
+                  if found.queue else "none"}  # fmt: skip
+    others = [key for key in found.everything if not key.startswith((taken, instead or taken))] if taken else []
+    if others:
+        words["besides"] = listed({key: found.everything[key] for key in others})
     classes = [found.backbone[key].shape[0] for key in ("fc.weight", "head.weight") if key in found.backbone]
     if classes:
         words["linear classifier"] = f"of {classes[0]:,} classes"

@@ -13,9 +13,10 @@ from moco.encoders import Encoder, build_headless
 from moco.files import write_atomically, write_text
 from moco.recipe import EncoderSpec, Recipe
 from moco.weights.infer_architecture import infer_data, other_heads
-from moco.weights.load import find, put
+from moco.weights.load import find
 from moco.weights.loaded import Config, Found, Weights, WeightsError
 from moco.weights.model_card import card
+from moco.weights.put import check_parts, prefixes_of, put
 
 __all__ = ["Config", "Weights", "WeightsError", "encoder_of", "initialize", "load_encoder", "save_encoder"]
 
@@ -47,7 +48,11 @@ def save_encoder(
 
 
 def load_encoder(
-    weights: Weights, *, architecture: str | EncoderSpec | None = None, model: nn.Module | None = None
+    weights: Weights,
+    *,
+    architecture: str | EncoderSpec | None = None,
+    model: nn.Module | None = None,
+    prefix: str = "",
 ) -> tuple[Encoder, Config]:
     """The pre-trained encoder without a head, in eval mode, on the CPU; and what is known of it.
 
@@ -59,11 +64,12 @@ def load_encoder(
         architecture: what the weights are of, when a bare state dict does not say (ResNets and MoCo v3's ViTs are
             recognised).
         model: the user's own backbone, when the weights are of one. They are copied into it.
+        prefix: what the names of the encoder's tensors begin with, in a file of several networks that does not tell.
 
     Raises:
         WeightsError: not there, not readable, or not the weights of that network.
     """
-    return encoder_of(find(weights), architecture=architecture, model=model)
+    return encoder_of(find(weights, prefix=prefix), architecture=architecture, model=model)
 
 
 def encoder_of(
@@ -92,6 +98,8 @@ def initialize(encoder: Encoder, weights: Weights | Found) -> str:
         WeightsError: as there; nothing is copied then.
     """
     found = weights if isinstance(weights, Found) else find(weights, size=encoder.size, whole=True)
+    found = found.to_train_on()
+    check_parts(found)
     _same_network(found, encoder.spec)
     note = put(found, encoder.backbone, name=encoder.spec.name)
     wanted = {key: value.shape for key, value in encoder.head.state_dict().items()}
@@ -119,6 +127,7 @@ def _architecture(found: Found, said: EncoderSpec | None, model: nn.Module | Non
             "of a ResNet with ImageNet's stem, nor of a ViT with the positions of MoCo v3: give architecture=, such as "
             "'timm/convnext_tiny', or an EncoderSpec. (The ViT-S of timm and DINO, 'timm/vit_small_patch16_224', has 6 "
             "heads, that of MoCo v3, 'vit_small', 12: with the wrong ones it loads, and gives wrong features)"
+            + prefixes_of(found)
         )
     if spec.name == "custom" and model is None:
         raise WeightsError(f"{found.where} holds the weights of a module of your own, and not the module: give model=")

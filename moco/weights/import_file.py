@@ -13,17 +13,20 @@ from moco.weights.encoder_folder import encoder_of, save_encoder
 from moco.weights.import_folder import CONTENTS, REST, joined, parted
 from moco.weights.load import find
 from moco.weights.loaded import Weights, WeightsError
+from moco.weights.put import check_parts
 from moco.weights.tensors import same_tensors
 
 
-def import_weights(weights: Weights, *, out: Path, architecture: str | EncoderSpec | None = None) -> str:
+def import_weights(
+    weights: Weights, *, out: Path, architecture: str | EncoderSpec | None = None, prefix: str = ""
+) -> str:
     """Make the folder `out` of a file, or of released weights by name: see `moco.weights.import_folder`.
 
     It appears when it is whole and has been read back: the file's content, bit for bit.
 
     Args:
         weights: a file with weights in any format that `load_encoder` reads, or `fair:NAME`.
-        architecture: as for `load_encoder`.
+        architecture, prefix: as for `load_encoder`.
 
     Returns:
         What was in the file, and where it is now; lines.
@@ -33,13 +36,14 @@ def import_weights(weights: Weights, *, out: Path, architecture: str | EncoderSp
     """
     if out.is_symlink() or (out.exists() and (not out.is_dir() or any(out.iterdir()))):
         raise WeightsError(f"--out expects a new or an empty folder, and {out} is neither: name another")
-    found = find(weights)
+    found = find(weights, prefix=prefix)
     if not found.content:
         raise WeightsError(f"moco import expects a file of weights, got {weights}: it can be used as it is")
     encoder, config = encoder_of(found, architecture=architecture)
     recipe = Recipe(name=found.recipe or "imported", source=found.where, encoder=encoder.spec, data=config.data)
     origin = Path(found.where).name
-    rest = parted(found.content, found.backbone, encoder.backbone.state_dict())
+    check_parts(found)
+    rest = parted(found.content, found.backbone, encoder.backbone.state_dict(), prefix=found.prefix)
     contents = found.contents or {"layout": "moco checkpoint"}
     about = {"file": origin, **contents, "encoder": encoder.spec.model_dump(), "facts": found.facts}
     aside = out.with_name(f".tmp-{os.getpid()}-{out.name}")

@@ -2,7 +2,7 @@
 
 encoder/       as `save_encoder` writes it
 rest.pt        {"format": 1, "content": the file as it was, with None for each tensor that encoder/ has,
-               "in_encoder": [[path of names in content, name in encoder/], ...]}
+               "in_encoder": [[path of names in content, name in encoder/], ...], "prefix": that the user has chosen}
 contents.json  what was in the file, in words
 """
 
@@ -17,12 +17,15 @@ from moco.weights.tensors import read_tensors, same_tensors
 REST, CONTENTS = "rest.pt", "contents.json"
 
 
-def parted(content: dict[str, Any], backbone: dict[str, Tensor], saved: dict[str, Tensor]) -> dict[str, Any]:
+def parted(
+    content: dict[str, Any], backbone: dict[str, Tensor], saved: dict[str, Tensor], *, prefix: str = ""
+) -> dict[str, Any]:
     """What rest.pt holds: all of `content` but those tensors of `backbone` that `saved` has too.
 
     Args:
         backbone: tensors in `content`, by the names they have in an encoder folder.
         saved: what the encoder folder holds. What differs there, by its data type for one, stays in the rest.
+        prefix: by which the user has chosen the encoder among several networks.
     """
     names = {id(tensor): name for name, tensor in backbone.items() if same_tensors(saved.get(name), tensor)}
     taken: list[list[Any]] = []
@@ -35,7 +38,13 @@ def parted(content: dict[str, Any], backbone: dict[str, Tensor], saved: dict[str
         taken.append([path, names[id(node)]])
         return None
 
-    return {"format": 1, "content": without(content, []), "in_encoder": taken}
+    return {"format": 1, "content": without(content, []), "in_encoder": taken, "prefix": prefix}
+
+
+def chosen_prefix(folder: Path) -> str:
+    """By which prefix the user has chosen the encoder when `folder` was imported; "" for none."""
+    prefix = read_tensors(folder / REST).get("prefix", "")  # older folders have none
+    return prefix if isinstance(prefix, str) else ""
 
 
 def joined(folder: Path) -> dict[str, Any]:

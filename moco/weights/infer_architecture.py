@@ -15,9 +15,10 @@ from moco.encoders.vit import VITS, recognised_vit
 from moco.recipe import DataSpec, EncoderSpec
 
 Shapes = dict[str, tuple[int, ...]]
+MOST = 20_000  # tensors of a network
 
 
-def recognised(tensors: dict[str, Tensor], *, of_moco_v3: bool = False) -> EncoderSpec | None:
+def recognised(tensors: dict[str, Tensor], *, of_moco_v3: bool = False, small_stem: bool = False) -> EncoderSpec | None:
     """The network whose names and shapes these are: a ResNet with ImageNet's stem, or a ViT of MoCo v3; or None.
 
     Dilation leaves no trace in them, nor does the number of heads of a ViT: a ViT-S has 6 with timm and DINO, 12 with
@@ -25,20 +26,23 @@ def recognised(tensors: dict[str, Tensor], *, of_moco_v3: bool = False) -> Encod
 
     Args:
         of_moco_v3: it is known to be of MoCo v3, whatever the positions.
+        small_stem: a stem of 3 x 3 is known to have stride 1 and no pooling, of which there is no trace either.
     """
     vit = recognised_vit(tensors)
     if vit is not None:
         return vit if of_moco_v3 or not _of_any_heads(vit) else None
     stem = tensors.get("conv1.weight")
-    if stem is None or stem.ndim != 4 or stem.shape[-1] != 7:
+    if stem is None or stem.ndim != 4 or stem.shape[-1] != (3 if small_stem else 7) or not len(stem):
+        return None
+    if len(tensors) > MOST:
         return None
     from torchvision import models
 
     for name, net in NETS.items():
-        spec = EncoderSpec(name=name, width=stem.shape[0] / 64)
+        spec = EncoderSpec(name=name, width=stem.shape[0] / 64, stem="3x3" if small_stem else "7x7/2+pool")
         if (spec.width * net.group_width).is_integer() and _is_of(tensors, lambda spec=spec: resnet(spec)):
             return spec
-    for name in torchvision_names():
+    for name in [] if small_stem else torchvision_names():
         plain = name.partition("/")[2]
         if plain.startswith(("resnext", "wide_resnet")) and _is_of(
             tensors, lambda plain=plain: models.get_model(plain)

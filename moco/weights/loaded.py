@@ -1,6 +1,6 @@
 """What can be known of weights: the tensors by name, and the network, the images and the history they come with."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -50,6 +50,13 @@ class Found:
     queue: dict[str, Tensor] = field(default_factory=dict)  # keys K x C; oldest, the row to be replaced next
     contents: dict[str, Any] = field(default_factory=dict)  # what was in an official file, in words
     content: dict[str, Any] = field(default_factory=dict)  # the file, as it was
+    f_q: dict[str, Tensor] = field(default_factory=dict)  # where `backbone` is its moving average: to go on training
+    everything: dict[str, Tensor] = field(default_factory=dict)  # of another tool's file, by its own names
+    prefix: str = ""  # that the user has chosen
+
+    def to_train_on(self) -> "Found":
+        """The same with the trained network for a backbone, where that was its moving average."""
+        return replace(self, backbone=self.f_q, f_q={}) if self.f_q else self
 
     @property
     def said(self) -> str:

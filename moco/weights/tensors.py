@@ -1,5 +1,6 @@
 """A file of weights -> what it holds. Nothing in it is executed: safetensors, or torch.load(weights_only=True)."""
 
+import errno
 import re
 from pathlib import Path
 from typing import Any
@@ -8,26 +9,32 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from moco.weights.content import plain_content
+from moco.weights.file_kind import is_safetensors, kind_of
 from moco.weights.loaded import WeightsError
-
-LEFTOVERS = ("argparse.", "numpy.")  # what training scripts leave beside the tensors without knowing
+from moco.weights.stand_ins import plain_leftovers
 
 
 def read_tensors(path: Path) -> dict[str, Any]:
     """What a file of weights holds: names with tensors, or dictionaries of them and plain values.
 
+    A safetensors file is known by its first bytes, whatever its name. An argparse.Namespace is read as a dictionary, a
+    NumPy number as a Python number.
+
     Raises:
         WeightsError: it cannot be read without executing something, or it holds something else.
     """
     try:
-        if path.suffix == ".safetensors":
+        if path.suffix == ".safetensors" or is_safetensors(path):
             return dict[str, Any](load_file(path))
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with plain_leftovers():
+            content = torch.load(path, map_location="cpu", weights_only=True)
+        size = path.stat().st_size
     except Exception as error:  # damaged files raise all sorts
         raise WeightsError(_refusal(path, error)) from None
     if not isinstance(content, dict):
         raise WeightsError(f"{path} holds a {type(content).__name__}, expected a state dict: names with tensors")
-    return content
+    return plain_content(content, str(path), file_size=size)
 
 
 def same_tensors(one: Any, other: Any) -> bool:
@@ -41,7 +48,8 @@ def same_tensors(one: Any, other: Any) -> bool:
     if isinstance(one, list | tuple):
         alike = isinstance(other, list | tuple) and len(one) == len(other)
         return alike and all(same_tensors(a, b) for a, b in zip(one, other, strict=True))
-    return type(one) is type(other) and bool(one == other)
+    both_nan = one != one and other != other  # equal here, as the bits of tensors are
+    return type(one) is type(other) and bool(one == other or both_nan)
 
 
 def _bits(one: Tensor, other: Tensor) -> bool:
@@ -50,13 +58,25 @@ def _bits(one: Tensor, other: Tensor) -> bool:
 
 
 def _refusal(path: Path, error: Exception) -> str:
+    """What the file is, where its first bytes tell; otherwise what torch or safetensors found wrong with it."""
+    nothing_ran = "nothing in it was executed"
+    if isinstance(error, OSError) and error.errno != errno.EINVAL:  # which mapping a file beyond its end gives
+        return f"{path} cannot be read as weights ({error.strerror or error}); {nothing_ran}"
     foreign = re.search(r"GLOBAL (\S+)", str(error))
-    lines = str(error).splitlines() or [type(error).__name__]
-    reason = f"it wants to run {foreign[1]}" if foreign else lines[0]
-    todo = (
-        "Expected tensors alone: a safetensors file, or what torch.save(model.state_dict(), ...) writes"
-        if foreign is None or not foreign[1].startswith(LEFTOVERS)
-        else "A training script left that beside the tensors. If you trust the file, write it anew without: "
-        f"torch.save({{'state_dict': torch.load({str(path)!r}, weights_only=False)['state_dict']}}, NEW_FILE)"
+    if foreign:
+        return (
+            f"{path} cannot be read as weights (it wants to run {foreign[1]}); {nothing_ran}. Write it anew where it "
+            "was made, with tensors, texts and numbers alone: torch.save({'state_dict': model.state_dict()}, NEW_FILE)"
+        )
+    kind = kind_of(path)
+    if path.suffix == ".safetensors" and kind is not None and "torch.save" in kind:
+        kind += ". (Its name says safetensors: if it is whole, call it .pth)"
+    if kind is not None:
+        return f"{path} cannot be read as weights; {nothing_ran}. It is {kind}"
+    reason = (str(error).splitlines() or [""])[0]
+    if not reason or "weights_only" in reason or len(reason) > 200:  # torch's advice is to execute it
+        reason = "it is not what torch.save writes, or it is damaged"
+    return (
+        f"{path} cannot be read as weights ({reason}); {nothing_ran}. Expected tensors alone: a safetensors file, or "
+        "what torch.save(model.state_dict(), ...) writes"
     )
-    return f"{path} cannot be read as weights ({reason}); nothing in it was executed. {todo}"

@@ -224,18 +224,52 @@ def test_timms_vit_base_has_the_same_heads_and_passes() -> None:
 
 
 @pytest.mark.parametrize(
-    ("leftover", "said"),
+    ("leftover", "plain"),
     [
-        (argparse.Namespace(lr=0.03), r"it wants to run argparse\.Namespace.*A training script left that"),
-        (np.float64(71.1), r"it wants to run numpy.*write it anew without"),
+        (argparse.Namespace(lr=0.03, best=np.float32(0.5)), {"lr": 0.03, "best": 0.5}),
+        ((np.float64(71.1), np.int64(-3), np.bool_(True)), (71.1, -3, True)),
     ],
     ids=["namespace", "numpy"],
 )
-def test_leftovers_of_a_training_script_are_refused_with_what_to_do(
-    tmp_path: Path, leftover: object, said: str
+def test_leftovers_of_a_training_script_are_read_as_plain_values(
+    tmp_path: Path, leftover: object, plain: object
 ) -> None:
     file = written(tmp_path, theirs.v1() | {"args": leftover})
-    with pytest.raises(WeightsError, match=said):
+    found = find(file)
+    assert found.content["args"] == plain
+    assert type(found.content["args"]) is type(plain)
+
+
+def test_a_numpy_array_in_a_file_is_refused_with_what_to_do(tmp_path: Path) -> None:
+    file = written(tmp_path, theirs.v1() | {"args": np.zeros(3)})
+    with pytest.raises(WeightsError, match=r"it wants to run numpy.*Write it anew where it was made"):
         load_encoder(file)
-    trusted = {"state_dict": torch.load(file, weights_only=False)["state_dict"]}  # as the message says
-    assert load_encoder(written(tmp_path, trusted, "new.pth"))[1].encoder.name == "resnet18"
+
+
+def test_a_supervised_training_is_no_linear_probe(tmp_path: Path) -> None:
+    """The same names as of main_lincls.py, but its optimizer has all parameters."""
+    content = theirs.saved(theirs.trained(theirs.Narrow(10)), arch="resnet18")
+    assert "layout: state dict; " in load_encoder(written(tmp_path, content))[1].note
+    del content["optimizer"]
+    assert "layout: state dict; " in load_encoder(written(tmp_path, content))[1].note
+
+
+def test_an_encoder_beside_a_momentum_encoder_is_not_of_moco_v3(tmp_path: Path) -> None:
+    network = theirs.resnet(head="v1")
+    state = {f"{part}.{key}": x for part in ("encoder", "momentum_encoder") for key, x in network.state_dict().items()}
+    assert "MoCo v3" not in load_encoder(written(tmp_path, state))[1].note
+
+
+@pytest.mark.parametrize(
+    ("queue", "pointer", "said"),
+    [
+        (torch.zeros(5), 0, r"of shape \[5\]: expected numbers C x K"),
+        (torch.zeros(16, 32), 32, r"queue_ptr in .* is \[32\]: expected one of the 32 keys"),
+        (torch.zeros(16, 32, dtype=torch.int64), 0, "torch.int64 of shape"),
+    ],
+)
+def test_a_queue_that_is_none_is_refused(tmp_path: Path, queue: torch.Tensor, pointer: int, said: str) -> None:
+    content = theirs.v1()
+    content["state_dict"] |= {"module.queue": queue, "module.queue_ptr": torch.tensor([pointer])}
+    with pytest.raises(WeightsError, match=said):
+        find(written(tmp_path, content))

@@ -113,13 +113,20 @@ def trained(model: nn.Module) -> nn.Module:
     return model.eval()
 
 
-def saved(model: nn.Module, *, arch: str, epoch: int = 200, optimizer: bool = True) -> dict[str, Any]:
-    """The file of a reference script: the model in DDP, beside it epoch, arch and the optimizer's state."""
+def saved(
+    model: nn.Module, *, arch: str, epoch: int = 200, optimizer: bool = True, trained: str = ""
+) -> dict[str, Any]:
+    """The file of a reference script: the model in DDP, beside it epoch, arch and the optimizer's state.
+
+    Args:
+        trained: what the names of the optimizer's parameters begin with; main_lincls.py gives it the classifier alone.
+    """
     content: dict[str, Any] = {"epoch": epoch, "arch": arch}
     content["state_dict"] = {f"module.{key}": value for key, value in model.state_dict().items()}
     if optimizer:
-        first = next(iter(model.parameters()))
-        sgd = torch.optim.SGD(model.parameters(), 0.03, momentum=0.9, weight_decay=1e-4)
+        parameters = [one for name, one in model.named_parameters() if name.startswith(trained)]
+        first = parameters[0]
+        sgd = torch.optim.SGD(parameters, 0.03, momentum=0.9, weight_decay=1e-4)
         first.grad = torch.ones_like(first)
         sgd.step()
         content["state_dict"] = {f"module.{key}": value for key, value in model.state_dict().items()}
@@ -151,7 +158,7 @@ def v3_vit() -> dict[str, Any]:
 
 
 def linear_probe() -> dict[str, Any]:
-    return saved(trained(Narrow(10)), arch="resnet18") | {"best_acc1": torch.tensor(67.5)}
+    return saved(trained(Narrow(10)), arch="resnet18", trained="fc.") | {"best_acc1": torch.tensor(67.5)}
 
 
 FILES = {"v1": v1, "v2": v2, "v3 resnet": v3_resnet, "v3 vit": v3_vit, "linear probe": linear_probe}

@@ -24,7 +24,7 @@ from moco.weights.tensors import read_tensors, same_tensors
 def to_fair(weights: Weights, out: Path, *, architecture: str | EncoderSpec | None) -> str:
     """An official file goes out as it came in; a run of ours with f_q, f_k, queue or predictor, optimizer and epoch."""
     check_ending(out, "fair")
-    found = find(weights, whole=True)
+    found = find(weights, whole=True).to_train_on()
     state = state_in(found.content)
     official = state is not None and (names_in(state) is not None or is_linear_probe(found.content))
     encoder, config = encoder_of(found, architecture=architecture)
@@ -45,10 +45,9 @@ def to_fair(weights: Weights, out: Path, *, architecture: str | EncoderSpec | No
 
 def _in_ddp(content: dict[str, Any]) -> dict[str, Any]:
     """An official file with the wrapper and the "module." that the reference scripts expect, where it lacks them."""
-    state = content["state_dict"] if isinstance(content.get("state_dict"), dict) else content
-    if state is content:
-        content = {}
-    return content | {"state_dict": {key if key.startswith(DDP) else DDP + key: state[key] for key in state}}
+    wrapped = isinstance(content.get("state_dict"), dict)
+    state = state_in(content) or {}
+    return (content if wrapped else {}) | {"state_dict": {DDP + key: value for key, value in state.items()}}
 
 
 def _content(found: Found, weights: Weights) -> dict[str, Any]:

@@ -12,13 +12,13 @@ import re
 from dataclasses import replace
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
 from moco.weights.describe import of_official
 from moco.weights.infer_architecture import infer_data, recognised, recognised_head
 from moco.weights.loaded import Found, WeightsError, few
-
-Tensors = dict[str, Tensor]
+from moco.weights.names import DDP, Tensors, under, unwrapped
 
 
 class Names(NamedTuple):
@@ -32,31 +32,83 @@ class Names(NamedTuple):
 V1 = Names("encoder_q.", "encoder_k.", "facebookresearch/moco")
 V3 = Names("base_encoder.", "momentum_encoder.", "facebookresearch/moco-v3")
 VERSIONS = {"linear": "MoCo v1", "mlp": "MoCo v2"}  # by the head
-DDP = "module."
 F_K_UPDATED = "f_k_updated"
 HEAD = re.compile(r"(?:fc|head)\.((?:\d+\.)?(?:weight|bias|running_mean|running_var|num_batches_tracked))")
 
 
-def state_in(content: dict[str, Any]) -> Tensors | None:
-    """The state dict in a file: bare, or under "state_dict" or "model"; without DDP's "module."; or None."""
+def state_in(content: dict[str, Any], where: str = "the file") -> Tensors | None:
+    """The state dict in a file: bare, or under "state_dict" or "model"; by unwrapped names; or None.
+
+    Raises:
+        WeightsError: two names would become one.
+    """
     for key in ("state_dict", "model"):
         content = content[key] if isinstance(content.get(key), dict) else content
     if not content or not all(isinstance(key, str) and isinstance(value, Tensor) for key, value in content.items()):
         return None
-    prefix = DDP if all(key.startswith(DDP) for key in content) else ""
-    return {key.removeprefix(prefix): value for key, value in content.items()}
+    state = unwrapped(content, where)
+    return under(state, "model.") if all(key.startswith("model.") for key in state) else state  # Lightning's
 
 
 def names_in(state: Tensors) -> Names | None:
     """Whose names these are; None: nobody's of the two."""
-    return next((names for names in (V1, V3) if any(key.startswith((names.f_q, names.f_k)) for key in state)), None)
+
+    def has(*prefixes: str) -> bool:
+        return any(key.startswith(prefixes) for key in state)
+
+    if has(V1.f_q, V1.f_k):
+        return V1
+    # "encoder." with "momentum_encoder." is of others
+    theirs = has(V3.f_q) or all(key.startswith((V3.f_k, "predictor.")) for key in state)
+    return V3 if theirs else None
 
 
 def is_linear_probe(content: dict[str, Any]) -> bool:
-    """Whether a file is what the authors' main_lincls.py writes: a backbone with a trained classifier in its place."""
-    state = content.get("state_dict")
+    """Whether a file is what the authors' main_lincls.py writes: a backbone with a trained classifier in its place.
+
+    A supervised training writes the same names. But the probe's optimizer has the classifier's two tensors alone
+    (main_lincls.py asserts it), and a file without an optimizer does not tell.
+    """
+    state, optimizer = content.get("state_dict"), content.get("optimizer")
     names = {f"{prefix}{last}.weight" for prefix in ("", DDP) for last in ("fc", "head")}
-    return isinstance(state, dict) and "arch" in content and not names.isdisjoint(state)
+    if not isinstance(state, dict) or "arch" not in content or names.isdisjoint(state):
+        return False
+    try:
+        return sum(len(group["params"]) for group in optimizer["param_groups"]) == 2  # pyright: ignore
+    except (TypeError, KeyError):
+        return False
+
+
+def facts_of(content: dict[str, Any]) -> dict[str, Any]:
+    """What a file says besides tensors."""
+    return {key: content[key] for key in ("epoch", "arch") if isinstance(content.get(key), int | str)}
+
+
+def queue_of(state: Tensors, where: str, *, layers: bool = False) -> Tensors:
+    """The queue of a state dict as ours: keys K x C; oldest, the row to be replaced next. Empty where there is none.
+
+    Args:
+        layers: it may be 2 x C x K, a queue for the keys of each view, as in solo-learn; the first is taken.
+
+    Raises:
+        WeightsError: it has another shape, or its pointer points nowhere.
+    """
+    if "queue" not in state or "queue_ptr" not in state:
+        return {}
+    queue, pointer = state["queue"], state["queue_ptr"]
+    if layers and queue.ndim == 3 and len(queue):
+        queue = queue[0]
+    if queue.ndim != 2 or not queue.is_floating_point():
+        raise WeightsError(
+            f"the queue in {where} is {queue.dtype} of shape {list(queue.shape)}: expected numbers C x K, a column for "
+            "each key"
+        )
+    size = queue.shape[1]
+    if pointer.numel() != 1 or pointer.dtype != torch.int64 or not 0 <= int(pointer) < max(size, 1):
+        raise WeightsError(
+            f"queue_ptr in {where} is {pointer.flatten()[:3].tolist()}: expected one of the {size:,} keys"
+        )
+    return {"keys": queue.T.contiguous(), "oldest": pointer.reshape(())}
 
 
 def parse(content: dict[str, Any], where: str) -> Found | None:
@@ -65,7 +117,7 @@ def parse(content: dict[str, Any], where: str) -> Found | None:
     Raises:
         WeightsError: it is one, and lacks the encoder that is transferred.
     """
-    state = state_in(content)
+    state = state_in(content, where)
     names = None if state is None else names_in(state)
     if state is None or names is None:
         return None
@@ -80,16 +132,12 @@ def parse(content: dict[str, Any], where: str) -> Found | None:
     f_k |= {f"head.{key}": value for key, value in keys_head.items()}
     network, settings = recognised(backbone, of_moco_v3=names is V3), recognised_head(head)
     guess = None if network is None else network.model_copy(update=settings)
-    queue = {}
-    if "queue" in state and "queue_ptr" in state:  # there a column a key
-        queue = {"keys": state["queue"].T.contiguous(), "oldest": state["queue_ptr"].reshape(())}
     version = VERSIONS.get(settings.get("head", ""), "MoCo") if names is V1 else "MoCo v3"
-    facts = {key: content[key] for key in ("epoch", "arch") if isinstance(content.get(key), int | str)}
     found = Found(
         where, backbone, head, guess=guess, data=None if guess is None else infer_data(guess, backbone),
-        recipe=f"{version}, {names.project}", facts=facts, f_k=f_k,
+        recipe=f"{version}, {names.project}", facts=facts_of(content), f_k=f_k,
         f_k_lags=bool(f_k) and not content.get(F_K_UPDATED), predictor=under(state, "predictor."),
-        queue=queue, content=content,
+        queue=queue_of(state, where), content=content,
     )  # fmt: skip
     others = [key for key in state if not key.startswith((names.f_q, names.f_k, "predictor.", "queue"))]
     return replace(found, contents=of_official(f"{version} ({names.project})", found, others))
@@ -120,11 +168,6 @@ def encoder_q(found: Found) -> Tensors:
 
 def is_vit(tensors: Tensors) -> bool:
     return "blocks.0.attn.qkv.weight" in tensors
-
-
-def under(tensors: Tensors, prefix: str) -> Tensors:
-    """The tensors whose names begin with `prefix`, without it."""
-    return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
 
 
 def _parted(encoder: Tensors) -> tuple[Tensors, Tensors]:

@@ -1,0 +1,99 @@
+"""What a file of weights holds, as plain data: no cycles, no depth without end, no tensor that is not what it seems."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from moco.weights.loaded import WeightsError
+from moco.weights.stand_ins import Namespace
+
+DEPTH = 100  # containers in one another; an optimizer's state has 4
+ENTRIES = 500_000  # in all containers, counted once for each way that leads to them
+SLACK = 64 * 2**20  # [bytes]
+
+
+def plain_content(content: dict[Any, Any], where: str, *, file_size: int) -> dict[Any, Any]:
+    """`content` with dictionaries in place of namespaces; the tensors are the same objects.
+
+    Args:
+        file_size: [bytes] A file cannot hold tensors that take much more memory than this. Some more is allowed for
+            tensors that are in the file once and under several names.
+
+    Raises:
+        WeightsError: a container is inside of itself, or a tensor has no values of its own: it is meta, sparse,
+            quantized, nested, or expanded to far more than the file holds.
+    """
+    walk = _Walk(where, 4 * file_size + SLACK)
+    plain = walk.plain(content, ())
+    assert isinstance(plain, dict)
+    return plain
+
+
+class _Walk:
+    def __init__(self, where: str, most: int) -> None:
+        self.where, self.left, self.open = where, most, set[int]()
+        self.entries = ENTRIES
+
+    def plain(self, node: Any, path: tuple[str, ...]) -> Any:
+        if isinstance(node, Tensor):
+            self._check(node, path)
+            return node
+        if not isinstance(node, dict | list | tuple):
+            return node
+        if id(node) in self.open or len(path) > DEPTH:
+            what = "inside of itself" if id(node) in self.open else f"more than {DEPTH} levels deep"
+            raise self._refused(path, f"a {type(node).__name__} that is {what}")
+        self.open.add(id(node))
+        try:
+            return self._container(node, path)
+        finally:
+            self.open.remove(id(node))
+
+    def _container(self, node: Any, path: tuple[str, ...]) -> Any:
+        """`node` itself where nothing in it has changed."""
+        self.entries -= len(node)
+        if self.entries < 0:
+            raise self._refused(path, f"in a content of more than {ENTRIES:,} entries")
+        named = node.items() if isinstance(node, dict) else enumerate(node)
+        changed = {}
+        for key, value in named:
+            plain = self.plain(value, (*path, str(key)))
+            if plain is not value:
+                changed[key] = plain
+        if isinstance(node, Namespace):
+            return dict(node) | changed
+        if not changed:
+            return node
+        if isinstance(node, tuple):
+            return tuple(changed.get(i, value) for i, value in enumerate(node))
+        for key, value in changed.items():
+            node[key] = value
+        return node
+
+    def _check(self, tensor: Tensor, path: tuple[str, ...]) -> None:
+        if trouble := _not_plain(tensor):
+            raise self._refused(path, trouble)
+        size = tensor.numel() * tensor.element_size()
+        self.left -= size
+        if self.left < 0:
+            raise self._refused(path, f"a tensor of {size:,} bytes: with it there are far more than the file holds")
+
+    def _refused(self, path: tuple[str, ...], what: str) -> WeightsError:
+        name = ".".join(path[:6]) + ("..." if len(path) > 6 else "")
+        return WeightsError(
+            f"{self.where} cannot be read as weights: expected plain tensors by name, and {name[:200]} is {what}"
+        )
+
+
+def _not_plain(tensor: Tensor) -> str | None:
+    """What the tensor is, if it is none that can be copied into a network as it is."""
+    if tensor.is_meta:
+        return "a meta tensor, which has a shape and no values"
+    if tensor.is_nested:
+        return "a nested tensor"
+    if tensor.is_quantized:
+        return "a quantized tensor: export the network before it is quantized"
+    if tensor.layout != torch.strided:
+        return f"a tensor of layout {str(tensor.layout).removeprefix('torch.')}: save it dense, by .to_dense()"
+    return None

@@ -1,0 +1,104 @@
+"""Weights that were found into a network: all of its tensors, of numbers that it can have, or an error."""
+
+import torch
+from torch import Tensor, nn
+
+from moco.encoders.library import classifier
+from moco.weights.loaded import Found, WeightsError, few
+from moco.weights.names import Tensors, bare_names, listed
+
+COUNTER = "num_batches_tracked"  # of BN; files from before 2018 lack it, and nothing uses it
+FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
+
+
+def put(found: Found, network: nn.Module, *, name: str) -> str:
+    """Copy the weights found into `network`, the backbone called `name`. Returns a sentence that says what was done.
+
+    Raises:
+        WeightsError: names are missing or left over, shapes differ, or values are no finite numbers; the network stays
+            as it was. A classifier is left out and named instead.
+    """
+    own = network.state_dict()
+    names = {bare: key for key, bare in bare_names(own, name).items()}  # a compiled module's have wrappers too
+    wanted = {bare: own[key] for bare, key in names.items()}
+    tensors = _for(wanted, found)
+    dropped = _misfits(wanted, tensors, found, name=name, network=network)
+    kept = {key: value for key, value in tensors.items() if key in wanted}
+    _check_values({key: (value, wanted[key]) for key, value in kept.items()}, found.where)
+    network.load_state_dict({names[key]: value for key, value in kept.items()}, strict=False)
+    said = f" ({found.said})" if found.contents else ""
+    without = f"; its classifier ({few(dropped)}) was left out" if dropped else ""
+    return f"{len(kept)} tensors of {name} read from {found.where}{said}{without}"
+
+
+def check_parts(found: Found) -> None:
+    """Raises WeightsError where what goes with the backbone (head, f_k, predictor, queue) is not of finite numbers."""
+    keys = {"keys": found.queue["keys"]} if "keys" in found.queue else {}
+    for part in (found.f_q, found.head, found.f_k, found.predictor, keys):
+        floats = {key: value for key, value in part.items() if not key.endswith(COUNTER)}
+        _check_values({key: (value, None) for key, value in floats.items() if value.dtype != torch.int64}, found.where)
+
+
+def prefixes_of(found: Found) -> str:
+    """A sentence that lists the prefixes in a file for the user to choose one; "" where there is nothing to choose."""
+    tensors = found.everything or found.backbone
+    if found.prefix or not any(key.count(".") > 1 for key in tensors):
+        return ""
+    return (
+        f". If one of these prefixes is the encoder's, say which: {listed(tensors)} (moco import FILE --out DIR "
+        "--prefix PREFIX, or prefix= in Python)"
+    )
+
+
+def _for(wanted: Tensors, found: Found) -> Tensors:
+    """The backbone's tensors; all of the file's where the network is the whole of which the backbone seemed a part."""
+    whole = not found.prefix and wanted.keys() <= found.everything.keys() and not wanted.keys() <= found.backbone.keys()
+    return found.everything if whole else found.backbone
+
+
+def _misfits(wanted: Tensors, tensors: Tensors, found: Found, *, name: str, network: nn.Module) -> list[str]:
+    """Names of the classifier's tensors. Raises WeightsError for every other difference in names and shapes."""
+    extra = [key for key in tensors if key not in wanted]
+    ends = tuple(f"{module}." for module in classifier(name, network)) if extra else ()
+    dropped = [key for key in extra if key.startswith(ends)]
+    left_out = set(dropped)
+    troubles = {
+        "missing": [key for key in wanted if key not in tensors and not key.endswith(COUNTER)],
+        "unexpected": [key for key in extra if key not in left_out],
+        "of another shape": [
+            f"{key} {list(tensors[key].shape)} instead of {list(wanted[key].shape)}"
+            for key in wanted
+            if key in tensors and tensors[key].shape != wanted[key].shape
+        ],
+    }
+    if any(troubles.values()):
+        lines = "; ".join(f"{what}: {few(keys)}" for what, keys in troubles.items() if keys)
+        raise WeightsError(
+            f"{found.where} holds other weights than those of {name} without its classifier ({lines})"
+            + (prefixes_of(found) if troubles["missing"] else "")
+        )
+    return dropped
+
+
+def _check_values(pairs: dict[str, tuple[Tensor, Tensor | None]], where: str) -> None:
+    """Of tensors by name, each with the one of the network that it is for, where that is known."""
+    kinds = [
+        f"{key} is {str(value.dtype).removeprefix('torch.')}"
+        for key, (value, own) in pairs.items()
+        if (own is None or own.is_floating_point()) and value.dtype not in FLOATS
+    ]
+    if kinds:
+        raise WeightsError(f"{where} is not of floating-point numbers, as weights are: {few(kinds)}")
+    bad = [key for key, (value, own) in pairs.items() if not _finite(value, own)]
+    if bad:
+        raise WeightsError(
+            f"{where} holds values that are no finite numbers (NaN or infinite), in {len(bad)} of {len(pairs)} tensors "
+            f"({few(bad)}). It is damaged, or of a run that diverged: give another file, or an earlier checkpoint"
+        )
+
+
+def _finite(value: Tensor, own: Tensor | None) -> bool:
+    if value.dtype not in FLOATS:
+        return not value.is_complex()
+    value = value if own is None or not own.is_floating_point() else value.to(own.dtype)
+    return bool(torch.isfinite(value).all())

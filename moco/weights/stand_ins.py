@@ -1,0 +1,58 @@
+"""Plain values in place of what training scripts leave beside the tensors: argparse's namespaces and NumPy's numbers.
+
+`torch.load(weights_only=True)` refuses both. While `plain_leftovers` is open their names stand for what is defined
+here, so the file is read and neither argparse nor NumPy takes part: a namespace becomes a dictionary, a NumPy number
+a Python number.
+"""
+
+import struct
+from contextlib import AbstractContextManager
+from pickle import UnpicklingError
+from typing import Any
+
+import torch
+
+NUMBERS = {  # NumPy's code of a type -> struct's
+    "b1": "?", "i1": "b", "i2": "h", "i4": "i", "i8": "q", "u1": "B", "u2": "H", "u4": "I", "u8": "Q",
+    "f2": "e", "f4": "f", "f8": "d",
+}  # fmt: skip
+
+
+class Namespace(dict[str, Any]):
+    """In place of argparse.Namespace: its attributes by name. `plain` makes it a dict."""
+
+    def __setstate__(self, state: Any) -> None:
+        if not isinstance(state, dict):
+            raise UnpicklingError("a namespace has names with values")
+        self.update(state)
+
+
+class NumpyType:
+    """In place of numpy.dtype: its code, and the order of the bytes."""
+
+    def __init__(self, code: Any, *_: Any) -> None:
+        self.code, self.order = code, "<"
+
+    def __setstate__(self, state: Any) -> None:
+        if isinstance(state, tuple) and len(state) > 1 and state[1] in ("<", ">"):
+            self.order = state[1]
+
+
+def number(kind: Any, raw: Any) -> Any:
+    """In place of numpy's `scalar`: the number that the bytes `raw` are."""
+    letter = NUMBERS.get(kind.code) if isinstance(kind, NumpyType) and isinstance(kind.code, str) else None
+    if letter is None or not isinstance(raw, bytes) or len(raw) != struct.calcsize(kind.order + letter):
+        raise UnpicklingError("a NumPy scalar that is no number")
+    return struct.unpack(kind.order + letter, raw)[0]
+
+
+def plain_leftovers() -> AbstractContextManager[None]:
+    """While open, `torch.load(weights_only=True)` reads namespaces and NumPy's numbers as the stand-ins above."""
+    return torch.serialization.safe_globals(
+        [
+            (Namespace, "argparse.Namespace"),
+            (NumpyType, "numpy.dtype"),
+            (number, "numpy.core.multiarray.scalar"),
+            (number, "numpy._core.multiarray.scalar"),
+        ]
+    )

@@ -1,0 +1,142 @@
+"""Checkpoints of other tools: which of the networks in a file is taken as the encoder, and what goes with it.
+
+Where a file has a network twice, trained and as a moving average of itself, the average is the encoder: teacher before
+student, momentum before not, EMA before not. Training goes on from both: the trained one is f_q, the average f_k.
+"""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
+
+from moco.weights.names import Tensors, state_dicts, under, unwrapped
+from moco.weights.sequential import from_sequential
+
+
+class Tool(NamedTuple):
+    """The prefixes that a tool gives the parts of what it trains; "" where it has none."""
+
+    name: str
+    trained: str
+    average: str
+    head: str = ""  # of the trained network, and of its average
+    average_head: str = ""
+    predictor: str = ""
+
+
+TOOLS = (
+    Tool("lightly", "backbone.", "backbone_momentum.", "projection_head.layers.", "projection_head_momentum.layers.",
+         "prediction_head.layers."),
+    Tool("lightly", "student_backbone.", "teacher_backbone."),
+    Tool("solo-learn", "backbone.", "momentum_backbone.", "projector.", "momentum_projector.", "predictor."),
+    Tool("DINO", "student.backbone.", "teacher.backbone."),
+    Tool("a student and its teacher", "student.", "teacher."),
+    Tool("an encoder and its momentum encoder", "encoder.", "momentum_encoder.", "projector.", "momentum_projector.",
+         "predictor."),
+    Tool("an encoder and its momentum encoder", "encoder.", "encoder_momentum."),
+    Tool("a network and its target", "online_encoder.", "target_encoder."),
+    Tool("a network and its target", "online_network.", "target_network."),
+    Tool("a network and its moving average", "model.", "ema_model."),
+    Tool("a network and its moving average", "model.", "model_ema."),
+    Tool("a network and its moving average", "model.", "ema."),
+)  # fmt: skip
+# Keys of a file under which state dicts stand, in the order of preference.
+AVERAGES = ("teacher", "model_ema", "state_dict_ema", "ema_state_dict", "ema", "momentum_encoder", "target_encoder")
+TRAINED = ("state_dict", "model", "model_state_dict", "model_state", "student", "module", "net", "network", "encoder",
+           "backbone", "weights")  # fmt: skip
+# A single network among other things. No network of torchvision or timm has the first; the others are taken where
+# nothing but what trainings have besides stands next to them (torchvision's ViT has an "encoder." of its own).
+SURE = ("backbone.", "student_backbone.", "student.")
+LIKELY = ("encoder.", "model.", "net.", "network.", "learner.", "resnet.", "vit.", "trunk.", "feature_extractor.", "0.")
+BESIDE = re.compile(
+    r"(projector|proj(ection)?_?head|predictor|prediction_head|heads?|fc|classifier|linear|queue|criterion|loss|"
+    r"prototypes|neck|decoder|momentum|teacher|student|target|online|ema|metrics?|train|val|valid|test|knn|center|"
+    r"temperature|logit_scale|contrast|augment|normali[sz]e)[a-z0-9_]*(\.|$)"
+)
+NETWORK = {  # names that a network has at its own top
+    "conv1.weight", "patch_embed.proj.weight", "class_token", "cls_token", "stem.conv1.weight", "conv_proj.weight",
+    "features.0.0.weight", "features.0.weight",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Taken:
+    """The networks of a file, each by its own names, and where they were found."""
+
+    tensors: Tensors  # all of the state dict
+    encoder: Tensors
+    prefix: str = ""  # of the encoder
+    tool: str = ""  # in words
+    numbered: str = ""  # whose ResNet it was, when its names were numbers
+    f_q: Tensors = field(default_factory=dict)  # where the encoder is its average
+    head: Tensors = field(default_factory=dict)  # of f_q
+    f_k: Tensors = field(default_factory=dict)  # backbone.* and head.*
+    predictor: Tensors = field(default_factory=dict)
+    instead: str = ""  # prefix of the twin that was not taken
+
+
+def all_tensors(content: dict[Any, Any], where: str) -> Tensors:
+    """The state dict in a file by unwrapped names; of a network and its average in two, each with a prefix; {}: none.
+
+    Raises:
+        WeightsError: two names would become one.
+    """
+    found = {key: unwrapped(tensors, where) for key, tensors in state_dicts(content).items()}
+    average, trained = (next((key for key in keys if key in found), None) for keys in (AVERAGES, TRAINED))
+    if average is not None and trained is not None and {average, trained} != {"teacher", "student"}:
+        return _joined({"model": found[trained], "ema": found[average]})
+    if average is not None or trained == "student":
+        return _joined({key: found[key] for key in ("teacher", "student", average) if key in found})
+    if trained is not None or len(found) == 1:
+        return found[trained or next(iter(found))]
+    return _joined(found)
+
+
+def taken(tensors: Tensors, where: str, prefix: str = "") -> Taken:
+    """The network of a state dict that is the encoder: all of it, where nothing tells of another.
+
+    Args:
+        prefix: it is of the tensors with this prefix, without it.
+
+    Raises:
+        WeightsError: two names would become one.
+    """
+    inner = unwrapped(tensors, where)
+    if numbered := from_sequential(inner):
+        return Taken(tensors, numbered[0], prefix, numbered=numbered[1])
+    if not NETWORK.isdisjoint(inner):
+        return Taken(tensors, inner, prefix)
+    for tool in TOOLS:
+        if _has(inner, tool.average):
+            return replace(_of_tool(tool, inner, where, prefix), tensors=tensors)
+    for one in (*SURE, *LIKELY):
+        if _has(inner, one) and (one in SURE or _alone(inner, one)):
+            return replace(taken(under(inner, one), where, prefix + one), tensors=tensors)
+    return Taken(tensors, inner, prefix)
+
+
+def _of_tool(tool: Tool, tensors: Tensors, where: str, prefix: str) -> Taken:
+    average = taken(under(tensors, tool.average), where, prefix + tool.average)
+    if not _has(tensors, tool.trained):
+        return replace(average, tool=tool.name)
+    trained = taken(under(tensors, tool.trained), where, prefix + tool.trained)
+    heads = [under(tensors, one) if one else {} for one in (tool.head, tool.average_head)]
+    f_k = {f"backbone.{key}": value for key, value in average.encoder.items()}
+    return replace(
+        average, tool=tool.name, f_q=trained.encoder, head=heads[0], instead=trained.prefix,
+        f_k=f_k | {f"head.{key}": value for key, value in heads[1].items()},
+        predictor=under(tensors, tool.predictor) if tool.predictor else {},
+    )  # fmt: skip
+
+
+def _has(names: Iterable[str], prefix: str) -> bool:
+    return any(name.startswith(prefix) for name in names)
+
+
+def _alone(names: Iterable[str], prefix: str) -> bool:
+    """Whether there is nothing else but what trainings have beside a network."""
+    return all(name.startswith(prefix) or BESIDE.match(name) for name in names)
+
+
+def _joined(found: dict[str, Tensors]) -> Tensors:
+    return {f"{key}.{name}": tensor for key, tensors in found.items() for name, tensor in tensors.items()}
