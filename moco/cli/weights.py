@@ -83,6 +83,9 @@ def import_(
     weights: Annotated[str, typer.Argument(help="A file of weights in any format that moco reads, or fair:NAME.")],
     out: Annotated[Path, typer.Option(help="The folder to make.")],
     architecture: Architecture = None,
+    prefix: Annotated[
+        str, typer.Option(help="What the names of the encoder's tensors begin with, in a file of several networks.")
+    ] = "",
 ) -> None:
     """Make a folder of somebody else's file: it is evaluated, exported and trained on like a run."""
     with errors() as console:
@@ -91,7 +94,7 @@ def import_(
         from moco.text import printable
         from moco.weights.import_file import import_weights
 
-        print(printable(str(import_weights(weights, out=out, architecture=architecture))))
+        print(printable(str(import_weights(weights, out=out, architecture=architecture, prefix=prefix))))
         then = f"Next: moco eval {out} LABELLED_FOLDER, or moco pretrain DATA --init {out}"
         console.say(then)
 

@@ -210,6 +210,7 @@ def load(
     model: nn.Module | None = None,
     architecture: str | EncoderSpec | None = None,
     device: str | torch.device = "auto",
+    prefix: str = "",
 ) -> Pretrained:
     """A pre-trained encoder, ready to be used.
 
@@ -218,12 +219,13 @@ def load(
             reads, `torchvision/NAME`, `timm/NAME` or `fair:NAME`.
         model: your own backbone, when the weights are of one.
         architecture: what a bare weights file is of, when it does not tell.
+        prefix: what the names of the encoder's tensors begin with, in a file of several networks that does not tell.
 
     Raises:
         WeightsError: not there, not readable, or not the weights of that network. RecipeError: no such device.
     """
     chosen = pick_device(device)
-    encoder, config = load_encoder(weights, architecture=architecture, model=model)
+    encoder, config = load_encoder(weights, architecture=architecture, model=model, prefix=prefix)
     name = os.path.basename(os.path.abspath(weights)) if os.path.exists(weights) else str(weights)
     return Pretrained(encoder.to(chosen).eval(), config, chosen, name)
 

@@ -130,7 +130,10 @@ def _architecture(found: Found, said: EncoderSpec | None, model: nn.Module | Non
             + prefixes_of(found)
         )
     if spec.name == "custom" and model is None:
-        raise WeightsError(f"{found.where} holds the weights of a module of your own, and not the module: give model=")
+        raise WeightsError(
+            f"{found.where} holds the weights of a module of your own, and not the module. Make it as before the "
+            f"training, and give it: moco.load({found.where!r}, model=YourModule())"
+        )
     return spec
 
 

@@ -9,7 +9,7 @@ LFS = (
     "a Git LFS pointer, which stands for a file that was not downloaded: run git lfs pull in its repository, or "
     "download the file itself"
 )
-HTML = "a web page (HTML), as a download gets when it needs a login or has moved: download it again, and see that it is the file"
+HTML = "a web page (HTML), which comes in place of a file that needs a login or has moved: download it again"
 PACKED = "a packed file ({}): unpack it, and give the file of weights that is in it"
 OTHERS = "{}: give the weights as PyTorch or safetensors has them"
 

@@ -1,5 +1,6 @@
 """S1: hostile files, given to everything that reads weights or checkpoints."""
 
+import io
 import json
 import os
 import resource
@@ -11,15 +12,18 @@ import warnings
 from collections.abc import Callable
 from pathlib import Path
 
+import torch
 from safetensors.torch import save
 
+from moco.encoders import build
+from moco.recipe import EncoderSpec
 from moco.train import checkpoint
 from moco.train.checkpoint import CheckpointError
-from moco.weights.encoder_folder import WeightsError, load_encoder
+from moco.weights.encoder_folder import WeightsError, initialize, load_encoder
 from moco.weights.import_file import import_weights
 from moco.weights.load import find
 from moco.weights.tensors import read_tensors
-from tests.faults.hostile_files import hostile_pickles, hostile_safetensors
+from tests.faults.hostile_files import hostile_contents, hostile_pickles, hostile_safetensors
 from tests.faults.matrix import Fault, Tally
 
 SECONDS, MEMORY = 20, 4 << 30  # that one file may take; the process's address space beyond what it has [bytes]
@@ -70,7 +74,20 @@ def as_encoder_folder(file: Path, place: Path) -> None:
     load_encoder(place)
 
 
+def as_encoder(file: Path, place: Path) -> None:
+    load_encoder(file)
+
+
+def as_f_q(file: Path, place: Path) -> None:
+    initialize(build(EncoderSpec(name="resnet18", width=0.125)), file)
+
+
+def as_folder(file: Path, place: Path) -> None:
+    import_weights(file, out=place / "imported")
+
+
 PICKLE_READERS = [as_checkpoint, as_newest, as_weights, as_init, as_import, as_run, as_imported]
+CONTENT_READERS = [as_encoder, as_f_q, as_folder]
 SAFETENSORS_READERS = [as_weights, as_init, as_import, as_encoder_folder]
 
 
@@ -119,6 +136,15 @@ def pickles(count: int, folder: Path) -> Tally:
     return tried(hostile_pickles(folder / "canary"), ".pth", PICKLE_READERS, count, folder)
 
 
+def contents(count: int, folder: Path) -> Tally:
+    made = {}
+    for name, content in hostile_contents().items():
+        file = io.BytesIO()
+        torch.save(content, file)
+        made[name] = file.getvalue()
+    return tried(made, ".pth", CONTENT_READERS, count, folder)
+
+
 def safetensors(count: int, folder: Path) -> Tally:
     return tried(hostile_safetensors(), ".safetensors", SAFETENSORS_READERS, count, folder)
 
@@ -128,6 +154,11 @@ FAULTS = [
         "S1", "hostile pickles, to seven readers each", "refused by name; nothing executed",
         "`torch.load(weights_only=True)`, typed errors (`tests/faults/test_guards.py`: with `weights_only=False` the "
         "canary appears)", 52, 12, pickles,
+    ),
+    Fault(
+        "S1", "files of tensors that are none, or no numbers, to three readers each", "refused by name",
+        "a walk through what was read, and a look at every value (`tests/faults/test_guards_of_readers.py`: without "
+        "both some are taken)", 16, 6, contents,
     ),
     Fault(
         "S1", "hostile safetensors headers, to four readers each", "refused by name",

@@ -5,6 +5,7 @@ import json
 import pickle
 import struct
 import tarfile
+import warnings
 import zipfile
 from collections import OrderedDict
 from collections.abc import Callable
@@ -12,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
+from tests.weights.theirs import Narrow
 
 
 class Call:
@@ -112,6 +115,39 @@ def odd_zips() -> dict[str, bytes]:
         "zip whose storage is missing": _zip({name: x for name, x in contents.items() if name != data}),
         "zip whose storage is short": _zip(contents | {data: contents[data][:100]}),
     }
+
+
+def hostile_contents() -> dict[str, Any]:
+    """By name: contents that `torch.load(weights_only=True)` reads, and that are no weights. A ResNet-18 otherwise."""
+    good = dict(Narrow(10).state_dict())
+    one = good["conv1.weight"]
+    found = {name: good | {"conv1.weight": tensor} for name, tensor in _hostile_tensors(one).items()}
+    itself: dict[str, Any] = {"state_dict": good}
+    doubled: list[Any] = []
+    for _ in range(64):
+        doubled = [doubled, doubled]
+    return found | {
+        "inside of itself": itself | {"again": [itself.setdefault("itself", itself)]},
+        "2^64 ways to one list": {"state_dict": good, "log": doubled},
+        "a queue of one dimension": {
+            f"encoder_q.{key}": x for key, x in good.items()
+        } | {"queue": torch.zeros(5), "queue_ptr": torch.zeros(1, dtype=torch.int64)},
+        "100,000 names more": good | {f"layer1.{i}.weight": torch.zeros(1) for i in range(100_000)},
+    }  # fmt: skip
+
+
+def _hostile_tensors(one: torch.Tensor) -> dict[str, torch.Tensor]:
+    """In place of the tensor `one`."""
+    parts = list(one.unbind())
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return {
+            "meta": one.to("meta"), "sparse": one.to_sparse(), "sparse rows": one.flatten(1).to_sparse_csr(),
+            "quantized": torch.quantize_per_tensor(one, 0.1, 0, torch.quint8),
+            "nested": torch.nested.nested_tensor(parts), "2 TB": torch.zeros(1).expand(1 << 39),
+            "NaN": one * float("nan"), "infinite": one / 0, "bool": one > 0, "int8": one.to(torch.int8),
+            "complex": one.to(torch.complex64), "float8": one.to(torch.float8_e4m3fn),
+        }  # fmt: skip
 
 
 def _zip(contents: dict[str, bytes]) -> bytes:
