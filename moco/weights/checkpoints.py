@@ -39,16 +39,16 @@ def newest(folder: Path) -> Path | None:
     Raises:
         CheckpointError: there are checkpoints, and none of them is whole.
     """
-    listed = entries(folder)
+    listed, reasons = entries(folder), list[str]()
     for entry in reversed(listed):
         reason = damage(folder / entry["name"], entry)
         if reason is None:
             return folder / entry["name"]
         warnings.warn(f"checkpoint {entry['name']} is {reason}; taking the one before it", stacklevel=2)
+        reasons.append(f"{entry['name']} is {reason}")
     if listed:
-        names = ", ".join(entry["name"] for entry in listed)
         raise CheckpointError(
-            f"no checkpoint in {folder} is readable: {names}. Put one back from a copy, or start again with --overwrite"
+            f"no checkpoint in {folder} is readable: {'; '.join(reasons)}. Put one back from a copy, or start again with --overwrite"
         )
     return None
 
@@ -71,10 +71,13 @@ def load(file: Path | io.BytesIO) -> dict[str, Any]:
     """
     import torch  # not before: whoever only asks what is there must not wait for it
 
+    from moco.weights.tensors import refusal
+
     try:
         payload = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:
-        raise CheckpointError(f"{file} cannot be read as a checkpoint: {error}") from error
+        reason = refusal(file, error) if isinstance(file, Path) else f"it cannot be read as a checkpoint: {error}"
+        raise CheckpointError(reason) from error
     if not isinstance(payload, dict) or payload.get("format") != 1:
         raise CheckpointError(f"{file} is not a checkpoint of this project (format 1)")
     return payload
@@ -123,7 +126,9 @@ def damage(path: Path, entry: dict[str, Any]) -> str | None:
             return f"{path.stat().st_size} bytes long instead of {entry['size']}"
         with path.open("rb") as file:
             intact = hashlib.file_digest(file, "sha256").hexdigest() == entry["sha256"]
-    except (OSError, CheckpointError, BadZipFile) as error:
+    except CheckpointError as error:
+        return f"unreadable ({error})"
+    except (OSError, BadZipFile) as error:
         return f"unreadable ({type(error).__name__})"
     return None if intact else "not what was written (its SHA-256 differs)"
 

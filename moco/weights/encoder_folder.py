@@ -131,8 +131,8 @@ def _architecture(found: Found, said: EncoderSpec | None, model: nn.Module | Non
         )
     if spec.name == "custom" and model is None:
         raise WeightsError(
-            f"{found.where} holds the weights of a module of your own, and not the module. Make it as before the "
-            f"training, and give it: moco.load({found.where!r}, model=YourModule())"
+            f"{found.where} holds the weights of a module of your own, and not the module: give model=, the "
+            f"module made as before the training, in Python: moco.load({found.where!r}, model=YourModule())"
         )
     return spec
 

@@ -31,7 +31,7 @@ def read_tensors(path: Path) -> dict[str, Any]:
             content = torch.load(path, map_location="cpu", weights_only=True)
         size = path.stat().st_size
     except Exception as error:  # damaged files raise all sorts
-        raise WeightsError(_refusal(path, error)) from None
+        raise WeightsError(refusal(path, error)) from None
     if not isinstance(content, dict):
         raise WeightsError(f"{path} holds a {type(content).__name__}, expected a state dict: names with tensors")
     return plain_content(content, str(path), file_size=size)
@@ -57,7 +57,7 @@ def _bits(one: Tensor, other: Tensor) -> bool:
     return torch.equal(a, b)
 
 
-def _refusal(path: Path, error: Exception) -> str:
+def refusal(path: Path, error: Exception) -> str:
     """What the file is, where its first bytes tell; otherwise what torch or safetensors found wrong with it."""
     nothing_ran = "nothing in it was executed"
     if isinstance(error, OSError) and error.errno != errno.EINVAL:  # which mapping a file beyond its end gives

@@ -131,10 +131,10 @@ def test_very_many_names_are_refused_or_kept_within_seconds(tmp_path: Path, more
     extra: dict[str, Any] = {f"extra.{i}": one if more == "inside" else i for i in range(100_000)}
     state = resnet_with(lambda x: x)
     torch.save(state | extra if more == "inside" else {"state_dict": state, "log": extra}, tmp_path / "in.pth")
-    start = time.monotonic()
+    start = time.process_time()
     if more == "beside":
         import_weights(tmp_path / "in.pth", out=tmp_path / "out")
     else:
         with pytest.raises(WeightsError, match=r"unexpected: extra\.0, .* and 99994 more"):
             import_weights(tmp_path / "in.pth", out=tmp_path / "out", architecture="resnet18")
-    assert time.monotonic() - start < 20
+    assert time.process_time() - start < 20

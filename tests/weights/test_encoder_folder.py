@@ -142,7 +142,7 @@ def test_a_module_of_ones_own_is_saved_and_needed_to_load(tmp_path: Path) -> Non
     module = nn.Sequential(nn.Conv2d(3, 5, 3), nn.BatchNorm2d(5))
     encoder = build(EncoderSpec(name="custom"), model=module, size=32)
     save_encoder(tmp_path, encoder, recipe=RECIPE, facts={})
-    with pytest.raises(WeightsError, match="give model="):
+    with pytest.raises(WeightsError, match=rf"give model=.*: moco.load\('{tmp_path}', model=YourModule\(\)\)"):
         load_encoder(tmp_path)
     other = nn.Sequential(nn.Conv2d(3, 5, 3), nn.BatchNorm2d(5))
     loaded, config = load_encoder(tmp_path, model=other)
