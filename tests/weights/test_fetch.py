@@ -16,8 +16,8 @@ import torch
 from moco.weights.encoder_folder import WeightsError, load_encoder
 from moco.weights.load import find
 from moco.weights.official import fetch as fetching
-from moco.weights.official.fetch import cache, fetch
-from moco.weights.official.released import RELEASED, Released, released
+from moco.weights.official.fetch import cache, check_content, fetch
+from moco.weights.official.released import LINEAR, RELEASED, Released, released
 from tests.weights import theirs
 
 
@@ -42,18 +42,23 @@ def checkpoint() -> bytes:
 
 
 CONTENT = checkpoint()
+PAGE = b"<!DOCTYPE html><html><body>Please log in</body></html>"
 MD5 = hashlib.md5(CONTENT).hexdigest()
 
 
 class Server(http.server.ThreadingHTTPServer):
-    """Serves /whole, /cut (half of what it promises), /endless (no length), /silent (nothing); notes what was asked."""
+    """Serves /whole, /cut (half of what it promises), /endless (no length), /half (half, no length), /page, /empty,
+    /moved (to /whole), /silent (nothing); notes what was asked."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
         self.asked: list[str] = []
 
-    def file(self, name: str, *, md5: str | None = None) -> Released:
-        return Released("fair:test", f"http://127.0.0.1:{self.server_address[1]}/{name}", "none: a test", md5)
+    def file(
+        self, name: str, *, md5: str | None = None, layout: str = "MoCo v2", network: str = "resnet18"
+    ) -> Released:
+        address = f"http://127.0.0.1:{self.server_address[1]}/{name}"
+        return Released("fair:test", address, "none: a test", layout, network, md5)
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -63,14 +68,22 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if self.path == "/silent":
             time.sleep(1)
             return
-        if self.path not in ("/whole", "/cut", "/endless"):
+        if self.path == "/moved":
+            self.send_response(302)
+            self.send_header("Location", self.server.file("whole").address)
+            self.end_headers()
+            return
+        half = CONTENT[: len(CONTENT) // 2]
+        bodies = {"whole": CONTENT, "cut": half, "endless": CONTENT, "half": half, "page": PAGE, "empty": b""}
+        body = bodies.get(self.path.removeprefix("/"))
+        if body is None:
             self.send_error(404)
             return
         self.send_response(200)
-        if self.path != "/endless":
-            self.send_header("Content-Length", str(len(CONTENT)))
+        if self.path not in ("/endless", "/half"):
+            self.send_header("Content-Length", str(len(CONTENT if self.path == "/cut" else body)))
         self.end_headers()
-        self.wfile.write(CONTENT[: len(CONTENT) // 2] if self.path == "/cut" else CONTENT)
+        self.wfile.write(body)
 
     def log_message(self, *arguments: object) -> None: ...
 
@@ -109,7 +122,10 @@ def test_without_a_published_checksum_the_sha256_is_noted_and_said(server: Serve
     fetch(server.file("whole"), folder=tmp_path)
     digest = hashlib.sha256(CONTENT).hexdigest()
     assert json.loads((tmp_path / "test.pth.tar.json").read_text())["sha256"] == digest
-    assert f"no checksum is published; its SHA-256, {digest}, is noted" in capsys.readouterr().err
+    assert (
+        f"it holds MoCo v2 of resnet18; no checksum is published, so its SHA-256, {digest}, is noted"
+        in capsys.readouterr().err
+    )
 
 
 def test_a_file_that_has_changed_since_is_refused(server: Server, tmp_path: Path) -> None:
@@ -129,8 +145,12 @@ def left_in(folder: Path) -> set[str]:
         ("whole", "b251726a", rf"its MD5 begins with {MD5[:8]}, and the published one with b251726a"),
         ("cut", None, rf"ended after {len(CONTENT) // 2:,} of {len(CONTENT):,} bytes"),
         ("nothing", None, "404"),
+        ("page", None, r"what came is a web page \(HTML\)"),
+        ("empty", None, "what came is an empty file"),
+        ("half", None, "what came is "),
+        ("moved", None, "redirects to http://127.0.0.1.*expected an address of https"),
     ],
-    ids=["wrong checksum", "cut off", "not there"],
+    ids=["wrong checksum", "cut off", "not there", "a page", "empty", "cut off, of no known length", "sent to http"],
 )
 def test_what_is_not_right_is_an_error_and_leaves_nothing(server: Server, tmp_path: Path, name, md5, said) -> None:
     with pytest.raises(WeightsError, match=rf"fair:test could not be fetched from http.*{said}.*Nothing was kept"):
@@ -138,11 +158,36 @@ def test_what_is_not_right_is_an_error_and_leaves_nothing(server: Server, tmp_pa
     assert left_in(tmp_path) == set()
 
 
+@pytest.mark.parametrize(
+    ("layout", "network"),
+    [("MoCo v2", "resnet50"), ("MoCo v1", "resnet18"), ("MoCo v3", "resnet18"), (LINEAR, "resnet18")],
+)
+def test_a_checkpoint_of_another_network_or_method_is_not_kept(server, tmp_path: Path, layout, network) -> None:
+    said = rf"holds MoCo v2 \(facebookresearch/moco\) of resnet18, expected {layout} of {network}.*Nothing was kept"
+    with pytest.raises(WeightsError, match=said):
+        fetch(server.file("whole", layout=layout, network=network), folder=tmp_path)
+    assert left_in(tmp_path) == set()
+
+
+@pytest.mark.parametrize(
+    ("made", "layout", "network"),
+    [
+        (theirs.v1, "MoCo v1", "resnet18"),
+        (theirs.v2, "MoCo v2", "resnet18"),
+        (theirs.v3_resnet, "MoCo v3", "resnet18"),
+        (theirs.linear_probe, LINEAR, "resnet18"),
+    ],
+)
+def test_a_checkpoint_of_each_kind_is_known_as_what_it_is(tmp_path: Path, made, layout: str, network: str) -> None:
+    torch.save(made(), tmp_path / "file")
+    check_content(Released("fair:test", "", "", layout, network), tmp_path / "file")
+
+
 def test_a_server_that_is_not_there_is_an_error_and_leaves_nothing(server: Server, tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
     with pytest.raises(WeightsError, match="could not be fetched"):
-        fetch(Released("fair:test", f"http://127.0.0.1:{port}/whole", "none"), folder=tmp_path)
+        fetch(Released("fair:test", f"http://127.0.0.1:{port}/whole", "none", "MoCo v2", "resnet18"), folder=tmp_path)
     assert left_in(tmp_path) == set()
 
 
@@ -210,6 +255,9 @@ def test_the_table_has_the_released_files_with_what_is_published_of_them() -> No
         assert one.address.startswith("https://dl.fbaipublicfiles.com/moco")
         assert "CC-BY-NC 4.0" in one.licence
         assert one.licence.startswith("unclear") == (one.md5 is not None)  # v1 and v2
+        networks = {"r50": "resnet50", "vit_s": "vit_small", "vit_b": "vit_base"}
+        assert one.network == next((made for part, made in networks.items() if part in one.name), "resnet50")
+        assert one.layout == (LINEAR if "linear" in one.name else f"MoCo v{one.name.removeprefix('fair:moco_v')[0]}")
     assert released("fair:moco_v3_vit_s_300ep").address.endswith("/moco-v3/vit-s-300ep/vit-s-300ep.pth.tar")
 
 

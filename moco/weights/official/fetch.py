@@ -6,6 +6,7 @@ import http.client
 import json
 import os
 import sys
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,8 +14,11 @@ from pathlib import Path
 from typing import IO, Any
 
 from moco.files import sweep, write_atomically, write_json
+from moco.weights.file_kind import kind_of
 from moco.weights.loaded import WeightsError
-from moco.weights.official.released import Released
+from moco.weights.official.released import LINEAR, Released
+from moco.weights.parse import parse_content
+from moco.weights.tensors import read_tensors
 
 BLOCK = 2**20  # [bytes] read at a time
 PATIENCE = 60.0  # [s] without a byte
@@ -28,8 +32,8 @@ def cache() -> Path:
 def fetch(one: Released, *, folder: Path | None = None) -> Path:
     """The file, fetched if it is not in `folder` (None: the cache); what it is and on what terms is told on stderr.
 
-    It appears under its name only when it is whole. Beside it stands what it was then (NAME.json: address, SHA-256, and
-    whether a published checksum agreed), and it is compared with that each time.
+    It gets its name only when it is whole and holds the network that it should. Beside it stands what it was then
+    (NAME.json: address, SHA-256, and whether a published checksum agreed), and it is compared with that each time.
 
     Raises:
         WeightsError: it cannot be had, or is not what it was or should be. Nothing half is left.
@@ -57,12 +61,36 @@ def fetch(one: Released, *, folder: Path | None = None) -> Path:
 
 
 def _download(one: Released, file: Path) -> dict[str, Any]:
-    """Fetch it under its name. Returns what it is."""
+    """Fetch it, and give it its name if it is what it should be. Returns what it is."""
     print(f"fetching {one.name} from {one.address}; licence: {one.licence}", file=sys.stderr)
+    aside = file.with_name(f".tmp-{os.getpid()}-fetched")  # a killed fetch leaves it, and the next one sweeps it
+    try:
+        md5, sha256 = _receive(one, aside)
+        check_content(one, aside)
+        os.replace(aside, file)
+    finally:
+        aside.unlink(missing_ok=True)
+    checked = (
+        f"its MD5 begins with {one.md5}, as published"
+        if one.md5
+        else f"it holds {one.layout} of {one.network}; no checksum is published, so its SHA-256, {sha256}, is noted "
+        "beside it and compared from now on"
+    )
+    print(f"fetched to {file}: {checked}", file=sys.stderr)
+    return {"name": one.name, "address": one.address, "licence": one.licence, "sha256": sha256, "md5": md5,
+            "checked": checked}  # fmt: skip
+
+
+def _receive(one: Released, to: Path) -> tuple[str, str]:
+    """Write what the server sends to the file `to`. Returns its MD5 and its SHA-256.
+
+    Raises:
+        OSError: there is no connection, fewer bytes came than were promised, or the published MD5 is another.
+    """
     md5 = hashlib.md5(usedforsecurity=False)
 
     def receive(out: IO[bytes]) -> None:
-        with urllib.request.urlopen(one.address, timeout=PATIENCE) as response:
+        with urllib.request.build_opener(HttpsOnly).open(one.address, timeout=PATIENCE) as response:
             expected, received = response.headers.get("Content-Length"), 0
             while block := response.read(BLOCK):
                 out.write(block)
@@ -73,15 +101,34 @@ def _download(one: Released, file: Path) -> dict[str, Any]:
         if one.md5 is not None and not md5.hexdigest().startswith(one.md5):
             raise OSError(f"its MD5 begins with {md5.hexdigest()[:8]}, and the published one with {one.md5}")
 
-    sha256 = write_atomically(file, receive)
-    checked = (
-        f"its MD5 begins with {one.md5}, as published"
-        if one.md5
-        else f"no checksum is published; its SHA-256, {sha256}, is noted beside it and compared from now on"
-    )
-    print(f"fetched to {file}: {checked}", file=sys.stderr)
-    return {"name": one.name, "address": one.address, "licence": one.licence, "sha256": sha256, "md5": md5.hexdigest(),
-            "checked": checked}  # fmt: skip
+    sha256 = write_atomically(to, receive)
+    return md5.hexdigest(), sha256
+
+
+class HttpsOnly(urllib.request.HTTPRedirectHandler):
+    """Follows redirects to https only: on the way of any other, the file can be changed."""
+
+    def redirect_request(
+        self, req: urllib.request.Request, fp: Any, code: int, msg: str, headers: Any, newurl: str
+    ) -> urllib.request.Request | None:
+        if not newurl.lower().startswith("https://"):
+            raise urllib.error.URLError(f"the server redirects to {newurl}, expected an address of https")
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
+def check_content(one: Released, file: Path) -> None:
+    """Raise OSError where the file is no checkpoint, or one of another network or method than it should be."""
+    try:
+        found = parse_content(read_tensors(file), one.name)
+    except WeightsError as error:
+        reason = str(error).replace(str(file), "it")
+        raise OSError(f"what came is {kind_of(file) or f'no checkpoint: {reason}'}") from None
+    network = found.guess.name if found.guess is not None else "an unknown network"
+    layout = found.contents.get("layout", "")
+    with_classifier = LINEAR if "linear classifier" in found.contents else layout
+    right = with_classifier == LINEAR if one.layout == LINEAR else layout.startswith(f"{one.layout} (")
+    if network != one.network or not right:
+        raise OSError(f"what came holds {layout} of {network}, expected {one.layout} of {one.network}")
 
 
 def _check(file: Path, record: dict[str, Any]) -> None:

@@ -10,6 +10,7 @@ UNCLEAR = "unclear: the LICENSE of the project is MIT, its README says CC-BY-NC 
 NON_COMMERCIAL = "CC-BY-NC 4.0: not for commercial use"
 V1 = "https://dl.fbaipublicfiles.com/moco/moco_checkpoints"
 V3 = "https://dl.fbaipublicfiles.com/moco-v3"
+LINEAR = "a linear probe"
 
 
 class Released(NamedTuple):
@@ -18,23 +19,68 @@ class Released(NamedTuple):
     name: str
     address: str
     licence: str
+    layout: str  # what it holds: MoCo v1, v2 or v3, or LINEAR
+    network: str
     md5: str | None = None  # its first digits, where they are published
 
 
 RELEASED = (
-    Released("fair:moco_v1_200ep", f"{V1}/moco_v1_200ep/moco_v1_200ep_pretrain.pth.tar", UNCLEAR, "b251726a"),
-    Released("fair:moco_v2_200ep", f"{V1}/moco_v2_200ep/moco_v2_200ep_pretrain.pth.tar", UNCLEAR, "59fd9945"),
-    Released("fair:moco_v2_800ep", f"{V1}/moco_v2_800ep/moco_v2_800ep_pretrain.pth.tar", UNCLEAR, "a04e12f8"),
-    Released("fair:moco_v3_r50_100ep", f"{V3}/r-50-100ep/r-50-100ep.pth.tar", NON_COMMERCIAL),
-    Released("fair:moco_v3_r50_300ep", f"{V3}/r-50-300ep/r-50-300ep.pth.tar", NON_COMMERCIAL),
-    Released("fair:moco_v3_r50_1000ep", f"{V3}/r-50-1000ep/r-50-1000ep.pth.tar", NON_COMMERCIAL),
-    Released("fair:moco_v3_vit_s_300ep", f"{V3}/vit-s-300ep/vit-s-300ep.pth.tar", NON_COMMERCIAL),
-    Released("fair:moco_v3_vit_b_300ep", f"{V3}/vit-b-300ep/vit-b-300ep.pth.tar", NON_COMMERCIAL),
-    Released("fair:moco_v3_linear_r50_100ep", f"{V3}/r-50-100ep/linear-100ep.pth.tar", NON_COMMERCIAL),
-    Released("fair:moco_v3_linear_r50_300ep", f"{V3}/r-50-300ep/linear-300ep.pth.tar", NON_COMMERCIAL),
-    Released("fair:moco_v3_linear_r50_1000ep", f"{V3}/r-50-1000ep/linear-1000ep.pth.tar", NON_COMMERCIAL),
-    Released("fair:moco_v3_linear_vit_s_300ep", f"{V3}/vit-s-300ep/linear-vit-s-300ep.pth.tar", NON_COMMERCIAL),
-    Released("fair:moco_v3_linear_vit_b_300ep", f"{V3}/vit-b-300ep/linear-vit-b-300ep.pth.tar", NON_COMMERCIAL),
+    Released(
+        "fair:moco_v1_200ep",
+        f"{V1}/moco_v1_200ep/moco_v1_200ep_pretrain.pth.tar",
+        UNCLEAR,
+        "MoCo v1",
+        "resnet50",
+        "b251726a",
+    ),
+    Released(
+        "fair:moco_v2_200ep",
+        f"{V1}/moco_v2_200ep/moco_v2_200ep_pretrain.pth.tar",
+        UNCLEAR,
+        "MoCo v2",
+        "resnet50",
+        "59fd9945",
+    ),
+    Released(
+        "fair:moco_v2_800ep",
+        f"{V1}/moco_v2_800ep/moco_v2_800ep_pretrain.pth.tar",
+        UNCLEAR,
+        "MoCo v2",
+        "resnet50",
+        "a04e12f8",
+    ),
+    Released("fair:moco_v3_r50_100ep", f"{V3}/r-50-100ep/r-50-100ep.pth.tar", NON_COMMERCIAL, "MoCo v3", "resnet50"),
+    Released("fair:moco_v3_r50_300ep", f"{V3}/r-50-300ep/r-50-300ep.pth.tar", NON_COMMERCIAL, "MoCo v3", "resnet50"),
+    Released("fair:moco_v3_r50_1000ep", f"{V3}/r-50-1000ep/r-50-1000ep.pth.tar", NON_COMMERCIAL, "MoCo v3", "resnet50"),
+    Released(
+        "fair:moco_v3_vit_s_300ep", f"{V3}/vit-s-300ep/vit-s-300ep.pth.tar", NON_COMMERCIAL, "MoCo v3", "vit_small"
+    ),
+    Released(
+        "fair:moco_v3_vit_b_300ep", f"{V3}/vit-b-300ep/vit-b-300ep.pth.tar", NON_COMMERCIAL, "MoCo v3", "vit_base"
+    ),
+    Released(
+        "fair:moco_v3_linear_r50_100ep", f"{V3}/r-50-100ep/linear-100ep.pth.tar", NON_COMMERCIAL, LINEAR, "resnet50"
+    ),
+    Released(
+        "fair:moco_v3_linear_r50_300ep", f"{V3}/r-50-300ep/linear-300ep.pth.tar", NON_COMMERCIAL, LINEAR, "resnet50"
+    ),
+    Released(
+        "fair:moco_v3_linear_r50_1000ep", f"{V3}/r-50-1000ep/linear-1000ep.pth.tar", NON_COMMERCIAL, LINEAR, "resnet50"
+    ),
+    Released(
+        "fair:moco_v3_linear_vit_s_300ep",
+        f"{V3}/vit-s-300ep/linear-vit-s-300ep.pth.tar",
+        NON_COMMERCIAL,
+        LINEAR,
+        "vit_small",
+    ),
+    Released(
+        "fair:moco_v3_linear_vit_b_300ep",
+        f"{V3}/vit-b-300ep/linear-vit-b-300ep.pth.tar",
+        NON_COMMERCIAL,
+        LINEAR,
+        "vit_base",
+    ),
 )
 
 
