@@ -48,7 +48,8 @@ def newest(folder: Path) -> Path | None:
         reasons.append(f"{entry['name']} is {reason}")
     if listed:
         raise CheckpointError(
-            f"no checkpoint in {folder} is readable: {'; '.join(reasons)}. Put one back from a copy, or start again with --overwrite"
+            f"no checkpoint in {folder} is readable: {'; '.join(reasons)}. Put one back from a copy, or start again "
+            "with --overwrite"
         )
     return None
 
