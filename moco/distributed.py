@@ -87,7 +87,8 @@ def session(device: torch.device) -> Iterator[torch.device]:
     which = (store.add("sessions", 1) - 1) // size  # a process may join several times, one after the other
     store = dist.PrefixStore(f"session{which}", store)
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
-    dist.init_process_group(backend, store=store, rank=number, world_size=size, timeout=PATIENCE)
+    with _stdout_to_stderr():
+        dist.init_process_group(backend, store=store, rank=number, world_size=size, timeout=PATIENCE)
     try:
         yield device
         barrier()  # nobody leaves while another may fail
@@ -97,6 +98,18 @@ def session(device: torch.device) -> Iterator[torch.device]:
             raise
         raise first from error
     dist.destroy_process_group()
+
+
+@contextmanager
+def _stdout_to_stderr() -> Iterator[None]:
+    """While open, what C++ prints on stdout goes to stderr: gloo of torch 2.8 says there who is connected."""
+    kept = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
 
 
 def _meet() -> tuple[dist.Store, int, int]:

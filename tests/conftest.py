@@ -1,7 +1,9 @@
 """What several test files need: small pictures on the disk, and a run that takes a second."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
+import jaxtyping
 import pytest
 import torch
 from making import make_pictures
@@ -27,6 +29,14 @@ def _autograd() -> None:
 def _one_thread():
     """Tests run beside each other: one thread each."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture
+def without_shape_checks() -> Iterator[None]:
+    """jaxtyping's checks, which run in the tests only, fix N and disturb torch's compiler while it traces."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 @pytest.fixture

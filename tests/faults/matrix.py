@@ -112,7 +112,8 @@ def tried(chosen: list[Fault], *, quick: bool, jobs: int) -> Iterator[dict]:
             one = Try(fault, fault.quick if quick else fault.count)
             running[one.process] = one
         process, _ = os.wait()
-        yield running.pop(process).result()
+        if process in running:  # torch may have processes of its own
+            yield running.pop(process).result()
 
 
 def table(results: list[dict]) -> str:

@@ -39,15 +39,20 @@ def bn(p: Weights, name: str, x: Tensor) -> Tensor:
     return x * p[f"{name}.weight"].reshape(mean.shape) + p[f"{name}.bias"].reshape(mean.shape)
 
 
+def relu(x: Tensor) -> Tensor:
+    """With gradient 0 at 0. That of `clamp` is 1 in torch 2.8, and zero-initialised branches give many zeros."""
+    return x * (x > 0)
+
+
 def resnet10(p: Weights, x: Tensor) -> Tensor:
-    y = bn(p, "backbone.bn1", F.conv2d(x, p["backbone.conv1.weight"], padding=1)).clamp(min=0)
+    y = relu(bn(p, "backbone.bn1", F.conv2d(x, p["backbone.conv1.weight"], padding=1)))
     for i in range(1, 5):
         name, stride = f"backbone.layer{i}.0.", 1 if i == 1 else 2
-        z = bn(p, name + "bn1", F.conv2d(y, p[name + "conv1.weight"], stride=stride, padding=1)).clamp(min=0)
+        z = relu(bn(p, name + "bn1", F.conv2d(y, p[name + "conv1.weight"], stride=stride, padding=1)))
         z = bn(p, name + "bn2", F.conv2d(z, p[name + "conv2.weight"], padding=1))
         if i > 1:
             y = bn(p, name + "downsample.1", F.conv2d(y, p[name + "downsample.0.weight"], stride=stride))
-        y = (y + z).clamp(min=0)
+        y = relu(y + z)
     return y.mean(dim=(2, 3))
 
 
@@ -86,7 +91,7 @@ def mlp(p: Weights, prefix: str, x: Tensor, *, layers: int, last_bn: bool) -> Te
         x = x @ p[f"{prefix}.{3 * i}.weight"].T
         if last_bn or i < layers - 1:
             x = bn(p, f"{prefix}.{3 * i + 1}", x)
-        x = x.clamp(min=0) if i < layers - 1 else x
+        x = relu(x) if i < layers - 1 else x
     return x
 
 

@@ -25,7 +25,7 @@ from moco.train.nan_report import bearable
 from moco.train.optim import optimizer_for
 from moco.train.pretrain import pretrain
 from tests.train.test_family import of_family
-from tests.train.test_no_wait import fake
+from tests.train.test_no_wait import fake, needs_fake_gpu
 from tests.train.test_pretrain import assert_same
 
 CPU, NAN = torch.device("cpu"), float("nan")
@@ -325,6 +325,7 @@ def test_contrast_is_what_the_gate_knows_the_dictionary_of(tiny):
     assert {name.partition(".")[0] for name, _ in contrast.named_buffers()} == {"encoder", "key_encoder", "dictionary"}
 
 
+@needs_fake_gpu
 def test_on_a_gpu_nothing_in_the_gate_waits_for_it(tiny, monkeypatch):
     """On fake tensors, which have a device and no numbers: to look at one raises."""
     monkeypatch.setattr(gates, "_to_host", lambda flags: (flags, None))  # a copy that is not waited for

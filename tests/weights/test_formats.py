@@ -4,7 +4,6 @@ import importlib
 import sys
 from pathlib import Path
 
-import jaxtyping
 import pytest
 import timm
 import torch
@@ -199,14 +198,6 @@ def test_a_folder_that_is_there_is_not_replaced(saved, tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match="a new or an empty folder"):
         export(folder, to="hf", out=folder)
     assert (folder / "README.md").exists()
-
-
-@pytest.fixture
-def without_shape_checks():
-    """jaxtyping's checks, which are of the tests alone, tie N to a number while torch traces."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 @pytest.mark.parametrize("spec", [EncoderSpec(name="resnet10", width=0.25, stem="3x3/2"), MICRO], ids=["resnet", "vit"])

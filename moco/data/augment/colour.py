@@ -199,7 +199,7 @@ def hsv_tables(device: torch.device) -> tuple[UInt8[Tensor, " h"], UInt8[Tensor,
     ahead = np.minimum(chroma, chroma + lead).astype(np.float32) / divisor
     behind = np.minimum(chroma, chroma - lead).astype(np.float32) / divisor
     sixth = (2.0 * sector + ahead.astype(np.float64) - behind).astype(np.float32)
-    turn = np.fmod(sixth / np.float64(6) + 1.0, 1.0).astype(np.float32)
+    turn = np.fmod(sixth.astype(np.float64) / 6 + 1.0, 1.0).astype(np.float32)
     hue = np.where(chroma == 0, 0, turn.astype(np.float64) * 255).clip(0, 255).astype(np.uint8)
     chroma, value = np.ogrid[0:256, 0:256]
     share = chroma.astype(np.float32) / np.maximum(value, 1).astype(np.float32)

@@ -35,6 +35,14 @@ def near(signs: UInt64[np.ndarray, "n"], greys: UInt8[np.ndarray, "n 16 16"]) ->
     return groups(np.concatenate([np.zeros((0, 2), dtype=np.int64), *pairs]), len(signs))
 
 
+def count_ones(numbers: UInt64[np.ndarray, "*n"]) -> UInt8[np.ndarray, "*n"]:
+    """How many bits of each number are 1."""
+    if hasattr(np, "bitwise_count"):
+        return np.bitwise_count(numbers)
+    bits = np.unpackbits(np.ascontiguousarray(numbers)[..., None].view(np.uint8), axis=-1)  # numpy 1.26
+    return bits.sum(axis=-1, dtype=np.uint8)
+
+
 def groups(pairs: Iterable[np.ndarray] | np.ndarray, n: int) -> list[list[int]]:
     """What of 0..n-1 hangs together by `pairs`, two or more each, in order."""
     parent = list(range(n))
@@ -99,7 +107,7 @@ class _Pictures:
         return found
 
     def few_differ(self, some: Int64[np.ndarray, "k"], rest: Int64[np.ndarray, "m"]) -> Bool[np.ndarray, "k m"]:
-        return np.bitwise_count(self.signs[some][:, None] ^ self.signs[rest]) <= SIGNS
+        return count_ones(self.signs[some][:, None] ^ self.signs[rest]) <= SIGNS
 
     def go_together(self, some: Int64[np.ndarray, "k"], rest: Int64[np.ndarray, "m"]) -> Bool[np.ndarray, "k m"]:
         """Whether greys are correlated; those of an image of one colour are not, with any."""

@@ -169,6 +169,7 @@ def test_a_view_does_not_depend_on_its_batch(monkeypatch: pytest.MonkeyPatch):
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
+@pytest.mark.usefixtures("without_shape_checks")
 def test_colours_that_torch_compiles_are_the_same():
     images = [photo(40, 50, seed) for seed in range(24)]
     view = SOLARIZED_VIEW.model_copy(update={"jitter": Jitter(p=1.0, hue=0.4)})

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image, ImageFilter
 
 from moco.data.check import near_duplicates
-from moco.data.check.near_duplicates import SIGNS, TOGETHER, groups, near, signs_of
+from moco.data.check.near_duplicates import SIGNS, TOGETHER, count_ones, groups, near, signs_of
 
 
 def picture(seed: int, height: int = 96, width: int = 128) -> Image.Image:
@@ -115,6 +115,15 @@ def test_many_frames_of_one_scene_are_one_group():
     scene = rng.integers(20, 236, (16, 16))
     greys = (scene + rng.integers(-5, 6, (n, 16, 16))).astype(np.uint8)
     assert near(np.bitwise_xor.reduce(flips), greys) == [list(range(n))]
+
+
+@pytest.mark.parametrize("numpy_has_it", [True, False])
+def test_the_bits_that_are_1_are_counted_with_any_numpy(numpy_has_it: bool, monkeypatch: pytest.MonkeyPatch):
+    if not numpy_has_it:
+        monkeypatch.delattr(np, "bitwise_count", raising=False)
+    numbers = np.random.default_rng(0).integers(0, 2**64, (3, 40), dtype=np.uint64)
+    numbers[0, :3] = 0, 1, 2**64 - 1
+    assert count_ones(numbers).tolist() == [[number.bit_count() for number in line] for line in numbers.tolist()]
 
 
 def test_no_images_have_no_groups():
