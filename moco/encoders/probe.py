@@ -13,11 +13,14 @@ from torch.nn.parameter import is_lazy
 from moco.recipe import RecipeError
 
 
+CLASSIFIERS = {"fc", "classifier", "head", "heads", "last_linear"}  # in torchvision, timm and Cadene's models
+
+
 class Probed(NamedTuple):
     """What was found out about a network."""
 
     num_features: int  # D
-    last: str | None = None  # the linear layer whose outputs are the features, if it has more inputs than outputs
+    last: str | None = None  # the linear layer whose outputs are the features, if it may be a classifier
 
 
 def probe(network: nn.Module, what: str, size: int, *, own_size: int | None, training: bool) -> Probed:
@@ -40,7 +43,7 @@ def probe(network: nn.Module, what: str, size: int, *, own_size: int | None, tra
         ) from None
     with torch.no_grad(), torch.random.fork_rng(devices=[]), _last_linear(tried) as outputs:
         y = _features(tried.eval(), what, size, own_size, images=1)
-        last = _narrowing(outputs, y)
+        last = _classifier(outputs, y)
         num_features = pooled(y).shape[1]
         if training:
             in_training = pooled(_features(tried.train(), what, size, own_size, images=2)).shape[1]
@@ -153,10 +156,11 @@ def _last_linear(network: nn.Module) -> Iterator[list[tuple[str, nn.Linear, Tens
             handle.remove()
 
 
-def _narrowing(ran: list[tuple[str, nn.Linear, Tensor]], y: Tensor) -> str | None:
-    """The layer that gave `y`, if it is linear and has more inputs than outputs: a classifier, it may be."""
+def _classifier(ran: list[tuple[str, nn.Linear, Tensor]], y: Tensor) -> str | None:
+    """The layer that gave `y`, if it is linear and has fewer outputs than inputs, or a name that classifiers have."""
     for name, layer, output in ran[-1:]:
-        if output is y and layer.in_features > layer.out_features:
+        named = not CLASSIFIERS.isdisjoint(name.split("."))
+        if output is y and (named or layer.in_features > layer.out_features):
             return f"'{name}' ({layer.in_features} to {layer.out_features})"
     return None
 

@@ -111,12 +111,18 @@ def test_trying_a_module_in_both_modes_changes_neither_it_nor_the_random_numbers
     assert (module.training, module[1].training) == (True, False)
 
 
-def test_a_classifier_that_was_left_in_is_told():
-    (caution,) = build(CUSTOM, size=32, model=resnet18(num_classes=7)).cautions
-    assert "'fc' (512 to 7)" in caution
+@pytest.mark.parametrize("classes", [7, 1000])
+def test_a_classifier_that_was_left_in_is_told(classes):
+    (caution,) = build(CUSTOM, size=32, model=resnet18(num_classes=classes)).cautions
+    assert f"'fc' (512 to {classes})" in caution
+
+
+def test_a_module_without_a_classifier_is_no_reason_for_caution():
     without = resnet18()
     without.fc = nn.Identity()
     assert build(CUSTOM, size=32, model=without).cautions == ()
+    widened = nn.Sequential(*plain(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 32))
+    assert build(CUSTOM, size=32, model=widened).cautions == ()
 
 
 WRAPPERS = {
