@@ -12,7 +12,6 @@ from torch.nn.parameter import is_lazy
 
 from moco.recipe import RecipeError
 
-
 CLASSIFIERS = {"fc", "classifier", "head", "heads", "last_linear"}  # in torchvision, timm and Cadene's models
 
 

@@ -28,7 +28,7 @@ from moco.train.open_run import open_run, start_run
 from moco.train.optim import optimizer_for
 from moco.train.rank_sync import put_back
 from moco.train.run_folder import RunFolder, check_init, note_init
-from moco.train.summary import plan
+from moco.train.summary import plan, random_queue
 
 
 @dataclass(frozen=True)
@@ -64,14 +64,14 @@ class Networks:
 
     contrast: Contrast
     init: str | Path | None  # the weights that they start from
-    said: list[str]  # what was read from them
+    said: list[str]  # what there is to say of them
 
 
 def build_networks(job: Job, *, model: str | nn.Module | None, init: str | Path | None, fresh: bool) -> Networks:
     """The networks of a new run, or of one that goes on, which knows what weights it starts from. Writes nothing."""
     if not fresh:
         init = share(((on_main() and check_init(job.run, init)) or "").encode()).decode() or None
-    said: list[str] = []
+    said = random_queue(job.recipe) if fresh and init is None else []
     contrast = contrast_for(job.recipe, job.place, num_images=len(job.images), model=model, init=init, say=said.append)
     return Networks(contrast, init, said)
 

@@ -1,6 +1,7 @@
 """What a run says before it begins, and when it has ended."""
 
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -54,6 +55,20 @@ def dictionary(recipe: Recipe, num_images: int) -> str:
         makers = {"momentum": "the momentum encoder", "shared": "f_q itself", "second": "a second encoder"}
         what = f"the mini-batch's own {recipe.optim.batch_size:,} keys, by {makers[method.key_encoder]}"
     return f"{what}, tau {method.temperature}"
+
+
+def random_queue(recipe: Recipe) -> list[str]:
+    """What the first steps with a queue of random keys look like, in a sentence or three; nothing without a queue."""
+    method = recipe.method
+    if method.dictionary != "queue" or method.size is None:
+        return []
+    steps = math.ceil(method.size / (recipe.optim.batch_size * (2 if method.symmetric else 1)))
+    return [
+        "The queue starts with random keys, which are easy to tell from those of images: the first steps show a low "
+        f"loss, and a pretext accuracy of up to 100 %. In the first {steps:,} steps keys of images replace them, so "
+        f"the loss rises towards that of chance ({recipe.collapse_level:.2f}) and the accuracy falls. Learning shows "
+        "after that"
+    ]
 
 
 def batch_norm(recipe: Recipe) -> str:

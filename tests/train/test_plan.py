@@ -8,7 +8,7 @@ from moco import recipes
 from moco.data.sources.folder import find_images
 from moco.recipe import Recipe
 from moco.train.resume import clock_of
-from moco.train.summary import cautions
+from moco.train.summary import cautions, random_queue
 
 CPU = torch.device("cpu")
 
@@ -38,3 +38,12 @@ def test_another_batch_size_names_the_learning_rate_of_the_linear_rule(cautioned
     (said,) = cautioned(recipes.named("moco_v2_r50").but(None, base))
     assert "--set optim.lr.start=0.001875" in said  # 0.03 * 16 / 256
     assert cautioned(recipes.named("moco_v2_r50").but(None, base | {"optim.lr.start": 0.001875})) == []
+
+
+def test_the_first_steps_with_a_queue_are_explained_in_the_runs_own_numbers():
+    (v2,) = random_queue(recipes.named("moco_v2_r50"))
+    assert "In the first 256 steps" in v2  # 65,536 keys, 256 a step
+    assert "(11.09)" in v2  # ln(65,537)
+    (symmetric,) = random_queue(recipes.named("moco_cifar_symmetric"))
+    assert "In the first 4 steps" in symmetric  # 4,096 keys, 2 x 512 a step
+    assert random_queue(recipes.named("moco_v3_r50_300")) == random_queue(recipes.named("memory_bank_nce")) == []

@@ -268,6 +268,7 @@ def test_a_run_that_was_stopped_and_goes_on_has_the_bits_of_one_that_was_not(blo
     with pytest.raises(Stopped):
         pretrain(blobs, tmp_path / "parts", recipe=SHORT, init=init, device="cpu", reporter=StopAt(3))
     parts = pretrain(blobs, tmp_path / "parts", recipe=SHORT, device="cpu").path
+    assert "random keys" not in (parts / "train.log").read_text()  # f_k has filled the queue
     assert_same(final_state(parts), final_state(whole))
 
 
