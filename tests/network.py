@@ -48,7 +48,7 @@ def can_unshare() -> bool:
         return False
 
 
-def watched(command: list[str], *, timeout: float = 120, **environment: str) -> Seen:
+def watched(command: list[str], *, timeout: float = 240, **environment: str) -> Seen:
     """Run `command` in a network of its own. Raises TimeoutExpired."""
     with tempfile.TemporaryDirectory() as folder:
         answer = Path(folder, "answer.json")

@@ -1,6 +1,7 @@
 """DATA of any kind as a sequence of images: a new kind of source is a file of its own, and a line here."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -8,6 +9,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
+from moco.data.decode.decode import BadImage
 from moco.data.sources.background_scan import Ahead
 from moco.data.sources.folder import find_images
 from moco.data.sources.images import DataError, Images
@@ -32,7 +34,7 @@ def open_images(data: Any) -> Images:
     """`data`, one of Sources, as images.
 
     Raises:
-        DataError: what `find_images` raises, or data of another kind.
+        DataError: what `find_images` raises, data of another kind, or a first item that is no image.
     """
     if isinstance(data, Ahead):
         return data.find()
@@ -43,7 +45,11 @@ def open_images(data: Any) -> Images:
     if callable(getattr(data, "read", None)) and hasattr(data, "names"):
         return data  # pyright: ignore[reportReturnType]
     _check_items(data)
-    return Wrapped(data)  # pyright: ignore[reportReturnType]  # its labels are computed when asked for
+    images = Wrapped(data)
+    if len(images):
+        with suppress(BadImage):  # it may be excluded later
+            images.read(0)  # items that are no images are refused before a run begins
+    return images  # pyright: ignore[reportReturnType]  # its labels are computed when asked for
 
 
 def _check_items(data: Any) -> None:

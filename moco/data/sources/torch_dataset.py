@@ -52,15 +52,24 @@ class Wrapped:
     def labels(self) -> Int64[np.ndarray, "n"] | None:
         """The data set's `targets`, or else the label of each item: then every item is read, once."""
         targets = getattr(self.dataset, "targets", None)
-        with self._lock:
-            if targets is None and self._count and label_in(self.dataset[0]) is not None:
-                targets = [label_in(self.dataset[i]) for i in range(self._count)]
+        if targets is None and self._count and self._label(0) is not None:
+            targets = [self._label(i) for i in range(self._count)]
         if targets is None:
             return None
         try:
             return np.array([operator.index(target) for target in targets], dtype=np.int64)
         except TypeError as error:
             raise DataError(f"the labels of a data set must be whole numbers: {error}") from error
+
+    def _label(self, index: int) -> Any:
+        try:
+            with self._lock:
+                return label_in(self.dataset[index])
+        except Exception as error:
+            raise DataError(
+                f"the label of item {index} cannot be read ({type(error).__name__}: {error}): give the data set a list "
+                "`targets` of all labels"
+            ) from error
 
     @functools.cached_property
     def classes(self) -> Sequence[str]:

@@ -213,7 +213,30 @@ def test_the_label_of_a_dict_is_found(name: str):
 )
 def test_an_item_that_is_no_image_is_told_as_it_was_given(item, words: str):
     with pytest.raises(DataError, match=words):
-        open_images(Items(item)).read(0)
+        open_images(Items(item))
+
+
+def test_a_first_item_that_cannot_be_read_may_be_excluded_later():
+    class Broken(Items):
+        targets = (0, 1)
+
+        def __getitem__(self, index: int) -> Any:
+            if index == 0:
+                raise OSError("no luck")
+            return super().__getitem__(index)
+
+    assert np.array_equal(open_images(Broken(ITEM, ITEM)).read(1), ITEM)
+
+
+def test_a_label_that_cannot_be_read_is_named():
+    class Broken(Items):
+        def __getitem__(self, index: int) -> Any:
+            if index == 1:
+                raise OSError("no luck")
+            return super().__getitem__(index)
+
+    with pytest.raises(DataError, match=r"label of item 1 .*no luck.*`targets`"):
+        Wrapped(Broken((ITEM, 0), (ITEM, 1))).labels
 
 
 # --- kinds of data --------------------------------------------------------------------------------------------------
