@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
 
 from moco.data.loader.bad_images import Quarantine
-from moco.distributed import agree, barrier, mean, on_main
+from moco.distributed import agree, barrier, on_main
 from moco.recipe import Recipe
 from moco.text import duration
 from moco.train.checkpoint import Clock, TrainState
@@ -48,7 +47,6 @@ class Watch:
     score: Callable[[], float]  # kNN accuracy of the encoder as it is, in percent; called on rank 0 only
     quarantine: Quarantine
     waited: Callable[[], float]  # seconds that training has waited for data
-    since_log: list[dict[str, Tensor]] = field(default_factory=list)
     began: float = field(default_factory=time.monotonic)
     first_step: int = 0
     evaluating: float = 0.0  # seconds
@@ -61,14 +59,13 @@ class Watch:
         if time_it_takes := self.pace.tell(clock.step):
             self.reporter.say(time_it_takes)
         self.dog.section("step")
-        self.since_log.append(metrics)
+        if clock.step != self.skipped:
+            state.window.add(clock.step, metrics)
         last = clock.step == clock.total_steps
-        if clock.step % self.log_every == 0 or last:
+        evaluates = self.evaluates and (clock.step % (self.eval_every * clock.steps_per_epoch) == 0 or last)
+        if clock.step % self.log_every == 0 or evaluates or last:
             self._check_scale(state)
-            self._log(clock)
-        per_eval = self.eval_every * clock.steps_per_epoch
-        if self.evaluates and (clock.step % per_eval == 0 or last):
-            self.evaluate(state)
+            self._log(state, self.score_now(state) if evaluates else {})
         stopped, due = divmod(agree(2 * self.stop.look() + (on_main() and self.saver.due(clock.step))), 2)
         if due or last or stopped:  # all after the same step
             self.save(state, must=last or bool(stopped))
@@ -86,6 +83,7 @@ class Watch:
         self._check_scale(state)
         self.dog.section("checkpoint")
         pool(self.quarantine)
+        state.window.gather(until=state.clock.step)
         path = self.saver.save(state, must=must, unwritten=self.unwritten)
         barrier()  # whoever ends first makes the launcher end the others
         self.dog.section("step")
@@ -96,6 +94,7 @@ class Watch:
         if state.clock.skipped < self.bears:
             clock, step = state.clock, refusal.step + 1  # the clock of a GPU's run may be past it
             clock.skipped, self.skipped = clock.skipped + 1, step
+            state.window.discard(step)
             self._record({"step": step, "epoch": step / clock.steps_per_epoch, "skipped": clock.skipped})
             self.reporter.say(f"caution: {refusal}; skipped, as {state.clock.skipped} of {self.bears} steps may be")
             return
@@ -121,39 +120,36 @@ class Watch:
                 f"they were not finite, and the weights did not move. {self._advice()}"
             )
 
-    def _means(self) -> Float[Tensor, "n 2"]:
-        """Loss and pretext accuracy of the steps since the last record, over all ranks."""
-        rows = [torch.stack([metrics["loss"], metrics["pretext_top1"]]) for metrics in self.since_log]
-        return mean(torch.stack(rows))
-
     def _advice(self) -> str:
         lr = self.recipe.optim.lr
         lower = f"Start again with a lower learning rate, say --set optim.lr.{lr.PEAK}={lr.peak / 10:g} --overwrite"
         return lower + ("" if self.recipe.compute.precision == "fp32" else ", or with --precision fp32")
 
-    def _log(self, clock: Clock) -> None:
+    def _log(self, state: TrainState, scores: dict[str, float | None]) -> None:
+        """Log the means over the steps since the last record, what this step was made with, and its scores."""
         self.gate.look()
-        loss, top1 = self._means()[-1].tolist()
-        self.since_log.clear()
-        if clock.step == self.skipped:
+        clock = state.clock
+        state.window.gather(until=clock.step)
+        means = state.window.pop_means()
+        if not means and not scores:  # all were skipped
             return
         done, elapsed = clock.step - self.first_step, time.monotonic() - self.began - self.evaluating
         rate = done / max(elapsed, 1e-9)  # steps a second
         images_per_second = rate * self.recipe.optim.batch_size
         before = Clock(clock.steps_per_epoch, clock.total_steps, clock.step - 1)  # the step was made with these
         self._record({
-            "step": clock.step, "epoch": clock.epoch, "loss": loss, "pretext_top1": top1,
+            "step": clock.step, "epoch": clock.epoch, **means,
             "lr": self.recipe.optim.lr(before.epoch, before.epochs),
             "m": self.recipe.method.momentum(clock.epoch, clock.epochs),
             "images_per_second": round(images_per_second, 1), "seconds_waited": round(self.waited(), 2),
+            **scores,
         })  # fmt: skip
         self.reporter.live(  # the most needed first: a narrow terminal shows the beginning
             f"ETA {duration((clock.total_steps - clock.step) / max(rate, 1e-9))}",
             f"epoch {clock.epoch:.1f}/{clock.epochs:.0f}",
-            f"loss {loss:.2f}",
-            f"(chance {self.recipe.collapse_level:.2f})",
+            *([f"loss {means['loss']:.2f}", f"(chance {self.recipe.collapse_level:.2f})"] if means else []),
             *([] if self.last_score is None else [f"kNN {self.last_score:.1f} %"]),
-            f"pretext {100 * top1:.0f} %",
+            *([f"pretext {100 * means['pretext_top1']:.0f} %"] if means else []),
             f"{images_per_second:,.0f} img/s",
             f"data wait {100 * self.waited() / max(elapsed, 1e-9):.0f} %",
             f"step {clock.step}",
@@ -165,7 +161,11 @@ class Watch:
         return time.monotonic() - self.began
 
     def evaluate(self, state: TrainState) -> None:
-        """Log the kNN accuracy of the encoder as it is."""
+        """Log the kNN accuracy of the encoder as it is, before the first step."""
+        self._record({"step": state.clock.step, "epoch": state.clock.epoch, **self.score_now(state)})
+
+    def score_now(self, state: TrainState) -> dict[str, float | None]:
+        """The kNN accuracy of the encoder as it is; on the other ranks None."""
         start = time.monotonic()
         self.gate.look()
         self.dog.section("scores")
@@ -176,12 +176,13 @@ class Watch:
             barrier()
         self.dog.section("step")
         self.evaluating += time.monotonic() - start
-        self._record({"step": state.clock.step, "epoch": state.clock.epoch, "knn": self.last_score})
+        return {"knn": self.last_score}
 
     def _record(self, values: dict[str, Any]) -> None:
         """Log; what cannot be written now is kept, and written with the next record."""
         if not on_main():
             return
+        self.reporter.metrics(values)
         self.unwritten.append(values)
         try:
             self.run.log(*self.unwritten)

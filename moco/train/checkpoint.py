@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from moco.files import sweep, write_atomically, write_text
+from moco.train.metrics import Window
 from moco.weights.checkpoints import (
     MANIFEST,
     CheckpointError,
@@ -73,13 +74,15 @@ class TrainState:
     optimizer: Stateful
     clock: Clock
     scaler: Stateful = field(default_factory=lambda: torch.amp.GradScaler("cpu", enabled=False))
+    window: Window = field(default_factory=Window)  # what the next record of the log depends on
 
     def state_dict(self) -> dict[str, Any]:
         return {name: part.state_dict() for name, part in vars(self).items()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         for name, part in vars(self).items():
-            part.load_state_dict(state_dict[name])
+            if name != "window" or name in state_dict:  # older files have none
+                part.load_state_dict(state_dict[name])
 
 
 def save(

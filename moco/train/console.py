@@ -26,6 +26,7 @@ class Reporter(Protocol):
     def box(self, title: str, rows: list[tuple[str, str]]) -> None: ...
     def say(self, text: str) -> None: ...
     def live(self, *parts: str) -> None: ...
+    def metrics(self, record: dict[str, Any]) -> None: ...  # a line of metrics.jsonl, as soon as it is known
 
 
 class Patient:
@@ -90,6 +91,9 @@ class Console:
         else:
             print(one_line(BETWEEN.join(parts)), file=self.stream, flush=True)
 
+    def metrics(self, record: dict[str, Any]) -> None:
+        """Shows none: `live` does."""
+
     def end_live(self) -> None:
         """Begin a new line where the live line is being shown."""
         if self.terminal and self._width:
@@ -121,6 +125,9 @@ class Logged:
             self._written = time.monotonic()
             self._write(BETWEEN.join(parts))
 
+    def metrics(self, record: dict[str, Any]) -> None:
+        self.reporter.metrics(record)
+
     def _write(self, *lines: str) -> None:
         now = datetime.now(UTC).isoformat(timespec="seconds")
         with suppress(OSError):  # a log is not worth a run
@@ -133,6 +140,7 @@ class Silent:
     def box(self, title: str, rows: list[tuple[str, str]]) -> None: ...
     def say(self, text: str) -> None: ...
     def live(self, *parts: str) -> None: ...
+    def metrics(self, record: dict[str, Any]) -> None: ...
 
 
 def fitting(parts: Sequence[str], width: int) -> str:

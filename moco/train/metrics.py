@@ -1,0 +1,51 @@
+"""What a run logs: means over the steps since the last record."""
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from moco.distributed import gather
+
+
+class Window:
+    """The metrics of the steps since the last record, of all ranks.
+
+    It is a part of a checkpoint, so a record of steps before and after a kill is that of an undisturbed run. The mean
+    does not depend on when the window was gathered or saved either: its sum is rounded once (`math.fsum`).
+    """
+
+    def __init__(self) -> None:
+        self._own: list[tuple[int, dict[str, Tensor]]] = []  # step and metrics of this rank, on the device
+        self._all: dict[str, list[float]] = {}  # of all ranks, once gathered
+
+    def add(self, step: int, metrics: dict[str, Tensor]) -> None:
+        """Take in what a step returned: scalars, with the same names in every step. Nothing waits for the device."""
+        self._own.append((step, metrics))
+
+    def discard(self, step: int) -> None:
+        """Leave out a step that was not taken."""
+        self._own = [one for one in self._own if one[0] != step]
+
+    def gather(self, until: int) -> None:
+        """Bring together what the ranks have added, of steps up to `until`; every rank calls this."""
+        rows = [metrics for step, metrics in self._own if step <= until]
+        self._own.clear()
+        if rows:
+            stacked = torch.stack(
+                [torch.stack([x.detach().float() for x in row.values()]) for row in rows]
+            )  # n x names
+            for name, values in zip(rows[0], gather(stacked).T.tolist(), strict=True):
+                self._all.setdefault(name, []).extend(values)
+
+    def pop_means(self) -> dict[str, float]:
+        """The mean of each metric over the gathered steps and ranks; the window is empty afterwards. {}: no steps."""
+        gathered, self._all = self._all, {}
+        return {name: math.fsum(values) / len(values) for name, values in gathered.items()}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"gathered": self._all}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._own, self._all = [], {name: list(values) for name, values in state_dict["gathered"].items()}
