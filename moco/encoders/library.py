@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from moco.encoders.probe import check_own, probe, refused, unwrapped
+from moco.encoders.probe import check_own, probe, refused, unwrap_parts, unwrapped
 from moco.recipe import DataSpec, RecipeError
 
 Dense = Callable[[nn.Module, Tensor], Tensor]
@@ -126,6 +126,12 @@ def own_backbone(network: nn.Module, size: int | None, *, training: bool = False
         cautions.append(
             f"your module is wrapped in {type(network).__name__}: the {type(inside).__name__} inside is what is "
             "trained and saved, so that its weights load without the wrapper. --set compute.compile=true compiles it"
+        )
+    if parts := unwrap_parts(inside):
+        cautions.append(
+            f"your module has parts that were wrapped in torch.compile or DataParallel ({', '.join(parts)}): they are "
+            "replaced by the modules inside, so that its weights load without the wrappers. --set compute.compile=true "
+            "compiles the whole"
         )
     check_own(inside, training=training)
     found = probe(inside, "your module", size or 224, own_size=None, training=training)

@@ -91,6 +91,18 @@ def unwrapped(network: nn.Module) -> nn.Module:
         network = inner
 
 
+def unwrap_parts(network: nn.Module) -> list[str]:
+    """Replace wrapped parts of `network`, in place, by the modules inside. Returns the names of the parts."""
+    names: list[str] = []
+    while True:
+        parts = [(name, part) for name, part in network.named_modules() if name and unwrapped(part) is not part]
+        if not parts:
+            return names
+        name, part = parts[0]  # the outermost: what is in it has other names now
+        network.set_submodule(name, unwrapped(part))
+        names.append(name)
+
+
 def pooled(y: Tensor) -> Float[Tensor, "N D"]:
     """Features as they are; a map N x D x h x w or tokens N x T x D averaged over the positions."""
     return y.flatten(2).mean(dim=2) if y.ndim == 4 else y.mean(dim=1) if y.ndim == 3 else y
