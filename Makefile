@@ -1,4 +1,4 @@
-# make demo | make test | make lint | make bench | make faults      e.g. make test PYTHON=python3.12 WORKERS=4
+# make demo | make test | make lint | make docs | make bench | make faults      e.g. make test PYTHON=python3.12 WORKERS=4
 # make test-oldest: every test with the oldest versions that pyproject.toml allows (about 7 GB, an hour)
 #                                                                   make bench ARGS="--quick --only step loss/", or ARGS=--large
 #                                                                   make faults ARGS="--quick --only P1 D2"
@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 OLDEST := .venv-oldest
 PIP_INSTALL = $(BIN)/pip install --constraint constraints.txt
 
-.PHONY: demo test test-oldest lint bench faults clean
+.PHONY: demo test test-oldest lint docs bench faults clean
 
 demo: $(VENV)/.installed
 	$(BIN)/moco demo
@@ -19,13 +19,16 @@ test: $(VENV)/.installed-test
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS)
 
 test-oldest: $(OLDEST)/.installed-test
-	NUMBA_CACHE_DIR=$(OLDEST)/numba $(OLDEST)/bin/python -c "import moco.data.augment.kernels"
-	NUMBA_CACHE_DIR=$(OLDEST)/numba OMP_NUM_THREADS=1 $(OLDEST)/bin/python -m pytest -n $(WORKERS)
+	NUMBA_CACHE_DIR=$(CURDIR)/$(OLDEST)/numba $(OLDEST)/bin/python -c "import moco.data.augment.kernels"
+	NUMBA_CACHE_DIR=$(CURDIR)/$(OLDEST)/numba OMP_NUM_THREADS=1 $(OLDEST)/bin/python -m pytest -n $(WORKERS)
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright --pythonpath $(BIN)/python
+
+docs: $(VENV)/.installed-docs  # into site/, to be read from the disk or from any server
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 bench: $(VENV)/.installed-bench
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.run $(ARGS)
@@ -34,7 +37,7 @@ faults: $(VENV)/.installed-test
 	OMP_NUM_THREADS=1 PYTHONPATH=.:tests $(BIN)/python -m tests.faults.matrix --jobs $(WORKERS) $(ARGS)
 
 clean:
-	rm -rf $(VENV) $(OLDEST) dist .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(OLDEST) dist site .pytest_cache .ruff_cache .hypothesis
 
 # A stamp is as new as the last installation: nothing is installed again until pyproject.toml or constraints.txt changes.
 $(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/pip
@@ -43,6 +46,10 @@ $(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/pip
 
 $(VENV)/.installed-test: pyproject.toml constraints.txt | $(BIN)/pip
 	$(PIP_INSTALL) --editable ".[test]"
+	touch $@ $(VENV)/.installed
+
+$(VENV)/.installed-docs: pyproject.toml constraints.txt | $(BIN)/pip
+	$(PIP_INSTALL) --editable ".[docs]"
 	touch $@ $(VENV)/.installed
 
 # Peers that cannot be installed are named in the table, and tried again the next time.

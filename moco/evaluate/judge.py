@@ -138,7 +138,7 @@ def judge(kinds: Sequence[Kind], among: Subjects, *, skip: bool = False) -> Tabl
         skip: a kind that these images do not allow is left out, with a note, unless none is left.
 
     Raises:
-        What the kinds raise.
+        DataError: without `skip`, a kind that these images do not allow; with it, none that they do.
     """
     rows: dict[str, dict[str, Score]] = {name: {} for name in among.rows}
     notes = list(among.notes)
