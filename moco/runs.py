@@ -5,6 +5,7 @@ from typing import Any
 
 from moco.recipe import RecipeError, diff
 from moco.train.run_folder import RunError, RunFolder
+from moco.weights.checkpoints import step_in
 
 VALUES = ("step", "epoch", "loss", "pretext_top1", "knn")
 COLUMNS = ("run", "recipe", "state", "step", "loss", "own key found", "kNN")
@@ -20,22 +21,25 @@ def describe(run: RunFolder) -> dict[str, Any]:
     except RecipeError as error:
         return {"run": str(run.path), "recipe": "", "state": f"unreadable: {error}"} | dict.fromkeys(VALUES)
     values = {name: last.get(name) for name in VALUES}
-    return {"run": str(run.path), "recipe": recipe, "state": _state(run, last.get("step", 0))} | values
+    state, saved = _state(run, last.get("step", 0))
+    if saved is not None:  # a run that was stopped before its first record has made steps too
+        values["step"] = max(saved, values["step"] or 0)
+    return {"run": str(run.path), "recipe": recipe, "state": state} | values
 
 
-def _state(run: RunFolder, step: int) -> str:
-    """What can be done with a run that has logged up to `step`."""
+def _state(run: RunFolder, step: int) -> tuple[str, int | None]:
+    """What can be done with a run that has logged up to `step`, and the step of its checkpoint."""
     from moco.train import checkpoint  # brings torch, and a folder without runs is refused without it
 
     if run.finished:
-        return "finished"
+        return "finished", None
     try:
         saved = checkpoint.newest(run.checkpoints)
     except checkpoint.CheckpointError:
-        return "checkpoints damaged"
+        return "checkpoints damaged", None
     if saved is not None:
-        return "can be continued"
-    return "no checkpoint" if step else "no step yet"
+        return "can be continued", step_in(saved.name)
+    return ("no checkpoint" if step else "no step yet"), None
 
 
 def find_runs(folder: Path) -> list[RunFolder]:

@@ -44,7 +44,7 @@ from moco.train.resume import (
 from moco.train.run_folder import RunFolder, note_start, provenance
 from moco.train.saving import Saver
 from moco.train.signals import stop_on_signals
-from moco.train.summary import closing, plan
+from moco.train.summary import closing, expected_at_first, plan
 from moco.train.unused import skips_parameters
 from moco.train.warm_start import refill
 from moco.train.watchdog import watchdog
@@ -181,6 +181,9 @@ def pretrain(
                     steps_per_epoch=job.clock.steps_per_epoch, precision=arithmetic,
                 )  # fmt: skip
                 for line in filled:
+                    reporter.say(line)
+            elif job.clock.step == 0:
+                for line in expected_at_first(chosen):
                     reporter.say(line)
             loader = job.loader(max_bad, range(job.clock.step, job.clock.total_steps))
             gate = Gate(state, refused=lambda refusal: watch.refuse(state, refusal), sticky=not bears)

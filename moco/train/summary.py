@@ -129,6 +129,17 @@ def _batch_of_the_learning_rate(recipe: Recipe) -> int | None:
     return own.batch_size if changed else None
 
 
+def expected_at_first(recipe: Recipe) -> list[str]:
+    """What surprises in the first records of a run whose queue begins with random keys; [] for others."""
+    if recipe.method.dictionary != "queue" or recipe.method.size is None:
+        return []
+    steps = -(-recipe.method.size // recipe.keys_per_step)
+    return [
+        "the queue begins with random keys, from which every query tells its own key: the loss starts low, near 100 % "
+        f"are right, and the loss rises until {steps:,} steps have replaced them"
+    ]
+
+
 def closing(run: RunFolder, recipe: Recipe, *, bad: int, pictures: Sequence[Path] = ()) -> list[tuple[str, str]]:
     """The rows of the closing box."""
     last, facts = summary(run), json.loads((run.path / "finished.json").read_text())
