@@ -92,6 +92,27 @@ def webp(width: int, height: int) -> bytes:
     return b"RIFF" + struct.pack("<I", len(body)) + body
 
 
+def tiny_webp(width: int, height: int) -> bytes:
+    """A lossless image of one colour: 34 bytes, whatever its size."""
+    buffer = io.BytesIO()
+    Image.new("RGB", (1, 1)).save(buffer, "WEBP", lossless=True)
+    data = bytearray(buffer.getvalue())
+    packed = int.from_bytes(data[21:25], "little") & ~0xFFFFFFF
+    data[21:25] = (packed | (width - 1) | ((height - 1) << 14)).to_bytes(4, "little")
+    return bytes(data)
+
+
+def riff(size: int) -> bytes:
+    return b"RIFF" + struct.pack("<I", size - 8) + b"WEBPVP8 " + bytes(size - 16)
+
+
+def one_strip_of_16_bits(side: int) -> bytes:
+    """An RGBA image of 16 bits in one compressed strip, which is unpacked whole: 8 bytes a pixel."""
+    entries = [(258, 3, [16] * 4), (262, 3, [2]), (277, 3, [4]), (338, 3, [2])]
+    return tiff(side, side, *entries, tail=zeros(8 * side**2), packed=8)
+
+
+MEBI = 2**20
 MILLION = 10**6
 TILES = [(322, 3, [16]), (323, 3, [16]), (324, 4, [8] * MILLION), (325, 4, [256] * MILLION)]
 STRIPS = [(278, 4, [1]), (273, 4, [8] * MILLION), (279, 4, [1] * MILLION)]
@@ -120,6 +141,14 @@ BOMBS: dict[str, Callable[[], bytes]] = {
     "BMP, says 100,000 x 100,000": lambda: bmp(100_000, 100_000),
     "BMP, 9,400 x 9,400 without pixels": lambda: bmp(9400, 9400),
     "WebP, a canvas of 16,383 x 16,383": lambda: webp(16_383, 16_383),
+    "WebP, 9,400 x 9,400 in 34 bytes": lambda: tiny_webp(9400, 9400),
+    "WebP, 128 MiB of nothing": lambda: riff(128 * MEBI),
+    "AVIF, 128 MiB of nothing": lambda: b"\0\0\0\x20ftypavif" + bytes(128 * MEBI),
+    "TIFF, 9,400 x 9,400 of 16 bits in one strip": lambda: one_strip_of_16_bits(9400),
+    "JPEG, 40 MiB of nothing before its first scan": lambda: jpeg()[:20] + bytes(40 * MEBI) + jpeg()[20:],
+    "JPEG, 40 MiB of nothing behind half a header": lambda: jpeg()[:300] + bytes(40 * MEBI),
+    "GIF, 40 MiB of nothing before its frame": lambda: gif((1, 1), bytes(40 * MEBI) + gif_frame(1, 1)),
+    "BMP, 40 MiB of ends of lines": lambda: bmp(100, 100, bytes(40 * MEBI), bits=8, packed=1),
 }
 """Each must be refused, at once and in little memory."""
 

@@ -52,6 +52,7 @@ HUGE = {
     "JPEG of 20,000 x 20,000": lambda: photo(20_000, "L", "JPEG"),
     "JPEG at the limit": lambda: photo(SIDE, "RGB", "JPEG"),
     "PNG with alpha at the limit": lambda: photo(SIDE, "RGBA", "PNG"),
+    "WebP at its limit": lambda: photo(6882, "RGB", "WEBP"),
 }
 
 
@@ -80,6 +81,7 @@ FAULTS = [
     ),
     Fault(
         "I5", "huge images that are sound", "refused above 89,478,485 pixels; read below in 9 bytes a pixel at most",
-        "size from the header first, conversion in bands (`tests/faults/test_images.py`: lost without)", 3, 3, huge,
+        "size from the header first, conversion in bands (`tests/faults/test_images.py`: lost without)",
+        len(HUGE), len(HUGE), huge,
     ),
 ]  # fmt: skip

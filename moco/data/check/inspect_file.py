@@ -11,6 +11,7 @@ from PIL import ExifTags, Image
 from moco.data.check.near_duplicates import signs_of
 from moco.data.decode import jpeg
 from moco.data.decode.decode import EXTENSIONS, FORMATS, decode_file, opened, reason_of
+from moco.data.decode.limits import open_counted
 from moco.data.decode.tiff import File
 
 SMALL, LONG = 32, 4  # pixels of the shorter side, and sides to one another, from where on an image is odd
@@ -57,15 +58,22 @@ def look(path: str, *, compare: bool, deep: bool) -> Look:
 
 def _header(file: File, path: str) -> tuple[str, list[str]]:
     """Format and mode, and what is odd about them."""
-    with Image.open(file, formats=FORMATS) as image:
+    with open_counted(file, FORMATS) as image:
         form = "JPEG" if image.format == "MPO" else str(image.format)
         ending = os.path.splitext(path)[1].lower()
         expected = _ENDINGS.get(ending, ending[1:].upper())
         odd = [f"{form} with the ending {ending}"] if ending in EXTENSIONS and expected != form else []
         odd += [f"mode {image.mode}"] if image.mode not in _USUAL else []
         odd += ["transparent"] if image.has_transparency_data else []
-        odd += ["of several frames"] if getattr(image, "is_animated", False) else []
+        odd += ["of several frames"] if _is_animated(image) else []
         return f"{form} {image.mode}", odd + ["turned by EXIF"] * _is_turned(image)
+
+
+def _is_animated(image: Image.Image) -> bool:
+    try:
+        return bool(getattr(image, "is_animated", False))
+    except Exception:  # what follows the first frame is damaged, which nobody looks at
+        return False
 
 
 def _is_turned(image: Image.Image) -> bool:

@@ -14,7 +14,7 @@ from PIL import Image, UnidentifiedImageError
 
 from moco.data.decode import jpeg, rgb
 from moco.data.decode.kinds import name_unreadable
-from moco.data.decode.limits import check_bounds
+from moco.data.decode.limits import check_bounds, open_counted
 from moco.data.decode.ppm import decode_ppm, is_ppm
 from moco.data.decode.rgb import to_rgb
 from moco.data.decode.tiff import File
@@ -84,7 +84,7 @@ def decode_file(file: File) -> UInt8[np.ndarray, "H W 3"]:
     file.seek(0)
     check_bounds(file)
     try:
-        with Image.open(file, formats=FORMATS) as image:
+        with open_counted(file, FORMATS) as image:
             return to_rgb(image)
     except UnidentifiedImageError as error:
         if what := name_unreadable(file):

@@ -8,11 +8,13 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, JpegImagePlugin
 
 from moco.data.decode import tiff
 
 MAX_PIXELS = 89_478_485  # of one image; Pillow's own limit, above which it only warns: 256 MiB of RGB
+A_PIXEL = 9  # bytes of memory at most, for each pixel of the largest image: more in a pixel, fewer pixels
+PILLOWS = 4.5  # bytes of a pixel in Pillow, at most, and some for what is converted
 STRIP = 2**20  # pixels that are converted at once
 PAPER = "white"  # what is seen through transparent pixels: what browsers and print show, and drawings are made for
 
@@ -32,7 +34,7 @@ _BACK = {6: 8, 8: 6}  # orientations whose turn is undone by another one; all ot
 
 def to_rgb(image: Image.Image) -> UInt8[np.ndarray, "H W 3"]:
     """A Pillow image of any mode, upright, as RGB. Raises what Pillow raises, and ValueError when it is too large."""
-    check_size(*image.size)  # before any pixel is decoded
+    check_size(*image.size, a_pixel=PILLOWS + _bytes_beside(image))  # before any pixel is decoded
     tiff.correct_planes(image)
     image.load()
     convert, turn = _converter(image), orientation(image)
@@ -44,14 +46,26 @@ def to_rgb(image: Image.Image) -> UInt8[np.ndarray, "H W 3"]:
     return pixels
 
 
-def check_size(width: int, height: int) -> None:
-    """Raises ValueError for an image of too many pixels."""
-    if width * height > MAX_PIXELS:
-        side = int(MAX_PIXELS**0.5)
+def check_size(width: int, height: int, *, a_pixel: float = A_PIXEL) -> None:
+    """Raises ValueError for an image of too many pixels, each of which takes `a_pixel` bytes while it is decoded."""
+    most = int(MAX_PIXELS * min(A_PIXEL / a_pixel, 1))
+    if width * height > most:
+        kind = f" (of this kind, whose decoder takes {a_pixel:.0f} bytes a pixel)" if most < MAX_PIXELS else ""
         raise ValueError(
-            f"{width} x {height} pixels are more than the {MAX_PIXELS:,} allowed: make it smaller (to {side} pixels a "
-            "side, or fewer) or cut it into pieces"
+            f"{width} x {height} pixels are more than the {most:,} allowed{kind}: make it smaller (to {int(most**0.5)} "
+            "pixels a side, or fewer) or cut it into pieces"
         )
+
+
+def _bytes_beside(image: Image.Image) -> float:
+    """Bytes a pixel that a decoder holds beside Pillow's pixels, at most (tests/faults/large.py measures them)."""
+    if image.format in ("WEBP", "AVIF"):
+        return 12.5  # canvases and planes
+    if isinstance(image, JpegImagePlugin.JpegImageFile) and "progressive" in image.info:
+        sizes = [(across, down) for _, across, down, _ in image.layer]  # of each band, to one another
+        whole = max(across for across, _ in sizes) * max(down for _, down in sizes)
+        return 2 * sum(across * down for across, down in sizes) / whole  # all coefficients
+    return tiff.bytes_of_a_piece(image) / max(image.width * image.height, 1)
 
 
 def orientation(image: Image.Image) -> int:

@@ -13,7 +13,7 @@ from PIL import ExifTags, Image, ImageFile, TiffImagePlugin
 File = io.BytesIO | io.BufferedReader
 
 _Tag = ExifTags.Base
-_EXTRA_SAMPLES, _TILE_WIDTH = 338, 322
+_EXTRA_SAMPLES, _TILE_WIDTH, _TILE_LENGTH = 338, 322, 323
 _VALUES = 64  # of an entry that are read: the tags that count here have a few
 _CODES = {1: "B", 2: "B", 3: "H", 4: "I", 5: "Q", 6: "b", 7: "B", 8: "h", 9: "i", 10: "q", 11: "f", 12: "d", 13: "I",
           16: "Q", 17: "q", 18: "Q"}  # fmt: skip
@@ -103,6 +103,19 @@ def is_unsigned(image: Image.Image) -> bool:
 def _first(tags: TiffImagePlugin.ImageFileDirectory_v2, tag: int) -> int:
     """The first value of a `tag` that has one for each band; 1 where it is not there."""
     return (tags.get(tag) or (1,))[0]
+
+
+def bytes_of_a_piece(image: Image.Image) -> int:
+    """Bytes of one strip or tile of a compressed TIFF image, which libtiff unpacks whole; 0 for all other images."""
+    if not isinstance(image, TiffImagePlugin.TiffImageFile) or "libtiff" not in [tile[0] for tile in image.tile]:
+        return 0
+    tags, (width, height) = image.tag_v2, image.size
+    bands = 1 if tags.get(_Tag.PlanarConfiguration, 1) == 2 else tags.get(_Tag.SamplesPerPixel, 1)
+    if _TILE_WIDTH in tags:
+        width, rows = tags[_TILE_WIDTH], tags.get(_TILE_LENGTH, height)
+    else:
+        rows = min(tags.get(_Tag.RowsPerStrip, height), height)
+    return width * rows * bands * _first(tags, _Tag.BitsPerSample) // 8
 
 
 def correct_planes(image: Image.Image) -> None:

@@ -3,14 +3,17 @@
 import io
 import struct
 
+import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 
+from moco.data.check.inspect_file import look
 from moco.data.decode import decode as decode_module
-from moco.data.decode import limits
+from moco.data.decode import limits, rgb
 from moco.data.decode.decode import BadImage, decode
 from moco.data.decode.limits import check_bounds
-from tests.data.bombs import BOMBS, HARMLESS, chunk, jpeg, liar, many_scans, small_png, tiff
+from tests.data.bombs import BOMBS, HARMLESS, bmp, chunk, gif, gif_frame, jpeg, liar, many_scans, riff, small_png, tiff
 
 
 @pytest.mark.parametrize("name", BOMBS)
@@ -35,6 +38,8 @@ GUARDED = {
     "chunks": small_png(chunk(b"abCd", b"") * 200_001),
     "strips or tiles": tiff(1, 100_001, (278, 4, [1]), (273, 4, [8] * 100_001), (279, 4, [1] * 100_001)),
     "an entry of": tiff(4, 4, (700, 1, [0] * (2**26 + 1))),
+    "more data in a JPEG file": jpeg()[:-2] + bytes(2**21),
+    "of WebP, AVIF or the like": riff(2**26 + 16),
 }
 
 
@@ -52,6 +57,67 @@ def test_without_the_bounds_pillow_takes_it(tmp_path, monkeypatch, reason: str):
         decode(tmp_path / "x")
     monkeypatch.setattr(decode_module, "check_bounds", lambda file: None)
     assert decode(tmp_path / "x").shape[2] == 3
+
+
+def saved(mode: str, form: str, **options) -> bytes:
+    buffer = io.BytesIO()
+    Image.new(mode, (100, 100)).save(buffer, form, **options)
+    return buffer.getvalue()
+
+
+def one_strip(dtype: str, bands: int) -> bytes:
+    buffer, shape = io.BytesIO(), (100, 100, bands) if bands > 1 else (100, 100)
+    options = {"photometric": "rgb", "extrasamples": ["unassalpha"]} if bands > 1 else {}
+    tifffile.imwrite(buffer, np.zeros(shape, dtype), compression="zlib", rowsperstrip=100, **options)
+    return buffer.getvalue()
+
+
+KINDS = {  # and the bytes a pixel that decoding takes, as measured at 9,400 x 9,400
+    "WebP": (saved("RGB", "WEBP"), 16.1),
+    "AVIF with alpha": (saved("RGBA", "AVIF", subsampling="4:4:4"), 13.2),
+    "progressive CMYK": (saved("CMYK", "JPEG", progressive=True), 12.0),
+    "RGBA of 16 bits in one strip": (one_strip("u2", 4), 12.1),
+    "floats in one strip": (one_strip("f4", 1), 8.1),
+    "PNG": (saved("RGBA", "PNG"), 7.2),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_images_that_take_more_memory_a_pixel_may_have_fewer_pixels(tmp_path, monkeypatch, kind: str):
+    data, a_pixel = KINDS[kind]
+    (tmp_path / "x").write_bytes(data)
+    assert decode(tmp_path / "x").shape == (100, 100, 3)
+    filled = max(100 * 100 * a_pixel / 9, 100 * 100)  # pixels at 9 bytes each, which is what memory is allowed for
+    monkeypatch.setattr(rgb, "MAX_PIXELS", int(1.4 * filled))
+    assert decode(tmp_path / "x").shape == (100, 100, 3)
+    monkeypatch.setattr(rgb, "MAX_PIXELS", int(filled))
+    if a_pixel < 9:
+        assert decode(tmp_path / "x").shape == (100, 100, 3)
+    else:
+        with pytest.raises(BadImage, match=r"a pixel.*: make it smaller .* or cut it into pieces"):
+            decode(tmp_path / "x")
+
+
+SLOW = {
+    "JPEG": jpeg()[:20] + bytes(5000) + jpeg()[20:],
+    "GIF": gif((1, 1), bytes(5000) + gif_frame(1, 1)),
+    "BMP": bmp(10, 10, bytes(5000) + b"\x0a\x01\0\0" * 10, bits=8, packed=1),
+}
+
+
+@pytest.mark.parametrize("kind", SLOW)
+def test_files_that_pillow_reads_byte_by_byte_are_refused(tmp_path, monkeypatch, kind: str):
+    (tmp_path / "x").write_bytes(SLOW[kind])
+    assert decode(tmp_path / "x").shape[2] == 3
+    monkeypatch.setattr(limits, "READS", 2000)
+    with pytest.raises(BadImage, match="2,000 reads"):
+        decode(tmp_path / "x")
+
+
+def test_check_looks_at_a_gif_whose_end_is_zeros(tmp_path, monkeypatch):
+    monkeypatch.setattr(limits, "READS", 2000)
+    (tmp_path / "x.gif").write_bytes(gif((1, 1), gif_frame(1, 1))[:-1] + bytes(5000))
+    assert not look(str(tmp_path / "x.gif"), compare=False, deep=False).bad
 
 
 def at_the_bound() -> dict[str, bytes]:
