@@ -12,7 +12,6 @@ from moco.data.sources.images import DataError, Images, Subset
 from moco.data.sources.labels import (
     TEST_NAMES,
     TRAIN_NAMES,
-    Chosen,
     few_of,
     labelled,
     split_name,
@@ -38,8 +37,8 @@ def split_sources(source: Sources) -> Split:
     """The training and test folder of a folder that has them; otherwise a fifth of each class is held out.
 
     Names of such folders are TRAIN_NAMES and TEST_NAMES, in any case, also as `training_set` or `val2017`. The fifth is
-    the same in every run on the same images. A class of less than five images has none held out, which `how` says. The
-    few images that lie beside class folders are left out, which `how` says too.
+    the same in every run on the same images. A class of less than five images has none held out. The few images that
+    lie beside class folders are left out. `how` says so, and names the classes that have no test image.
 
     Raises:
         DataError: what `open_images` raises, classes that only the test images have, classes that are names of splits,
@@ -59,7 +58,8 @@ def split_of(data: Sources, test: Sources) -> Split:
     """`data` to learn from, `test` to be judged on, with one numbering of the classes. Raises DataError."""
     train, note = without_strays(open_images(data))
     judged, more = with_classes(open_images(test), labelled(train, "the training images").classes, "the test images")
-    return _noting(Split(train, judged, f"{len(train):,} images to learn from, {len(judged):,} to test"), note, more)
+    how = f"{len(train):,} images to learn from, {len(judged):,} to test"
+    return _noting(Split(train, judged, how), note, more, _untested(train, judged))
 
 
 def _noting(split: Split, *notes: str) -> Split:
@@ -78,12 +78,13 @@ def _train_and_test(folder: str) -> Split | None:
     train, note = without_strays(find_images(os.path.join(folder, trains[0])))
     found = [(name, find_images(os.path.join(folder, name))) for name in tests]
     name, test = next((one for one in found if one[1].labelling.names), found[0])
-    judged, more = Chosen(test, "")
+    judged, more, untested = test, "", ""
     if train.labels is not None:
         labelled(train, f"the images in {shown(os.path.join(folder, trains[0]))}")
         judged, more = with_classes(test, train.classes, f"the images in {shown(os.path.join(folder, name))}")
+        untested = _untested(train, judged)
     how = f"{trains[0]}/ ({len(train):,} images) and {name}/ ({len(judged):,} images) of {shown(folder)}"
-    return _noting(Split(train, judged, how), note, more)
+    return _noting(Split(train, judged, how), note, more, untested)
 
 
 def _folders(folder: str) -> list[str]:
@@ -113,18 +114,32 @@ def _held_out(images: Images) -> Split:
         f"{len(images) - len(test):,} images to learn from, {len(test):,} to test"
     )
     split = Split(Subset(images, np.flatnonzero(~is_test)), Subset(images, test), how)
-    return split if images.labels is None else _noting(split, _untested(images.classes, labels, is_test))
+    return split if images.labels is None else _noting(split, _too_few(split.train, split.test))
 
 
-def _untested(classes: Sequence[str], labels: np.ndarray, is_test: np.ndarray) -> str:
-    """Which classes have no test image, in words; empty when there is none."""
-    tested = np.bincount(labels[is_test], minlength=len(classes)) > 0
-    counts = np.bincount(labels, minlength=len(classes))
-    missing = [name for name, seen, count in zip(classes, tested, counts, strict=True) if count and not seen]
+def _without_test(train: Images, test: Images) -> list[str]:
+    """The classes of training images that have no test image."""
+    assert train.labels is not None
+    assert test.labels is not None
+    return [train.classes[int(label)] for label in np.setdiff1d(train.labels, test.labels)]
+
+
+def _untested(train: Images, test: Images) -> str:
+    """A sentence on the classes that have no test image; empty when there is none."""
+    missing = _without_test(train, test)
+    one = "has" if len(missing) == 1 else "have"
+    return (
+        f"{len(missing):,} of {len(train.classes):,} classes {one} no test image: {few_of(missing)}" if missing else ""
+    )
+
+
+def _too_few(train: Images, test: Images) -> str:
+    """A sentence on the classes that are too small to have an image held out; empty when there is none."""
+    missing = _without_test(train, test)
     if not missing:
         return ""
     one = len(missing) == 1
     return (
-        f"{len(missing):,} of {len(classes):,} classes {'has' if one else 'have'} fewer than {ONE_IN} images, so none "
-        f"of {'it' if one else 'theirs'} is tested: {few_of(missing)}"
+        f"{len(missing):,} of {len(train.classes):,} classes {'has' if one else 'have'} fewer than {ONE_IN} images, so "
+        f"none of {'it' if one else 'theirs'} is tested: {few_of(missing)}"
     )

@@ -150,3 +150,10 @@ def test_classes_of_which_no_image_is_tested_are_named(tmp_path: Path):
         "2 of 3 classes have fewer than 5 images, so none of theirs is tested: few, fewer"
         in split_sources(tmp_path).how
     )
+
+
+def test_classes_of_which_a_test_folder_has_no_image_are_named(tmp_path: Path):
+    make_pictures(tmp_path / "train", 30, classes=3)
+    make_pictures(tmp_path / "test" / "class1", 4)
+    for split in (split_sources(tmp_path), split_of(tmp_path / "train", tmp_path / "test")):
+        assert split.how.endswith("2 of 3 classes have no test image: class0, class2")
