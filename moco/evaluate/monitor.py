@@ -47,6 +47,13 @@ class Monitor:
     classes: Sequence[str]
     data: DataSpec
     device: torch.device
+    how: str  # which images, in words
+
+    def __str__(self) -> str:
+        """What the log says of it."""
+        return (
+            f"kNN score: {len(self.train.labels):,} labelled images, {len(self.test.labels):,} test images; {self.how}"
+        )
 
     def score(self, encoder: Encoder) -> float:
         """kNN accuracy [percent] of the pooled features of `encoder`, which is left as it was."""
@@ -79,7 +86,7 @@ def monitor_for(
     train, test = (
         _kept(images, data, int(share * most), workers) for images, most in ((split.train, TRAIN), (split.test, TEST))
     )
-    return Monitor(train, test, split.train.classes, data, device)
+    return Monitor(train, test, split.train.classes, data, device, split.how)
 
 
 def _kept(images: Images, data: DataSpec, most: int, workers: int) -> Kept:

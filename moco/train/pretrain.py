@@ -167,6 +167,8 @@ def pretrain(
             if not there.started:  # from here on nothing is wrong with what was asked for
                 start_folder(job, networks)
             reporter, contrast, init = report_start(job, networks, reporter), networks.contrast, networks.init
+            if monitor is not None:
+                reporter.say(str(monitor))
             state = job.state(contrast)
             together = wrap(contrast, skips=skips_parameters(contrast.encoder, chosen))
             fingerprint = check_data(job.run, images, accept_change=accept_data_change, say=reporter.say)

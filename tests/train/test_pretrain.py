@@ -150,6 +150,8 @@ def test_scores_during_training_do_not_change_it(pictures, tiny, tmp_path):
     labelled = make_pictures(tmp_path / "labelled", 40, classes=2)
     pretrain(pictures, tmp_path / "plain", recipe=tiny)
     run = pretrain(pictures, tmp_path / "scored", recipe=tiny, eval_data=labelled, eval_every=1)
+    log = (run.path / "train.log").read_text()
+    assert "kNN score: 32 labelled images, 8 test images; one in 5 of each class" in log
     assert_same(final_state(tmp_path / "plain"), final_state(tmp_path / "scored"))
     scores = [(record["step"], record["knn"]) for record in run.metrics() if "knn" in record]
     assert [step for step, _ in scores] == [0, 5, 10]
