@@ -1,7 +1,6 @@
 """Which images an encoder is judged on, and from which it may learn the labels."""
 
 import os
-from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
