@@ -1,6 +1,7 @@
 """The command with standard streams of any encoding, or that are closed, full, or read by nobody."""
 
 import io
+import json
 import os
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from making import make_pictures
 
 from moco.cli.streams import spell_missing_characters
 from moco.evaluate.table import Score, Table
+from tests.data.bombs import gif, gif_frame
 
 ROOT = Path(__file__).parent.parent
 
@@ -75,3 +77,10 @@ def test_a_table_is_printed_in_any_encoding(encoding: str, score: str, names: st
     print(table, flush=True)
     assert score in written.getvalue().decode(encoding)
     assert names in written.getvalue().decode(encoding)
+
+
+def test_pillows_warnings_do_not_come_between_the_lines(tmp_path: Path):
+    (tmp_path / "large.gif").write_bytes(gif((10_000, 9000), gif_frame(1, 1)))  # DecompressionBombWarning
+    done = shell("$MOCO check . --json", tmp_path)
+    assert "make it smaller" in json.loads(done.stdout)["bad"]["large.gif"]
+    assert "Warning" not in done.stderr

@@ -7,7 +7,7 @@ import typer
 
 from moco import __version__
 from moco.cli import ablate, check, evaluate, recipes, runs, train, weights
-from moco.cli.streams import open_streams, run_and_flush, spell_missing_characters
+from moco.cli.streams import open_streams, run_and_flush, silence_pillow, spell_missing_characters
 
 app = typer.Typer(
     name="moco",
@@ -58,4 +58,5 @@ def main() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     open_streams()
     spell_missing_characters()
+    silence_pillow()
     run_and_flush(app)

@@ -4,6 +4,7 @@ import codecs
 import io
 import os
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from typing import IO, TYPE_CHECKING, Any, NoReturn, cast
@@ -36,6 +37,11 @@ def spell_missing_characters() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper) and stream.errors in ("strict", "surrogateescape"):
             stream.reconfigure(errors=SPELLED)
+
+
+def silence_pillow() -> None:
+    """Pillow's warnings are not shown: a file that cannot be used is named as a bad image, with the reason."""
+    warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
 def spelled(error: UnicodeError) -> tuple[str, int]:
