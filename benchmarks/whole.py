@@ -28,7 +28,9 @@ from moco.recipe import Recipe
 from moco.train import checkpoint, pretrain
 from moco.train.after_step import Stopped, Watch
 from moco.train.checkpoint import TrainState
+from moco.train.job import Job, clock_of
 from moco.train.nan_guard import Gate
+from moco.train.options import RunOptions
 from moco.train.run_folder import RunFolder
 
 FIRST, LAST = 8, 40  # steps of a run between which the clocks are read: its beginning is left out
@@ -133,10 +135,9 @@ def input_alone(recipe: Recipe, folder: Path) -> tuple[float, float]:
     images = find_images([folder])
     cpu.kernels(wait=True)
     with tempfile.TemporaryDirectory() as out:
-        job = pretrain.Job(
-            images, recipe, pretrain.clock_of(recipe, len(images)), step.CPU, workers_for(None), RunFolder(Path(out))
-        )
-        batches = iter(job.loader(None, range(2 * LAST)))
+        clock = clock_of(recipe, len(images))
+        job = Job(images, recipe, clock, step.CPU, RunFolder(Path(out)), RunOptions(), workers_for(None))
+        batches = iter(job.loader(range(2 * LAST)))
         next(islice(batches, FIRST - 1, None))
         busy, wall = time.process_time(), time.perf_counter()
         next(islice(batches, LAST - FIRST - 1, None))

@@ -1,10 +1,8 @@
 """The step of a run that has a checkpoint and no record."""
 
-from moco.recipes import named
 from moco.runs import describe
 from moco.train.pretrain import pretrain
 from moco.train.run_folder import RunFolder
-from moco.train.summary import expected_at_first
 
 
 def test_a_run_that_was_stopped_before_its_first_record_shows_the_step_of_its_checkpoint(tmp_path, pictures, tiny):
@@ -13,10 +11,3 @@ def test_a_run_that_was_stopped_before_its_first_record_shows_the_step_of_its_ch
         (run.path / name).unlink()
     found = describe(run)
     assert (found["state"], found["step"], found["loss"]) == ("can be continued", 10, None)
-
-
-def test_a_queue_of_random_keys_is_explained_with_the_steps_that_replace_it():
-    demo = named("demo")  # 4,096 keys, 128 images a step
-    (said,) = expected_at_first(demo)
-    assert "rises until 32 steps have replaced them" in said
-    assert expected_at_first(named("moco_v3_r50_100")) == []

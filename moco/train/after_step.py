@@ -40,7 +40,7 @@ class Watch:
     gate: Gate
     dog: Watchdog
     pace: Pace
-    bears: int  # with so many steps that were not finite
+    allowed_skips: int  # steps that are not finite
     names: Sequence[str]  # of the images
     eval_every: int  # epochs
     evaluates: bool
@@ -91,12 +91,14 @@ class Watch:
 
     def refuse(self, state: TrainState, refusal: Refusal) -> None:
         """A step was not taken: go on without it, or save what was before it and raise Diverged."""
-        if state.clock.skipped < self.bears:
+        if state.clock.skipped < self.allowed_skips:
             clock, step = state.clock, refusal.step + 1  # the clock of a GPU's run may be past it
             clock.skipped, self.skipped = clock.skipped + 1, step
             state.window.discard(step)
             self._record({"step": step, "epoch": step / clock.steps_per_epoch, "skipped": clock.skipped})
-            self.reporter.say(f"caution: {refusal}; skipped, as {state.clock.skipped} of {self.bears} steps may be")
+            self.reporter.say(
+                f"caution: {refusal}; skipped, as {state.clock.skipped} of {self.allowed_skips} steps may be"
+            )
             return
         state.clock.step = refusal.step
         try:
@@ -149,7 +151,7 @@ class Watch:
             f"epoch {clock.epoch:.1f}/{clock.epochs:.0f}",
             *([f"loss {means['loss']:.2f}", f"(chance {self.recipe.collapse_level:.2f})"] if means else []),
             *([] if self.last_score is None else [f"kNN {self.last_score:.1f} %"]),
-            *([f"pretext {100 * means['pretext_top1']:.0f} %"] if means else []),
+            *([f"contrastive accuracy {100 * means['pretext_top1']:.0f} %"] if means else []),
             f"{images_per_second:,.0f} img/s",
             f"data wait {100 * self.waited() / max(elapsed, 1e-9):.0f} %",
             f"step {clock.step}",

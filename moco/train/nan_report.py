@@ -22,8 +22,8 @@ def is_nan_folder(name: str) -> bool:
     return re.fullmatch("step_[0-9]{8,}", name) is not None
 
 
-def bearable(on_nan: str) -> int:
-    """How many refused steps a run bears with: `stop` none, `skip:N` N. Raises RecipeError."""
+def allowed_skips(on_nan: str) -> int:
+    """How many steps that are not finite a run may skip: `stop` none, `skip:N` N. Raises RecipeError."""
     what, _, count = on_nan.partition(":")
     if on_nan == "stop":
         return 0

@@ -8,7 +8,7 @@ from moco.encoders import Encoder
 from moco.report.own_images import draw_own_neighbours
 from moco.report.plots import curves
 from moco.train.console import Reporter
-from moco.train.resume import Job
+from moco.train.job import Job
 
 
 def draw_pictures(job: Job, encoder: Encoder, reporter: Reporter) -> list[Path]:

@@ -1,53 +1,53 @@
-"""`pretrain`: from images to a run folder with an encoder in it. Makes the objects, then lets Algorithm 1 run."""
+"""`pretrain`: from images to a run folder with an encoder in it. Plans the run, builds it, lets Algorithm 1 run."""
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 from torch import nn
 
-from moco.data.sources.open import Sources, open_images
-from moco.device import pick_device, workers_for
+from moco.data.loader.loader import ViewLoader
+from moco.data.sources.open import Sources
+from moco.device import pick_device
 from moco.distributed import on_main, restarted, session, wrap
 from moco.evaluate.features import Pretrained, load
-from moco.evaluate.monitor import monitor_for
+from moco.evaluate.monitor import Monitor, monitor_for
 from moco.files import write_json
 from moco.method import Contrast
 from moco.recipe import Recipe
 from moco.train.after_step import Watch, summary
 from moco.train.build import in_format, precision_of, threads
+from moco.train.checkpoint import TrainState
 from moco.train.console import Reporter, Silent
-from moco.train.folder_state import State, stored_recipe
+from moco.train.folder_state import State
+from moco.train.job import Job, plan_job
 from moco.train.loop import train
 from moco.train.nan_guard import Gate
-from moco.train.nan_report import bearable
-from moco.train.open_run import check_before
-from moco.train.out_check import check_apart
+from moco.train.nan_report import allowed_skips
+from moco.train.options import RunKeywords, RunOptions
 from moco.train.own_pictures import draw_pictures
 from moco.train.pace import Pace
-from moco.train.rank_sync import averaged, check_same_images
-from moco.train.resolve import changes_of, check_fits, check_learns, resolve
+from moco.train.rank_sync import averaged
+from moco.train.resolve import changes_of
 from moco.train.resume import (
-    Job,
     build_networks,
     check_data,
-    check_device,
-    clock_of,
     encoder_of,
+    fill_queue,
+    note_this_start,
     opened,
     report_start,
     restore,
     scorer,
-    shared_recipe,
     start_folder,
 )  # fmt: skip
-from moco.train.run_folder import RunFolder, note_start, provenance
+from moco.train.run_folder import RunFolder
 from moco.train.saving import Saver
-from moco.train.signals import stop_on_signals
-from moco.train.summary import closing, expected_at_first, plan
+from moco.train.signals import StopFlag, stop_on_signals
+from moco.train.summary import closing, plan
 from moco.train.unused import skips_parameters
-from moco.train.warm_start import refill
-from moco.train.watchdog import watchdog
+from moco.train.watchdog import Watchdog, watchdog
 from moco.weights.encoder_folder import save_encoder
 
 
@@ -75,26 +75,12 @@ def pretrain(
     model: str | nn.Module | None = None,
     epochs: int | None = None,
     batch_size: int | None = None,
-    settings: dict[str, Any] | None = None,
     seed: int | None = None,
     precision: str | None = None,
+    settings: dict[str, Any] | None = None,
     init: str | Path | None = None,
-    eval_data: Sources | None = None,
-    eval_every: int | None = None,
-    resume: str = "auto",
-    overwrite: bool = False,
-    accept_data_change: bool = False,
-    device: str = "auto",
-    workers: int | None = None,
-    processes: bool = False,
-    save_every: int | None = None,
-    keep: int = 3,
-    keep_every: int | None = None,
-    on_nan: str = "stop",
-    max_bad: float | None = None,
-    patience: float | None = None,
-    dry_run: bool = False,
     reporter: Reporter | None = None,
+    **options: Unpack[RunKeywords],
 ) -> Run:
     """Pre-train an encoder on images by Momentum Contrast. Every rank that torchrun has started calls it alike.
 
@@ -108,18 +94,7 @@ def pretrain(
             fits the rest to `epochs` and `batch_size`; other recipes keep their learning rate.
         init: weights to start from, anything that `moco.load` reads: f_q, and what else they have of head, f_k,
             predictor and queue (see `moco.train.warm_start`).
-        eval_data: labelled images, as `data`, for a kNN score during training, every `eval_every` epochs.
-        resume: "auto" continues the run that is in `out`; "never" refuses one; "must" demands one.
-        accept_data_change: continue though images were added, removed or changed.
-        device: "auto", "cpu", "cuda", "cuda:1", "mps".
-        workers: threads that read images, or `processes`; None: one a core, at most 8. Neither changes the result.
-        save_every: steps between checkpoints; None: a minute. The newest `keep` stay, and one every `keep_every` steps.
-        on_nan: what a step is met with whose loss, keys or gradient are not finite, and which changes nothing: "stop"
-            the run, or "skip:N": leave out up to N such steps.
-        max_bad: how many unreadable images are too many (below 1: a share); None: 0.1 %, at least 10.
-        patience: minutes that a step or a checkpoint may take (setting up, or a score, four times that) before the
-            process ends itself, with the stack of every thread; None or 0: for ever (the command's is 30).
-        dry_run: show the plan and stop.
+        options: how the run is carried out; see `moco.train.options.RunOptions`.
 
     Raises:
         RecipeError: a recipe that cannot run, or a folder that cannot be used.
@@ -128,87 +103,88 @@ def pretrain(
         Diverged: the loss is not finite any more.
         RankError: another rank raised one of these, or has gone.
     """
-    with watchdog(patience) as dog, session(pick_device(device)) as place:
-        check_device(device, place)
+    chosen = RunOptions(**options)
+    own = {"optim.epochs": epochs, "optim.batch_size": batch_size, "seed": seed, "compute.precision": precision}
+    with watchdog(chosen.patience) as dog, session(pick_device(chosen.device)) as place:
         reporter = reporter if reporter is not None and on_main() else Silent()
-        if restarted():  # torchrun repeats the command, and means to go on
-            overwrite, resume = False, "auto"
-        out, images = Path(out), open_images(data)
-        workers, bears = workers_for(workers), bearable(on_nan)
-        own = {"optim.epochs": epochs, "optim.batch_size": batch_size, "seed": seed, "compute.precision": precision}
-        changes = changes_of(own, settings)
-        chosen = shared_recipe(
-            lambda: resolve(
-                recipe, images, place, model=model, changes=changes, stored=None if overwrite else stored_recipe(out)
-            )
-        )
-        check_fits(chosen, len(images))
-        check_same_images(images)
-        if on_main():
-            check_apart(out, images, eval_data=eval_data, init=init, overwrite=overwrite)
-            check_before(RunFolder(out), chosen, resume=resume, overwrite=overwrite)
-        job = Job(images, chosen, clock_of(chosen, len(images)), place, workers, RunFolder(out), processes)
-        check_learns(chosen, job.clock)
-        reporter.box("plan", plan(chosen, images, job.clock, place, out))
-        if dry_run:
-            return Run(out, chosen, model)
-        with (
-            opened(out, chosen, resume=resume, overwrite=overwrite) as there,
-            stop_on_signals() as stop,
-            threads(chosen.compute.threads),
-        ):
-            if there is State.FINISHED:
-                reporter.say(f"{out} is finished already: nothing to train (--overwrite starts again)")
-                return Run(out, chosen, model)
-            monitor = None
-            if eval_data is not None and on_main():
-                monitor = monitor_for(eval_data, chosen.data, device=place, workers=workers)
-            networks = build_networks(job, model=model, init=init, fresh=not there.started)
-            if not there.started:  # from here on nothing is wrong with what was asked for
-                start_folder(job, networks)
-            reporter, contrast, init = report_start(job, networks, reporter), networks.contrast, networks.init
-            if monitor is not None:
-                reporter.say(str(monitor))
-            state = job.state(contrast)
-            together = wrap(contrast, skips=skips_parameters(contrast.encoder, chosen))
-            fingerprint = check_data(job.run, images, accept_change=accept_data_change, say=reporter.say)
-            restore(job.run, state, reporter)
-            if on_main():
-                facts = provenance(device=place, workers=workers, images=images, data=fingerprint)
-                note_start(job.run, job.clock.step, facts)
-            arithmetic = precision_of(chosen, place)
-            if init is not None and job.clock.step == 0:
-                filled = refill(
-                    contrast, lambda steps: in_format(job.loader(max_bad, steps), chosen), chosen,
-                    steps_per_epoch=job.clock.steps_per_epoch, precision=arithmetic,
-                )  # fmt: skip
-                for line in filled:
-                    reporter.say(line)
-            elif job.clock.step == 0:
-                for line in expected_at_first(chosen):
-                    reporter.say(line)
-            loader = job.loader(max_bad, range(job.clock.step, job.clock.total_steps))
-            gate = Gate(state, refused=lambda refusal: watch.refuse(state, refusal), sticky=not bears)
-            watch = Watch(
-                run=job.run, recipe=chosen, reporter=reporter, stop=stop, gate=gate, dog=dog, bears=bears,
-                pace=Pace(job.clock.step, job.clock.total_steps),
-                names=images.names, saver=Saver(job.run, chosen.to_json(), reporter, save_every, keep, keep_every),
-                log_every=max(1, min(50, job.clock.total_steps // 500)),
-                eval_every=eval_every or max(1, int(chosen.optim.epochs // 20)),
-                evaluates=eval_data is not None, score=scorer(monitor, contrast), quarantine=loader.quarantine,
-                waited=lambda: loader.waited, first_step=job.clock.step,
-            )  # fmt: skip
-            if watch.evaluates and job.clock.step == 0:
-                watch.evaluate(state)
-            dog.section("step")
-            train(
-                together, state, in_format(loader, chosen),
-                lr=chosen.optim.lr, m=chosen.method.momentum, seed=chosen.seed, after_step=watch,
-                gate=gate, precision=arithmetic,
-            )  # fmt: skip
-            dog.section("checkpoint")
-            finish(job, contrast, reporter, bad=len(loader.quarantine), seconds=watch.seconds)
-    return Run(out, chosen, model)
+        job = plan_job(
+            data, Path(out), place, chosen.restarted() if restarted() else chosen, recipe=recipe, model=model,
+            changes=changes_of(own, settings), init=init,
+        )  # fmt: skip
+        reporter.box("plan", plan(job.recipe, job.images, job.clock, place, job.run.path))
+        if not chosen.dry_run:
+            carry_out(job, reporter, dog, model=model, init=init)
+    return Run(job.run.path, job.recipe, model)
+
+
+def carry_out(
+    job: Job, reporter: Reporter, dog: Watchdog, *, model: str | nn.Module | None, init: str | Path | None
+) -> None:
+    """Do what is left of a planned run, and leave its encoder in the folder."""
+    with opened(job) as found, stop_on_signals() as stop, threads(job.recipe.compute.threads):
+        if found is State.FINISHED:
+            reporter.say(f"{job.run.path} is finished already: nothing to train (--overwrite starts again)")
+            return
+        monitor = monitor_of(job)
+        networks = build_networks(job, model=model, init=init, fresh=not found.started)
+        if not found.started:  # from here on nothing is wrong with what was asked for
+            start_folder(job, networks)
+        reporter = report_start(job, networks, reporter)
+        if monitor is not None:
+            reporter.say(str(monitor))
+        state = job.state(networks.contrast)
+        model_in_ranks = wrap(networks.contrast, skips=skips_parameters(networks.contrast.encoder, job.recipe))
+        fingerprint = check_data(job, reporter.say)
+        restore(job.run, state, reporter)
+        note_this_start(job, fingerprint)
+        fill_queue(job, networks, reporter)
+        loader = job.loader(range(job.clock.step, job.clock.total_steps))
+        watch = watch_of(job, state, loader, reporter, dog, stop, monitor)
+        if watch.evaluates and job.clock.step == 0:
+            watch.evaluate(state)
+        dog.section("step")
+        train(
+            model_in_ranks, state, in_format(loader, job.recipe), lr=job.recipe.optim.lr, m=job.recipe.method.momentum,
+            seed=job.recipe.seed, after_step=watch, gate=watch.gate, precision=precision_of(job.recipe, job.place),
+        )  # fmt: skip
+        dog.section("checkpoint")
+        finish(job, networks.contrast, reporter, bad=len(loader.quarantine), seconds=watch.seconds)
+
+
+def monitor_of(job: Job) -> Monitor | None:
+    """The labelled images that the run is scored on, read already; None where there are none, and on other ranks."""
+    if job.options.eval_data is None or not on_main():
+        return None
+    return monitor_for(job.options.eval_data, job.recipe.data, device=job.place, workers=job.workers)
+
+
+def watch_of(
+    job: Job,
+    state: TrainState,
+    loader: ViewLoader,
+    reporter: Reporter,
+    dog: Watchdog,
+    stop: StopFlag,
+    monitor: Monitor | None,
+) -> Watch:
+    """What is called after each step, and its NaN guard, which tells it of the steps that were refused."""
+    options, clock = job.options, job.clock
+    skips = allowed_skips(options.on_nan)
+    gate = Gate(state, sticky=not skips)
+    assert isinstance(state.model, Contrast)
+    watch = Watch(
+        run=job.run, recipe=job.recipe, reporter=reporter, stop=stop, gate=gate, dog=dog, allowed_skips=skips,
+        pace=Pace(clock.step, clock.total_steps), names=job.images.names,
+        saver=Saver(
+            job.run, job.recipe.to_json(), reporter, options.save_every, options.keep, options.keep_every
+        ),
+        log_every=max(1, min(50, clock.total_steps // 500)),
+        eval_every=options.eval_every or max(1, int(job.recipe.optim.epochs // 20)),
+        evaluates=options.eval_data is not None, score=scorer(monitor, state.model), quarantine=loader.quarantine,
+        waited=lambda: loader.waited, first_step=clock.step,
+    )  # fmt: skip
+    gate.refused = partial(watch.refuse, state)
+    return watch
 
 
 def finish(job: Job, contrast: Contrast, reporter: Reporter, *, bad: int, seconds: float) -> None:

@@ -1,4 +1,4 @@
-"""How a run begins, anew or where it stopped: its recipe, folder, images and state, the same on all ranks."""
+"""How a run begins, anew or where it stopped: its folder, networks, images and state, the same on all ranks."""
 
 import io
 import warnings
@@ -7,55 +7,25 @@ from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from torch import nn
 
-from moco.data.loader.bad_images import Quarantine
-from moco.data.loader.loader import ViewLoader
-from moco.data.sources.images import DataError, Images
+from moco.data.sources.images import DataError
 from moco.data.sources.manifest import changes_since, manifest_of, write_manifest
-from moco.distributed import agree, on_main, rank, share, world_size
+from moco.distributed import agree, on_main, share, world_size
 from moco.encoders import Encoder
 from moco.evaluate.monitor import Monitor
 from moco.method import Contrast
-from moco.recipe import Recipe, RecipeError
 from moco.train import checkpoint
-from moco.train.build import contrast_for, scaler_for
-from moco.train.checkpoint import Clock, TrainState
+from moco.train.build import contrast_for, in_format, precision_of
+from moco.train.checkpoint import TrainState
 from moco.train.console import Logged, Reporter
 from moco.train.folder_state import State
+from moco.train.job import Job
 from moco.train.open_run import open_run, start_run
-from moco.train.optim import optimizer_for
 from moco.train.rank_sync import put_back
-from moco.train.run_folder import RunFolder, check_init, note_init
+from moco.train.run_folder import RunFolder, check_init, note_init, note_start, provenance
 from moco.train.summary import plan, random_queue
-
-
-@dataclass(frozen=True)
-class Job:
-    """What a run works with, and where."""
-
-    images: Images
-    recipe: Recipe
-    clock: Clock
-    place: torch.device
-    workers: int
-    run: RunFolder
-    processes: bool = False  # the workers are
-
-    def state(self, contrast: Contrast) -> TrainState:
-        optimizer = optimizer_for(contrast, self.recipe.optim)
-        return TrainState(contrast, optimizer, self.clock, scaler_for(self.recipe, self.place))
-
-    def loader(self, max_bad: float | None, steps: range) -> ViewLoader:
-        """The mini-batches of `steps`, this rank's share of each."""
-        file = self.run.path / "bad_images.csv" if on_main() else None
-        return ViewLoader(
-            self.images, self.recipe.data, batch_size=self.recipe.optim.batch_size, seed=self.recipe.seed,
-            steps=steps, rank=rank(), world_size=world_size(), workers=self.workers, device=self.place,
-            quarantine=Quarantine(file, max_bad, len(self.images)), processes=self.processes,
-            compiled=self.recipe.compute.compile,
-        )  # fmt: skip
+from moco.train.warm_start import refill
 
 
 @dataclass(frozen=True)
@@ -93,29 +63,12 @@ def report_start(job: Job, networks: Networks, reporter: Reporter) -> Reporter:
     return reporter
 
 
-def check_device(asked: str, place: torch.device) -> None:
-    """Raises RecipeError for a device that several ranks cannot work on."""
-    if world_size() > 1 and (place.type == "mps" or ":" in asked):
-        raise RecipeError(
-            f"--device expects cpu or cuda where several ranks work ({world_size()} here; each takes a GPU of its "
-            f"own), got {place if place.type == 'mps' else asked}"
-        )
-
-
-def shared_recipe(make: Callable[[], Recipe]) -> Recipe:
-    """Rank 0's recipe: what it leaves open depends on the run folder, and on the machine."""
-    return Recipe.from_json(share(make().to_json().encode() if on_main() else b"").decode())
-
-
-def clock_of(recipe: Recipe, num_images: int) -> Clock:
-    steps_per_epoch = num_images // recipe.optim.batch_size
-    return Clock(steps_per_epoch, max(1, round(recipe.optim.epochs * steps_per_epoch)))
-
-
 @contextmanager
-def opened(out: Path, recipe: Recipe, *, resume: str, overwrite: bool) -> Iterator[State]:
-    """The run folder, open, and what is in it. It is rank 0's alone: no other rank looks into it."""
-    with open_run(out, recipe, resume=resume, overwrite=overwrite) if on_main() else nullcontext() as state:
+def opened(job: Job) -> Iterator[State]:
+    """Open the run folder for this run, and give what is in it. It is rank 0's alone: no other rank looks into it."""
+    resume, overwrite = job.options.resume, job.options.overwrite
+    ours = open_run(job.run.path, job.recipe, resume=resume, overwrite=overwrite) if on_main() else nullcontext()
+    with ours as state:
         yield list(State)[agree(list(State).index(state) if state is not None else 0)]
 
 
@@ -134,13 +87,14 @@ def encoder_of(contrast: Contrast) -> Encoder:
     return contrast.encoder
 
 
-def check_data(run: RunFolder, images: Images, *, accept_change: bool, say: Callable[[str], None]) -> str:
+def check_data(job: Job, say: Callable[[str], None]) -> str:
     """The images' fingerprint. Raises DataError when they are not those that the run began with; rank 0 looks."""
     if not on_main():
         return ""
-    file, now = run.path / "manifest.jsonl.gz", manifest_of(images)
+    run, file = job.run, job.run.path / "manifest.jsonl.gz"
+    now = manifest_of(job.images)
     changes = changes_since(file, now) if file.exists() else []
-    if changes and not accept_change:
+    if changes and not job.options.accept_data_change:
         raise DataError(
             f"the images are not those that the run in {run.path} began with. {' '.join(changes)} Put them back, start "
             "a new run, or go on with --accept-data-change (it is then not what one undisturbed run would have been)"
@@ -179,3 +133,22 @@ def restore(run: RunFolder, state: TrainState, reporter: Reporter) -> None:
                 run.note_saved(state.clock.step)
     if on_main():
         run.forget_after(state.clock.step if content else -1)
+
+
+def note_this_start(job: Job, fingerprint: str) -> None:
+    """Add this start of the run to provenance.json: rank 0 does."""
+    if on_main():
+        facts = provenance(device=job.place, workers=job.workers, images=job.images, data=fingerprint)
+        note_start(job.run, job.clock.step, facts)
+
+
+def fill_queue(job: Job, networks: Networks, reporter: Reporter) -> None:
+    """Fill the queue of a run that starts from weights without one, by a forward pass over images."""
+    if networks.init is None or job.clock.step > 0:
+        return
+    filled = refill(
+        networks.contrast, lambda steps: in_format(job.loader(steps), job.recipe), job.recipe,
+        steps_per_epoch=job.clock.steps_per_epoch, precision=precision_of(job.recipe, job.place),
+    )  # fmt: skip
+    for line in filled:
+        reporter.say(line)

@@ -62,10 +62,10 @@ def random_queue(recipe: Recipe) -> list[str]:
     method = recipe.method
     if method.dictionary != "queue" or method.size is None:
         return []
-    steps = math.ceil(method.size / (recipe.optim.batch_size * (2 if method.symmetric else 1)))
+    steps = math.ceil(method.size / recipe.keys_per_step)
     return [
         "The queue starts with random keys, which are easy to tell from those of images: the first steps show a low "
-        f"loss, and a pretext accuracy of up to 100 %. In the first {steps:,} steps keys of images replace them, so "
+        f"loss, and a contrastive accuracy of up to 100 %. In {steps:,} steps keys of images replace them, so "
         f"the loss rises towards that of chance ({recipe.collapse_level:.2f}) and the accuracy falls. Learning shows "
         "after that"
     ]
@@ -127,17 +127,6 @@ def _batch_of_the_learning_rate(recipe: Recipe) -> int | None:
     own = named(recipe.name).optim
     changed = own.batch_size != recipe.optim.batch_size and own.lr == recipe.optim.lr
     return own.batch_size if changed else None
-
-
-def expected_at_first(recipe: Recipe) -> list[str]:
-    """What surprises in the first records of a run whose queue begins with random keys; [] for others."""
-    if recipe.method.dictionary != "queue" or recipe.method.size is None:
-        return []
-    steps = -(-recipe.method.size // recipe.keys_per_step)
-    return [
-        "the queue begins with random keys, from which every query tells its own key: the loss starts low, near 100 % "
-        f"are right, and the loss rises until {steps:,} steps have replaced them"
-    ]
 
 
 def closing(run: RunFolder, recipe: Recipe, *, bad: int, pictures: Sequence[Path] = ()) -> list[tuple[str, str]]:

@@ -21,7 +21,7 @@ from moco.train.build import contrast_for
 from moco.train.checkpoint import Clock, TrainState, load
 from moco.train.loop import train
 from moco.train.nan_guard import Diverged, Gate, Refusal
-from moco.train.nan_report import bearable
+from moco.train.nan_report import allowed_skips
 from moco.train.optim import optimizer_for
 from moco.train.pretrain import pretrain
 from tests.train.test_family import of_family
@@ -216,15 +216,15 @@ def test_ranks_agree_on_what_only_one_of_them_has_seen(tiny, tmp_path, monkeypat
     assert torch.isfinite(one["model"]["dictionary.keys"]).all()
 
 
-@pytest.mark.parametrize(("said", "bears"), [("stop", 0), ("skip:1", 1), ("skip:250", 250)])
-def test_what_on_nan_says(said, bears):
-    assert bearable(said) == bears
+@pytest.mark.parametrize(("said", "skips"), [("stop", 0), ("skip:1", 1), ("skip:250", 250)])
+def test_what_on_nan_says(said, skips):
+    assert allowed_skips(said) == skips
 
 
 @pytest.mark.parametrize("said", ["", "skip", "skip:", "skip:0", "skip:-1", "stop:3", "skip:1.5"])
 def test_what_on_nan_cannot_mean_is_refused_with_what_it_can(said):
     with pytest.raises(RecipeError, match="expects stop, or skip:N"):
-        bearable(said)
+        allowed_skips(said)
 
 
 class TestRun:

@@ -7,7 +7,7 @@ from making import make_pictures
 from moco import recipes
 from moco.data.sources.folder import find_images
 from moco.recipe import Recipe
-from moco.train.resume import clock_of
+from moco.train.job import clock_of
 from moco.train.summary import cautions, random_queue
 
 CPU = torch.device("cpu")
@@ -42,8 +42,8 @@ def test_another_batch_size_names_the_learning_rate_of_the_linear_rule(cautioned
 
 def test_the_first_steps_with_a_queue_are_explained_in_the_runs_own_numbers():
     (v2,) = random_queue(recipes.named("moco_v2_r50"))
-    assert "In the first 256 steps" in v2  # 65,536 keys, 256 a step
+    assert "In 256 steps" in v2  # 65,536 keys, 256 a step
     assert "(11.09)" in v2  # ln(65,537)
     (symmetric,) = random_queue(recipes.named("moco_cifar_symmetric"))
-    assert "In the first 4 steps" in symmetric  # 4,096 keys, 2 x 512 a step
+    assert "In 4 steps" in symmetric  # 4,096 keys, 2 x 512 a step
     assert random_queue(recipes.named("moco_v3_r50_300")) == random_queue(recipes.named("memory_bank_nce")) == []

@@ -1,9 +1,11 @@
 """From a folder to a run folder, and what can be in the way."""
 
 import csv
+import dataclasses
 import json
 import os
 import signal
+import typing
 
 import pytest
 import torch
@@ -19,6 +21,7 @@ from moco.schedule import Cosine
 from moco.train import checkpoint
 from moco.train.after_step import Diverged, Stopped
 from moco.train.console import Silent
+from moco.train.options import RunKeywords, RunOptions
 from moco.train.pretrain import pretrain
 from moco.train.run_folder import RunError, RunFolder
 
@@ -436,3 +439,14 @@ def test_a_module_with_all_parameters_frozen_is_refused(pictures, tiny, tmp_path
     frozen = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU()).requires_grad_(False)
     with pytest.raises(RecipeError, match="no parameter of your module takes a gradient"):
         pretrain(pictures, tmp_path / "run", recipe=tiny, model=frozen)
+
+
+def test_the_options_of_a_run_are_the_keywords_of_pretrain_with_the_same_types():
+    fields = typing.get_type_hints(RunOptions)
+    assert fields == typing.get_type_hints(RunKeywords)
+    assert list(fields) == [field.name for field in dataclasses.fields(RunOptions)]
+
+
+def test_an_option_that_there_is_not_is_an_error_that_names_it(tmp_path):
+    with pytest.raises(TypeError, match="wrokers"):
+        pretrain([], tmp_path, wrokers=2)

@@ -1,0 +1,107 @@
+"""A run that has been planned: its images, recipe, length, folder and options; checked before anything is made."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from moco.data.loader.bad_images import Quarantine
+from moco.data.loader.loader import ViewLoader
+from moco.data.sources.images import Images
+from moco.data.sources.open import Sources, open_images
+from moco.device import workers_for
+from moco.distributed import on_main, rank, share, world_size
+from moco.method import Contrast
+from moco.recipe import Recipe, RecipeError
+from moco.train.build import scaler_for
+from moco.train.checkpoint import Clock, TrainState
+from moco.train.folder_state import stored_recipe
+from moco.train.nan_report import allowed_skips
+from moco.train.open_run import check_before
+from moco.train.optim import optimizer_for
+from moco.train.options import RunOptions
+from moco.train.out_check import check_apart
+from moco.train.rank_sync import check_same_images
+from moco.train.resolve import check_fits, check_learns, resolve
+from moco.train.run_folder import RunFolder
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a run works with, and where."""
+
+    images: Images
+    recipe: Recipe
+    clock: Clock
+    place: torch.device
+    run: RunFolder
+    options: RunOptions
+    workers: int  # threads or processes that read images
+
+    def state(self, contrast: Contrast) -> TrainState:
+        optimizer = optimizer_for(contrast, self.recipe.optim)
+        return TrainState(contrast, optimizer, self.clock, scaler_for(self.recipe, self.place))
+
+    def loader(self, steps: range) -> ViewLoader:
+        """The mini-batches of `steps`, this rank's share of each."""
+        file = self.run.path / "bad_images.csv" if on_main() else None
+        return ViewLoader(
+            self.images, self.recipe.data, batch_size=self.recipe.optim.batch_size, seed=self.recipe.seed,
+            steps=steps, rank=rank(), world_size=world_size(), workers=self.workers, device=self.place,
+            quarantine=Quarantine(file, self.options.max_bad, len(self.images)), processes=self.options.processes,
+            compiled=self.recipe.compute.compile,
+        )  # fmt: skip
+
+
+def plan_job(
+    data: Sources,
+    out: Path,
+    place: torch.device,
+    options: RunOptions,
+    *,
+    recipe: str | Recipe,
+    model: str | nn.Module | None,
+    changes: dict[str, Any],
+    init: str | Path | None,
+) -> Job:
+    """The run that is asked for. Everything that can be refused without a network is refused here; nothing is written.
+
+    Raises:
+        RecipeError: a recipe, device or folder that cannot be used. DataError: no images.
+    """
+    check_device(options.device, place)
+    allowed_skips(options.on_nan)  # raises where it says neither stop nor skip:N
+    images, workers = open_images(data), workers_for(options.workers)
+    stored = None if options.overwrite else stored_recipe(out)
+    chosen = shared_recipe(lambda: resolve(recipe, images, place, model=model, changes=changes, stored=stored))
+    check_fits(chosen, len(images))
+    check_same_images(images)
+    if on_main():
+        check_apart(out, images, eval_data=options.eval_data, init=init, overwrite=options.overwrite)
+        check_before(RunFolder(out), chosen, resume=options.resume, overwrite=options.overwrite)
+    job = Job(images, chosen, clock_of(chosen, len(images)), place, RunFolder(out), options, workers)
+    check_learns(chosen, job.clock)
+    return job
+
+
+def check_device(asked: str, place: torch.device) -> None:
+    """Raises RecipeError for a device that several ranks cannot work on."""
+    if world_size() > 1 and (place.type == "mps" or ":" in asked):
+        raise RecipeError(
+            f"--device expects cpu or cuda where several ranks work ({world_size()} here; each takes a GPU of its "
+            f"own), got {place if place.type == 'mps' else asked}"
+        )
+
+
+def shared_recipe(make: Callable[[], Recipe]) -> Recipe:
+    """Rank 0's recipe: what it leaves open depends on the run folder, and on the machine."""
+    return Recipe.from_json(share(make().to_json().encode() if on_main() else b"").decode())
+
+
+def clock_of(recipe: Recipe, num_images: int) -> Clock:
+    """The run's length in steps: whole mini-batches only."""
+    steps_per_epoch = num_images // recipe.optim.batch_size
+    return Clock(steps_per_epoch, max(1, round(recipe.optim.epochs * steps_per_epoch)))
