@@ -9,6 +9,8 @@ from making import make_pictures
 from typer.testing import CliRunner
 
 from moco.cli import app
+from moco.weights import export as weights_export
+from moco.weights import import_file
 from tests.weights import theirs
 
 
@@ -76,3 +78,31 @@ def test_the_released_weights_are_listed_with_their_licences():
     listed = json.loads(moco("weights", "--json").stdout)
     assert listed[0]["name"] == "fair:moco_v1_200ep"
     assert listed[0]["md5"] == "b251726a"
+
+
+def test_export_and_import_print_json(official, tmp_path):
+    imported = json.loads(moco("import", official, "--out", tmp_path / "imported", "--json").stdout)
+    assert (imported["out"], imported["encoder"]["name"]) == (str(tmp_path / "imported"), "resnet18")
+    out = tmp_path / "x.pth.tar"
+    exported = json.loads(moco("export", tmp_path / "imported", "--to", "fair", "--out", out, "--json").stdout)
+    assert (exported["to"], exported["files"]) == ("fair", [str(out)])
+    assert "MoCo v2" in exported["said"]
+
+
+def test_an_export_replaces_no_file_unasked(official, tmp_path):
+    (tmp_path / "x.pth").write_text("older")
+    result = moco("export", official, "--to", "timm", "--out", tmp_path / "x.pth")
+    assert (result.exit_code, (tmp_path / "x.pth").read_text()) == (2, "older")
+    assert "x.pth exists: give --overwrite" in result.stderr
+
+
+@pytest.mark.parametrize("command", ["export", "import"])
+def test_an_interruption_says_what_was_left(official, tmp_path, monkeypatch, command):
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(weights_export, "export", interrupted)
+    monkeypatch.setattr(import_file, "import_weights", interrupted)
+    to = ["--to", "timm"] if command == "export" else []
+    result = moco(command, official, *to, "--out", tmp_path / "x.pth")
+    assert (result.exit_code, "interrupted: nothing was written" in result.stderr) == (130, True)

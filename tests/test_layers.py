@@ -10,7 +10,7 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "moco"
 LAYERS = [  # a part imports from the layers above its own in this list, not from its neighbours
     {"distributed", "files", "recipe_error", "rng", "schedule", "text"},
-    {"specs", "launch"},
+    {"specs", "launch", "staged"},
     {"recipe"},
     {"method", "encoders", "data", "recipes", "device"},
     {"weights"},

@@ -42,7 +42,7 @@ def check_device(device: str) -> None:
 
 def check_features_file(out: Path, *, overwrite: bool) -> None:
     """Raise RecipeError for a file that `moco embed` cannot write, or that is there and not to be overwritten."""
-    from moco.evaluate.staged import feature_files, refuse_existing
+    from moco.staged import feature_files, refuse_existing
 
     if out.suffix not in FEATURE_FILES:
         raise RecipeError(unknown("kind of file for features", out.suffix or out.name, list(FEATURE_FILES)))

@@ -1,7 +1,8 @@
 """Errors of commands: one message on stderr and an exit code. Nothing here imports torch."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
@@ -44,6 +45,19 @@ def errors() -> "Iterator[Console]":
         if not getattr(error, "kinds", ()):  # otherwise the rank where it happened has said it
             console.say(f"moco: {error}")
         raise typer.Exit(code) from error
+
+
+@contextmanager
+def interruptions(console: "Console", files: Sequence[Path]) -> Iterator[None]:
+    """Turn Ctrl-C into a message that says what is left of the `files` that the command writes, and an exit code."""
+    from moco.staged import identities, left_behind
+
+    before = identities(files)
+    try:
+        yield
+    except KeyboardInterrupt:
+        console.say(f"moco: interrupted: {left_behind(files, before)}")
+        raise typer.Exit(INTERRUPTED) from None
 
 
 def code_of(error: Exception) -> int | None:

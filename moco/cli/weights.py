@@ -7,8 +7,10 @@ from typing import Annotated
 import typer
 
 from moco.cli import checks
-from moco.cli.errors import INTERRUPTED, errors
+from moco.cli.errors import errors, interruptions
 from moco.cli.options import Architecture, Device, Json, MaxBad, Target, Weights, Workers
+
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace files that are there.")]
 
 
 def embed(
@@ -20,7 +22,7 @@ def embed(
     device: Device = "auto",
     workers: Workers = None,
     max_bad: MaxBad = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files that are there.")] = False,
+    overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
     """Write the features of images to a file, with the images' names."""
@@ -31,23 +33,17 @@ def embed(
         checks.check_sources(data, single=True)
 
         from moco.cli.progress import shown_progress
-        from moco.evaluate.staged import feature_files, identities, left_behind
+        from moco.staged import feature_files
         from moco.text import one_line, printable, shown
 
-        files = feature_files(to)
-        before = identities(files)
-        try:
-            with shown_progress(console) as progress:
-                progress.stage("loading torch")
-                from moco.evaluate.embed import embed_to_file
+        with interruptions(console, feature_files(to)), shown_progress(console) as progress:
+            progress.stage("loading torch")
+            from moco.evaluate.embed import embed_to_file
 
-                done = embed_to_file(
-                    weights, data, to, normalize=normalize, architecture=architecture, device=device, workers=workers,
-                    max_bad=max_bad, overwrite=overwrite, progress=progress,
-                )  # fmt: skip
-        except KeyboardInterrupt:
-            console.say(f"moco: interrupted: {left_behind(files, before)}")
-            raise typer.Exit(INTERRUPTED) from None
+            done = embed_to_file(
+                weights, data, to, normalize=normalize, architecture=architecture, device=device, workers=workers,
+                max_bad=max_bad, overwrite=overwrite, progress=progress,
+            )  # fmt: skip
         for name, reason in done.left_out.items():
             console.say(f"left out: {shown(name)}: {one_line(reason)}")
         said = f"{done.images:,} images embedded: {' and '.join(map(str, done.files))}"
@@ -65,18 +61,24 @@ def export(
         ),
     ],
     architecture: Architecture = None,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
 ) -> None:
     """Write the encoder's weights for another program, and check that it gives the same features there."""
-    from moco.weights.endings import check_ending
+    from moco.weights.endings import check_outputs, outputs
 
-    with errors():
-        check_ending(out, to.value)
+    with errors() as console:
+        files = outputs(out, to.value)
+        check_outputs(files, to.value, overwrite=overwrite)
         checks.check_weights(weights)
 
         from moco.text import printable
         from moco.weights.export import export as write
 
-        print(printable(str(write(weights, to=to.value, out=out, architecture=architecture))))
+        with interruptions(console, files):
+            said = str(write(weights, to=to.value, out=out, architecture=architecture, overwrite=overwrite))
+        done = {"to": to.value, "files": list(map(str, files)), "said": said}
+        print(json.dumps(done) if as_json else printable(said))
 
 
 def import_(
@@ -86,15 +88,23 @@ def import_(
     prefix: Annotated[
         str, typer.Option(help="What the names of the encoder's tensors begin with, in a file of several networks.")
     ] = "",
+    as_json: Json = False,
 ) -> None:
     """Make a folder of somebody else's file: it is evaluated, exported and trained on like a run."""
+    from moco.weights.endings import check_new_folder
+
     with errors() as console:
+        check_new_folder(out)
         checks.check_weights(weights)
 
         from moco.text import printable
         from moco.weights.import_file import import_weights
+        from moco.weights.import_folder import CONTENTS
 
-        print(printable(str(import_weights(weights, out=out, architecture=architecture, prefix=prefix))))
+        with interruptions(console, [out]):
+            said = str(import_weights(weights, out=out, architecture=architecture, prefix=prefix))
+        done = {"out": str(out), **json.loads((out / CONTENTS).read_bytes())} if as_json else {}
+        print(json.dumps(done) if as_json else printable(said))
         then = f"Next: moco eval {out} LABELLED_FOLDER, or moco pretrain DATA --init {out}"
         console.say(then)
 

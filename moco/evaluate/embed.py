@@ -18,8 +18,8 @@ from moco.data.sources.folder import DataError, Folder, Images, find_images
 from moco.device import workers_for
 from moco.evaluate.features import Pretrained, batch_for, check_finite, evaluating, load
 from moco.evaluate.progress import Progress
-from moco.evaluate.staged import feature_files, refuse_existing, staged
 from moco.recipe import RecipeError, unknown
+from moco.staged import feature_files, refuse_existing, staged
 from moco.text import shown
 from moco.weights.encoder_folder import Weights
 

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from moco.staged import refuse_existing
 from moco.weights.errors import WeightsError
 
 ENDINGS: dict[str, tuple[str, ...]] = {  # format -> endings of its file; hf writes a folder
@@ -22,3 +23,25 @@ def check_ending(out: Path, to: str) -> None:
         *others, last = endings
         expected = f"{', '.join(others)} or {last}" if others else last
         raise WeightsError(f"export writes a file that ends in {expected}, got '{out}'")
+
+
+def outputs(out: Path, to: str) -> list[Path]:
+    """The files that an export writes. Raises WeightsError for a name that does not end as the format expects."""
+    check_ending(out, to)
+    return [out, out.with_suffix(".yaml")] if to == "detectron2" else [out]
+
+
+def check_outputs(files: list[Path], to: str, *, overwrite: bool) -> None:
+    """Raises RecipeError where one of the files is there and not to be overwritten, or a folder is not empty."""
+    if ENDINGS[to]:
+        refuse_existing(files, overwrite=overwrite)
+    else:
+        check_new_folder(files[0])
+
+
+def check_new_folder(out: Path) -> None:
+    """Raise WeightsError where `out` is there and no empty folder: a folder is never replaced."""
+    if out.is_symlink() or (out.exists() and (not out.is_dir() or any(out.iterdir()))):
+        raise WeightsError(
+            f"expected a new or an empty folder to write, and {out} is neither: name another, or remove it"
+        )

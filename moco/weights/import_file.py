@@ -2,14 +2,15 @@
 
 import json
 import os
-import shutil
 from pathlib import Path
 
 import torch
 
 from moco.files import write_atomically, write_text
 from moco.recipe import EncoderSpec, Recipe
+from moco.staged import folder_aside
 from moco.weights.encoder_folder import encoder_of, save_encoder
+from moco.weights.endings import check_new_folder
 from moco.weights.import_folder import CONTENTS, REST, joined, parted
 from moco.weights.load import find
 from moco.weights.loaded import Weights, WeightsError
@@ -18,7 +19,7 @@ from moco.weights.tensors import same_tensors
 
 
 def import_weights(
-    weights: Weights, *, out: Path, architecture: str | EncoderSpec | None = None, prefix: str = ""
+    weights: Weights, *, out: str | Path, architecture: str | EncoderSpec | None = None, prefix: str = ""
 ) -> str:
     """Make the folder `out` of a file, or of released weights by name: see `moco.weights.import_folder`.
 
@@ -34,8 +35,8 @@ def import_weights(
     Raises:
         WeightsError: there is no such file, it is of no network that is known, or `out` holds something.
     """
-    if out.is_symlink() or (out.exists() and (not out.is_dir() or any(out.iterdir()))):
-        raise WeightsError(f"--out expects a new or an empty folder, and {out} is neither: name another")
+    out = Path(out)
+    check_new_folder(out)
     found = find(weights, prefix=prefix)
     if not found.content:
         raise WeightsError(f"moco import expects a file of weights, got {weights}: it can be used as it is")
@@ -46,15 +47,13 @@ def import_weights(
     rest = parted(found.content, found.backbone, encoder.backbone.state_dict(), prefix=found.prefix)
     contents = found.contents or {"layout": "moco checkpoint"}
     about = {"file": origin, **contents, "encoder": encoder.spec.model_dump(), "facts": found.facts}
-    aside = out.with_name(f".tmp-{os.getpid()}-{out.name}")
-    try:
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with folder_aside(out) as aside:
         save_encoder(aside / "encoder", encoder, recipe=recipe, facts=found.facts, imported_from=origin)
         write_atomically(aside / REST, lambda file: torch.save(rest, file))
         write_text(aside / CONTENTS, json.dumps(about, indent=1, default=str) + "\n")
         if not same_tensors(joined(aside), found.content):
             raise WeightsError(f"{out} would not hold what is in {found.where}: a fault of the disk or of moco")
-        os.rename(aside, out)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
+        os.rename(aside, out)  # of an empty folder at most
     lines = [f"{name}: {value}" for name, value in contents.items()]
     return "\n".join([f"{found.where} holds", *(f"  {line}" for line in lines), f"All of it is in {out}."])

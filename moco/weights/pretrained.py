@@ -1,8 +1,13 @@
 """The pretrained weights of torchvision and timm, by name; from their own caches, or downloaded by them."""
 
+from typing import Any
+
 from moco.encoders.library import is_timm, library_data, timm_size, torchvision_names
 from moco.recipe import EncoderSpec
 from moco.weights.loaded import Found, WeightsError
+
+HUB_FILES = ("model.safetensors", "pytorch_model.bin")  # what timm asks the hub for
+PATIENCE = 10.0  # [s] for an answer of the hub
 
 
 def pretrained(weights: str, size: int | None) -> Found | None:
@@ -41,6 +46,7 @@ def _from_timm(name: str, size: int | None) -> Found:
     where, config = f"timm/{name}", timm.get_pretrained_cfg(name)
     if config is None or not config.has_weights:
         raise WeightsError(f"timm has no pretrained weights for {name}: give a file, or one of timm.list_pretrained()")
+    check_connection(where, config)
     try:
         # with its classes: only then does timm check that every name is there
         network = timm.create_model(name, pretrained=True, **timm_size(name, size))
@@ -50,9 +56,32 @@ def _from_timm(name: str, size: int | None) -> Found:
     return Found(where, network.state_dict(), spec=spec, data=data, recipe="pretrained by timm")
 
 
+def check_connection(where: str, config: Any) -> None:
+    """Raise WeightsError where timm would fetch a file from the Hugging Face hub, and it cannot be reached.
+
+    The hub's client retries for a minute where there is no connection. A file in its cache needs none.
+    """
+    import huggingface_hub
+
+    if not config.hf_hub_id or config.file or config.state_dict:
+        return
+    name, _, revision = config.hf_hub_id.partition("@")
+    files = (config.hf_hub_filename,) if config.hf_hub_filename else HUB_FILES
+    if any(
+        isinstance(huggingface_hub.try_to_load_from_cache(name, file, revision=revision or None), str) for file in files
+    ):
+        return
+    try:
+        huggingface_hub.get_session().head(huggingface_hub.constants.ENDPOINT, timeout=PATIENCE)
+    except Exception as error:  # of whichever client the hub's library has
+        raise _unreachable(where, error) from None
+
+
 def _unreachable(where: str, error: Exception) -> WeightsError:
     reason = (str(error).strip() or type(error).__name__).splitlines()[0]
     return WeightsError(
         f"the pretrained weights of {where} could not be had ({reason}). Nothing was put in their place: check the "
-        "connection (and HF_HUB_OFFLINE), or give a file that has them"
+        "connection (and HF_HUB_OFFLINE), or give a file that has them. To work offline, ask for them once with a "
+        "connection, which keeps them in the cache (HF_HOME, TORCH_HOME), or bring the file from another machine: "
+        f"--init FILE, with --model {where}"
     )

@@ -3,13 +3,14 @@ from pathlib import Path
 import pytest
 import timm
 import torch
+from safetensors import SafetensorError
 from torch import nn
 from torchvision import models
 
 from moco.encoders import build, build_headless
-from moco.recipe import DataSpec, EncoderSpec, Recipe
+from moco.recipe import DataSpec, EncoderSpec, Recipe, RecipeError
 from moco.weights.encoder_folder import save_encoder
-from moco.weights.export import export, libraries
+from moco.weights.export import export, hf, libraries
 from moco.weights.library_equivalent import IN_BOTH, Call, counterpart
 from moco.weights.load import WeightsError
 
@@ -154,7 +155,7 @@ def test_a_network_of_equal_names_and_other_features_is_found_out(saved, tmp_pat
     out.write_text("older")
     monkeypatch.setattr(libraries, "counterpart", lambda *_: Call("timm", "resnet50", {"output_stride": 16}))
     with pytest.raises(WeightsError, match="gives other features"):
-        export(folder, to="timm", out=out)
+        export(folder, to="timm", out=out, overwrite=True)
     assert out.read_text() == "older"
     assert {file.name for file in tmp_path.iterdir()} == {"encoder", "out.safetensors"}
 
@@ -189,3 +190,45 @@ def test_an_unknown_library_or_ending_is_refused(tmp_path) -> None:
         export(tmp_path, to="torchvison", out=tmp_path / "out.pth")
     with pytest.raises(WeightsError, match=r"ends in \.safetensors, \.pth or \.pt"):
         export(tmp_path, to="timm", out=tmp_path / "out.onnx")
+
+
+def test_what_is_there_is_replaced_only_when_asked_and_paths_may_be_text(saved, tmp_path) -> None:
+    folder, _ = saved(EncoderSpec(name="resnet18"))
+    for name in ("out.pth", "out.yaml"):  # the settings count too
+        (tmp_path / name).write_text("older")
+        with pytest.raises(RecipeError, match=rf"{name} exists: give --overwrite"):
+            export(str(folder), to="detectron2", out=str(tmp_path / "out.pth"))
+        assert (tmp_path / name).read_text() == "older"
+        (tmp_path / name).unlink()
+    (tmp_path / "out.pth").write_text("older")
+    export(str(folder), to="detectron2", out=str(tmp_path / "out.pth"), overwrite=True)
+    assert len(torch.load(tmp_path / "out.pth", weights_only=True)["model"]) > 10
+    assert {file.name for file in tmp_path.iterdir()} == {"encoder", "out.pth", "out.yaml"}
+
+
+def test_what_is_read_is_never_replaced(saved, tmp_path) -> None:
+    folder, _ = saved(EncoderSpec(name="resnet18"))
+    for weights in (folder, folder / "model.safetensors"):
+        with pytest.raises(RecipeError, match="is read by this command, and must not be overwritten"):
+            export(weights, to="timm", out=folder / "model.safetensors", overwrite=True)
+
+
+def test_what_a_killed_export_has_left_is_removed_by_the_next(saved, tmp_path) -> None:
+    folder, _ = saved(EncoderSpec(name="resnet18"))
+    left = tmp_path / ".out.pth.moco-partial"
+    left.mkdir()
+    (left / "out.pth").write_text("half")
+    export(folder, to="torchvision", out=tmp_path / "out.pth")
+    assert {file.name for file in tmp_path.iterdir()} == {"encoder", "out.pth"}
+
+
+def test_a_full_disk_in_an_export_to_hf_is_an_oserror_and_leaves_nothing(saved, tmp_path, monkeypatch) -> None:
+    folder, _ = saved(EncoderSpec(name="resnet18"))
+
+    def full(*_: object, **__: object) -> None:
+        raise SafetensorError("I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr(hf, "save_for_hf", full)
+    with pytest.raises(OSError, match=r"cannot be written: .*No space left on device"):
+        export(folder, to="hf", out=tmp_path / "hub")
+    assert {file.name for file in tmp_path.iterdir()} == {"encoder"}

@@ -207,6 +207,9 @@ def test_onnx_runtime_gives_the_features_of_any_number_of_images(saved, tmp_path
 
     folder, features = saved(spec, size=32)
     said = export(folder, to="onnx", out=tmp_path / "encoder.onnx")
+    names: dict[str, torch.Tensor] = {}
+    exec(said.partition("\n\n")[2], names)  # as printed
+    assert names["features"].shape == (1, features.shape[1])
     session = onnxruntime.InferenceSession(tmp_path / "encoder.onnx")
     assert [(one.name, one.shape) for one in session.get_inputs()] == [("images", ["N", 3, 32, 32])]
     assert [(one.name, one.shape) for one in session.get_outputs()] == [("features", ["N", features.shape[1]])]

@@ -12,6 +12,7 @@ from torchvision import models
 from moco.encoders import build
 from moco.recipe import EncoderSpec
 from moco.weights.encoder_folder import WeightsError, initialize, load_encoder
+from moco.weights.pretrained import check_connection
 
 
 @pytest.fixture
@@ -82,6 +83,29 @@ def test_a_file_of_timm_that_lacks_a_layer_is_refused(timm_cache: Path) -> None:
 def test_weights_out_of_reach_are_an_error_and_never_random(name: str) -> None:
     with pytest.raises(WeightsError, match=r"could not be had .*Nothing was put in their place"):
         load_encoder(name)
+
+
+class Unreachable:
+    """As the hub's client is where there is no connection."""
+
+    @staticmethod
+    def head(*_: object, **__: object) -> None:
+        raise ConnectionError("no route to the host")
+
+
+@pytest.mark.usefixtures("timm_cache")
+def test_without_a_connection_timm_is_not_asked_and_the_error_says_how_to_work_offline(monkeypatch) -> None:
+    monkeypatch.setattr(huggingface_hub, "get_session", lambda: Unreachable)
+    monkeypatch.setattr(timm, "create_model", lambda *_, **__: pytest.fail("it retries for a minute"))
+    said = r"could not be had \(no route to the host\).* To work offline, .* --init FILE, with --model timm/test_vit"
+    with pytest.raises(WeightsError, match=said):
+        load_encoder("timm/test_vit")
+
+
+def test_weights_in_the_cache_need_no_connection(timm_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(huggingface_hub, "get_session", lambda: pytest.fail("the file is in the cache"))
+    save_file(timm.create_model("test_vit").state_dict(), timm_cache / "model.safetensors")
+    check_connection("timm/test_vit", timm.get_pretrained_cfg("test_vit"))
 
 
 def test_a_network_that_nobody_trained_is_an_error() -> None:

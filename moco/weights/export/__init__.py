@@ -3,7 +3,8 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from moco.recipe import EncoderSpec, unknown
+from moco.recipe import EncoderSpec, RecipeError, unknown
+from moco.weights.endings import check_outputs, outputs
 from moco.weights.export.deit import to_deit
 from moco.weights.export.detectron2 import to_detectron2_file
 from moco.weights.export.fair import to_fair
@@ -25,22 +26,43 @@ FORMATS: dict[str, Callable[..., str]] = {
 }
 
 
-def export(weights: Weights, *, to: str, out: Path, architecture: str | EncoderSpec | None = None) -> str:
+def export(
+    weights: Weights,
+    *,
+    to: str,
+    out: str | Path,
+    architecture: str | EncoderSpec | None = None,
+    overwrite: bool = False,
+) -> str:
     """Write `out` for the program or library `to`, one of `FORMATS`, and check that it gives the same there.
 
     torchvision, timm: a state dict, with exactly the classifier missing. hf: a folder for timm and the hub. fair: the
     checkpoint of MoCo's authors, with all that is known besides f_q. deit: for fine-tuning ViTs. detectron2: a ResNet,
-    with its settings beside it. onnx: images to features. An older file `out` is replaced, a folder is not.
+    with its settings beside it. onnx: images to features. The files appear when they have been checked, or not at all.
 
     Args:
         weights, architecture: as for `load_encoder`.
+        overwrite: replace files that are there; a folder is never replaced.
 
     Returns:
         What was written, how far its features are apart from ours, and how to load it.
 
     Raises:
-        WeightsError: the other side has no such network, or does not get the same out of it. ImportError: an extra.
+        WeightsError: the other side has no such network, or does not get the same out of it. RecipeError: a file
+            that is there, or that is read. ImportError: an extra.
     """
     if to not in FORMATS:
         raise WeightsError(unknown("format", to, list(FORMATS)))
-    return FORMATS[to](weights, out, architecture=architecture)
+    files = outputs(Path(out), to)
+    check_outputs(files, to, overwrite=overwrite)
+    _check_not_read(weights, files)
+    files[0].parent.mkdir(parents=True, exist_ok=True)
+    return FORMATS[to](weights, files[0], architecture=architecture, overwrite=overwrite)
+
+
+def _check_not_read(weights: Weights, files: list[Path]) -> None:
+    """Raise RecipeError where a file that is to be replaced is read, or lies in the folder that is read."""
+    read = Path(weights).resolve()
+    for file in files:
+        if read.exists() and file.exists() and (read == file.resolve() or read in file.resolve().parents):
+            raise RecipeError(f"{file} is read by this command, and must not be overwritten: give another name")

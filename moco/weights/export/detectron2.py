@@ -12,10 +12,11 @@ from torch import Tensor
 
 from moco.files import write_atomically, write_text
 from moco.recipe import EncoderSpec
+from moco.staged import staged_paths
 from moco.weights.detectron2 import from_detectron2, to_detectron2
 from moco.weights.encoder_folder import load_encoder
-from moco.weights.endings import check_ending
-from moco.weights.export.files import checked, plain
+from moco.weights.endings import outputs
+from moco.weights.export.files import plain
 from moco.weights.infer_architecture import recognised
 from moco.weights.loaded import Config, Weights, WeightsError
 from moco.weights.tensors import read_tensors, same_tensors
@@ -48,9 +49,8 @@ INPUT:
 """
 
 
-def to_detectron2_file(weights: Weights, out: Path, *, architecture: str | EncoderSpec | None) -> str:
+def to_detectron2_file(weights: Weights, out: Path, *, architecture: str | EncoderSpec | None, overwrite: bool) -> str:
     """Write `out` (.pth) and the settings beside it (.yaml)."""
-    check_ending(out, "detectron2")
     encoder, config = load_encoder(weights, architecture=architecture)
     tensors = plain(encoder.backbone.state_dict())
     state = {key: value for key, value in tensors.items() if not key.endswith("num_batches_tracked")}
@@ -60,12 +60,12 @@ def to_detectron2_file(weights: Weights, out: Path, *, architecture: str | Encod
         "__author__": "momentum-contrast",
         "matching_heuristics": True,
     }
-    with checked(out) as aside:
+    with staged_paths(outputs(out, "detectron2"), overwrite=overwrite) as (aside, settings_aside):
         write_atomically(aside, lambda file: torch.save(content, file))
         back = {from_detectron2(key): value for key, value in read_tensors(aside)["model"].items()}
         if not same_tensors(back, state):
             raise WeightsError(f"{out} does not give back what was written: a fault of the disk or of moco")
-        write_text(out.with_suffix(".yaml"), YAML.format(**fields))
+        write_text(settings_aside, YAML.format(**fields))
     return (
         f"{out} holds {len(state)} tensors by Detectron2's names, without the classifier. Read back, they are the "
         f"encoder's, bit for bit.\n{out.with_suffix('.yaml')} has the settings to merge into yours; its WEIGHTS is "

@@ -10,9 +10,9 @@ import torch
 from moco.encoders import Encoder
 from moco.files import write_atomically
 from moco.recipe import EncoderSpec, Recipe
+from moco.staged import staged_paths
 from moco.weights.encoder_folder import encoder_of
-from moco.weights.endings import check_ending
-from moco.weights.export.files import checked, plain, verify
+from moco.weights.export.files import plain, verify
 from moco.weights.export.optimizer import reference_optimizer
 from moco.weights.library_equivalent import counterpart
 from moco.weights.load import find
@@ -21,9 +21,8 @@ from moco.weights.official.layout import DDP, F_K_UPDATED, compose, is_linear_pr
 from moco.weights.tensors import read_tensors, same_tensors
 
 
-def to_fair(weights: Weights, out: Path, *, architecture: str | EncoderSpec | None) -> str:
+def to_fair(weights: Weights, out: Path, *, architecture: str | EncoderSpec | None, overwrite: bool) -> str:
     """An official file goes out as it came in; a run of ours with f_q, f_k, queue or predictor, optimizer and epoch."""
-    check_ending(out, "fair")
     found = find(weights, whole=True).to_train_on()
     state = state_in(found.content)
     official = state is not None and (names_in(state) is not None or is_linear_probe(found.content))
@@ -33,7 +32,7 @@ def to_fair(weights: Weights, out: Path, *, architecture: str | EncoderSpec | No
     else:
         backbone = {key: found.backbone.get(key, value) for key, value in encoder.backbone.state_dict().items()}
         content = _content(replace(found, backbone=backbone, spec=config.encoder), weights)
-    with checked(out) as aside:
+    with staged_paths([out], overwrite=overwrite) as (aside,):
         write_atomically(aside, lambda file: torch.save(content, file))
         back = read_tensors(aside)
         if not same_tensors(back, content):

@@ -1,9 +1,5 @@
-"""What all exports share: a file that gets its name once it has been checked, and the check in another library."""
+"""What all exports share: tensors as files have them, and the check in another library."""
 
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 from typing import IO
 
 import torch
@@ -16,18 +12,6 @@ from moco.weights.library_equivalent import Call
 from moco.weights.loaded import WeightsError
 
 TOLERANCE = 1e-5  # largest difference of a feature
-
-
-@contextmanager
-def checked(out: Path) -> Iterator[Path]:
-    """A place to write to, of the same ending. It becomes `out` when the block ends well, and goes otherwise."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    aside = out.with_name(f".tmp-{os.getpid()}-{out.name}")  # keeps the ending, by which timm reads
-    try:
-        yield aside
-        os.replace(aside, out)
-    finally:
-        aside.unlink(missing_ok=True)
 
 
 def plain(state: dict[str, Tensor]) -> dict[str, Tensor]:

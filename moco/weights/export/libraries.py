@@ -4,27 +4,28 @@ from pathlib import Path
 
 from moco.files import write_atomically
 from moco.recipe import EncoderSpec
+from moco.staged import staged_paths
 from moco.weights.encoder_folder import load_encoder
-from moco.weights.endings import check_ending
-from moco.weights.export.files import checked, verify, write_state
+from moco.weights.export.files import verify, write_state
 from moco.weights.library_equivalent import counterpart
 from moco.weights.loaded import Config, Weights
 from moco.weights.tensors import read_tensors
 
 
-def to_torchvision(weights: Weights, out: Path, *, architecture: str | EncoderSpec | None) -> str:
-    return _to_library("torchvision", weights, out, architecture)
+def to_torchvision(weights: Weights, out: Path, *, architecture: str | EncoderSpec | None, overwrite: bool) -> str:
+    return _to_library("torchvision", weights, out, architecture, overwrite)
 
 
-def to_timm(weights: Weights, out: Path, *, architecture: str | EncoderSpec | None) -> str:
-    return _to_library("timm", weights, out, architecture)
+def to_timm(weights: Weights, out: Path, *, architecture: str | EncoderSpec | None, overwrite: bool) -> str:
+    return _to_library("timm", weights, out, architecture, overwrite)
 
 
-def _to_library(library: str, weights: Weights, out: Path, architecture: str | EncoderSpec | None) -> str:
-    check_ending(out, library)
+def _to_library(
+    library: str, weights: Weights, out: Path, architecture: str | EncoderSpec | None, overwrite: bool
+) -> str:
     encoder, config = load_encoder(weights, architecture=architecture)
     call = counterpart(config.encoder, library, config.data.size)
-    with checked(out) as aside:
+    with staged_paths([out], overwrite=overwrite) as (aside,):
         write_atomically(aside, lambda file: write_state(encoder.backbone.state_dict(), file, out.suffix))
         apart, missing = verify(read_tensors(aside), call, encoder, size=config.data.size)
     return (

@@ -1,5 +1,6 @@
 """An encoder for ONNX: images N x 3 x S x S to features N x D, any N; compared with torch in ONNX Runtime."""
 
+import json
 import logging
 import warnings
 from collections.abc import Iterator
@@ -13,13 +14,20 @@ from torch import Tensor, nn
 
 from moco.encoders import Encoder
 from moco.recipe import EncoderSpec
+from moco.staged import staged_paths
 from moco.weights.encoder_folder import load_encoder
-from moco.weights.endings import check_ending
-from moco.weights.export.files import checked, some_images
+from moco.weights.export.files import some_images
 from moco.weights.export.libraries import images
 from moco.weights.loaded import Weights, WeightsError
 
 TOLERANCE = 1e-4  # largest difference of a feature, of the largest feature: other kernels sum in another order
+
+PROGRAM = """\
+import numpy as np
+import onnxruntime
+session = onnxruntime.InferenceSession({out}, providers=["CPUExecutionProvider"])
+images = np.zeros((1, 3, {size}, {size}), np.float32)  # put yours here
+(features,) = session.run(None, {{"images": images}})"""
 
 
 class Features(nn.Module):
@@ -33,8 +41,7 @@ class Features(nn.Module):
         return self.encoder.features(images)
 
 
-def to_onnx(weights: Weights, out: Path, *, architecture: str | EncoderSpec | None) -> str:
-    check_ending(out, "onnx")
+def to_onnx(weights: Weights, out: Path, *, architecture: str | EncoderSpec | None, overwrite: bool) -> str:
     try:
         runtime = import_module("onnxruntime")
         import_module("onnxscript")  # torch's exporter is made of it
@@ -44,7 +51,7 @@ def to_onnx(weights: Weights, out: Path, *, architecture: str | EncoderSpec | No
         ) from None
     encoder, config = load_encoder(weights, architecture=architecture)
     network, size = Features(encoder).eval(), config.data.size
-    with checked(out) as aside:
+    with staged_paths([out], overwrite=overwrite) as (aside,):
         with quiet():
             torch.onnx.export(
                 network, (some_images(2, size),), aside, dynamo=True, external_data=False, verbose=False,
@@ -55,6 +62,7 @@ def to_onnx(weights: Weights, out: Path, *, architecture: str | EncoderSpec | No
     return (
         f"{out} maps `images`, N x 3 x {size} x {size}, to `features`, N x {config.num_features}. In ONNX Runtime they "
         f"differ from torch's by at most {apart:.1g} of the largest, for 1 and for 3 random images.\n{images(config)}"
+        f"\n\n{PROGRAM.format(out=json.dumps(str(out)), size=size)}"
     )
 
 

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from moco.evaluate import staged as module
-from moco.evaluate.staged import identities, left_behind, staged
+from moco import staged as module
 from moco.recipe import RecipeError
+from moco.staged import identities, left_behind, staged
 
 
 def write(folder: Path, text: str, *, overwrite: bool = True) -> None:

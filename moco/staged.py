@@ -1,14 +1,15 @@
-"""Files that are written aside and take their names together, when all of them are whole."""
+"""Files and folders that are written aside and take their names together, when all of them are whole."""
 
 import fcntl
 import os
+import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
 from moco.files import MODE
-from moco.recipe import RecipeError
+from moco.recipe_error import RecipeError
 from moco.text import shown
 
 
@@ -44,16 +45,57 @@ def staged(files: Sequence[Path], *, overwrite: bool) -> Iterator[list[IO[bytes]
         for file in aside:
             file.flush()
             os.fsync(file.fileno())
-        refuse_existing(files, overwrite=overwrite)  # one may have come meanwhile
-        if len(files) > 1:
-            files[0].unlink(missing_ok=True)
-        for file in [*files[1:], files[0]]:
-            os.replace(_partial(file), file)
-        folder = os.open(files[0].parent, os.O_RDONLY)
+        _put_in_place([_partial(file) for file in files], files, overwrite=overwrite)
+
+
+@contextmanager
+def staged_paths(files: Sequence[Path], *, overwrite: bool) -> Iterator[list[Path]]:
+    """As `staged`, for programs that write to paths by themselves: paths of the same names, in a folder aside."""
+    refuse_existing(files, overwrite=overwrite)
+    with folder_aside(files[0]) as folder:
+        aside = [folder / file.name for file in files]
+        yield aside
+        _put_in_place(aside, files, overwrite=overwrite)
+
+
+@contextmanager
+def folder_aside(out: Path) -> Iterator[Path]:
+    """An empty folder beside `out`, ours alone while open; removed at the end unless it was renamed.
+
+    What a killed process has left there (`.NAME.moco-partial`) is removed by the next one that writes NAME.
+
+    Raises:
+        RecipeError: another process writes `out`.
+    """
+    path = out.with_name(f".{out.name}.moco-partial")
+    path.mkdir(exist_ok=True)
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | getattr(os, "O_NOFOLLOW", 0))
+    try:
+        _lock(descriptor, path)
+        for left in path.iterdir():
+            shutil.rmtree(left) if left.is_dir() and not left.is_symlink() else left.unlink()
         try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+            yield path
+        finally:  # still locked: nobody else has one of this name
+            with suppress(OSError):
+                if os.path.samestat(os.fstat(descriptor), os.lstat(path)):
+                    shutil.rmtree(path)
+    finally:
+        os.close(descriptor)
+
+
+def _put_in_place(aside: Sequence[Path], files: Sequence[Path], *, overwrite: bool) -> None:
+    """Give the files written aside their names: the first file is taken away first and put in place last."""
+    refuse_existing(files, overwrite=overwrite)  # one may have come meanwhile
+    if len(files) > 1:
+        files[0].unlink(missing_ok=True)
+    for path, file in reversed(list(zip(aside, files, strict=True))):
+        os.replace(path, file)
+    folder = os.open(files[0].parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
 
 
 def identities(files: Sequence[Path]) -> list[tuple[int, int] | None]:
@@ -97,15 +139,21 @@ def _locked(path: Path) -> IO[bytes]:
     while True:
         descriptor = os.open(path, flags, MODE)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+            _lock(descriptor, path)
+        except RecipeError:
             os.close(descriptor)
-            raise RecipeError(
-                f"another process is writing {shown(str(path))}: wait for it, or give another name"
-            ) from None
-        except OSError:  # a file system without locks
-            pass
+            raise
         if path.exists() and os.path.samestat(os.fstat(descriptor), os.lstat(path)):
             os.ftruncate(descriptor, 0)
             return os.fdopen(descriptor, "w+b")
         os.close(descriptor)  # its owner has just put it in place or removed it
+
+
+def _lock(descriptor: int, path: Path) -> None:
+    """Raises RecipeError when another process has locked it."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise RecipeError(f"another process is writing {shown(str(path))}: wait for it, or give another name") from None
+    except OSError:  # a file system without locks
+        pass
