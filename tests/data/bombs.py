@@ -153,6 +153,8 @@ BOMBS: dict[str, Callable[[], bytes]] = {
 """Each must be refused, at once and in little memory."""
 
 HARMLESS: dict[str, Callable[[], bytes]] = {
+    "PNG, 1 x 60,000, which evaluation resizes": lambda: png(1, 60_000, pixels=zeros(60_000 * 4)),
+    "PNG, 60,000 x 1, which evaluation resizes": lambda: png(60_000, 1, pixels=zeros(180_001)),
     "GIF, 100,000 frames": lambda: gif((1, 1), gif_frame(1, 1) * 100_000),
     "GIF, a comment of 10 MB": lambda: gif((1, 1), b"\x21\xfe" + b"\xff".ljust(256) * 40_000 + b"\0" + gif_frame(1, 1)),
     "JPEG, a profile of 30 MB": lambda: (

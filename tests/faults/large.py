@@ -6,8 +6,10 @@ from pathlib import Path
 
 from PIL import Image
 
+from moco.data.augment.draw import eval_crop
 from moco.data.decode.decode import BadImage, decode
 from moco.data.decode.rgb import MAX_PIXELS
+from moco.recipe import DataSpec
 from tests.data.bombs import BOMBS, HARMLESS
 from tests.faults.child import in_child
 from tests.faults.matrix import Fault, Tally
@@ -21,7 +23,9 @@ def fate(file: Path) -> list[int] | str:
     """The shape of the image, or why it is bad."""
     warnings.simplefilter("ignore")
     try:
-        return list(decode(file).shape)
+        pixels = decode(file)
+        eval_crop(pixels, DataSpec())  # as evaluation does
+        return list(pixels.shape)
     except BadImage as bad:
         return bad.reason
 

@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFile
 
+from moco.data.augment import draw
 from moco.data.decode import decode as decode_module
-from moco.data.decode import jpeg, rgb
+from moco.data.decode import jpeg, limits, rgb
 from moco.data.decode.decode import BadImage
 from moco.data.loader.bad_images import Quarantine
+from tests.data.bombs import png, zeros
 from tests.faults import images, large
 from tests.faults.matrix import Tally
 
@@ -82,3 +84,17 @@ def test_without_the_limit_a_huge_image_is_read(tmp_path, monkeypatch):
 def test_without_strips_an_image_at_the_limit_takes_too_much(tmp_path, monkeypatch):
     monkeypatch.setattr(rgb, "STRIP", 10**9)
     assert lost(large.huge(3, tmp_path)) == 1
+
+
+def test_without_the_part_that_is_shown_a_long_image_takes_too_much(tmp_path, monkeypatch):
+    monkeypatch.setattr(draw, "LONG", 10**9)
+    monkeypatch.setattr(large, "BOMBS", {})
+    monkeypatch.setattr(large, "HARMLESS", {"PNG, 1 x 2,000": lambda: png(1, 2000, pixels=zeros(2000 * 4))})
+    assert lost(large.bombs(1, tmp_path)) == 1
+
+
+def test_without_counted_reads_a_damaged_file_takes_too_long(tmp_path, monkeypatch):
+    monkeypatch.setattr(limits, "READS", 10**9)
+    name = "BMP, 40 MiB of ends of lines"
+    monkeypatch.setattr(large, "BOMBS", {name: large.BOMBS[name]})
+    assert lost(large.bombs(1, tmp_path)) == 1
