@@ -123,7 +123,7 @@ def test_an_archive_cannot_write_outside_of_its_folder(tmp_path: Path, name: str
 
 
 def test_the_notice_keeps_the_licence_and_the_copyright():
-    notice = (Path(demo.__file__).parent / "demo" / "NOTICE").read_text()
+    notice = (Path(demo.__file__).parents[1] / "demo" / "NOTICE").read_text()
     assert "2017 Zalando SE" in notice
     assert "Permission is hereby granted, free of charge" in notice
 
