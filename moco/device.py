@@ -1,4 +1,4 @@
-"""Where the arithmetic is done, when nobody has said."""
+"""The default device, and the default number of workers."""
 
 import torch
 

@@ -16,8 +16,8 @@ import torch.distributed as dist
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-PATIENCE = timedelta(hours=2)  # of a rank with the others: rank 0 may score an encoder for that long
-MEETING = timedelta(minutes=15)  # until all ranks have started
+TIMEOUT = timedelta(hours=2)  # of a collective operation: rank 0 may evaluate for that long
+START_TIMEOUT = timedelta(minutes=15)  # until all ranks have started
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)  # that ask a run to stop
 STORE = "MOCO_STORE"  # the variable with the path of the file at which the ranks of one machine meet (moco/launch.py)
 
@@ -42,7 +42,7 @@ def rank() -> int:
 
 
 def asked_ranks() -> int:
-    """Of how many ranks this process is one, as whoever started it says (torchrun's WORLD_SIZE)."""
+    """The number of ranks, as the launcher says (WORLD_SIZE), before they have joined."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
@@ -88,11 +88,11 @@ def session(device: torch.device) -> Iterator[torch.device]:
     store = dist.PrefixStore(f"session{which}", store)
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
     with _stdout_to_stderr():
-        dist.init_process_group(backend, store=store, rank=number, world_size=size, timeout=PATIENCE)
+        dist.init_process_group(backend, store=store, rank=number, world_size=size, timeout=TIMEOUT)
     try:
         yield device
-        barrier()  # nobody leaves while another may fail
-    except Exception as error:  # the group is left as it is: leaving it would wait for those who are lost
+        barrier()  # no rank leaves while another may still fail
+    except Exception as error:  # no clean-up of the group: it would wait for lost ranks
         first = _first(error, store)
         if first is error:
             raise
@@ -118,14 +118,14 @@ def _meet() -> tuple[dist.Store, int, int]:
     The ranks of `launch` share a file: a TCPStore would listen on every address of the machine. torchrun's have one.
     """
     if STORE not in os.environ:
-        return next(dist.rendezvous("env://", timeout=MEETING))
+        return next(dist.rendezvous("env://", timeout=START_TIMEOUT))
     store = dist.FileStore(os.environ[STORE], -1)  # -1: nobody removes the file, for a process may join again
-    store.set_timeout(MEETING)
+    store.set_timeout(START_TIMEOUT)
     return store, int(os.environ["RANK"]), asked_ranks()
 
 
 def _first(error: Exception, store: dist.Store) -> Exception:
-    """What happened first on any rank: `error` itself, or a RankError that tells of it."""
+    """The first error of any rank: `error` itself, or a RankError that names it."""
     if _lost_another(error):
         error = RankError(f"another rank has gone, look at what it said and run the same command again ({error})")
     try:
@@ -150,7 +150,7 @@ def _lost_another(error: Exception) -> bool:
 
 
 def agree(value: int) -> int:
-    """The largest `value` of all ranks. They meet on their hosts: no device is waited for."""
+    """The largest `value` of all ranks. Exchanged between hosts: does not wait for a device."""
     if world_size() == 1:
         return value
     number = torch.tensor(value)
@@ -211,14 +211,14 @@ def gather(x: Tensor) -> Tensor:
 
 
 def shuffle(x: Float[Tensor, "N ..."], rng: torch.Generator) -> tuple[Float[Tensor, "N ..."], Int[Tensor, "WN"]]:
-    """Deal the rows of the global mini-batch out to the ranks anew (Sec. 3.3). Gradients flow back.
+    """Shuffle the rows of the global mini-batch across the ranks (Sec. 3.3). Gradients flow back.
 
     Args:
         x: this rank's rows.
         rng: a CPU generator at the same state on every rank.
 
     Returns:
-        This rank's hand of N rows, and the order that `unshuffle` needs to take the rows home.
+        This rank's N rows after the shuffle, and the order that `unshuffle` needs to undo it.
     """
     order = torch.randperm(len(x) * world_size(), generator=rng)  # on the host, as it says who sends how much
     return _dealt(x, order), order
@@ -245,7 +245,7 @@ class _Deal(torch.autograd.Function):
 
 
 def _exchange(x: Tensor, order: Tensor) -> Tensor:
-    """Every row goes to the one rank whose share it is in."""
+    """Send every row to the one rank that needs it."""
     wanted = order.view(world_size(), -1)  # by each rank: W x N
     owner = wanted // len(x)
     out = [wanted[other][owner[other] == rank()] % len(x) for other in range(world_size())]

@@ -1,4 +1,4 @@
-"""Files that are whole or not there: the one way in which anything is written."""
+"""Atomic writes: a file is whole, or as it was before. Everything is written through here."""
 
 import hashlib
 import json
@@ -68,7 +68,7 @@ def append(path: Path, content: bytes) -> None:
 
 
 def sweep(folder: Path) -> None:
-    """Remove what a killed process left half written. What has another name, or is no file, is not ours, and stays."""
+    """Remove temporary files that a killed process left. Other names, and what is no file, are not ours and stay."""
     for leftover in folder.glob(".tmp-*"):
         if TEMPORARY.fullmatch(leftover.name) and not leftover.is_dir():
             with suppress(OSError):  # it is in nobody's way

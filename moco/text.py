@@ -1,4 +1,4 @@
-"""Names and messages fit for a terminal and for a log: what does not print is escaped, and so cannot act."""
+"""Make names and messages safe to print: characters that do not print are escaped."""
 
 
 def shown(name: str) -> str:

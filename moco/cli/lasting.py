@@ -1,4 +1,4 @@
-"""Imports are looked through by the garbage collector over and over: a tenth of the time that importing torch takes."""
+"""Disable garbage collection during imports: it takes a tenth of the time of importing torch (0.15 to 0.3 s)."""
 
 import gc
 from collections.abc import Iterator
@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def lasting() -> Iterator[None]:
-    """What is made meanwhile stays, as modules do: the garbage collector leaves it alone, now and later."""
+    """Import modules inside: no garbage collection runs, and what was created is not scanned later either."""
     gc.disable()
     try:
         yield

@@ -72,7 +72,7 @@ def pretrain(
     ] = "stop",
     max_bad: MaxBad = None,
     patience: Annotated[
-        float, typer.Option(min=0, help="Minutes in one step before a run that stands still ends itself. 0: for ever.")
+        float, typer.Option(min=0, help="Minutes without progress in one step before the run ends itself. 0: forever.")
     ] = 30,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and stop.")] = False,
     as_json: Json = False,

@@ -7,7 +7,7 @@ from types import TracebackType
 
 from moco.text import duration
 
-PATIENCE, EVERY = 2.0, 0.5  # [s] before anything is told, and between lines
+DELAY, EVERY = 2.0, 0.5  # [s] before the first line, and between lines
 
 
 class Progress:
@@ -17,7 +17,7 @@ class Progress:
         show: takes a line, as often as it comes.
     """
 
-    def __init__(self, show: Callable[[str], None] = lambda line: None, *, patience: float = PATIENCE):
+    def __init__(self, show: Callable[[str], None] = lambda line: None, *, patience: float = DELAY):
         self._show, self._patience, self._begun = show, patience, time.monotonic()
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._tell, daemon=True)

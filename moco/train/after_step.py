@@ -29,7 +29,7 @@ from moco.train.watchdog import Watchdog
 
 @dataclass
 class Watch:
-    """Called after every step, on every rank; decides what is due. Rank 0 writes and shows."""
+    """Called after every step, on every rank: logs, evaluates and saves when due. Rank 0 writes and shows."""
 
     run: RunFolder
     recipe: Recipe
@@ -51,7 +51,7 @@ class Watch:
     first_step: int = 0
     evaluating: float = 0.0  # seconds
     last_score: float | None = None
-    skipped: int | None = None  # the last step that was; its record is made then
+    skipped: int | None = None  # the last step that was skipped; it has its record already
     unwritten: list[dict[str, Any]] = field(default_factory=list)  # records
 
     def __call__(self, state: TrainState, metrics: dict[str, Tensor]) -> None:
@@ -85,12 +85,12 @@ class Watch:
         pool(self.quarantine)
         state.window.gather(until=state.clock.step)
         path = self.saver.save(state, must=must, unwritten=self.unwritten)
-        barrier()  # whoever ends first makes the launcher end the others
+        barrier()  # the launcher ends all ranks when one ends
         self.dog.section("step")
         return path
 
     def refuse(self, state: TrainState, refusal: Refusal) -> None:
-        """A step was not taken: go on without it, or save what was before it and raise Diverged."""
+        """Handle a discarded step: skip it if allowed, otherwise save the state before it and raise Diverged."""
         if state.clock.skipped < self.allowed_skips:
             clock, step = state.clock, refusal.step + 1  # the clock of a GPU's run may be past it
             clock.skipped, self.skipped = clock.skipped + 1, step
@@ -111,7 +111,7 @@ class Watch:
         raise Diverged(f"{refusal}. {how_to_go_on(place, advice)}")
 
     def _check_scale(self, state: TrainState) -> None:
-        """Raises Diverged when the GradScaler halves its scale without end: it leaves out every step, without a word.
+        """Raises Diverged when the GradScaler keeps halving its scale: it then skips every step, silently.
 
         It begins at 65,536. Below 1 a gradient overflows that was not even enlarged, or it is NaN at any scale.
         """
@@ -181,7 +181,7 @@ class Watch:
         return {"knn": self.last_score}
 
     def _record(self, values: dict[str, Any]) -> None:
-        """Log; what cannot be written now is kept, and written with the next record."""
+        """Append a record to the log; one that cannot be written now is written with the next."""
         if not on_main():
             return
         self.reporter.metrics(values)

@@ -1,4 +1,4 @@
-"""What a run is made of, before its first step: networks, dictionary, arithmetic."""
+"""Build what a run needs before its first step: networks, dictionary, precision, thread count."""
 
 import copy
 from collections.abc import Callable, Iterator
@@ -44,7 +44,7 @@ def contrast_for(
     init: str | Path | None,
     say: Callable[[str], None],
 ) -> Contrast:
-    """f_q, f_k and the dictionary, drawn from the recipe's seed, on the device."""
+    """Build f_q, f_k and the dictionary from the recipe's seed, on the device."""
     method = recipe.method
     with torch.random.fork_rng():
         torch.manual_seed(fold(recipe.seed))
@@ -79,7 +79,7 @@ def contrast_for(
 
 
 def _key_encoder(recipe: Recipe, encoder: Encoder) -> nn.Module | None:
-    """f_k, by the recipe's method.key_encoder."""
+    """f_k, as the recipe's method.key_encoder says."""
     match recipe.method.key_encoder:
         case "momentum":
             return MomentumEncoder(encoder)
@@ -126,6 +126,6 @@ def in_format(batches: Batches, recipe: Recipe) -> Iterator[tuple[list[Tensor], 
     """`batches`, in the memory format that the encoder computes in."""
     layout = torch.channels_last if recipe.compute.channels_last else torch.contiguous_format
     for views, ids in batches:
-        if recipe.compute.cuda_graphs:  # what they gave in the step before may be written over from now on
+        if recipe.compute.cuda_graphs:  # outputs of the step before may be overwritten now
             torch.compiler.cudagraph_mark_step_begin()
         yield [view.contiguous(memory_format=layout) for view in views], ids

@@ -49,7 +49,7 @@ class Clock:
     steps_per_epoch: int
     total_steps: int
     step: int = 0
-    skipped: int = 0  # steps that were not taken, for something in them was not finite
+    skipped: int = 0  # steps that were skipped, as something in them was not finite
 
     @property
     def epoch(self) -> float:
@@ -129,14 +129,14 @@ def save(
 
 
 def _check_room(folder: Path, payload: dict[str, Any]) -> None:
-    """Raises OSError where the file system has no room for the file: it is not begun then."""
+    """Raises OSError where the file system has no room for the file; nothing is written then."""
     needed, free = int(1.2 * _bytes(payload)), shutil.disk_usage(folder).free
     if free < needed:
         raise OSError(errno.ENOSPC, f"a checkpoint takes {needed / 1e6:.0f} MB, and {free / 1e6:.0f} MB are free")
 
 
 def _bytes(node: Any) -> int:
-    """What the tensors in `node` take."""
+    """The bytes of all tensors in `node`."""
     if isinstance(node, Tensor):
         return node.numel() * node.element_size()
     if isinstance(node, dict):

@@ -1,4 +1,4 @@
-"""What a run shows while it works: a plan, one live line, an end. To stderr; results go to stdout."""
+"""What a run shows: the plan, one live line, a summary at the end. All to stderr; results go to stdout."""
 
 import sys
 import time
@@ -30,7 +30,7 @@ class Reporter(Protocol):
 
 
 class Patient:
-    """A stream to which writing never fails: what it does not take is lost."""
+    """A stream to which writing never fails: what cannot be written is dropped."""
 
     def __init__(self, stream: IO[str]):
         self._stream = stream
@@ -102,7 +102,7 @@ class Console:
 
 
 class Logged:
-    """Passes everything on, and writes it to a file with the time: a run's train.log."""
+    """Passes everything on, and writes it with the time to a file: a run's train.log."""
 
     def __init__(self, reporter: Reporter, file: Path):
         self.reporter, self.file, self._written = reporter, file, 0.0
@@ -112,7 +112,7 @@ class Logged:
         self.note(title, rows)
 
     def note(self, title: str, rows: list[tuple[str, str]]) -> None:
-        """To the file alone."""
+        """Write to the file only."""
         self._write(*[f"{title}: {name}: {text}" for name, text in rows])
 
     def say(self, text: str) -> None:
@@ -130,12 +130,12 @@ class Logged:
 
     def _write(self, *lines: str) -> None:
         now = datetime.now(UTC).isoformat(timespec="seconds")
-        with suppress(OSError):  # a log is not worth a run
+        with suppress(OSError):  # the run goes on without its log
             append(self.file, "".join(f"{now} {one_line(line)}\n" for line in lines).encode("utf-8", "surrogateescape"))
 
 
 class Silent:
-    """Reports to nobody."""
+    """Shows nothing."""
 
     def box(self, title: str, rows: list[tuple[str, str]]) -> None: ...
     def say(self, text: str) -> None: ...

@@ -103,7 +103,7 @@ def _steps(run: RunFolder) -> list[int]:
 
 
 def _is_empty(run: RunFolder) -> bool:
-    """Nothing but a lock and leftovers."""
+    """Whether there is nothing but a lock file and leftovers of ours."""
     path = run.path
     return not path.exists() or all(entry.name.startswith((".lock", ".tmp-")) for entry in path.iterdir())
 

@@ -31,7 +31,7 @@ from moco.train.run_folder import RunFolder
 
 @dataclass(frozen=True)
 class Job:
-    """What a run works with, and where."""
+    """A planned run."""
 
     images: Images
     recipe: Recipe

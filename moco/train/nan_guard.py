@@ -1,4 +1,4 @@
-"""The NaN gate: a step whose loss, keys or gradient are not finite leaves everything as it was before."""
+"""The NaN guard: a step whose loss, keys or gradient are not finite is discarded, and changes nothing."""
 
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -22,7 +22,7 @@ class Diverged(RuntimeError):
 
 @dataclass(frozen=True)
 class Refusal:
-    """A step that was not taken."""
+    """A step that was discarded."""
 
     step: int  # the clock's before it
     ids: Int[Tensor, "N"]  # this rank's images
@@ -39,7 +39,7 @@ def raise_diverged(refusal: Refusal) -> None:
 
 @dataclass(frozen=True)
 class Pending:
-    """What was found out about a step."""
+    """The check of a step, whose result the host may not have read yet."""
 
     step: int
     ids: Tensor
@@ -54,7 +54,7 @@ class Pending:
 
 
 def _to_host(flags: Tensor) -> tuple[Tensor, torch.cuda.Event | None]:
-    """A copy on the host, and when it can be read: nothing waits for the device here."""
+    """A copy on the host, and the event after which it can be read. Does not wait for the device."""
     if flags.device.type != "cuda":
         return flags.cpu(), None
     copied = torch.cuda.Event()
@@ -100,12 +100,12 @@ class Gate:
 
     @torch.no_grad()
     def remember(self) -> None:
-        """Before a step: keep what its forward passes change, and cannot be told not to."""
+        """Before a step: copy what its forward passes change (the statistics of BN)."""
         _copy(self.copies, self.kept)
 
     @torch.no_grad()
     def admits(self, loss: Float[Tensor, ""], keys: Float[Tensor, "M C"], ids: Int[Tensor, "N"]) -> bool:
-        """Whether the step may be taken, now that its gradient is there. What it has changed already is put back."""
+        """Whether the step is finite, now that its gradient is known. If not, its changes are undone."""
         self.losses.append(loss)
         self.look()
         flags = mean(torch.stack([~torch.isfinite(x).all() for x in (loss, keys, self._norms())]).float())
@@ -120,19 +120,19 @@ class Gate:
 
     @torch.no_grad()
     def settle(self) -> None:
-        """After a step: where nobody has looked yet, put back by the flag what it has changed."""
+        """After a step that the host has not checked yet: undo its changes on the device if its flag says so."""
         if self.bad is not None:
             for tensor, copy in zip(self.kept, self.copies, strict=True):
                 torch.where(self.bad > 0, copy, tensor, out=tensor)
 
     @torch.no_grad()
     def look(self) -> bool:
-        """Whether a step since the last look was refused. `refused` is told, and meets the state as before it."""
+        """Read the flags on the host: whether a step was discarded. `refused` sees the state as before that step."""
         pending, self.pending = self.pending, []
         for one in pending:
             parts = one.not_finite()
             if parts:
-                began = [tensor.clone() for tensor in self.kept]  # by the forward passes of the step after it
+                began = [tensor.clone() for tensor in self.kept]  # changes by the forward passes of the next step
                 _copy(self.kept, self.copies)
                 self.refused(Refusal(one.step, one.ids, parts, torch.stack(one.losses).tolist()))
                 if self.bad is not None:
@@ -140,7 +140,7 @@ class Gate:
         return any(one.not_finite() for one in pending)
 
     def _norms(self) -> Float[Tensor, "P"]:
-        """Of the gradient by each parameter. With a GradScaler: of none, for infinite ones are its trade."""
+        """The norm of each parameter's gradient. With a GradScaler none: it handles infinite gradients itself."""
         gradients = [] if self.scaled else [x.grad for x in self.trained if x.grad is not None]
         return torch.stack(torch._foreach_norm(gradients)) if gradients else self.trained[0].new_zeros(1)
 

@@ -1,4 +1,4 @@
-"""What becomes of a run when a step has been refused: it goes on without it, or stops and leaves what tells why."""
+"""After a step that is not finite: how many a run may skip, and the report that it leaves when it stops."""
 
 import json
 import math
@@ -28,7 +28,9 @@ def allowed_skips(on_nan: str) -> int:
     if on_nan == "stop":
         return 0
     if what != "skip" or not count.isdecimal() or not int(count):
-        raise RecipeError(f"--on-nan expects stop, or skip:N with the number of steps to bear with, got '{on_nan}'")
+        raise RecipeError(
+            f"--on-nan expects stop, or skip:N with the number of steps that may be skipped, got '{on_nan}'"
+        )
     return int(count)
 
 
@@ -44,7 +46,7 @@ def bundle(
     if not on_main():
         return None
     place = folder / f"step_{refusal.step:08d}"
-    if folder.is_symlink() or place.is_symlink():  # somebody has laid it there: nothing is written behind it
+    if folder.is_symlink() or place.is_symlink():  # never write through a link that somebody else made
         return None
     place.mkdir(parents=True, exist_ok=True)
     facts: dict[str, Any] = {
@@ -64,6 +66,5 @@ def how_to_go_on(place: Path | None, advice: str) -> str:
     """What to do now, after the reason."""
     seen = "" if place is None else f" Images, seed, losses and the state before it are in {place}."
     return (
-        f"Nothing of that step was taken in.{seen} The same command makes the same step again; with --on-nan skip:10 "
-        f"it goes on without such steps. {advice}"
+        f"The step was discarded.{seen} The same command repeats the step; --on-nan skip:10 skips such steps. {advice}"
     )

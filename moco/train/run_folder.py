@@ -1,4 +1,4 @@
-"""One run, one folder: what is in it, who may write to it, and what it remembers.
+"""The run folder: its files, its lock, and what it records about each start.
 
 recipe.json  provenance.json  init.json  manifest.jsonl.gz  metrics.jsonl  train.log  bad_images.csv  saved.json
 finished.json  checkpoints/  encoder/  curves.png  neighbours.png
@@ -78,11 +78,11 @@ class RunFolder:
             return False
 
     def note_saved(self, step: int | None) -> None:
-        """Remember that there is a checkpoint: when they are gone later, the run must not start anew by itself."""
+        """Record that there is a checkpoint: if all are missing later, the run must not silently start again."""
         write_json(self.path / "saved.json", {"first_step": step})
 
     def sync(self) -> None:
-        """What was logged so far is on the disk afterwards, also when the power goes."""
+        """Flush the log to the disk: it survives a power failure afterwards."""
         for file in (self.metrics_file, self.path / "bad_images.csv"):
             if file.exists():
                 descriptor = os.open(file, os.O_RDONLY)
@@ -96,7 +96,7 @@ class RunFolder:
         append(self.metrics_file, "".join(json.dumps(record) + "\n" for record in records).encode())
 
     def forget_after(self, step: int) -> None:
-        """Take out of the log what a resumed run will do again: records of later steps than `step`."""
+        """Remove the records of later steps than `step`, which a resumed run repeats."""
         kept = [record for record in self.metrics() if record.get("step", 0) <= step]
         write_text(self.metrics_file, "".join(json.dumps(record) + "\n" for record in kept))
 
@@ -121,7 +121,7 @@ def locked(path: Path) -> Iterator[None]:
 
 
 def _lock_file(file: Path) -> int:
-    """A descriptor of the lock file; one that another user of the group has made can often be read only."""
+    """Open the lock file; read-only if another user of the group owns it and it is not writable."""
     flags = getattr(os, "O_NOFOLLOW", 0)
     try:
         return os.open(file, os.O_RDWR | os.O_CREAT | flags, MODE)
@@ -132,7 +132,7 @@ def _lock_file(file: Path) -> int:
 
 
 def check_init(run: RunFolder, init: str | Path | None) -> str | None:
-    """A run that goes on has its weights: only the same --init may be said again. Raises RunError.
+    """Check --init of a resumed run: only the same weights as at its start may be named. Raises RunError.
 
     Returns:
         What it must start from once more, when it was killed before its first checkpoint.
@@ -153,7 +153,7 @@ def check_init(run: RunFolder, init: str | Path | None) -> str | None:
 
 
 def note_init(run: RunFolder, init: str | Path | None, said: list[str]) -> None:
-    """Remember what the run began from."""
+    """Record the weights that the run starts from."""
     if init is not None:
         write_json(run.path / "init.json", {"weights": str(init), "read": said})
 
@@ -162,13 +162,13 @@ def note_start(run: RunFolder, step: int, facts: dict[str, Any]) -> None:
     """Add this start to provenance.json."""
     file = run.path / "provenance.json"
     starts: Any = []
-    with suppress(ValueError, RecursionError, OSError):  # damaged, or not there yet: the run is worth more
+    with suppress(ValueError, RecursionError, OSError):  # damaged or missing: start a new list
         starts = json.loads(file.read_bytes())
     write_json(file, [*(starts if isinstance(starts, list) else []), {"step": step} | facts])
 
 
 def provenance(*, device: "torch.device", workers: int, images: "Images", data: str) -> dict[str, Any]:
-    """What a result came from: versions, machine, command, and the fingerprint of the data."""
+    """The provenance of a result: versions, machine, command, and the fingerprint of the data."""
     import numpy as np
     import PIL
     import torch

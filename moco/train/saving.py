@@ -1,4 +1,4 @@
-"""Checkpoints of a run: what fails once is tried again, and what was saved before stays."""
+"""Saving checkpoints: a save that fails is retried, and earlier checkpoints stay."""
 
 import time
 from contextlib import suppress
@@ -24,7 +24,7 @@ AGAIN = 60.0  # [s] after which a checkpoint that failed is tried again
 
 @dataclass
 class Saver:
-    """Writes the checkpoints of a run; of ranks, rank 0 does."""
+    """Writes the checkpoints of a run, on rank 0."""
 
     run: RunFolder
     recipe: str  # as JSON

@@ -1,4 +1,4 @@
-"""Signals ask a run to stop: it does after its step, and saves."""
+"""Signals ask a run to stop; it finishes its step, saves and stops."""
 
 import os
 import signal

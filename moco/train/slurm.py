@@ -1,4 +1,4 @@
-"""What is to be had without torch, from a command's first moment on: to stop by a signal, and another turn by Slurm."""
+"""Signal handling and Slurm requeue, without importing torch: they work from the first moment of a command."""
 
 import os
 import signal
@@ -9,11 +9,11 @@ from types import FrameType
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)  # as in distributed.py, which needs torch
 RESUMABLE = 75  # the exit code
-PATIENCE = 60  # [s] that Slurm is given
+TIMEOUT = 60  # [s] for scontrol
 
 
 def requeue(number: int) -> str:
-    """Ask Slurm for another turn of this job where SIGUSR1 came (sbatch --signal=USR1@120), on rank 0 alone.
+    """Requeue this Slurm job if the signal is SIGUSR1 (sbatch --signal=USR1@120). Only rank 0 does.
 
     Returns:
         What was done, as a sentence; empty where there was nothing to do.
@@ -23,7 +23,7 @@ def requeue(number: int) -> str:
         return ""
     try:
         done = subprocess.run(
-            ["scontrol", "requeue", job], capture_output=True, text=True, timeout=PATIENCE, check=False
+            ["scontrol", "requeue", job], capture_output=True, text=True, timeout=TIMEOUT, check=False
         )
     except (OSError, subprocess.SubprocessError) as error:
         return f"Slurm could not be asked to requeue job {job}: {error}"
@@ -33,13 +33,13 @@ def requeue(number: int) -> str:
 
 
 def stop_at_once_on_signals() -> None:
-    """Until the training loop takes them over, and after it, signals end the process: there is nothing to save."""
+    """Make signals end the process: before the training loop takes them over, and after it, nothing is to be saved."""
 
     def handle(number: int, _frame: FrameType | None) -> None:
         for each in SIGNALS:
             signal.signal(each, signal.SIG_IGN)  # a second one must not ask Slurm again
         said = requeue(number)
-        with suppress(OSError):  # nobody reads it
+        with suppress(OSError):  # stderr is closed
             print(
                 f"moco: stopped by {signal.Signals(number).name}: run the same command again. {said}", file=sys.stderr
             )

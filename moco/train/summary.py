@@ -1,4 +1,4 @@
-"""What a run says before it begins, and when it has ended."""
+"""The plan that a run shows before it starts, and the summary at its end."""
 
 import json
 import math
@@ -42,7 +42,7 @@ def plan(recipe: Recipe, images: Images, clock: Clock, device: torch.device, out
 
 
 def dictionary(recipe: Recipe, num_images: int) -> str:
-    """What the queries are compared with, and what it takes."""
+    """The dictionary: its keys and its memory."""
     method, dim = recipe.method, recipe.encoder.dim
     if method.dictionary == "queue":
         assert method.size is not None
@@ -72,7 +72,7 @@ def random_queue(recipe: Recipe) -> list[str]:
 
 
 def batch_norm(recipe: Recipe) -> str:
-    """Over what BN takes its statistics."""
+    """How the batch statistics of BN are taken."""
     each = recipe.optim.batch_size // max(recipe.groups, 1)
     return {
         "shuffle": f"{recipe.groups} BN groups of {each}, the keys' shuffled",
@@ -90,7 +90,7 @@ def pieces(recipe: Recipe) -> str:
 
 
 def cautions(recipe: Recipe, images: Images, clock: Clock, device: torch.device) -> list[str]:
-    """What speaks against the plan without forbidding it."""
+    """Cautions about the plan: what may go wrong but is allowed."""
     method = recipe.method
     found: list[str] = []
     if method.dictionary == "queue" and method.size is not None and method.size > 0.5 * len(images):

@@ -106,7 +106,7 @@ def _fits(module: nn.Module, tensors: dict[str, Tensor]) -> bool:
 
 
 def _take_queue(queue: Queue, found: dict[str, Tensor], *, same_head: bool) -> str:
-    """Of what images its keys are is not in the file, or means nothing among these images."""
+    """Forget the image ids of the queue's keys: the file has none, or they are of other images."""
     if not found:
         return "There is no queue in the file"
     if not same_head:

@@ -1,4 +1,4 @@
-"""A run that stands still, at a dead disk or beside a lost rank, ends by itself and says where each thread stood."""
+"""The watchdog ends a run that makes no progress (a dead disk, a lost rank) and prints the stack of each thread."""
 
 import faulthandler
 import os
@@ -8,8 +8,8 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-TIMES = {"setup": 4, "step": 1, "checkpoint": 1, "scores": 4}  # the patience that each part of a run is given
-LOOKS = 20  # at the clock, in the time that is left
+TIMES = {"setup": 4, "step": 1, "checkpoint": 1, "scores": 4}  # how many times the patience each part may take
+CHECKS = 20  # of the clock, within the limit
 STDERR = 2  # the process's own: a notebook or a test may have put another in the place of sys.stderr
 GRACE = 86400.0  # [s] after which a process that cannot look at the clock is ended: it keeps the GIL, or was suspended
 
@@ -26,11 +26,11 @@ class Watchdog:
         self.at, self.closed = ("setup", time.monotonic()), threading.Event()  # the part, and since when
 
     def section(self, part: str) -> None:
-        """From now on the run is at this part of it, anew."""
+        """Start the clock for this part of the run."""
         self.at = part, time.monotonic()  # in one write: another thread reads it
 
     def watch(self) -> None:
-        """Until closed; a thread of its own does it.
+        """Check the clock until the run is over; runs in a thread of its own.
 
         A suspended process (SIGSTOP, `scontrol suspend`) does not look: time in which nobody looked does not count.
         """
@@ -41,13 +41,13 @@ class Watchdog:
             (part, since), limit = at, self.seconds * TIMES[at[0]]
             if at is not seen:
                 seen, unseen = at, 0.0
-            if now - due > limit / LOOKS:
+            if now - due > limit / CHECKS:
                 unseen += min(now - due, now - since)
             left = since + unseen + limit - now
             if left <= 0 and at is self.at:
                 self._end(part, limit)
             faulthandler.dump_traceback_later(max(left, 0) + GRACE, exit=True, file=STDERR)
-            wait = min(max(left, 0.01), limit / LOOKS)
+            wait = min(max(left, 0.01), limit / CHECKS)
             due = now + wait
             if self.closed.wait(wait):
                 faulthandler.cancel_dump_traceback_later()
@@ -55,8 +55,8 @@ class Watchdog:
 
     def _end(self, part: str, limit: float) -> None:
         print(
-            f"moco: the run stands still: {limit / 60:g} minutes in one and the same {part}. Where each thread is "
-            "follows. The same command goes on from the newest checkpoint; --patience MINUTES waits longer, 0 for ever",
+            f"moco: no progress for {limit / 60:g} minutes in one {part}; the stack of each thread follows. Run the "
+            "same command to resume from the newest checkpoint; --patience MINUTES waits longer, 0 forever",
             file=sys.__stderr__, flush=True,
         )  # fmt: skip
         faulthandler.dump_traceback(all_threads=True, file=STDERR)
@@ -65,7 +65,7 @@ class Watchdog:
 
 @contextmanager
 def watchdog(minutes: float | None) -> Iterator[Watchdog]:
-    """At work while open."""
+    """Watch the run while open."""
     dog = Watchdog(minutes)
     if dog.seconds is None:
         yield dog

@@ -7,7 +7,7 @@ from moco.recipe import EncoderSpec
 from moco.weights.loaded import Found, WeightsError
 
 HUB_FILES = ("model.safetensors", "pytorch_model.bin")  # what timm asks the hub for
-PATIENCE = 10.0  # [s] for an answer of the hub
+TIMEOUT = 10.0  # [s] for an answer of the hub
 
 
 def pretrained(weights: str, size: int | None) -> Found | None:
@@ -72,7 +72,7 @@ def check_connection(where: str, config: Any) -> None:
     ):
         return
     try:
-        huggingface_hub.get_session().head(huggingface_hub.constants.ENDPOINT, timeout=PATIENCE)
+        huggingface_hub.get_session().head(huggingface_hub.constants.ENDPOINT, timeout=TIMEOUT)
     except Exception as error:  # of whichever client the hub's library has
         raise _unreachable(where, error) from None
 

@@ -211,7 +211,7 @@ def too_few(count: int, scratch: Path) -> Tally:
 FAULTS = [
     Fault(
         "I7", "images that change between runs, or during one",
-        "refused with what differs and the run untouched; what goes bad during a run is set aside",
+        "refused with what differs and the run untouched; what goes bad during a run is skipped",
         "the manifest; quarantine (`tests/faults/test_names.py`: lost without)", 25, 25, changed,
     ),
     Fault(

@@ -82,7 +82,7 @@ def fuzzed(count: int, folder: Path) -> Tally:
 
 
 def in_a_run(count: int, folder: Path) -> Tally:
-    """Damaged files among as many sound ones, in a run: exactly the bad ones are set aside, and it ends."""
+    """Damaged files among as many sound ones, in a run: exactly the bad ones are skipped, and it ends."""
     images, out, tally = folder / "images", folder / "run", Tally()
     images.mkdir()
     warnings.simplefilter("ignore")
@@ -156,7 +156,7 @@ FAULTS = [
         5000, 300, fuzzed,
     ),
     Fault(
-        "I1", "damaged images in a run", "the bad ones are set aside by name, and the run ends",
+        "I1", "damaged images in a run", "the bad ones are skipped by name, and the run ends",
         "quarantine (`tests/faults/test_images.py`: lost without it)", 500, 30, in_a_run,
     ),
     Fault(

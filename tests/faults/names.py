@@ -158,7 +158,7 @@ def odd_files(count: int, scratch: Path) -> Tally:
 
 FAULTS = [
     Fault(
-        "I6", "odd files and names", "passed over or set aside, by reason; nothing hangs, nothing is printed raw",
+        "I6", "odd files and names", "passed over or skipped, by reason; nothing hangs, nothing is printed raw",
         "files are looked at before they are opened, and opened without waiting; names are shown escaped "
         "(`tests/faults/test_names.py`: lost without each)", len(ODDS), len(ODDS), odd_files,
     ),

@@ -87,12 +87,12 @@ def crashed(count: int, scratch: Path) -> Tally:
 GUARDS = "tests/faults/test_guards.py"
 FAULTS = [
     Fault(
-        "P4", "a worker process killed", "it is replaced; the same bits, no image set aside for it, no process left",
+        "P4", "a worker process killed", "it is replaced; the same bits, no image skipped for it, no process left",
         f"mini-batches are made again, from the step that is due (`{GUARDS}`: not replaced, it ends the run)",
         30, 2, killed,
     ),
     Fault(
-        "P4", "an image that ends the process that reads it", "set aside by name after the second time; it goes on",
+        "P4", "an image that ends the process that reads it", "skipped by name after the second time; it goes on",
         f"who was at which image is noted before it is read (`{GUARDS}`: not blamed, it ends the run)", 10, 1, crashed,
     ),
 ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""Checkpoints that cannot be written: how long a run bears with that."""
+"""Checkpoints that cannot be written: how often a run tolerates that."""
 
 from types import SimpleNamespace
 

@@ -262,7 +262,7 @@ def test_the_table_has_the_released_files_with_what_is_published_of_them() -> No
 
 
 def test_waiting_for_a_silent_server_ends(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fetching, "PATIENCE", 0.2)
+    monkeypatch.setattr(fetching, "TIMEOUT", 0.2)
     with pytest.raises(WeightsError, match=r"could not be fetched .*timed out"):
         fetch(server.file("silent"), folder=tmp_path)
     assert left_in(tmp_path) == set()

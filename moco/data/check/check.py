@@ -27,7 +27,7 @@ class Report:
 
     names: list[str]
     looks: list[Look]
-    limit: int  # bad images that a run bears with
+    limit: int  # bad images that a run tolerates
     near: list[list[int]] | None  # groups of near-duplicates; None when they were not looked for
     skipped: Skipped
     changed: list[str] = field(default_factory=list)  # sentences about what is not as it was listed
@@ -99,7 +99,7 @@ class Report:
         """For people: some of the names, and numbers of all."""
         near = ["not looked for: --duplicates does"] if self.near is None else self._groups(self.near)
         lines = [
-            ("images", [f"{len(self.names):,}, of which {len(self.bad):,} are bad; a run bears with {self.limit:,}"]),
+            ("images", [f"{len(self.names):,}, of which {len(self.bad):,} are bad; a run tolerates {self.limit:,}"]),
             ("bad", _some([f"{shown(name)}: {shown(reason)}" for name, reason in self.bad.items()])),
             ("kinds", _some([f"{count:,} x {kind}" for kind, count in self.kinds.most_common()])),
             ("shorter side", [f"{count:,} x {side} pixels" for side, count in self.sides.items()]),

@@ -1,4 +1,4 @@
-"""Images that could not be used are set aside by name, and too many of them stop the run."""
+"""Bad images: they are skipped and listed by name, and too many of them stop the run."""
 
 import csv
 import io
@@ -10,7 +10,7 @@ from moco.data.sources.images import DataError
 from moco.files import append, write_atomically
 from moco.text import shown
 
-AT_LEAST, SHARE = 10, 0.001  # bad images that a run bears with by default: the greater of the two
+AT_LEAST, SHARE = 10, 0.001  # bad images tolerated by default: the larger of the two
 
 
 class Quarantine:
@@ -18,7 +18,7 @@ class Quarantine:
 
     Args:
         file: where they are written as they are found (columns name, reason), and read back when a run is resumed.
-        max_bad: how many the run bears with: a number of images, or a share of them when it is below 1;
+        max_bad: how many are tolerated: a number of images, or a share of them when it is below 1;
             None means 0.1 %, but at least 10.
         total: number of images.
     """
@@ -39,7 +39,7 @@ class Quarantine:
         return len(self.bad)
 
     def add(self, name: str, reason: str) -> None:
-        """Set the image `name` aside. Raises DataError when there are more than the run bears with."""
+        """Add the image `name` to the list. Raises DataError when there are more than are tolerated."""
         with self._lock:
             if name not in self.bad:
                 self.bad[name] = _plain(reason)
@@ -60,7 +60,7 @@ class Quarantine:
         where = "" if self.file is None else f" (all in {shown(str(self.file))})"
         return (
             f"{len(self.bad):,} of {self.total:,} images are bad, more than the {self.limit:,} allowed: {some}{where}. "
-            "Mend or remove them, or allow more with --max-bad NUMBER or --max-bad SHARE"
+            "Repair or remove them, or allow more with --max-bad NUMBER or --max-bad SHARE"
         )
 
 

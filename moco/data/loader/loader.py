@@ -59,7 +59,7 @@ class ViewLoader:
     as bytes into a ring of buffers. To another device the bytes are handed over, and colours are changed there.
     Images are decoded once for both views; small ones of one size stay in memory.
 
-    A bad image is set aside, and another takes its place, drawn by (seed, epoch, its index); `ids` hold that one's.
+    A bad image is skipped, and another takes its place, drawn by (seed, epoch, its index); `ids` hold that one's.
 
     Args:
         batch_size: over all ranks; iteration gives this rank's share.
@@ -68,7 +68,7 @@ class ViewLoader:
         compiled: on another device than the CPU, colours are changed by code that torch has compiled.
 
     Raises:
-        ValueError: see StepSampler. DataError: more bad images than `quarantine` bears with.
+        ValueError: see StepSampler. DataError: more bad images than `quarantine` tolerates.
     """
 
     def __init__(

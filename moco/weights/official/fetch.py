@@ -21,7 +21,7 @@ from moco.weights.parse import parse_content
 from moco.weights.tensors import read_tensors
 
 BLOCK = 2**20  # [bytes] read at a time
-PATIENCE = 60.0  # [s] without a byte
+TIMEOUT = 60.0  # [s] without a byte
 
 
 def cache() -> Path:
@@ -90,7 +90,7 @@ def _receive(one: Released, to: Path) -> tuple[str, str]:
     md5 = hashlib.md5(usedforsecurity=False)
 
     def receive(out: IO[bytes]) -> None:
-        with urllib.request.build_opener(HttpsOnly).open(one.address, timeout=PATIENCE) as response:
+        with urllib.request.build_opener(HttpsOnly).open(one.address, timeout=TIMEOUT) as response:
             expected, received = response.headers.get("Content-Length"), 0
             while block := response.read(BLOCK):
                 out.write(block)

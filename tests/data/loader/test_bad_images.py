@@ -1,4 +1,4 @@
-"""Bad images are set aside by name, and too many are an error."""
+"""Bad images are skipped by name, and too many are an error."""
 
 import csv
 import os
