@@ -76,7 +76,7 @@ def neighbours(rounds: int) -> Iterator[Result]:
     times = interleaved(works, rounds=rounds)
     yield result(
         "knn/20000", times["ours"], times["usual"], floor=times["floor"],
-        against="all similarities of 512 queries, one-hot votes; floor: the product",
+        against="all similarities of 512 queries, one-hot votes; lower bound: the product",
     )  # fmt: skip
     if "scikit-learn" in times:
         yield result(
@@ -113,7 +113,7 @@ def embedding(name: str, recipe: Recipe, folder: Path, rounds: int) -> Result:
         "floor": lambda: [ours.features(x) for x in ready],
     }
     times = interleaved(works, rounds=rounds)
-    what = f"{len(images):,} images by ImageFolder, Pillow, DataLoader; floor: our network alone"
+    what = f"{len(images):,} images by ImageFolder, Pillow, DataLoader; lower bound: our network alone"
     return result(name, times["ours"], times["usual"], floor=times["floor"], against=what)
 
 

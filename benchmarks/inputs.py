@@ -29,7 +29,7 @@ N, SMALL = 32, 256  # images of a mini-batch: photos, and pictures of 32 x 32
 BATCHES = 6  # that two threads make before they have to begin anew
 CPU = torch.device("cpu")
 AGAINST = "torchvision's transforms on Pillow"
-DECODED, COPIED = "floor: decoding alone, by libjpeg-turbo", "floor: writing the views to memory"
+DECODED, COPIED = "lower bound: decoding alone, by libjpeg-turbo", "lower bound: writing the views to memory"
 
 
 class HandedOver(ViewLoader):

@@ -35,7 +35,7 @@ class Result:
     rounds: int = 0
     memory_mb: float | None = None  # ours; what it is the peak of: docs of the row
     reference_memory_mb: float | None = None
-    floor_share: float | None = None  # floor / ours: how much of our time cannot be saved
+    floor_share: float | None = None  # lower bound / ours: how much of our time cannot be saved
     error: float | None = None  # relative, against float64
 
     @property
@@ -145,7 +145,7 @@ def result(
     """What the rounds come to: seconds of each in, medians out.
 
     Args:
-        floor: seconds of what cannot be saved.
+        lower bound: seconds of what cannot be saved.
         memory: [MB] ours and the reference's.
     """
     ratios = [mine / theirs for mine, theirs in zip(ours, reference, strict=True)]

@@ -46,7 +46,7 @@ def usual_loss(q: Tensor, positive: Tensor, columns: Tensor) -> Tensor:
 
 
 def two_products(q: Tensor, keys: Tensor) -> Tensor:
-    """The floor: what the keys weigh, and their weighted sum, a block at a time."""
+    """The lower bound: what the keys weigh, and their weighted sum, a block at a time."""
     total = torch.zeros_like(q)
     for some in keys.split(BLOCK):
         total.addmm_(q @ some.T, some)
@@ -96,7 +96,7 @@ def loss(size: int, rounds: int) -> Iterator[Result]:
     times = memory.alone(loss_times, size, rounds)
     ours, usual = (memory.beyond_mb(memory.peak(partial(warm, make, size))) for make in (make_ours, make_usual))
     yield result(
-        f"loss/K={size}", times["ours"], times["usual"], against="all logits, cross-entropy; floor: two products",
+        f"loss/K={size}", times["ours"], times["usual"], against="all logits, cross-entropy; lower bound: two products",
         floor=times["floor"], memory=(ours, usual), error=gradient_error(size),
     )  # fmt: skip
 
@@ -126,7 +126,7 @@ def momentum_update(rounds: int) -> Iterator[Result]:
     f_k, usual = MomentumEncoder(f_q), MoCo(f_q, dim=C, size=N, m=0.999, temperature=TAU)
     yield compare(
         "ema/resnet50", lambda: f_k.follow(f_q, 0.999), usual.follow, floor=copied(f_q, streams=3),
-        against="a loop of new tensors; floor: a copy of as much", rounds=rounds,
+        against="a loop of new tensors; lower bound: a copy of as much", rounds=rounds,
     )  # fmt: skip
 
 
@@ -152,7 +152,7 @@ def update(name: str, make: Callable[[], nn.Module], spec: OptimSpec, streams: f
     what = "a loop that looks at the norms" if spec.optimizer == "lars" else "torch's default"
     yield compare(
         f"optimizer/{name}", optimizer.step, other.step, floor=copied(ours, streams=streams),
-        against=f"{what}; floor: a copy of as much", rounds=rounds,
+        against=f"{what}; lower bound: a copy of as much", rounds=rounds,
     )  # fmt: skip
 
 

@@ -67,11 +67,11 @@ def ranks(shape: tuple[int, ...], rounds: int) -> Iterator[Result]:
     size = shape[-1]
     yield result(
         f"ranks/{size}/shuffle", times["shuffle"], times["usual shuffle"], floor=times["copy"],
-        against=f"all images of {shape[0]} a rank to all ranks, order broadcast; floor: a copy of a rank's own",
+        against=f"all images of {shape[0]} a rank to all ranks, order broadcast; lower bound: a copy of a rank's own",
     )  # fmt: skip
     yield result(
         f"ranks/{size}/gather", times["gather"], times["usual gather"], floor=times["copied keys"],
-        against=f"all_gather, concatenation, {shape[0]} keys a rank; floor: a copy of a rank's own",
+        against=f"all_gather, concatenation, {shape[0]} keys a rank; lower bound: a copy of a rank's own",
     )  # fmt: skip
 
 

@@ -39,7 +39,7 @@ def help_text(rounds: int) -> Iterator[Result]:
     times = interleaved(works, rounds=rounds, repeat=3)
     yield result(
         "start/help", times["ours"], times["typer"], floor=times["floor"],
-        against="python -c 'import typer'; floor: python alone",
+        against="python -c 'import typer'; lower bound: python alone",
     )  # fmt: skip
 
 
@@ -65,11 +65,11 @@ def first_step(rounds: int, files: int = FILES) -> Iterator[Result]:
 def _both(name: str, ours: list[Spent], usual: list[Spent], floor: list[Spent]) -> Iterator[Result]:
     against = "torchvision imported, ImageFolder, a first batch without a step"
     yield result(
-        name, cpu_of(ours), cpu_of(usual), floor=cpu_of(floor), against=f"{against}; floor: import torch"
+        name, cpu_of(ours), cpu_of(usual), floor=cpu_of(floor), against=f"{against}; lower bound: import torch"
     )  # fmt: skip
     yield result(
         f"{name}/wall", wall_of(ours), wall_of(usual), floor=wall_of(floor),
-        against=f"{against}, by the clock; floor: import torch",
+        against=f"{against}, by the clock; lower bound: import torch",
     )  # fmt: skip
 
 

@@ -23,8 +23,8 @@ from moco.train.optim import optimizer_for
 CPU = torch.device("cpu")
 STEPS = 1000  # an epoch has; the schedules are at their beginning
 AGAINST = {
-    "queue": "split BN by a view, EMA by a loop, all logits, NCHW; floor: the networks alone",
-    "batch": "explicit attention, EMA by a loop, AdamW by a loop; floor: the networks alone",
+    "queue": "split BN by a view, EMA by a loop, all logits, NCHW; lower bound: the networks alone",
+    "batch": "explicit attention, EMA by a loop, AdamW by a loop; lower bound: the networks alone",
 }
 LR = {"sgd": 0.03, "adamw": 1e-4}  # of the reference: no schedule
 

@@ -53,7 +53,7 @@ IN_README = (
     "loss/K=65536", "start/100000-files/cold/wall",
 )  # fmt: skip
 HEAD = """\
-| what | ours / reference (spread) | speed-up | floor / ours | memory [MB]: ours, reference | reference |
+| what | ours / reference (spread) | speed-up | lower bound / ours | memory [MB]: ours, reference | reference |
 |---|---|---|---|---|---|"""
 
 

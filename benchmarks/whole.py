@@ -126,7 +126,7 @@ def checkpoints(rounds: int) -> Iterator[Result]:
         yield compare(
             "checkpoint/resnet18", lambda: checkpoint.save(folder, state, recipe=recipe.to_json()),
             lambda: torch.save(state.state_dict(), plain), floor=lambda: content.write_bytes(bytes_of_it),
-            against="torch.save, neither synced nor hashed; floor: writing the bytes", rounds=rounds,
+            against="torch.save, neither synced nor hashed; lower bound: writing the bytes", rounds=rounds,
         )  # fmt: skip
 
 

@@ -156,7 +156,7 @@ more keys it falls ({score(r, "1024", ends)} with 1024), where the paper has it 
 
 
 def momentum(r: Result) -> str:
-    return f"""m = 0 fails, as in the paper: {score(r, "0")}, where a random encoder has {table.number(r.floors["random encoder"][LINEAR])}; the loss ends at
+    return f"""m = 0 fails, as in the paper: {score(r, "0")}, where a random encoder has {table.number(r.baselines["random encoder"][LINEAR])}; the loss ends at
 {loss(r, "0")}. From 0.9 to 0.99 the score grows, as in the paper. Then it falls, and the paper's does not: the best is
 m = 0.99 here and 0.999 there.
 
@@ -208,7 +208,7 @@ def heads(r: Result) -> str:
 def width(r: Result) -> str:
     wide = "random encoder, resnet10, stem 3x3/2, width 0.25"
     return f"""Twice as wide is better, as in the paper ({score(r, "1")} to {score(r, "2")}); four times as wide is not better still ({score(r, "4")}), though its random
-encoder is ({table.number(r.floors[wide][KNN])} by {KNN}). The loss says the same: {measure(r, "1", "loss")}, {measure(r, "2", "loss")} and
+encoder is ({table.number(r.baselines[wide][KNN])} by {KNN}). The loss says the same: {measure(r, "1", "loss")}, {measure(r, "2", "loss")} and
 {measure(r, "4", "loss")}. Steps and learning rate are the same for all three, and were chosen for the middle one."""
 
 

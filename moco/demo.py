@@ -1,4 +1,4 @@
-"""The demo: pre-train on the pictures that come with the package, and judge the encoder beside its floors.
+"""The demo: pre-train on the pictures that come with the package, and judge the encoder beside its baselines.
 
 Nothing here but the choice of data and recipe is special: `moco pretrain` and `moco eval` do the same on any folder.
 """

@@ -111,7 +111,7 @@ def test_a_batch_size_is_an_option(pictures, tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["knn", "linear", "lowshot"])
-def test_every_evaluation_prints_the_floors_beside_the_encoder(run, labelled, kind):
+def test_every_evaluation_prints_the_baselines_beside_the_encoder(run, labelled, kind):
     result = moco("eval", kind, run, labelled)
     assert result.exit_code == 0, result.stderr
     for row in ("chance", "raw pixels", "random encoder", "run"):

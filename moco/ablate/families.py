@@ -171,7 +171,7 @@ def width(scale: Scale) -> Family:
         ),
         "width of every layer, relative", {("", "1"): 60.6, ("", "2"): 65.4, ("", "4"): 68.6},
         f"{V1}, Table 1 (ResNet-50)", remark="A wider network has a longer feature, which alone helps a linear "
-        "classifier: the random encoder of each width is its floor.",
+        "classifier: the random encoder of each width is its baseline.",
     )  # fmt: skip
 
 

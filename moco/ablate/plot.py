@@ -39,7 +39,7 @@ def drawn(result: Result) -> "Figure":
     for ax, column in zip(axes, result.columns, strict=False):
         ax.set_title(f"here: {column}", fontsize=10.5, loc="left")
         (_in_order if in_order else _lines)(ax, result, column, looks)
-        _floors(ax, result, column, upright=in_order)
+        _baselines(ax, result, column, upright=in_order)
         if "memory" in result.measures:
             _length(ax, result)
         _axes(ax, result, [row.label for row in result.rows])
@@ -99,11 +99,11 @@ def _names(ax: "Axes", rows: Sequence[Row]) -> None:
     ax.set_ylim(len(rows) - 0.5, -0.5)
 
 
-def _floors(ax: "Axes", result: Result, column: str, *, upright: bool) -> None:
-    """The floors that hold for every row."""
-    if len(result.floors) > 2:
+def _baselines(ax: "Axes", result: Result, column: str, *, upright: bool) -> None:
+    """The baselines that hold for every row."""
+    if len(result.baselines) > 2:
         return  # random encoders of several architectures: they are in the table
-    for style, (name, scores) in zip((":", "--"), result.floors.items(), strict=False):
+    for style, (name, scores) in zip((":", "--"), result.baselines.items(), strict=False):
         value = mean(scores[column])
         (ax.axvline if upright else ax.axhline)(value, color=GREY, linestyle=style, linewidth=1)
         at, where = ((value, 0), ("data", "axes fraction")) if upright else ((1, value), ("axes fraction", "data"))

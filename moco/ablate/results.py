@@ -1,4 +1,4 @@
-"""What an ablation came to: the runs of each cell, their means and spreads, and the floors."""
+"""What an ablation came to: the runs of each cell, their means and spreads, and the baselines."""
 
 import statistics
 from collections.abc import Mapping, Sequence
@@ -56,7 +56,7 @@ class Result:
     paper: Sequence[tuple[str, str, float]]  # the paper's curves: series, label, top-1
     source: str
     chance: float
-    floors: Mapping[str, Mapping[str, Sequence[float]]]  # row -> column -> accuracies
+    baselines: Mapping[str, Mapping[str, Sequence[float]]]  # row -> column -> accuracies
     says: Sequence[str]  # what this can and cannot show
 
     @property

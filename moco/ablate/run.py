@@ -77,7 +77,7 @@ def ablate(
     check_same(folder / "data.json", {"data": str(train), "eval_data": str(labelled)})
     place = pick_device("cpu" if scale == "demo" and device == "auto" else device)  # so small a network gains nothing
     workers = workers_for(workers)
-    judge = Judge(labelled, folder / "floors", scale=chosen, device=place, workers=workers)
+    judge = Judge(labelled, folder / "baselines", scale=chosen, device=place, workers=workers)
     bench = Bench(folder / "runs", open_images(train), judge, place, workers, reporter or Silent())
     done: dict[str, list[dict[str, Any]]] = {cell.name: [] for cell in described.cells}
     for seed in seeds:
@@ -118,9 +118,9 @@ def made(recipe: Recipe, folder: Path, bench: Bench) -> dict[str, Any]:
 
 
 def gathered(described: Family, scale: Scale, done: dict[str, list[dict[str, Any]]], bench: Bench) -> Result:
-    """The family's cells with what their runs came to so far, their floors, and what it means."""
+    """The family's cells with what their runs came to so far, their baselines, and what it means."""
     recipes = {cell.name: described.recipe(cell) for cell in described.cells}
-    floors = {architecture(recipe): bench.judge.floors(recipe) for recipe in recipes.values()}
+    baselines = {architecture(recipe): bench.judge.baselines(recipe) for recipe in recipes.values()}
     facts = {name: facts_of(recipe, len(bench.images)) for name, recipe in recipes.items()}
     rows = [
         Row(cell.label, cell.series, described.paper.get((cell.series, cell.label)), facts[cell.name], done[cell.name])
@@ -131,14 +131,14 @@ def gathered(described: Family, scale: Scale, done: dict[str, list[dict[str, Any
         steps=round(max(fact["steps"] for fact in facts.values())), epochs=described.base.optim.epochs,
         oldest=round(max(fact.get("age", 0) for fact in facts.values())),
     )  # fmt: skip
-    some = next(iter(floors.values()))
+    some = next(iter(baselines.values()))
     return Result(
         described.name, described.title, scale.name, described.axis, described.log,
         places={label: described.place(label) for label in labels} if described.place else {},
         columns=[column for column in some["rows"][PIXELS] if not column.startswith("1-NN")],
         measures=list(described.measures), rows=rows,
         paper=[(*at, value) for at, value in described.paper.items() if not isinstance(value, str)],
-        source=described.source, chance=some["chance"], floors=floor_rows(floors),
+        source=described.source, chance=some["chance"], baselines=baseline_rows(baselines),
         says=[one for one in (said, scale.says) if one],
     )  # fmt: skip
 
@@ -154,12 +154,12 @@ def facts_of(recipe: Recipe, num_images: int) -> dict[str, float]:
     return facts
 
 
-def floor_rows(floors: dict[str, dict[str, Any]]) -> dict[str, dict[str, list[float]]]:
+def baseline_rows(baselines: dict[str, dict[str, Any]]) -> dict[str, dict[str, list[float]]]:
     """Raw pixels, and the random encoders of each architecture under one name: row -> column -> accuracies."""
     found: dict[str, dict[str, list[float]]] = {}
-    for network, scores in floors.items():
+    for network, scores in baselines.items():
         for row, columns in scores["rows"].items():
-            name = PIXELS if row == PIXELS else RANDOM if len(floors) == 1 else f"{RANDOM}, {network}"
+            name = PIXELS if row == PIXELS else RANDOM if len(baselines) == 1 else f"{RANDOM}, {network}"
             for column, score in columns.items():
                 values = found.setdefault(name, {}).setdefault(column, [])
                 if row != PIXELS or not values:

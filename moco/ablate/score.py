@@ -1,4 +1,4 @@
-"""Judge the runs of an ablation by one rule, and their floors once for each architecture."""
+"""Judge the runs of an ablation by one rule, and their baselines once for each architecture."""
 
 import hashlib
 import json
@@ -12,8 +12,8 @@ from moco.ablate.scales import Scale
 from moco.data.loader.bad_images import Quarantine
 from moco.data.sources.split import Split, split_sources
 from moco.encoders import Encoder, build_headless
+from moco.evaluate.baselines import Pixels, random_encoder
 from moco.evaluate.features import extract_each, load
-from moco.evaluate.floors import Pixels, random_encoder
 from moco.evaluate.judge import PIXELS, RANDOM, judge
 from moco.evaluate.kinds import Kind, Knn, Linear, LowShot, Subject, Subjects
 from moco.evaluate.table import Table
@@ -30,7 +30,7 @@ class Judge:
 
     Args:
         labelled: see `moco.data.sources.split.split_sources`.
-        kept: the folder in which the floors are kept, a file an architecture.
+        kept: the folder in which the baselines are kept, a file an architecture.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class Judge:
         pretrained = load(run, device=self.device)
         return self._table({"": pretrained.encoder}, pretrained.data).to_dict()["rows"][""]
 
-    def floors(self, recipe: Recipe) -> dict[str, Any]:
+    def baselines(self, recipe: Recipe) -> dict[str, Any]:
         """What the recipe's encoder has to beat: {"chance": percent, "rows": row -> scores}."""
         file = self.kept / f"{_architecture(recipe)}.json"
         if not file.is_file():

@@ -83,10 +83,12 @@ def _columns(result: Result) -> list[str]:
 def _cells(result: Result) -> list[list[str]]:
     measures, paper = _columns(result), any(row.paper is not None for row in result.rows)
     head = [result.axis or " ", *result.columns, *(MEASURES[name].head for name in measures), *["paper"] * paper]
-    floors = [["chance", *[f"{result.chance:.1f}"] * len(result.columns)]]
-    floors += [[row, *(number(scores[column]) for column in result.columns)] for row, scores in result.floors.items()]
+    baselines = [["chance", *[f"{result.chance:.1f}"] * len(result.columns)]]
+    baselines += [
+        [row, *(number(scores[column]) for column in result.columns)] for row, scores in result.baselines.items()
+    ]
     rows = [_line(row, result.columns, measures)[: len(head)] for row in result.rows]
-    return [head, *([*row, *[""] * (len(head) - len(row))] for row in floors), *rows]
+    return [head, *([*row, *[""] * (len(head) - len(row))] for row in baselines), *rows]
 
 
 def _line(row: Row, columns: Sequence[str], measures: Sequence[str]) -> list[str]:

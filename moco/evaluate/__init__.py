@@ -1,1 +1,1 @@
-"""Frozen features, judged beside their floors (Sec. 4.1)."""
+"""Frozen features, judged beside their baselines (Sec. 4.1)."""

@@ -30,8 +30,8 @@ from moco.data.loader.threads import Abandoned, in_order
 from moco.data.sources.folder import Folder
 from moco.data.sources.images import Images, Subset
 from moco.encoders import Encoder
+from moco.evaluate.baselines import Pixels
 from moco.evaluate.features import Features, arranged, batch_for, extract_each
-from moco.evaluate.floors import Pixels
 from moco.evaluate.progress import Progress
 from moco.files import sweep, write_atomically
 from moco.recipe import DataSpec
@@ -43,7 +43,7 @@ HEAD = f"moco features {FORMAT} ".encode()  # then the SHA-256 of the rest, and 
 NAME = re.compile(r"[0-9a-f]{64}\.features")
 MAX_FILE, MAX_TOTAL = 2**30, 2**32  # [bytes]
 PACKAGES = ("torch", "torchvision", "timm", "pillow", "numpy", "simplejpeg", "numba")  # their versions may change bits
-CODE = ("encoders", "data/decode", "data/augment", "data/loader", "evaluate/floors.py", "evaluate/features.py")
+CODE = ("encoders", "data/decode", "data/augment", "data/loader", "evaluate/baselines.py", "evaluate/features.py")
 CHUNK = 64  # files that a thread hashes at a time
 
 Rows = tuple[Float[Tensor, "n D"], Int[Tensor, "n"]]  # features, and the index of the image that each row is of

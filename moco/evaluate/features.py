@@ -27,7 +27,7 @@ from moco.data.sources.labels import HOW
 from moco.data.sources.open import Sources, open_images
 from moco.device import pick_device, workers_for
 from moco.encoders import Encoder
-from moco.evaluate.floors import Pixels
+from moco.evaluate.baselines import Pixels
 from moco.evaluate.progress import Progress
 from moco.recipe import DataSpec, EncoderSpec
 from moco.text import shown

@@ -1,4 +1,4 @@
-"""An encoder judged beside its floors: raw pixels and a random encoder, by the same protocol on the same images."""
+"""An encoder judged beside its baselines: raw pixels and a random encoder, by the same protocol on the same images."""
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
@@ -12,9 +12,9 @@ from moco.data.sources.overlap import check_disjoint, copies_note
 from moco.data.sources.split import split_of, split_sources
 from moco.device import workers_for
 from moco.encoders import Encoder
+from moco.evaluate.baselines import Pixels, random_encoder
 from moco.evaluate.cache import FeatureCache, cache_of, features_each
 from moco.evaluate.features import Pretrained, load
-from moco.evaluate.floors import Pixels, random_encoder
 from moco.evaluate.kinds import KINDS, Kind, Subject, Subjects
 from moco.evaluate.progress import Progress
 from moco.evaluate.table import Score, Table
@@ -22,7 +22,7 @@ from moco.recipe import RecipeError, unknown
 from moco.weights.encoder_folder import Weights
 
 ALL = "all"  # kinds of evaluation
-PIXELS, RANDOM = "raw pixels", "random encoder"  # names of the floors
+PIXELS, RANDOM = "raw pixels", "random encoder"  # names of the baselines
 
 
 def evaluate(
@@ -86,12 +86,12 @@ def subjects(
     cache: FeatureCache | None = None,
     progress: Progress | None = None,
 ) -> Subjects:
-    """The features of the encoder, of its floors and of `others`, on labelled training and test images.
+    """The features of the encoder, of its baselines and of `others`, on labelled training and test images.
 
     Args:
         data: see `moco.data.sources.split.split_sources`; with `test`, all of it is for training.
         others: more rows, say of a supervised encoder; each sees the images as it was made to.
-        random_encoders: how many seeds of the random floor.
+        random_encoders: how many seeds of the random baseline.
         max_bad: how many unreadable images are too many (below 1: a share); None: 0.1 %, at least 10.
         cache: where features are kept; None: they are computed.
 
@@ -105,8 +105,8 @@ def subjects(
     labelled(split.train, "the training images")
     labelled(split.test, "the test images")
     check_disjoint(split.train, split.test)
-    encoders, notes = _floors(pretrained, random_encoders)
-    floors = list(encoders)
+    encoders, notes = _baselines(pretrained, random_encoders)
+    baselines = list(encoders)
     encoders[pretrained.name] = pretrained.encoder
     workers = workers_for(workers)
     quarantine = Quarantine(None, max_bad, len(split.train) + len(split.test))
@@ -128,7 +128,7 @@ def subjects(
         notes.append(f"{len(quarantine):,} image{'' if one else 's'} could not be read: {few_of(list(quarantine.bad))}")
     progress.stage("looking for test images among the training images")
     notes += filter(None, [copies_note(split.train, split.test)])
-    return Subjects(pretrained.name, rows, floors, split, pretrained.device, workers, quarantine, notes, progress)
+    return Subjects(pretrained.name, rows, baselines, split, pretrained.device, workers, quarantine, notes, progress)
 
 
 def judge(kinds: Sequence[Kind], among: Subjects, *, skip: bool = False) -> Table:
@@ -155,7 +155,7 @@ def judge(kinds: Sequence[Kind], among: Subjects, *, skip: bool = False) -> Tabl
     truth = among.rows[among.judged].test.known_labels()
     chance = 100 * truth.bincount().max().item() / len(truth)
     names = list(among.split.train.classes)
-    return Table(among.judged, among.floors, rows, chance, len(names), among.split.how, notes, names)
+    return Table(among.judged, among.baselines, rows, chance, len(names), among.split.how, notes, names)
 
 
 def _scores(kind: Kind, among: Subjects) -> dict[str, dict[str, Score]]:
@@ -171,12 +171,12 @@ def _name(kind: Kind) -> str:
     return next((name for name, one in KINDS.items() if isinstance(kind, one)), type(kind).__name__)
 
 
-def _floors(pretrained: Pretrained, random_encoders: int) -> tuple[dict[str, Encoder | Pixels], list[str]]:
+def _baselines(pretrained: Pretrained, random_encoders: int) -> tuple[dict[str, Encoder | Pixels], list[str]]:
     """Raw pixels and random encoders, and a note on what could not be had."""
-    floors: dict[str, Encoder | Pixels] = {PIXELS: Pixels(pretrained.data).to(pretrained.device)}
+    baselines: dict[str, Encoder | Pixels] = {PIXELS: Pixels(pretrained.data).to(pretrained.device)}
     try:
         for seed in range(random_encoders):
-            floors[RANDOM if seed == 0 else f"{RANDOM}, seed {seed}"] = random_encoder(pretrained.encoder, seed=seed)
+            baselines[RANDOM if seed == 0 else f"{RANDOM}, seed {seed}"] = random_encoder(pretrained.encoder, seed=seed)
     except RecipeError as error:
-        return floors, [f"no {RANDOM} beside it: {error}"]
-    return floors, []
+        return baselines, [f"no {RANDOM} beside it: {error}"]
+    return baselines, []

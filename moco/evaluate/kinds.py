@@ -9,8 +9,8 @@ import torch
 from moco.data.loader.bad_images import Quarantine
 from moco.data.sources.split import Split
 from moco.encoders import Encoder
+from moco.evaluate.baselines import Pixels
 from moco.evaluate.features import Features
-from moco.evaluate.floors import Pixels
 from moco.evaluate.knn import TEMPERATURE, K, nearest, vote
 from moco.evaluate.linear import probe_lbfgs
 from moco.evaluate.lowshot import DRAWS, LABELS, lowshot
@@ -37,8 +37,8 @@ class Subjects:
     """Everything that is compared: computed once for all kinds of evaluation, and for pictures of neighbours."""
 
     judged: str
-    rows: Mapping[str, Subject]  # the floors first
-    floors: Sequence[str]
+    rows: Mapping[str, Subject]  # the baselines first
+    baselines: Sequence[str]
     split: Split
     device: torch.device
     workers: int

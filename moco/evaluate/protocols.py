@@ -19,8 +19,8 @@ from moco.data.sources.folder import Images
 from moco.data.sources.images import Subset
 from moco.data.sources.labels import labelled
 from moco.encoders import Encoder
+from moco.evaluate.baselines import Pixels
 from moco.evaluate.features import Features, evaluating, extract
-from moco.evaluate.floors import Pixels
 from moco.evaluate.linear import Probe, accuracy, hold_out
 from moco.evaluate.progress import Progress
 from moco.recipe import DataSpec, Jitter, RecipeError, View, unknown

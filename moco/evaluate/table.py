@@ -1,4 +1,4 @@
-"""Scores beside their floors, and the sentence that says what they mean."""
+"""Scores beside their baselines, and the sentence that says what they mean."""
 
 import math
 import statistics
@@ -45,10 +45,10 @@ class Score:
 
 @dataclass(frozen=True)
 class Table:
-    """What an encoder is worth: its scores, those of its floors and of others, all by the same rule."""
+    """What an encoder is worth: its scores, those of its baselines and of others, all by the same rule."""
 
     judged: str  # the row that the others are there for
-    floors: Sequence[str]  # rows that it has to beat
+    baselines: Sequence[str]  # rows that it has to beat
     rows: Mapping[str, Mapping[str, Score]]  # row -> column -> score
     chance: float  # [percent] the share of the largest class in the test images
     classes: int
@@ -88,22 +88,25 @@ class Table:
         return lines
 
     def verdict(self) -> str:
-        """By which scores the encoder is better than the best of its floors, and by which it is not, in words."""
+        """By which scores the encoder is better than the best of its baselines, and by which it is not, in words."""
         ahead, level, behind = [], [], []
         for column in self.columns:
-            floors = {row: self.rows[row][column] for row in self.floors}
+            baselines = {row: self.rows[row][column] for row in self.baselines}
             ours = self.rows[self.judged][column]
-            floors["chance"] = Score(self.chance, ours.images)
-            floor = max(floors, key=lambda row: floors[row].accuracy)
-            theirs = floors[floor]
+            baselines["chance"] = Score(self.chance, ours.images)
+            baseline = max(baselines, key=lambda row: baselines[row].accuracy)
+            theirs = baselines[baseline]
             gap, bar = ours.accuracy - theirs.accuracy, CLEAR * math.hypot(ours.error, theirs.error)
             side = ahead if gap > bar else behind if gap < -bar else level
-            side.append(f"{column} ({ours.accuracy:.1f} against {theirs.accuracy:.1f} of {floor})")
+            side.append(f"{column} ({ours.accuracy:.1f} against {theirs.accuracy:.1f} of {baseline})")
         learned = "" if level or behind else ": training taught it what tells the classes apart"
         said = [
-            (ahead, f"{self.judged} is better than all its floors{learned}, by"),
-            (level, f"{self.judged} cannot be told from the best of its floors, within {CLEAR:g} standard errors, by"),
-            (behind, f"{self.judged} is worse than the best of its floors, and that should be used instead, by"),
+            (ahead, f"{self.judged} is better than all its baselines{learned}, by"),
+            (
+                level,
+                f"{self.judged} cannot be told from the best of its baselines, within {CLEAR:g} standard errors, by",
+            ),
+            (behind, f"{self.judged} is worse than the best of its baselines, and that should be used instead, by"),
         ]
         return " ".join(f"{what} {'; '.join(columns)}." for columns, what in said if columns)
 

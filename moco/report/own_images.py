@@ -16,8 +16,8 @@ from moco.data.loader.loader import eval_batches
 from moco.data.sources.folder import Folder
 from moco.data.sources.images import Images, Subset
 from moco.encoders import Encoder
+from moco.evaluate.baselines import Pixels
 from moco.evaluate.features import evaluating
-from moco.evaluate.floors import Pixels
 from moco.evaluate.knn import nearest
 from moco.recipe import DataSpec
 from moco.report.pictures import QUERY, Neighbours, neighbour_sheet

@@ -115,9 +115,9 @@ def test_the_papers_number_stands_beside_its_recipe(tiny_family, places):
     assert [row.paper for row in ablate("tiny", **places).rows] == [None, 55.2]
 
 
-def test_the_floors_are_raw_pixels_once_and_three_random_encoders(tiny_family, places):
-    floors = ablate("tiny", **places).floors
-    assert {name: len(scores["kNN-3"]) for name, scores in floors.items()} == {"raw pixels": 1, "random encoder": 3}
+def test_the_baselines_are_raw_pixels_once_and_three_random_encoders(tiny_family, places):
+    baselines = ablate("tiny", **places).baselines
+    assert {name: len(scores["kNN-3"]) for name, scores in baselines.items()} == {"raw pixels": 1, "random encoder": 3}
 
 
 def test_results_of_other_images_are_not_mixed_in(tiny_family, places, tmp_path):

@@ -41,7 +41,7 @@ def test_the_uncertainty_is_the_spread_of_the_seeds_or_else_of_the_test_images(r
     assert [row.uncertainty("kNN-20") for row in result.rows] == [pytest.approx(1.5 * 2**0.5), 1.1, 0.0]
 
 
-def test_the_table_has_floors_scores_measures_and_the_papers_numbers(result):
+def test_the_table_has_baselines_scores_measures_and_the_papers_numbers(result):
     lines = [line.split() for line in table.text(result).splitlines()]
     assert ["chance", "10.0"] in lines
     assert ["random", "encoder", "32.0", "±", "2.0"] in lines

@@ -10,7 +10,7 @@ from benchmarks.measure import Result, result
 DEMO = result("step/demo", [1.0, 1.0], [2.0, 4.0], against="the usual", floor=[0.5, 0.5]).as_dict() | {"machine": "a"}
 
 
-def test_a_line_has_ratio_spread_speedup_and_the_floors_share():
+def test_a_line_has_ratio_spread_speedup_and_the_share_of_the_lower_bound():
     (line,) = table.table([DEMO]).splitlines()[4:]
     assert line.split(" | ")[1:4] == ["0.38 (0.25-0.50)", "2.7 x", "50%"]
     assert line.endswith("the usual |")

@@ -15,9 +15,9 @@ from moco.data.sources.folder import DataError, find_images
 from moco.data.sources.images import Images, Subset
 from moco.encoders import Encoder, build_headless
 from moco.evaluate import cache as module
+from moco.evaluate.baselines import Pixels
 from moco.evaluate.cache import FeatureCache, features_each, weights_of
 from moco.evaluate.features import Features, extract_each
-from moco.evaluate.floors import Pixels
 from moco.evaluate.progress import Progress
 from moco.recipe import DataSpec, EncoderSpec
 from tests.evaluate.samples import CPU, DATA, trained_encoder

@@ -39,7 +39,7 @@ def test_pixels_random_encoder_and_encoder_are_judged_by_the_same_rule(pretraine
         assert scores["1-NN, 3 labels a class"].accuracy == pytest.approx(np.mean(few.nearest))
 
 
-def test_the_papers_protocol_is_judged_beside_its_floors_too(pretrained: Pretrained, labelled: Path):
+def test_the_papers_protocol_is_judged_beside_its_baselines_too(pretrained: Pretrained, labelled: Path):
     table = judge([Linear("v1", lr=1.0, epochs=1, batch_size=16)], subjects(pretrained, labelled))
     assert table.columns == ["linear, v1"]
     assert len(table.rows) == 3
@@ -70,9 +70,9 @@ def test_another_encoder_has_a_row_of_its_own_and_sees_images_its_own_way(pretra
     np.testing.assert_array_equal(among.rows["supervised"].train.x, other.embed(labelled / "train"))
 
 
-def test_several_random_encoders_are_several_floors(pretrained: Pretrained, labelled: Path):
+def test_several_random_encoders_are_several_baselines(pretrained: Pretrained, labelled: Path):
     among = subjects(pretrained, labelled, random_encoders=2)
-    assert list(among.floors) == [PIXELS, RANDOM, f"{RANDOM}, seed 1"]
+    assert list(among.baselines) == [PIXELS, RANDOM, f"{RANDOM}, seed 1"]
     assert not torch.equal(among.rows[RANDOM].train.x, among.rows[f"{RANDOM}, seed 1"].train.x)
 
 
@@ -123,7 +123,7 @@ def test_too_many_images_that_cannot_be_read_are_an_error(pretrained: Pretrained
         subjects(pretrained, labelled, max_bad=0)
 
 
-def test_a_module_that_cannot_be_drawn_anew_is_judged_without_that_floor(labelled: Path):
+def test_a_module_that_cannot_be_drawn_anew_is_judged_without_that_baseline(labelled: Path):
     class Mean(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -179,7 +179,7 @@ def test_what_the_architecture_does_by_itself_is_no_merit_of_the_training(labell
         [Knn(5)], subjects(Pretrained(encoder, Config(encoder=spec, num_features=3, data=DATA), CPU, "mine"), labelled)
     )
     assert table.rows["mine"] == table.rows[RANDOM]
-    assert table.verdict().startswith("mine cannot be told from the best of its floors")
+    assert table.verdict().startswith("mine cannot be told from the best of its baselines")
 
 
 @pytest.mark.parametrize(

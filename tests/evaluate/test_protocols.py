@@ -12,7 +12,7 @@ from moco.data.loader.loader import ViewLoader
 from moco.data.sources.folder import DataError, Folder, find_images
 from moco.encoders import Encoder
 from moco.evaluate import protocols
-from moco.evaluate.floors import Pixels
+from moco.evaluate.baselines import Pixels
 from moco.evaluate.protocols import PROTOCOLS, RATES, VIEW, Heads, Moved, frozen, probe_sgd
 from moco.recipe import RecipeError
 from tests.evaluate.samples import CPU, DATA

@@ -34,7 +34,7 @@ def random_encoder(encoder: Encoder, *, seed: int = 0) -> Encoder:
     """The same architecture, in eval mode, on the same device, with fresh weights: what its shape alone is worth.
 
     BN keeps the running statistics it is made with (mean 0, variance 1), as the usual random baseline has it. That is
-    the stronger floor: on the demo's images, kNN-20 gave 54 to 59 % with them, and 46 to 50 % with statistics
+    the stronger baseline: on the demo's images, kNN-20 gave 54 to 59 % with them, and 46 to 50 % with statistics
     calibrated on the images.
 
     Raises:
@@ -58,7 +58,7 @@ def _drawn_anew(encoder: Encoder) -> Encoder:
             reset()
         elif next(module.parameters(recurse=False), None) is not None:
             raise RecipeError(
-                f"the random floor needs fresh weights, and {name or type(module).__name__} has parameters but no "
+                f"the random baseline needs fresh weights, and {name or type(module).__name__} has parameters but no "
                 "reset_parameters() that draws them: give it one"
             )
     return fresh

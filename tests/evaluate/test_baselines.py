@@ -9,8 +9,8 @@ from torch import nn
 from moco.data.augment.draw import eval_crop
 from moco.data.sources.folder import find_images
 from moco.encoders import Encoder, build_headless
+from moco.evaluate.baselines import Pixels, random_encoder
 from moco.evaluate.features import extract
-from moco.evaluate.floors import Pixels, random_encoder
 from moco.recipe import DataSpec, EncoderSpec, RecipeError
 from tests.evaluate.samples import CPU, DATA
 
