@@ -12,7 +12,7 @@ from moco.data.decode import decode as decode_module
 from moco.data.decode import jpeg, limits, rgb
 from moco.data.decode.decode import BadImage
 from moco.data.loader.bad_images import Quarantine
-from tests.data.bombs import png, zeros
+from tests.data.bombs import bmp, png, zeros
 from tests.faults import images, large
 from tests.faults.matrix import Tally
 
@@ -95,6 +95,6 @@ def test_without_the_part_that_is_shown_a_long_image_takes_too_much(tmp_path, mo
 
 def test_without_counted_reads_a_damaged_file_takes_too_long(tmp_path, monkeypatch):
     monkeypatch.setattr(limits, "READS", 10**9)
-    name = "BMP, 40 MiB of ends of lines"
-    monkeypatch.setattr(large, "BOMBS", {name: large.BOMBS[name]})
+    ends_of_lines = bmp(100, 100, bytes(8 * 2**20), bits=8, packed=1)
+    monkeypatch.setattr(large, "BOMBS", {"BMP": lambda: ends_of_lines})
     assert lost(large.bombs(1, tmp_path)) == 1
