@@ -164,15 +164,19 @@ def test_help_answers_without_torch():
     assert said.splitlines()[-1] == "False"
 
 
-def test_run_of_an_own_network_imports_neither_torchs_compiler_nor_the_libraries_of_networks(tmp_path):
+def test_steps_of_an_own_network_import_neither_torchs_compiler_nor_the_libraries_of_networks(tmp_path):
     """Each of them takes about a second."""
     make_pictures(tmp_path / "data", 24)
     probe = (
-        f"import sys, moco; moco.pretrain({str(tmp_path / 'data')!r}, {str(tmp_path / 'run')!r}, recipe='demo', "
-        "device='cpu', workers=0, epochs=1, settings={'optim.batch_size': 8, 'method.size': 8});"
-        "print(sorted({'torch._dynamo', 'torchvision', 'timm', 'sympy', 'matplotlib'} & set(sys.modules)))"
+        "import sys, moco\n"
+        "from moco.train.console import Silent\n"
+        "class AtEachStep(Silent):\n"
+        "    def live(self, *parts):\n"
+        "        print(sorted({'torch._dynamo', 'torchvision', 'timm', 'sympy', 'matplotlib'} & set(sys.modules)))\n"
+        f"moco.pretrain({str(tmp_path / 'data')!r}, {str(tmp_path / 'run')!r}, recipe='demo', device='cpu', workers=0, "
+        "epochs=1, settings={'optim.batch_size': 8, 'method.size': 8}, reporter=AtEachStep())"
     )
-    assert python("-c", probe).strip().splitlines()[-1] == "[]"
+    assert python("-c", probe).split() == ["[]"] * 3  # steps; pictures are drawn, by matplotlib, at the end
 
 
 def test_dir_of_the_package_is_what_it_offers():
