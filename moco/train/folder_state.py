@@ -82,6 +82,8 @@ def state_of(run: RunFolder) -> State:
     if steps := max((record.get("step", 0) for record in run.metrics()), default=0):
         _check_never_saved(run, steps)
         return State.NOT_SAVED
+    if (first := run.first_saved()) is not None:
+        raise RunError(_checkpoints_are_gone(run, f"has saved a checkpoint after step {first}"))
     _check_may_be_replaced(run)
     return State.NOT_STARTED
 
@@ -142,10 +144,13 @@ def _check_never_saved(run: RunFolder, steps: int) -> None:
     """Raises RunError unless the run has noted that no checkpoint was made yet."""
     if run.never_saved() and run.checkpoints.is_dir():
         return
-    raise RunError(
-        f"the run in {run.path} has logged {steps} steps, and there is no checkpoint in {run.checkpoints}. Is a disk "
-        "not mounted? Put the checkpoints back and run the same command again, or start anew: another --out, or "
-        "--overwrite"
+    raise RunError(_checkpoints_are_gone(run, f"has logged {steps} steps"))
+
+
+def _checkpoints_are_gone(run: RunFolder, made: str) -> str:
+    return (
+        f"the run in {run.path} {made}, and there is no checkpoint in {run.checkpoints}. Is a disk not mounted? Put "
+        "the checkpoints back and run the same command again, or start anew: another --out, or --overwrite"
     )
 
 

@@ -135,7 +135,7 @@ def carry_out(
         state = job.state(networks.contrast)
         model_in_ranks = wrap(networks.contrast, skips=skips_parameters(networks.contrast.encoder, job.recipe))
         fingerprint = check_data(job, reporter.say)
-        restore(job.run, state, reporter)
+        restore(job, state, reporter)
         note_this_start(job, fingerprint)
         fill_queue(job, networks, reporter)
         loader = job.loader(range(job.clock.step, job.clock.total_steps))

@@ -6,15 +6,18 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
 from moco.data.sources.images import DataError
-from moco.data.sources.manifest import changes_since, manifest_of, write_manifest
+from moco.data.sources.manifest import Manifest, changes_since, manifest_of, write_manifest
 from moco.distributed import agree, on_main, share, world_size
 from moco.encoders import Encoder
 from moco.evaluate.monitor import Monitor
+from moco.files import read_json
 from moco.method import Contrast
+from moco.recipe import Recipe, diff
 from moco.train import checkpoint
 from moco.train.build import contrast_for, in_format, precision_of
 from moco.train.checkpoint import TrainState
@@ -23,7 +26,7 @@ from moco.train.folder_state import State
 from moco.train.job import Job
 from moco.train.open_run import open_run, start_run
 from moco.train.rank_sync import put_back
-from moco.train.run_folder import RunFolder, check_init, note_init, note_start, provenance
+from moco.train.run_folder import RunError, RunFolder, check_init, note_init, note_start, provenance
 from moco.train.summary import plan, random_queue
 from moco.train.warm_start import refill
 
@@ -93,7 +96,7 @@ def check_data(job: Job, say: Callable[[str], None]) -> str:
         return ""
     run, file = job.run, job.run.path / "manifest.jsonl.gz"
     now = manifest_of(job.images)
-    changes = changes_since(file, now) if file.exists() else []
+    changes = changes_since(file, now) if file.exists() else _changes_by_fingerprint(run, now)
     if changes and not job.options.accept_data_change:
         raise DataError(
             f"the images are not those that the run in {run.path} began with. {' '.join(changes)} Put them back, start "
@@ -106,9 +109,23 @@ def check_data(job: Job, say: Callable[[str], None]) -> str:
     return now.fingerprint
 
 
-def restore(run: RunFolder, state: TrainState, reporter: Reporter) -> None:
-    """Put the newest whole checkpoint into `state`, on every rank, and forget what was logged after it."""
-    content = b""
+def _changes_by_fingerprint(run: RunFolder, now: Manifest) -> list[str]:
+    """What is known of changes where the list of the images is gone: provenance.json has its fingerprint."""
+    starts = read_json(run.path / "provenance.json")
+    last = starts[-1] if isinstance(starts, list) and starts else None
+    was = last.get("data_fingerprint") if isinstance(last, dict) else None
+    if was in (None, now.fingerprint):
+        return []
+    return ["Their list, manifest.jsonl.gz, is gone, so which ones differ is not known."]
+
+
+def restore(job: Job, state: TrainState, reporter: Reporter) -> None:
+    """Put the newest whole checkpoint into `state`, on every rank, and forget what was logged after it.
+
+    Raises:
+        RunError: the checkpoint is of a run with another recipe.
+    """
+    run, content = job.run, b""
     if on_main():
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
@@ -119,6 +136,7 @@ def restore(run: RunFolder, state: TrainState, reporter: Reporter) -> None:
     content = share(content)
     if content:
         payload = checkpoint.load(io.BytesIO(content))
+        _check_recipe_of_checkpoint(job, payload)
         state.load_state_dict(payload["state"])
         ranks = payload.get("ranks", 1)
         reporter.say(f"resuming {run.path} at step {state.clock.step} of {state.clock.total_steps}")
@@ -133,6 +151,18 @@ def restore(run: RunFolder, state: TrainState, reporter: Reporter) -> None:
                 run.note_saved(state.clock.step)
     if on_main():
         run.forget_after(state.clock.step if content else -1)
+
+
+def _check_recipe_of_checkpoint(job: Job, payload: dict[str, Any]) -> None:
+    """Raises RunError for the checkpoint of another run, and where recipe.json was changed since it was written."""
+    changes = diff(Recipe.from_json(payload["recipe"]), job.recipe)
+    if changes:
+        listed = "\n  ".join(changes)
+        raise RunError(
+            f"the newest checkpoint in {job.run.checkpoints} is of a run with another recipe than this one's "
+            f"recipe.json. Different:\n  {listed}\nPut this run's own checkpoints or recipe.json back from a copy, or "
+            "name another --out"
+        )
 
 
 def note_this_start(job: Job, fingerprint: str) -> None:

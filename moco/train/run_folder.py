@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import moco
-from moco.files import MODE, append, write_json, write_text
+from moco.files import MODE, append, read_json, write_json, write_text
 from moco.recipe import Recipe, RecipeError
 from moco.weights.checkpoints import entries
 
@@ -56,7 +56,9 @@ class RunFolder:
 
     @property
     def finished(self) -> bool:
-        return (self.path / "finished.json").is_file()
+        """It has noted its end, in a file that is as it was written, and its encoder is there."""
+        noted = isinstance(read_json(self.path / "finished.json"), dict)
+        return noted and all((self.encoder / name).is_file() for name in ("model.safetensors", "config.json"))
 
     def recipe(self) -> Recipe:
         return Recipe.read(self.recipe_file)
@@ -72,10 +74,13 @@ class RunFolder:
 
     def never_saved(self) -> bool:
         """The run has noted at its start that it has no checkpoint yet, and made none since."""
-        try:
-            return bool(json.loads((self.path / "saved.json").read_bytes()) == {"first_step": None})
-        except (OSError, ValueError, RecursionError):
-            return False
+        return bool(read_json(self.path / "saved.json") == {"first_step": None})
+
+    def first_saved(self) -> int | None:
+        """The step of the first checkpoint, as the run has noted it; None: there was none, or it is not known."""
+        noted = read_json(self.path / "saved.json")
+        step = noted.get("first_step") if isinstance(noted, dict) else None
+        return step if isinstance(step, int) else None
 
     def note_saved(self, step: int | None) -> None:
         """Record that there is a checkpoint: if all are missing later, the run must not silently start again."""

@@ -1,0 +1,97 @@
+"""A run that has lost a part, or got another run's, is not continued as if nothing had happened."""
+
+import json
+import os
+import shutil
+import signal
+
+import pytest
+from making import make_pictures
+
+from moco.data.sources.images import DataError
+from moco.train.after_step import Stopped
+from moco.train.console import Silent
+from moco.train.folder_state import State, state_of
+from moco.train.pretrain import pretrain
+from moco.train.run_folder import RunError, RunFolder
+
+
+class StopAtStep4(Silent):
+    """Sends this process a signal when the run shows its fourth step."""
+
+    def live(self, *parts: str) -> None:
+        if "step 4" in parts:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+@pytest.fixture
+def stopped(pictures, tiny, tmp_path):
+    """The folder of a run that was stopped after 4 of its 10 steps."""
+    return stop(pictures, tmp_path / "run", tiny)
+
+
+def stop(pictures, out, recipe):
+    with pytest.raises(Stopped):
+        pretrain(pictures, out, recipe=recipe, save_every=2, reporter=StopAtStep4())
+    return out
+
+
+def files(folder) -> dict[str, bytes]:
+    return {str(path): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_checkpoints_of_another_run_are_refused_and_stay(pictures, tiny, tmp_path, stopped):
+    other = stop(pictures, tmp_path / "other", tiny.but(None, {"seed": 7}))
+    shutil.rmtree(stopped / "checkpoints")
+    shutil.copytree(other / "checkpoints", stopped / "checkpoints")
+    before = files(stopped / "checkpoints")
+    with pytest.raises(RunError, match=r"another recipe(?s:.*)seed: 7 -> 0"):
+        pretrain(pictures, stopped, recipe=tiny)
+    assert files(stopped / "checkpoints") == before
+
+
+def test_a_recipe_that_was_changed_in_the_folder_is_noticed_by_the_checkpoint(pictures, tiny, stopped):
+    file = stopped / "recipe.json"
+    file.write_text(tiny.but(None, {"seed": 1, "compute.threads": 1}).to_json())
+    with pytest.raises(RunError, match="seed: 0 -> 1"):
+        pretrain(pictures, stopped, recipe=str(file))
+
+
+@pytest.mark.parametrize("log", ["removed", "empty"])
+def test_a_run_without_checkpoints_and_log_does_not_start_anew_by_itself(pictures, tiny, stopped, log):
+    shutil.rmtree(stopped / "checkpoints")
+    (stopped / "metrics.jsonl").unlink()
+    if log == "empty":
+        (stopped / "metrics.jsonl").touch()
+    before = files(stopped)
+    with pytest.raises(RunError, match="has saved a checkpoint after step 2, and there is no checkpoint"):
+        pretrain(pictures, stopped, recipe=tiny)
+    assert files(stopped) == before
+
+
+@pytest.mark.parametrize("content", ["", "{", "[1, 2]", "null", "{}"])
+def test_a_run_is_finished_when_it_says_so_and_its_encoder_is_there(stopped, content):
+    (stopped / "finished.json").write_text(content)
+    assert state_of(RunFolder(stopped)) is State.SAVED
+
+
+def test_a_finished_run_that_has_lost_its_encoder_writes_it_again(pictures, tiny, tmp_path):
+    out = tmp_path / "run"
+    pretrain(pictures, out, recipe=tiny)
+    before = files(out / "encoder")
+    shutil.rmtree(out / "encoder")
+    pretrain(pictures, out, recipe=tiny)
+    assert files(out / "encoder") == before
+    shutil.rmtree(out / "encoder")
+    shutil.rmtree(out / "checkpoints")
+    with pytest.raises(RunError, match="there is no checkpoint"):
+        pretrain(pictures, out, recipe=tiny)
+
+
+def test_other_images_are_noticed_though_their_list_is_gone(pictures, tiny, tmp_path, stopped):
+    (stopped / "manifest.jsonl.gz").unlink()
+    others = make_pictures(tmp_path / "others", 40, seed=9)
+    with pytest.raises(DataError, match=r"not those that(?s:.*)manifest.jsonl.gz, is gone"):
+        pretrain(others, stopped, recipe=tiny)
+    pretrain(pictures, stopped, recipe=tiny)
+    assert json.loads((stopped / "finished.json").read_bytes())["steps"] == 10
