@@ -155,8 +155,8 @@ def sanity(recipe: Recipe) -> dict[str, str]:
     """What to expect of a run: the loss where nothing is learned, the memory of the dictionary."""
     method, dim = recipe.method, recipe.encoder.dim
     found = {
-        "loss, all keys alike": f"{recipe.collapse_level:.2f} nats; a collapsed encoder stays there",
-        "own key found by guessing": f"{100 / recipe.candidates:.2g} % of the queries (1 of {recipe.candidates:,})",
+        "loss at chance": f"{recipe.collapse_level:.2f} nats (all keys alike); a collapsed encoder stays there",
+        "contrastive accuracy at chance": f"{100 / recipe.candidates:.2g} % (1 of {recipe.candidates:,} keys)",
     }
     if method.dictionary == "queue" and method.size is not None:
         found["dictionary"] = f"{method.size:,} x {dim} float32 = {method.size * dim * 4 / 2**20:.3g} MiB on each rank"

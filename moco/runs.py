@@ -8,7 +8,7 @@ from moco.train.run_folder import RunError, RunFolder
 from moco.weights.checkpoints import step_in
 
 VALUES = ("step", "epoch", "loss", "pretext_top1", "knn")
-COLUMNS = ("run", "recipe", "state", "step", "loss", "own key found", "kNN")
+COLUMNS = ("run", "recipe", "state", "step", "loss", "contrastive accuracy", "kNN")
 
 
 def describe(run: RunFolder) -> dict[str, Any]:

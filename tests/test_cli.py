@@ -49,6 +49,14 @@ def test_pretrain_prints_a_plan_and_the_next_command_on_stderr(pictures, tmp_pat
     assert result.stdout == ""
 
 
+@pytest.mark.parametrize("group", [[], ["eval"], ["runs"]])
+def test_what_a_command_does_fits_on_its_line_of_the_list_at_80_columns(group, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    text = moco(*group, "--help").stdout
+    assert "Commands:" in text
+    assert "..." not in text.partition("Commands:")[2]
+
+
 def test_json_on_stdout_is_one_object_with_the_recipe_and_the_last_values(pictures, tmp_path):
     result = moco("pretrain", pictures, "--out", tmp_path / "run", *SMALL, "--json")
     facts = json.loads(result.stdout)

@@ -144,13 +144,13 @@ def test_a_schedule_is_told_in_words(schedule: object, text: str):
     ("name", "what", "text"),
     [
         ("moco_v1_r50", "dictionary", "32 MiB"),  # 65536 x 128 x 4 bytes
-        ("moco_v1_r50", "loss, all keys alike", "11.09"),  # ln 65537
+        ("moco_v1_r50", "loss at chance", "11.09"),  # ln 65537
         ("moco_v1_r50", "a key's age, at most", "256 steps"),  # 65536 / 256
         ("moco_cifar_symmetric", "a key's age, at most", "4 steps"),  # 4096 / 1024
         ("moco_v1_r50", "f_k looks back", "1,000 steps"),  # 1 / 0.001
         ("memory_bank_nce", "dictionary", "626 MiB"),  # 1,281,167 x 128 x 4 bytes
-        ("end_to_end_1024", "own key found by guessing", "0.098 % of the queries (1 of 1,024)"),
-        ("moco_v3_r50_100", "loss, all keys alike", "33.27"),  # 4 ln 4096
+        ("end_to_end_1024", "contrastive accuracy at chance", "0.098 % (1 of 1,024 keys)"),
+        ("moco_v3_r50_100", "loss at chance", "33.27"),  # 4 ln 4096
         ("moco_v3_r50_1000", "f_k looks back", "250 steps"),  # 1 / 0.004
     ],
 )

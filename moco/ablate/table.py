@@ -14,7 +14,7 @@ class Measure(NamedTuple):
 
 
 MEASURES = {
-    "pretext": Measure("own key found [%]", ".1f"),
+    "pretext": Measure("contrastive accuracy [%]", ".1f"),
     "own": Measure("... at the end [%]", ".1f"),
     "apart": Measure("... BN apart [%]", ".1f"),
     "memory": Measure("1/(1-m)", ",.0f"),
@@ -27,7 +27,7 @@ MEASURES = {
     "agreement": Measure("views agree", ".3f"),
 }
 MEANINGS = {
-    "pretext": "own key found: share of queries closer to their own key than to all others, mean of the last epoch",
+    "pretext": "contrastive accuracy: share of queries closest to their own key of all keys, mean of the last epoch",
     "own": "at the end: the same of the trained network, keys made as in training",
     "apart": "BN apart: the same, the keys' BN statistics being those of other images",
     "age": "K/N: age in steps of the oldest key",

@@ -11,7 +11,7 @@ from moco.cli.streams import open_streams, run_and_flush, silence_pillow, spell_
 
 app = typer.Typer(
     name="moco",
-    help="Momentum Contrast: from a pile of images to a judged encoder.",
+    help="Momentum Contrast: from a pile of images to an evaluated encoder.",
     no_args_is_help=True,
     add_completion=True,
     pretty_exceptions_enable=False,
@@ -20,14 +20,15 @@ app = typer.Typer(
 _evaluation = typer.Typer(
     no_args_is_help=True,
     cls=evaluate.OrAll,
-    help="Judge an encoder on labelled images, beside baselines: `moco eval WEIGHTS DATA`, or one kind alone.",
+    help="Evaluate an encoder on labelled images, beside baselines.\n\n"
+    "`moco eval WEIGHTS DATA` makes all kinds; a command below makes one kind alone.",
 )
 _runs = typer.Typer(no_args_is_help=True, help="Look at runs.")
 
 
 @app.callback(invoke_without_command=True)
 def about(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
-    """Momentum Contrast: from a pile of images to a judged encoder."""
+    """Momentum Contrast: from a pile of images to an evaluated encoder."""
     if version:
         print(__version__)
         raise typer.Exit

@@ -36,7 +36,7 @@ def ablate(
     markdown: Annotated[bool, typer.Option("--markdown", help="Print the table as Markdown.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Run one of the papers' ablations, and set it beside the paper's numbers.
+    """Repeat an ablation of the papers, beside the paper's numbers.
 
     A run that another ablation has made is not made again; stopped, the same command goes on.
     """

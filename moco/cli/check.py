@@ -26,7 +26,10 @@ def check(
     workers: Workers = None,
     as_json: Json = False,
 ) -> None:
-    """Read every image before a run: bad files, duplicates, odd sizes and kinds. Exit code 3: not fit for a run."""
+    """Find bad files, duplicates and odd images before a run.
+
+    Every image is read. Exit code 3: not fit for a run.
+    """
     with errors() as console:
         from moco.data.check.check import check as checked
         from moco.data.check.checksums import differences, read_digests, write_digests

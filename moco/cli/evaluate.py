@@ -42,7 +42,7 @@ def all_(
     no_cache: NoCache = False,
     as_json: Json = False,
 ) -> None:
-    """All kinds in one table, and the default: nearest neighbours, a linear classifier, few labels."""
+    """knn, linear and lowshot in one table (the default)."""
     _evaluate(ALL, locals(), k=k, labels_per_class=labels_per_class)
 
 
@@ -59,7 +59,10 @@ def knn(
     no_cache: NoCache = False,
     as_json: Json = False,
 ) -> None:
-    """Weighted k-nearest-neighbour classification of frozen features, by cosine similarity; 1-NN beside it."""
+    """Weighted nearest neighbours, by cosine similarity.
+
+    Of frozen features; 1-NN beside it.
+    """
     _evaluate("knn", locals(), k=k, temperature=temperature)
 
 
@@ -101,7 +104,7 @@ def lowshot(
     no_cache: NoCache = False,
     as_json: Json = False,
 ) -> None:
-    """A linear classifier, and the nearest neighbour, with a few labels of each class."""
+    """A linear classifier and 1-NN, with few labels of each class."""
     _evaluate("lowshot", locals(), labels_per_class=labels_per_class, draws=draws)
 
 

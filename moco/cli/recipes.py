@@ -10,7 +10,7 @@ from moco.cli.options import Json
 
 
 def recipes(as_json: Json = False) -> None:
-    """List the recipes, each with what it is of and a result that its authors printed."""
+    """List the recipes, each with its published result."""
     with errors():
         from moco.explain import listed
 
@@ -27,7 +27,10 @@ def explain(
     recipe: Annotated[str, typer.Argument(help="A recipe's name, a recipe.json, or a run folder.")],
     as_json: Json = False,
 ) -> None:
-    """Each number of a recipe with its source, where this project deviates from it, and the published results."""
+    """Print each number of a recipe with its source.
+
+    And where this project deviates from it, what to expect of a run, and the published results.
+    """
     with errors():
         from moco.explain import explain as find
 

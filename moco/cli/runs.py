@@ -23,7 +23,7 @@ def ls(
 
 
 def compare(a: Path, b: Path, as_json: Json = False) -> None:
-    """What two runs differ in, setting by setting, and their last logged values."""
+    """Show the settings in which two runs differ, and their last values."""
     with errors():
         from moco.runs import describe, differences, table
         from moco.text import printable

@@ -77,7 +77,7 @@ def pretrain(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and stop.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Pre-train an encoder on a pile of images.
+    """Pre-train an encoder on unlabelled images.
 
     Stopped by a signal, it saves and exits with 75; the same command continues, bit for bit.
     """
@@ -142,7 +142,10 @@ def demo(
     workers: Workers = None,
     as_json: Json = False,
 ) -> None:
-    """Pre-train on the 12,000 pictures that come along, and judge the encoder: some minutes on two cores."""
+    """Try it: pre-train on 12,000 pictures that come along, evaluate.
+
+    It takes some minutes on two cores.
+    """
     with errors() as console:
         with lasting():
             from moco.demo import demo as run_demo

@@ -25,7 +25,7 @@ def embed(
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
-    """Write the features of images to a file, with the images' names."""
+    """Write the features of images to a file, with their names."""
     with errors() as console:
         checks.check_features_file(to, overwrite=overwrite)
         checks.check_device(device)
@@ -64,7 +64,10 @@ def export(
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
-    """Write the encoder's weights for another program, and check that it gives the same features there."""
+    """Write the encoder's weights for another library or program.
+
+    The file is loaded there, and must give the same features.
+    """
     from moco.weights.endings import check_outputs, outputs
 
     with errors() as console:
@@ -90,7 +93,10 @@ def import_(
     ] = "",
     as_json: Json = False,
 ) -> None:
-    """Make a folder of somebody else's file: it is evaluated, exported and trained on like a run."""
+    """Read weights of another tool into a folder.
+
+    The folder is used like a run: by eval, embed, export and pretrain --init.
+    """
     from moco.weights.endings import check_new_folder
 
     with errors() as console:
@@ -110,7 +116,10 @@ def import_(
 
 
 def released(as_json: Json = False) -> None:
-    """List the weights that MoCo's authors have released: names for every command that takes WEIGHTS."""
+    """List the weights that MoCo's authors have released.
+
+    Every command that takes WEIGHTS takes their names, and downloads the file.
+    """
     with errors():
         from moco.weights.official.released import RELEASED
 

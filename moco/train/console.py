@@ -1,6 +1,7 @@
 """What a run shows: the plan, one live line, a summary at the end. All to stderr; results go to stdout."""
 
 import sys
+import textwrap
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -76,7 +77,10 @@ class Console:
 
     def say(self, text: str) -> None:
         self.end_live()
-        print(printable(text), file=self.stream, flush=True)
+        lines = printable(text).split("\n")
+        if self.terminal:
+            lines = [part for line in lines for part in wrapped(line, self.rich.width)]
+        print(*lines, sep="\n", file=self.stream, flush=True)
 
     def live(self, *parts: str) -> None:
         """Show the line that `parts` make, the most needed first: on a terminal the last ones that do not fit go."""
@@ -141,6 +145,13 @@ class Silent:
     def say(self, text: str) -> None: ...
     def live(self, *parts: str) -> None: ...
     def metrics(self, record: dict[str, Any]) -> None: ...
+
+
+def wrapped(line: str, width: int) -> list[str]:
+    """`line` in pieces of at most `width` characters, cut between words; a longer word, such as a path, stays whole."""
+    if len(line) <= width:
+        return [line]
+    return textwrap.wrap(line, width, break_long_words=False, break_on_hyphens=False) or [line]
 
 
 def fitting(parts: Sequence[str], width: int) -> str:

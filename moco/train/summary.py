@@ -65,9 +65,9 @@ def random_queue(recipe: Recipe) -> list[str]:
     steps = math.ceil(method.size / recipe.keys_per_step)
     return [
         "The queue starts with random keys, which are easy to tell from those of images: the first steps show a low "
-        f"loss, and a contrastive accuracy of up to 100 %. In {steps:,} steps keys of images replace them, so "
-        f"the loss rises towards that of chance ({recipe.collapse_level:.2f}) and the accuracy falls. Learning shows "
-        "after that"
+        f"loss, and a contrastive accuracy of up to 100 %. In {steps:,} step{'s' * (steps > 1)} keys of images replace "
+        f"them, so the loss rises towards that of chance ({recipe.collapse_level:.2f}) and the accuracy falls. "
+        "Learning shows after that"
     ]
 
 
@@ -135,8 +135,8 @@ def closing(run: RunFolder, recipe: Recipe, *, bad: int, pictures: Sequence[Path
     rows = [("time", duration(facts["seconds"]))]
     if "loss" in last:  # not where the log was lost
         rows.append(
-            ("loss", f"{last['loss']:.3f} (all keys alike: {recipe.collapse_level:.2f}); "
-                     f"own key found among {recipe.candidates:,}: {100 * last['pretext_top1']:.1f} %")
+            ("loss", f"{last['loss']:.3f} (chance {recipe.collapse_level:.2f}); "
+                     f"contrastive accuracy {100 * last['pretext_top1']:.1f} % (chance {100 / recipe.candidates:.2g})")
         )  # fmt: skip
     if "knn" in last:
         rows.append(

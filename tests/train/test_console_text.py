@@ -8,7 +8,7 @@ from contextlib import suppress
 import pytest
 
 from moco.cli.streams import beside
-from moco.train.console import Console, Logged, fitting
+from moco.train.console import Console, Logged, fitting, wrapped
 
 ACTING = "\x1b[2J[bold red]x\rfake\u202e"
 
@@ -103,3 +103,17 @@ def test_a_live_line_is_ended_where_the_command_ends(monkeypatch):
         print("$ ", file=sys.stderr, end="")
 
     assert shown_on_a_terminal(monkeypatch, 80, show) == "\rETA 5 s\n$ "
+
+
+def test_a_long_message_is_cut_between_words_and_loses_none():
+    text = "the queue starts with random keys " * 9 + "/a/path/" + "x" * 100
+    lines = wrapped(text, 80)
+    assert " ".join(lines) == text
+    assert all(len(line) <= 80 for line in lines[:-1])
+
+
+def test_a_message_on_a_terminal_breaks_no_word(monkeypatch):
+    text = "keys of images have replaced them " * 9
+    seen = shown_on_a_terminal(monkeypatch, 40, lambda console: console.say(text))
+    assert seen.split() == text.split()
+    assert max(map(len, seen.splitlines())) <= 40

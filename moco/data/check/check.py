@@ -97,7 +97,7 @@ class Report:
 
     def __str__(self) -> str:
         """For people: some of the names, and numbers of all."""
-        near = ["not looked for: --duplicates does"] if self.near is None else self._groups(self.near)
+        near = ["not looked for: add --duplicates"] if self.near is None else self._groups(self.near)
         lines = [
             ("images", [f"{len(self.names):,}, of which {len(self.bad):,} are bad; a run tolerates {self.limit:,}"]),
             ("bad", _some([f"{shown(name)}: {shown(reason)}" for name, reason in self.bad.items()])),
@@ -106,7 +106,7 @@ class Report:
             ("odd", _some([f"{len(names):,} {shown(what)}: {_names(names)}" for what, names in self.odd.items()])),
             ("same bytes", self._groups(self.same)),
             ("near-duplicates", near),
-            ("passed over", [str(self.skipped)] if self.skipped.counts else []),
+            ("skipped", [str(self.skipped)] if self.skipped.counts else []),
             ("verdict", [f"not fit for a run: {why}" for why in self.unfit] or ["fit for a run"]),
         ]
         width = max(len(title) for title, _ in lines)
@@ -116,7 +116,7 @@ class Report:
     def _groups(self, groups: list[list[int]]) -> list[str]:
         spare = sum(len(group) - 1 for group in groups)
         some = [" = ".join(shown(self.names[i]) for i in group[:4]) + " = ..." * (len(group) > 4) for group in groups]
-        return [f"{spare:,} could go", *_some(some)] if groups else ["none"]
+        return [f"{spare:,} to remove, if one of each group is kept", *_some(some)] if groups else ["none"]
 
 
 def check(
