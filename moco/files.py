@@ -51,12 +51,19 @@ def write_text(path: Path, text: str) -> None:
 def append(path: Path, content: bytes) -> None:
     """Add `content` to a file, which is made when it is not there: all of it, or nothing.
 
+    A file that has other names too (hard links, as backups make them) is replaced by one of its own: they keep theirs.
+
     Raises:
         OSError: the disk is full, the path is a link, ...; the file is then as it was.
     """
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_NOFOLLOW", 0), MODE)
     try:
-        size = os.fstat(descriptor).st_size
+        status = os.fstat(descriptor)
+        size = status.st_size
+        if status.st_nlink > 1:
+            before = path.read_bytes()
+            write_atomically(path, lambda file: file.write(before + content))
+            return
         try:
             while content:
                 content = content[os.write(descriptor, content) :]

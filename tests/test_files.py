@@ -64,3 +64,13 @@ def test_a_file_system_without_locks_is_named_and_not_taken_for_another_process(
     monkeypatch.setattr(fcntl, "flock", refuse)
     with pytest.raises(RunError, match="cannot be locked"), run_folder.locked(tmp_path):
         pass
+
+
+def test_appending_to_a_file_with_two_names_leaves_the_other_one_as_it_was(tmp_path):
+    log, backup = tmp_path / "train.log", tmp_path / "backup.log"
+    log.write_bytes(b"one\n")
+    os.link(log, backup)
+    append(log, b"two\n")
+    append(log, b"three\n")
+    assert log.read_bytes() == b"one\ntwo\nthree\n"
+    assert backup.read_bytes() == b"one\n"

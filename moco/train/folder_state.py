@@ -14,6 +14,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from moco.files import TEMPORARY
 from moco.recipe import Recipe, RecipeError, diff
 from moco.train.nan_report import FILES, is_nan_folder
 from moco.train.run_folder import RunError, RunFolder
@@ -106,8 +107,10 @@ def _steps(run: RunFolder) -> list[int]:
 
 def _is_empty(run: RunFolder) -> bool:
     """Whether there is nothing but a lock file and leftovers of ours."""
-    path = run.path
-    return not path.exists() or all(entry.name.startswith((".lock", ".tmp-")) for entry in path.iterdir())
+    if not run.path.exists():
+        return True
+    names = [entry.name for entry in run.path.iterdir()]
+    return all(name.startswith(".lock") or TEMPORARY.fullmatch(name) for name in names)
 
 
 def _check_kinds(run: RunFolder) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from moco.files import sweep, write_text
 from moco.recipe import Recipe
 from moco.train.folder_state import State, check_out
-from moco.train.replace import NOTE, finish_removal, remove_run
+from moco.train.replace import NOTE, OLD, finish_removal, remove_run
 from moco.train.run_folder import RunFolder, locked
 
 
@@ -54,6 +54,9 @@ def start_run(run: RunFolder, recipe: Recipe) -> None:
 
 
 def is_interrupted(run: RunFolder) -> bool:
-    """A kill has come while the run that was there was removed."""
+    """A kill has come while the run that was there was removed. Its recipe.json is there then: it is removed last."""
+    if not run.recipe_file.is_file():
+        return False
     folders = [run.path, run.checkpoints, run.encoder]
-    return any(entry.name.startswith(NOTE) for folder in folders if folder.is_dir() for entry in folder.iterdir())
+    names = [entry.name for folder in folders if folder.is_dir() for entry in folder.iterdir()]
+    return NOTE in names or any(name.startswith(OLD) for name in names)

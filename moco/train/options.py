@@ -4,6 +4,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypedDict
 
+from moco.recipe_error import RecipeError
+
+RESUME = ("auto", "never", "must")
+
 
 @dataclass(frozen=True)
 class RunOptions:
@@ -25,6 +29,9 @@ class RunOptions:
         patience: minutes that a step or a checkpoint may take (setting up, or a score, four times that) before the
             process ends itself, with the stack of every thread; None or 0: for ever (the command's default is 30).
         dry_run: show the plan and stop.
+
+    Raises:
+        RecipeError: an option has a value that it cannot have.
     """
 
     resume: str = "auto"
@@ -42,6 +49,19 @@ class RunOptions:
     max_bad: float | None = None
     patience: float | None = None
     dry_run: bool = False
+
+    def __post_init__(self) -> None:
+        if self.resume not in RESUME:
+            raise RecipeError(f"resume expects {', '.join(RESUME[:-1])} or {RESUME[-1]}, got {self.resume!r}")
+        for name in ("overwrite", "accept_data_change", "processes", "dry_run"):
+            if not isinstance(getattr(self, name), bool):
+                raise RecipeError(f"{name} expects True or False, got {getattr(self, name)!r}")
+        for name in ("eval_every", "save_every", "keep", "keep_every"):
+            value = getattr(self, name)
+            if (value is not None or name == "keep") and (not isinstance(value, int) or value < 1):
+                raise RecipeError(f"{name} expects a whole number of at least 1, got {value!r}")
+        if self.patience is not None and not self.patience >= 0:
+            raise RecipeError(f"patience expects 0 or more minutes, or None, got {self.patience!r}")
 
     def restarted(self) -> "RunOptions":
         """The options of a process that torchrun has started again after a failure: it means to continue."""

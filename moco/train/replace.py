@@ -53,7 +53,10 @@ def remove_run(run: RunFolder) -> None:
 
 def finish_removal(run: RunFolder) -> None:
     """Put in order what a kill in `remove_run` has left."""
-    if (run.path / NOTE).exists():
+    note = run.path / NOTE
+    if note.is_dir() or note.is_symlink() or (note.exists() and note.stat().st_size):
+        raise RunError(f"{note} is not what a run writes there: move it away, or name another --out")
+    if note.exists():
         _delete(run)
     else:
         restore_run(run)

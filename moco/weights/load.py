@@ -75,8 +75,9 @@ def _folder(path: Path, whole: bool) -> Found:
     """An encoder folder, an imported one, or a run: its encoder/, or else its newest undamaged checkpoint."""
     encoder = next((one for one in (path / "encoder", path) if _is_encoder(one)), None)
     if encoder is not None and whole and (path / REST).exists():
-        found = parse_content(joined(path), str(path), prefix=chosen_prefix(path))
-        config = _config(encoder)
+        content, config = joined(path), _config(encoder)
+        _check_intact(encoder, config)
+        found = parse_content(content, str(path), prefix=chosen_prefix(path))
         return replace(found, spec=config.encoder, data=config.data, recipe=config.recipe, facts=config.facts)
     if encoder is None or whole:
         found = _newest_checkpoint(path, instead=encoder)
@@ -122,6 +123,12 @@ def _encoder_folder(path: Path) -> Found:
     if theirs := _timms_config(path / "config.json"):
         return _timms_folder(path, tensors, theirs)
     config = _config(path)
+    _check_intact(path, config)
+    return Found(str(path), tensors, spec=config.encoder, data=config.data, recipe=config.recipe, facts=config.facts)
+
+
+def _check_intact(path: Path, config: Config) -> None:
+    """Raises WeightsError where the weights in an encoder folder are not those that config.json has the SHA-256 of."""
     with (path / "model.safetensors").open("rb") as file:
         intact = config.sha256 in ("", hashlib.file_digest(file, "sha256").hexdigest())
     if not intact:
@@ -130,7 +137,6 @@ def _encoder_folder(path: Path) -> Found:
             "back from a copy, or take the encoder from the run's checkpoints (move this folder away). If you changed "
             "it on purpose, remove sha256 from config.json"
         )
-    return Found(str(path), tensors, spec=config.encoder, data=config.data, recipe=config.recipe, facts=config.facts)
 
 
 def _timms_config(file: Path) -> dict[str, Any] | None:

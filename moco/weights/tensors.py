@@ -4,6 +4,7 @@ import errno
 import re
 from pathlib import Path
 from typing import Any
+from zipfile import ZipFile, is_zipfile
 
 import torch
 from safetensors.torch import load_file
@@ -27,14 +28,40 @@ def read_tensors(path: Path) -> dict[str, Any]:
     try:
         if path.suffix == ".safetensors" or is_safetensors(path):
             return dict[str, Any](load_file(path))
+        check_checksums(path)
         with plain_leftovers():
             content = torch.load(path, map_location="cpu", weights_only=True)
         size = path.stat().st_size
+    except WeightsError:
+        raise
     except Exception as error:  # damaged files raise all sorts
         raise WeightsError(refusal(path, error)) from None
     if not isinstance(content, dict):
         raise WeightsError(f"{path} holds a {type(content).__name__}, expected a state dict: names with tensors")
     return plain_content(content, str(path), file_size=size)
+
+
+def check_checksums(path: Path) -> None:
+    """Compare the checksums in a file of torch.save with its contents, which torch.load does not do.
+
+    A file that was written without checksums (`torch.serialization.set_crc32_options(False)`) has zeros in their place,
+    and is taken; so is the older format, which has none.
+
+    Raises:
+        WeightsError: a checksum differs. BadZipFile: the file is damaged elsewhere.
+    """
+    if not is_zipfile(path):
+        return
+    with ZipFile(path) as file:
+        parts = file.infolist()
+        has_checksums = any(part.CRC for part in parts)
+        is_plain = sum(part.file_size for part in parts) <= path.stat().st_size  # neither compressed nor overlapping
+        damaged = file.testzip() if has_checksums and is_plain else None
+    if damaged is not None:
+        raise WeightsError(
+            f"{path} is not what was written (the checksum of {damaged} in it differs): put it back from a copy, or "
+            "download it again"
+        )
 
 
 def same_tensors(one: Any, other: Any) -> bool:

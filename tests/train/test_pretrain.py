@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import json
+import math
 import os
 import signal
 import typing
@@ -450,3 +451,18 @@ def test_the_options_of_a_run_are_the_keywords_of_pretrain_with_the_same_types()
 def test_an_option_that_there_is_not_is_an_error_that_names_it(tmp_path):
     with pytest.raises(TypeError, match="wrokers"):
         pretrain([], tmp_path, wrokers=2)
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        {"resume": "Never"}, {"resume": False}, {"overwrite": "no"}, {"dry_run": 1}, {"keep": 0}, {"keep": -1},
+        {"keep": None}, {"save_every": 0}, {"keep_every": 0}, {"eval_every": 0}, {"save_every": 2.5}, {"patience": -1},
+        {"patience": math.nan},
+    ],
+)  # fmt: skip
+@pytest.mark.usefixtures("without_shape_checks")
+def test_an_option_with_a_value_that_it_cannot_have_is_refused_before_anything_is_made(tmp_path, option):
+    with pytest.raises(RecipeError, match=f"{next(iter(option))} expects"):
+        pretrain([], tmp_path / "run", **option)
+    assert not (tmp_path / "run").exists()

@@ -296,6 +296,30 @@ def test_more_epochs_for_a_finished_run_are_refused_with_what_can_be_done(tmp_pa
         begin(tmp_path / "run", tiny.but(None, {"optim.epochs": 3}))
 
 
+@pytest.mark.parametrize("name", [".tmp-old", ".tmp-old-train.log", "checkpoints/.tmp-old-MANIFEST.json"])
+def test_a_folder_that_is_no_run_keeps_files_with_the_names_of_a_removal(tmp_path, tiny, name):
+    out = tmp_path / "mine"
+    (out / name).parent.mkdir(parents=True)
+    (out / name).write_text("mine")
+    before = contents(out)
+    with pytest.raises(RunError, match="with other things in it"):
+        begin(out, tiny)
+    assert contents(out) == before
+    assert not (out / ".lock").exists()
+
+
+@pytest.mark.parametrize("kind", ["folder", "file", "link"])
+def test_a_note_of_a_removal_that_no_run_has_written_is_refused(tmp_path, tiny, kind):
+    out = tmp_path / "run"
+    whole(out, tiny)
+    note = out / ".tmp-old"
+    {"folder": note.mkdir, "file": lambda: note.write_text("mine"), "link": lambda: note.symlink_to("x")}[kind]()
+    before = contents(out)
+    with pytest.raises(RunError, match="not what a run writes there"):
+        begin(out, tiny)
+    assert contents(out) == before
+
+
 # Among the images
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torchvision import models
 
 from moco import recipes
 from moco.encoders import build
@@ -13,6 +14,7 @@ from moco.recipe import DataSpec, EncoderSpec
 from moco.train import checkpoint
 from moco.train.checkpoint import Clock, TrainState
 from moco.weights.encoder_folder import WeightsError, load_encoder, save_encoder
+from moco.weights.import_file import import_weights
 from moco.weights.load import find
 
 SPEC = EncoderSpec(name="resnet18", stem="3x3", width=0.0625, dim=8)
@@ -119,3 +121,50 @@ def test_a_flipped_bit_of_an_encoder_folder_is_noticed(tmp_path):
     flip(tmp_path / "encoder" / "model.safetensors")
     with pytest.raises(WeightsError, match="another SHA-256"):
         load_encoder(tmp_path)
+
+
+def flip_in(file: Path, tensor: torch.Tensor) -> None:
+    """Change one bit of `tensor` in the file."""
+    content, wanted = bytearray(file.read_bytes()), tensor.contiguous().numpy().tobytes()
+    content[content.index(wanted)] ^= 1
+    file.write_bytes(content)
+
+
+@pytest.fixture
+def foreign(tmp_path) -> tuple[Path, torch.Tensor]:
+    """A file of torch.save that is not of this project, and a tensor in it."""
+    torch.manual_seed(0)
+    state = models.resnet18().state_dict()
+    torch.save(state, tmp_path / "foreign.pth")
+    return tmp_path / "foreign.pth", state["layer1.0.conv1.weight"]
+
+
+def test_a_flipped_bit_in_a_foreign_file_is_noticed_by_the_checksums_in_it(foreign, tmp_path):
+    load_encoder(foreign[0])
+    flip_in(*foreign)
+    torch.load(foreign[0], weights_only=True)  # which does not look
+    with pytest.raises(WeightsError, match="is not what was written"):
+        load_encoder(foreign[0])
+    with pytest.raises(WeightsError, match="is not what was written"):
+        import_weights(foreign[0], out=tmp_path / "imported")
+    assert not (tmp_path / "imported").exists()
+
+
+def test_a_file_that_was_written_without_checksums_is_taken(tmp_path):
+    torch.serialization.set_crc32_options(False)
+    try:
+        torch.save(models.resnet18().state_dict(), tmp_path / "w.pth")
+    finally:
+        torch.serialization.set_crc32_options(True)
+    load_encoder(tmp_path / "w.pth")
+
+
+@pytest.mark.parametrize("file", ["encoder/model.safetensors", "rest.pt"])
+def test_a_flipped_bit_in_an_imported_folder_is_noticed_by_who_goes_on_training(foreign, tmp_path, file):
+    imported = tmp_path / "imported"
+    import_weights(foreign[0], out=imported)
+    find(imported, whole=True)
+    fc = torch.load(imported / "rest.pt", weights_only=True)["content"]["fc.weight"]
+    flip_in(imported / file, fc if file == "rest.pt" else foreign[1])
+    with pytest.raises(WeightsError, match="is not what was written"):
+        find(imported, whole=True)
