@@ -75,10 +75,14 @@ def export(
         check_outputs(files, to.value, overwrite=overwrite)
         checks.check_weights(weights)
 
+        from moco.cli.progress import shown_progress
         from moco.text import printable
-        from moco.weights.export import export as write
 
-        with interruptions(console, files):
+        with interruptions(console, files), shown_progress(console) as progress:
+            progress.stage("loading torch")
+            from moco.weights.export import export as write
+
+            progress.stage("export and its check")
             said = str(write(weights, to=to.value, out=out, architecture=architecture, overwrite=overwrite))
         done = {"to": to.value, "files": list(map(str, files)), "said": said}
         print(json.dumps(done) if as_json else printable(said))
@@ -103,11 +107,15 @@ def import_(
         check_new_folder(out)
         checks.check_weights(weights)
 
+        from moco.cli.progress import shown_progress
         from moco.text import printable
-        from moco.weights.import_file import import_weights
-        from moco.weights.import_folder import CONTENTS
 
-        with interruptions(console, [out]):
+        with interruptions(console, [out]), shown_progress(console) as progress:
+            progress.stage("loading torch")
+            from moco.weights.import_file import import_weights
+            from moco.weights.import_folder import CONTENTS
+
+            progress.stage("import")
             said = str(import_weights(weights, out=out, architecture=architecture, prefix=prefix))
         done = {"out": str(out), **json.loads((out / CONTENTS).read_bytes())} if as_json else {}
         print(json.dumps(done) if as_json else printable(said))

@@ -161,6 +161,10 @@ class Pretrained:
     device: torch.device
     name: str
 
+    def __repr__(self) -> str:
+        network, D = self.config.encoder.name, self.encoder.num_features
+        return f"Pretrained({self.name!r}: {network}, {D:,} features, images of {self.data.size} pixels, {self.device})"
+
     @property
     def data(self) -> DataSpec:
         """Size, eval_resize, mean and std of its images."""
@@ -188,7 +192,7 @@ class Pretrained:
         batch_size: int | None = None,
         workers: int | None = None,
     ) -> Float32[np.ndarray, "n D"]:
-        """The pooled features of images in their order: pictures, paths, a Dataset, an array, or all of a folder.
+        """The pooled features of images in their order: a path, a list, a Dataset, an array, or all of a folder.
 
         Args:
             normalize: divide each by its Euclidean length; otherwise they are as the encoder gives them.
@@ -233,7 +237,7 @@ def load(
 def _opened(pictures: Any) -> Images:
     """What was given to `embed`. A list may mix paths and pictures; anything else is read as `pretrain` reads it."""
     if isinstance(pictures, str | Path):
-        return find_images(pictures)
+        return find_images(pictures, single=True)
     if isinstance(pictures, Dataset) or hasattr(pictures, "names"):
         return open_images(pictures)
     listed = isinstance(pictures, Sequence) or isinstance(next(iter(pictures), None), str | os.PathLike)

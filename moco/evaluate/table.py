@@ -2,6 +2,7 @@
 
 import math
 import statistics
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 from moco.data.sources.labels import few_of
 
 NAMED = 10  # classes that a table names
+NARROW = 12  # [characters] a column's name is cut between words to this: all kinds fit 80 columns
 CLEAR = 2.0  # standard errors by which one accuracy must differ from another to be called better or worse
 
 
@@ -62,18 +64,22 @@ class Table:
 
     def __str__(self) -> str:
         """Plain aligned text."""
-        head = ["held-out accuracy [%]", *self.columns]
+        wrapped = [[""], *(textwrap.wrap(column, NARROW, break_long_words=False) for column in self.columns)]
+        height = max(map(len, wrapped))
+        head = [list(line) for line in zip(*([""] * (height - len(one)) + one for one in wrapped), strict=True)]
+        head[-1][0] = "held-out accuracy [%]"
         body = [[f"chance (largest of {self.classes} classes)", *[f"{self.chance:.1f}"] * len(self.columns)]]
         body += [[row, *(str(self.rows[row][column]) for column in self.columns)] for row in self.rows]
-        widths = [max(len(line[i]) for line in [head, *body]) for i in range(len(head))]
+        widths = [max(len(line[i]) for line in [*head, *body]) for i in range(len(head[0]))]
         lines = [
             "  ".join(
                 cell.ljust(width) if i == 0 else cell.rjust(width)
                 for i, (cell, width) in enumerate(zip(line, widths, strict=True))
             )
-            for line in [head, *body]
+            for line in [*head, *body]
         ]
-        return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:], "", *self._remarks(), self.verdict()])
+        rule = "-" * len(lines[0])
+        return "\n".join([*lines[:height], rule, *lines[height:], "", *self._remarks(), self.verdict()])
 
     def _remarks(self) -> list[str]:
         lines = [f"classes: {few_of(self.class_names, NAMED)}"] if self.class_names else []

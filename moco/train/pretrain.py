@@ -59,6 +59,9 @@ class Run:
     recipe: Recipe
     model: str | nn.Module | None = None  # what was given for `model`
 
+    def __repr__(self) -> str:
+        return f"Run({str(self.path)!r}, recipe {self.recipe.name})"
+
     def encoder(self) -> Pretrained:
         return load(self.path, model=self.model if isinstance(self.model, nn.Module) else None)
 
@@ -111,7 +114,7 @@ def pretrain(
             data, Path(out), place, chosen.restarted() if restarted() else chosen, recipe=recipe, model=model,
             changes=changes_of(own, settings), init=init,
         )  # fmt: skip
-        reporter.box("plan", plan(job.recipe, job.images, job.clock, place, job.run.path))
+        reporter.box("plan", plan(job.recipe, job.images, job.clock, place, job.run.path, init=init))
         if not chosen.dry_run:
             carry_out(job, reporter, dog, model=model, init=init)
     return Run(job.run.path, job.recipe, model)

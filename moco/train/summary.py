@@ -19,8 +19,12 @@ from moco.train.checkpoint import Clock
 from moco.train.resolve import learning_rate_is_set_to_zero
 from moco.train.run_folder import RunFolder
 
+FEW = 1000  # images; with fewer, weights that exist are the better start
 
-def plan(recipe: Recipe, images: Images, clock: Clock, device: torch.device, out: Path) -> list[tuple[str, str]]:
+
+def plan(
+    recipe: Recipe, images: Images, clock: Clock, device: torch.device, out: Path, *, init: str | Path | None = None
+) -> list[tuple[str, str]]:
     """The rows of the plan box."""
     method, encoder, size = recipe.method, recipe.encoder, recipe.data.size
     threads, ranks = recipe.compute.threads or torch.get_num_threads(), world_size()
@@ -30,6 +34,7 @@ def plan(recipe: Recipe, images: Images, clock: Clock, device: torch.device, out
         *([("skipped", skipped)] if skipped else []),
         ("recipe", f"{recipe.name}  ({recipe.source})"),
         ("encoder", f"{encoder.name}, {encoder.head} head to {encoder.dim}-d, views of {size} x {size} pixels"),
+        *([("weights", f"from {init}")] if init else []),
         ("dictionary", dictionary(recipe, len(images))),
         ("batch", f"{recipe.optim.batch_size} images{f' on {ranks} ranks' * (ranks > 1)}, {batch_norm(recipe)}"
                   f"{', symmetric' if method.symmetric else ''}{pieces(recipe)}"),
@@ -38,7 +43,12 @@ def plan(recipe: Recipe, images: Images, clock: Clock, device: torch.device, out
                    f"{recipe.compute.precision}"),
         ("out", str(out)),
     ]  # fmt: skip
-    return rows + [("caution", text) for text in cautions(recipe, images, clock, device)]
+    few = (
+        [f"{len(images):,} images are few to start from random weights: see --init, or add images"]
+        if init is None and len(images) < FEW
+        else []
+    )
+    return rows + [("caution", text) for text in [*few, *cautions(recipe, images, clock, device)]]
 
 
 def dictionary(recipe: Recipe, num_images: int) -> str:

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from moco.weights.infer_architecture import recognised_head
 from moco.weights.loaded import Found, few
-from moco.weights.names import listed
+from moco.weights.names import summed
 
 
 def of_official(layout: str, found: Found, others: list[str]) -> dict[str, Any]:
@@ -43,7 +43,7 @@ def of_state_dict(layout: str, found: Found, *, taken: str = "", instead: str = 
                   if found.queue else "none"}  # fmt: skip
     others = [key for key in found.everything if not key.startswith((taken, instead or taken))] if taken else []
     if others:
-        words["besides"] = listed({key: found.everything[key] for key in others})
+        words["besides"] = summed({key: found.everything[key] for key in others})
     classes = [found.backbone[key].shape[0] for key in ("fc.weight", "head.weight") if key in found.backbone]
     if classes:
         words["linear classifier"] = f"of {classes[0]:,} classes"

@@ -20,6 +20,11 @@ from moco.weights.put import check_parts, prefixes_of, put
 
 __all__ = ["Config", "Weights", "WeightsError", "encoder_of", "initialize", "load_encoder", "save_encoder"]
 
+HEADS_OF_VIT_S = (
+    ". The heads of a ViT-S cannot be seen in a file: timm's and DINO's, timm/vit_small_patch16_224, has 6, that of "
+    "MoCo v3, vit_small, has 12, and each loads as the other and then gives wrong features"
+)
+
 
 def save_encoder(
     folder: Path, encoder: Encoder, *, recipe: Recipe, facts: dict[str, Any], imported_from: str = ""
@@ -123,11 +128,10 @@ def _architecture(found: Found, said: EncoderSpec | None, model: nn.Module | Non
     spec = found.spec or said or (found.guess if model is None else EncoderSpec(name="custom"))
     if spec is None:
         raise WeightsError(
-            f"{found.where} does not say what network its {len(found.backbone)} tensors are of, and they are not those "
-            "of a ResNet with ImageNet's stem, nor of a ViT with the positions of MoCo v3: give architecture=, such as "
-            "'timm/convnext_tiny', or an EncoderSpec. (The ViT-S of timm and DINO, 'timm/vit_small_patch16_224', has 6 "
-            "heads, that of MoCo v3, 'vit_small', 12: with the wrong ones it loads, and gives wrong features)"
-            + prefixes_of(found)
+            f"{found.where} does not say what network its {len(found.backbone)} tensors are of{prefixes_of(found)}. "
+            "Otherwise name the network: --architecture timm/convnext_tiny, for example (architecture= in Python)"
+            + HEADS_OF_VIT_S
+            * any("blocks.0." in key for key in found.backbone)
         )
     if spec.name == "custom" and model is None:
         raise WeightsError(

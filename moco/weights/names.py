@@ -61,9 +61,13 @@ def _state_dict(value: Any) -> Tensors:
 def listed(tensors: Tensors) -> str:
     """The prefixes of the names with the number of tensors under each, two levels deep where the first is one alone."""
     counts = _counted(tensors, 1)
-    if len(counts) == 1:
-        counts = _counted(tensors, 2)
-    return few([f"{prefix} ({count:,} tensors)" for prefix, count in counts.items()])
+    return summed(tensors, 2 if len(counts) == 1 else 1)
+
+
+def summed(tensors: Tensors, levels: int = 1) -> str:
+    """The prefixes of so many levels, with the number of tensors under each."""
+    counts = _counted(tensors, levels)
+    return few([f"{prefix} ({count:,} tensor{'s' * (count > 1)})" for prefix, count in counts.items()])
 
 
 def _counted(tensors: Tensors, levels: int) -> dict[str, int]:

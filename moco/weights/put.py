@@ -42,11 +42,11 @@ def check_parts(found: Found) -> None:
 def prefixes_of(found: Found) -> str:
     """A sentence that lists the prefixes in a file for the user to choose one; "" where there is nothing to choose."""
     tensors = found.everything or found.backbone
-    if found.prefix or not any(key.count(".") > 1 for key in tensors):
+    if found.prefix or found.f_q or not any(key.count(".") > 1 for key in tensors):
         return ""
     return (
-        f". If one of these prefixes is the encoder's, say which: {listed(tensors)} (moco import FILE --out DIR "
-        "--prefix PREFIX, or prefix= in Python)"
+        f". If one of the prefixes {listed(tensors)} is that of the encoder, choose it: moco import FILE --out DIR "
+        "--prefix PREFIX (prefix= in Python)"
     )
 
 

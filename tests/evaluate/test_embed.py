@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from moco.data.sources.folder import DataError, find_images
 from moco.encoders import Encoder
 from moco.evaluate.embed import embed_to_file, guarded, one_line
-from moco.evaluate.features import load
+from moco.evaluate.features import Pretrained, load
 from moco.recipe import Recipe, RecipeError
 from moco.weights.encoder_folder import save_encoder
 from tests.evaluate.samples import DATA, SPEC
@@ -185,3 +185,13 @@ def test_the_encoder_is_in_eval_mode(run: Path, pictures: Path):
     one = np.load(write(run, pictures, "a.npy"))
     x = torch.stack([load(run, device="cpu").transform(path) for path in sorted(pictures.iterdir())[:1]])
     np.testing.assert_allclose(one[:1], load(run, device="cpu").features(x).numpy(), atol=1e-5)
+
+
+def test_the_path_of_one_image_is_a_source_in_python_too(pretrained: Pretrained, pictures: Path):
+    one = find_images(pictures).path(0)
+    assert np.array_equal(pretrained.embed(str(one)), pretrained.embed([str(one)]))
+
+
+def test_an_encoder_shows_itself_in_one_line(pretrained: Pretrained):
+    assert repr(pretrained).startswith("Pretrained('")
+    assert len(repr(pretrained)) < 120

@@ -72,6 +72,18 @@ def test_the_text_has_chance_and_every_row_in_aligned_columns():
     assert len({len(line) for line in lines[:6]}) == 1
 
 
+def test_a_table_of_all_kinds_fits_a_terminal_of_80_columns():
+    plain, draws = Score(51.7, 2000), Score(45.5, 2000, draws=(40.0, 50.0, 46.5))
+    columns = {"kNN-200": plain, "1-NN": plain, "linear": plain, "linear, 10 labels a class": draws,
+               "1-NN, 10 labels a class": draws}  # fmt: skip
+    lines = str(Table("run1", ["raw pixels"], {"raw pixels": columns, "run1": columns}, 10, 10, how="x")).splitlines()
+    rule = next(i for i, line in enumerate(lines) if set(line) == {"-"})
+    assert {len(line) for line in lines[: rule + 4]} == {len(lines[rule])}
+    assert len(lines[rule]) <= 80
+    names = [" ".join(words) for words in zip(*(line[-26:].split("  ")[-2:] for line in lines[:rule]), strict=True)]
+    assert [" ".join(name.split()) for name in names][-1] == "1-NN, 10 labels a class"
+
+
 def test_what_was_chosen_on_the_way_is_said():
     rows = {"raw pixels": {"linear": Score(30, 20, setting="L2 0.1")}, "run1": {"linear": Score(30, 20)}}
     assert "linear: raw pixels L2 0.1" in str(Table("run1", ["raw pixels"], rows, chance=50, classes=2, how="x"))

@@ -1,14 +1,17 @@
 """The plan: what it cautions against, and what it does not."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from making import make_pictures
 
 from moco import recipes
 from moco.data.sources.folder import find_images
+from moco.evaluate.features import Given
 from moco.recipe import Recipe
 from moco.train.job import clock_of
-from moco.train.summary import cautions, random_queue
+from moco.train.summary import cautions, plan, random_queue
 
 CPU = torch.device("cpu")
 
@@ -47,3 +50,11 @@ def test_the_first_steps_with_a_queue_are_explained_in_the_runs_own_numbers():
     (symmetric,) = random_queue(recipes.named("moco_cifar_symmetric"))
     assert "In 4 steps" in symmetric  # 4,096 keys, 2 x 512 a step
     assert random_queue(recipes.named("moco_v3_r50_300")) == random_queue(recipes.named("memory_bank_nce")) == []
+
+
+@pytest.mark.parametrize(("images", "init", "few"), [(64, None, True), (64, "weights.pth", False), (1000, None, False)])
+def test_few_images_without_weights_to_start_from_are_cautioned_against(images, init, few):
+    recipe, given = recipes.auto(images, side=256, accelerated=False), Given([torch.zeros(1)] * images)
+    rows = plan(recipe, given, clock_of(recipe, images), CPU, Path("run"), init=init)
+    assert any("images are few" in text for title, text in rows if title == "caution") is few
+    assert (("weights", f"from {init}") in rows) is (init is not None)

@@ -209,6 +209,38 @@ def test_a_file_of_an_unknown_network_leaves_nothing_behind(tmp_path: Path) -> N
     assert [path.name for path in tmp_path.iterdir()] == ["in.pth"]
 
 
+def test_two_networks_are_refused_with_their_prefixes_first_and_the_option_of_the_command(tmp_path: Path) -> None:
+    bare = {"conv.weight": torch.zeros(2, 2), "conv.bias": torch.zeros(2)}
+    towers = {f"tower_{one}.{key}": value for one in "ab" for key, value in bare.items()}
+    torch.save({"state_dict": towers}, tmp_path / "in.pth")
+    with pytest.raises(WeightsError) as refused:
+        import_weights(tmp_path / "in.pth", out=tmp_path / "out")
+    said = str(refused.value)
+    assert "tower_a. (2 tensors), tower_b. (2 tensors)" in said
+    assert said.index("--prefix") < said.index("--architecture")
+    assert "heads" not in said  # of a ViT-S, which it is not
+
+
+def test_a_vit_of_a_known_tool_is_asked_for_its_name_and_not_for_a_prefix(tmp_path: Path) -> None:
+    vit = timm.create_model("test_vit").state_dict()
+    content = {"teacher": {f"backbone.{key}": value for key, value in vit.items()}}
+    torch.save(content | {"student": content["teacher"]}, tmp_path / "in.pth")
+    with pytest.raises(WeightsError, match="--architecture") as refused:
+        import_weights(tmp_path / "in.pth", out=tmp_path / "out")
+    assert "--prefix" not in str(refused.value)
+    assert "vit_small, has 12" in str(refused.value)
+
+
+def test_what_is_besides_the_encoder_is_summed_by_its_first_prefix(tmp_path: Path) -> None:
+    network = models.resnet18().state_dict()
+    torch.save(
+        {"state_dict": {f"{one}.{key}": value for one in "ab" for key, value in network.items()}}, tmp_path / "x.pth"
+    )
+    assert f"besides: b. ({len(network)} tensors)" in str(
+        import_weights(tmp_path / "x.pth", out=tmp_path / "out", prefix="a.")
+    )
+
+
 def test_a_hostile_file_is_not_imported_and_nothing_in_it_runs(tmp_path: Path) -> None:
     proof = tmp_path / "proof"
     torch.save(theirs.v1() | {"args": Hostile(proof)}, tmp_path / "in.pth.tar")
