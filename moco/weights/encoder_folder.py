@@ -129,7 +129,7 @@ def _architecture(found: Found, said: EncoderSpec | None, model: nn.Module | Non
     if spec is None:
         raise WeightsError(
             f"{found.where} does not say what network its {len(found.backbone)} tensors are of{prefixes_of(found)}. "
-            "Otherwise name the network: --architecture timm/convnext_tiny, for example (architecture= in Python)"
+            "To name the network, give --architecture, such as timm/convnext_tiny (architecture= in Python)"
             + HEADS_OF_VIT_S
             * any("blocks.0." in key for key in found.backbone)
         )

@@ -109,7 +109,7 @@ def _held_out(images: Images) -> Split:
         )
     whose = "the images" if images.labels is None else "each class"
     how = (
-        f"one in {ONE_IN} of {whose}, drawn alike in every run, is held out: "
+        f"one in {ONE_IN} of {whose}, the same in every run, is held out: "
         f"{len(images) - len(test):,} images to learn from, {len(test):,} to test"
     )
     split = Split(Subset(images, np.flatnonzero(~is_test)), Subset(images, test), how)
