@@ -15,7 +15,7 @@ def describe(run: RunFolder) -> dict[str, Any]:
     """The last values of a run, as they were logged."""
     last: dict[str, Any] = {}
     for record in run.metrics():
-        last |= record
+        last |= {name: value for name, value in record.items() if isinstance(value, int | float)}
     try:
         recipe = run.recipe().name
     except RecipeError as error:

@@ -38,8 +38,8 @@ from moco.recipe import DataSpec
 from moco.text import shown
 
 FOLDER = "features"  # in the folder of a run or encoder
-FORMAT = 1  # of the keys and of the files
-HEAD = f"moco features {FORMAT} ".encode()  # then the SHA-256 of the rest, and a line break
+FORMAT = 2  # of the keys and of the files
+HEAD = f"moco features {FORMAT} ".encode()  # then the SHA-256 of the key and the rest, and a line break
 NAME = re.compile(r"[0-9a-f]{64}\.features")
 MAX_FILE, MAX_TOTAL = 2**30, 2**32  # [bytes]
 PACKAGES = ("torch", "torchvision", "timm", "pillow", "numpy", "simplejpeg", "numba")  # their versions may change bits
@@ -65,7 +65,7 @@ class FeatureCache:
         file = self._file(key)
         try:
             head, _, body = file.read_bytes().partition(b"\n")
-            if head != HEAD + hashlib.sha256(body).hexdigest().encode():
+            if head != _head(key, body):
                 raise ValueError("it is damaged")
             tensors = load(body)
             x, ids = tensors["x"], tensors["ids"]
@@ -83,7 +83,7 @@ class FeatureCache:
         if x.nbytes > MAX_FILE or self.folder.is_symlink():
             return
         body = save({"x": x.contiguous(), "ids": ids.contiguous()})
-        head = HEAD + hashlib.sha256(body).hexdigest().encode() + b"\n"
+        head = _head(key, body) + b"\n"
         try:
             self.folder.mkdir(exist_ok=True)
             write_atomically(self._file(key), lambda file: (file.write(head), file.write(body)))
@@ -103,6 +103,11 @@ class FeatureCache:
             total += status.st_size
             if total > MAX_TOTAL:
                 path.unlink(missing_ok=True)
+
+
+def _head(key: str, body: bytes) -> bytes:
+    """The first line of the file of `key`: a file that was given another's name is noticed too."""
+    return HEAD + hashlib.sha256(key.encode() + body).hexdigest().encode()
 
 
 def cache_of(weights: str | Path, say: Callable[[str], None] = lambda text: None) -> FeatureCache | None:

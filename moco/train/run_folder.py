@@ -10,7 +10,7 @@ import os
 import platform
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -108,21 +108,31 @@ class RunFolder:
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    descriptor = _lock_file(path / ".lock")
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        raise RunError(f"another process is working in {path}: wait for it, or name another --out") from None
-    except OSError as error:
-        os.close(descriptor)
-        raise RunError(
-            f"{path} cannot be locked against other processes ({error}): name an --out on another file system"
-        ) from None
-    try:
+    """The folder is this process's alone. The folder is locked besides .lock in it, which somebody may remove."""
+    with ExitStack() as opened:
+        file = _lock_file(path / ".lock")
+        opened.callback(os.close, file)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise _in_use(path) from None
+        except OSError as error:
+            raise RunError(
+                f"{path} cannot be locked against other processes ({error}): name an --out on another file system"
+            ) from None
+        folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+        opened.callback(os.close, folder)
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise _in_use(path) from None
+        except OSError:  # a file system that locks files alone
+            pass
         yield
-    finally:
-        os.close(descriptor)
+
+
+def _in_use(path: Path) -> RunError:
+    return RunError(f"another process is working in {path}: wait for it, or name another --out")
 
 
 def _lock_file(file: Path) -> int:

@@ -41,6 +41,10 @@ def check_outputs(files: list[Path], to: str, *, overwrite: bool) -> None:
 
 def check_new_folder(out: Path) -> None:
     """Raise WeightsError where `out` is there and no empty folder: a folder is never replaced."""
+    if out.name in ("", ".."):  # it gets its name when it is whole
+        raise WeightsError(
+            f"expected the name of a new folder, got {str(out)!r}: give its name, such as {out / 'encoder'}"
+        )
     if out.is_symlink() or (out.exists() and (not out.is_dir() or any(out.iterdir()))):
         raise WeightsError(
             f"expected a new or an empty folder to write, and {out} is neither: name another, or remove it"

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from moco.encoders.library import is_timm
-from moco.recipe import DataSpec, EncoderSpec
+from moco.recipe import DataSpec, EncoderSpec, Recipe, RecipeError, diff
 from moco.weights.checkpoints import CheckpointError, check, entries, newest, step_in
 from moco.weights.errors import no_such_weights
 from moco.weights.import_folder import REST, chosen_prefix, joined
@@ -108,9 +108,26 @@ def _newest_checkpoint(run: Path, *, instead: Path | None) -> Found | None:
         return None
     if file is None:
         return None
-    found, step = parse_content(read_tensors(file), str(file)), step_in(file.name)
+    content = read_tensors(file)
+    _check_is_of_run(content, run, file)
+    found, step = parse_content(content, str(file)), step_in(file.name)
     newer = sum(entry["step"] > (step or 0) for entry in entries(file.parent))
     return replace(found, where=found.where + (f" ({newer} newer could not be read)" if newer else ""))
+
+
+def _check_is_of_run(content: dict[str, Any], run: Path, file: Path) -> None:
+    """Raises WeightsError for the checkpoint of another run, where the folder says what run it is of."""
+    if not (run / "recipe.json").is_file():
+        return
+    try:
+        changes = diff(Recipe.read(run / "recipe.json"), Recipe.from_json(content["recipe"]))
+    except RecipeError as error:
+        raise WeightsError(f"{run / 'recipe.json'} and {file} cannot be compared: {error}") from None
+    if changes:
+        raise WeightsError(
+            f"{file} is of a run with another recipe than {run / 'recipe.json'} ({'; '.join(changes)}): put the run's "
+            "own back from a copy, or give the path of the checkpoint itself"
+        )
 
 
 def _is_encoder(path: Path) -> bool:

@@ -249,3 +249,12 @@ def test_the_weights_of_encoders_tell_their_specs_apart():
 
     assert of() == of()
     assert of(stem="3x3") != of(stem="3x3/2")  # the same tensors
+
+
+def test_a_file_that_was_given_the_name_of_another_one_is_not_taken(tmp_path):
+    said: list[str] = []
+    cache, ids = FeatureCache(tmp_path / "features", said.append), torch.arange(3)
+    cache.write("a" * 64, torch.zeros(3, 2), ids)
+    os.rename(tmp_path / "features" / f"{'a' * 64}.features", tmp_path / "features" / f"{'b' * 64}.features")
+    assert cache.read("b" * 64) is None
+    assert "it is damaged" in said[0]

@@ -13,7 +13,8 @@ from moco.train.after_step import Stopped
 from moco.train.console import Silent
 from moco.train.folder_state import State, state_of
 from moco.train.pretrain import pretrain
-from moco.train.run_folder import RunError, RunFolder
+from moco.train.run_folder import RunError, RunFolder, locked
+from moco.weights.encoder_folder import WeightsError, load_encoder
 
 
 class StopAtStep4(Silent):
@@ -95,3 +96,22 @@ def test_other_images_are_noticed_though_their_list_is_gone(pictures, tiny, tmp_
         pretrain(others, stopped, recipe=tiny)
     pretrain(pictures, stopped, recipe=tiny)
     assert json.loads((stopped / "finished.json").read_bytes())["steps"] == 10
+
+
+def test_the_checkpoint_of_another_run_is_not_taken_for_this_runs_encoder(pictures, tiny, tmp_path, stopped):
+    load_encoder(stopped)
+    other = stop(pictures, tmp_path / "other", tiny.but(None, {"seed": 7}))
+    shutil.copy(other / "checkpoints" / "step_00000004.pt", stopped / "checkpoints" / "step_00000004.pt")
+    (stopped / "checkpoints" / "MANIFEST.json").unlink()
+    with pytest.raises(WeightsError, match="another recipe"):
+        load_encoder(stopped)
+    load_encoder(stopped / "checkpoints" / "step_00000004.pt")
+
+
+def test_a_lock_file_that_was_removed_lets_no_second_process_in(tmp_path):
+    with locked(tmp_path):
+        (tmp_path / ".lock").unlink()
+        with pytest.raises(RunError, match="another process"), locked(tmp_path):
+            pass
+    with locked(tmp_path):
+        pass

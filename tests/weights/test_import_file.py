@@ -273,3 +273,14 @@ def test_what_is_not_there_is_refused(tmp_path: Path, weights: str) -> None:
 def test_an_encoder_folder_needs_no_import(imported: Path) -> None:
     with pytest.raises(WeightsError, match="it can be used as it is"):
         import_weights(imported, out=imported.parent / "again")
+
+
+@pytest.mark.parametrize("out", [".", ""])
+def test_the_working_directory_is_no_name_for_a_new_folder(tmp_path, monkeypatch, out):
+    torch.save({"conv1.weight": torch.zeros(1)}, tmp_path / "w.pth")
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path / "empty")
+    with pytest.raises(WeightsError, match="expected the name of a new folder"):
+        import_weights(tmp_path / "w.pth", out=out)
+    with pytest.raises(WeightsError, match="expected the name of a new folder"):
+        export(tmp_path / "w.pth", to="hf", out=out)
