@@ -19,7 +19,7 @@ from moco.evaluate.protocols import PROTOCOLS, probe_sgd
 from moco.evaluate.table import Score
 from moco.recipe import DataSpec, RecipeError
 
-FEWER = "{k} neighbours were asked for; there are no more training images than {images}, and all of them vote"
+FEWER = "{k} neighbours were asked for, but there are only {images} training images: all of them vote"
 
 
 @dataclass(frozen=True, eq=False)

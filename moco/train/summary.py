@@ -38,7 +38,8 @@ def plan(
         ("dictionary", dictionary(recipe, len(images))),
         ("batch", f"{recipe.optim.batch_size} images{f' on {ranks} ranks' * (ranks > 1)}, {batch_norm(recipe)}"
                   f"{', symmetric' if method.symmetric else ''}{pieces(recipe)}"),
-        ("length", f"{recipe.optim.epochs:g} epochs x {clock.steps_per_epoch:,} steps = {clock.total_steps:,} steps"),
+        ("length", f"{recipe.optim.epochs:g} epoch{'s' * (recipe.optim.epochs != 1)} x {clock.steps_per_epoch:,} steps "
+                   f"= {clock.total_steps:,} steps"),
         ("device", f"{device}, {threads} thread{'s' * (threads > 1)}{' a rank' * (ranks > 1)}, "
                    f"{recipe.compute.precision}"),
         ("out", str(out)),
