@@ -10,7 +10,7 @@ from moco.train.console import Console
 SETTINGS = {"optim.batch_size": 32, "method.size": 64, "optim.epochs": 0.1}
 
 
-def gone(self: Console, line: str) -> None:
+def gone(self: Console, *parts: str) -> None:
     """In place of the live line, which has the loss in it. Without a checkpoint, the same command begins again."""
     os._exit(0)
 

@@ -55,7 +55,7 @@ class Watchdog:
 
     def _end(self, part: str, limit: float) -> None:
         print(
-            f"moco: no progress for {limit / 60:g} minutes in one {part}; the stack of each thread follows. Run the "
+            f"moco: no progress for {limit / 60:g} minutes (in: {part}); the stack of each thread follows. Run the "
             "same command to resume from the newest checkpoint; --patience MINUTES waits longer, 0 forever",
             file=sys.__stderr__, flush=True,
         )  # fmt: skip

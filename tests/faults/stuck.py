@@ -96,11 +96,11 @@ def hang_with_the_gil(*_: object, **__: object) -> None:
 
 
 PLACES = {  # what hangs, and what must be said of it
-    "reading": (mock.patch.object(ViewLoader, "_read", hang), "one and the same step"),
-    "the step": (mock.patch.object(Contrast, "forward", hang), "one and the same step"),
-    "a checkpoint": (mock.patch.object(saving.checkpoint, "save", hang), "one and the same checkpoint"),
-    "a score": (mock.patch.object(pretraining, "scorer", return_value=hang), "one and the same scores"),
-    "setting up": (mock.patch.object(pretraining, "check_data", hang), "one and the same setup"),
+    "reading": (mock.patch.object(ViewLoader, "_read", hang), "(in: step)"),
+    "the step": (mock.patch.object(Contrast, "forward", hang), "(in: step)"),
+    "a checkpoint": (mock.patch.object(saving.checkpoint, "save", hang), "(in: checkpoint)"),
+    "a score": (mock.patch.object(pretraining, "scorer", return_value=hang), "(in: scores)"),
+    "setting up": (mock.patch.object(pretraining, "check_data", hang), "(in: setup)"),
     "the step, with the GIL": (mock.patch.object(Contrast, "follow", hang_with_the_gil), "Timeout"),
 }  # fmt: skip
 

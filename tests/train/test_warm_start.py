@@ -16,8 +16,7 @@ from moco.data.sources.folder import find_images
 from moco.method import Contrast, MomentumEncoder, Queue
 from moco.recipe import Recipe
 from moco.rng import fold
-from moco.train import build
-from moco.train import pretrain as pretraining
+from moco.train import build, resume
 from moco.train.after_step import Stopped
 from moco.train.build import contrast_for, in_format
 from moco.train.pretrain import pretrain
@@ -100,7 +99,7 @@ def test_from_a_stripped_file_the_loss_starts_near_that_of_the_original(blobs, o
 
 
 def test_without_the_refill_it_would_start_far_below(blobs, original, left_off, tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(pretraining, "refill", lambda *_, **__: [])
+    monkeypatch.setattr(resume, "refill", lambda *_, **__: [])
     first = first_loss(blobs, tmp_path / "run", original / "stripped.pth.tar")
     assert first < left_off - 1.5  # random keys are no opponents
 
@@ -289,5 +288,5 @@ def test_a_run_without_init_has_the_bits_it_had(blobs, tmp_path, monkeypatch) ->
 
     expected = final_state(pretrain(blobs, tmp_path / "one", recipe=SHORT, device="cpu").path)
     monkeypatch.setattr(build, "adopt", never)
-    monkeypatch.setattr(pretraining, "refill", never)
+    monkeypatch.setattr(resume, "refill", never)
     assert_same(final_state(pretrain(blobs, tmp_path / "other", recipe=SHORT, device="cpu").path), expected)
