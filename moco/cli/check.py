@@ -33,10 +33,10 @@ def check(
     with errors() as console:
         from moco.data.check.check import check as checked
         from moco.data.check.checksums import differences, read_digests, write_digests
-        from moco.data.sources.folder import find_images
+        from moco.data.sources.open import open_folder
 
         before = None if against is None else read_digests(against)
-        folder = find_images(data)
+        folder = open_folder(data)
         report = checked(
             folder, near_duplicates=duplicates, deep=deep, max_bad=max_bad,
             workers=(os.cpu_count() or 1) if workers is None else workers,

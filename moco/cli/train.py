@@ -81,13 +81,13 @@ def pretrain(
 
     Stopped by a signal, it saves and exits with 75; the same command continues, bit for bit.
     """
-    from moco.data.sources.background_scan import Ahead
+    from moco.data.sources.background_scan import BackgroundScan
     from moco.recipes import parse_settings
     from moco.train.slurm import stop_at_once_on_signals
 
     stop_at_once_on_signals()
     with errors() as console:
-        sources = Ahead(data) if devices is None else data  # otherwise the ranks look
+        sources = BackgroundScan(data) if devices is None else data  # otherwise the ranks look
         changes = parse_settings(settings or [])
         changes |= {"compute.precision": precision} if precision is not None else {}
         changes |= {"compute.compile": True} if compile_ else {}
@@ -97,7 +97,7 @@ def pretrain(
         checks.check_sources([*data, *([eval_data] if eval_data else [])])
         if init is not None:
             checks.check_weights(init)
-        if isinstance(sources, Ahead):
+        if isinstance(sources, BackgroundScan):
             sources.check(WAIT)
         with lasting():
             from moco.distributed import on_main

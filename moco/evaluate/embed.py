@@ -14,7 +14,8 @@ from jaxtyping import Float32
 
 from moco.data.loader.bad_images import Quarantine
 from moco.data.loader.loader import eval_batches
-from moco.data.sources.folder import DataError, Folder, Images, find_images
+from moco.data.sources.folder import DataError, Folder, Images
+from moco.data.sources.open import open_folder
 from moco.device import workers_for
 from moco.evaluate.features import Pretrained, batch_for, check_finite, evaluating, load
 from moco.evaluate.progress import Progress
@@ -74,7 +75,7 @@ def embed_to_file(
     files, progress = outputs(out), progress or Progress()
     refuse_existing(files, overwrite=overwrite)
     progress.stage("looking for images and weights")
-    images = find_images(data, single=True)
+    images = open_folder(data, single=True)
     _check_no_input([*([data] if isinstance(data, str | Path) else data), weights], images, files)
     pretrained = load(weights, architecture=architecture, device=device)
     progress.stage("features", len(images))

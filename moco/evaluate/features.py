@@ -21,7 +21,7 @@ from moco.data.augment.draw import normalize
 from moco.data.decode.decode import decode
 from moco.data.loader.bad_images import Quarantine
 from moco.data.loader.loader import eval_batches
-from moco.data.sources.folder import BadImage, DataError, Images, find_images
+from moco.data.sources.folder import BadImage, DataError, Images
 from moco.data.sources.items import pixels
 from moco.data.sources.labels import HOW
 from moco.data.sources.open import Sources, open_images
@@ -237,7 +237,7 @@ def load(
 def _opened(pictures: Any) -> Images:
     """What was given to `embed`. A list may mix paths and pictures; anything else is read as `pretrain` reads it."""
     if isinstance(pictures, str | Path):
-        return find_images(pictures, single=True)
+        return open_images(pictures, single=True)
     if isinstance(pictures, Dataset) or hasattr(pictures, "names"):
         return open_images(pictures)
     listed = isinstance(pictures, Sequence) or isinstance(next(iter(pictures), None), str | os.PathLike)

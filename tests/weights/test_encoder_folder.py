@@ -127,7 +127,9 @@ def test_a_checkpoint_file_is_read(tmp_path: Path) -> None:
 
 def test_a_small_stem_is_not_guessed_and_can_be_said(tmp_path: Path) -> None:
     torch.save(trained().backbone.state_dict(), tmp_path / "some.pth")
-    with pytest.raises(WeightsError, match="To name the network, give --architecture"):  # 3x3 and 3x3/2 have the same shapes
+    with pytest.raises(
+        WeightsError, match="To name the network, give --architecture"
+    ):  # 3x3 and 3x3/2 have the same shapes
         load_encoder(tmp_path / "some.pth")
     x = torch.randn(1, 3, 32, 32)
     assert torch.equal(load_encoder(tmp_path / "some.pth", architecture=TINY)[0](x), trained().features(x))

@@ -1,6 +1,6 @@
-"""Folders looked through by a process of its own, while this one imports torch: that takes a second or two.
+"""Search folders for images in a separate process, while the main process imports torch, which takes a second or two.
 
-With two cores, 100,000 files then cost the start of a run nothing. The walk itself is `moco.data.sources.folder`'s.
+With two cores, 100,000 files then add nothing to the start of a run. `moco.data.sources.open` does the search itself.
 """
 
 import ctypes
@@ -12,88 +12,96 @@ from collections.abc import Sequence
 from contextlib import suppress
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from moco.data.sources.folder import Folder
+    from moco.data.sources.images import Images
 
-_PR_SET_PDEATHSIG = 1  # prctl(2): the signal that comes when the parent is gone
+_PR_SET_PDEATHSIG = 1  # prctl(2): which signal a process gets when its parent dies
 
 
-class Ahead:
-    """Folders and list files, as they were given. The search begins at once, `find` waits for what it comes to.
+class _Search(NamedTuple):
+    """A process that searches, and the pipe its result comes through."""
 
-    A process is forked only as long as it has no threads, which torch starts: later, and where there is no fork to rely
-    on, `find` searches by itself.
+    process: BaseProcess
+    result: Connection
+
+
+class BackgroundScan:
+    """A search for the images of `sources`, as given on the command line. It starts at once; `find` waits for it.
+
+    Forking is safe only while the process has no other threads, and torch starts some. Once torch is imported, or
+    where there is no safe fork (macOS, Windows), there is no background process and `find` searches.
     """
 
     def __init__(self, sources: Sequence[str]):
-        self._sources, self._begun, self._found = list(sources), None, None
+        self._sources = list(sources)
+        self._search: _Search | None = None
+        self._found: Images | Exception | None = None
         if sys.platform == "linux" and "torch" not in sys.modules:
-            with suppress(OSError):  # no more processes are to be had
-                self._begun = _begin(self._sources)
+            with suppress(OSError):  # no further process may be started
+                self._search = _start(self._sources)
 
     def check(self, seconds: float) -> None:
         """Raise what `find` would raise, if the search fails within `seconds`."""
-        if self._begun is not None and self._begun[1].poll(seconds):
+        if self._search is not None and self._search.result.poll(seconds):
             self._receive()
         if isinstance(self._found, Exception):
             raise self._found
 
-    def find(self) -> "Folder":
-        """What `find_images` gives for them. Raises as it does."""
-        from moco.data.sources.folder import find_images
+    def find(self) -> "Images":
+        """The images. Raises what `open_images` raises."""
+        from moco.data.sources.open import open_images
 
         self._receive()
-        if self._found is None:  # the search failed, or was ended: what made it fail is seen here
-            return find_images(self._sources)
+        if self._found is None:  # no process, or it was killed or failed: search here, where an error can be seen
+            return open_images(self._sources)
         if isinstance(self._found, Exception):
             raise self._found
         return self._found
 
     def _receive(self) -> None:
         """Take the result of the process, once."""
-        if self._begun is None:
+        if self._search is None:
             return
-        (process, result), self._begun = self._begun, None
+        (process, result), self._search = self._search, None
         with result, suppress(EOFError, OSError):
             self._found = result.recv()
         process.join()
 
 
-def _begin(sources: list[str]) -> tuple[BaseProcess, Connection]:
-    """A process that searches, and where its result arrives."""
+def _start(sources: list[str]) -> _Search:
     fork = multiprocessing.get_context("fork")
-    result, into = fork.Pipe(duplex=False)
-    process = fork.Process(target=_search, args=(sources, result, into, os.getpid()), daemon=True)
-    before = signal.pthread_sigmask(
-        signal.SIG_BLOCK, signal.valid_signals()
-    )  # one that comes while it forks is not lost
+    result, sender = fork.Pipe(duplex=False)
+    process = fork.Process(target=_send_images, args=(sources, result, sender, os.getpid()), daemon=True)
+    # signals are blocked during the fork, so that none is lost
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
     try:
         process.start()
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
-        into.close()
-    return process, result
+        sender.close()
+    return _Search(process, result)
 
 
-def _search(sources: list[str], theirs: Connection, into: Connection, command: int) -> None:
-    """What the process does: send the folder, or the DataError."""
+def _send_images(sources: list[str], result: Connection, sender: Connection, parent: int) -> None:
+    """Run in the process: send the images, or the DataError."""
     for number in signal.valid_signals():
         if callable(signal.getsignal(number)):
-            signal.signal(number, signal.SIG_DFL)  # the command answers: this process has nothing to say
+            signal.signal(number, signal.SIG_DFL)  # the main process handles signals; here they just end the process
     signal.pthread_sigmask(signal.SIG_UNBLOCK, signal.valid_signals())
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # a folder that hangs does not keep it after the command
-    if os.getppid() != command:  # which has gone before that
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # a read that hangs must not outlive the command
+    if os.getppid() != parent:  # the parent died before prctl
         return
-    theirs.close()  # so that sending fails when nobody waits any more
-    from moco.data.sources.folder import DataError, find_images
+    result.close()  # so that sending fails once the parent no longer receives
+    from moco.data.sources.images import DataError
+    from moco.data.sources.open import open_images
 
     try:
-        found = find_images(sources)
+        found = open_images(sources)
     except DataError as error:
         found = error
-    except Exception:  # nothing is sent, and whoever waits meets it by searching
+    except Exception:  # send nothing: `find` then searches in the main process and raises it there
         return
     with suppress(BrokenPipeError):
-        into.send(found)
+        sender.send(found)

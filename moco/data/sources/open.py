@@ -1,79 +1,99 @@
-"""DATA of any kind as a sequence of images: a new kind of source is a file of its own, and a line here."""
+"""Any kind of DATA as images. A new kind of source is a new file in this folder and one entry in KINDS.
 
-from collections.abc import Sequence
-from contextlib import suppress
+torch is imported only for what cannot be a path: the command line opens folders before torch is there.
+"""
+
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
-import numpy as np
-import torch
-from torch.utils.data import DataLoader, Dataset, IterableDataset
-
-from moco.data.decode.decode import BadImage
-from moco.data.sources.background_scan import Ahead
-from moco.data.sources.folder import find_images
+from moco.data.sources.background_scan import BackgroundScan
+from moco.data.sources.folder import Folder, find_images
 from moco.data.sources.images import DataError, Images
-from moco.data.sources.items import described
-from moco.data.sources.torch_dataset import Wrapped
 
 
 @runtime_checkable
 class MapStyle(Protocol):
-    """Items by number, as of a map-style torch data set, a Hugging Face data set, a list or an array."""
-
-    def __len__(self) -> int: ...
+    """Items by number, as in a map-style torch data set, a Hugging Face data set, a list or an array."""
 
     def __getitem__(self, index: int, /) -> Any: ...
 
 
-Sources = str | Path | Sequence[str | Path] | Ahead | Images | Dataset[Any] | MapStyle
-KINDS = "folders, list files, a map-style Dataset, a list of images, or an array N x H x W x C"
+Sources = str | Path | Sequence[str | Path] | BackgroundScan | Images | MapStyle
 
 
-def open_images(data: Any) -> Images:
+class SourceKind(NamedTuple):
+    """A kind of DATA."""
+
+    name: str  # in messages
+    accepts: Callable[[Any], bool]
+    open: Callable[[Any, bool], Images]  # (data, single); `single`: an image file given by its own name is a source too
+
+
+def open_images(data: Any, *, single: bool = False) -> Images:
     """`data`, one of Sources, as images.
 
+    Args:
+        single: an image file given by its own name is a source too.
+
     Raises:
-        DataError: what `find_images` raises, data of another kind, or a first item that is no image.
+        DataError: data of no known kind, or data that its kind refuses: a folder without images, an item that is no
+            image.
     """
-    if isinstance(data, Ahead):
-        return data.find()
-    if isinstance(data, str | Path):
-        return find_images([data])
-    if isinstance(data, list | tuple) and all(isinstance(one, str | Path) for one in data):
-        return find_images(data)
-    if callable(getattr(data, "read", None)) and hasattr(data, "names"):
-        return data  # pyright: ignore[reportReturnType]
-    _check_items(data)
-    images = Wrapped(data)
-    if len(images):
-        with suppress(BadImage):  # it may be excluded later
-            images.read(0)  # items that are no images are refused before a run begins
-    return images  # pyright: ignore[reportReturnType]  # its labels are computed when asked for
+    for kind in KINDS:
+        if kind.accepts(data):
+            return kind.open(data, single)
+    raise DataError(f"expected {', '.join(kind.name for kind in KINDS if kind.name)}; got a {type(data).__name__}")
 
 
-def _check_items(data: Any) -> None:
-    """Raises DataError when `data` is not a sequence of images: when it has no items by number, or no length."""
-    if isinstance(data, DataLoader):
-        raise DataError(
-            "got a DataLoader: give its data set (loader.dataset), without its transforms. Views and mini-batches are "
-            "made here: batch_size and shuffling are the recipe's"
-        )
-    if isinstance(data, IterableDataset):
-        raise DataError(
-            "got an IterableDataset: images are drawn by their number, in another order each epoch. Give a map-style "
-            "Dataset (__getitem__ and __len__), a list of its images where they fit into memory, or write them into a "
-            "folder"
-        )
-    if isinstance(data, np.ndarray | torch.Tensor):
-        if data.ndim != 4 and not (data.ndim == 3 and min(data.shape[0], data.shape[-1]) > 3):
-            raise DataError(
-                f"expected many images, as an array N x H x W x C or a tensor N x C x H x W, got {described(data)}"
-            )
-        return
-    try:
-        len(data)
-    except TypeError as error:
-        raise DataError(f"expected {KINDS}; got {described(data)}, which has no length ({error})") from None
-    if not hasattr(data, "__getitem__") or isinstance(data, bytes | dict):
-        raise DataError(f"expected {KINDS}; got {described(data)}")
+def open_folder(data: Any, *, single: bool = False) -> Folder:
+    """As `open_images`, for callers that need the files themselves. Raises DataError where there are none."""
+    images = open_images(data, single=single)
+    if not isinstance(images, Folder):
+        raise DataError(f"expected folders or list files, whose images are files; got a {type(data).__name__}")
+    return images
+
+
+def _is_scan(data: Any) -> bool:
+    return isinstance(data, BackgroundScan)
+
+
+def _open_scan(data: BackgroundScan, single: bool) -> Images:
+    return data.find()
+
+
+def _is_paths(data: Any) -> bool:
+    several = isinstance(data, list | tuple) and all(isinstance(one, str | Path) for one in data)
+    return several or isinstance(data, str | Path)
+
+
+def _open_paths(data: str | Path | Sequence[str | Path], single: bool) -> Images:
+    return find_images(data, single=single)
+
+
+def _is_images(data: Any) -> bool:
+    return callable(getattr(data, "read", None)) and hasattr(data, "names")
+
+
+def _open_images(data: Images, single: bool) -> Images:
+    return data
+
+
+def _is_dataset(data: Any) -> bool:
+    from moco.data.sources.torch_dataset import is_dataset
+
+    return is_dataset(data)
+
+
+def _open_dataset(data: Any, single: bool) -> Images:
+    from moco.data.sources.torch_dataset import open_dataset
+
+    return open_dataset(data)
+
+
+KINDS = (  # in the order in which they are tried
+    SourceKind("", _is_scan, _open_scan),
+    SourceKind("folders or list files", _is_paths, _open_paths),
+    SourceKind("", _is_images, _open_images),
+    SourceKind("a map-style Dataset, a list of images, or an array N x H x W x C", _is_dataset, _open_dataset),
+)

@@ -6,7 +6,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from moco.data.sources.folder import find_images
 from moco.data.sources.images import DataError, Images, Subset
 from moco.data.sources.labels import (
     TEST_NAMES,
@@ -17,7 +16,7 @@ from moco.data.sources.labels import (
     with_classes,
     without_strays,
 )  # fmt: skip
-from moco.data.sources.open import Sources, open_images
+from moco.data.sources.open import Sources, open_folder, open_images
 from moco.rng import fold, permuted
 from moco.text import shown
 
@@ -74,8 +73,8 @@ def _train_and_test(folder: str) -> Split | None:
         return None
     if len(trains) > 1:
         raise DataError(f"{shown(folder)} has several training folders, {few_of(trains)}: keep one, or give it alone")
-    train, note = without_strays(find_images(os.path.join(folder, trains[0])))
-    found = [(name, find_images(os.path.join(folder, name))) for name in tests]
+    train, note = without_strays(open_folder(os.path.join(folder, trains[0])))
+    found = [(name, open_folder(os.path.join(folder, name))) for name in tests]
     name, test = next((one for one in found if one[1].labelling.names), found[0])
     judged, more, untested = test, "", ""
     if train.labels is not None:

@@ -1,4 +1,4 @@
-"""Somebody's torch data set, or anything else with items and a length, as Images."""
+"""The user's torch data set, or anything else with items and a length, as Images."""
 
 import copy
 import functools
@@ -8,25 +8,73 @@ import pickle
 import threading
 import types
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Int64, UInt8
+from torch.utils.data import DataLoader, IterableDataset
 
 from moco.data.decode.decode import BadImage
 from moco.data.sources.images import DataError, Images, Subset
-from moco.data.sources.items import image_in, label_in, pixels
+from moco.data.sources.items import described, image_in, label_in, pixels
 
-LONG = 4096  # [bytes] of a bytes object that is not copied
+LONG = 4096  # [bytes] a bytes object of this length or more is shared between processes, not copied
 
 
-class Wrapped:
+def is_dataset(data: Any) -> bool:
+    """Whether `data` has items by number, or is one of torch's kinds that `open_dataset` refuses with advice."""
+    has_items = hasattr(data, "__getitem__") and not isinstance(data, bytes | dict)
+    return has_items or isinstance(data, DataLoader | IterableDataset)
+
+
+def open_dataset(data: Any) -> Images:
+    """`data`, a map-style data set, list, array or tensor, as images. Its first item is read, as a check.
+
+    Raises:
+        DataError: it has no items by number or no length, or its first item is no image.
+    """
+    _check_items(data)
+    images = DatasetImages(data)
+    if len(images):
+        with suppress(BadImage):  # a run skips it
+            images.read(0)
+    return images  # pyright: ignore[reportReturnType]  # its labels are computed when they are first needed
+
+
+def _check_items(data: Any) -> None:
+    """Raise DataError when `data` has no items by number, or no length."""
+    if isinstance(data, DataLoader):
+        raise DataError(
+            "got a DataLoader: give its data set (loader.dataset), without its transforms. Views and mini-batches are "
+            "made here: batch_size and shuffling are the recipe's"
+        )
+    if isinstance(data, IterableDataset):
+        raise DataError(
+            "got an IterableDataset: images are drawn by their number, in another order each epoch. Give a map-style "
+            "Dataset (__getitem__ and __len__), a list of its images where they fit into memory, or write them into a "
+            "folder"
+        )
+    if isinstance(data, np.ndarray | torch.Tensor):
+        if data.ndim != 4 and not (data.ndim == 3 and min(data.shape[0], data.shape[-1]) > 3):
+            raise DataError(
+                f"expected many images, as an array N x H x W x C or a tensor N x C x H x W, got {described(data)}"
+            )
+        return
+    try:
+        len(data)
+    except TypeError as error:
+        raise DataError(
+            f"expected a data set with a length (__len__); got {described(data)}, which has no length ({error})"
+        ) from None
+
+
+class DatasetImages:
     """A map-style data set as Images. For what its items may be, see `moco.data.sources.items`.
 
-    One thread at a time reads it, as in torch's DataLoader each worker has a copy of its own: a data set that seeks and
-    reads in one open file would return mixed-up images otherwise. Arrays, tensors and data sets with an attribute
+    Only one thread reads it at a time: a data set that seeks and reads in one open file would return mixed-up images
+    otherwise (in torch's DataLoader each worker has its own copy). Arrays, tensors and data sets with an attribute
     `thread_safe = True` are read by all threads at once.
     """
 
@@ -42,7 +90,7 @@ class Wrapped:
     def read(self, index: int) -> UInt8[np.ndarray, "H W 3"]:
         try:
             with self._lock:
-                return pixels(image_in(self.dataset[index]))  # a Pillow image may read its file only now
+                return pixels(image_in(self.dataset[index]))  # inside the lock: Pillow may read the file only here
         except DataError:
             raise
         except Exception as error:
@@ -50,7 +98,7 @@ class Wrapped:
 
     @functools.cached_property
     def labels(self) -> Int64[np.ndarray, "n"] | None:
-        """The data set's `targets`, or else the label of each item: then every item is read, once."""
+        """The data set's `targets`; without them the label of each item, for which every item is read once."""
         targets = getattr(self.dataset, "targets", None)
         if targets is None and self._count and self._label(0) is not None:
             targets = [self._label(i) for i in range(self._count)]
@@ -77,10 +125,10 @@ class Wrapped:
             return []
         return [str(name) for name in getattr(self.dataset, "classes", range(int(self.labels.max()) + 1))]
 
-    def for_process(self) -> "Wrapped":
-        """The same with a copy of the data set, for a forked process. Raises DataError when it cannot be copied.
+    def for_process(self) -> "DatasetImages":
+        """These images with a copy of the data set, for a forked process. Raises DataError when it cannot be copied.
 
-        A fork alone does not copy enough: forked processes share the position in an open file.
+        A fork alone is not enough: forked processes share the position in an open file.
         """
         other = copy.copy(self)
         other.dataset = _own_copy(self.dataset)
@@ -90,7 +138,7 @@ class Wrapped:
 
 def for_process(images: Images) -> Images:
     """`images` for a forked process, with a copy of a user's data set. Raises DataError when it cannot be copied."""
-    if isinstance(images, Wrapped):
+    if isinstance(images, DatasetImages):
         return images.for_process()  # pyright: ignore[reportReturnType]
     if isinstance(images, Subset):
         other = copy.copy(images)
@@ -100,45 +148,45 @@ def for_process(images: Images) -> Images:
 
 
 def _lock_for(dataset: Any) -> AbstractContextManager[object]:
-    """What a thread holds while it reads `dataset`: a lock, or nothing where several may read at once."""
+    """What a thread acquires while it reads `dataset`: a lock, or nothing where several threads may read at once."""
     safe = isinstance(dataset, np.ndarray | torch.Tensor) or getattr(dataset, "thread_safe", False) is True
     return nullcontext() if safe else threading.Lock()
 
 
 def _own_copy(dataset: Any) -> Any:
-    """A copy made by pickle, which refuses open files. Arrays, tensors, long bytes and functions are not copied."""
-    kept: list[Any] = []
+    """A copy by pickle, which refuses open files. Arrays, tensors, long bytes and functions are shared, not copied."""
+    shared: list[Any] = []
     content = io.BytesIO()
     try:
-        _Pickler(content, kept).dump(dataset)
+        _Pickler(content, shared).dump(dataset)
         content.seek(0)
-        return _Unpickler(content, kept).load()
+        return _Unpickler(content, shared).load()
     except Exception as error:
         raise DataError(
             f"each process needs a copy of the data set, and this {type(dataset).__name__} cannot be copied by pickle "
-            f"({type(error).__name__}: {error}): leave out processes (threads read it, one at a time), or let the data "
-            "set open its files when it is read, or in __setstate__"
+            f"({type(error).__name__}: {error}): run without processes (threads then read it, one at a time), or "
+            "let the data set open its files when an item is read, or in __setstate__"
         ) from error
 
 
 class _Pickler(pickle.Pickler):
-    def __init__(self, file: io.BytesIO, kept: list[Any]):
+    def __init__(self, file: io.BytesIO, shared: list[Any]):
         super().__init__(file, protocol=pickle.HIGHEST_PROTOCOL)
-        self.kept = kept
+        self.shared = shared
 
     def persistent_id(self, obj: Any) -> int | None:
         numbers = isinstance(obj, torch.Tensor) or (isinstance(obj, np.ndarray) and obj.dtype != object)
         code = isinstance(obj, type | types.ModuleType) or (isinstance(obj, types.FunctionType) and not obj.__closure__)
         if not (numbers or code or (isinstance(obj, bytes) and len(obj) >= LONG)):
             return None
-        self.kept.append(obj)
-        return len(self.kept) - 1
+        self.shared.append(obj)
+        return len(self.shared) - 1
 
 
 class _Unpickler(pickle.Unpickler):
-    def __init__(self, file: io.BytesIO, kept: list[Any]):
+    def __init__(self, file: io.BytesIO, shared: list[Any]):
         super().__init__(file)
-        self.kept = kept
+        self.shared = shared
 
     def persistent_load(self, pid: int) -> Any:
-        return self.kept[pid]
+        return self.shared[pid]

@@ -11,7 +11,7 @@ from moco.data.decode.decode import BadImage
 from moco.data.sources.folder import find_images
 from moco.data.sources.images import DataError, Subset
 from moco.data.sources.split import split_sources
-from moco.data.sources.torch_dataset import Wrapped
+from moco.data.sources.torch_dataset import DatasetImages
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (4, 5, 3), dtype=np.uint8)
 
@@ -35,7 +35,7 @@ class Items:
         return item
 
 
-# --- Wrapped --------------------------------------------------------------------------------------------------------
+# --- DatasetImages ----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -46,7 +46,7 @@ class Items:
 @pytest.mark.parametrize("label", [(), (3,)], ids=["alone", "labelled"])
 def test_an_item_is_read_as_rgb(image, label: tuple):
     item = (image, *label) if label else image
-    assert np.array_equal(Wrapped(Items(item)).read(0), PIXELS)
+    assert np.array_equal(DatasetImages(Items(item)).read(0), PIXELS)
 
 
 @pytest.mark.parametrize(
@@ -54,12 +54,12 @@ def test_an_item_is_read_as_rgb(image, label: tuple):
     [torch.from_numpy(PIXELS[None, ..., 0].copy()), PIXELS[..., 0], PIXELS[..., :1], Image.fromarray(PIXELS[..., 0])],
 )
 def test_a_grey_item_is_repeated(image):
-    assert np.array_equal(Wrapped(Items(image)).read(0), np.repeat(PIXELS[..., :1], 3, axis=2))
+    assert np.array_equal(DatasetImages(Items(image)).read(0), np.repeat(PIXELS[..., :1], 3, axis=2))
 
 
 def test_a_torch_data_set_is_wrapped():
     images = torch.from_numpy(np.stack([PIXELS.transpose(2, 0, 1)] * 3))
-    wrapped = Wrapped(TensorDataset(images, torch.tensor([2, 0, 1])))
+    wrapped = DatasetImages(TensorDataset(images, torch.tensor([2, 0, 1])))
     assert (len(wrapped), list(wrapped.names)) == (3, ["0", "1", "2"])
     assert wrapped.labels is not None
     assert wrapped.labels.tolist() == [2, 0, 1]
@@ -69,27 +69,27 @@ def test_a_torch_data_set_is_wrapped():
 
 def test_labels_and_class_names_of_a_data_set_are_used_without_reading_it():
     items = Items((PIXELS, 1), (PIXELS, 0), targets=[1, 0], classes=["ant", "cat"])
-    wrapped = Wrapped(items)
+    wrapped = DatasetImages(items)
     assert wrapped.labels is not None
     assert (wrapped.labels.tolist(), list(wrapped.classes)) == ([1, 0], ["ant", "cat"])
     assert items.reads == 0
 
 
 def test_images_alone_have_no_labels():
-    wrapped = Wrapped(Items(PIXELS, PIXELS))
+    wrapped = DatasetImages(Items(PIXELS, PIXELS))
     assert wrapped.labels is None
     assert list(wrapped.classes) == []
 
 
 def test_labels_are_not_looked_for_before_they_are_wanted():
     items = Items((PIXELS, 1), (PIXELS, 0))
-    Wrapped(items).read(0)
+    DatasetImages(items).read(0)
     assert items.reads == 1
 
 
 def test_an_item_that_cannot_be_read_is_a_bad_image():
     with pytest.raises(BadImage, match="1: OSError: no luck") as caught:
-        Wrapped(Items(PIXELS, OSError("no luck"))).read(1)
+        DatasetImages(Items(PIXELS, OSError("no luck"))).read(1)
     assert caught.value.name == "1"
 
 
@@ -107,12 +107,12 @@ def test_an_item_that_cannot_be_read_is_a_bad_image():
 )
 def test_an_item_that_is_no_image_is_an_error_that_says_what_is_expected(item):
     with pytest.raises(DataError, match="uint8"):
-        Wrapped(Items(item)).read(0)
+        DatasetImages(Items(item)).read(0)
 
 
 def test_labels_that_are_not_whole_numbers_are_an_error():
     with pytest.raises(DataError, match="whole numbers"):
-        Wrapped(Items((PIXELS, "cat"))).labels
+        DatasetImages(Items((PIXELS, "cat"))).labels
 
 
 # --- Subset ---------------------------------------------------------------------------------------------------------

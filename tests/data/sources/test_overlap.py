@@ -12,7 +12,7 @@ from moco.data.sources.folder import find_images
 from moco.data.sources.images import DataError, Subset
 from moco.data.sources.overlap import check_disjoint, copies_note
 from moco.data.sources.split import split_sources
-from moco.data.sources.torch_dataset import Wrapped
+from moco.data.sources.torch_dataset import DatasetImages
 
 
 @pytest.fixture
@@ -77,6 +77,6 @@ def test_a_held_out_part_is_disjoint_unless_a_list_has_a_file_twice(train, tmp_p
 
 
 def test_images_that_are_no_files_are_not_looked_at():
-    images = Wrapped([np.zeros((4, 4, 3), dtype=np.uint8)])
+    images = DatasetImages([np.zeros((4, 4, 3), dtype=np.uint8)])
     check_disjoint(images, images)
     assert copies_note(images, images) == ""

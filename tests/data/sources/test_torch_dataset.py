@@ -17,7 +17,7 @@ from moco.data.loader.bad_images import Quarantine
 from moco.data.loader.loader import ViewLoader
 from moco.data.sources.images import DataError, Images, Subset
 from moco.data.sources.open import open_images
-from moco.data.sources.torch_dataset import Wrapped, for_process
+from moco.data.sources.torch_dataset import DatasetImages, for_process
 from moco.device import workers_for
 from moco.recipe import DataSpec, RecipeError, View
 
@@ -165,7 +165,7 @@ def test_a_copy_shares_what_does_not_change():
 
     dataset = Held()
     copied = for_process(open_images(dataset))
-    assert isinstance(copied, Wrapped)
+    assert isinstance(copied, DatasetImages)
     other = copied.dataset
     assert other.items[0] is ITEM
     assert (other.change, other.content) == (dataset.change, dataset.content)
@@ -236,7 +236,7 @@ def test_a_label_that_cannot_be_read_is_named():
             return super().__getitem__(index)
 
     with pytest.raises(DataError, match=r"label of item 1 .*no luck.*`targets`"):
-        Wrapped(Broken((ITEM, 0), (ITEM, 1))).labels
+        DatasetImages(Broken((ITEM, 0), (ITEM, 1))).labels
 
 
 # --- kinds of data --------------------------------------------------------------------------------------------------
@@ -273,8 +273,8 @@ class Stream(IterableDataset[Any]):
     [
         (DataLoader(Items(ITEM)), r"got a DataLoader: give its data set \(loader.dataset\)"),
         (Stream(), "got an IterableDataset.*map-style"),
-        ((one for one in IMAGES), "a generator, which has no length"),
-        (7, "expected folders, list files.* a int"),
+        ((one for one in IMAGES), "expected folders or list files.* got a generator"),
+        (7, "expected folders or list files, a map-style Dataset.* got a int"),
         ({"a": ITEM}, "a dict"),
         (ITEM, r"expected many images.* a uint8 array \[6, 6, 3\]"),
         (torch.zeros(3, 8, 8), r"expected many images.* a float32 tensor \[3, 8, 8\]"),
