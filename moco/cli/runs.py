@@ -22,7 +22,11 @@ def ls(
         print(json.dumps(rows) if as_json else printable(table(rows)))
 
 
-def compare(a: Path, b: Path, as_json: Json = False) -> None:
+def compare(
+    a: Annotated[Path, typer.Argument(help="A run folder.")],
+    b: Annotated[Path, typer.Argument(help="Another run folder.")],
+    as_json: Json = False,
+) -> None:
     """Show the settings in which two runs differ, and their last values."""
     with errors():
         from moco.runs import describe, differences, table

@@ -25,7 +25,7 @@ def pretrain(
     model: Annotated[
         str | None, typer.Option(help="resnet50, torchvision/NAME, timm/NAME, ... [default: the recipe's]")
     ] = None,
-    epochs: Annotated[int | None, typer.Option(min=1, help="[default: the recipe's]")] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the images. [default: the recipe's]")] = None,
     batch_size: Annotated[
         int | None, typer.Option(min=1, help="Images of a step, on all devices together. [default: the recipe's]")
     ] = None,
