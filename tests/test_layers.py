@@ -17,7 +17,7 @@ LAYERS = [  # a part imports from the layers above its own in this list, not fro
     {"evaluate"},
     {"report"},
     {"train"},
-    {"ablate", "demo", "explain", "runs"},
+    {"ablate", "demo", "explain", "runs", "transfer"},
     {"cli"},
     {"__init__", "__main__"},
 ]

@@ -1,0 +1,1 @@
+"""Scores of detection and segmentation, as the benchmarks define them."""

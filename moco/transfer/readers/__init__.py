@@ -1,0 +1,1 @@
+"""Annotations in the formats of benchmarks and annotation tools, each in a file of its own."""

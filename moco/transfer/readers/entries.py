@@ -1,0 +1,155 @@
+"""Annotation files as checked values: whatever is in a file, what is wrong is an AnnotationError that says where."""
+
+import json
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+from jaxtyping import Float64
+
+from moco.data.sources.images import DataError
+from moco.text import one_line, shown
+
+LARGEST = 1e7  # of a coordinate, in absolute value: far beyond any image, and exact in float32 arithmetic of masks
+
+
+class AnnotationError(DataError):
+    """An annotation that cannot be used: its `file`, the `entry` in it, and the `problem`."""
+
+    def __init__(self, file: Path, entry: str, problem: str):
+        where = f"{shown(str(file))}, {one_line(entry)}" if entry else shown(str(file))
+        super().__init__(f"{where}: {one_line(problem)}")
+        self.file, self.entry, self.problem = file, entry, problem
+
+
+def read_text(path: Path) -> str:
+    """The text of a UTF-8 file, with or without a byte-order mark. Raises AnnotationError."""
+    return read_bytes(path).decode("utf-8-sig", "surrogateescape")
+
+
+def read_bytes(path: Path) -> bytes:
+    """Raises AnnotationError where there is no such file."""
+    if not path.is_file():
+        problem = "not a regular file" if path.exists() else "no such file"
+        raise AnnotationError(path, "", f"{problem}: expected an annotation file")
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise AnnotationError(path, "", f"cannot be read ({error.strerror})") from error
+
+
+def read_json(path: Path) -> "Entry":
+    """The object that a JSON file holds. Raises AnnotationError."""
+    try:
+        value = json.loads(read_bytes(path))
+    except AnnotationError:
+        raise
+    except (ValueError, RecursionError) as error:  # bad JSON or UTF-8, a number of thousands of digits, deep nesting
+        raise AnnotationError(path, "", f"no valid JSON ({_short(str(error))})") from error
+    return Entry(value, path, "")
+
+
+class Entry:
+    """One JSON object of a file. Every method raises AnnotationError where a value is missing or of a wrong kind."""
+
+    def __init__(self, value: Any, file: Path, name: str):
+        self.file, self.name = file, name
+        if not isinstance(value, dict):
+            self.fail(f"expected a JSON object, got {described(value)}")
+        self.value: dict[str, Any] = value
+
+    def fail(self, problem: str) -> NoReturn:
+        raise AnnotationError(self.file, self.name, problem)
+
+    def has(self, key: str) -> bool:
+        """Whether the key has a value other than null."""
+        return self.value.get(key) is not None
+
+    def raw(self, key: str) -> Any:
+        if not self.has(key):
+            self.fail(f"has no {key!r}")
+        return self.value[key]
+
+    def number(self, key: str) -> float:
+        value = self.raw(key)
+        if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= 1e15:
+            self.fail(f"{key} must be a finite number, got {described(value)}")
+        return float(value)
+
+    def integer(self, key: str, *, least: int = -(2**53), most: int = 2**53) -> int:
+        value = self.raw(key)
+        whole = isinstance(value, int) or (isinstance(value, float) and math.isfinite(value) and value.is_integer())
+        if isinstance(value, bool) or not whole or not least <= value <= most:
+            self.fail(f"{key} must be a whole number{_between(least, most)}, got {described(value)}")
+        return int(value)
+
+    def text(self, key: str) -> str:
+        value = self.raw(key)
+        if not isinstance(value, str) or not value:
+            self.fail(f"{key} must be text, got {described(value)}")
+        return value
+
+    def identity(self, key: str = "id") -> int | str:
+        """A number or a text by which other entries name this one."""
+        return self.text(key) if isinstance(self.raw(key), str) else self.integer(key)
+
+    def list(self, key: str) -> "list[Any]":
+        value = self.raw(key)
+        if not isinstance(value, list):
+            self.fail(f"{key} must be a list, got {described(value)}")
+        return value
+
+    def numbers(self, key: str, length: int | None = None) -> Float64[np.ndarray, "n"]:
+        """A list of finite numbers."""
+        return self.checked_numbers(self.list(key), key, length)
+
+    def checked_numbers(self, values: Any, key: str, length: int | None = None) -> Float64[np.ndarray, "n"]:
+        """`values`, which is part of `key`, as an array of finite numbers."""
+        expected = f"{key} must be a list of {'' if length is None else f'{length} '}finite numbers"
+        if not isinstance(values, list):
+            self.fail(f"{expected}, got {described(values)}")
+        if length is not None and len(values) != length:
+            self.fail(f"{expected}, got {len(values)} values")
+        try:
+            array = np.array(values) if values else np.zeros(0)
+        except (ValueError, OverflowError):  # lists of different lengths, numbers too large
+            array = np.zeros(0, dtype=object)
+        if array.ndim != 1 or array.dtype.kind not in "iuf" or bool in set(map(type, values)):
+            self.fail(f"{expected}, got {described(values)}")
+        array = array.astype(np.float64)
+        if not (np.abs(array) <= LARGEST).all():  # false for NaN
+            self.fail(f"{expected} of at most {LARGEST:,.0f}, got {described(values)}")
+        return array
+
+    def entries(self, key: str, name: str) -> "Iterator[Entry]":
+        """The objects of a list, each named by its id, or by its place where it has none."""
+        for place, value in enumerate(self.list(key)):
+            given = value.get("id") if isinstance(value, dict) else None
+            plain = isinstance(given, int | str) and not isinstance(given, bool)
+            yield Entry(value, self.file, f"{name} {_short(str(given))}" if plain else f"{name} number {place + 1}")
+
+
+def described(value: Any) -> str:
+    """A value in a message: short, whatever it is."""
+    if isinstance(value, dict):
+        return "a JSON object"
+    if isinstance(value, list):
+        return f"a list ({_short(repr(value[:8]))})"
+    if value is None:
+        return "null"
+    try:
+        return _short(repr(value))
+    except ValueError:  # an integer of thousands of digits
+        return "a number of thousands of digits"
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _between(least: int, most: int) -> str:
+    if most == 2**53:
+        return "" if least == -(2**53) else f" of at least {least}"
+    return f" from {least} to {most}"

@@ -1,0 +1,70 @@
+"""Images with annotated objects, as every reader returns them and every metric takes them.
+
+Coordinates are continuous and 0-based: the pixel in column 0 covers x from 0 to 1. A box is `x0 y0 x1 y1`.
+Keypoints are as COCO stores them, whole numbers at the centre of a pixel; `targets` adds the 0.5 for a network.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Bool, Float64, Int64, UInt32
+
+Polygons = tuple[Float64[np.ndarray, "xy"], ...]  # the parts of one object, each a flat x0 y0 x1 y1 ...
+
+
+@dataclass(frozen=True)
+class Rle:
+    """A mask of `height` x `width` pixels, run by run down the columns, the first run outside of the object."""
+
+    height: int
+    width: int
+    runs: UInt32[np.ndarray, "n"]  # their sum is height * width
+
+
+Mask = Polygons | Rle
+
+
+@dataclass(frozen=True)
+class Objects:
+    """The n objects of one image. Objects of no area are kept; `targets` leaves them out of training."""
+
+    ids: tuple[str, ...]  # as error messages name them
+    boxes: Float64[np.ndarray, "n 4"]  # as in the file: may reach beyond the image
+    labels: Int64[np.ndarray, "n"]  # index into the classes of the SceneSet
+    crowd: Bool[np.ndarray, "n"]  # a group of objects: neither trained on nor counted as missed
+    difficult: Bool[np.ndarray, "n"]  # VOC: trained on, not counted in evaluation
+    areas: Float64[np.ndarray, "n"]  # [pixels] as in the file: of the mask where there is one, else of the box
+    masks: tuple[Mask | None, ...] | None = None
+    keypoints: Float64[np.ndarray, "n K 3"] | None = None  # x, y, visibility: 0 not labelled, 1 hidden, 2 visible
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+@dataclass(frozen=True)
+class Scene:
+    """One image and its objects."""
+
+    path: Path
+    id: int | str  # as in the file; unique in a SceneSet
+    width: int | None  # None where the annotations do not say; use `readers.images.size_of`
+    height: int | None
+    objects: Objects
+    negative: tuple[int, ...] = ()  # LVIS: classes that are certainly not in the image
+    not_exhaustive: tuple[int, ...] = ()  # LVIS: classes of which not every object is annotated
+
+
+@dataclass(frozen=True)
+class SceneSet:
+    """Annotated images in an order that depends on the annotations alone, not on the file system."""
+
+    classes: tuple[str, ...]
+    scenes: tuple[Scene, ...]
+    category_ids: tuple[int, ...]  # the classes' numbers in the file, which a result file must use
+    keypoint_names: tuple[str, ...] = ()
+    frequencies: tuple[str, ...] = ()  # LVIS: r, c or f of each class
+    skipped: tuple[str, ...] = field(default=(), repr=False)  # what was wrong with each annotation that was skipped
+
+    def __len__(self) -> int:
+        return len(self.scenes)
