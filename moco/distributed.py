@@ -4,7 +4,6 @@ import inspect
 import json
 import os
 import re
-import signal
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import timedelta
@@ -18,7 +17,6 @@ from torch import Tensor, nn
 
 TIMEOUT = timedelta(hours=2)  # of a collective operation: rank 0 may evaluate for that long
 START_TIMEOUT = timedelta(minutes=15)  # until all ranks have started
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)  # that ask a run to stop
 STORE = "MOCO_STORE"  # the variable with the path of the file at which the ranks of one machine meet (moco/launch.py)
 
 
@@ -151,11 +149,16 @@ def _lost_another(error: Exception) -> bool:
 
 def agree(value: int) -> int:
     """The largest `value` of all ranks. Exchanged between hosts: does not wait for a device."""
+    return agree_all(value)[0]
+
+
+def agree_all(*values: int) -> list[int]:
+    """The largest of each value over the ranks, in one exchange; see `agree`."""
     if world_size() == 1:
-        return value
-    number = torch.tensor(value)
-    dist.all_reduce(number, op=dist.ReduceOp.MAX)
-    return int(number)
+        return list(values)
+    numbers = torch.tensor(values)
+    dist.all_reduce(numbers, op=dist.ReduceOp.MAX)
+    return numbers.tolist()
 
 
 def barrier() -> None:

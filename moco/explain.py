@@ -11,6 +11,7 @@ from moco.recipes import ORIGINS, RECIPES, named
 from moco.recipes.auto import FITTED, WHAT, auto_origin, example
 from moco.recipes.origin import DEFAULTS, Origin, Published, idle, settings
 from moco.schedule import Kind
+from moco.text import plural
 
 Lineage = list[tuple[Origin, dict[str, object]]]
 IMAGENET = 1_281_167  # images of ImageNet-1k's training set
@@ -47,7 +48,7 @@ class Explanation:
         changed = sum(setting.changed is not None for setting in self.settings)
         blocks = [f"{self.recipe.name}: {self.recipe.source or 'no source'}"]
         if changed:
-            blocks[0] += f"\n{changed} setting{'s' * (changed > 1)} changed here"
+            blocks[0] += f"\n{plural(changed, 'setting')} changed here"
         rows = [(setting.name, setting.value, setting.source) for setting in self.settings]
         blocks.append(_columns([("setting", "value", "source"), *rows]))
         if self.idle:

@@ -15,7 +15,8 @@ from types import FrameType
 
 import torch
 
-from moco.distributed import SIGNALS, STORE
+from moco.distributed import STORE
+from moco.stop_signals import STOP_SIGNALS
 
 LOOPBACK = ("lo", "lo0")  # the interface's name on Linux, on macOS
 TO_NOTICE = 2.0  # [s] in which ranks see by themselves that another has failed
@@ -117,7 +118,7 @@ def _passing_on_signals(processes: Sequence[BaseProcess]) -> Iterator[None]:
         seen.append(number)
 
     numbers = [number for number in (signal.SIGHUP, signal.SIGQUIT) if signal.getsignal(number) != signal.SIG_IGN]
-    before = {number: signal.signal(number, pass_on) for number in (*SIGNALS, *numbers)}
+    before = {number: signal.signal(number, pass_on) for number in (*STOP_SIGNALS, *numbers)}
     try:
         yield
     finally:

@@ -1,4 +1,6 @@
-"""Make names and messages safe to print: characters that do not print are escaped."""
+"""Text of messages: names that are safe to print, counts with their unit, durations."""
+
+from collections.abc import Sequence
 
 
 def shown(name: str) -> str:
@@ -16,6 +18,16 @@ def one_line(text: str) -> str:
 def printable(text: str) -> str:
     """Lines of text with every other character that does not print escaped."""
     return "\n".join(map(one_line, text.split("\n")))
+
+
+def plural(count: int, unit: str) -> str:
+    """`1 step`, `2,000 steps`."""
+    return f"{count:,} {unit}" if count == 1 else f"{count:,} {unit}s"
+
+
+def first_few(names: Sequence[str], most: int = 3) -> str:
+    """The first names, safe to print, with dots for the others: `a, b, c, ...`."""
+    return ", ".join([*map(shown, names[:most]), *(["..."] if len(names) > most else [])])
 
 
 def duration(seconds: float) -> str:

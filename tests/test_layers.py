@@ -9,7 +9,7 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "moco"
 LAYERS = [  # a part imports from the layers above its own in this list, not from its neighbours
-    {"distributed", "files", "recipe_error", "rng", "schedule", "text"},
+    {"distributed", "files", "recipe_error", "rng", "schedule", "startup", "stop_signals", "text"},
     {"specs", "launch", "staged"},
     {"recipe"},
     {"method", "encoders", "data", "recipes", "device"},
@@ -31,7 +31,7 @@ WITHOUT_TORCH = {
     "rng",
     "schedule",
 }  # not even inside of a function
-QUICK_TO_START = {"__init__", "__main__", "cli", "files"}  # not at the top level: `moco --help` must not wait for it
+QUICK_TO_START = {"__init__", "__main__", "cli", "files", "startup"}  # `moco --help` must not wait for torch
 BRING_TORCH = {"torch", "torchvision", "timm"}
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from moco.text import one_line, printable, shown
+from moco.text import first_few, one_line, plural, printable, shown
 
 ACTING = ["\x1b[2J", "\x9b31m", "\u202egnp", "a\rb", "a\tb", "\udcff", "\x00", "\u2028"]
 
@@ -22,3 +22,12 @@ def test_what_prints_stays_as_it_is(text: str):
 def test_a_line_end_is_kept_in_lines_and_escaped_in_one_line():
     assert printable("a\nb") == "a\nb"
     assert one_line("a\nb") == r"a\nb"
+
+
+def test_a_unit_is_in_the_plural_unless_there_is_exactly_one():
+    assert [plural(count, "step") for count in (0, 1, 2, 2000)] == ["0 steps", "1 step", "2 steps", "2,000 steps"]
+
+
+def test_the_first_names_are_listed_and_dots_stand_for_the_others():
+    assert first_few(["a", "b", "c"]) == "a, b, c"
+    assert first_few(["a", "b\x1b", "c", "d"]) == r"a, 'b\x1b', c, ..."

@@ -9,9 +9,9 @@ import typer
 
 from moco.cli import checks
 from moco.cli.errors import errors
-from moco.cli.lasting import lasting
 from moco.cli.options import Device, Json, MaxBad, Resume, Seed, Workers
 from moco.cli.streams import complain
+from moco.startup import no_garbage_collection
 
 WAIT = 0.15  # [s] for the search of DATA to fail, before torch is imported
 
@@ -99,7 +99,7 @@ def pretrain(
             checks.check_weights(init)
         if isinstance(sources, BackgroundScan):
             sources.check(WAIT)
-        with lasting():
+        with no_garbage_collection():
             from moco.distributed import on_main
             from moco.train.after_step import summary
             from moco.train.pretrain import pretrain as run_pretrain
@@ -147,7 +147,7 @@ def demo(
     It takes some minutes on two cores.
     """
     with errors() as console:
-        with lasting():
+        with no_garbage_collection():
             from moco.demo import demo as run_demo
 
         table = run_demo(out, quick=quick, seed=seed, overwrite=overwrite, workers=workers, reporter=console)

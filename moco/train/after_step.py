@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from moco.data.loader.bad_images import Quarantine
-from moco.distributed import agree, barrier, on_main
+from moco.distributed import agree_all, barrier, on_main
 from moco.recipe import Recipe
 from moco.text import duration
 from moco.train.checkpoint import Clock, TrainState
@@ -66,7 +66,7 @@ class Watch:
         if clock.step % self.log_every == 0 or evaluates or last:
             self._check_scale(state)
             self._log(state, self.score_now(state) if evaluates else {})
-        stopped, due = divmod(agree(2 * self.stop.look() + (on_main() and self.saver.due(clock.step))), 2)
+        stopped, due = agree_all(self.stop.look(), int(on_main() and self.saver.due(clock.step)))
         if due or last or stopped:  # all after the same step
             self.save(state, must=last or bool(stopped))
         if stopped and not last:

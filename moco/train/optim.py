@@ -1,13 +1,13 @@
 """The optimizers: SGD (MoCo v1 and v2), LARS (v3 with a ResNet), AdamW (v3 with a ViT)."""
 
 from collections.abc import Iterable, Iterator
-from inspect import unwrap
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from moco.recipe import OptimSpec
+from moco.startup import without_compiler
 
 TOGETHER = 1 << 19  # numbers that LARS moves at a time: few kernels on a GPU, and what a CPU's cache holds
 
@@ -39,23 +39,20 @@ def optimizer_for(model: nn.Module, spec: OptimSpec) -> torch.optim.Optimizer:
 
 
 class Uncompiled(torch.optim.Optimizer):
-    """torch's optimizers, less what keeps them out of compiled code: it imports the compiler, which takes a second.
+    """torch's optimizer methods without the wrappers that import torch's compiler."""
 
-    Where torch has no such wrappers, these are its methods themselves.
-    """
-
-    add_param_group = unwrap(torch.optim.Optimizer.add_param_group)
-    zero_grad = unwrap(torch.optim.Optimizer.zero_grad)
-    state_dict = unwrap(torch.optim.Optimizer.state_dict)
-    load_state_dict = unwrap(torch.optim.Optimizer.load_state_dict)
+    add_param_group = without_compiler(torch.optim.Optimizer.add_param_group)
+    zero_grad = without_compiler(torch.optim.Optimizer.zero_grad)
+    state_dict = without_compiler(torch.optim.Optimizer.state_dict)
+    load_state_dict = without_compiler(torch.optim.Optimizer.load_state_dict)
 
 
 class SGD(Uncompiled, torch.optim.SGD):
-    step = torch.no_grad()(unwrap(torch.optim.SGD.step))
+    step = torch.no_grad()(without_compiler(torch.optim.SGD.step))
 
 
 class AdamW(Uncompiled, torch.optim.AdamW):
-    step = torch.no_grad()(unwrap(torch.optim.AdamW.step))
+    step = torch.no_grad()(without_compiler(torch.optim.AdamW.step))
 
 
 class LARS(Uncompiled):

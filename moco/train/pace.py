@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from moco.text import duration
+from moco.text import duration, plural
 
 MEASURED = 5.0  # [s] of steps before the time is told
 SHORT = 10.0  # [s] of a run whose time is not worth telling
@@ -32,6 +32,6 @@ class Pace:
         if left < SHORT:
             return None
         what = "this run" if self.first_step == 0 else "what is left of this run"
-        steps = "step" if measured == 1 else f"{measured:,} steps"
+        steps = "step" if measured == 1 else plural(measured, "step")
         each = f"{elapsed / measured:.2g} s each"
         return f"{what} takes about {duration(left + elapsed)}, by the first {steps} ({each})"

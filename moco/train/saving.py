@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from moco.distributed import on_main, world_size
+from moco.text import first_few
 from moco.train import checkpoint
 from moco.train.checkpoint import TrainState
 from moco.train.console import Reporter
@@ -65,7 +66,7 @@ class Saver:
     def _check(self, tensors: dict[str, Any], step: int) -> None:
         broken = [name for name, x in tensors.items() if x.is_floating_point() and not bool(torch.isfinite(x).all())]
         if broken:
-            raise Diverged(f"not finite after step {step}: {', '.join(broken[:3])}")
+            raise Diverged(f"not finite after step {step}: {first_few(broken)}")
 
     def _write(
         self, state: TrainState, statistics: dict[str, Tensor], must: bool, unwritten: list[dict[str, Any]]

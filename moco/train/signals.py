@@ -8,7 +8,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import FrameType
 
-from moco.distributed import SIGNALS, world_size
+from moco.distributed import world_size
+from moco.stop_signals import STOP_SIGNALS
 
 
 class Stopped(Exception):
@@ -49,7 +50,7 @@ def stop_on_signals() -> Iterator[StopFlag]:
             signal.raise_signal(number)
         flag.number = number
 
-    before = {number: signal.signal(number, handle) for number in SIGNALS}
+    before = {number: signal.signal(number, handle) for number in STOP_SIGNALS}
     try:
         yield flag
     finally:

@@ -7,7 +7,8 @@ import sys
 from contextlib import suppress
 from types import FrameType
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)  # as in distributed.py, which needs torch
+from moco.stop_signals import STOP_SIGNALS
+
 RESUMABLE = 75  # the exit code
 TIMEOUT = 60  # [s] for scontrol
 
@@ -36,7 +37,7 @@ def stop_at_once_on_signals() -> None:
     """Make signals end the process: before the training loop takes them over, and after it, nothing is to be saved."""
 
     def handle(number: int, _frame: FrameType | None) -> None:
-        for each in SIGNALS:
+        for each in STOP_SIGNALS:
             signal.signal(each, signal.SIG_IGN)  # a second one must not ask Slurm again
         said = requeue(number)
         with suppress(OSError):  # stderr is closed
@@ -45,5 +46,5 @@ def stop_at_once_on_signals() -> None:
             )
         os._exit(RESUMABLE)
 
-    for number in SIGNALS:
+    for number in STOP_SIGNALS:
         signal.signal(number, handle)

@@ -13,7 +13,7 @@ from moco.distributed import world_size
 from moco.recipe import Recipe
 from moco.recipes import RECIPES, named
 from moco.recipes.auto import epochs_for
-from moco.text import duration
+from moco.text import duration, plural
 from moco.train.after_step import summary
 from moco.train.checkpoint import Clock
 from moco.train.resolve import learning_rate_is_set_to_zero
@@ -28,6 +28,7 @@ def plan(
     """The rows of the plan box."""
     method, encoder, size = recipe.method, recipe.encoder, recipe.data.size
     threads, ranks = recipe.compute.threads or torch.get_num_threads(), world_size()
+    on_ranks, each_rank = (f" on {ranks} ranks", " a rank") if ranks > 1 else ("", "")
     skipped = describe_skipped(images)
     rows = [
         ("images", f"{len(images):,}"),
@@ -36,12 +37,11 @@ def plan(
         ("encoder", f"{encoder.name}, {encoder.head} head to {encoder.dim}-d, views of {size} x {size} pixels"),
         *([("weights", f"from {init}")] if init else []),
         ("dictionary", dictionary(recipe, len(images))),
-        ("batch", f"{recipe.optim.batch_size} images{f' on {ranks} ranks' * (ranks > 1)}, {batch_norm(recipe)}"
+        ("batch", f"{recipe.optim.batch_size} images{on_ranks}, {batch_norm(recipe)}"
                   f"{', symmetric' if method.symmetric else ''}{pieces(recipe)}"),
-        ("length", f"{recipe.optim.epochs:g} epoch{'s' * (recipe.optim.epochs != 1)} x {clock.steps_per_epoch:,} steps "
-                   f"= {clock.total_steps:,} steps"),
-        ("device", f"{device}, {threads} thread{'s' * (threads > 1)}{' a rank' * (ranks > 1)}, "
-                   f"{recipe.compute.precision}"),
+        ("length", f"{recipe.optim.epochs:g} {'epoch' if recipe.optim.epochs == 1 else 'epochs'} x "
+                   f"{clock.steps_per_epoch:,} steps = {clock.total_steps:,} steps"),
+        ("device", f"{device}, {plural(threads, 'thread')}{each_rank}, {recipe.compute.precision}"),
         ("out", str(out)),
     ]  # fmt: skip
     few = (
@@ -76,7 +76,7 @@ def random_queue(recipe: Recipe) -> list[str]:
     steps = math.ceil(method.size / recipe.keys_per_step)
     return [
         "The queue starts with random keys, which are easy to tell from those of images: the first steps show a low "
-        f"loss, and a contrastive accuracy of up to 100 %. In {steps:,} step{'s' * (steps > 1)} keys of images replace "
+        f"loss, and a contrastive accuracy of up to 100 %. In {plural(steps, 'step')} keys of images replace "
         f"them, so the loss rises towards that of chance ({recipe.collapse_level:.2f}) and the accuracy falls. "
         "Learning shows after that"
     ]

@@ -16,6 +16,7 @@ from moco.distributed import (
     STORE,
     RankError,
     agree,
+    agree_all,
     barrier,
     everyone,
     gather,
@@ -173,6 +174,7 @@ def _met(r):
     texts = ["", "é" * 3, "x" * 70_000]
     return {
         "largest": torch.tensor(agree([3, 7, 5][r])),
+        "largest of each": torch.tensor(agree_all(r, -r)),
         "shared": share(b"of 0" if r == 0 else b"another").decode() + share(b"").decode(),
         "texts": everyone(texts[r]) == texts,
         "mean": mean(torch.tensor([float(r), 6.0])),
@@ -182,6 +184,7 @@ def _met(r):
 def test_ranks_agree_share_and_average(tmp_path):
     for met in on_ranks(_met, 3, tmp_path):
         assert met["largest"] == 7
+        assert met["largest of each"].tolist() == [2, 0]
         assert met["shared"] == "of 0"
         assert met["texts"] is True
         assert met["mean"].tolist() == [1.0, 6.0]
@@ -193,6 +196,7 @@ def test_one_process_meets_nobody():
     assert gather(x) is x
     assert mean(x) is x
     assert wrap(net) is net
+    assert agree_all(3, 4) == [3, 4]
     assert (agree(3), share(b"a"), everyone("b")) == (3, b"a", ["b"])
     assert (rank(), world_size(), on_main()) == (0, 1, True)
     with session(CPU) as device:

@@ -14,9 +14,9 @@ import torch
 from launched import second_fails, second_is_killed, shows_the_folder
 from ranked import Ranks
 
-from moco.distributed import SIGNALS
 from moco.launch import environment, launch
 from moco.recipe import RecipeError
+from moco.stop_signals import STOP_SIGNALS
 from moco.train import checkpoint
 from moco.train.pretrain import pretrain
 from moco.train.rank_sync import ranks_for
@@ -99,11 +99,11 @@ def test_torchrun_restarts_the_ranks_when_one_is_killed_and_they_end_with_the_sa
 @pytest.mark.parametrize(("work", "code"), [(second_fails, 3), (second_is_killed, -signal.SIGKILL)])
 def test_launch_ends_with_the_first_rank_that_fails_and_tells_how(work, code, monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    before = [signal.getsignal(number) for number in SIGNALS]
+    before = [signal.getsignal(number) for number in STOP_SIGNALS]
     began = time.monotonic()
     assert launch(work, 2) == code
     assert time.monotonic() - began < 55  # rank 0 would work for 60 s
-    assert [signal.getsignal(number) for number in SIGNALS] == before
+    assert [signal.getsignal(number) for number in STOP_SIGNALS] == before
 
 
 def test_the_folder_in_which_ranks_meet_is_the_users_alone_and_is_removed(tmp_path, monkeypatch, capfd):
