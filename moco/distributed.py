@@ -194,6 +194,25 @@ def mean(x: Tensor) -> Tensor:
     return x.div_(world_size())
 
 
+class _Total(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        x = x.clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(x)
+        return x
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        grad = grad.clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(grad)  # each rank's sum depends on this rank's `x`
+        return grad
+
+
+def total(x: Tensor) -> Tensor:
+    """The sum of `x` over the ranks. Gradients flow back, summed over the ranks."""
+    return x if world_size() == 1 else _Total.apply(x)  # pyright: ignore[reportReturnType]
+
+
 class _Gather(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]

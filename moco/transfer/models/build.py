@@ -1,0 +1,89 @@
+"""An encoder, a task and an architecture to a detector."""
+
+from torch import nn
+
+from moco.encoders.resnet import Bottleneck, ResNet
+from moco.recipe import RecipeError
+from moco.transfer.models.bodies import body_of
+from moco.transfer.models.c4 import C4, Res5Heads
+from moco.transfer.models.dc5 import DilatedC5
+from moco.transfer.models.detector import Detector
+from moco.transfer.models.fpn import FPN
+from moco.transfer.models.heads import StandardHeads
+from moco.transfer.models.keypoints import KeypointBranch
+from moco.transfer.models.masks import MaskBranch
+from moco.transfer.models.norms import freeze, synchronize
+from moco.transfer.models.pooling import Pool
+from moco.transfer.models.proposals import ProposalNetwork
+from moco.transfer.models.settings import KIND, Arch, Kind, Norm, Settings, Task, paper_settings
+
+RGB = tuple[float, float, float]
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, as Detectron2's PIXEL_MEAN and PIXEL_STD
+
+
+def build_detector(
+    network: nn.Module,
+    task: Task,
+    arch: Arch,
+    num_classes: int,
+    *,
+    norm: Norm = "tuned",
+    settings: Settings | None = None,
+    mean: RGB = MEAN,
+    std: RGB = STD,
+) -> Detector:
+    """A detector on `network`, an encoder's backbone, which becomes part of it; its new layers have random weights.
+
+    Args:
+        network: one of our ResNets, or for FPN a CNN of timm.
+        num_classes: K, without the background.
+        norm: the encoder's BN is fine-tuned on each device's own images; synchronized over the ranks, in the new layers
+            too; or frozen, with the statistics and weights that it has.
+        settings: None: the paper's, for the task and the architecture.
+        mean, std: of RGB in [0, 1], as the encoder was trained.
+
+    Raises:
+        RecipeError: the architecture does not fit the network or the task.
+    """
+    settings = settings or paper_settings(task, arch, num_classes)
+    if arch != "fpn" and not (
+        isinstance(network, ResNet) and network.net.block is Bottleneck and arch in ("c4", "dc5")
+    ):
+        raise RecipeError(
+            f"--arch {arch} needs a ResNet of ours with bottleneck blocks (resnet50 or deeper), got a "
+            f"{type(network).__name__}: take --arch fpn"
+        )
+    network = freeze(network) if norm == "frozen" else network
+    detector = _detector(network, KIND[task], arch, settings, mean, std)
+    if norm == "sync":
+        synchronize(detector)
+    return detector
+
+
+def _detector(network: nn.Module, kind: Kind, arch: Arch, settings: Settings, mean: RGB, std: RGB) -> Detector:
+    if arch == "c4":
+        assert isinstance(network, ResNet)
+        backbone = C4(network)
+        heads = Res5Heads(network, backbone.strides[0], settings)
+        pooled, maps, convs = heads.channels, backbone.strides, 0
+    else:
+        backbone = _pyramid(network, settings) if arch == "fpn" else _dilated(network)
+        maps = backbone.strides[:-1] if arch == "fpn" else backbone.strides
+        heads = StandardHeads(backbone.channels, maps, settings)
+        pooled, convs = backbone.channels, 4
+    pool = Pool(14, maps)
+    if kind == "masks":
+        heads.branches["mask"] = MaskBranch(pooled, settings, pool=pool, convs=convs)
+    elif kind == "keypoints":
+        heads.branches["keypoints"] = KeypointBranch(pooled, settings, pool=pool)
+    rpn = ProposalNetwork(backbone.channels, backbone.strides, settings)
+    return Detector(backbone, rpn, heads, settings, mean=mean, std=std)
+
+
+def _pyramid(network: nn.Module, settings: Settings) -> FPN:
+    return FPN(body_of(network), settings.fpn_channels, norm=settings.fpn_norm)
+
+
+def _dilated(network: nn.Module) -> DilatedC5:
+    assert isinstance(network, ResNet)
+    return DilatedC5(network)

@@ -1,0 +1,73 @@
+"""A detector: backbone, region proposals, heads; images of any size in, losses or detections out."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor, nn
+
+from moco.transfer.models.heads import Sizes
+from moco.transfer.models.output import to_size
+from moco.transfer.models.proposals import ProposalNetwork
+from moco.transfer.models.sampling import Target
+from moco.transfer.models.settings import Settings
+
+Image = UInt8[Tensor, "3 _ _"]  # RGB
+
+
+class Detector(nn.Module):
+    """`backbone(images)` gives feature maps, `rpn` proposals, `heads` the rest.
+
+    Args:
+        mean, std: of RGB in [0, 1].
+    """
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        rpn: ProposalNetwork,
+        heads: nn.Module,
+        settings: Settings,
+        *,
+        mean: tuple[float, float, float],
+        std: tuple[float, float, float],
+    ) -> None:
+        super().__init__()
+        self.backbone, self.rpn, self.heads, self.settings = backbone, rpn, heads, settings
+        self.mean: Tensor
+        self.std: Tensor
+        self.register_buffer("mean", torch.tensor([255 * value for value in mean]), persistent=False)
+        self.register_buffer("std", torch.tensor([255 * value for value in std]), persistent=False)
+
+    def forward(self, images: Sequence[Image], targets: list[Target] | None = None, sizes: Sizes | None = None) -> Any:
+        """In training the losses, by name; in evaluation the detections of each image.
+
+        Args:
+            targets: in training, for each image "boxes" n x 4 (x0, y0, x1, y1), "labels" n in 0 ... K-1, and what the
+                further heads need: "masks", "keypoints", ...
+            sizes: in evaluation, (height, width) that the detections of each image are for; None: the image's own.
+        """
+        own = [(image.shape[1], image.shape[2]) for image in images]
+        features = self.backbone(self.batch(images))
+        if not self.training:
+            proposals, _ = self.rpn(features, own, None)
+            detections = self.heads.predict(features, proposals, own)  # pyright: ignore[reportCallIssue]
+            return [to_size(*each) for each in zip(detections, own, sizes or own, strict=True)]
+        if targets is None or len(targets) != len(images):
+            given = "none" if targets is None else str(len(targets))
+            raise ValueError(f"training needs a target for each of {len(images)} images, got {given}")
+        proposals, losses = self.rpn(features, own, targets)
+        return losses | self.heads.losses(features, proposals, targets)  # pyright: ignore[reportCallIssue]
+
+    def batch(self, images: Sequence[Image]) -> Float[Tensor, "N 3 H W"]:
+        """Normalized, then padded with 0 at the right and at the bottom to a common size, a multiple of `multiple`."""
+        multiple = self.settings.multiple
+        height, width = (
+            -(-max(image.shape[side] for image in images) // multiple) * multiple for side in (1, 2)
+        )  # fmt: skip
+        mean, std = self.mean[:, None, None], self.std[:, None, None]
+        batch = mean.new_zeros(len(images), 3, height, width)
+        for place, image in zip(batch, images, strict=True):
+            place[:, : image.shape[1], : image.shape[2]] = (image.to(mean.device) - mean) / std
+        return batch

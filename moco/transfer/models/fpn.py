@@ -1,0 +1,27 @@
+"""Feature pyramid networks (arXiv:1612.03144)."""
+
+from jaxtyping import Float
+from torch import Tensor, nn
+from torchvision.ops.feature_pyramid_network import FeaturePyramidNetwork, LastLevelMaxPool
+
+from moco.transfer.models.bodies import ResNetBody, TimmBody
+
+
+class FPN(nn.Module):
+    """A body, and torchvision's pyramid on its four feature maps; a fifth is every second position of the last.
+
+    Args:
+        norm: BN in the pyramid (Sec. 4.2: "the newly initialized layers (e.g., FPN)"). The convolutions have a bias
+            without it.
+    """
+
+    def __init__(self, body: ResNetBody | TimmBody, channels: int, *, norm: bool) -> None:
+        super().__init__()
+        self.body, self.channels = body, channels
+        self.strides = (*body.strides, body.strides[-1] * 2)
+        layer = nn.BatchNorm2d if norm else None
+        self.fpn = FeaturePyramidNetwork(body.channels, channels, LastLevelMaxPool(), norm_layer=layer)
+
+    def forward(self, x: Float[Tensor, "N 3 H W"]) -> list[Float[Tensor, "N C _ _"]]:
+        """The five feature maps, the largest first."""
+        return list(self.fpn({str(index): found for index, found in enumerate(self.body(x))}).values())

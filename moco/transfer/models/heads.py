@@ -1,0 +1,87 @@
+"""What a detector computes for its RoIs: boxes, and by further branches masks, keypoints or dense pose."""
+
+from collections.abc import Sequence
+from typing import cast
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torchvision.models.detection.faster_rcnn import TwoMLPHead
+
+from moco.transfer.models.boxes import BoxPredictor, Detections, box_losses, detect
+from moco.transfer.models.branch import Branch
+from moco.transfer.models.pooling import Pool
+from moco.transfer.models.proposals import Proposals
+from moco.transfer.models.sampling import Sample, Target, sample_rois
+from moco.transfer.models.settings import Settings
+
+Sizes = list[tuple[int, int]]  # (height, width) of each image
+
+
+class StandardHeads(nn.Module):
+    """Each branch cuts RoIs of its own out of the feature maps (FPN and dilated C5)."""
+
+    def __init__(self, channels: int, strides: tuple[int, ...], settings: Settings) -> None:
+        super().__init__()
+        self.settings, self.pool = settings, Pool(7, strides)
+        self.box_head = TwoMLPHead(channels * 7 * 7, settings.fc_channels)
+        for layer in (self.box_head.fc6, self.box_head.fc7):
+            nn.init.kaiming_uniform_(layer.weight, a=1)  # difference 5
+            nn.init.zeros_(layer.bias)
+        self.box_predictor = BoxPredictor(settings.fc_channels, settings.num_classes)
+        self.branches = nn.ModuleDict()
+
+    def losses(
+        self, features: Sequence[Float[Tensor, "N C _ _"]], proposals: list[Proposals], targets: list[Target]
+    ) -> dict[str, Tensor]:
+        """Of the RoIs that `sample` draws from the proposals."""
+        samples = sample(proposals, targets, self.settings)
+        logits, deltas = self.classify(features, [found.boxes for found in samples])
+        losses = box_losses(logits, deltas, samples, [target["boxes"] for target in targets], self.settings.box_beta)
+        objects = [found.foreground(self.settings.num_classes) for found in samples]
+        for branch in branches_of(self):
+            pooled = branch.pool(features, [found.boxes for found in objects])
+            losses |= branch.losses(pooled, objects, targets)
+        return losses
+
+    def classify(
+        self, features: Sequence[Float[Tensor, "N C _ _"]], boxes: Sequence[Float[Tensor, "_ 4"]]
+    ) -> tuple[Float[Tensor, "R K1"], Float[Tensor, "R K 4"]]:
+        """Logits and deltas of all RoIs of all images."""
+        return self.box_predictor(self.box_head(self.pool(features, boxes)))
+
+    @torch.no_grad()
+    def predict(
+        self, features: Sequence[Float[Tensor, "N C _ _"]], proposals: list[Proposals], sizes: Sizes
+    ) -> list[Detections]:
+        """The detections of each image, in pixels of the network's input."""
+        boxes = [found.boxes for found in proposals]
+        detections = found_in(*self.classify(features, boxes), boxes, sizes, self.settings)
+        for branch in branches_of(self):
+            branch.predict(branch.pool(features, [found["boxes"] for found in detections]), detections)
+        return detections
+
+
+def branches_of(heads: nn.Module) -> list[Branch]:
+    """The branches beside the boxes."""
+    return cast(list[Branch], list(heads.get_submodule("branches").children()))
+
+
+def sample(proposals: list[Proposals], targets: list[Target], settings: Settings) -> list[Sample]:
+    """The RoIs of each image that training looks at."""
+    count, k = settings.rois_sampled, settings.num_classes
+    pairs = zip(proposals, targets, strict=True)
+    return [sample_rois(found.boxes, target, count=count, num_classes=k) for found, target in pairs]
+
+
+def found_in(
+    logits: Float[Tensor, "R K1"],
+    deltas: Float[Tensor, "R K 4"],
+    boxes: list[Tensor],
+    sizes: Sizes,
+    settings: Settings,
+) -> list[Detections]:
+    """The detections of each image, from what the box head says of all their proposals."""
+    counts = [len(found) for found in boxes]
+    images = zip(logits.split(counts), deltas.split(counts), boxes, sizes, strict=True)
+    return [detect(*image, settings) for image in images]

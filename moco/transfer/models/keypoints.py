@@ -1,0 +1,64 @@
+"""The keypoint branch (Mask R-CNN, arXiv:1703.06870, Sec. 5): a heat map for each keypoint."""
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+from torchvision.models.detection.keypoint_rcnn import KeypointRCNNHeads, KeypointRCNNPredictor
+from torchvision.models.detection.roi_heads import heatmaps_to_keypoints, keypoints_to_heatmap
+
+from moco.transfer.models.boxes import Detections
+from moco.transfer.models.branch import Branch
+from moco.transfer.models.pooling import Pool
+from moco.transfer.models.sampling import Sample, Target
+from moco.transfer.models.settings import Settings
+
+
+class KeypointBranch(Branch):
+    """Features of RoIs to heat maps of four times their size; torchvision's layers, which are Detectron2's too."""
+
+    def __init__(self, channels: int, settings: Settings, *, pool: Pool) -> None:
+        super().__init__()
+        self.pool, width = pool, settings.keypoint_channels
+        self.head = KeypointRCNNHeads(channels, (width,) * 8)
+        self.predictor = KeypointRCNNPredictor(width, settings.num_keypoints)
+
+    def forward(self, x: Float[Tensor, "R D m m"]) -> Float[Tensor, "R P M M"]:
+        """The logits of the positions of P keypoints."""
+        return self.predictor(self.head(x))
+
+    def losses(self, x: Float[Tensor, "R D m m"], samples: list[Sample], targets: list[Target]) -> dict[str, Tensor]:
+        """The cross entropy over the positions, averaged over all visible keypoints inside of their RoIs."""
+        wanted = [keypoint_targets(*pair, self._side(x)) for pair in zip(samples, targets, strict=True)]
+        position = torch.cat([found[0] for found in wanted])
+        valid = torch.cat([found[1] for found in wanted])
+        used = valid.any(dim=1)
+        logits, position, valid = self(x[used]).flatten(2), position[used], valid[used]
+        if not valid.any():
+            return {"loss_keypoint": logits.sum() * 0}
+        return {"loss_keypoint": cross_entropy(logits[valid], position[valid])}
+
+    def predict(self, x: Float[Tensor, "R D m m"], detections: list[Detections]) -> None:
+        """Adds "keypoints" n x P x 3: x, y and a score.
+
+        The score is Detectron2's, where torchvision has the logit: the softmax's peak on the map enlarged to the box's
+        pixels, over the sum at the map's own resolution.
+        """
+        counts = [len(found["boxes"]) for found in detections]
+        for found, maps in zip(detections, self(x).split(counts), strict=True):
+            points, peak = heatmaps_to_keypoints(maps, found["boxes"])
+            score = 1 / (maps.flatten(2) - peak[:, :, None]).exp().sum(dim=2)
+            found["keypoints"] = torch.cat([points[:, :, :2], score[:, :, None]], dim=2)
+
+    def _side(self, x: Tensor) -> int:
+        return 4 * x.shape[-1]
+
+
+def keypoint_targets(sample: Sample, target: Target, side: int) -> tuple[Int[Tensor, "R P"], Tensor]:
+    """The cell y * side + x of each keypoint in its RoI, and whether it is visible and inside."""
+    keypoints = target["keypoints"]
+    if len(sample.boxes) == 0:
+        nothing = sample.matched.new_zeros(0, keypoints.shape[1])
+        return nothing, nothing.bool()
+    position, valid = keypoints_to_heatmap(keypoints[sample.matched], sample.boxes, side)
+    return position, valid.bool()

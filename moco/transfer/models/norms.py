@@ -1,0 +1,139 @@
+"""BatchNorm in detectors: over RoIs, over ranks by Detectron2's rule, frozen, and with exact statistics."""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from moco.distributed import total, world_size
+from moco.recipe import RecipeError
+
+
+class RoIBatchNorm(nn.BatchNorm2d):
+    """BatchNorm over RoIs, of which there may be none: then nothing is normalized and no statistic changes."""
+
+    def forward(self, input: Float[Tensor, "R C m m"]) -> Float[Tensor, "R C m m"]:
+        if len(input):
+            return super().forward(input)
+        return input * self.weight[:, None, None] + self.bias[:, None, None]
+
+
+class NaiveSyncBatchNorm(nn.BatchNorm2d):
+    """BatchNorm over all ranks: the averages over the ranks of the means, and of the means of the squares.
+
+    Every rank counts the same however many pixels or RoIs it has, and one without any does not count. The running
+    variance is the biased one, unlike torch's. Both are Detectron2's NaiveSyncBatchNorm, which the authors'
+    configuration names; torch's SyncBatchNorm does not run on CPUs. With one rank, this is torch's BatchNorm.
+    """
+
+    def forward(self, input: Float[Tensor, "N C h w"]) -> Float[Tensor, "N C h w"]:
+        if not self.training or world_size() == 1:
+            return RoIBatchNorm.forward(self, input)  # pyright: ignore[reportArgumentType]
+        x = input.float()
+        sums = torch.cat([x.sum(dim=(0, 2, 3)), x.square().sum(dim=(0, 2, 3))]) / max(x.numel() // x.shape[1], 1)
+        counted = sums.new_full((1,), float(x.numel() > 0))
+        sums = total(torch.cat([sums, counted]))
+        mean, square = (sums[:-1] / sums[-1].clamp(min=1)).chunk(2)
+        var = square - mean.square()
+        if self.track_running_stats:
+            self._track(mean.detach(), var.detach())
+        y = (x - mean[:, None, None]) * torch.rsqrt(var + self.eps)[:, None, None]
+        if self.affine:
+            y = y * self.weight[:, None, None] + self.bias[:, None, None]
+        return y.to(input.dtype)
+
+    @torch.no_grad()
+    def _track(self, mean: Tensor, var: Tensor) -> None:
+        assert self.running_mean is not None
+        assert self.running_var is not None
+        assert self.num_batches_tracked is not None
+        self.num_batches_tracked.add_(1)
+        share = 1 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
+        self.running_mean.lerp_(mean.to(self.running_mean.dtype), share)
+        self.running_var.lerp_(var.to(self.running_var.dtype), share)
+
+
+def synchronize(module: nn.Module) -> nn.Module:
+    """`module` with NaiveSyncBatchNorm for each BatchNorm; names and tensors stay.
+
+    Raises:
+        RecipeError: a layer that is derived from BatchNorm2d and does more.
+    """
+    for name, layer in list(module.named_modules()):
+        if not isinstance(layer, nn.BatchNorm2d) or isinstance(layer, NaiveSyncBatchNorm):
+            continue
+        if type(layer) not in (nn.BatchNorm2d, RoIBatchNorm):
+            raise RecipeError(
+                f"--bn sync needs plain BatchNorm2d layers, and {name} is a {type(layer).__name__}: take --bn tuned or "
+                "frozen"
+            )
+        settings = (layer.num_features, layer.eps, layer.momentum, layer.affine, layer.track_running_stats)
+        sync = NaiveSyncBatchNorm(*settings).train(layer.training)
+        for kind in ("_parameters", "_buffers"):
+            setattr(sync, kind, getattr(layer, kind))
+        module.set_submodule(name, sync)
+    return module
+
+
+def freeze(module: nn.Module) -> nn.Module:
+    """`module` with each BatchNorm a fixed scale and shift: its weights and running statistics are buffers."""
+    from timm.layers import freeze_batch_norm_2d
+
+    return freeze_batch_norm_2d(module)
+
+
+class _Moments:
+    """Counts and sums of what a BatchNorm layer gets, added up over batches in float64."""
+
+    def __init__(self, layer: nn.BatchNorm2d) -> None:
+        self.layer = layer
+        self.sums = torch.zeros(2 * layer.num_features + 1, dtype=torch.float64)  # sums, sums of squares, count
+
+    @torch.no_grad()
+    def __call__(self, layer: nn.Module, inputs: tuple[Any, ...]) -> None:
+        x = inputs[0].double()
+        others = [0, *range(2, x.ndim)]
+        count = x.new_full((1,), x.numel() // x.shape[1])
+        self.sums += torch.cat([x.sum(others), x.square().sum(others), count]).cpu()
+
+    def apply(self) -> None:
+        """Make the statistics of all batches, on all ranks, the layer's running statistics."""
+        assert self.layer.running_mean is not None
+        assert self.layer.running_var is not None
+        sums = total(self.sums)
+        count = sums[-1]
+        if count < 2:
+            return
+        mean, square = (sums[:-1] / count).chunk(2)
+        self.layer.running_mean.copy_(mean)
+        self.layer.running_var.copy_((square - mean.square()) * count / (count - 1))
+
+
+def precise_bn(model: nn.Module, batches: Iterable[Any], forward: Callable[[Any], Any]) -> None:
+    """Replace the running statistics of BatchNorm by those of `batches`, as the weights are now (PreciseBN).
+
+    A running average lags behind the weights; the authors recompute it over 200 batches before each evaluation
+    (TEST.PRECISE_BN in their configuration). Layers are in training mode meanwhile, so each sees what it sees in
+    training. Frozen layers are left alone.
+
+    Args:
+        forward: runs the model, in training mode, on a batch. Its result is not used.
+    """
+    layers = [layer for layer in model.modules() if isinstance(layer, nn.BatchNorm2d) and layer.training]
+    found = [_Moments(layer) for layer in layers if layer.track_running_stats]
+    saved = [[x.clone() for x in moments.layer.buffers()] for moments in found]
+    handles = [moments.layer.register_forward_pre_hook(moments) for moments in found]
+    try:
+        with torch.no_grad():
+            for batch in batches:
+                forward(batch)
+    finally:
+        for handle in handles:
+            handle.remove()
+        for moments, buffers in zip(found, saved, strict=True):
+            for x, before in zip(moments.layer.buffers(), buffers, strict=True):
+                x.copy_(before)
+    for moments in found:
+        moments.apply()

@@ -1,0 +1,23 @@
+"""Detections in pixels of the network's input to detections in pixels of the picture they are for."""
+
+from torchvision.ops import clip_boxes_to_image
+
+from moco.transfer.models.boxes import Detections
+from moco.transfer.models.masks import paste
+
+
+def to_size(detections: Detections, own: tuple[int, int], wanted: tuple[int, int]) -> Detections:
+    """The detections in an image of size `own` (height, width), scaled to `wanted`; those that vanish are dropped.
+
+    "mask_probs" gives "masks" n x H x W besides.
+    """
+    boxes = detections["boxes"]
+    scale = boxes.new_tensor([wanted[1] / own[1], wanted[0] / own[0]])
+    boxes = clip_boxes_to_image(boxes * scale.repeat(2), wanted)
+    keep = (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
+    moved = {name: value[keep] for name, value in (detections | {"boxes": boxes}).items()}
+    if "keypoints" in moved:
+        moved["keypoints"] = moved["keypoints"] * scale.new_tensor([*scale.tolist(), 1])
+    if "mask_probs" in moved:
+        moved["masks"] = paste(moved["mask_probs"], moved["boxes"], wanted)
+    return moved

@@ -1,0 +1,63 @@
+"""Which anchors and proposals take part in the losses, and what they should become."""
+
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torchvision.models.detection._utils import BoxCoder, Matcher
+from torchvision.ops import box_iou
+
+Target = dict[str, Any]  # "boxes" n x 4 (x0, y0, x1, y1), "labels" n (0 ... K-1), and "masks", "keypoints", ...
+RPN_CODER = BoxCoder((1.0, 1.0, 1.0, 1.0))
+BOX_CODER = BoxCoder((10.0, 10.0, 5.0, 5.0))
+
+
+class Sample(NamedTuple):
+    """The RoIs of one image that the losses look at, those of objects first."""
+
+    boxes: Float[Tensor, "n 4"]
+    classes: Int[Tensor, "n"]  # K is the background
+    matched: Int[Tensor, "n"]  # index of the object in the target; of no meaning for the background
+
+    def foreground(self, num_classes: int) -> "Sample":
+        keep = self.classes < num_classes
+        return Sample(self.boxes[keep], self.classes[keep], self.matched[keep])
+
+
+def match(
+    objects: Float[Tensor, "n 4"], boxes: Float[Tensor, "m 4"], matcher: Matcher
+) -> tuple[Int[Tensor, "m"], Int[Tensor, "m"]]:
+    """For each box its object, and 1 where it counts as one, 0 where as background, -1 where as neither."""
+    if len(objects) == 0:
+        nothing = torch.zeros(len(boxes), dtype=torch.int64, device=boxes.device)
+        return nothing, nothing.clone()
+    found = matcher(box_iou(objects, boxes))
+    kind = torch.where(found >= 0, 1, torch.where(found == Matcher.BELOW_LOW_THRESHOLD, 0, -1))
+    return found.clamp(min=0), kind
+
+
+def subsample(kind: Int[Tensor, "m"], count: int, fraction: float) -> tuple[Int[Tensor, "p"], Int[Tensor, "q"]]:
+    """Random indices of at most `fraction` x `count` positives (1), and of negatives (0) up to `count` in all."""
+    positive, negative = torch.where(kind == 1)[0], torch.where(kind == 0)[0]
+    positives = min(len(positive), int(count * fraction))
+    negatives = min(len(negative), count - positives)
+    # both drawn, even where all are taken: the sequence of random numbers is the reference's
+    first = torch.randperm(len(positive), device=kind.device)[:positives]
+    second = torch.randperm(len(negative), device=kind.device)[:negatives]
+    return positive[first], negative[second]
+
+
+@torch.no_grad()
+def sample_rois(
+    proposals: Float[Tensor, "m 4"], target: Target, *, count: int, num_classes: int, fraction: float = 0.25
+) -> Sample:
+    """`count` RoIs of one image, drawn from the proposals and, behind them, the objects themselves."""
+    boxes = torch.cat([proposals, target["boxes"]])
+    matched, kind = match(target["boxes"], boxes, Matcher(0.5, 0.5))
+    index = torch.cat(subsample(kind, count, fraction))
+    matched, kind = matched[index], kind[index]
+    classes = torch.full_like(matched, num_classes)
+    if len(target["labels"]):
+        classes = torch.where(kind == 1, target["labels"][matched], classes)
+    return Sample(boxes[index], classes, matched)

@@ -1,0 +1,67 @@
+"""The numbers of a detector, and what each task and architecture of the paper takes (appendix A.1 to A.4)."""
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+Task = Literal["detect", "instance", "keypoints", "densepose", "lvis", "cityscapes"]
+Arch = Literal["c4", "dc5", "fpn"]
+Norm = Literal["tuned", "sync", "frozen"]
+Kind = Literal["boxes", "masks", "keypoints", "densepose"]  # what a detector finds
+
+
+@dataclass(frozen=True)
+class Counts:
+    """How many proposals the RPN hands on for an image, in training and in evaluation."""
+
+    before_nms: tuple[int, int]  # of each feature map
+    after_nms: tuple[int, int]  # of all together
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a detector is, but for its backbone. Defaults are Detectron2's (config/defaults.py) for R50-FPN."""
+
+    num_classes: int  # K, without the background
+    anchor_sizes: tuple[tuple[float, ...], ...] = ((32,), (64,), (128,), (256,), (512,))  # [pixels], per feature map
+    anchor_ratios: tuple[float, ...] = (0.5, 1.0, 2.0)  # height / width
+    counts: Counts = Counts((2000, 1000), (1000, 1000))
+    anchors_sampled: int = 256  # of an image, for the RPN's losses; half of them positive
+    rois_sampled: int = 512  # of an image, for the losses of the box head; a quarter of them positive
+    box_beta: float = 0.0  # of the box head's smooth L1 loss; 0: L1
+    score_threshold: float = 0.05
+    max_detections: int = 100  # of an image
+    fpn_channels: int = 256
+    fc_channels: int = 1024  # of the two layers of the box head
+    mask_channels: int = 256
+    keypoint_channels: int = 512
+    num_keypoints: int = 17
+    fpn_norm: bool = True  # BN in the FPN (without it, training MoCo's encoder diverges: the authors' issue 23)
+    head_norm: bool = False  # BN in the mask head; the authors left it without (their issue 34)
+    box_norm: bool = True  # C4: the BN after res5 (the authors' Res5ROIHeadsExtraNorm)
+    multiple: int = 32  # batches are padded to a multiple of this [pixels]; C4 and dilated C5 are not padded
+
+    def but(self, **changes: object) -> "Settings":
+        return replace(self, **changes)  # pyright: ignore[reportArgumentType]
+
+
+KIND: dict[Task, Kind] = {
+    "detect": "boxes",
+    "instance": "masks",
+    "lvis": "masks",
+    "cityscapes": "masks",
+    "keypoints": "keypoints",
+    "densepose": "densepose",
+}
+
+
+def paper_settings(task: Task, arch: Arch, num_classes: int) -> Settings:
+    """What the paper, or where it is silent Detectron2's configuration of that row, says of a task."""
+    settings = Settings(num_classes)
+    if arch != "fpn":  # Base-RCNN-C4.yaml, Base-RCNN-DilatedC5.yaml: one map with anchors of all sizes
+        sizes = (tuple(size for sizes in settings.anchor_sizes for size in sizes),)
+        settings = settings.but(anchor_sizes=sizes, counts=Counts((12000, 6000), (2000, 1000)), multiple=1)
+    if task == "keypoints":  # Base-Keypoint-RCNN-FPN.yaml
+        settings = settings.but(counts=Counts(settings.counts.before_nms, (1500, 1000)), box_beta=0.5)
+    if task == "lvis":  # LVISv0.5-InstanceSegmentation/mask_rcnn_R_50_FPN_1x.yaml
+        settings = settings.but(score_threshold=1e-4, max_detections=300)
+    return settings
