@@ -5,7 +5,7 @@ from typing import Any
 
 from moco.recipe import RecipeError, diff
 from moco.train.run_folder import RunError, RunFolder
-from moco.weights.checkpoints import step_in
+from moco.weights.checkpoints import UnreadableError, step_in
 
 VALUES = ("step", "epoch", "loss", "pretext_top1", "knn")
 COLUMNS = ("run", "recipe", "state", "step", "loss", "contrastive accuracy", "kNN")
@@ -35,6 +35,8 @@ def _state(run: RunFolder, step: int) -> tuple[str, int | None]:
         return "finished", None
     try:
         saved = checkpoint.newest(run.checkpoints)
+    except UnreadableError:
+        return "checkpoints cannot be read", None
     except checkpoint.CheckpointError:
         return "checkpoints damaged", None
     if saved is not None:

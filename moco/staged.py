@@ -8,9 +8,10 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
-from moco.files import MODE
 from moco.recipe_error import RecipeError
 from moco.text import shown
+
+MARK, NEW = "made-by-moco", "new"  # in the folder aside: an empty file that says whose it is, and what is written
 
 
 def refuse_existing(files: Sequence[Path], *, overwrite: bool) -> None:
@@ -29,57 +30,105 @@ def feature_files(out: Path) -> list[Path]:
 
 @contextmanager
 def staged(files: Sequence[Path], *, overwrite: bool) -> Iterator[list[IO[bytes]]]:
-    """Open files, to be written in place of `files`, which are replaced at the end, if nothing was raised.
+    """As `staged_paths`, with open files in place of paths."""
+    with staged_paths(files, overwrite=overwrite) as aside, ExitStack() as opened:
+        yield [opened.enter_context(path.open("x+b")) for path in aside]
 
-    `files[0]` is taken away first and put in place last: wherever it is, the others are those that belong to it, at
-    whatever moment the process is killed. What a killed process has left aside (`.NAME.partial`) is replaced by the
-    next one that writes NAME.
+
+@contextmanager
+def staged_paths(files: Sequence[Path], *, overwrite: bool) -> Iterator[list[Path]]:
+    """Paths of the same names in a folder aside; the files written there replace `files`, if nothing was raised.
+
+    `files[0]` is removed first and put in place last: whenever the process is killed, if it is there, the others beside
+    it belong to it.
 
     Raises:
         RecipeError: a file is there and not to be overwritten, or another process writes it. OSError: a full disk, ...
     """
     refuse_existing(files, overwrite=overwrite)
-    with ExitStack() as opened:
-        aside = [opened.enter_context(_aside(file)) for file in files]
-        yield aside
-        for file in aside:
-            file.flush()
-            os.fsync(file.fileno())
-        _put_in_place([_partial(file) for file in files], files, overwrite=overwrite)
-
-
-@contextmanager
-def staged_paths(files: Sequence[Path], *, overwrite: bool) -> Iterator[list[Path]]:
-    """As `staged`, for programs that write to paths by themselves: paths of the same names, in a folder aside."""
-    refuse_existing(files, overwrite=overwrite)
     with folder_aside(files[0]) as folder:
         aside = [folder / file.name for file in files]
         yield aside
+        for path in aside:
+            _sync(path)
         _put_in_place(aside, files, overwrite=overwrite)
 
 
 @contextmanager
 def folder_aside(out: Path) -> Iterator[Path]:
-    """An empty folder beside `out`, ours alone while open; removed at the end unless it was renamed.
+    """An empty folder on the file system of `out`, ours alone while open; removed at the end unless it was renamed.
 
-    What a killed process has left there (`.NAME.moco-partial`) is removed by the next one that writes NAME.
+    It lies in `.NAME.moco-partial`. What a killed process has left there is removed by the next one that writes NAME.
 
     Raises:
-        RecipeError: another process writes `out`.
+        RecipeError: another process writes `out`, or something else has that name.
     """
-    path = out.with_name(f".{out.name}.moco-partial")
-    path.mkdir(exist_ok=True)
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | getattr(os, "O_NOFOLLOW", 0))
+    place = out.with_name(f".{out.name}.moco-partial")
+    descriptor = _locked_folder(place)
     try:
-        _lock(descriptor, path)
-        for left in path.iterdir():
-            shutil.rmtree(left) if left.is_dir() and not left.is_symlink() else left.unlink()
+        _check_is_ours(place)
+        (place / MARK).touch()
+        _remove_folder(place / NEW)
+        (place / NEW).mkdir()
         try:
-            yield path
-        finally:  # still locked: nobody else has one of this name
+            yield place / NEW
+        finally:  # still locked: no other process uses the name
             with suppress(OSError):
-                if os.path.samestat(os.fstat(descriptor), os.lstat(path)):
-                    shutil.rmtree(path)
+                _remove_folder(place / NEW)
+                (place / MARK).unlink()
+                place.rmdir()
+    finally:
+        os.close(descriptor)
+
+
+def _locked_folder(path: Path) -> int:
+    """The descriptor of the folder, which is made if need be, and locked. Raises RecipeError."""
+    while True:
+        try:
+            path.mkdir(exist_ok=True)
+            descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | getattr(os, "O_NOFOLLOW", 0))
+        except (FileExistsError, NotADirectoryError):
+            raise _not_ours(path) from None
+        except OSError as error:
+            if path.is_symlink():
+                raise _not_ours(path) from None
+            raise error
+        try:
+            _lock(descriptor, path)
+        except RecipeError:
+            os.close(descriptor)
+            raise
+        if path.exists() and os.path.samestat(os.fstat(descriptor), os.lstat(path)):
+            return descriptor
+        os.close(descriptor)  # another process has just removed it
+
+
+def _check_is_ours(place: Path) -> None:
+    """Raises RecipeError unless the folder is empty, or one that a killed process of ours has left."""
+    names = set(os.listdir(place))
+    if names and (MARK not in names or names - {MARK, NEW}):
+        raise _not_ours(place)
+
+
+def _not_ours(path: Path) -> RecipeError:
+    return RecipeError(
+        f"{shown(str(path))} is in the way: this command writes there first, and it holds something else. Move it "
+        "away, or give another name"
+    )
+
+
+def _remove_folder(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _sync(path: Path) -> None:
+    """Flush a file or a folder to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
     finally:
         os.close(descriptor)
 
@@ -91,11 +140,7 @@ def _put_in_place(aside: Sequence[Path], files: Sequence[Path], *, overwrite: bo
         files[0].unlink(missing_ok=True)
     for path, file in reversed(list(zip(aside, files, strict=True))):
         os.replace(path, file)
-    folder = os.open(files[0].parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    _sync(files[0].parent)
 
 
 def identities(files: Sequence[Path]) -> list[tuple[int, int] | None]:
@@ -110,43 +155,6 @@ def left_behind(files: Sequence[Path], before: Sequence[tuple[int, int] | None])
     if identities(files) != list(before):
         return f"there is {' and '.join(names)}" if names else "the old files were removed, and no new ones written"
     return "nothing was written" + (f", and {' and '.join(names)} left as before" if names else "")
-
-
-def _partial(file: Path) -> Path:
-    return file.with_name(f".{file.name}.partial")
-
-
-@contextmanager
-def _aside(file: Path) -> Iterator[IO[bytes]]:
-    """An empty file that is to become `file`, ours alone while open; removed unless it has got that name."""
-    path = _partial(file)
-    stream = _locked(path)
-    try:
-        with stream:
-            try:
-                yield stream
-            finally:  # still locked: nobody else has one of this name
-                with suppress(OSError):
-                    if os.path.samestat(os.fstat(stream.fileno()), os.lstat(path)):
-                        path.unlink()
-    finally:
-        stream.close()
-
-
-def _locked(path: Path) -> IO[bytes]:
-    """The file at `path`, made or emptied, and locked. Raises RecipeError when another process has it."""
-    flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
-    while True:
-        descriptor = os.open(path, flags, MODE)
-        try:
-            _lock(descriptor, path)
-        except RecipeError:
-            os.close(descriptor)
-            raise
-        if path.exists() and os.path.samestat(os.fstat(descriptor), os.lstat(path)):
-            os.ftruncate(descriptor, 0)
-            return os.fdopen(descriptor, "w+b")
-        os.close(descriptor)  # its owner has just put it in place or removed it
 
 
 def _lock(descriptor: int, path: Path) -> None:

@@ -17,7 +17,7 @@ def write(folder: Path, text: str, *, overwrite: bool = True) -> None:
 
 
 def contents(folder: Path) -> dict[str, str]:
-    return {path.name: path.read_text() for path in folder.iterdir()}
+    return {path.name: path.read_text() if path.is_file() else "a folder" for path in folder.iterdir()}
 
 
 def test_files_appear_together_and_nothing_else(tmp_path: Path):
@@ -51,7 +51,7 @@ def test_what_is_raised_leaves_all_as_it_was(tmp_path: Path, stop: type[BaseExce
     assert contents(tmp_path) == {"a.npy": "old", "a.names.txt": "old"}
 
 
-@pytest.mark.parametrize("calls", range(5))
+@pytest.mark.parametrize("calls", range(6))
 def test_killed_at_any_call_the_first_file_has_its_own_beside_it(tmp_path: Path, calls: int):
     """Each change to the folder may be the last: the process dies instead."""
     write(tmp_path, "old")
@@ -92,7 +92,26 @@ def test_two_processes_do_not_write_one_file(tmp_path: Path):
 
 def test_no_link_is_followed(tmp_path: Path):
     (tmp_path / "theirs").write_text("theirs")
-    (tmp_path / ".a.csv.partial").symlink_to(tmp_path / "theirs")
-    with pytest.raises(OSError), staged([tmp_path / "a.csv"], overwrite=True):
+    for name in ("theirs", "."):
+        (tmp_path / ".a.csv.moco-partial").symlink_to(tmp_path / name)
+        with pytest.raises(RecipeError, match="in the way"), staged([tmp_path / "a.csv"], overwrite=True):
+            pass
+        (tmp_path / ".a.csv.moco-partial").unlink()
+    assert contents(tmp_path) == {"theirs": "theirs"}
+
+
+@pytest.mark.parametrize("name", [".a.csv.moco-partial", ".a.csv.moco-partial/new/a.csv"])
+def test_a_file_of_the_user_where_we_write_first_is_refused_and_stays(tmp_path: Path, name: str):
+    file = tmp_path / name
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text("theirs")
+    with pytest.raises(RecipeError, match="in the way"), staged([tmp_path / "a.csv"], overwrite=True):
         pass
-    assert (tmp_path / "theirs").read_text() == "theirs"
+    assert file.read_text() == "theirs"
+
+
+def test_a_file_of_the_user_that_is_called_partial_stays(tmp_path: Path):
+    (tmp_path / ".a.csv.partial").write_text("theirs")
+    with staged([tmp_path / "a.csv"], overwrite=True) as (stream,):
+        stream.write(b"ours")
+    assert contents(tmp_path) == {"a.csv": "ours", ".a.csv.partial": "theirs"}

@@ -6,7 +6,10 @@ How checkpoints are read is in `moco.weights.checkpoints`.
 """
 
 import errno
+import hashlib
+import itertools
 import json
+import os
 import shutil
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -21,18 +24,19 @@ from moco.train.metrics import Window
 from moco.weights.checkpoints import (
     MANIFEST,
     CheckpointError,
+    UnreadableError,
     check,
     checkpoint_files,
-    entries,
     load,
     manifest,
     name_of,
     newest,
+    unlisted,
 )
 
 __all__ = [
-    "CheckpointError", "Clock", "Stateful", "TrainState", "check", "checkpoint_files", "forget_after", "load",
-    "name_of", "newest", "save",
+    "CheckpointError", "Clock", "Stateful", "TrainState", "check", "checkpoint_files", "load", "name_of",
+    "newest", "save", "settle",
 ]  # fmt: skip
 
 
@@ -95,9 +99,10 @@ def save(
     ranks: int = 1,
     statistics: dict[str, Tensor] | None = None,
 ) -> Path:
-    """Write the checkpoint of the clock's step into `folder`, and drop older ones once it is safe.
+    """Write the checkpoint of the clock's step into `folder`, and remove older ones once it is safe.
 
-    Later ones go too: they were passed over as damaged, and will be made again.
+    Later ones are removed too: they are damaged, and will be made again. A file that the manifest does not list may be
+    the user's and stays; one with the name of the new checkpoint is renamed.
 
     Args:
         recipe: the recipe's JSON, so that the file says by itself what it is of.
@@ -115,17 +120,46 @@ def save(
     if ranks > 1:
         payload |= {"ranks": ranks, "statistics": statistics or {}}
     _check_room(folder, payload)
+    listed = [entry for entry in _listed(folder) if entry["step"] != step]
+    if path.name in unlisted(folder):
+        path.rename(_free_name(path))
     digest = write_atomically(path, lambda file: torch.save(payload, file))
-    before = [entry for entry in entries(folder) if entry["step"] < step and (folder / entry["name"]).is_file()]
-    all_ = [*before, {"name": path.name, "step": step, "size": path.stat().st_size, "sha256": digest}]
+    new = {"name": path.name, "step": step, "size": path.stat().st_size, "sha256": digest}
+    all_ = [*sorted((one for one in listed if one["step"] < step), key=lambda one: one["step"]), new]
     marked = [entry for entry in all_[:-keep] if keep_every is not None and entry["step"] % keep_every == 0]
     kept = [*marked, *all_[-keep:]]
-    write_text(folder / MANIFEST, json.dumps(kept, indent=1) + "\n")
-    for old in checkpoint_files(folder):
-        if old.name not in {entry["name"] for entry in kept}:
-            with suppress(OSError):  # the new one is safe; this one goes the next time
-                old.unlink()
+    try:
+        _write_manifest(folder, kept, going=[entry for entry in listed if entry not in kept])
+    except OSError:
+        with suppress(OSError):  # what the manifest does not list would stay for ever
+            path.unlink()
+        raise
     return path
+
+
+def _listed(folder: Path) -> list[dict[str, Any]]:
+    """What the manifest lists and is there. Raises OSError where the manifest cannot be read."""
+    try:
+        listed = manifest(folder)
+    except UnreadableError as error:
+        raise OSError(str(error)) from error
+    found = [entry for entry in listed if (folder / entry["name"]).is_file()]
+    return [{key: value for key, value in entry.items() if key != "going"} for entry in found]
+
+
+def _write_manifest(folder: Path, kept: list[dict[str, Any]], *, going: list[dict[str, Any]]) -> None:
+    """List `kept`, and remove the files of `going`. They stay listed, so a kill between leaves no unknown file."""
+    entries = [*({**entry, "going": True} for entry in going), *kept]
+    write_text(folder / MANIFEST, json.dumps(entries, indent=1) + "\n")
+    for entry in going:
+        with suppress(OSError):  # it is removed with the next checkpoint
+            (folder / entry["name"]).unlink(missing_ok=True)
+
+
+def _free_name(path: Path) -> Path:
+    """A name for a file that is in the way: `step_00000100.pt.other`, or one with a number."""
+    names = (path.with_name(f"{path.name}.other{number or ''}") for number in itertools.count())
+    return next(name for name in names if not os.path.lexists(name))
 
 
 def _check_room(folder: Path, payload: dict[str, Any]) -> None:
@@ -144,15 +178,28 @@ def _bytes(node: Any) -> int:
     return sum(map(_bytes, node)) if isinstance(node, list | tuple) else 0
 
 
-def forget_after(folder: Path, step: int) -> None:
-    """Remove the checkpoints of later steps than `step`, where the run goes on: they were passed over as damaged.
+def settle(folder: Path, step: int) -> list[str]:
+    """Prepare `folder` for a run that goes on from its checkpoint of `step`.
 
-    They would count among those that are kept, and push out whole ones. What cannot be removed stays.
+    Later checkpoints in the manifest are damaged, and are removed: they would count among those that are kept, and push
+    out whole ones. The checkpoint of `step` is listed, if a kill came before that. What cannot be removed stays.
+
+    Returns:
+        The names of other checkpoints that the manifest does not list. They may be the user's, and are left alone.
     """
-    later = [entry for entry in entries(folder) if entry["step"] > step]
     with suppress(OSError):
+        later = [entry for entry in manifest(folder) if entry["step"] > step]
+        kept = [entry for entry in manifest(folder) if entry["step"] <= step and (folder / entry["name"]).is_file()]
         for entry in later:
             (folder / entry["name"]).unlink(missing_ok=True)
-        if later:
-            listed = [entry for entry in manifest(folder) if entry["step"] <= step]
-            write_text(folder / MANIFEST, json.dumps(listed, indent=1) + "\n")
+        own = folder / name_of(step)
+        new = [_entry_of(own, step)] if own.name in unlisted(folder) else []
+        if later or new:
+            write_text(folder / MANIFEST, json.dumps([*kept, *new], indent=1) + "\n")
+    return unlisted(folder)
+
+
+def _entry_of(path: Path, step: int) -> dict[str, Any]:
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return {"name": path.name, "step": step, "size": path.stat().st_size, "sha256": digest}

@@ -146,11 +146,19 @@ def restore(job: Job, state: TrainState, reporter: Reporter) -> None:
         else:
             reporter.say(f"began with {ranks} ranks, goes on with {world_size()}: allowed, but not the same bits")
         if on_main():
-            checkpoint.forget_after(run.checkpoints, state.clock.step)
+            _report_unlisted(run, checkpoint.settle(run.checkpoints, state.clock.step), reporter)
             with suppress(OSError):  # it is noted with the next checkpoint
                 run.note_saved(state.clock.step)
     if on_main():
         run.forget_after(state.clock.step if content else -1)
+
+
+def _report_unlisted(run: RunFolder, names: list[str], reporter: Reporter) -> None:
+    if names:
+        reporter.say(
+            f"caution: {', '.join(names)} in {run.checkpoints}: not listed in MANIFEST.json, so perhaps not of this "
+            "run. Left alone. A file whose name the run needs is renamed to NAME.other"
+        )
 
 
 def _check_recipe_of_checkpoint(job: Job, payload: dict[str, Any]) -> None:

@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from moco.data.sources.images import Images
 
 
+FINISHED = ("images", "bad_images", "steps", "epochs", "seconds")  # numbers that finished.json always has
+
+
 class RunError(RecipeError):
     """A run folder that cannot be used as asked."""
 
@@ -56,9 +59,10 @@ class RunFolder:
 
     @property
     def finished(self) -> bool:
-        """It has noted its end, in a file that is as it was written, and its encoder is there."""
-        noted = isinstance(read_json(self.path / "finished.json"), dict)
-        return noted and all((self.encoder / name).is_file() for name in ("model.safetensors", "config.json"))
+        """The run has written finished.json, with its numbers in it, and its encoder is there."""
+        noted = read_json(self.path / "finished.json")
+        whole = isinstance(noted, dict) and all(_is_number(noted.get(name)) for name in FINISHED)
+        return whole and all((self.encoder / name).is_file() for name in ("model.safetensors", "config.json"))
 
     def recipe(self) -> Recipe:
         return Recipe.read(self.recipe_file)
@@ -104,6 +108,10 @@ class RunFolder:
         """Remove the records of later steps than `step`, which a resumed run repeats."""
         kept = [record for record in self.metrics() if record.get("step", 0) <= step]
         write_text(self.metrics_file, "".join(json.dumps(record) + "\n" for record in kept))
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 @contextmanager

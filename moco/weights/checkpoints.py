@@ -1,12 +1,14 @@
 """Checkpoints of a run on the disk, and the one way to read them: for resume, embed, --init, export, ablate and report.
 
 A checkpoint is one file, `step_00012000.pt`, and MANIFEST.json beside it holds its size and SHA-256. A file of any
-other name is not ours: it is neither read nor removed.
+other name is not ours: it is neither read nor removed. A file of such a name that the manifest does not list may be the
+user's: it is read, and never removed.
 """
 
 import hashlib
 import io
 import json
+import os
 import re
 import warnings
 from pathlib import Path
@@ -19,6 +21,17 @@ NAME = re.compile(r"step_([0-9]{8,})\.pt")
 
 class CheckpointError(RuntimeError):
     """No readable checkpoint where one is needed."""
+
+
+class UnreadableError(CheckpointError):
+    """A checkpoint that the system does not let us read: it may be whole, so no other one is taken in its place."""
+
+    def __init__(self, path: Path, error: OSError) -> None:
+        super().__init__(
+            f"{path} cannot be read: {error.strerror or error}. It may be whole, so no older checkpoint is used in its "
+            "place. Make it readable (its owner and mode, the disk it is on) and run the same command again. If it is "
+            "lost, move it out of the folder: the checkpoint before it is used then"
+        )
 
 
 def name_of(step: int) -> str:
@@ -37,7 +50,7 @@ def newest(folder: Path) -> Path | None:
     """The newest checkpoint that is as it was written, or None when there never was one. Warns of each damaged one.
 
     Raises:
-        CheckpointError: there are checkpoints, and none of them is whole.
+        CheckpointError: there are checkpoints, and none of them is whole; or one could be whole, and cannot be read.
     """
     listed, reasons = entries(folder), list[str]()
     for entry in reversed(listed):
@@ -89,10 +102,19 @@ def entries(folder: Path) -> list[dict[str, Any]]:
 
     A file that was renamed into place just before a kill is whole, though nobody came to list it.
     """
-    listed = {entry["name"]: entry for entry in manifest(folder)}
+    listed = {
+        entry["name"]: entry
+        for entry in manifest(folder)
+        if not entry.get("going") or (folder / entry["name"]).is_file()
+    }
     there = [(path.name, step) for path in checkpoint_files(folder) if (step := step_in(path.name)) is not None]
     found = {name: {"name": name, "step": step, "size": None, "sha256": None} for name, step in there} | listed
     return sorted(found.values(), key=lambda entry: entry["step"])
+
+
+def unlisted(folder: Path) -> list[str]:
+    """The names of checkpoints in `folder` that the manifest does not list, by step."""
+    return [entry["name"] for entry in entries(folder) if entry["sha256"] is None]
 
 
 def checkpoint_files(folder: Path) -> list[Path]:
@@ -101,11 +123,16 @@ def checkpoint_files(folder: Path) -> list[Path]:
 
 
 def manifest(folder: Path) -> list[dict[str, Any]]:
-    """The entries that make sense; none where there is no manifest."""
+    """The entries that make sense; none where there is no manifest. Raises UnreadableError.
+
+    An entry that is `going` is of a file that was to be removed once the manifest was written. It may be gone.
+    """
     try:
         listed = json.loads((folder / MANIFEST).read_bytes())
-    except (OSError, ValueError, RecursionError):
+    except (FileNotFoundError, NotADirectoryError, ValueError, RecursionError):
         return []
+    except OSError as error:
+        raise UnreadableError(folder / MANIFEST, error) from error
     return [entry for entry in listed if makes_sense(entry)] if isinstance(listed, list) else []
 
 
@@ -117,21 +144,24 @@ def makes_sense(entry: Any) -> bool:
 
 
 def damage(path: Path, entry: dict[str, Any]) -> str | None:
-    """What is wrong with the file, or None."""
-    if not path.is_file():
-        return "missing"
+    """What is wrong with the file, or None. Raises UnreadableError where the system does not let us read it."""
     try:
-        if entry["sha256"] is None:
-            return _damage_by_itself(path, entry["step"])
-        if path.stat().st_size != entry["size"]:
-            return f"{path.stat().st_size} bytes long instead of {entry['size']}"
         with path.open("rb") as file:
-            intact = hashlib.file_digest(file, "sha256").hexdigest() == entry["sha256"]
+            size, digest = os.fstat(file.fileno()).st_size, hashlib.file_digest(file, "sha256").hexdigest()
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        return "missing"
+    except OSError as error:
+        raise UnreadableError(path, error) from error
+    if entry["sha256"] is not None:
+        if size != entry["size"]:
+            return f"{size} bytes long instead of {entry['size']}"
+        return None if digest == entry["sha256"] else "not what was written (its SHA-256 differs)"
+    try:
+        return _damage_by_itself(path, entry["step"])
     except CheckpointError as error:
         return f"unreadable ({error})"
     except (OSError, BadZipFile) as error:
         return f"unreadable ({type(error).__name__})"
-    return None if intact else "not what was written (its SHA-256 differs)"
 
 
 def _damage_by_itself(path: Path, step: int | None) -> str | None:

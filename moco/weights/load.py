@@ -12,7 +12,7 @@ from typing import Any
 
 from moco.encoders.library import is_timm
 from moco.recipe import DataSpec, EncoderSpec, Recipe, RecipeError, diff
-from moco.weights.checkpoints import CheckpointError, check, entries, newest, step_in
+from moco.weights.checkpoints import CheckpointError, UnreadableError, check, entries, newest, step_in
 from moco.weights.errors import no_such_weights
 from moco.weights.import_folder import REST, chosen_prefix, joined
 from moco.weights.infer_architecture import recognised
@@ -101,6 +101,8 @@ def _newest_checkpoint(run: Path, *, instead: Path | None) -> Found | None:
     """
     try:
         file = newest(run / "checkpoints")
+    except UnreadableError as error:
+        raise WeightsError(str(error)) from None
     except CheckpointError as error:
         if instead is None:
             raise WeightsError(f"no checkpoint of {run} can be read: {error}") from None

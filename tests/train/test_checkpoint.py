@@ -134,7 +134,7 @@ def test_past_the_step_of_a_damaged_one_two_whole_ones_stay(tmp_path):
     for step in (1, 2):
         checkpoint.save(tmp_path, state(step), recipe="{}", keep=2)
     (tmp_path / "step_00000002.pt").write_bytes(b"")
-    checkpoint.forget_after(tmp_path, 1)  # where the run goes on
+    assert checkpoint.settle(tmp_path, 1) == []  # where the run goes on
     assert [entry["step"] for entry in json.loads((tmp_path / "MANIFEST.json").read_text())] == [1]
     checkpoint.save(tmp_path, state(3), recipe="{}", keep=2)
     assert sorted(path.name for path in tmp_path.glob("step_*.pt")) == ["step_00000001.pt", "step_00000003.pt"]
@@ -219,3 +219,64 @@ def test_a_console_whose_reader_has_gone_falls_silent(monkeypatch):
     console.live("step 1")
     assert console.stream.write("text") == 4
     stream.detach()
+
+
+@pytest.mark.parametrize("error", [PermissionError(13, "Permission denied"), OSError(5, "Input/output error")])
+@pytest.mark.parametrize("name", ["step_00000002.pt", "MANIFEST.json"])
+def test_a_checkpoint_that_may_not_be_read_is_refused_and_no_older_one_is_used(tmp_path, monkeypatch, error, name):
+    for step in (1, 2):
+        checkpoint.save(tmp_path, state(step), recipe="{}")
+    refuse_reading(monkeypatch, tmp_path / name, error)
+    with pytest.raises(CheckpointError, match=rf"{name} cannot be read: {error.strerror}.*its owner and mode"):
+        checkpoint.newest(tmp_path)
+
+
+def refuse_reading(monkeypatch, file, error):
+    real = type(file).open
+
+    def refusing(path, *arguments, **more):
+        if path == file:
+            raise error
+        return real(path, *arguments, **more)
+
+    monkeypatch.setattr(type(file), "open", refusing)
+    monkeypatch.setattr(type(file), "read_bytes", lambda path: refusing(path, "rb").read())
+
+
+def test_checkpoints_that_the_manifest_does_not_list_are_never_removed(tmp_path):
+    for step in (1, 2):
+        checkpoint.save(tmp_path, state(step), recipe="{}")
+    theirs = {"step_00000000.pt": b"older", "step_00000003.pt": b"next", "step_00000009.pt": b"later"}
+    for name, content in theirs.items():
+        (tmp_path / name).write_bytes(content)
+    assert checkpoint.settle(tmp_path, 2) == list(theirs)
+    for step in (3, 4):
+        checkpoint.save(tmp_path, state(step), recipe="{}", keep=2)
+    contents = {path.name: path.read_bytes() for path in tmp_path.glob("step_*")}
+    assert [name for name in sorted(contents) if contents[name] in theirs.values()] == [
+        "step_00000000.pt", "step_00000003.pt.other", "step_00000009.pt",
+    ]  # fmt: skip
+    assert sorted(contents.keys() - theirs.keys()) == ["step_00000003.pt.other", "step_00000004.pt"]
+    assert checkpoint.load(tmp_path / "step_00000003.pt")["state"]["clock"]["step"] == 3
+
+
+def test_a_checkpoint_that_a_kill_left_unlisted_is_listed_when_the_run_goes_on_from_it(tmp_path):
+    checkpoint.save(tmp_path, state(1), recipe="{}")
+    manifest = (tmp_path / "MANIFEST.json").read_text()
+    checkpoint.save(tmp_path, state(2), recipe="{}")
+    (tmp_path / "MANIFEST.json").write_text(manifest)
+    assert checkpoint.settle(tmp_path, 2) == []
+    for step in (3, 4):
+        checkpoint.save(tmp_path, state(step), recipe="{}", keep=2)
+    assert sorted(path.name for path in tmp_path.glob("step_*.pt")) == ["step_00000003.pt", "step_00000004.pt"]
+
+
+def test_a_checkpoint_that_a_kill_left_before_its_removal_is_removed_by_the_next_save(tmp_path, monkeypatch):
+    for step in (1, 2):
+        checkpoint.save(tmp_path, state(step), recipe="{}", keep=2)
+    with monkeypatch.context() as patched:
+        patched.setattr(type(tmp_path), "unlink", lambda *_, **__: 1 / 0)  # the kill
+        with pytest.raises(ZeroDivisionError):
+            checkpoint.save(tmp_path, state(3), recipe="{}", keep=2)
+    checkpoint.save(tmp_path, state(4), recipe="{}", keep=2)
+    assert sorted(path.name for path in tmp_path.glob("step_*.pt")) == ["step_00000003.pt", "step_00000004.pt"]

@@ -11,7 +11,6 @@ from making import make_pictures
 from moco.data.sources.images import DataError
 from moco.train.after_step import Stopped
 from moco.train.console import Silent
-from moco.train.folder_state import State, state_of
 from moco.train.pretrain import pretrain
 from moco.train.run_folder import RunError, RunFolder, locked
 from moco.weights.encoder_folder import WeightsError, load_encoder
@@ -70,10 +69,23 @@ def test_a_run_without_checkpoints_and_log_does_not_start_anew_by_itself(picture
     assert files(stopped) == before
 
 
-@pytest.mark.parametrize("content", ["", "{", "[1, 2]", "null", "{}"])
-def test_a_run_is_finished_when_it_says_so_and_its_encoder_is_there(stopped, content):
-    (stopped / "finished.json").write_text(content)
-    assert state_of(RunFolder(stopped)) is State.SAVED
+NUMBERS = {"images": 40, "bad_images": 0, "steps": 10, "epochs": 2.0, "seconds": 1.5}
+
+
+@pytest.mark.parametrize(
+    "content", ["", "{", "[1, 2]", "null", "{}", '{"steps": 10}', json.dumps(NUMBERS | {"seconds": "1"})]
+)
+def test_a_run_is_finished_when_it_says_so_and_its_encoder_is_there(tmp_path, content):
+    run = RunFolder(tmp_path)
+    (tmp_path / "encoder").mkdir()
+    for name in ("model.safetensors", "config.json"):
+        (tmp_path / "encoder" / name).write_text("")
+    (tmp_path / "finished.json").write_text(content)
+    assert not run.finished
+    (tmp_path / "finished.json").write_text(json.dumps(NUMBERS))
+    assert run.finished
+    (tmp_path / "encoder" / "config.json").unlink()
+    assert not run.finished
 
 
 def test_a_finished_run_that_has_lost_its_encoder_writes_it_again(pictures, tiny, tmp_path):

@@ -216,8 +216,9 @@ def test_what_is_read_is_never_replaced(saved, tmp_path) -> None:
 def test_what_a_killed_export_has_left_is_removed_by_the_next(saved, tmp_path) -> None:
     folder, _ = saved(EncoderSpec(name="resnet18"))
     left = tmp_path / ".out.pth.moco-partial"
-    left.mkdir()
-    (left / "out.pth").write_text("half")
+    (left / "new").mkdir(parents=True)
+    (left / "made-by-moco").touch()
+    (left / "new" / "out.pth").write_text("half")
     export(folder, to="torchvision", out=tmp_path / "out.pth")
     assert {file.name for file in tmp_path.iterdir()} == {"encoder", "out.pth"}
 

@@ -1,0 +1,146 @@
+"""D3, S6: a run folder that has lost a part, or got one of another run, between two starts."""
+
+import gzip
+import json
+import os
+import random
+import shutil
+import signal
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+from moco.recipe import Recipe
+from moco.train import checkpoint
+from moco.train.console import Silent
+from moco.train.pretrain import pretrain
+from moco.train.run_folder import RunError, RunFolder
+from moco.train.signals import Stopped
+from moco.weights.checkpoints import MANIFEST
+from tests.faults.harness import RECIPE, make_images, state_hash
+from tests.faults.matrix import Fault, Tally
+
+SHORT = RECIPE.but("short", {"optim.epochs": 1, "encoder.width": 0.03125})  # 6 steps
+NAMES = [f"step_{step:08d}.pt" for step in range(2, 10)]
+
+
+class StopAtStep4(Silent):
+    """Sends this process a signal when the run shows its fourth step."""
+
+    def live(self, *parts: str) -> None:
+        if "step 4" in parts:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+def train(images: Path, out: Path, recipe: Recipe = SHORT, *, stop: bool = False) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            pretrain(
+                images, out, recipe=recipe, workers=0, device="cpu", save_every=2,
+                reporter=StopAtStep4() if stop else Silent(),
+            )  # fmt: skip
+        except Stopped:
+            assert stop
+
+
+def ending(out: Path) -> list[object]:
+    """What a run ends with: its state, its encoder and each logged loss."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        path = checkpoint.newest(out / "checkpoints")
+    assert path is not None
+    losses = [[one["step"], one["loss"]] for one in RunFolder(out).metrics() if "loss" in one]
+    return [path.name, state_hash(checkpoint.load(path)), (out / "encoder" / "model.safetensors").read_bytes(), losses]
+
+
+def tries(
+    count: int, folder: Path, start: str, work: Callable[[Path, Path, random.Random, list[object]], bool]
+) -> Tally:
+    """`work` on copies of a run that was stopped after step 4, or of one that has ended."""
+    images, tally, rng = folder / "images", Tally(), random.Random(7)
+    make_images(images, "small")
+    train(images, folder / "finished")
+    train(images, folder / "stopped", stop=True)
+    for trial in range(count):
+        out = folder / f"run-{trial}"
+        shutil.copytree(folder / start, out)
+        good = work(images, out, rng, ending(folder / "finished"))
+        tally += good
+        if not good:
+            print(f"try {trial} of {start}: lost", file=sys.stderr)
+        shutil.rmtree(out)
+    return tally
+
+
+def lost_manifests(count: int, folder: Path) -> Tally:
+    """Removed, emptied or cut; every other time the newest checkpoint is damaged besides. No checkpoint is removed."""
+
+    def work(images: Path, out: Path, rng: random.Random, whole: list[object]) -> bool:
+        place = out / "checkpoints"
+        manifest = (place / MANIFEST).read_bytes()
+        (place / MANIFEST).unlink()
+        if (cut := rng.choice([None, b"", b"[]", manifest[: rng.randrange(len(manifest))]])) is not None:
+            (place / MANIFEST).write_bytes(cut)
+        if rng.random() < 0.5:
+            content = (place / NAMES[2]).read_bytes()
+            (place / NAMES[2]).write_bytes(content[: rng.randrange(len(content))])
+        train(images, out)
+        there = {path.name for path in place.glob("step_*.pt")}
+        return ending(out) == whole and {NAMES[0], NAMES[2], NAMES[4]} <= there
+
+    return tries(count, folder, "stopped", work)
+
+
+def foreign_checkpoints(count: int, folder: Path) -> Tally:
+    """Of another seed, whole or cut, of an earlier or a later step. A whole, later one is refused; each one stays."""
+    other = SHORT.but("short", {"seed": 7})
+
+    def work(images: Path, out: Path, rng: random.Random, whole: list[object]) -> bool:
+        if not (folder / "other").exists():
+            train(images, folder / "other", other)
+        source, place = rng.choice(NAMES[:5:2]), rng.choice([NAMES[1], NAMES[3], NAMES[4], NAMES[7]])
+        content = (folder / "other" / "checkpoints" / source).read_bytes()
+        is_whole = rng.random() < 0.5
+        content = content if is_whole else content[: rng.randrange(len(content))]
+        theirs = out / "checkpoints" / place
+        theirs.write_bytes(content)
+        is_taken = is_whole and place == source and place > NAMES[2]
+        try:
+            train(images, out)
+            well = ending(out) == whole
+        except RunError as error:
+            well = is_taken and "seed" in str(error)
+        kept = theirs.with_name(f"{place}.other")
+        return well and (kept if kept.exists() else theirs).read_bytes() == content
+
+    return tries(count, folder, "stopped", work)
+
+
+def damaged_ends(count: int, folder: Path) -> Tally:
+    """finished.json is cut, flipped, emptied or other JSON: the run ends once more, with the same bits."""
+
+    def work(images: Path, out: Path, rng: random.Random, whole: list[object]) -> bool:
+        file = out / "finished.json"
+        content = file.read_bytes()
+        at = rng.randrange(len(content))
+        flipped = content[:at] + bytes([content[at] ^ 1 << rng.randrange(8)]) + content[at + 1 :]
+        others = [b"", b"{}", b"null", b"[1, 2]", b'{"steps": 6}', b"[" * 9999, gzip.compress(content)]
+        file.write_bytes(rng.choice([content[:at], flipped, rng.choice(others)]))
+        train(images, out)
+        return ending(out) == whole and RunFolder(out).finished and isinstance(json.loads(file.read_bytes()), dict)
+
+    return tries(count, folder, "finished", work)
+
+
+GUARDS = "tests/train/test_checkpoint.py"
+FAULTS = [
+    Fault("D3", "a lost manifest", "the same bits; no checkpoint is removed",
+          f"a checkpoint's own checksums; what is not listed stays (`{GUARDS}`)", 20, 2, lost_manifests),
+    Fault("D3", "checkpoints of another run among a run's own",
+          "the newest is refused with what differs, older and damaged ones are left alone: the same bits",
+          f"the recipe in each checkpoint; what is not listed stays (`{GUARDS}`)", 20, 3, foreign_checkpoints),
+    Fault("S6", "damaged finished.json", "the run writes its end again: the same bits",
+          "its numbers are looked for (`tests/train/test_lost_parts.py`)", 20, 3, damaged_ends),
+]  # fmt: skip
