@@ -1,9 +1,9 @@
-"""Momentum Contrast: from a pile of images to a judged encoder.
+"""Momentum Contrast: pre-train an image encoder without labels, and evaluate it.
 
     run = moco.pretrain("photos/", out="runs/photos")
     encoder = moco.load("runs/photos")
 
-The method itself is in `moco.method`. Nothing is imported before it is asked for: torch takes seconds.
+The method itself is in `moco.method`. Names are imported when they are first used, as importing torch takes seconds.
 """
 
 from importlib import import_module

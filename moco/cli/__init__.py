@@ -7,11 +7,12 @@ import typer
 
 from moco import __version__
 from moco.cli import ablate, check, evaluate, recipes, runs, train, weights
+from moco.cli.help import Command
 from moco.cli.streams import open_streams, run_and_flush, silence_pillow, spell_missing_characters
 
 app = typer.Typer(
     name="moco",
-    help="Momentum Contrast: from a pile of images to an evaluated encoder.",
+    help="Pre-train an image encoder without labels by Momentum Contrast, and evaluate it.",
     no_args_is_help=True,
     add_completion=True,
     pretty_exceptions_enable=False,
@@ -21,41 +22,41 @@ _evaluation = typer.Typer(
     no_args_is_help=True,
     cls=evaluate.OrAll,
     help="Evaluate an encoder on labelled images, beside baselines.\n\n"
-    "`moco eval WEIGHTS DATA` makes all kinds; a command below makes one kind alone.",
+    "`moco eval WEIGHTS DATA` runs all evaluations; each command below runs one.",
 )
-_runs = typer.Typer(no_args_is_help=True, help="Look at runs.")
+_runs = typer.Typer(no_args_is_help=True, help="List and compare runs.")
 
 
 @app.callback(invoke_without_command=True)
 def about(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
-    """Momentum Contrast: from a pile of images to an evaluated encoder."""
+    """Pre-train an image encoder without labels by Momentum Contrast, and evaluate it."""
     if version:
         print(__version__)
         raise typer.Exit
 
 
-app.command()(train.pretrain)
-app.command()(check.check)
+app.command(cls=Command)(train.pretrain)
+app.command(cls=Command)(check.check)
 app.add_typer(_evaluation, name="eval")
-_evaluation.command(evaluate.ALL)(evaluate.all_)
+_evaluation.command(evaluate.ALL, cls=Command)(evaluate.all_)
 for _command in (evaluate.knn, evaluate.linear, evaluate.lowshot):
-    _evaluation.command()(_command)
-app.command()(weights.embed)
-app.command()(weights.export)
-app.command("import")(weights.import_)
-app.command("weights")(weights.released)
+    _evaluation.command(cls=Command)(_command)
+app.command(cls=Command)(weights.embed)
+app.command(cls=Command)(weights.export)
+app.command("import", cls=Command)(weights.import_)
+app.command("weights", cls=Command)(weights.released)
 app.add_typer(_runs, name="runs")
-_runs.command()(runs.ls)
-_runs.command()(runs.compare)
-app.command()(recipes.recipes)
-app.command()(recipes.explain)
-app.command()(ablate.ablate)
-app.command()(train.demo)
+_runs.command(cls=Command)(runs.ls)
+_runs.command(cls=Command)(runs.compare)
+app.command(cls=Command)(recipes.recipes)
+app.command(cls=Command)(recipes.explain)
+app.command(cls=Command)(ablate.ablate)
+app.command(cls=Command)(train.demo)
 
 
 def main() -> None:
     """The entry point."""
-    # threads of OpenMP that wait for work must not spin: beside other processes that took up to 70 times the CPU time
+    # OpenMP's waiting threads must sleep, not spin: beside other processes, spinning took up to 70 times the CPU time
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     open_streams()
     spell_missing_characters()

@@ -10,35 +10,49 @@ from moco.cli import checks
 from moco.cli.errors import errors
 from moco.cli.options import Device, Json, Workers
 
+Name = Annotated[
+    str,
+    typer.Argument(
+        metavar="NAME",
+        help="mechanism, momentum, queue, shufflebn, temperature, head, width, v2, v3-patch, v3-predictor, "
+        "v3-position, v3-heads or v3-batch.",
+    ),
+]
+Scale = Annotated[
+    str,
+    typer.Option(
+        metavar="NAME", help="demo: the included pictures, a minute a run. cifar, imagenet: your own copy, in --data."
+    ),
+]
+Data = Annotated[
+    list[str] | None, typer.Option(metavar="PATH", help="Images to train on, at the scales cifar and imagenet.")
+]
+EvalData = Annotated[
+    str | None,
+    typer.Option(metavar="PATH", help="Labelled images: a folder with train/ and test/ (or val/) of class folders."),
+]
+Seeds = Annotated[
+    str, typer.Option(metavar="N,N,...", help="Seeds of the runs; of several, the table has mean and spread.")
+]
+Out = Annotated[Path, typer.Option(metavar="PATH", help="The folder of all ablations: runs, results, tables, plots.")]
+
 
 def ablate(
-    name: Annotated[
-        str,
-        typer.Argument(
-            help="mechanism, momentum, queue, shufflebn, temperature, head, width, v2, v3-patch, v3-predictor, "
-            "v3-position, v3-heads or v3-batch."
-        ),
-    ],
-    scale: Annotated[
-        str, typer.Option(help="demo: the pictures that come along, a minute a run. cifar, imagenet: on your images.")
-    ] = "demo",
-    data: Annotated[list[str] | None, typer.Option(help="Images to train on; not at the scale demo.")] = None,
-    eval_data: Annotated[
-        str | None, typer.Option(help="Labelled images: a folder with train/ and test/ (or val/) of class folders.")
-    ] = None,
-    seeds: Annotated[str, typer.Option(help="Comma-separated; several give mean and spread.")] = "0",
-    out: Annotated[Path, typer.Option(help="The folder of all ablations: runs, results, tables, plots.")] = Path(
-        "runs/ablate"
-    ),
+    name: Name,
+    scale: Scale = "demo",
+    data: Data = None,
+    eval_data: EvalData = None,
+    seeds: Seeds = "0",
+    out: Out = Path("runs/ablate"),
     device: Device = "auto",
     workers: Workers = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the runs and their cost, and stop.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the runs and their cost, and exit.")] = False,
     markdown: Annotated[bool, typer.Option("--markdown", help="Print the table as Markdown.")] = False,
     as_json: Json = False,
 ) -> None:
     """Repeat an ablation of the papers, beside the paper's numbers.
 
-    A run that another ablation has made is not made again; stopped, the same command goes on.
+    Runs that exist already are used again. After an interruption, the same command continues.
     """
     from moco.ablate.families import family
 

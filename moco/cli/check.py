@@ -9,26 +9,29 @@ from typing import Annotated
 import typer
 
 from moco.cli.errors import BAD_DATA, errors
-from moco.cli.options import Json, MaxBad, Workers
+from moco.cli.options import Images, Json, MaxBad
 
 
 def check(
-    data: Annotated[list[str], typer.Argument(help="Folders of images, or lists of paths.")],
-    duplicates: Annotated[bool, typer.Option("--duplicates", help="Also look for pictures nearly the same.")] = False,
-    deep: Annotated[bool, typer.Option("--deep", help="Also look for damage that decoders pass over (JPEG).")] = False,
+    data: Images,
+    duplicates: Annotated[bool, typer.Option("--duplicates", help="Also look for nearly identical images.")] = False,
+    deep: Annotated[bool, typer.Option("--deep", help="Also look for damage that JPEG decoders ignore.")] = False,
     hash_to: Annotated[
-        Path | None, typer.Option("--hash", help="Write the SHA-256 of every file here, as sha256sum does.")
+        Path | None,
+        typer.Option("--hash", metavar="FILE", help="Write the SHA-256 of every image to FILE, as sha256sum does."),
     ] = None,
     against: Annotated[
-        Path | None, typer.Option("--against", help="Compare with what --hash has written before.")
+        Path | None, typer.Option("--against", metavar="FILE", help="Compare with a FILE that --hash wrote earlier.")
     ] = None,
     max_bad: MaxBad = None,
-    workers: Workers = None,
+    workers: Annotated[
+        int | None, typer.Option(min=0, metavar="N", help="Threads that read images. [default: one a core]")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Find bad files, duplicates and odd images before a run.
 
-    Every image is read. Exit code 3: not fit for a run.
+    Every image is decoded. Exit code 3: the images are not fit for a run.
     """
     with errors() as console:
         from moco.data.check.check import check as checked

@@ -2,6 +2,7 @@
 
 import json
 import os
+from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Annotated, Any
 
@@ -27,14 +28,31 @@ class OrAll(TyperGroup):
 
 
 ALL = "all"
+K = Annotated[int, typer.Option(min=1, metavar="N", help="Number of neighbours.")]
+LabelsPerClass = Annotated[int, typer.Option(min=1, metavar="N", help="Labelled training images of each class.")]
+
+
+@dataclass(frozen=True)
+class Common:
+    """The arguments and options that every kind of evaluation has."""
+
+    weights: str
+    data: list[str]
+    test: str | None
+    architecture: str | None
+    device: str
+    workers: int | None
+    max_bad: float | None
+    no_cache: bool
+    as_json: bool
 
 
 def all_(
     weights: Weights,
     data: Labelled,
     test: Test = None,
-    k: Annotated[int, typer.Option(min=1, help="Neighbours.")] = 200,
-    labels_per_class: Annotated[int, typer.Option(min=1, help="Labelled training images of each class.")] = 10,
+    k: K = 200,
+    labels_per_class: LabelsPerClass = 10,
     architecture: Architecture = None,
     device: Device = "auto",
     workers: Workers = None,
@@ -42,16 +60,19 @@ def all_(
     no_cache: NoCache = False,
     as_json: Json = False,
 ) -> None:
-    """knn, linear and lowshot in one table (the default)."""
-    _evaluate(ALL, locals(), k=k, labels_per_class=labels_per_class)
+    """Evaluate by knn, linear and lowshot, in one table (the default)."""
+    common = Common(weights, data, test, architecture, device, workers, max_bad, no_cache, as_json)
+    _evaluate(ALL, common, k=k, labels_per_class=labels_per_class)
 
 
 def knn(
     weights: Weights,
     data: Labelled,
     test: Test = None,
-    k: Annotated[int, typer.Option(min=1, help="Neighbours.")] = 200,
-    temperature: Annotated[float, typer.Option(help="Of the weights exp(similarity / T).")] = 0.1,
+    k: K = 200,
+    temperature: Annotated[
+        float, typer.Option(metavar="T", help="Neighbours are weighted by exp(cosine similarity / T).")
+    ] = 0.1,
     architecture: Architecture = None,
     device: Device = "auto",
     workers: Workers = None,
@@ -59,11 +80,12 @@ def knn(
     no_cache: NoCache = False,
     as_json: Json = False,
 ) -> None:
-    """Weighted nearest neighbours, by cosine similarity.
+    """Classify by weighted nearest neighbours of frozen features.
 
-    Of frozen features; 1-NN beside it.
+    Similarity is the cosine. The table has 1-NN too.
     """
-    _evaluate("knn", locals(), k=k, temperature=temperature)
+    common = Common(weights, data, test, architecture, device, workers, max_bad, no_cache, as_json)
+    _evaluate("knn", common, k=k, temperature=temperature)
 
 
 def linear(
@@ -71,13 +93,25 @@ def linear(
     data: Labelled,
     test: Test = None,
     protocol: Annotated[
-        str, typer.Option(help="lbfgs: fast, on cached features. v1, v3-resnet, v3-vit: the papers' SGD on images.")
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="lbfgs: fast, on cached features. v1, v3-resnet, v3-vit: SGD on images, as in the papers.",
+        ),
     ] = "lbfgs",
     lr: Annotated[
-        str | None, typer.Option(help="SGD, for a batch of 256: a number, or sweep. [default: the protocol's]")
+        str | None,
+        typer.Option(
+            metavar="LR|sweep",
+            help="Learning rate of SGD for a batch of 256, or sweep: try several. [default: the protocol's]",
+        ),
     ] = None,
-    epochs: Annotated[int | None, typer.Option(min=1, help="SGD. [default: the protocol's]")] = None,
-    batch_size: Annotated[int | None, typer.Option(min=1, help="SGD. [default: the protocol's]")] = None,
+    epochs: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Epochs of SGD. [default: the protocol's]")
+    ] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Batch size of SGD. [default: the protocol's]")
+    ] = None,
     architecture: Architecture = None,
     device: Device = "auto",
     workers: Workers = None,
@@ -85,18 +119,21 @@ def linear(
     no_cache: NoCache = False,
     as_json: Json = False,
 ) -> None:
-    """A linear classifier on frozen features."""
+    """Train a linear classifier on frozen features."""
     with errors():
         rate = lr if lr in (None, "sweep") else _number("--lr", str(lr))
-        _evaluate("linear", locals(), protocol=protocol, lr=rate, epochs=epochs, batch_size=batch_size)
+        common = Common(weights, data, test, architecture, device, workers, max_bad, no_cache, as_json)
+        _evaluate("linear", common, protocol=protocol, lr=rate, epochs=epochs, batch_size=batch_size)
 
 
 def lowshot(
     weights: Weights,
     data: Labelled,
     test: Test = None,
-    labels_per_class: Annotated[int, typer.Option(min=1, help="Labelled training images of each class.")] = 10,
-    draws: Annotated[int, typer.Option(min=1, help="Choices of these images, the same in every run.")] = 5,
+    labels_per_class: LabelsPerClass = 10,
+    draws: Annotated[
+        int, typer.Option(min=1, metavar="N", help="Random choices of these images, the same in every evaluation.")
+    ] = 5,
     architecture: Architecture = None,
     device: Device = "auto",
     workers: Workers = None,
@@ -104,17 +141,18 @@ def lowshot(
     no_cache: NoCache = False,
     as_json: Json = False,
 ) -> None:
-    """A linear classifier and 1-NN, with few labels of each class."""
-    _evaluate("lowshot", locals(), labels_per_class=labels_per_class, draws=draws)
+    """Classify with few labels: a linear classifier and 1-NN."""
+    common = Common(weights, data, test, architecture, device, workers, max_bad, no_cache, as_json)
+    _evaluate("lowshot", common, labels_per_class=labels_per_class, draws=draws)
 
 
-def _evaluate(kind: str, options: dict[str, Any], **settings: Any) -> None:
-    """Print the table of one kind of evaluation, or of all; `options` are those that all kinds have."""
+def _evaluate(kind: str, common: Common, **settings: Any) -> None:
+    """Print the table of one kind of evaluation, or of all; `settings` are those of this kind."""
     with errors() as console:
-        data = options["data"]
-        checks.check_weights(options["weights"])
-        checks.check_device(options["device"])
-        checks.check_sources([*data, *([options["test"]] if options["test"] else [])])
+        data = common.data
+        checks.check_weights(common.weights)
+        checks.check_device(common.device)
+        checks.check_sources([*data, *([common.test] if common.test else [])])
 
         from moco.cli.progress import shown_progress
         from moco.text import printable
@@ -124,11 +162,11 @@ def _evaluate(kind: str, options: dict[str, Any], **settings: Any) -> None:
             from moco.evaluate.judge import evaluate
 
             table = evaluate(
-                kind, options["weights"], data[0] if len(data) == 1 else data, settings=settings, test=options["test"],
-                architecture=options["architecture"], device=options["device"], workers=options["workers"],
-                max_bad=options["max_bad"], cached=not options["no_cache"], say=console.say, progress=progress,
+                kind, common.weights, data[0] if len(data) == 1 else data, settings=settings, test=common.test,
+                architecture=common.architecture, device=common.device, workers=common.workers,
+                max_bad=common.max_bad, cached=not common.no_cache, say=console.say, progress=progress,
             )  # fmt: skip
-        print(json.dumps(table.to_dict()) if options["as_json"] else printable(str(table)))
+        print(json.dumps(table.to_dict()) if common.as_json else printable(str(table)))
 
 
 def _number(option: str, text: str) -> float:

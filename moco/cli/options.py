@@ -1,6 +1,7 @@
-"""Options and arguments that several commands have."""
+"""Options and arguments of commands: their help and how they are spelled."""
 
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -22,31 +23,123 @@ class Target(StrEnum):
     onnx = "onnx"
 
 
+# Of several commands.
 Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object on stdout.")]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
+Device = Annotated[str, typer.Option(metavar="DEVICE", help="auto, cpu, cuda, cuda:N or mps.")]
 Workers = Annotated[
     int | None,
-    typer.Option(min=0, help="Threads that read images; no result depends on it. [default: cores, at most 8]"),
+    typer.Option(
+        min=0, metavar="N", help="Threads that read images. They change no result. [default: one a core, at most 8]"
+    ),
 ]
+MaxBad = Annotated[
+    float | None,
+    typer.Option(
+        min=0, metavar="N",
+        help="Unreadable images to tolerate: a number of images, or a share below 1. [default: 0.1 %, at least 10]",
+    ),
+]  # fmt: skip
+Seed = Annotated[int | None, typer.Option(min=0, metavar="N", help="Seed of the run. [default: the recipe's]")]
+OverwriteRun = Annotated[bool, typer.Option("--overwrite", help="Remove the run in --out, and start again.")]
+OverwriteFiles = Annotated[bool, typer.Option("--overwrite", help="Replace existing files.")]
+
+# Of commands that read weights.
 Weights = Annotated[
-    str, typer.Argument(help="A run folder, an encoder folder, a file, torchvision/NAME, timm/NAME or fair:NAME.")
+    str,
+    typer.Argument(
+        metavar="WEIGHTS", help="A run folder, an encoder folder, a file, torchvision/NAME, timm/NAME or fair:NAME."
+    ),
+]
+Architecture = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="The network of a weights file that does not name it: timm/convnext_tiny, ..."),
 ]
 Labelled = Annotated[
     list[str],
     typer.Argument(
-        help="A folder with train/ and test/ (or val/, valid/, dev/ ...) of class folders, or one of those."
+        metavar="DATA",
+        help="A folder with train/ and test/ (or val/, valid/, dev/ ...) of class folders, or a folder of class "
+        "folders.",
     ),
 ]
-Test = Annotated[str | None, typer.Option("--test", help="Labelled test images; all of DATA is then for training.")]
-Architecture = Annotated[
-    str | None, typer.Option(help="What a bare weights file is of, when it does not tell: timm/convnext_tiny, ...")
-]
-MaxBad = Annotated[
-    float | None,
-    typer.Option(min=0, help="Unreadable images allowed: a count, or below 1 a share. [default: 0.1 %, at least 10]"),
+Test = Annotated[
+    str | None,
+    typer.Option("--test", metavar="PATH", help="Labelled test images; all of DATA is then used for training."),
 ]
 NoCache = Annotated[
     bool,
-    typer.Option("--no-cache", help="Compute all features, and keep none in the folder `features` of the weights."),
+    typer.Option(
+        "--no-cache", help="Compute all features anew, and save none to the folder `features` of the weights."
+    ),
 ]
-Seed = Annotated[int | None, typer.Option(min=0, help="Of all randomness. [default: the recipe's]")]
+
+# Of pretrain and ablate.
+Images = Annotated[list[str], typer.Argument(metavar="DATA", help="Folders of images (flat or nested), or list files.")]
+Out = Annotated[Path, typer.Option(metavar="PATH", help="The run folder to create or continue.")]
+RecipeName = Annotated[
+    str, typer.Option(metavar="NAME", help="A recipe's name, a recipe.json, or auto: MoCo v2 fitted to the images.")
+]
+Model = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="Encoder: resnet50, torchvision/NAME, timm/NAME, ... [default: the recipe's]"),
+]
+Epochs = Annotated[int | None, typer.Option(min=1, metavar="N", help="Passes over the images. [default: the recipe's]")]
+BatchSize = Annotated[
+    int | None,
+    typer.Option(min=1, metavar="N", help="Images of a step, on all devices together. [default: the recipe's]"),
+]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="NAME=VALUE", help="Change a setting of the recipe: optim.lr=0.1. Repeatable."),
+]
+Init = Annotated[
+    str | None,
+    typer.Option(metavar="WEIGHTS", help="Weights to start from: a run folder, a file, timm/NAME, fair:NAME, ..."),
+]
+EvalData = Annotated[str | None, typer.Option(metavar="PATH", help="Labelled images for a kNN score during training.")]
+EvalEvery = Annotated[
+    int | None,
+    typer.Option(min=1, metavar="N", help="Epochs between kNN scores. [default: a twentieth of the run]"),
+]
+ResumeMode = Annotated[
+    Resume,
+    typer.Option(
+        "--resume", metavar="auto|never|must",
+        help="auto: continue a run that is in --out. never: refuse it. must: refuse a folder without one.",
+    ),
+]  # fmt: skip
+AcceptDataChange = Annotated[
+    bool, typer.Option("--accept-data-change", help="Continue a run although its images have changed.")
+]
+Devices = Annotated[
+    str | None,
+    typer.Option(metavar="N", help="GPUs, or processes on the CPU, that train together; auto: all GPUs. [default: 1]"),
+]
+Processes = Annotated[
+    bool, typer.Option("--processes", help="Read images in processes, not threads: for many cores and a fast GPU.")
+]
+Precision = Annotated[
+    str | None,
+    typer.Option(metavar="DTYPE", help="fp32, or autocast with bf16 or fp16. [default: the recipe's]"),
+]
+Compile = Annotated[bool, typer.Option("--compile", help="Compile the encoders with torch.compile.")]
+SaveEvery = Annotated[
+    int | None, typer.Option(min=1, metavar="N", help="Steps between checkpoints. [default: one a minute]")
+]
+Keep = Annotated[int, typer.Option(min=1, metavar="N", help="Checkpoints to keep: the newest N.")]
+KeepEvery = Annotated[
+    int | None,
+    typer.Option(min=1, metavar="N", help="Also keep the checkpoint of every N-th step. [default: none]"),
+]
+OnNan = Annotated[
+    str,
+    typer.Option(
+        "--on-nan", metavar="stop|skip:N",
+        help="At a step with a NaN or infinite number, which changes nothing: stop, or skip up to N such steps.",
+    ),
+]  # fmt: skip
+Patience = Annotated[
+    float,
+    typer.Option(min=0, metavar="MINUTES", help="End the run after so long without progress in one step. 0: never."),
+]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the plan and exit.")]

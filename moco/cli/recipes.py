@@ -24,12 +24,12 @@ def recipes(as_json: Json = False) -> None:
 
 
 def explain(
-    recipe: Annotated[str, typer.Argument(help="A recipe's name, a recipe.json, or a run folder.")],
+    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="A recipe's name, a recipe.json, or a run folder.")],
     as_json: Json = False,
 ) -> None:
     """Print each number of a recipe with its source.
 
-    And where this project deviates from it, what to expect of a run, and the published results.
+    Also print where this project deviates from it, what to expect of a run, and the published results.
     """
     with errors():
         from moco.explain import explain as find

@@ -11,7 +11,8 @@ from moco.cli.options import Json
 
 
 def ls(
-    folder: Annotated[Path, typer.Argument(help="A folder of runs, or a run.")] = Path("runs"), as_json: Json = False
+    folder: Annotated[Path, typer.Argument(metavar="PATH", help="A folder of runs, or a run.")] = Path("runs"),
+    as_json: Json = False,
 ) -> None:
     """List runs with their last logged values."""
     with errors():
@@ -23,11 +24,11 @@ def ls(
 
 
 def compare(
-    a: Annotated[Path, typer.Argument(help="A run folder.")],
-    b: Annotated[Path, typer.Argument(help="Another run folder.")],
+    a: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")],
+    b: Annotated[Path, typer.Argument(metavar="OTHER", help="Another run folder.")],
     as_json: Json = False,
 ) -> None:
-    """Show the settings in which two runs differ, and their last values."""
+    """Show how the settings of two runs differ, and their last values."""
     with errors():
         from moco.runs import describe, differences, table
         from moco.text import printable

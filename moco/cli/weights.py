@@ -8,21 +8,21 @@ import typer
 
 from moco.cli import checks
 from moco.cli.errors import errors, interruptions
-from moco.cli.options import Architecture, Device, Json, MaxBad, Target, Weights, Workers
-
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace files that are there.")]
+from moco.cli.options import Architecture, Device, Json, MaxBad, OverwriteFiles, Target, Weights, Workers
 
 
 def embed(
     weights: Weights,
-    data: Annotated[list[str], typer.Argument(help="Folders of images, list files, or single images.")],
-    to: Annotated[Path, typer.Option(help="The file to write: .npy (with .names.txt beside it), .csv or .parquet.")],
+    data: Annotated[list[str], typer.Argument(metavar="DATA", help="Folders of images, list files, or single images.")],
+    to: Annotated[
+        Path, typer.Option(metavar="FILE", help="The file to write: .npy (and .names.txt beside it), .csv or .parquet.")
+    ],
     normalize: Annotated[bool, typer.Option("--normalize", help="Divide each feature by its length.")] = False,
     architecture: Architecture = None,
     device: Device = "auto",
     workers: Workers = None,
     max_bad: MaxBad = None,
-    overwrite: Overwrite = False,
+    overwrite: OverwriteFiles = False,
     as_json: Json = False,
 ) -> None:
     """Write the features of images to a file, with their names."""
@@ -52,21 +52,24 @@ def embed(
 
 def export(
     weights: Weights,
-    to: Annotated[Target, typer.Option(help="The library or program that is to load it.")],
+    to: Annotated[
+        Target, typer.Option(metavar="FORMAT", help="torchvision, timm, hf, fair, deit, detectron2 or onnx.")
+    ],
     out: Annotated[
         Path,
         typer.Option(
-            help="What to write. torchvision, timm: .safetensors, .pth or .pt. fair: .pth.tar, .pth or .pt. deit, "
-            "detectron2: .pth. onnx: .onnx. hf: a new folder."
+            metavar="PATH",
+            help="The file or folder to write. torchvision, timm: .safetensors, .pth or .pt. fair: .pth.tar, .pth or "
+            ".pt. deit, detectron2: .pth. onnx: .onnx. hf: a new folder.",
         ),
     ],
     architecture: Architecture = None,
-    overwrite: Overwrite = False,
+    overwrite: OverwriteFiles = False,
     as_json: Json = False,
 ) -> None:
     """Write the encoder's weights for another library or program.
 
-    The file is loaded there, and must give the same features.
+    The written weights are loaded by that library, and must give the same features.
     """
     from moco.weights.endings import check_outputs, outputs
 
@@ -89,17 +92,20 @@ def export(
 
 
 def import_(
-    weights: Annotated[str, typer.Argument(help="A file of weights in any format that moco reads, or fair:NAME.")],
-    out: Annotated[Path, typer.Option(help="The folder to make.")],
+    weights: Annotated[
+        str, typer.Argument(metavar="WEIGHTS", help="A weights file in any format that moco reads, or fair:NAME.")
+    ],
+    out: Annotated[Path, typer.Option(metavar="PATH", help="The folder to create.")],
     architecture: Architecture = None,
     prefix: Annotated[
-        str, typer.Option(help="What the names of the encoder's tensors begin with, in a file of several networks.")
+        str,
+        typer.Option(metavar="TEXT", help="What the encoder's tensor names begin with, in a file of several networks."),
     ] = "",
     as_json: Json = False,
 ) -> None:
-    """Read weights of another tool into a folder.
+    """Convert weights of another tool into an encoder folder.
 
-    The folder is used like a run: by eval, embed, export and pretrain --init.
+    eval, embed, export and pretrain --init take the folder like a run.
     """
     from moco.weights.endings import check_new_folder
 
@@ -126,7 +132,7 @@ def import_(
 def released(as_json: Json = False) -> None:
     """List the weights that MoCo's authors have released.
 
-    Every command that takes WEIGHTS takes their names, and downloads the file.
+    Every command with WEIGHTS takes these names, and downloads the file.
     """
     with errors():
         from moco.weights.official.released import RELEASED

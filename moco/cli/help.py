@@ -1,0 +1,31 @@
+"""Help pages that name an argument as `DATA`, where typer shows `{DATA}` and `DATA <list[str]>`."""
+
+from typing import Any
+
+from typer.core import TyperCommand
+
+
+class Command(TyperCommand):
+    """A command with such a help page, the same with every version of typer."""
+
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
+        arguments = [one for one in self.get_params(ctx) if one.param_type_name == "argument"]
+        return ["[OPTIONS]", *map(_usage, arguments)]
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        parameters = self.get_params(ctx)
+        records = [(one.param_type_name, one.get_help_record(ctx)) for one in parameters]
+        arguments = [
+            (record[0].partition(" <")[0], record[1]) for kind, record in records if record and kind == "argument"
+        ]
+        options = [record for kind, record in records if record and kind == "option"]
+        for title, rows in (("Arguments", arguments), ("Options", options)):
+            if rows:
+                with formatter.section(title):
+                    formatter.write_dl(rows)
+
+
+def _usage(argument: Any) -> str:
+    """`DATA`; `[DATA]` where it may be left out; `DATA...` where there may be several."""
+    name = argument.metavar if argument.required else f"[{argument.metavar}]"
+    return name if argument.nargs == 1 else f"{name}..."

@@ -1,0 +1,49 @@
+"""Every `--help` page, as a terminal of 80 columns shows it."""
+
+import re
+from typing import Any
+
+import pytest
+from typer.main import get_command
+from typer.testing import CliRunner
+
+from moco.cli import app
+
+
+def commands(command: Any, *words: str) -> list[tuple[str, ...]]:
+    """The words of each command and group of commands."""
+    parts = getattr(command, "commands", {}).items()
+    return [words, *(found for name, part in parts for found in commands(part, *words, name))]
+
+
+ALL = commands(get_command(app))
+
+
+@pytest.fixture
+def page(request, monkeypatch) -> str:
+    monkeypatch.setenv("COLUMNS", "80")
+    result = CliRunner().invoke(app, [*request.param, "--help"], prog_name="moco")
+    assert result.exit_code == 0
+    return result.stdout
+
+
+@pytest.mark.parametrize("page", ALL, indirect=True, ids=" ".join)
+def test_a_help_page_fits_80_columns_and_shows_no_python_types(page):
+    assert max(map(len, page.splitlines())) <= 80
+    assert not re.search(r"<[a-z]|\{|list\[|int range|float range|\bTEXT\.\.\.", page)
+
+
+@pytest.mark.parametrize(
+    ("page", "usage"),
+    [
+        (("pretrain",), "moco pretrain [OPTIONS] DATA..."),
+        (("eval", "knn"), "moco eval knn [OPTIONS] WEIGHTS DATA..."),
+        (("runs", "ls"), "moco runs ls [OPTIONS] [PATH]"),
+        (("runs", "compare"), "moco runs compare [OPTIONS] RUN OTHER"),
+    ],
+    indirect=["page"],
+)
+def test_the_usage_names_the_arguments_as_their_descriptions_do(page, usage):
+    assert f"Usage: {usage}\n" in page
+    for argument in usage.rpartition("[OPTIONS] ")[2].split():
+        assert re.search(rf"^  {argument.strip('[].')} ", page, re.MULTILINE)
