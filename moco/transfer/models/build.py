@@ -46,18 +46,22 @@ def build_detector(
         RecipeError: the architecture does not fit the network or the task.
     """
     settings = settings or paper_settings(task, arch, num_classes)
-    if arch != "fpn" and not (
-        isinstance(network, ResNet) and network.net.block is Bottleneck and arch in ("c4", "dc5")
-    ):
-        raise RecipeError(
-            f"--arch {arch} needs a ResNet of ours with bottleneck blocks (resnet50 or deeper), got a "
-            f"{type(network).__name__}: take --arch fpn"
-        )
+    _check(network, task, arch)
     network = freeze(network) if norm == "frozen" else network
     detector = _detector(network, KIND[task], arch, settings, mean, std)
     if norm == "sync":
         synchronize(detector)
     return detector
+
+
+def _check(network: nn.Module, task: Task, arch: Arch) -> None:
+    if arch != "fpn" and not (isinstance(network, ResNet) and network.net.block is Bottleneck):
+        raise RecipeError(
+            f"--arch {arch} needs a ResNet of ours with bottleneck blocks (resnet50 or deeper), got a "
+            f"{type(network).__name__}: take --arch fpn, or another encoder"
+        )
+    if arch != "fpn" and KIND[task] in ("keypoints", "densepose"):
+        raise RecipeError(f"{task} needs --arch fpn, as in the paper (appendix A.2, A.3), got --arch {arch}")
 
 
 def _detector(network: nn.Module, kind: Kind, arch: Arch, settings: Settings, mean: RGB, std: RGB) -> Detector:

@@ -14,13 +14,13 @@ from moco.recipe import RecipeError
 class RoIBatchNorm(nn.BatchNorm2d):
     """BatchNorm over RoIs, of which there may be none: then nothing is normalized and no statistic changes."""
 
-    def forward(self, input: Float[Tensor, "R C m m"]) -> Float[Tensor, "R C m m"]:
+    def forward(self, input: Float[Tensor, "R C h w"]) -> Float[Tensor, "R C h w"]:
         if len(input):
             return super().forward(input)
         return input * self.weight[:, None, None] + self.bias[:, None, None]
 
 
-class NaiveSyncBatchNorm(nn.BatchNorm2d):
+class NaiveSyncBatchNorm(RoIBatchNorm):
     """BatchNorm over all ranks: the averages over the ranks of the means, and of the means of the squares.
 
     Every rank counts the same however many pixels or RoIs it has, and one without any does not count. The running
@@ -30,7 +30,7 @@ class NaiveSyncBatchNorm(nn.BatchNorm2d):
 
     def forward(self, input: Float[Tensor, "N C h w"]) -> Float[Tensor, "N C h w"]:
         if not self.training or world_size() == 1:
-            return RoIBatchNorm.forward(self, input)  # pyright: ignore[reportArgumentType]
+            return super().forward(input)
         x = input.float()
         sums = torch.cat([x.sum(dim=(0, 2, 3)), x.square().sum(dim=(0, 2, 3))]) / max(x.numel() // x.shape[1], 1)
         counted = sums.new_full((1,), float(x.numel() > 0))
