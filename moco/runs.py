@@ -5,7 +5,7 @@ from typing import Any
 
 from moco.recipe import RecipeError, diff
 from moco.train.run_folder import RunError, RunFolder
-from moco.weights.checkpoints import UnreadableError, step_in
+from moco.weights.read_checkpoint import UnreadableError, step_in
 
 VALUES = ("step", "epoch", "loss", "pretext_top1", "knn")
 COLUMNS = ("run", "recipe", "state", "step", "loss", "contrastive accuracy", "kNN")
@@ -34,7 +34,7 @@ def _state(run: RunFolder, step: int) -> tuple[str, int | None]:
     if run.finished:
         return "finished", None
     try:
-        saved = checkpoint.newest(run.checkpoints)
+        saved = checkpoint.newest_intact(run.checkpoints)
     except UnreadableError:
         return "checkpoints cannot be read", None
     except checkpoint.CheckpointError:

@@ -78,8 +78,8 @@ def test_every_error_with_an_exit_code_is_a_class_that_there_is():
 
 def test_the_files_that_are_refused_at_once_are_those_that_cannot_be_written():
     from moco.evaluate.embed import WRITERS
-    from moco.weights.endings import ENDINGS
     from moco.weights.export import FORMATS
+    from moco.weights.export_paths import ENDINGS
 
     assert set(FEATURE_FILES) == set(WRITERS)
     assert set(ENDINGS) == set(FORMATS) == set(Target)

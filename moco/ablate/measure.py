@@ -74,8 +74,8 @@ def fresh(recipe: Recipe, images: Images, device: torch.device) -> Contrast:
 def restored(run: RunFolder, recipe: Recipe, images: Images, device: torch.device, *, step: int) -> Contrast:
     """Encoders and dictionary of the checkpoint of `step`. Raises CheckpointError where it is damaged or missing."""
     contrast, file = fresh(recipe, images, device), run.checkpoints / checkpoint.name_of(step)
-    checkpoint.check(file)
-    contrast.load_state_dict(checkpoint.load(file)["state"]["model"])
+    checkpoint.check_intact(file)
+    contrast.load_state_dict(checkpoint.read_checkpoint(file)["state"]["model"])
     return contrast
 
 

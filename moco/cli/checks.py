@@ -17,10 +17,10 @@ DEVICES = ("auto", "cpu", "cuda", "mps", "xpu")
 def check_weights(weights: str) -> None:
     """Raise WeightsError where nothing has this name; those of torchvision and timm are looked up later."""
     from moco.weights.errors import no_such_weights
-    from moco.weights.official.released import PREFIX, released
+    from moco.weights.official.released import PREFIX, find_released
 
     if weights.startswith(PREFIX):
-        released(weights)
+        find_released(weights)
     elif not os.path.exists(weights) and not weights.startswith(("torchvision/", "timm/")):
         raise no_such_weights(weights)
 

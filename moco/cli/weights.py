@@ -71,10 +71,10 @@ def export(
 
     The written weights are loaded by that library, and must give the same features.
     """
-    from moco.weights.endings import check_outputs, outputs
+    from moco.weights.export_paths import check_outputs, export_files
 
     with errors() as console:
-        files = outputs(out, to.value)
+        files = export_files(out, to.value)
         check_outputs(files, to.value, overwrite=overwrite)
         checks.check_weights(weights)
 
@@ -107,7 +107,7 @@ def import_(
 
     eval, embed, export and pretrain --init take the folder like a run.
     """
-    from moco.weights.endings import check_new_folder
+    from moco.weights.export_paths import check_new_folder
 
     with errors() as console:
         check_new_folder(out)

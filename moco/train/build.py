@@ -30,7 +30,7 @@ from moco.rng import fold
 from moco.train.loop import Batches
 from moco.train.warm_start import adopt
 from moco.weights.encoder_folder import initialize
-from moco.weights.load import find
+from moco.weights.load import read_weights
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -51,7 +51,7 @@ def contrast_for(
         encoder = build(recipe.encoder, size=recipe.data.size, model=model if isinstance(model, nn.Module) else None)
         for caution in encoder.cautions:
             say(f"caution: {caution}")
-        found = None if init is None else find(init, size=recipe.data.size, whole=True)
+        found = None if init is None else read_weights(init, size=recipe.data.size, whole=True)
         if found is not None:
             say(initialize(encoder, found))
         kind = partial(CachedContrast, pieces=recipe.optim.accumulate) if recipe.optim.cached else Contrast

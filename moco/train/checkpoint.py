@@ -2,7 +2,7 @@
 
 A checkpoint is one file, `step_00012000.pt`, loadable with `weights_only=True`. It appears under its name only when it
 is whole (written aside, synced, renamed), and `MANIFEST.json` holds its size and SHA-256, so a damaged one is noticed.
-How checkpoints are read is in `moco.weights.checkpoints`.
+How checkpoints are read is in `moco.weights.read_checkpoint`.
 """
 
 import errno
@@ -21,22 +21,22 @@ from torch import Tensor
 
 from moco.files import sweep, write_atomically, write_text
 from moco.train.metrics import Window
-from moco.weights.checkpoints import (
+from moco.weights.read_checkpoint import (
     MANIFEST,
     CheckpointError,
     UnreadableError,
-    check,
+    check_intact,
     checkpoint_files,
-    load,
     manifest,
     name_of,
-    newest,
+    newest_intact,
+    read_checkpoint,
     unlisted,
 )
 
 __all__ = [
-    "CheckpointError", "Clock", "Stateful", "TrainState", "check", "checkpoint_files", "load", "name_of",
-    "newest", "save", "settle",
+    "CheckpointError", "Clock", "Stateful", "TrainState", "check_intact", "checkpoint_files", "name_of",
+    "newest_intact", "read_checkpoint", "save", "settle",
 ]  # fmt: skip
 
 

@@ -18,7 +18,7 @@ from moco.files import TEMPORARY
 from moco.recipe import Recipe, RecipeError, diff
 from moco.train.nan_report import FILES, is_nan_folder
 from moco.train.run_folder import RunError, RunFolder
-from moco.weights import checkpoints
+from moco.weights import read_checkpoint
 
 
 class State(Enum):
@@ -78,7 +78,7 @@ def state_of(run: RunFolder) -> State:
     _read_recipe(run)
     if run.finished:
         return State.FINISHED
-    if checkpoints.entries(run.checkpoints):
+    if read_checkpoint.entries(run.checkpoints):
         return State.SAVED
     if steps := max((record.get("step", 0) for record in run.metrics()), default=0):
         _check_never_saved(run, steps)
@@ -95,7 +95,7 @@ def stored_recipe(out: Path) -> Recipe | None:
     if not run.recipe_file.is_file():
         return None
     try:
-        started = run.finished or bool(checkpoints.entries(run.checkpoints)) or any(_steps(run))
+        started = run.finished or bool(read_checkpoint.entries(run.checkpoints)) or any(_steps(run))
         return run.recipe() if started else None
     except RecipeError:
         return None  # `check_out` tells

@@ -14,7 +14,7 @@ from moco.files import write_text
 from moco.train.folder_state import BEFORE_THE_FIRST_STEP, LATER
 from moco.train.nan_report import FILES, is_nan_folder
 from moco.train.run_folder import RunError, RunFolder
-from moco.weights import checkpoints
+from moco.weights import read_checkpoint
 
 OLD = ".tmp-old-"
 NOTE = ".tmp-old"  # the old run is given up
@@ -88,7 +88,7 @@ def _own(run: RunFolder) -> Iterator[tuple[Path, str]]:
     """Folder and name of what may be a run's file, under its name or renamed; links are not followed."""
     yield run.path, "finished.json"
     for folder, names in (
-        (run.checkpoints, [checkpoints.MANIFEST, *_names_of_checkpoints(run.checkpoints)]),
+        (run.checkpoints, [read_checkpoint.MANIFEST, *_names_of_checkpoints(run.checkpoints)]),
         (run.encoder, ["model.safetensors", "config.json", "README.md"]),
         *((folder, list(FILES)) for folder in _nan_folders(run)),
         (run.path, [name for name in (*BEFORE_THE_FIRST_STEP, *LATER) if "/" not in name]),
@@ -102,7 +102,7 @@ def _names_of_checkpoints(folder: Path) -> list[str]:
     if folder.is_symlink() or not folder.is_dir():
         return []
     names = {entry.name.removeprefix(OLD) for entry in folder.iterdir()}
-    return sorted(name for name in names if checkpoints.step_in(name) is not None)
+    return sorted(name for name in names if read_checkpoint.step_in(name) is not None)
 
 
 def _nan_folders(run: RunFolder) -> list[Path]:

@@ -129,13 +129,13 @@ def restore(job: Job, state: TrainState, reporter: Reporter) -> None:
     if on_main():
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            path = checkpoint.newest(run.checkpoints)
+            path = checkpoint.newest_intact(run.checkpoints)
         for warning in caught:
             reporter.say(f"caution: {warning.message}")
         content = b"" if path is None else path.read_bytes()
     content = share(content)
     if content:
-        payload = checkpoint.load(io.BytesIO(content))
+        payload = checkpoint.read_checkpoint(io.BytesIO(content))
         _check_recipe_of_checkpoint(job, payload)
         state.load_state_dict(payload["state"])
         ranks = payload.get("ranks", 1)

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import moco
 from moco.files import MODE, append, read_json, write_json, write_text
 from moco.recipe import Recipe, RecipeError
-from moco.weights.checkpoints import entries
+from moco.weights.read_checkpoint import entries
 
 if TYPE_CHECKING:
     import torch

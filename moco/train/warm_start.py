@@ -16,12 +16,12 @@ from moco.method import Contrast, MomentumEncoder, Queue
 from moco.recipe import Recipe
 from moco.rng import fold
 from moco.train.loop import Batches
-from moco.weights.loaded import Found
+from moco.weights.loaded import LoadedWeights
 
 BEFORE = 0  # the step of keys that are older than the run
 
 
-def adopt(contrast: Contrast, found: Found, *, m: float) -> list[str]:
+def adopt(contrast: Contrast, found: LoadedWeights, *, m: float) -> list[str]:
     """Take over what the weights have besides f_q, which `initialize` has taken; f_k is a copy of f_q already.
 
     The authors' code applies Eqn. (2) at the start of a step, ours at its end: the f_k of their files gets the update
@@ -80,7 +80,7 @@ def refill(
     return [f"The queue was filled by f_k with the keys of {size:,} images before the first step"]
 
 
-def _take_f_k(contrast: Contrast, key_encoder: MomentumEncoder, found: Found, m: float) -> str:
+def _take_f_k(contrast: Contrast, key_encoder: MomentumEncoder, found: LoadedWeights, m: float) -> str:
     said = _take("f_k", key_encoder.module, found.f_k, otherwise="is a copy of f_q")
     if not (found.f_k_lags and _fits(key_encoder.module, found.f_k)):
         return said

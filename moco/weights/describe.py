@@ -4,67 +4,68 @@ from typing import Any
 
 from torch import Tensor
 
-from moco.weights.infer_architecture import recognised_head
-from moco.weights.loaded import Found, few
-from moco.weights.names import summed
+from moco.weights.infer_architecture import recognise_head
+from moco.weights.loaded import LoadedWeights, few
+from moco.weights.tensor_names import count_by_prefix
 
 
-def of_official(layout: str, found: Found, others: list[str]) -> dict[str, Any]:
+def describe_official(layout: str, found: LoadedWeights, others: list[str]) -> dict[str, Any]:
     """Of a checkpoint of MoCo's authors.
 
     Args:
         others: names in the file that no part of the method has.
     """
-    words = {"layout": layout, "f_q": _network(found, found.backbone), "head": _head(found)}
+    words = {"layout": layout, "f_q": _describe_network(found, found.backbone), "head": _describe_head(found)}
     words["f_k"] = f"{len(found.f_k)} tensors" if found.f_k else "none"
-    if found.queue:
-        words["queue"] = "{:,} keys of {} dimensions".format(*found.queue["keys"].shape)
-    elif "v3" not in layout:
-        words["queue"] = "none"
+    if found.queue or "v3" not in layout:
+        words["queue"] = _describe_queue(found)
     if "v3" in layout:
         words["predictor"] = f"{len(found.predictor)} tensors" if found.predictor else "none"
-    return words | _wrapper(found) | ({"not known": few(others)} if others else {})
+    return words | _describe_rest(found) | ({"not known": few(others)} if others else {})
 
 
-def of_state_dict(layout: str, found: Found, *, taken: str = "", instead: str = "") -> dict[str, Any]:
+def describe_state_dict(layout: str, found: LoadedWeights, *, taken: str = "", instead: str = "") -> dict[str, Any]:
     """Of any other file: a network, with a linear classifier or without.
 
     Args:
         taken: the prefix of the network that is the encoder.
         instead: the prefix of the same network as it is trained, where the encoder is its moving average.
     """
-    words = {"layout": layout, "network": _network(found, found.backbone)}
+    words = {"layout": layout, "network": _describe_network(found, found.backbone)}
     if taken:
         words["taken"] = f"{taken}*"
     if instead:
         words["taken"] += f", the moving average of {instead}* (training goes on from both)"
     if found.f_k:
-        words |= {"head": _head(found), "queue": "{:,} keys of {} dimensions".format(*found.queue["keys"].shape)
-                  if found.queue else "none"}  # fmt: skip
+        words |= {"head": _describe_head(found), "queue": _describe_queue(found)}
     others = [key for key in found.everything if not key.startswith((taken, instead or taken))] if taken else []
     if others:
-        words["besides"] = summed({key: found.everything[key] for key in others})
+        words["besides"] = count_by_prefix({key: found.everything[key] for key in others})
     classes = [found.backbone[key].shape[0] for key in ("fc.weight", "head.weight") if key in found.backbone]
     if classes:
         words["linear classifier"] = f"of {classes[0]:,} classes"
-    return words | _wrapper(found)
+    return words | _describe_rest(found)
 
 
-def _network(found: Found, tensors: dict[str, Tensor]) -> str:
+def _describe_network(found: LoadedWeights, tensors: dict[str, Tensor]) -> str:
     if found.guess is None:
         return f"{len(tensors)} tensors, whose names and shapes do not tell of what network"
     width = "" if found.guess.width == 1 else f" of width {found.guess.width:g}"
     return f"{found.guess.name}{width}, {len(tensors)} tensors"
 
 
-def _head(found: Found) -> str:
-    settings = recognised_head(found.head)
+def _describe_head(found: LoadedWeights) -> str:
+    settings = recognise_head(found.head)
     if not settings:
         return f"{len(found.head)} tensors of an unknown kind" if found.head else "none"
     return f"{settings['head']} to {settings['dim']} dimensions"
 
 
-def _wrapper(found: Found) -> dict[str, Any]:
+def _describe_queue(found: LoadedWeights) -> str:
+    return "{:,} keys of {} dimensions".format(*found.queue["keys"].shape) if found.queue else "none"
+
+
+def _describe_rest(found: LoadedWeights) -> dict[str, Any]:
     """What stands beside the tensors."""
     words: dict[str, Any] = {"optimizer": "its state" if isinstance(found.content.get("optimizer"), dict) else "none"}
     return words | {key: found.facts[key] for key in ("epoch", "arch") if key in found.facts}

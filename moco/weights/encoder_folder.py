@@ -12,13 +12,13 @@ from moco import __version__
 from moco.encoders import Encoder, build_headless
 from moco.files import write_atomically, write_text
 from moco.recipe import EncoderSpec, Recipe
-from moco.weights.infer_architecture import infer_data, other_heads
-from moco.weights.load import find
-from moco.weights.loaded import Config, Found, Weights, WeightsError
-from moco.weights.model_card import card
-from moco.weights.put import check_parts, prefixes_of, put
+from moco.weights.copy_weights import check_values_of_parts, copy_weights, suggest_prefix
+from moco.weights.infer_architecture import infer_data, other_number_of_heads
+from moco.weights.load import read_weights
+from moco.weights.loaded import Config, LoadedWeights, Weights, WeightsError
+from moco.weights.model_card import model_card
 
-__all__ = ["Config", "Weights", "WeightsError", "encoder_of", "initialize", "load_encoder", "save_encoder"]
+__all__ = ["Config", "Weights", "WeightsError", "build_encoder", "initialize", "load_encoder", "save_encoder"]
 
 HEADS_OF_VIT_S = (
     ". The heads of a ViT-S cannot be seen in a file: timm's and DINO's, timm/vit_small_patch16_224, has 6, that of "
@@ -45,7 +45,7 @@ def save_encoder(
         data=recipe.data, recipe=recipe.name, facts=facts, sha256=hashlib.sha256(content).hexdigest(),
     )  # fmt: skip
     parameters = sum(parameter.numel() for parameter in encoder.backbone.parameters())
-    text = card(config, parameters=parameters, source=recipe.source, imported_from=imported_from)
+    text = model_card(config, parameters=parameters, source=recipe.source, imported_from=imported_from)
     folder.mkdir(parents=True, exist_ok=True)
     write_atomically(folder / "model.safetensors", lambda file: file.write(content))
     write_text(folder / "config.json", config.to_json())
@@ -74,26 +74,26 @@ def load_encoder(
     Raises:
         WeightsError: not there, not readable, or not the weights of that network.
     """
-    return encoder_of(find(weights, prefix=prefix), architecture=architecture, model=model)
+    return build_encoder(read_weights(weights, prefix=prefix), architecture=architecture, model=model)
 
 
-def encoder_of(
-    found: Found, *, architecture: str | EncoderSpec | None = None, model: nn.Module | None = None
+def build_encoder(
+    found: LoadedWeights, *, architecture: str | EncoderSpec | None = None, model: nn.Module | None = None
 ) -> tuple[Encoder, Config]:
     """As `load_encoder`, from what was read already."""
     said = EncoderSpec(name=architecture) if isinstance(architecture, str) else architecture
-    spec = _architecture(found, said, model)
+    spec = _choose_spec(found, said, model)
     data = found.data or infer_data(spec, found.backbone)
     with torch.random.fork_rng(devices=[]):  # the caller's random numbers are none of our business
         encoder = build_headless(spec, size=data.size, model=model)
-    note = put(found, encoder.backbone, name=spec.name)
+    note = copy_weights(found, encoder.backbone, name=spec.name)
     config = Config(
         encoder=spec, num_features=encoder.num_features, data=data, recipe=found.recipe, facts=found.facts, note=note
     )
     return encoder.eval(), config
 
 
-def initialize(encoder: Encoder, weights: Weights | Found) -> str:
+def initialize(encoder: Encoder, weights: Weights | LoadedWeights) -> str:
     """Copy `weights` into f_q: the backbone, and the head where there is one that fits. Returns what was done.
 
     Args:
@@ -102,11 +102,11 @@ def initialize(encoder: Encoder, weights: Weights | Found) -> str:
     Raises:
         WeightsError: as there; nothing is copied then.
     """
-    found = weights if isinstance(weights, Found) else find(weights, size=encoder.size, whole=True)
+    found = weights if isinstance(weights, LoadedWeights) else read_weights(weights, size=encoder.size, whole=True)
     found = found.to_train_on()
-    check_parts(found)
-    _same_network(found, encoder.spec)
-    note = put(found, encoder.backbone, name=encoder.spec.name)
+    check_values_of_parts(found)
+    _check_same_network(found, encoder.spec)
+    note = copy_weights(found, encoder.backbone, name=encoder.spec.name)
     wanted = {key: value.shape for key, value in encoder.head.state_dict().items()}
     if not found.head:
         return f"f_q starts from {note}. The head starts at random: there is none in the file"
@@ -116,19 +116,19 @@ def initialize(encoder: Encoder, weights: Weights | Found) -> str:
     return f"f_q starts from {note}, and its head too"
 
 
-def _architecture(found: Found, said: EncoderSpec | None, model: nn.Module | None) -> EncoderSpec:
+def _choose_spec(found: LoadedWeights, said: EncoderSpec | None, model: nn.Module | None) -> EncoderSpec:
     if found.spec is not None and said is not None and found.spec.name != said.name:
         raise WeightsError(f"{found.where} is of {found.spec.name}, and architecture says {said.name}: leave it out")
     if (
         said is not None
         and found.guess is not None
-        and (trouble := other_heads(found.backbone, found.guess, said.name))
+        and (trouble := other_number_of_heads(found.backbone, found.guess, said.name))
     ):
         raise WeightsError(f"{found.where} is not of {said.name}: {trouble}")
     spec = found.spec or said or (found.guess if model is None else EncoderSpec(name="custom"))
     if spec is None:
         raise WeightsError(
-            f"{found.where} does not say what network its {len(found.backbone)} tensors are of{prefixes_of(found)}. "
+            f"{found.where} does not say what network its {len(found.backbone)} tensors are of{suggest_prefix(found)}. "
             "To name the network, give --architecture, such as timm/convnext_tiny (architecture= in Python)"
             + HEADS_OF_VIT_S
             * any("blocks.0." in key for key in found.backbone)
@@ -141,12 +141,12 @@ def _architecture(found: Found, said: EncoderSpec | None, model: nn.Module | Non
     return spec
 
 
-def _same_network(found: Found, spec: EncoderSpec) -> None:
+def _check_same_network(found: LoadedWeights, spec: EncoderSpec) -> None:
     """Refuse what names and shapes alone would let pass: another stem, other heads, a network with equal layers."""
     if "custom" in (spec.name, found.spec and found.spec.name):
         return
     if found.spec is None:
-        if trouble := other_heads(found.backbone, found.guess, spec.name):
+        if trouble := other_number_of_heads(found.backbone, found.guess, spec.name):
             raise WeightsError(f"f_q is a {spec.name}, which {found.where} must not be loaded into: {trouble}")
         return
     theirs, ours = ((one.name.rpartition("/")[2].partition(".")[0], one.stem) for one in (found.spec, spec))

@@ -9,12 +9,12 @@ import torch
 from moco.files import write_atomically, write_text
 from moco.recipe import EncoderSpec, Recipe
 from moco.staged import folder_aside
-from moco.weights.encoder_folder import encoder_of, save_encoder
-from moco.weights.endings import check_new_folder
-from moco.weights.import_folder import CONTENTS, REST, joined, parted
-from moco.weights.load import find
+from moco.weights.copy_weights import check_values_of_parts
+from moco.weights.encoder_folder import build_encoder, save_encoder
+from moco.weights.export_paths import check_new_folder
+from moco.weights.import_folder import CONTENTS, REST, join_content, split_content
+from moco.weights.load import read_weights
 from moco.weights.loaded import Weights, WeightsError
-from moco.weights.put import check_parts
 from moco.weights.tensors import same_tensors
 
 
@@ -37,14 +37,14 @@ def import_weights(
     """
     out = Path(out)
     check_new_folder(out)
-    found = find(weights, prefix=prefix)
+    found = read_weights(weights, prefix=prefix)
     if not found.content:
         raise WeightsError(f"moco import expects a file of weights, got {weights}: it can be used as it is")
-    encoder, config = encoder_of(found, architecture=architecture)
+    encoder, config = build_encoder(found, architecture=architecture)
     recipe = Recipe(name=found.recipe or "imported", source=found.where, encoder=encoder.spec, data=config.data)
     origin = Path(found.where).name
-    check_parts(found)
-    rest = parted(found.content, found.backbone, encoder.backbone.state_dict(), prefix=found.prefix)
+    check_values_of_parts(found)
+    rest = split_content(found.content, found.backbone, encoder.backbone.state_dict(), prefix=found.prefix)
     contents = found.contents or {"layout": "moco checkpoint"}
     about = {"file": origin, **contents, "encoder": encoder.spec.model_dump(), "facts": found.facts}
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -52,7 +52,7 @@ def import_weights(
         save_encoder(aside / "encoder", encoder, recipe=recipe, facts=found.facts, imported_from=origin)
         write_atomically(aside / REST, lambda file: torch.save(rest, file))
         write_text(aside / CONTENTS, json.dumps(about, indent=1, default=str) + "\n")
-        if not same_tensors(joined(aside), found.content):
+        if not same_tensors(join_content(aside), found.content):
             raise WeightsError(f"{out} would not hold what is in {found.where}: a fault of the disk or of moco")
         os.rename(aside, out)  # of an empty folder at most
     lines = [f"{name}: {value}" for name, value in contents.items()]

@@ -17,7 +17,7 @@ from moco.weights.tensors import read_tensors, same_tensors
 REST, CONTENTS = "rest.pt", "contents.json"
 
 
-def parted(
+def split_content(
     content: dict[str, Any], backbone: dict[str, Tensor], saved: dict[str, Tensor], *, prefix: str = ""
 ) -> dict[str, Any]:
     """What rest.pt holds: all of `content` but those tensors of `backbone` that `saved` has too.
@@ -47,7 +47,7 @@ def chosen_prefix(folder: Path) -> str:
     return prefix if isinstance(prefix, str) else ""
 
 
-def joined(folder: Path) -> dict[str, Any]:
+def join_content(folder: Path) -> dict[str, Any]:
     """The content of the file that `folder` was imported from.
 
     Raises:

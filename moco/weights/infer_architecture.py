@@ -18,7 +18,9 @@ Shapes = dict[str, tuple[int, ...]]
 MOST = 20_000  # tensors of a network
 
 
-def recognised(tensors: dict[str, Tensor], *, of_moco_v3: bool = False, small_stem: bool = False) -> EncoderSpec | None:
+def recognise_network(
+    tensors: dict[str, Tensor], *, of_moco_v3: bool = False, small_stem: bool = False
+) -> EncoderSpec | None:
     """The network whose names and shapes these are: a ResNet with ImageNet's stem, or a ViT of MoCo v3; or None.
 
     Dilation leaves no trace in them, nor does the number of heads of a ViT: a ViT-S has 6 with timm and DINO, 12 with
@@ -30,7 +32,7 @@ def recognised(tensors: dict[str, Tensor], *, of_moco_v3: bool = False, small_st
     """
     vit = recognised_vit(tensors)
     if vit is not None:
-        return vit if of_moco_v3 or not _of_any_heads(vit) else None
+        return vit if of_moco_v3 or not _number_of_heads_is_open(vit) else None
     stem = tensors.get("conv1.weight")
     if stem is None or stem.ndim != 4 or stem.shape[-1] != (3 if small_stem else 7) or not len(stem):
         return None
@@ -40,18 +42,18 @@ def recognised(tensors: dict[str, Tensor], *, of_moco_v3: bool = False, small_st
 
     for name, net in NETS.items():
         spec = EncoderSpec(name=name, width=stem.shape[0] / 64, stem="3x3" if small_stem else "7x7/2+pool")
-        if (spec.width * net.group_width).is_integer() and _is_of(tensors, lambda spec=spec: resnet(spec)):
+        if (spec.width * net.group_width).is_integer() and _has_shapes_of(tensors, lambda spec=spec: resnet(spec)):
             return spec
     for name in [] if small_stem else torchvision_names():
         plain = name.partition("/")[2]
-        if plain.startswith(("resnext", "wide_resnet")) and _is_of(
+        if plain.startswith(("resnext", "wide_resnet")) and _has_shapes_of(
             tensors, lambda plain=plain: models.get_model(plain)
         ):
             return EncoderSpec(name=name)
     return None
 
 
-def recognised_head(tensors: dict[str, Tensor]) -> dict[str, Any]:
+def recognise_head(tensors: dict[str, Tensor]) -> dict[str, Any]:
     """The settings of an EncoderSpec for the head whose names and shapes these are; empty where it is none of ours."""
     matrices = [tensor for tensor in tensors.values() if tensor.ndim == 2]
     if not matrices:
@@ -62,7 +64,7 @@ def recognised_head(tensors: dict[str, Tensor]) -> dict[str, Any]:
         settings = {"head": head, "dim": dim} | wide
         with torch.device("meta"):
             module = HEADS[head](features, EncoderSpec.model_validate(settings))
-        if _shapes(module.state_dict()) == _shapes(tensors):
+        if _shapes_by_name(module.state_dict()) == _shapes_by_name(tensors):
             return settings
     return {}
 
@@ -75,7 +77,7 @@ def infer_data(spec: EncoderSpec, tensors: dict[str, Tensor]) -> DataSpec:
     return DataSpec(size=side, eval_resize=round(side * 256 / 224))
 
 
-def other_heads(tensors: dict[str, Tensor], guess: EncoderSpec | None, name: str) -> str | None:
+def other_number_of_heads(tensors: dict[str, Tensor], guess: EncoderSpec | None, name: str) -> str | None:
     """Why the ViT called `name` must not take these tensors of a ViT, though the shapes agree; or None.
 
     Args:
@@ -84,8 +86,8 @@ def other_heads(tensors: dict[str, Tensor], guess: EncoderSpec | None, name: str
     vit = recognised_vit(tensors)
     if vit is None or (guess is not None and guess.name == name):
         return None
-    here = _heads(name)
-    if guess is None and name == vit.name and _of_any_heads(vit):
+    here = _number_of_heads(name)
+    if guess is None and name == vit.name and _number_of_heads_is_open(vit):
         return (
             f"nothing in it tells whether its ViT-S has {here} heads, as {name} of MoCo v3, or 6, as timm's, DINO's "
             "and DeiT's: the shapes agree, the features do not. Say it: moco import FILE --out DIR --architecture "
@@ -100,12 +102,12 @@ def other_heads(tensors: dict[str, Tensor], guess: EncoderSpec | None, name: str
     return None
 
 
-def _of_any_heads(vit: EncoderSpec) -> bool:
+def _number_of_heads_is_open(vit: EncoderSpec) -> bool:
     """Whether timm has a ViT of the same shapes with other heads, and the positions do not tell it from MoCo v3's."""
     return vit.name == "vit_small" and vit.position != "sincos"
 
 
-def _heads(name: str) -> int | None:
+def _number_of_heads(name: str) -> int | None:
     """Of the attention of our or timm's ViT called `name`; None: it is no ViT."""
     if name in VITS:
         return VITS[name].heads
@@ -119,7 +121,7 @@ def _heads(name: str) -> int | None:
     return getattr(getattr(blocks[0], "attn", None), "num_heads", None) if blocks else None
 
 
-def _is_of(tensors: dict[str, Tensor], network: Callable[[], nn.Module]) -> bool:
+def _has_shapes_of(tensors: dict[str, Tensor], network: Callable[[], nn.Module]) -> bool:
     with torch.device("meta"):
         return _backbone_shapes(network().state_dict()) == _backbone_shapes(tensors)
 
@@ -128,10 +130,10 @@ def _backbone_shapes(tensors: dict[str, Tensor]) -> Shapes:
     """Of a ResNet, without its classifier."""
     return {
         key: shape
-        for key, shape in _shapes(tensors).items()
+        for key, shape in _shapes_by_name(tensors).items()
         if not key.startswith("fc.") and not key.endswith("num_batches_tracked")
     }
 
 
-def _shapes(tensors: dict[str, Tensor]) -> Shapes:
+def _shapes_by_name(tensors: dict[str, Tensor]) -> Shapes:
     return {key: tuple(tensor.shape) for key, tensor in tensors.items()}

@@ -91,7 +91,7 @@ class Call:
         return f"import {module}, torchvision\nmodel = {self}\n{load}"
 
 
-def counterpart(spec: EncoderSpec, library: str, size: int) -> Call:
+def library_equivalent(spec: EncoderSpec, library: str, size: int) -> Call:
     """How `library` ("torchvision" or "timm") makes this network, for images of `size` pixels.
 
     Raises:
@@ -105,7 +105,7 @@ def counterpart(spec: EncoderSpec, library: str, size: int) -> Call:
     if home and plain in IN_BOTH:
         return Call(library, plain)
     if spec.name in VITS:
-        return _vit(spec, library, size)
+        return _vit_equivalent(spec, library, size)
     if spec.name not in NETS:
         where = f"export it to {home}" if home else "it loads in moco only"
         raise WeightsError(f"{spec.name} is not a network of {library}: {where}")
@@ -118,7 +118,7 @@ def counterpart(spec: EncoderSpec, library: str, size: int) -> Call:
     return Call(library, name, arguments | (DILATED[library] if spec.dilate_last else {}))
 
 
-def _vit(spec: EncoderSpec, library: str, size: int) -> Call:
+def _vit_equivalent(spec: EncoderSpec, library: str, size: int) -> Call:
     """The same for our ViTs."""
     if library == "torchvision":
         raise WeightsError(f"torchvision has no {spec.name}: the weights of its ViTs have other names. Export to timm")

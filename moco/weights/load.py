@@ -12,22 +12,21 @@ from typing import Any
 
 from moco.encoders.library import is_timm
 from moco.recipe import DataSpec, EncoderSpec, Recipe, RecipeError, diff
-from moco.weights.checkpoints import CheckpointError, UnreadableError, check, entries, newest, step_in
 from moco.weights.errors import no_such_weights
-from moco.weights.import_folder import REST, chosen_prefix, joined
-from moco.weights.infer_architecture import recognised
-from moco.weights.loaded import Config, Found, Weights, WeightsError
+from moco.weights.import_folder import REST, chosen_prefix, join_content
+from moco.weights.infer_architecture import recognise_network
+from moco.weights.loaded import Config, LoadedWeights, Weights, WeightsError
 from moco.weights.official.fetch import fetch
-from moco.weights.official.released import PREFIX, released
-from moco.weights.parse import is_checkpoint, parse_content
+from moco.weights.official.released import PREFIX, find_released
+from moco.weights.parse_content import is_checkpoint, parse_content
 from moco.weights.pretrained import pretrained
-from moco.weights.put import put
+from moco.weights.read_checkpoint import CheckpointError, UnreadableError, check_intact, entries, newest_intact, step_in
 from moco.weights.tensors import read_tensors
 
-__all__ = ["Config", "Found", "Weights", "WeightsError", "find", "put"]
+__all__ = ["Config", "LoadedWeights", "Weights", "WeightsError", "read_weights"]
 
 
-def find(weights: Weights, *, size: int | None = None, whole: bool = False, prefix: str = "") -> Found:
+def read_weights(weights: Weights, *, size: int | None = None, whole: bool = False, prefix: str = "") -> LoadedWeights:
     """Read `weights`: a folder or file of this project, somebody else's file, or the name of released weights.
 
     Args:
@@ -45,14 +44,14 @@ def find(weights: Weights, *, size: int | None = None, whole: bool = False, pref
             f"prefix={prefix!r} is for a file with several networks, and {weights} is none: leave it out"
         )
     if path.is_dir():
-        return _folder(path, whole)
+        return _read_folder(path, whole)
     if path.is_file():
         beside = path.parent / "config.json"
         if path.name == "model.safetensors" and beside.exists():
-            return _encoder_folder(path.parent)
-        return _file(path, prefix)
+            return _read_encoder_folder(path.parent)
+        return _read_file(path, prefix)
     if str(weights).startswith(PREFIX):
-        one = released(str(weights))
+        one = find_released(str(weights))
         path = fetch(one)
         found = parse_content(read_tensors(path), str(path), prefix=prefix)
         return replace(found, where=str(weights), facts=found.facts | {"licence": one.licence})
@@ -61,36 +60,36 @@ def find(weights: Weights, *, size: int | None = None, whole: bool = False, pref
     raise no_such_weights(weights)
 
 
-def _file(path: Path, prefix: str) -> Found:
+def _read_file(path: Path, prefix: str) -> LoadedWeights:
     content = read_tensors(path)
     if is_checkpoint(content):
         try:
-            check(path)
+            check_intact(path)
         except CheckpointError as error:
             raise WeightsError(str(error)) from None
     return parse_content(content, str(path), prefix=prefix)
 
 
-def _folder(path: Path, whole: bool) -> Found:
+def _read_folder(path: Path, whole: bool) -> LoadedWeights:
     """An encoder folder, an imported one, or a run: its encoder/, or else its newest undamaged checkpoint."""
     encoder = next((one for one in (path / "encoder", path) if _is_encoder(one)), None)
     if encoder is not None and whole and (path / REST).exists():
-        content, config = joined(path), _config(encoder)
+        content, config = join_content(path), _read_config(encoder)
         _check_intact(encoder, config)
         found = parse_content(content, str(path), prefix=chosen_prefix(path))
         return replace(found, spec=config.encoder, data=config.data, recipe=config.recipe, facts=config.facts)
     if encoder is None or whole:
-        found = _newest_checkpoint(path, instead=encoder)
+        found = _read_newest_checkpoint(path, instead=encoder)
         if found is not None:
             return found
     if encoder is not None:
-        return _encoder_folder(encoder)
+        return _read_encoder_folder(encoder)
     raise WeightsError(
         f"{path} is neither a run (encoder/, checkpoints/step_*.pt) nor an encoder (model.safetensors, config.json)"
     )
 
 
-def _newest_checkpoint(run: Path, *, instead: Path | None) -> Found | None:
+def _read_newest_checkpoint(run: Path, *, instead: Path | None) -> LoadedWeights | None:
     """The newest checkpoint of a run that is as it was written; None: there never was one.
 
     Args:
@@ -100,7 +99,7 @@ def _newest_checkpoint(run: Path, *, instead: Path | None) -> Found | None:
         WeightsError: all of them are damaged, or it is of another version.
     """
     try:
-        file = newest(run / "checkpoints")
+        file = newest_intact(run / "checkpoints")
     except UnreadableError as error:
         raise WeightsError(str(error)) from None
     except CheckpointError as error:
@@ -136,14 +135,16 @@ def _is_encoder(path: Path) -> bool:
     return (path / "model.safetensors").exists() and (path / "config.json").exists()
 
 
-def _encoder_folder(path: Path) -> Found:
+def _read_encoder_folder(path: Path) -> LoadedWeights:
     """What `save_encoder` or timm wrote."""
     tensors = read_tensors(path / "model.safetensors")
-    if theirs := _timms_config(path / "config.json"):
-        return _timms_folder(path, tensors, theirs)
-    config = _config(path)
+    if theirs := _read_timm_config(path / "config.json"):
+        return _read_timm_folder(path, tensors, theirs)
+    config = _read_config(path)
     _check_intact(path, config)
-    return Found(str(path), tensors, spec=config.encoder, data=config.data, recipe=config.recipe, facts=config.facts)
+    return LoadedWeights(
+        str(path), tensors, spec=config.encoder, data=config.data, recipe=config.recipe, facts=config.facts
+    )
 
 
 def _check_intact(path: Path, config: Config) -> None:
@@ -158,7 +159,7 @@ def _check_intact(path: Path, config: Config) -> None:
         )
 
 
-def _timms_config(file: Path) -> dict[str, Any] | None:
+def _read_timm_config(file: Path) -> dict[str, Any] | None:
     """What config.json says in a folder as timm has them on the hub; None: it is none of those."""
     try:
         config = json.loads(file.read_bytes())
@@ -167,18 +168,18 @@ def _timms_config(file: Path) -> dict[str, Any] | None:
         return None
 
 
-def _timms_folder(path: Path, tensors: dict[str, Any], config: dict[str, Any]) -> Found:
+def _read_timm_folder(path: Path, tensors: dict[str, Any], config: dict[str, Any]) -> LoadedWeights:
     """A folder that timm loads: here the number of heads is told. Raises WeightsError."""
     try:
-        return _as_timm_says(path, tensors, config)
+        return _parse_timm_folder(path, tensors, config)
     except (ValueError, TypeError, AttributeError, KeyError, IndexError, OverflowError) as error:
         reason = " ".join(str(error).split())
         raise WeightsError(f"{path / 'config.json'} is not one that timm writes: {reason}") from None
 
 
-def _as_timm_says(path: Path, tensors: dict[str, Any], config: dict[str, Any]) -> Found:
+def _parse_timm_folder(path: Path, tensors: dict[str, Any], config: dict[str, Any]) -> LoadedWeights:
     name, look, found = config["architecture"], config["pretrained_cfg"], parse_content(tensors, str(path))
-    ours = found.guess or recognised(tensors, of_moco_v3=config.get("model_args", {}).get("num_heads") == 12)
+    ours = found.guess or recognise_network(tensors, of_moco_v3=config.get("model_args", {}).get("num_heads") == 12)
     size, crop = look.get("input_size", [3, 224, 224])[-1], look.get("crop_pct", 224 / 256)
     data = {"size": size, "eval_resize": round(size / crop)} | {
         key: look[key] for key in ("mean", "std") if key in look
@@ -187,7 +188,7 @@ def _as_timm_says(path: Path, tensors: dict[str, Any], config: dict[str, Any]) -
     return replace(found, spec=spec, guess=None, data=DataSpec.model_validate(data), recipe="timm's folder")
 
 
-def _config(path: Path) -> Config:
+def _read_config(path: Path) -> Config:
     try:
         return Config.model_validate_json((path / "config.json").read_bytes())
     except (OSError, ValueError) as error:

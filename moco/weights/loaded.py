@@ -10,7 +10,7 @@ from torch import Tensor
 from moco.recipe import DataSpec, EncoderSpec, Part
 from moco.weights.errors import WeightsError
 
-__all__ = ["Config", "Found", "Weights", "WeightsError", "few"]
+__all__ = ["Config", "LoadedWeights", "Weights", "WeightsError", "few"]
 
 Weights = str | Path
 
@@ -33,7 +33,7 @@ class Config(Part):
 
 
 @dataclass(frozen=True)
-class Found:
+class LoadedWeights:
     """What was read, and what is known of it. The names are those of the parts of a `Contrast`."""
 
     where: str  # what to call it
@@ -54,12 +54,12 @@ class Found:
     everything: dict[str, Tensor] = field(default_factory=dict)  # of another tool's file, by its own names
     prefix: str = ""  # that the user has chosen
 
-    def to_train_on(self) -> "Found":
+    def to_train_on(self) -> "LoadedWeights":
         """The same with the trained network for a backbone, where that was its moving average."""
         return replace(self, backbone=self.f_q, f_q={}) if self.f_q else self
 
     @property
-    def said(self) -> str:
+    def summary(self) -> str:
         """`contents` as half a sentence."""
         return "; ".join(f"{name}: {value}" for name, value in self.contents.items())
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from moco.encoders.resnet import NETS
 from moco.recipe import EncoderSpec
-from moco.weights.library_equivalent import LIBRARIES, counterpart
+from moco.weights.library_equivalent import LIBRARIES, library_equivalent
 from moco.weights.loaded import Config, WeightsError
 
 CARD = """\
@@ -64,7 +64,7 @@ THEIR_LICENCE = """\
 That of the file it was read from."""
 
 
-def card(config: Config, *, parameters: int, source: str, imported_from: str = "") -> str:
+def model_card(config: Config, *, parameters: int, source: str, imported_from: str = "") -> str:
     """README.md of an encoder folder.
 
     Args:
@@ -74,30 +74,30 @@ def card(config: Config, *, parameters: int, source: str, imported_from: str = "
     """
     spec, data = config.encoder, config.data
     own = f" (stem {spec.stem}, width {spec.width:g}{', last stage dilated' * spec.dilate_last})"
-    origin = IMPORTED.format(file=code(imported_from), num_features=config.num_features)
+    origin = IMPORTED.format(file=code_span(imported_from), num_features=config.num_features)
     return CARD.format(
         title="imported" if imported_from else "pre-trained by Momentum Contrast",
         origin=origin if imported_from else TRAINED.format(num_features=config.num_features),
         licence=THEIR_LICENCE if imported_from else OWN_LICENCE,
-        network=code(spec.name) + (own if spec.name in NETS else ""),
+        network=code_span(spec.name) + (own if spec.name in NETS else ""),
         num_features=config.num_features, parameters=f"{parameters:,}",
         size=data.size, eval_resize=data.eval_resize, mean=data.mean, std=data.std,
-        recipe=code(config.recipe), source=code(source),
-        facts="\n".join(f"- {code(name)}: {code(value)}" for name, value in config.facts.items()),
-        libraries="\n".join(_in_library(library, spec, data.size) for library in LIBRARIES),
+        recipe=code_span(config.recipe), source=code_span(source),
+        facts="\n".join(f"- {code_span(name)}: {code_span(value)}" for name, value in config.facts.items()),
+        libraries="\n".join(_how_to_load(library, spec, data.size) for library in LIBRARIES),
     )  # fmt: skip
 
 
-def code(value: Any) -> str:
+def code_span(value: Any) -> str:
     """`value` as a code span on one line, whatever is in it."""
     text = value if isinstance(value, str) else json.dumps(value, default=str)
     text = re.sub(r"[\s\x00-\x1f\x7f-\x9f\u2028\u2029]+", " ", text.replace("`", "'")).strip()
     return f"`{text[:200] or ' '}`"
 
 
-def _in_library(library: str, spec: EncoderSpec, size: int) -> str:
+def _how_to_load(library: str, spec: EncoderSpec, size: int) -> str:
     try:
-        call = counterpart(spec, library, size)
+        call = library_equivalent(spec, library, size)
     except WeightsError as error:
-        return f"With {library}: not directly. {code(str(error))}\n"
+        return f"With {library}: not directly. {code_span(str(error))}\n"
     return f"With {library}:\n\n```python\n{call.program('model.safetensors')}\n```\n"

@@ -4,13 +4,13 @@ from typing import Any
 
 from moco.encoders.library import is_timm, library_data, timm_size, torchvision_names
 from moco.recipe import EncoderSpec
-from moco.weights.loaded import Found, WeightsError
+from moco.weights.loaded import LoadedWeights, WeightsError
 
 HUB_FILES = ("model.safetensors", "pytorch_model.bin")  # what timm asks the hub for
 TIMEOUT = 10.0  # [s] for an answer of the hub
 
 
-def pretrained(weights: str, size: int | None) -> Found | None:
+def pretrained(weights: str, size: int | None) -> LoadedWeights | None:
     """The weights of `torchvision/NAME` or `timm/NAME`, or None where there is no such name.
 
     Args:
@@ -25,7 +25,7 @@ def pretrained(weights: str, size: int | None) -> Found | None:
     return _from_timm(name, size) if library == "timm" and is_timm(name) else None
 
 
-def _from_torchvision(name: str) -> Found:
+def _from_torchvision(name: str) -> LoadedWeights:
     from torchvision import models
 
     where = f"torchvision/{name}"
@@ -37,10 +37,12 @@ def _from_torchvision(name: str) -> Found:
     data = library_data(where)
     if name in ("googlenet", "inception_v3"):  # their weights are for this; torchvision's classes convert to it inside
         data = data.model_copy(update={"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)})
-    return Found(where, dict(tensors), spec=EncoderSpec(name=where), data=data, recipe="pretrained by torchvision")
+    return LoadedWeights(
+        where, dict(tensors), spec=EncoderSpec(name=where), data=data, recipe="pretrained by torchvision"
+    )
 
 
-def _from_timm(name: str, size: int | None) -> Found:
+def _from_timm(name: str, size: int | None) -> LoadedWeights:
     import timm
 
     where, config = f"timm/{name}", timm.get_pretrained_cfg(name)
@@ -53,7 +55,7 @@ def _from_timm(name: str, size: int | None) -> Found:
     except Exception as error:
         raise _unreachable(where, error) from None
     spec, data = EncoderSpec(name=where), library_data(where)
-    return Found(where, network.state_dict(), spec=spec, data=data, recipe="pretrained by timm")
+    return LoadedWeights(where, network.state_dict(), spec=spec, data=data, recipe="pretrained by timm")
 
 
 def check_connection(where: str, config: Any) -> None:

@@ -10,10 +10,10 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from moco.weights.content import plain_content
 from moco.weights.file_kind import is_safetensors, kind_of
 from moco.weights.loaded import WeightsError
-from moco.weights.stand_ins import plain_leftovers
+from moco.weights.pickle_stand_ins import allow_stand_ins
+from moco.weights.validate_content import plain_content
 
 
 def read_tensors(path: Path) -> dict[str, Any]:
@@ -29,13 +29,13 @@ def read_tensors(path: Path) -> dict[str, Any]:
         if path.suffix == ".safetensors" or is_safetensors(path):
             return dict[str, Any](load_file(path))
         check_checksums(path)
-        with plain_leftovers():
+        with allow_stand_ins():
             content = torch.load(path, map_location="cpu", weights_only=True)
         size = path.stat().st_size
     except WeightsError:
         raise
     except Exception as error:  # damaged files raise all sorts
-        raise WeightsError(refusal(path, error)) from None
+        raise WeightsError(explain_unreadable(path, error)) from None
     if not isinstance(content, dict):
         raise WeightsError(f"{path} holds a {type(content).__name__}, expected a state dict: names with tensors")
     return plain_content(content, str(path), file_size=size)
@@ -67,7 +67,12 @@ def check_checksums(path: Path) -> None:
 def same_tensors(one: Any, other: Any) -> bool:
     """Whether two contents agree bit for bit: the same names, types, shapes and values, NaN and the sign of 0 too."""
     if isinstance(one, Tensor):
-        return isinstance(other, Tensor) and one.dtype == other.dtype and one.shape == other.shape and _bits(one, other)
+        return (
+            isinstance(other, Tensor)
+            and one.dtype == other.dtype
+            and one.shape == other.shape
+            and _same_bits(one, other)
+        )
     if isinstance(one, dict):
         return (
             isinstance(other, dict) and one.keys() == other.keys() and all(same_tensors(one[k], other[k]) for k in one)
@@ -79,12 +84,12 @@ def same_tensors(one: Any, other: Any) -> bool:
     return type(one) is type(other) and bool(one == other or both_nan)
 
 
-def _bits(one: Tensor, other: Tensor) -> bool:
+def _same_bits(one: Tensor, other: Tensor) -> bool:
     a, b = (tensor.detach().contiguous().reshape(-1).view(torch.uint8) for tensor in (one, other))
     return torch.equal(a, b)
 
 
-def refusal(path: Path, error: Exception) -> str:
+def explain_unreadable(path: Path, error: Exception) -> str:
     """What the file is, where its first bytes tell; otherwise what torch or safetensors found wrong with it."""
     nothing_ran = "nothing in it was executed"
     if isinstance(error, OSError) and error.errno != errno.EINVAL:  # which mapping a file beyond its end gives

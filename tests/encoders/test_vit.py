@@ -11,7 +11,7 @@ from moco.encoders.vit import VITS, ViT, recognised_vit, sincos, vit
 from moco.recipe import EncoderSpec, Recipe, RecipeError
 from moco.weights.encoder_folder import save_encoder
 from moco.weights.export import export
-from moco.weights.library_equivalent import counterpart
+from moco.weights.library_equivalent import library_equivalent
 from moco.weights.load import WeightsError
 
 TIMM = {
@@ -55,7 +55,7 @@ def test_parameters_are_as_many_as_table_2_says(name: str) -> None:
 @pytest.mark.parametrize(("name", "size"), [("vit_small", 64), ("vit_micro", 32)])
 def test_features_and_tokens_are_those_of_timm(name: str, size: int) -> None:
     spec, x = EncoderSpec(name=name), torch.randn(2, 3, size, size)
-    ours, theirs = stirred(vit(spec, size=size)), counterpart(spec, "timm", size).bare().eval()
+    ours, theirs = stirred(vit(spec, size=size)), library_equivalent(spec, "timm", size).bare().eval()
     theirs.load_state_dict(ours.state_dict())
     with torch.no_grad():
         torch.testing.assert_close(ours(x), theirs(x), rtol=0, atol=1e-5)
@@ -262,7 +262,7 @@ EXPORTED += [EncoderSpec(name="vit_large"), EncoderSpec(name="vit_huge"), Encode
 def test_timms_counterpart_has_the_same_names_shapes_and_heads(spec: EncoderSpec) -> None:
     size = 28 if spec.name == "vit_huge" else 32
     with torch.device("meta"):
-        ours, theirs = vit(spec, size=size), counterpart(spec, "timm", size).bare()
+        ours, theirs = vit(spec, size=size), library_equivalent(spec, "timm", size).bare()
     assert shapes(ours) == shapes(theirs)
     assert theirs.blocks[0].attn.num_heads == VITS[spec.name].heads
 
@@ -273,4 +273,4 @@ def test_timms_counterpart_has_the_same_names_shapes_and_heads(spec: EncoderSpec
 )
 def test_a_library_without_such_a_vit_says_why(name: str, library: str, why: str) -> None:
     with pytest.raises(WeightsError, match=why):
-        counterpart(EncoderSpec(name=name), library, 224)
+        library_equivalent(EncoderSpec(name=name), library, 224)

@@ -30,7 +30,7 @@ def state(step: int) -> TrainState:
 def step_of(path: Path) -> int:
     """Of which step a checkpoint is, by its content; -1 when it is not what `state` made."""
     try:
-        found = checkpoint.load(path)["state"]
+        found = checkpoint.read_checkpoint(path)["state"]
     except checkpoint.CheckpointError:
         return -1
     step = found["clock"]["step"]

@@ -56,7 +56,7 @@ def started(images: Path, out: Path, reporter: Silent | None = None) -> bool:
 def still_there(out: Path) -> bool:
     """Whether what was saved before can be read."""
     folder = out / "checkpoints"
-    return not any(folder.glob("step_*.pt")) or checkpoint.newest(folder) is not None
+    return not any(folder.glob("step_*.pt")) or checkpoint.newest_intact(folder) is not None
 
 
 def made_whole(images: Path, out: Path, whole: str, reporter: Silent | None = None) -> bool:
@@ -76,7 +76,7 @@ def undisturbed(folder: Path) -> tuple[Path, str, int]:
     images = folder / "images"
     make_images(images, "small")
     run(images, folder / "whole")
-    path = checkpoint.newest(folder / "whole" / "checkpoints")
+    path = checkpoint.newest_intact(folder / "whole" / "checkpoints")
     assert path is not None
     return images, ending(folder / "whole"), path.stat().st_size
 
@@ -132,7 +132,7 @@ def for_ever(count: int, folder: Path) -> Tally:
         out, first = folder / f"run{trial}", rng.choice([3, 5, 7, 9])
         with mock.patch.object(saving, "LASTING", 0.0):
             ended = not started(images, out, Limits(first, -1, rng.randrange(20_000, size)))
-        path = checkpoint.newest(out / "checkpoints")
+        path = checkpoint.newest_intact(out / "checkpoints")
         kept = path is not None and int(path.stem[5:]) == first - 1
         log = (out / "train.log").read_text()
         tally += ended and kept and log.count("could not be written") == 2 and made_whole(images, out, whole)

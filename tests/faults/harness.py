@@ -78,9 +78,9 @@ def command(images: Path, out: Path, workers: int) -> int:
 def ending(out: Path) -> str:
     """A hash over everything a run ends with: weights, queue, optimizer, clock, and every logged loss."""
     digest = hashlib.sha256()
-    path = checkpoint.newest(out / "checkpoints")
+    path = checkpoint.newest_intact(out / "checkpoints")
     assert path is not None
-    digest.update(state_hash(checkpoint.load(path)).encode())
+    digest.update(state_hash(checkpoint.read_checkpoint(path)).encode())
     records = RunFolder(out).metrics()
     logged = [[record["step"], record["loss"], record["pretext_top1"]] for record in records if "loss" in record]
     scores = [[record["step"], record["knn"]] for record in records if "knn" in record]

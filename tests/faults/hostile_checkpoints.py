@@ -21,7 +21,7 @@ from moco.train import checkpoint
 from moco.train.checkpoint import CheckpointError
 from moco.weights.encoder_folder import WeightsError, initialize, load_encoder
 from moco.weights.import_file import import_weights
-from moco.weights.load import find
+from moco.weights.load import read_weights
 from moco.weights.tensors import read_tensors
 from tests.faults.hostile_files import hostile_contents, hostile_pickles, hostile_safetensors
 from tests.faults.matrix import Fault, Tally
@@ -30,14 +30,14 @@ SECONDS, MEMORY = 20, 4 << 30  # that one file may take; the process's address s
 
 
 def as_checkpoint(file: Path, place: Path) -> None:
-    checkpoint.load(file)
+    checkpoint.read_checkpoint(file)
 
 
 def as_newest(file: Path, place: Path) -> None:
     shutil.copy(file, place / "step_00000001.pt")
-    path = checkpoint.newest(place)
+    path = checkpoint.newest_intact(place)
     assert path is not None
-    checkpoint.load(path)
+    checkpoint.read_checkpoint(path)
 
 
 def as_weights(file: Path, place: Path) -> None:
@@ -45,7 +45,7 @@ def as_weights(file: Path, place: Path) -> None:
 
 
 def as_init(file: Path, place: Path) -> None:
-    find(file, whole=True)
+    read_weights(file, whole=True)
     read_tensors(file)  # `find` leaves it to others to see that the tensors are of a network
     load_encoder(file, architecture="torchvision/resnet18")
 
@@ -65,7 +65,7 @@ def as_imported(file: Path, place: Path) -> None:
     (place / "encoder" / "model.safetensors").write_bytes(save({}))
     (place / "encoder" / "config.json").write_bytes(b"{}")
     shutil.copy(file, place / "rest.pt")
-    find(place, whole=True)
+    read_weights(place, whole=True)
 
 
 def as_encoder_folder(file: Path, place: Path) -> None:

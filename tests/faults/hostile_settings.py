@@ -13,7 +13,7 @@ from moco.data.sources.images import DataError
 from moco.recipe import RecipeError
 from moco.train.pretrain import pretrain
 from moco.weights.encoder_folder import load_encoder
-from moco.weights.load import find
+from moco.weights.load import read_weights
 from tests.faults.harness import RECIPE
 from tests.faults.matrix import Fault, Tally
 
@@ -81,7 +81,7 @@ def of_encoder(content: bytes) -> Callable[[Path, Path], None]:
     def load(images: Path, place: Path) -> None:
         shutil.copytree(images.parent / "stopped" / "encoder", place / "encoder")
         (place / "encoder" / "config.json").write_bytes(content)
-        find(place / "encoder")
+        read_weights(place / "encoder")
         load_encoder(place / "encoder")
 
     return load

@@ -11,13 +11,14 @@ import warnings
 from collections.abc import Callable
 from pathlib import Path
 
+from moco.weights.checkpoints import MANIFEST
+
 from moco.recipe import Recipe
 from moco.train import checkpoint
 from moco.train.console import Silent
 from moco.train.pretrain import pretrain
 from moco.train.run_folder import RunError, RunFolder
 from moco.train.signals import Stopped
-from moco.weights.checkpoints import MANIFEST
 from tests.faults.harness import RECIPE, make_images, state_hash
 from tests.faults.matrix import Fault, Tally
 

@@ -72,7 +72,9 @@ def intact(images: Path, out: Path, whole: Path, part: str, step: int, value: fl
     facts, before = json.loads((place / "facts.json").read_text()), whole / "checkpoints" / f"step_{step:08d}.pt"
     if facts["step"] != step or len(facts["images"]) != 8 or len(facts["losses"]) != step + 1:
         return False
-    same = state_hash(checkpoint.load(place / "checkpoint.pt")) == (state_hash(checkpoint.load(before)))
+    same = state_hash(checkpoint.read_checkpoint(place / "checkpoint.pt")) == (
+        state_hash(checkpoint.read_checkpoint(before))
+    )
     run(images, out, save_every=5)
     return same and ending(out) == ending(whole)
 

@@ -82,7 +82,7 @@ def main() -> None:
         warnings.simplefilter("ignore")
         print(f"kills inside a save, {KILLS}:")
         print(f"  torch.save to the final name: {torn(folder / 'plain', plain, lambda at: at / 'checkpoint.pt')} lost")
-        print(f"  moco: {torn(folder / 'ours', ours, checkpoint.newest)} lost")
+        print(f"  moco: {torn(folder / 'ours', ours, checkpoint.newest_intact)} lost")
         plain(folder / "plain", 7)
         broken, wrong = silent(folder / "plain" / "checkpoint.pt")
         print(f"damaged files, {DAMAGES}: torch.load refuses {broken}, loads {wrong} with another content")

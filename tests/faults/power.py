@@ -82,7 +82,7 @@ def readable(folder: Path, before: int) -> bool:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            path = checkpoint.newest(folder)
+            path = checkpoint.newest_intact(folder)
             return path is not None and step_of(path) in (before, before + 1)
     except CheckpointError:
         return False
@@ -125,7 +125,7 @@ def without_fsync(folder: Path) -> bool:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                path = checkpoint.newest(built)
+                path = checkpoint.newest_intact(built)
         except CheckpointError:
             return True
         if path is not None and step_of(path) != 1:

@@ -93,7 +93,7 @@ def idle(out: Path) -> bool:
 
 def loads(out: Path) -> bool:
     folder = out / "checkpoints"
-    return not any(folder.glob("step_*.pt")) or checkpoint.newest(folder) is not None
+    return not any(folder.glob("step_*.pt")) or checkpoint.newest_intact(folder) is not None
 
 
 FAULTS = [

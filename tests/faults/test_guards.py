@@ -18,7 +18,7 @@ from moco.recipe import Recipe, RecipeError
 from moco.train import checkpoint, run_folder, saving
 from moco.train.pretrain import pretrain
 from moco.train.watchdog import Watchdog, watchdog
-from moco.weights import checkpoints
+from moco.weights import read_checkpoint
 from tests.faults import hostile_files, torn, workers
 from tests.faults.boxes import state as small
 from tests.faults.boxes import step_of
@@ -47,9 +47,9 @@ def test_without_the_hash_a_flipped_bit_loads(tmp_path, monkeypatch):
     content[len(content) // 3] ^= 64  # among the numbers
     path.write_bytes(content)
     with pytest.warns(UserWarning, match="SHA-256 differs"):
-        assert checkpoint.newest(tmp_path).name == "step_00000001.pt"
-    monkeypatch.setattr(checkpoints, "damage", lambda *_: None)
-    assert checkpoint.newest(tmp_path) == path
+        assert checkpoint.newest_intact(tmp_path).name == "step_00000001.pt"
+    monkeypatch.setattr(read_checkpoint, "find_damage", lambda *_: None)
+    assert checkpoint.newest_intact(tmp_path) == path
     assert step_of(path) == -1  # it loads, and is not what was written
 
 
@@ -63,9 +63,9 @@ def test_without_its_own_checksums_a_flipped_bit_of_an_unlisted_one_loads(tmp_pa
     content[len(content) // 3] ^= 64
     path.write_bytes(content)
     with pytest.warns(UserWarning, match="a checksum differs"):
-        assert checkpoint.newest(tmp_path).name == "step_00000001.pt"
-    monkeypatch.setattr(checkpoints.ZipFile, "testzip", lambda _: None)
-    assert checkpoint.newest(tmp_path) == path
+        assert checkpoint.newest_intact(tmp_path).name == "step_00000001.pt"
+    monkeypatch.setattr(read_checkpoint.ZipFile, "testzip", lambda _: None)
+    assert checkpoint.newest_intact(tmp_path) == path
 
 
 def test_without_sync_the_power_takes_the_only_checkpoint(tmp_path):
@@ -86,10 +86,10 @@ def test_a_manifest_that_is_believed_blindly_ends_the_search(tmp_path, monkeypat
     torn.ours(tmp_path, 1)
     torn.ours(tmp_path, 2)
     (tmp_path / "MANIFEST.json").write_text('[{"name": "step_00000001.pt", "step": "x", "size": 1, "sha256": "y"}]')
-    assert step_of(checkpoint.newest(tmp_path)) == 2
-    monkeypatch.setattr(checkpoints, "makes_sense", lambda _: True)
+    assert step_of(checkpoint.newest_intact(tmp_path)) == 2
+    monkeypatch.setattr(read_checkpoint, "is_valid_entry", lambda _: True)
     with pytest.raises(TypeError):
-        checkpoint.newest(tmp_path)
+        checkpoint.newest_intact(tmp_path)
 
 
 def short_of_room(tmp_path: Path) -> None:
@@ -118,12 +118,12 @@ def test_without_the_restriction_a_pickle_runs(tmp_path, monkeypatch):
     file = tmp_path / "a.pth"
     file.write_bytes(hostile_files.containers(hostile_files.calls(canary)["reduce"])["zip"])
     with pytest.raises(checkpoint.CheckpointError):
-        checkpoint.load(file)
+        checkpoint.read_checkpoint(file)
     assert not canary.exists()
     honest = torch.load
     monkeypatch.setattr(torch, "load", lambda *given, **named: honest(*given, **named | {"weights_only": False}))
     with pytest.raises(checkpoint.CheckpointError):
-        checkpoint.load(file)
+        checkpoint.read_checkpoint(file)
     assert canary.exists()
 
 
@@ -203,7 +203,7 @@ def test_by_time_instead_of_step_another_checkpoint_is_the_newest(tmp_path):
     torn.ours(tmp_path, 1)
     torn.ours(tmp_path, 2)
     os.utime(tmp_path / "step_00000001.pt", (2e9, 2e9))
-    assert checkpoint.newest(tmp_path).name == "step_00000002.pt"
+    assert checkpoint.newest_intact(tmp_path).name == "step_00000002.pt"
     assert max(tmp_path.glob("step_*.pt"), key=lambda path: path.stat().st_mtime).name == "step_00000001.pt"
 
 
@@ -215,8 +215,8 @@ def test_without_an_error_for_checkpoints_that_are_all_damaged_a_run_begins_anew
     for path in (tmp_path / "out" / "checkpoints").glob("step_*.pt"):
         path.write_bytes(b"damaged")
     with pytest.warns(UserWarning, match="taking the one before it"), pytest.raises(checkpoint.CheckpointError):
-        checkpoint.newest(tmp_path / "out" / "checkpoints")
-    monkeypatch.setattr(checkpoint, "newest", lambda folder: None)
+        checkpoint.newest_intact(tmp_path / "out" / "checkpoints")
+    monkeypatch.setattr(checkpoint, "newest_intact", lambda folder: None)
     said = pretrain(tmp_path / "images", tmp_path / "out", **settings)
     steps = [record["step"] for record in said.metrics() if "loss" in record]
     assert steps == list(range(1, 19))  # made once more, all of them

@@ -17,7 +17,7 @@ from moco.data.loader import loader
 from moco.data.loader.threads import in_order
 from moco.data.sources import manifest, torch_dataset
 from moco.train import pretrain, resume
-from moco.weights import put, tensors
+from moco.weights import copy_weights, tensors
 from tests.faults import datasets, elastic, hostile_checkpoints, hostile_settings, stuck
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(300)]
@@ -89,5 +89,5 @@ def test_a_reader_that_believes_the_header_takes_hostile_safetensors(tmp_path, m
 
 def test_without_a_look_at_tensors_and_values_hostile_contents_are_taken(tmp_path, monkeypatch):
     monkeypatch.setattr(tensors, "plain_content", lambda content, where, file_size: content)
-    monkeypatch.setattr(put, "_check_values", lambda pairs, where: None)
+    monkeypatch.setattr(copy_weights, "_check_values", lambda pairs, where: None)
     assert hostile_checkpoints.contents(16, tmp_path).lost > 4

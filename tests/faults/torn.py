@@ -50,7 +50,7 @@ def kills_in_a_save(count: int, folder: Path) -> Tally:
     ours(folder, step)
     for _ in range(count):
         saved = max(step, killed_in(ours, folder, step + 1, rng.uniform(0.002, 0.06)))
-        path = checkpoint.newest(folder)
+        path = checkpoint.newest_intact(folder)
         step = step_of(path) if path is not None else -1
         tally += step in (saved, saved + 1)
     return tally
@@ -103,7 +103,7 @@ def damaged_checkpoints(count: int, folder: Path) -> Tally:
         (folder / "step_00000003.pt").write_bytes(bad)
         with warnings.catch_warnings(record=True) as said:
             warnings.simplefilter("always")
-            path = checkpoint.newest(folder)
+            path = checkpoint.newest_intact(folder)
         step, loud = (
             (-1 if path is None else step_of(path)),
             any("step_00000003.pt" in str(one.message) for one in said),
@@ -126,7 +126,7 @@ def leftovers(count: int, folder: Path) -> Tally:
         (place / "MANIFEST.json").write_bytes(cut)
         for name in (f".tmp-{rng.randrange(10**6)}-ab12", "notes.txt", "step_final.pt", "model_00000009.pt"):
             (place / name).write_bytes(b"not a checkpoint")
-        newest = checkpoint.newest(place)
+        newest = checkpoint.newest_intact(place)
         ours(place, 4)
         sweep(place)
         names = {path.name for path in place.iterdir()}
@@ -144,7 +144,7 @@ def clocks(count: int, folder: Path) -> Tally:
         times = [rng.choice([-(10**8), 0, 10**9, 4 * 10**9]) for _ in range(5)] if trial else [10**9] * 5
         for step, when in zip((8, 9, 10, 11, 12), times, strict=True):
             os.utime(folder / f"step_{step:08d}.pt", (when, when))
-        path = checkpoint.newest(folder)
+        path = checkpoint.newest_intact(folder)
         tally += path is not None and step_of(path) == 12
     return tally
 
@@ -161,7 +161,7 @@ def none_left(count: int, folder: Path) -> Tally:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                checkpoint.newest(folder)
+                checkpoint.newest_intact(folder)
             tally += False
         except CheckpointError as error:
             tally += all(path.name in str(error) for path in whole) and "--overwrite" in str(error)

@@ -20,7 +20,7 @@ from moco.train.checkpoint import Clock, TrainState
 from moco.train.loop import train
 from moco.train.warm_start import adopt
 from moco.weights.encoder_folder import initialize
-from moco.weights.official.layout import parse
+from moco.weights.official.layout import parse_official
 from tests.weights import theirs
 
 N, SIDE, BEFORE, STEPS, M, TAU, LR = 8, 32, 3, 3, 0.9, 0.2, 0.05
@@ -75,7 +75,7 @@ def their_model(kind: str) -> nn.Module:
 
 
 def our_run(kind: str, content: dict, batches: list[Views], *, lags: bool) -> tuple[list[float], nn.Module]:
-    found = parse(content, "their.pth.tar")
+    found = parse_official(content, "their.pth.tar")
     assert found is not None
     assert found.guess is not None
     assert found.f_k_lags

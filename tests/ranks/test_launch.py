@@ -57,7 +57,7 @@ def children(process: int) -> list[int]:
 
 
 def ended(out: Path) -> tuple[bytes, list]:
-    state = checkpoint.load(checkpoint.newest(out / "checkpoints"))["state"]["model"]
+    state = checkpoint.read_checkpoint(checkpoint.newest_intact(out / "checkpoints"))["state"]["model"]
     logged = [(record["step"], record["loss"]) for record in RunFolder(out).metrics()]
     return b"".join(x.numpy().tobytes() for x in state.values()), logged
 

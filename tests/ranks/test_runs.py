@@ -70,7 +70,7 @@ def whole(pictures, recipe, tmp_path) -> dict:
 
 def ended(out: Path) -> dict:
     """The last checkpoint without its recipe, and the losses and scores that were logged."""
-    payload = checkpoint.load(checkpoint.newest(out / "checkpoints"))
+    payload = checkpoint.read_checkpoint(checkpoint.newest_intact(out / "checkpoints"))
     values = ("step", "loss", "pretext_top1", "knn")
     records = [{name: record.get(name) for name in values} for record in RunFolder(out).metrics()]
     return {name: value for name, value in payload.items() if name != "recipe"} | {"records": records}
@@ -208,8 +208,8 @@ def test_the_comparison_notices_statistics_that_are_not_each_ranks_own(pictures,
     """A planted fault: on a resume every rank gets the mean."""
     stop = lambda _: {"reporter": AtStep(4, kill(signal.SIGTERM))}  # noqa: E731
     assert on_two(pictures, tmp_path / "run", recipe=recipe, of_rank=stop) == [75, 75]
-    honest = checkpoint.load
-    monkeypatch.setattr(checkpoint, "load", lambda file: honest(file) | {"statistics": {}})
+    honest = checkpoint.read_checkpoint
+    monkeypatch.setattr(checkpoint, "read_checkpoint", lambda file: honest(file) | {"statistics": {}})
     assert on_two(pictures, tmp_path / "run", recipe=recipe) == [0, 0]
     monkeypatch.undo()
     assert not same(whole, ended(tmp_path / "run"))

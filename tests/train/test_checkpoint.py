@@ -35,7 +35,7 @@ def state(step: int) -> TrainState:
 def test_what_is_saved_comes_back(tmp_path):
     checkpoint.save(tmp_path, state(7), recipe="{}")
     other = state(0)
-    other.load_state_dict(checkpoint.load(checkpoint.newest(tmp_path))["state"])
+    other.load_state_dict(checkpoint.read_checkpoint(checkpoint.newest_intact(tmp_path))["state"])
     assert other.clock.step == 7
     assert torch.equal(other.model.x, torch.full((1000,), 7.0))
 
@@ -59,18 +59,18 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(tmp_path, damage
     else:
         path.write_bytes(content[: len(content) // 2 if damage == "truncated" else 0])
     with pytest.warns(UserWarning, match="taking the one before"):
-        found = checkpoint.newest(tmp_path)
-    assert checkpoint.load(found)["state"]["clock"]["step"] == 1
+        found = checkpoint.newest_intact(tmp_path)
+    assert checkpoint.read_checkpoint(found)["state"]["clock"]["step"] == 1
 
 
 def test_no_whole_checkpoint_among_several_is_an_error(tmp_path):
     checkpoint.save(tmp_path, state(1), recipe="{}").write_bytes(b"")
     with pytest.raises(CheckpointError, match="readable"), pytest.warns(UserWarning, match="long instead of"):
-        checkpoint.newest(tmp_path)
+        checkpoint.newest_intact(tmp_path)
 
 
 def test_without_checkpoints_there_is_none(tmp_path):
-    assert checkpoint.newest(tmp_path) is None
+    assert checkpoint.newest_intact(tmp_path) is None
 
 
 def test_a_checkpoint_renamed_into_place_before_the_manifest_was_written_counts(tmp_path):
@@ -78,14 +78,14 @@ def test_a_checkpoint_renamed_into_place_before_the_manifest_was_written_counts(
     manifest = (tmp_path / "MANIFEST.json").read_text()
     checkpoint.save(tmp_path, state(2), recipe="{}")
     (tmp_path / "MANIFEST.json").write_text(manifest)
-    assert checkpoint.newest(tmp_path).name == "step_00000002.pt"
+    assert checkpoint.newest_intact(tmp_path).name == "step_00000002.pt"
 
 
 def test_a_manifest_cannot_name_files_elsewhere(tmp_path):
     (tmp_path / "MANIFEST.json").write_text(
         json.dumps([{"name": "../other.pt", "step": 9, "size": 1, "sha256": "0" * 64}])
     )
-    assert checkpoint.newest(tmp_path) is None
+    assert checkpoint.newest_intact(tmp_path) is None
 
 
 def test_a_write_that_fails_leaves_the_old_file_and_no_other(tmp_path):
@@ -108,7 +108,7 @@ def test_a_hostile_checkpoint_executes_nothing(tmp_path):
 
     torch.save({"format": 1, "state": Hostile()}, tmp_path / "step_00000001.pt")
     with pytest.raises(CheckpointError):
-        checkpoint.load(tmp_path / "step_00000001.pt")
+        checkpoint.read_checkpoint(tmp_path / "step_00000001.pt")
     assert not (tmp_path / "canary").exists()
 
 
@@ -127,7 +127,7 @@ def test_damaged_ones_that_were_passed_over_do_not_push_out_the_whole_ones(tmp_p
         (tmp_path / f"step_0000000{step}.pt").write_bytes(b"")
     checkpoint.save(tmp_path, state(4), recipe="{}")  # the run went on from step 3
     assert sorted(path.name for path in tmp_path.glob("step_*.pt")) == ["step_00000003.pt", "step_00000004.pt"]
-    assert checkpoint.load(checkpoint.newest(tmp_path))["state"]["clock"]["step"] == 4
+    assert checkpoint.read_checkpoint(checkpoint.newest_intact(tmp_path))["state"]["clock"]["step"] == 4
 
 
 def test_past_the_step_of_a_damaged_one_two_whole_ones_stay(tmp_path):
@@ -146,7 +146,7 @@ def test_where_there_is_no_room_for_it_a_checkpoint_is_not_begun(tmp_path, monke
     monkeypatch.setattr(checkpoint, "write_atomically", None)
     with pytest.raises(OSError, match="are free"):  # two tensors of 4,000 bytes, and a fifth more
         checkpoint.save(tmp_path, state(2), recipe="{}")
-    assert checkpoint.newest(tmp_path).name == "step_00000001.pt"
+    assert checkpoint.newest_intact(tmp_path).name == "step_00000001.pt"
 
 
 def test_an_old_one_that_cannot_be_removed_does_not_fail_the_new_one(tmp_path, monkeypatch):

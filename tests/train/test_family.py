@@ -53,7 +53,7 @@ def test_it_trains_to_the_end_with_a_finite_loss_and_weights_that_have_moved(nam
     run = pretrain(pictures, tmp_path / "run", recipe=recipe, device="cpu", workers=0)
     assert [record["step"] for record in run.metrics()] == list(range(1, 11))
     torch.manual_seed(0)
-    state = checkpoint.load(checkpoint.newest(run.path / "checkpoints"))["state"]["model"]
+    state = checkpoint.read_checkpoint(checkpoint.newest_intact(run.path / "checkpoints"))["state"]["model"]
     begun = contrast_for(run.recipe, torch.device("cpu"), num_images=40, model=None, init=None, say=print)
     moved = {key: not torch.equal(tensor, state[key]) for key, tensor in begun.named_parameters()}
     assert sum(moved.values()) > 0.8 * len(moved)

@@ -18,7 +18,7 @@ from moco.train import nan_guard as gates
 from moco.train import pretrain as pretraining
 from moco.train.after_step import Watch
 from moco.train.build import contrast_for
-from moco.train.checkpoint import Clock, TrainState, load
+from moco.train.checkpoint import Clock, TrainState, read_checkpoint
 from moco.train.loop import train
 from moco.train.nan_guard import Diverged, Gate, Refusal
 from moco.train.nan_report import allowed_skips
@@ -272,14 +272,14 @@ class TestRun:
         assert all(loss > 0 for loss in facts["losses"][:-1])
         assert all((pictures / name).is_file() for name in facts["images"])
         assert len(set(facts["images"])) == 8
-        assert load(place / "checkpoint.pt")["state"]["clock"]["step"] == 7
+        assert read_checkpoint(place / "checkpoint.pt")["state"]["clock"]["step"] == 7
 
     def test_the_same_command_makes_the_same_step_again(self, pictures, tiny, tmp_path, spoil):
         spoil(7)
         for _ in range(2):
             with pytest.raises(Diverged, match="step 8"):
                 pretrain(pictures, tmp_path / "run", recipe=tiny)
-        assert load(tmp_path / "run" / "checkpoints" / "step_00000007.pt")["state"]["clock"]["step"] == 7
+        assert read_checkpoint(tmp_path / "run" / "checkpoints" / "step_00000007.pt")["state"]["clock"]["step"] == 7
 
     def test_a_state_that_is_not_finite_is_not_saved_and_the_message_says_so(self, pictures, tiny, tmp_path, spoil):
         spoil(2)

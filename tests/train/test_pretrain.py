@@ -39,7 +39,7 @@ class StopAt(Silent):
 
 
 def final_state(out) -> dict:
-    return checkpoint.load(checkpoint.newest(out / "checkpoints"))["state"]
+    return checkpoint.read_checkpoint(checkpoint.newest_intact(out / "checkpoints"))["state"]
 
 
 def assert_same(a, b, where="state") -> None:
@@ -170,10 +170,12 @@ def test_another_seed_gives_another_run(pictures, tiny, tmp_path):
 def test_a_loss_that_is_not_finite_stops_the_run_and_is_never_saved(pictures, tiny, tmp_path):
     with pytest.raises(Diverged, match="learning rate"):
         pretrain(pictures, tmp_path / "run", recipe=tiny, settings={"optim.lr": 1e30}, save_every=1)
-    path = checkpoint.newest(tmp_path / "run" / "checkpoints")
+    path = checkpoint.newest_intact(tmp_path / "run" / "checkpoints")
     if path is not None:
         assert all(
-            torch.isfinite(x).all() for x in checkpoint.load(path)["state"]["model"].values() if x.is_floating_point()
+            torch.isfinite(x).all()
+            for x in checkpoint.read_checkpoint(path)["state"]["model"].values()
+            if x.is_floating_point()
         )
 
 
@@ -320,14 +322,14 @@ def test_the_comparison_notices_what_a_resume_would_lose(pictures, tiny, tmp_pat
     pretrain(pictures, tmp_path / "whole", recipe=tiny)
     with pytest.raises(Stopped):
         pretrain(pictures, tmp_path / "run", recipe=tiny, reporter=StopAt(4))
-    honest = checkpoint.load
+    honest = checkpoint.read_checkpoint
 
     def forgetful(path):
         payload = honest(path)
         payload["state"]["model"][lost] = torch.rand_like(payload["state"]["model"][lost])
         return payload
 
-    monkeypatch.setattr(checkpoint, "load", forgetful)
+    monkeypatch.setattr(checkpoint, "read_checkpoint", forgetful)
     pretrain(pictures, tmp_path / "run", recipe=tiny)
     monkeypatch.undo()
     with pytest.raises(AssertionError):

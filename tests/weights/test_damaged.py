@@ -15,7 +15,7 @@ from moco.train import checkpoint
 from moco.train.checkpoint import Clock, TrainState
 from moco.weights.encoder_folder import WeightsError, load_encoder, save_encoder
 from moco.weights.import_file import import_weights
-from moco.weights.load import find
+from moco.weights.load import read_weights
 
 SPEC = EncoderSpec(name="resnet18", stem="3x3", width=0.0625, dim=8)
 RECIPE = recipes.named("demo").model_copy(update={"name": "tiny", "encoder": SPEC, "data": DataSpec(size=16)})
@@ -60,7 +60,7 @@ def flip(file: Path) -> None:
 
 def step_read(run: Path, *, whole: bool) -> int:
     """Of which step the weights are that are read from `run`."""
-    weight = find(run, whole=whole).backbone["conv1.weight"]
+    weight = read_weights(run, whole=whole).backbone["conv1.weight"]
     return next(step for step in (1, 2) if torch.equal(weight, encoder(step).backbone.conv1.weight))
 
 
@@ -79,7 +79,7 @@ def test_a_copy_under_another_name_is_not_the_newest(run, name):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         assert step_read(run, whole=True) == 2
-        assert checkpoint.newest(run / "checkpoints").name == "step_00000002.pt"
+        assert checkpoint.newest_intact(run / "checkpoints").name == "step_00000002.pt"
 
 
 def test_copies_under_other_names_stay_when_others_are_saved(run):
@@ -99,17 +99,17 @@ def test_a_checkpoint_that_is_named_is_refused_when_it_is_damaged(run, place):
     file = run / place
     if not file.exists():
         shutil.copy(run / "checkpoints" / "step_00000002.pt", file)
-    find(file)
+    read_weights(file)
     flip(file)
     with pytest.raises(WeightsError, match="not what was written"):
-        find(file)
+        read_weights(file)
 
 
 def test_with_all_checkpoints_damaged_the_encoder_is_taken_aloud_and_without_it_nothing(run):
     for file in (run / "checkpoints").glob("*.pt"):
         flip(file)
     with pytest.warns(UserWarning, match="taking the one before"), pytest.raises(WeightsError, match="can be read"):
-        find(run, whole=True)
+        read_weights(run, whole=True)
     save_encoder(run / "encoder", encoder(1), recipe=RECIPE, facts={})
     with pytest.warns(UserWarning, match="Taking .*encoder, which has f_q's backbone alone"):
         assert step_read(run, whole=True) == 1
@@ -163,8 +163,8 @@ def test_a_file_that_was_written_without_checksums_is_taken(tmp_path):
 def test_a_flipped_bit_in_an_imported_folder_is_noticed_by_who_goes_on_training(foreign, tmp_path, file):
     imported = tmp_path / "imported"
     import_weights(foreign[0], out=imported)
-    find(imported, whole=True)
+    read_weights(imported, whole=True)
     fc = torch.load(imported / "rest.pt", weights_only=True)["content"]["fc.weight"]
     flip_in(imported / file, fc if file == "rest.pt" else foreign[1])
     with pytest.raises(WeightsError, match="is not what was written"):
-        find(imported, whole=True)
+        read_weights(imported, whole=True)

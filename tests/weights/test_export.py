@@ -11,7 +11,7 @@ from moco.encoders import build, build_headless
 from moco.recipe import DataSpec, EncoderSpec, Recipe, RecipeError
 from moco.weights.encoder_folder import save_encoder
 from moco.weights.export import export, hf, libraries
-from moco.weights.library_equivalent import IN_BOTH, Call, counterpart
+from moco.weights.library_equivalent import IN_BOTH, Call, library_equivalent
 from moco.weights.load import WeightsError
 
 X = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(1))
@@ -146,14 +146,14 @@ def test_a_network_in_both_libraries_computes_the_same(name: str) -> None:
 )
 def test_a_network_that_the_library_has_not_is_refused(spec: EncoderSpec, to: str, why: str) -> None:
     with pytest.raises(WeightsError, match=why):
-        counterpart(spec, to, 64)
+        library_equivalent(spec, to, 64)
 
 
 def test_a_network_of_equal_names_and_other_features_is_found_out(saved, tmp_path, monkeypatch) -> None:
     folder, _ = saved(EncoderSpec(name="resnet50"))
     out = tmp_path / "out.safetensors"
     out.write_text("older")
-    monkeypatch.setattr(libraries, "counterpart", lambda *_: Call("timm", "resnet50", {"output_stride": 16}))
+    monkeypatch.setattr(libraries, "library_equivalent", lambda *_: Call("timm", "resnet50", {"output_stride": 16}))
     with pytest.raises(WeightsError, match="gives other features"):
         export(folder, to="timm", out=out, overwrite=True)
     assert out.read_text() == "older"
@@ -170,7 +170,7 @@ def test_a_network_of_equal_names_and_other_features_is_found_out(saved, tmp_pat
 )
 def test_a_network_of_other_names_or_shapes_is_found_out(saved, tmp_path, monkeypatch, call, found) -> None:
     folder, _ = saved(EncoderSpec(name="resnet18"))
-    monkeypatch.setattr(libraries, "counterpart", lambda *_: call)
+    monkeypatch.setattr(libraries, "library_equivalent", lambda *_: call)
     with pytest.raises(ValueError, match=found):
         export(folder, to="torchvision", out=tmp_path / "out.pth")
     assert not (tmp_path / "out.pth").exists()

@@ -18,9 +18,9 @@ from moco.train import checkpoint
 from moco.train.pretrain import pretrain
 from moco.weights.encoder_folder import load_encoder
 from moco.weights.export import export
-from moco.weights.load import find
-from moco.weights.loaded import Found
-from moco.weights.official.layout import compose
+from moco.weights.load import read_weights
+from moco.weights.loaded import LoadedWeights
+from moco.weights.official.layout import compose_official
 from tests.weights import theirs
 
 NARROW = {"encoder.name": "resnet18", "encoder.width": 0.125, "encoder.stem": "7x7/2+pool", "encoder.dim": theirs.DIM}
@@ -81,9 +81,9 @@ def exported(run, tmp_path_factory: pytest.TempPathFactory):
 
 
 def ours(folder: Path) -> dict[str, Any]:
-    newest = checkpoint.newest(folder / "checkpoints")
+    newest = checkpoint.newest_intact(folder / "checkpoints")
     assert newest is not None
-    return checkpoint.load(newest)["state"]
+    return checkpoint.read_checkpoint(newest)["state"]
 
 
 @pytest.mark.parametrize("name", list(RUNS))
@@ -91,7 +91,7 @@ def test_their_model_loads_a_run_strictly_and_computes_the_same(exported, run, n
     content, _ = exported(name)
     model = reference(name)
     model.load_state_dict({key.removeprefix("module."): value for key, value in content["state_dict"].items()})
-    found = find(run(name), whole=True)
+    found = read_weights(run(name), whole=True)
     assert found.spec is not None
     x = torch.randn(2, 3, 32, 32)
     names = ("base_encoder", "momentum_encoder") if name.startswith("v3") else ("encoder_q", "encoder_k")
@@ -222,11 +222,11 @@ def layout(spec: EncoderSpec, *, size: int = 224, k: int | None = None, kind: An
         encoder, key_encoder = build(spec, size=size), build(spec, size=size)
         queue = {} if k is None else {"keys": torch.empty(k, spec.dim), "oldest": torch.empty((), dtype=torch.long)}
         more = predictor(spec, kind)
-    found = Found(
+    found = LoadedWeights(
         "", encoder.backbone.state_dict(), encoder.head.state_dict(), spec=spec, f_k=key_encoder.state_dict(),
         queue=queue, predictor={} if more is None else more.state_dict(),
     )  # fmt: skip
-    return {key: value.shape for key, value in compose(found, v3=k is None).items()}
+    return {key: value.shape for key, value in compose_official(found, v3=k is None).items()}
 
 
 @pytest.mark.parametrize(("head", "count"), [("linear", 642), ("mlp", 646)])

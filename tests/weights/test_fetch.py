@@ -14,10 +14,10 @@ import pytest
 import torch
 
 from moco.weights.encoder_folder import WeightsError, load_encoder
-from moco.weights.load import find
+from moco.weights.load import read_weights
 from moco.weights.official import fetch as fetching
 from moco.weights.official.fetch import cache, check_content, fetch
-from moco.weights.official.released import LINEAR, RELEASED, Released, released
+from moco.weights.official.released import LINEAR, RELEASED, Released, find_released
 from tests.weights import theirs
 
 
@@ -229,7 +229,7 @@ def test_a_name_is_taken_wherever_weights_are(server: Server, tmp_path: Path, mo
     assert config.encoder.name == "resnet18"
     assert "read from fair:test (layout: MoCo v2" in config.note
     assert config.facts["licence"] == "none: a test"
-    assert find("fair:test", whole=True).head.keys() == {"0.weight", "0.bias", "2.weight", "2.bias"}
+    assert read_weights("fair:test", whole=True).head.keys() == {"0.weight", "0.bias", "2.weight", "2.bias"}
     assert server.asked == ["/whole"]
 
 
@@ -258,7 +258,7 @@ def test_the_table_has_the_released_files_with_what_is_published_of_them() -> No
         networks = {"r50": "resnet50", "vit_s": "vit_small", "vit_b": "vit_base"}
         assert one.network == next((made for part, made in networks.items() if part in one.name), "resnet50")
         assert one.layout == (LINEAR if "linear" in one.name else f"MoCo v{one.name.removeprefix('fair:moco_v')[0]}")
-    assert released("fair:moco_v3_vit_s_300ep").address.endswith("/moco-v3/vit-s-300ep/vit-s-300ep.pth.tar")
+    assert find_released("fair:moco_v3_vit_s_300ep").address.endswith("/moco-v3/vit-s-300ep/vit-s-300ep.pth.tar")
 
 
 def test_waiting_for_a_silent_server_ends(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

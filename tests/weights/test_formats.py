@@ -109,12 +109,12 @@ def test_the_yaml_has_what_the_weights_need(saved, tmp_path: Path) -> None:
 )
 def test_detectron2_is_told_the_shape_of_the_network(spec, depth, groups, group_width, stem, res2) -> None:
     from moco.weights.encoder_folder import Config
-    from moco.weights.export.detectron2 import settings
+    from moco.weights.export.detectron2 import detectron2_settings
 
     with torch.device("meta"):
         encoder = build(spec)
     config = Config(encoder=spec, num_features=encoder.num_features, data=DataSpec())
-    made = settings(encoder.backbone.state_dict(), config, file="a.pth")
+    made = detectron2_settings(encoder.backbone.state_dict(), config, file="a.pth")
     assert (made["depth"], made["groups"], made["group_width"]) == (depth, groups, group_width)
     assert (made["stem"], made["res2"]) == (stem, res2)
     assert made["mean"] == [123.675, 116.28, 103.53]

@@ -17,7 +17,7 @@ from moco.encoders import build
 from moco.weights.encoder_folder import WeightsError, initialize, load_encoder
 from moco.weights.export import export
 from moco.weights.import_file import import_weights
-from moco.weights.load import find
+from moco.weights.load import read_weights
 from tests.weights import theirs
 from tests.weights.test_load import Hostile
 
@@ -149,7 +149,7 @@ def test_the_folder_is_used_as_the_file(imported: Path) -> None:
 
 
 def test_training_starts_from_the_folder_with_the_head_f_k_and_queue(imported: Path) -> None:
-    found = find(imported, whole=True)
+    found = read_weights(imported, whole=True)
     state = torch.load(imported.parent / "in.pth.tar", weights_only=True)["state_dict"]
     assert found.spec is not None
     assert initialize(build(found.spec), imported).endswith("and its head too")
@@ -177,7 +177,7 @@ def test_a_checkpoint_of_ours_is_imported_too(tmp_path: Path) -> None:
 
     file = write_checkpoint(tmp_path / "step_00000003.pt", trained(), step=3)
     import_weights(file, out=tmp_path / "imported")
-    assert_same(find(tmp_path / "imported", whole=True).head, dict(trained().head.state_dict()))
+    assert_same(read_weights(tmp_path / "imported", whole=True).head, dict(trained().head.state_dict()))
 
 
 @pytest.mark.parametrize("there", ["a file", "a folder with a file", "a link"])
@@ -254,14 +254,14 @@ def test_a_hostile_rest_is_refused_and_nothing_in_it_runs(imported: Path) -> Non
     proof = imported / "proof"
     torch.save({"content": Hostile(proof), "in_encoder": []}, imported / "rest.pt")
     with pytest.raises(WeightsError, match="wants to run"):
-        find(imported, whole=True)
+        read_weights(imported, whole=True)
     assert not proof.exists()
 
 
 def test_a_rest_of_another_encoder_is_refused(imported: Path) -> None:
     save_file({"conv1.weight": torch.zeros(1)}, imported / "encoder" / "model.safetensors")
     with pytest.raises(WeightsError, match="is not what moco import wrote beside"):
-        find(imported, whole=True)
+        read_weights(imported, whole=True)
 
 
 @pytest.mark.parametrize("weights", ["torchvision/resnet51", "nowhere.pth"])

@@ -2,7 +2,7 @@ import pytest
 
 from moco.recipe import DataSpec, EncoderSpec
 from moco.weights.encoder_folder import Config
-from moco.weights.model_card import card, code
+from moco.weights.model_card import code_span, model_card
 
 HOSTILE = "x`\n---\nlicense: stolen\n```\n# Heading <script>alert(1)</script> | [a](javascript:b)\u2028- item"
 
@@ -10,7 +10,7 @@ HOSTILE = "x`\n---\nlicense: stolen\n```\n# Heading <script>alert(1)</script> | 
 def made(*, recipe: str = "demo", source: str = "here", spec: EncoderSpec | None = None, **facts: object) -> str:
     spec = spec or EncoderSpec(name="resnet10", width=0.25, stem="3x3/2")
     config = Config(encoder=spec, num_features=128, data=DataSpec(size=32, eval_resize=36), recipe=recipe, facts=facts)
-    return card(config, parameters=307_536, source=source)
+    return model_card(config, parameters=307_536, source=source)
 
 
 def test_the_card_says_what_the_encoder_is_and_how_it_was_trained() -> None:
@@ -42,7 +42,7 @@ def test_the_front_matter_is_the_same_for_every_card() -> None:
 
 @pytest.mark.parametrize("value", ["", "`", "``", "\n", "a" * 1000, {"a": "`"}, None, 0.5])
 def test_code_is_one_span_on_one_line(value: object) -> None:
-    made = code(value)
+    made = code_span(value)
     assert made.count("`") == 2
     assert made[0] == made[-1] == "`"
     assert 3 <= len(made) <= 202

@@ -14,8 +14,8 @@ from moco.encoders import build
 from moco.recipe import EncoderSpec
 from moco.weights.detectron2 import to_detectron2
 from moco.weights.encoder_folder import WeightsError, initialize, load_encoder
-from moco.weights.infer_architecture import other_heads, recognised
-from moco.weights.load import find
+from moco.weights.infer_architecture import other_number_of_heads, recognise_network
+from moco.weights.load import read_weights
 from tests.weights import theirs
 
 X = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(1))
@@ -91,7 +91,7 @@ def test_a_name_that_no_part_has_is_said(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["v1", "v2", "v3 resnet", "v3 vit"])
 def test_the_head_comes_with_f_q(tmp_path: Path, name: str) -> None:
     content = theirs.FILES[name]()
-    found = find(file := written(tmp_path, content), whole=True)
+    found = read_weights(file := written(tmp_path, content), whole=True)
     assert found.guess is not None
     size = 32 if name == "v3 vit" else 64
     encoder = build(found.guess, size=size).eval()
@@ -103,7 +103,7 @@ def test_the_head_comes_with_f_q(tmp_path: Path, name: str) -> None:
 
 def test_the_queue_has_a_row_a_key_where_theirs_has_a_column(tmp_path: Path) -> None:
     content = theirs.v1()
-    queue = find(written(tmp_path, content), whole=True).queue
+    queue = read_weights(written(tmp_path, content), whole=True).queue
     for key in range(theirs.K):
         assert torch.equal(queue["keys"][key], content["state_dict"]["module.queue"][:, key])
     assert queue["oldest"].item() == content["state_dict"]["module.queue_ptr"].item() == 8
@@ -111,7 +111,7 @@ def test_the_queue_has_a_row_a_key_where_theirs_has_a_column(tmp_path: Path) -> 
 
 def test_f_k_is_their_key_encoder_and_not_f_q(tmp_path: Path) -> None:
     content = theirs.v2()
-    found = find(written(tmp_path, content), whole=True)
+    found = read_weights(written(tmp_path, content), whole=True)
     state = content["state_dict"]
     assert torch.equal(found.f_k["backbone.conv1.weight"], state["module.encoder_k.conv1.weight"])
     assert torch.equal(found.f_k["head.2.weight"], state["module.encoder_k.fc.2.weight"])
@@ -217,10 +217,10 @@ def test_timms_vit_base_has_the_same_heads_and_passes() -> None:
     with torch.device("meta"):
         state = timm.create_model("vit_base_patch16_224", num_classes=0).state_dict()
     state["pos_embed"] = theirs.sincos(timm.create_model("vit_base_patch16_224", depth=1))
-    guess = recognised(state)
+    guess = recognise_network(state)
     assert guess is not None
     assert guess.name == "vit_base"
-    assert other_heads(state, guess, "timm/vit_base_patch16_224") is None
+    assert other_number_of_heads(state, guess, "timm/vit_base_patch16_224") is None
 
 
 @pytest.mark.parametrize(
@@ -235,7 +235,7 @@ def test_leftovers_of_a_training_script_are_read_as_plain_values(
     tmp_path: Path, leftover: object, plain: object
 ) -> None:
     file = written(tmp_path, theirs.v1() | {"args": leftover})
-    found = find(file)
+    found = read_weights(file)
     assert found.content["args"] == plain
     assert type(found.content["args"]) is type(plain)
 
@@ -272,4 +272,4 @@ def test_a_queue_that_is_none_is_refused(tmp_path: Path, queue: torch.Tensor, po
     content = theirs.v1()
     content["state_dict"] |= {"module.queue": queue, "module.queue_ptr": torch.tensor([pointer])}
     with pytest.raises(WeightsError, match=said):
-        find(written(tmp_path, content))
+        read_weights(written(tmp_path, content))

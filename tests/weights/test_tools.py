@@ -17,9 +17,9 @@ from moco.recipe import EncoderSpec
 from moco.weights.encoder_folder import WeightsError, initialize, load_encoder
 from moco.weights.export import export
 from moco.weights.import_file import import_weights
-from moco.weights.load import find
-from moco.weights.parse import parse_content
-from moco.weights.tools import taken
+from moco.weights.load import read_weights
+from moco.weights.other_tools import choose_encoder
+from moco.weights.parse_content import parse_content
 from tests.weights import theirs
 
 State = dict[str, Tensor]
@@ -234,7 +234,7 @@ def test_a_checkpoint_of_another_tool_comes_in_with_its_features(tmp_path: Path,
 def test_training_goes_on_from_the_trained_network_and_its_average(tmp_path: Path, name: str) -> None:
     case = CASES[name]()
     assert case.trained is not None
-    found = find(written(tmp_path, case.content), whole=True)
+    found = read_weights(written(tmp_path, case.content), whole=True)
     assert found.guess is not None
     f_q = build(found.guess, size=32 if "dino" in name else 64).eval()
     initialize(f_q, found)
@@ -247,7 +247,7 @@ def test_head_and_queue_of_solo_learn_go_on(tmp_path: Path) -> None:
     case = of_solo_moco()
     state = case.content["state_dict"]
     import_weights(written(tmp_path, case.content), out=tmp_path / "imported")
-    found = find(tmp_path / "imported", whole=True)
+    found = read_weights(tmp_path / "imported", whole=True)
     assert found.spec is not None
     assert (found.spec.head, found.spec.dim) == ("mlp", DIM)
     assert initialize(build(found.spec), found).endswith("and its head too")
@@ -312,7 +312,9 @@ def test_a_prefix_is_chosen_by_the_user(tmp_path: Path, prefix: str) -> None:
     assert_gives(load_encoder(file, prefix=prefix)[0], network)
     import_weights(file, out=tmp_path / "imported", prefix=prefix)
     assert_gives(load_encoder(tmp_path / "imported")[0], network)
-    assert torch.equal(find(tmp_path / "imported", whole=True).backbone["conv1.weight"], state["tower_a.conv1.weight"])
+    assert torch.equal(
+        read_weights(tmp_path / "imported", whole=True).backbone["conv1.weight"], state["tower_a.conv1.weight"]
+    )
 
 
 def test_the_trained_network_can_be_chosen_instead_of_its_average(tmp_path: Path) -> None:
@@ -363,7 +365,7 @@ def test_a_compiled_module_of_the_users_own_takes_its_weights_with_and_without_t
 def test_no_part_of_torchvisions_own_networks_is_taken_for_the_network(name: str) -> None:
     with torch.device("meta"):
         state = models.get_model(name).state_dict()
-    assert taken(state, "").prefix == ""
+    assert choose_encoder(state, "").prefix == ""
 
 
 @pytest.mark.parametrize(
@@ -372,7 +374,7 @@ def test_no_part_of_torchvisions_own_networks_is_taken_for_the_network(name: str
 def test_no_part_of_timms_own_networks_is_taken_for_the_network(name: str) -> None:
     with torch.device("meta"):
         state = timm.create_model(name).state_dict()
-    assert taken(state, "").prefix == ""
+    assert choose_encoder(state, "").prefix == ""
 
 
 def test_a_small_vit_of_dino_has_6_heads() -> None:

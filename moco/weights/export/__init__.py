@@ -4,13 +4,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 from moco.recipe import EncoderSpec, RecipeError, unknown
-from moco.weights.endings import check_outputs, outputs
 from moco.weights.export.deit import to_deit
 from moco.weights.export.detectron2 import to_detectron2_file
 from moco.weights.export.fair import to_fair
 from moco.weights.export.hf import to_hf
 from moco.weights.export.libraries import to_timm, to_torchvision
 from moco.weights.export.onnx import to_onnx
+from moco.weights.export_paths import check_outputs, export_files
 from moco.weights.loaded import Weights, WeightsError
 
 __all__ = ["FORMATS", "export"]
@@ -53,7 +53,7 @@ def export(
     """
     if to not in FORMATS:
         raise WeightsError(unknown("format", to, list(FORMATS)))
-    files = outputs(Path(out), to)
+    files = export_files(Path(out), to)
     check_outputs(files, to, overwrite=overwrite)
     _check_not_read(weights, files)
     files[0].parent.mkdir(parents=True, exist_ok=True)

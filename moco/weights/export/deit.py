@@ -9,7 +9,7 @@ from moco.recipe import EncoderSpec
 from moco.staged import staged_paths
 from moco.weights.encoder_folder import load_encoder
 from moco.weights.export.files import plain, verify
-from moco.weights.library_equivalent import counterpart
+from moco.weights.library_equivalent import library_equivalent
 from moco.weights.loaded import Weights, WeightsError
 from moco.weights.official.layout import is_vit
 from moco.weights.tensors import read_tensors
@@ -20,7 +20,7 @@ def to_deit(weights: Weights, out: Path, *, architecture: str | EncoderSpec | No
     state = plain(encoder.backbone.state_dict())
     if not is_vit(state):
         raise WeightsError(f"DeiT's script is for ViTs, and {config.encoder.name} is none: export it to timm")
-    call = counterpart(config.encoder, "timm", config.data.size)
+    call = library_equivalent(config.encoder, "timm", config.data.size)
     with staged_paths([out], overwrite=overwrite) as (aside,):
         write_atomically(aside, lambda file: torch.save({"model": state}, file))
         apart, missing = verify(read_tensors(aside)["model"], call, encoder, size=config.data.size)

@@ -15,9 +15,9 @@ from moco.recipe import EncoderSpec
 from moco.staged import staged_paths
 from moco.weights.detectron2 import from_detectron2, to_detectron2
 from moco.weights.encoder_folder import load_encoder
-from moco.weights.endings import outputs
 from moco.weights.export.files import plain
-from moco.weights.infer_architecture import recognised
+from moco.weights.export_paths import export_files
+from moco.weights.infer_architecture import recognise_network
 from moco.weights.loaded import Config, Weights, WeightsError
 from moco.weights.tensors import read_tensors, same_tensors
 
@@ -54,13 +54,13 @@ def to_detectron2_file(weights: Weights, out: Path, *, architecture: str | Encod
     encoder, config = load_encoder(weights, architecture=architecture)
     tensors = plain(encoder.backbone.state_dict())
     state = {key: value for key, value in tensors.items() if not key.endswith("num_batches_tracked")}
-    fields = settings(state, config, file=json.dumps(out.name))
+    fields = detectron2_settings(state, config, file=json.dumps(out.name))
     content = {
         "model": {to_detectron2(key): value for key, value in state.items()},
         "__author__": "momentum-contrast",
         "matching_heuristics": True,
     }
-    with staged_paths(outputs(out, "detectron2"), overwrite=overwrite) as (aside, settings_aside):
+    with staged_paths(export_files(out, "detectron2"), overwrite=overwrite) as (aside, settings_aside):
         write_atomically(aside, lambda file: torch.save(content, file))
         back = {from_detectron2(key): value for key, value in read_tensors(aside)["model"].items()}
         if not same_tensors(back, state):
@@ -73,13 +73,13 @@ def to_detectron2_file(weights: Weights, out: Path, *, architecture: str | Encod
     )
 
 
-def settings(state: dict[str, Tensor], config: Config, *, file: str) -> dict[str, object]:
+def detectron2_settings(state: dict[str, Tensor], config: Config, *, file: str) -> dict[str, object]:
     """The fields of `YAML` for a ResNet of torchvision's names.
 
     Raises:
         WeightsError: it is no ResNet, or one that Detectron2 does not have.
     """
-    if "conv1.weight" not in state or recognised(state) is None:
+    if "conv1.weight" not in state or recognise_network(state) is None:
         raise WeightsError(
             f"Detectron2 has ResNets with ImageNet's 7x7 stem, and {config.encoder.name}, as it is here, is none: "
             "export it to timm"

@@ -11,45 +11,54 @@ from moco.encoders import Encoder
 from moco.files import write_atomically
 from moco.recipe import EncoderSpec, Recipe
 from moco.staged import staged_paths
-from moco.weights.encoder_folder import encoder_of
+from moco.weights.encoder_folder import build_encoder
 from moco.weights.export.files import plain, verify
 from moco.weights.export.optimizer import reference_optimizer
-from moco.weights.library_equivalent import counterpart
-from moco.weights.load import find
-from moco.weights.loaded import Config, Found, Weights, WeightsError
-from moco.weights.official.layout import DDP, F_K_UPDATED, compose, is_linear_probe, is_vit, names_in, parse, state_in
+from moco.weights.library_equivalent import library_equivalent
+from moco.weights.load import read_weights
+from moco.weights.loaded import Config, LoadedWeights, Weights, WeightsError
+from moco.weights.official.layout import (
+    DDP,
+    F_K_UPDATED,
+    compose_official,
+    find_state,
+    is_linear_probe,
+    is_vit,
+    parse_official,
+    recognise_names,
+)
 from moco.weights.tensors import read_tensors, same_tensors
 
 
 def to_fair(weights: Weights, out: Path, *, architecture: str | EncoderSpec | None, overwrite: bool) -> str:
     """An official file goes out as it came in; a run of ours with f_q, f_k, queue or predictor, optimizer and epoch."""
-    found = find(weights, whole=True).to_train_on()
-    state = state_in(found.content)
-    official = state is not None and (names_in(state) is not None or is_linear_probe(found.content))
-    encoder, config = encoder_of(found, architecture=architecture)
+    found = read_weights(weights, whole=True).to_train_on()
+    state = find_state(found.content)
+    official = state is not None and (recognise_names(state) is not None or is_linear_probe(found.content))
+    encoder, config = build_encoder(found, architecture=architecture)
     if official:
-        content = _in_ddp(found.content)
+        content = _wrap_in_ddp(found.content)
     else:
         backbone = {key: found.backbone.get(key, value) for key, value in encoder.backbone.state_dict().items()}
-        content = _content(replace(found, backbone=backbone, spec=config.encoder), weights)
+        content = _reference_content(replace(found, backbone=backbone, spec=config.encoder), weights)
     with staged_paths([out], overwrite=overwrite) as (aside,):
         write_atomically(aside, lambda file: torch.save(content, file))
         back = read_tensors(aside)
         if not same_tensors(back, content):
             raise WeightsError(f"{out} does not give back what was written: a fault of the disk or of moco")
-    read = parse(back, str(out))
-    lines = [f"{out} holds {'what was in the file' if read is None else read.said}."]
-    return "\n".join([*lines, _in_their_network(config, encoder)])
+    read = parse_official(back, str(out))
+    lines = [f"{out} holds {'what was in the file' if read is None else read.summary}."]
+    return "\n".join([*lines, _compare_in_reference_network(config, encoder)])
 
 
-def _in_ddp(content: dict[str, Any]) -> dict[str, Any]:
+def _wrap_in_ddp(content: dict[str, Any]) -> dict[str, Any]:
     """An official file with the wrapper and the "module." that the reference scripts expect, where it lacks them."""
     wrapped = isinstance(content.get("state_dict"), dict)
-    state = state_in(content) or {}
+    state = find_state(content) or {}
     return (content if wrapped else {}) | {"state_dict": {DDP + key: value for key, value in state.items()}}
 
 
-def _content(found: Found, weights: Weights) -> dict[str, Any]:
+def _reference_content(found: LoadedWeights, weights: Weights) -> dict[str, Any]:
     """The checkpoint that the reference script would have written, as far as it is known."""
     assert found.spec is not None
     v3 = not found.queue and (
@@ -57,7 +66,7 @@ def _content(found: Found, weights: Weights) -> dict[str, Any]:
     )
     epoch = _epoch(found, weights)
     content: dict[str, Any] = {} if epoch is None else {"epoch": epoch}
-    content |= {"arch": found.spec.name.rpartition("/")[2], "state_dict": plain(compose(found, v3=v3))}
+    content |= {"arch": found.spec.name.rpartition("/")[2], "state_dict": plain(compose_official(found, v3=v3))}
     if found.f_k:
         content[F_K_UPDATED] = True
     optimizer = reference_optimizer(found)
@@ -68,7 +77,7 @@ def _content(found: Found, weights: Weights) -> dict[str, Any]:
     return content
 
 
-def _epoch(found: Found, weights: Weights) -> int | None:
+def _epoch(found: LoadedWeights, weights: Weights) -> int | None:
     """Whole epochs done: by the steps, and the number of images that the run notes; None where that is not known."""
     if "steps" not in found.facts or not found.content:
         return found.facts.get("epochs")
@@ -82,11 +91,11 @@ def _epoch(found: Found, weights: Weights) -> int | None:
     return found.facts["steps"] // (images // recipe.optim.batch_size)
 
 
-def _in_their_network(config: Config, encoder: Encoder) -> str:
+def _compare_in_reference_network(config: Config, encoder: Encoder) -> str:
     """f_q in the network that the reference scripts make, in a sentence."""
     library = "timm" if is_vit(encoder.backbone.state_dict()) else "torchvision"
     try:
-        call = counterpart(config.encoder, library, config.data.size)
+        call = library_equivalent(config.encoder, library, config.data.size)
     except WeightsError as error:
         return f"The authors' scripts do not make this network: {error}."
     apart, _ = verify(plain(encoder.backbone.state_dict()), call, encoder, size=config.data.size)

@@ -15,14 +15,14 @@ from moco.recipe import EncoderSpec
 from moco.staged import folder_aside
 from moco.weights.encoder_folder import load_encoder
 from moco.weights.export.files import TOLERANCE, plain, some_images
-from moco.weights.library_equivalent import counterpart
+from moco.weights.library_equivalent import library_equivalent
 from moco.weights.loaded import Weights, WeightsError
 
 
 def to_hf(weights: Weights, out: Path, *, architecture: str | EncoderSpec | None, overwrite: bool) -> str:
     """Write the folder `out`, which must be new or empty, for timm.create_model("local-dir:...") or the hub."""
     encoder, config = load_encoder(weights, architecture=architecture)
-    data, call = config.data, counterpart(config.encoder, "timm", config.data.size)
+    data, call = config.data, library_equivalent(config.encoder, "timm", config.data.size)
     with torch.random.fork_rng(devices=[]):
         network = call.bare()
     network.load_state_dict(plain(encoder.backbone.state_dict()))
@@ -31,7 +31,7 @@ def to_hf(weights: Weights, out: Path, *, architecture: str | EncoderSpec | None
         "crop_pct": data.size / data.eval_resize, "interpolation": "bilinear", "tag": "momentum_contrast",
     }  # fmt: skip
     with folder_aside(out) as aside:
-        _save(network, aside, model_args={"num_classes": 0} | call.arguments, look=look)
+        _save_for_hub(network, aside, model_args={"num_classes": 0} | call.arguments, look=look)
         with torch.random.fork_rng(devices=[]):
             back = timm.create_model(f"local-dir:{aside}", pretrained=True).eval()
         x = some_images(2, data.size)
@@ -46,7 +46,7 @@ def to_hf(weights: Weights, out: Path, *, architecture: str | EncoderSpec | None
     )
 
 
-def _save(network: nn.Module, folder: Path, *, model_args: dict[str, Any], look: dict[str, Any]) -> None:
+def _save_for_hub(network: nn.Module, folder: Path, *, model_args: dict[str, Any], look: dict[str, Any]) -> None:
     """Raises OSError where it cannot be written, as on a full disk: safetensors has an error of its own for that."""
     try:
         save_for_hf(

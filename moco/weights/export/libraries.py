@@ -7,7 +7,7 @@ from moco.recipe import EncoderSpec
 from moco.staged import staged_paths
 from moco.weights.encoder_folder import load_encoder
 from moco.weights.export.files import verify, write_state
-from moco.weights.library_equivalent import counterpart
+from moco.weights.library_equivalent import library_equivalent
 from moco.weights.loaded import Config, Weights
 from moco.weights.tensors import read_tensors
 
@@ -24,17 +24,17 @@ def _to_library(
     library: str, weights: Weights, out: Path, architecture: str | EncoderSpec | None, overwrite: bool
 ) -> str:
     encoder, config = load_encoder(weights, architecture=architecture)
-    call = counterpart(config.encoder, library, config.data.size)
+    call = library_equivalent(config.encoder, library, config.data.size)
     with staged_paths([out], overwrite=overwrite) as (aside,):
         write_atomically(aside, lambda file: write_state(encoder.backbone.state_dict(), file, out.suffix))
         apart, missing = verify(read_tensors(aside), call, encoder, size=config.data.size)
     return (
         f"{out} is {call} but for {', '.join(missing)}: loaded there, the features of 2 random images differ by at "
-        f"most {apart:.1g}.\n{images(config)}\n\n{call.program(str(out))}"
+        f"most {apart:.1g}.\n{describe_images(config)}\n\n{call.program(str(out))}"
     )
 
 
-def images(config: Config) -> str:
+def describe_images(config: Config) -> str:
     """What images the encoder is for, in a sentence."""
     data = config.data
     return (

@@ -17,7 +17,7 @@ from moco.recipe import EncoderSpec
 from moco.staged import staged_paths
 from moco.weights.encoder_folder import load_encoder
 from moco.weights.export.files import some_images
-from moco.weights.export.libraries import images
+from moco.weights.export.libraries import describe_images
 from moco.weights.loaded import Weights, WeightsError
 
 TOLERANCE = 1e-4  # largest difference of a feature, of the largest feature: other kernels sum in another order
@@ -30,7 +30,7 @@ images = np.zeros((1, 3, {size}, {size}), np.float32)  # put yours here
 (features,) = session.run(None, {{"images": images}})"""
 
 
-class Features(nn.Module):
+class FeatureNetwork(nn.Module):
     """The part of an encoder that is exported."""
 
     def __init__(self, encoder: Encoder) -> None:
@@ -50,7 +50,7 @@ def to_onnx(weights: Weights, out: Path, *, architecture: str | EncoderSpec | No
             f"export to onnx needs {error.name}, which is in an extra: pip install 'momentum-contrast[export]'"
         ) from None
     encoder, config = load_encoder(weights, architecture=architecture)
-    network, size = Features(encoder).eval(), config.data.size
+    network, size = FeatureNetwork(encoder).eval(), config.data.size
     with staged_paths([out], overwrite=overwrite) as (aside,):
         with quiet():
             torch.onnx.export(
@@ -58,11 +58,11 @@ def to_onnx(weights: Weights, out: Path, *, architecture: str | EncoderSpec | No
                 input_names=["images"], output_names=["features"], dynamic_shapes={"images": {0: "N"}},
             )  # fmt: skip
         session = runtime.InferenceSession(aside, providers=["CPUExecutionProvider"])
-        apart = max(_apart(session, network, some_images(n, size)) for n in (1, 3))
+        apart = max(_difference(session, network, some_images(n, size)) for n in (1, 3))
     return (
         f"{out} maps `images`, N x 3 x {size} x {size}, to `features`, N x {config.num_features}. In ONNX Runtime they "
-        f"differ from torch's by at most {apart:.1g} of the largest, for 1 and for 3 random images.\n{images(config)}"
-        f"\n\n{PROGRAM.format(out=json.dumps(str(out)), size=size)}"
+        f"differ from torch's by at most {apart:.1g} of the largest, for 1 and for 3 random images.\n"
+        f"{describe_images(config)}\n\n{PROGRAM.format(out=json.dumps(str(out)), size=size)}"
     )
 
 
@@ -80,7 +80,7 @@ def quiet() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def _apart(session: Any, network: nn.Module, x: Tensor) -> float:
+def _difference(session: Any, network: nn.Module, x: Tensor) -> float:
     """The largest difference, relative to the largest feature. Raises WeightsError where it is too much."""
     with torch.no_grad():
         expected = network(x)

@@ -6,13 +6,13 @@ import torch
 from torch import Tensor
 
 from moco.encoders import build
-from moco.weights.loaded import Found
+from moco.weights.loaded import LoadedWeights
 from moco.weights.official.layout import encoder_q
 
 BUFFERS = ("running_mean", "running_var", "num_batches_tracked")
 
 
-def reference_optimizer(found: Found) -> dict[str, Any] | None:
+def reference_optimizer(found: LoadedWeights) -> dict[str, Any] | None:
     """The optimizer's state dict for a checkpoint that the reference scripts resume from, or None where it is unknown.
 
     Theirs is made of all parameters (f_q, f_k, predictor) and has a state for those that take a gradient
@@ -30,7 +30,7 @@ def reference_optimizer(found: Found) -> dict[str, Any] | None:
     if len(group["params"]) != len(trained):
         return None
     place = {name: index for index, name in enumerate(theirs)}
-    state = {place[trained[index]]: _state(values, group) for index, values in ours["state"].items()}
+    state = {place[trained[index]]: _parameter_state(values, group) for index, values in ours["state"].items()}
     group["params"] = list(range(len(theirs)))
     if "trust" in group:  # LARS
         group["trust_coefficient"] = group.pop("trust")
@@ -40,7 +40,7 @@ def reference_optimizer(found: Found) -> dict[str, Any] | None:
     return {"state": state, "param_groups": [group]}
 
 
-def _state(values: dict[str, Any], group: dict[str, Any]) -> dict[str, Any]:
+def _parameter_state(values: dict[str, Any], group: dict[str, Any]) -> dict[str, Any]:
     """Of one parameter. Their LARS calls its momentum "mu"."""
     renamed = {"momentum_buffer": "mu"} if "trust" in group else {}
     return {
@@ -53,7 +53,7 @@ def _parameters(tensors: dict[str, Tensor]) -> list[str]:
     return [name for name in tensors if not name.endswith(BUFFERS)]
 
 
-def _frozen(found: Found) -> set[str]:
+def _frozen(found: LoadedWeights) -> set[str]:
     """Names of parameters that take no gradient: fixed positions, a frozen patch projection."""
     assert found.spec is not None
     if found.spec.name == "custom":

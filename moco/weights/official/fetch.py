@@ -17,7 +17,7 @@ from moco.files import sweep, write_atomically, write_json
 from moco.weights.file_kind import kind_of
 from moco.weights.loaded import WeightsError
 from moco.weights.official.released import LINEAR, Released
-from moco.weights.parse import parse_content
+from moco.weights.parse_content import parse_content
 from moco.weights.tensors import read_tensors
 
 BLOCK = 2**20  # [bytes] read at a time
@@ -43,9 +43,9 @@ def fetch(one: Released, *, folder: Path | None = None) -> Path:
     record = file.with_name(f"{file.name}.json")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with _alone(folder):
+        with _locked(folder):
             if file.exists() and record.exists():
-                _check(file, json.loads(record.read_bytes()))
+                _check_recorded_hash(file, json.loads(record.read_bytes()))
             else:
                 sweep(folder)
                 write_json(record, _download(one, file))
@@ -131,7 +131,7 @@ def check_content(one: Released, file: Path) -> None:
         raise OSError(f"what came holds {layout} of {network}, expected {one.layout} of {one.network}")
 
 
-def _check(file: Path, record: dict[str, Any]) -> None:
+def _check_recorded_hash(file: Path, record: dict[str, Any]) -> None:
     with file.open("rb") as content:
         digest = hashlib.file_digest(content, "sha256").hexdigest()
     if digest != record.get("sha256"):
@@ -142,7 +142,7 @@ def _check(file: Path, record: dict[str, Any]) -> None:
 
 
 @contextmanager
-def _alone(folder: Path) -> Iterator[None]:
+def _locked(folder: Path) -> Iterator[None]:
     """Wait until no other process fetches into `folder`: of many ranks, one does, and the others find it there."""
     with (folder / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

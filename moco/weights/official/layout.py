@@ -15,10 +15,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from moco.weights.describe import of_official
-from moco.weights.infer_architecture import infer_data, recognised, recognised_head
-from moco.weights.loaded import Found, WeightsError, few
-from moco.weights.names import DDP, Tensors, under, unwrapped
+from moco.weights.describe import describe_official
+from moco.weights.infer_architecture import infer_data, recognise_head, recognise_network
+from moco.weights.loaded import LoadedWeights, WeightsError, few
+from moco.weights.tensor_names import DDP, Tensors, under, without_wrappers
 
 
 class Names(NamedTuple):
@@ -36,7 +36,7 @@ F_K_UPDATED = "f_k_updated"
 HEAD = re.compile(r"(?:fc|head)\.((?:\d+\.)?(?:weight|bias|running_mean|running_var|num_batches_tracked))")
 
 
-def state_in(content: dict[str, Any], where: str = "the file") -> Tensors | None:
+def find_state(content: dict[str, Any], where: str = "the file") -> Tensors | None:
     """The state dict in a file: bare, or under "state_dict" or "model"; by unwrapped names; or None.
 
     Raises:
@@ -46,11 +46,11 @@ def state_in(content: dict[str, Any], where: str = "the file") -> Tensors | None
         content = content[key] if isinstance(content.get(key), dict) else content
     if not content or not all(isinstance(key, str) and isinstance(value, Tensor) for key, value in content.items()):
         return None
-    state = unwrapped(content, where)
+    state = without_wrappers(content, where)
     return under(state, "model.") if all(key.startswith("model.") for key in state) else state  # Lightning's
 
 
-def names_in(state: Tensors) -> Names | None:
+def recognise_names(state: Tensors) -> Names | None:
     """Whose names these are; None: nobody's of the two."""
 
     def has(*prefixes: str) -> bool:
@@ -79,7 +79,7 @@ def is_linear_probe(content: dict[str, Any]) -> bool:
         return False
 
 
-def facts_of(content: dict[str, Any]) -> dict[str, Any]:
+def metadata_of(content: dict[str, Any]) -> dict[str, Any]:
     """What a file says besides tensors."""
     return {key: content[key] for key in ("epoch", "arch") if isinstance(content.get(key), int | str)}
 
@@ -111,39 +111,39 @@ def queue_of(state: Tensors, where: str, *, layers: bool = False) -> Tensors:
     return {"keys": queue.T.contiguous(), "oldest": pointer.reshape(())}
 
 
-def parse(content: dict[str, Any], where: str) -> Found | None:
+def parse_official(content: dict[str, Any], where: str) -> LoadedWeights | None:
     """What an official checkpoint holds, by our names; None: it is none.
 
     Raises:
         WeightsError: it is one, and lacks the encoder that is transferred.
     """
-    state = state_in(content, where)
-    names = None if state is None else names_in(state)
+    state = find_state(content, where)
+    names = None if state is None else recognise_names(state)
     if state is None or names is None:
         return None
-    backbone, head = _parted(under(state, names.f_q))
+    backbone, head = _split_head(under(state, names.f_q))
     if not backbone:
         raise WeightsError(
             f"{where} has no {names.f_q}*, the encoder that is transferred, only {few(list(state))}: give a checkpoint "
             "that has it"
         )
-    keys_backbone, keys_head = _parted(under(state, names.f_k))
+    keys_backbone, keys_head = _split_head(under(state, names.f_k))
     f_k = {f"backbone.{key}": value for key, value in keys_backbone.items()}
     f_k |= {f"head.{key}": value for key, value in keys_head.items()}
-    network, settings = recognised(backbone, of_moco_v3=names is V3), recognised_head(head)
+    network, settings = recognise_network(backbone, of_moco_v3=names is V3), recognise_head(head)
     guess = None if network is None else network.model_copy(update=settings)
     version = VERSIONS.get(settings.get("head", ""), "MoCo") if names is V1 else "MoCo v3"
-    found = Found(
+    found = LoadedWeights(
         where, backbone, head, guess=guess, data=None if guess is None else infer_data(guess, backbone),
-        recipe=f"{version}, {names.project}", facts=facts_of(content), f_k=f_k,
+        recipe=f"{version}, {names.project}", facts=metadata_of(content), f_k=f_k,
         f_k_lags=bool(f_k) and not content.get(F_K_UPDATED), predictor=under(state, "predictor."),
         queue=queue_of(state, where), content=content,
     )  # fmt: skip
     others = [key for key in state if not key.startswith((names.f_q, names.f_k, "predictor.", "queue"))]
-    return replace(found, contents=of_official(f"{version} ({names.project})", found, others))
+    return replace(found, contents=describe_official(f"{version} ({names.project})", found, others))
 
 
-def compose(found: Found, *, v3: bool) -> Tensors:
+def compose_official(found: LoadedWeights, *, v3: bool) -> Tensors:
     """The state dict of an official checkpoint: as many of its parts as were found. Undoes `parse`."""
     names = V3 if v3 else V1
     last = "head." if is_vit(found.backbone) else "fc."
@@ -160,7 +160,7 @@ def compose(found: Found, *, v3: bool) -> Tensors:
     return {DDP + key: value for key, value in renamed.items()}
 
 
-def encoder_q(found: Found) -> Tensors:
+def encoder_q(found: LoadedWeights) -> Tensors:
     """f_q as `found.f_k` has f_k: backbone.* and head.*."""
     parts = {"backbone.": found.backbone, "head.": found.head}
     return {prefix + key: value for prefix, tensors in parts.items() for key, value in tensors.items()}
@@ -170,7 +170,7 @@ def is_vit(tensors: Tensors) -> bool:
     return "blocks.0.attn.qkv.weight" in tensors
 
 
-def _parted(encoder: Tensors) -> tuple[Tensors, Tensors]:
+def _split_head(encoder: Tensors) -> tuple[Tensors, Tensors]:
     """Backbone and head."""
     matches = {key: HEAD.fullmatch(key) for key in encoder}
     head = {match[1]: encoder[key] for key, match in matches.items() if match}

@@ -84,7 +84,7 @@ RELEASED = (
 )
 
 
-def released(name: str) -> Released:
+def find_released(name: str) -> Released:
     """The file called `name`. Raises WeightsError where there is none, naming the nearest."""
     for one in RELEASED:
         if one.name == name:

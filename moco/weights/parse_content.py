@@ -5,18 +5,18 @@ from typing import Any
 
 from moco.encoders.vit import recognised_vit
 from moco.recipe import EncoderSpec, Recipe, RecipeError
-from moco.weights.describe import of_state_dict
+from moco.weights.describe import describe_state_dict
 from moco.weights.detectron2 import from_detectron2, is_detectron2
-from moco.weights.infer_architecture import recognised, recognised_head
-from moco.weights.loaded import Found, WeightsError, few
-from moco.weights.names import Tensors, listed, under, unwrapped
-from moco.weights.official.layout import facts_of, is_linear_probe, parse, queue_of
-from moco.weights.tools import Taken, all_tensors, taken
+from moco.weights.infer_architecture import recognise_head, recognise_network
+from moco.weights.loaded import LoadedWeights, WeightsError, few
+from moco.weights.official.layout import is_linear_probe, metadata_of, parse_official, queue_of
+from moco.weights.other_tools import ChosenEncoder, all_tensors, choose_encoder
+from moco.weights.tensor_names import Tensors, list_prefixes, under, without_wrappers
 
 DINO_VITS = {"vit_small": "timm/vit_small_patch{}_224"}  # 6 heads, where MoCo v3's has 12; the other sizes agree
 
 
-def parse_content(content: dict[str, Any], where: str, *, prefix: str = "") -> Found:
+def parse_content(content: dict[str, Any], where: str, *, prefix: str = "") -> LoadedWeights:
     """What a file is of.
 
     Args:
@@ -26,16 +26,16 @@ def parse_content(content: dict[str, Any], where: str, *, prefix: str = "") -> F
         WeightsError: it holds no tensors by name, none with that prefix, or is damaged.
     """
     if is_checkpoint(content) and not prefix:
-        return _checkpoint(content, where)
-    if not prefix and (found := parse(content, where)):
+        return _parse_checkpoint(content, where)
+    if not prefix and (found := parse_official(content, where)):
         return found
     tensors = all_tensors(content, where)
     if not tensors:
         came = few([str(key) for key in content]) or "nothing"
         raise WeightsError(f"{where} holds no state dict: expected names with tensors, got {came}")
     if prefix:
-        return _found(_with_prefix(content, tensors, where, prefix), content, where, prefix=prefix)
-    return _found(taken(tensors, where), content, where)
+        return _to_loaded(_choose_by_prefix(content, tensors, where, prefix), content, where, prefix=prefix)
+    return _to_loaded(choose_encoder(tensors, where), content, where)
 
 
 def is_checkpoint(content: dict[str, Any]) -> bool:
@@ -43,30 +43,32 @@ def is_checkpoint(content: dict[str, Any]) -> bool:
     return "recipe" in content and "state" in content
 
 
-def _with_prefix(content: dict[str, Any], tensors: Tensors, where: str, prefix: str) -> Taken:
+def _choose_by_prefix(content: dict[str, Any], tensors: Tensors, where: str, prefix: str) -> ChosenEncoder:
     prefix = prefix if prefix.endswith(".") else prefix + "."
     chosen = under(tensors, prefix)
     if not chosen:
-        raise WeightsError(f"no name in {where} begins with {prefix!r}; there are: {listed(tensors)}")
-    return replace(taken(chosen, where, prefix), tensors=tensors, f_q={}, head={}, f_k={}, predictor={}, instead="")
+        raise WeightsError(f"no name in {where} begins with {prefix!r}; there are: {list_prefixes(tensors)}")
+    return replace(
+        choose_encoder(chosen, where, prefix), tensors=tensors, f_q={}, head={}, f_k={}, predictor={}, instead=""
+    )
 
 
-def _found(one: Taken, content: dict[str, Any], where: str, *, prefix: str = "") -> Found:
+def _to_loaded(one: ChosenEncoder, content: dict[str, Any], where: str, *, prefix: str = "") -> LoadedWeights:
     encoder, layout = one.encoder, _layout(one, content)
     if is_detectron2(encoder):
         layout, encoder = "Detectron2", {from_detectron2(key): value for key, value in encoder.items()}
-    guess, head = _guess(one, encoder), recognised_head(one.head)
+    guess, head = _guess(one, encoder), recognise_head(one.head)
     if guess is not None and not guess.name.startswith("timm/"):
         guess = guess.model_copy(update=head)
     queue = queue_of(one.tensors, where, layers=True) if one.f_k and one.head else {}
-    found = Found(
-        where, encoder, one.head, guess=guess, facts=facts_of(content), f_k=one.f_k, predictor=one.predictor,
+    found = LoadedWeights(
+        where, encoder, one.head, guess=guess, facts=metadata_of(content), f_k=one.f_k, predictor=one.predictor,
         queue=queue, content=content, f_q=one.f_q, everything=one.tensors, prefix=prefix,
     )  # fmt: skip
-    return replace(found, contents=of_state_dict(layout, found, taken=one.prefix, instead=one.instead))
+    return replace(found, contents=describe_state_dict(layout, found, taken=one.prefix, instead=one.instead))
 
 
-def _layout(one: Taken, content: dict[str, Any]) -> str:
+def _layout(one: ChosenEncoder, content: dict[str, Any]) -> str:
     if one.tool:
         return f"{one.tool} (of a network and its moving average)" if one.f_q and " " not in one.tool else one.tool
     if is_linear_probe(content):
@@ -76,13 +78,13 @@ def _layout(one: Taken, content: dict[str, Any]) -> str:
     return "state dict"
 
 
-def _guess(one: Taken, encoder: Tensors) -> EncoderSpec | None:
+def _guess(one: ChosenEncoder, encoder: Tensors) -> EncoderSpec | None:
     if one.tool == "DINO" and (vit := recognised_vit(encoder)) and vit.name in DINO_VITS and vit.position == "learned":
         return EncoderSpec(name=DINO_VITS[vit.name].format(vit.patch or 16))
-    return recognised(encoder, small_stem=one.numbered == "lightly")
+    return recognise_network(encoder, small_stem=one.numbered == "lightly")
 
 
-def _checkpoint(content: dict[str, Any], where: str) -> Found:
+def _parse_checkpoint(content: dict[str, Any], where: str) -> LoadedWeights:
     """Of this project."""
     try:
         recipe = Recipe.from_json(content["recipe"])
@@ -92,8 +94,8 @@ def _checkpoint(content: dict[str, Any], where: str) -> Found:
         queue = under(tensors, "dictionary.")
     except (RecipeError, KeyError, TypeError, AttributeError) as error:
         raise WeightsError(f"{where} is not a checkpoint that this version reads: {error}") from None
-    return Found(
-        where, unwrapped(backbone, where), head, spec=recipe.encoder, data=recipe.data, recipe=recipe.name,
+    return LoadedWeights(
+        where, without_wrappers(backbone, where), head, spec=recipe.encoder, data=recipe.data, recipe=recipe.name,
         facts={} if step is None else {"steps": step}, f_k=f_k, predictor=predictor,
         queue=queue if "oldest" in queue else {}, content=content,
     )  # fmt: skip

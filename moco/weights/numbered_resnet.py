@@ -12,18 +12,18 @@ NUMBERED = re.compile(r"(\d+)\.(.+)")
 STAGES = {"torchvision": 4, "lightly": 2}  # the number of the first
 
 
-def from_sequential(tensors: dict[str, Tensor]) -> tuple[dict[str, Tensor], str] | None:
+def from_numbered(tensors: dict[str, Tensor]) -> tuple[dict[str, Tensor], str] | None:
     """The tensors by torchvision's names, and whose ResNet it is, a key of `STAGES`; None: they have no such names."""
     if not {"0.weight", "1.running_mean"} <= tensors.keys() or not all(NUMBERED.match(key) for key in tensors):
         return None
     for whose, first in STAGES.items():
         stages = {f"{first + i}.0.conv1.weight" for i in range(4)}
         if stages <= tensors.keys():
-            return {_name(key, first): tensor for key, tensor in tensors.items()}, whose
+            return {_torchvision_name(key, first): tensor for key, tensor in tensors.items()}, whose
     return None
 
 
-def _name(key: str, first: int) -> str:
+def _torchvision_name(key: str, first: int) -> str:
     number, _, rest = key.partition(".")
     stage = int(number) - first + 1
     if stage < 1:

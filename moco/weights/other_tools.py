@@ -9,8 +9,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
-from moco.weights.names import Tensors, state_dicts, under, unwrapped
-from moco.weights.sequential import from_sequential
+from moco.weights.numbered_resnet import from_numbered
+from moco.weights.tensor_names import Tensors, state_dicts, under, without_wrappers
 
 
 class Tool(NamedTuple):
@@ -60,7 +60,7 @@ NETWORK = {  # names that a network has at its own top
 
 
 @dataclass(frozen=True)
-class Taken:
+class ChosenEncoder:
     """The networks of a file, each by its own names, and where they were found."""
 
     tensors: Tensors  # all of the state dict
@@ -81,18 +81,18 @@ def all_tensors(content: dict[Any, Any], where: str) -> Tensors:
     Raises:
         WeightsError: two names would become one.
     """
-    found = {key: unwrapped(tensors, where) for key, tensors in state_dicts(content).items()}
+    found = {key: without_wrappers(tensors, where) for key, tensors in state_dicts(content).items()}
     average, trained = (next((key for key in keys if key in found), None) for keys in (AVERAGES, TRAINED))
     if average is not None and trained is not None and {average, trained} != {"teacher", "student"}:
-        return _joined({"model": found[trained], "ema": found[average]})
+        return _with_prefixes({"model": found[trained], "ema": found[average]})
     if average is not None or trained == "student":
-        return _joined({key: found[key] for key in ("teacher", "student", average) if key in found})
+        return _with_prefixes({key: found[key] for key in ("teacher", "student", average) if key in found})
     if trained is not None or len(found) == 1:
         return found[trained or next(iter(found))]
-    return _joined(found)
+    return _with_prefixes(found)
 
 
-def taken(tensors: Tensors, where: str, prefix: str = "") -> Taken:
+def choose_encoder(tensors: Tensors, where: str, prefix: str = "") -> ChosenEncoder:
     """The network of a state dict that is the encoder: all of it, where nothing tells of another.
 
     Args:
@@ -101,25 +101,25 @@ def taken(tensors: Tensors, where: str, prefix: str = "") -> Taken:
     Raises:
         WeightsError: two names would become one.
     """
-    inner = unwrapped(tensors, where)
-    if numbered := from_sequential(inner):
-        return Taken(tensors, numbered[0], prefix, numbered=numbered[1])
+    inner = without_wrappers(tensors, where)
+    if numbered := from_numbered(inner):
+        return ChosenEncoder(tensors, numbered[0], prefix, numbered=numbered[1])
     if not NETWORK.isdisjoint(inner):
-        return Taken(tensors, inner, prefix)
+        return ChosenEncoder(tensors, inner, prefix)
     for tool in TOOLS:
         if _has(inner, tool.average):
-            return replace(_of_tool(tool, inner, where, prefix), tensors=tensors)
+            return replace(_choose_of_tool(tool, inner, where, prefix), tensors=tensors)
     for one in (*SURE, *LIKELY):
-        if _has(inner, one) and (one in SURE or _alone(inner, one)):
-            return replace(taken(under(inner, one), where, prefix + one), tensors=tensors)
-    return Taken(tensors, inner, prefix)
+        if _has(inner, one) and (one in SURE or _only_training_parts_beside(inner, one)):
+            return replace(choose_encoder(under(inner, one), where, prefix + one), tensors=tensors)
+    return ChosenEncoder(tensors, inner, prefix)
 
 
-def _of_tool(tool: Tool, tensors: Tensors, where: str, prefix: str) -> Taken:
-    average = taken(under(tensors, tool.average), where, prefix + tool.average)
+def _choose_of_tool(tool: Tool, tensors: Tensors, where: str, prefix: str) -> ChosenEncoder:
+    average = choose_encoder(under(tensors, tool.average), where, prefix + tool.average)
     if not _has(tensors, tool.trained):
         return replace(average, tool=tool.name)
-    trained = taken(under(tensors, tool.trained), where, prefix + tool.trained)
+    trained = choose_encoder(under(tensors, tool.trained), where, prefix + tool.trained)
     heads = [under(tensors, one) if one else {} for one in (tool.head, tool.average_head)]
     f_k = {f"backbone.{key}": value for key, value in average.encoder.items()}
     return replace(
@@ -133,10 +133,10 @@ def _has(names: Iterable[str], prefix: str) -> bool:
     return any(name.startswith(prefix) for name in names)
 
 
-def _alone(names: Iterable[str], prefix: str) -> bool:
+def _only_training_parts_beside(names: Iterable[str], prefix: str) -> bool:
     """Whether there is nothing else but what trainings have beside a network."""
     return all(name.startswith(prefix) or BESIDE.match(name) for name in names)
 
 
-def _joined(found: dict[str, Tensors]) -> Tensors:
+def _with_prefixes(found: dict[str, Tensors]) -> Tensors:
     return {f"{key}.{name}": tensor for key, tensors in found.items() for name, tensor in tensors.items()}

@@ -25,7 +25,7 @@ def check_ending(out: Path, to: str) -> None:
         raise WeightsError(f"export writes a file that ends in {expected}, got '{out}'")
 
 
-def outputs(out: Path, to: str) -> list[Path]:
+def export_files(out: Path, to: str) -> list[Path]:
     """The files that an export writes. Raises WeightsError for a name that does not end as the format expects."""
     check_ending(out, to)
     return [out, out.with_suffix(".yaml")] if to == "detectron2" else [out]

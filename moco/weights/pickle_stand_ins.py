@@ -1,6 +1,6 @@
 """Plain values in place of what training scripts leave beside the tensors: argparse's namespaces and NumPy's numbers.
 
-`torch.load(weights_only=True)` refuses both. While `plain_leftovers` is open their names stand for what is defined
+`torch.load(weights_only=True)` refuses both. While `allow_stand_ins` is open their names stand for what is defined
 here, so the file is read and neither argparse nor NumPy takes part: a namespace becomes a dictionary, a NumPy number
 a Python number.
 """
@@ -38,7 +38,7 @@ class NumpyType:
             self.order = state[1]
 
 
-def number(kind: Any, raw: Any) -> Any:
+def numpy_scalar(kind: Any, raw: Any) -> Any:
     """In place of numpy's `scalar`: the number that the bytes `raw` are."""
     letter = NUMBERS.get(kind.code) if isinstance(kind, NumpyType) and isinstance(kind.code, str) else None
     if letter is None or not isinstance(raw, bytes) or len(raw) != struct.calcsize(kind.order + letter):
@@ -46,13 +46,13 @@ def number(kind: Any, raw: Any) -> Any:
     return struct.unpack(kind.order + letter, raw)[0]
 
 
-def plain_leftovers() -> AbstractContextManager[None]:
+def allow_stand_ins() -> AbstractContextManager[None]:
     """While open, `torch.load(weights_only=True)` reads namespaces and NumPy's numbers as the stand-ins above."""
     return torch.serialization.safe_globals(
         [
             (Namespace, "argparse.Namespace"),
             (NumpyType, "numpy.dtype"),
-            (number, "numpy.core.multiarray.scalar"),
-            (number, "numpy._core.multiarray.scalar"),
+            (numpy_scalar, "numpy.core.multiarray.scalar"),
+            (numpy_scalar, "numpy._core.multiarray.scalar"),
         ]
     )

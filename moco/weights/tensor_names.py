@@ -18,7 +18,7 @@ def under(tensors: Tensors, prefix: str) -> Tensors:
     return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
 
 
-def unwrapped(tensors: Tensors, where: str) -> Tensors:
+def without_wrappers(tensors: Tensors, where: str) -> Tensors:
     """The same without "_orig_mod." in any place, and without "module." at the start, where all names have it.
 
     Raises:
@@ -58,19 +58,19 @@ def _state_dict(value: Any) -> Tensors:
     return {key: one for key, one in value.items() if isinstance(one, Tensor)}
 
 
-def listed(tensors: Tensors) -> str:
+def list_prefixes(tensors: Tensors) -> str:
     """The prefixes of the names with the number of tensors under each, two levels deep where the first is one alone."""
-    counts = _counted(tensors, 1)
-    return summed(tensors, 2 if len(counts) == 1 else 1)
+    counts = _counts(tensors, 1)
+    return count_by_prefix(tensors, 2 if len(counts) == 1 else 1)
 
 
-def summed(tensors: Tensors, levels: int = 1) -> str:
+def count_by_prefix(tensors: Tensors, levels: int = 1) -> str:
     """The prefixes of so many levels, with the number of tensors under each."""
-    counts = _counted(tensors, levels)
+    counts = _counts(tensors, levels)
     return few([f"{prefix} ({count:,} tensor{'s' * (count > 1)})" for prefix, count in counts.items()])
 
 
-def _counted(tensors: Tensors, levels: int) -> dict[str, int]:
+def _counts(tensors: Tensors, levels: int) -> dict[str, int]:
     counts: dict[str, int] = {}
     for key in tensors:
         parts = key.split(".")

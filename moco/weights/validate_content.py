@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from moco.weights.loaded import WeightsError
-from moco.weights.stand_ins import Namespace
+from moco.weights.pickle_stand_ins import Namespace
 
 DEPTH = 100  # containers in one another; an optimizer's state has 4
 ENTRIES = 500_000  # in all containers, counted once for each way that leads to them

@@ -4,14 +4,14 @@ import torch
 from torch import Tensor, nn
 
 from moco.encoders.library import classifier
-from moco.weights.loaded import Found, WeightsError, few
-from moco.weights.names import Tensors, bare_names, listed
+from moco.weights.loaded import LoadedWeights, WeightsError, few
+from moco.weights.tensor_names import Tensors, bare_names, list_prefixes
 
 COUNTER = "num_batches_tracked"  # of BN; files from before 2018 lack it, and nothing uses it
 FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 
 
-def put(found: Found, network: nn.Module, *, name: str) -> str:
+def copy_weights(found: LoadedWeights, network: nn.Module, *, name: str) -> str:
     """Copy the weights found into `network`, the backbone called `name`. Returns a sentence that says what was done.
 
     Raises:
@@ -21,17 +21,17 @@ def put(found: Found, network: nn.Module, *, name: str) -> str:
     own = network.state_dict()
     names = {bare: key for key, bare in bare_names(own, name).items()}  # a compiled module's have wrappers too
     wanted = {bare: own[key] for bare, key in names.items()}
-    tensors = _for(wanted, found)
-    dropped = _misfits(wanted, tensors, found, name=name, network=network)
+    tensors = _tensors_for(wanted, found)
+    dropped = _check_names_and_shapes(wanted, tensors, found, name=name, network=network)
     kept = {key: value for key, value in tensors.items() if key in wanted}
     _check_values({key: (value, wanted[key]) for key, value in kept.items()}, found.where)
     network.load_state_dict({names[key]: value for key, value in kept.items()}, strict=False)
-    said = f" ({found.said})" if found.contents else ""
+    said = f" ({found.summary})" if found.contents else ""
     without = f"; its classifier ({few(dropped)}) was left out" if dropped else ""
     return f"{len(kept)} tensors of {name} read from {found.where}{said}{without}"
 
 
-def check_parts(found: Found) -> None:
+def check_values_of_parts(found: LoadedWeights) -> None:
     """Raises WeightsError where what goes with the backbone (head, f_k, predictor, queue) is not of finite numbers."""
     keys = {"keys": found.queue["keys"]} if "keys" in found.queue else {}
     for part in (found.f_q, found.head, found.f_k, found.predictor, keys):
@@ -39,24 +39,26 @@ def check_parts(found: Found) -> None:
         _check_values({key: (value, None) for key, value in floats.items() if value.dtype != torch.int64}, found.where)
 
 
-def prefixes_of(found: Found) -> str:
+def suggest_prefix(found: LoadedWeights) -> str:
     """A sentence that lists the prefixes in a file for the user to choose one; "" where there is nothing to choose."""
     tensors = found.everything or found.backbone
     if found.prefix or found.f_q or not any(key.count(".") > 1 for key in tensors):
         return ""
     return (
-        f". If one of the prefixes {listed(tensors)} is that of the encoder, choose it: moco import FILE --out DIR "
-        "--prefix PREFIX (prefix= in Python)"
+        f". If one of the prefixes {list_prefixes(tensors)} is that of the encoder, choose it: moco import FILE "
+        "--out DIR --prefix PREFIX (prefix= in Python)"
     )
 
 
-def _for(wanted: Tensors, found: Found) -> Tensors:
+def _tensors_for(wanted: Tensors, found: LoadedWeights) -> Tensors:
     """The backbone's tensors; all of the file's where the network is the whole of which the backbone seemed a part."""
     whole = not found.prefix and wanted.keys() <= found.everything.keys() and not wanted.keys() <= found.backbone.keys()
     return found.everything if whole else found.backbone
 
 
-def _misfits(wanted: Tensors, tensors: Tensors, found: Found, *, name: str, network: nn.Module) -> list[str]:
+def _check_names_and_shapes(
+    wanted: Tensors, tensors: Tensors, found: LoadedWeights, *, name: str, network: nn.Module
+) -> list[str]:
     """Names of the classifier's tensors. Raises WeightsError for every other difference in names and shapes."""
     extra = [key for key in tensors if key not in wanted]
     ends = tuple(f"{module}." for module in classifier(name, network)) if extra else ()
@@ -75,7 +77,7 @@ def _misfits(wanted: Tensors, tensors: Tensors, found: Found, *, name: str, netw
         lines = "; ".join(f"{what}: {few(keys)}" for what, keys in troubles.items() if keys)
         raise WeightsError(
             f"{found.where} holds other weights than those of {name} without its classifier ({lines})"
-            + (prefixes_of(found) if troubles["missing"] else "")
+            + (suggest_prefix(found) if troubles["missing"] else "")
         )
     return dropped
 
@@ -89,7 +91,7 @@ def _check_values(pairs: dict[str, tuple[Tensor, Tensor | None]], where: str) ->
     ]
     if kinds:
         raise WeightsError(f"{where} is not of floating-point numbers, as weights are: {few(kinds)}")
-    bad = [key for key, (value, own) in pairs.items() if not _finite(value, own)]
+    bad = [key for key, (value, own) in pairs.items() if not _is_finite(value, own)]
     if bad:
         raise WeightsError(
             f"{where} holds values that are no finite numbers (NaN or infinite), in {len(bad)} of {len(pairs)} tensors "
@@ -97,7 +99,7 @@ def _check_values(pairs: dict[str, tuple[Tensor, Tensor | None]], where: str) ->
         )
 
 
-def _finite(value: Tensor, own: Tensor | None) -> bool:
+def _is_finite(value: Tensor, own: Tensor | None) -> bool:
     if value.dtype not in FLOATS:
         return not value.is_complex()
     value = value if own is None or not own.is_floating_point() else value.to(own.dtype)

@@ -46,7 +46,7 @@ def step_in(name: str) -> int | None:
     return int(found[1]) if name_of(int(found[1])) == name else None
 
 
-def newest(folder: Path) -> Path | None:
+def newest_intact(folder: Path) -> Path | None:
     """The newest checkpoint that is as it was written, or None when there never was one. Warns of each damaged one.
 
     Raises:
@@ -54,7 +54,7 @@ def newest(folder: Path) -> Path | None:
     """
     listed, reasons = entries(folder), list[str]()
     for entry in reversed(listed):
-        reason = damage(folder / entry["name"], entry)
+        reason = find_damage(folder / entry["name"], entry)
         if reason is None:
             return folder / entry["name"]
         warnings.warn(f"checkpoint {entry['name']} is {reason}; taking the one before it", stacklevel=2)
@@ -67,30 +67,32 @@ def newest(folder: Path) -> Path | None:
     return None
 
 
-def check(file: Path) -> None:
+def check_intact(file: Path) -> None:
     """Raises CheckpointError when the checkpoint `file` is not as it was written.
 
     Its hash is in the manifest beside it; where it is not (a copy elsewhere), the file's own checksums are compared.
     """
     listed = {entry["name"]: entry for entry in manifest(file.parent)}
-    reason = damage(file, listed.get(file.name, {"step": step_in(file.name), "size": None, "sha256": None}))
+    reason = find_damage(file, listed.get(file.name, {"step": step_in(file.name), "size": None, "sha256": None}))
     if reason is not None:
         raise CheckpointError(f"the checkpoint {file} is {reason}: take another one, or put it back from a copy")
 
 
-def load(file: Path | io.BytesIO) -> dict[str, Any]:
+def read_checkpoint(file: Path | io.BytesIO) -> dict[str, Any]:
     """What a checkpoint holds: {"format", "recipe", "state"}, with several ranks also {"ranks", "statistics"}.
 
     Nothing in the file is executed. Raises CheckpointError.
     """
     import torch  # not before: whoever only asks what is there must not wait for it
 
-    from moco.weights.tensors import refusal
+    from moco.weights.tensors import explain_unreadable
 
     try:
         payload = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:
-        reason = refusal(file, error) if isinstance(file, Path) else f"it cannot be read as a checkpoint: {error}"
+        reason = (
+            explain_unreadable(file, error) if isinstance(file, Path) else f"it cannot be read as a checkpoint: {error}"
+        )
         raise CheckpointError(reason) from error
     if not isinstance(payload, dict) or payload.get("format") != 1:
         raise CheckpointError(f"{file} is not a checkpoint of this project (format 1)")
@@ -133,17 +135,17 @@ def manifest(folder: Path) -> list[dict[str, Any]]:
         return []
     except OSError as error:
         raise UnreadableError(folder / MANIFEST, error) from error
-    return [entry for entry in listed if makes_sense(entry)] if isinstance(listed, list) else []
+    return [entry for entry in listed if is_valid_entry(entry)] if isinstance(listed, list) else []
 
 
-def makes_sense(entry: Any) -> bool:
+def is_valid_entry(entry: Any) -> bool:
     kinds = {"name": str, "step": int, "size": int, "sha256": str}
     if not isinstance(entry, dict) or any(type(entry.get(key)) is not kind for key, kind in kinds.items()):
         return False
     return step_in(entry["name"]) == entry["step"]
 
 
-def damage(path: Path, entry: dict[str, Any]) -> str | None:
+def find_damage(path: Path, entry: dict[str, Any]) -> str | None:
     """What is wrong with the file, or None. Raises UnreadableError where the system does not let us read it."""
     try:
         with path.open("rb") as file:
@@ -157,16 +159,16 @@ def damage(path: Path, entry: dict[str, Any]) -> str | None:
             return f"{size} bytes long instead of {entry['size']}"
         return None if digest == entry["sha256"] else "not what was written (its SHA-256 differs)"
     try:
-        return _damage_by_itself(path, entry["step"])
+        return _find_damage_of_unlisted(path, entry["step"])
     except CheckpointError as error:
         return f"unreadable ({error})"
     except (OSError, BadZipFile) as error:
         return f"unreadable ({type(error).__name__})"
 
 
-def _damage_by_itself(path: Path, step: int | None) -> str | None:
+def _find_damage_of_unlisted(path: Path, step: int | None) -> str | None:
     """What is wrong with a file that no manifest lists: it must be whole, and of the step that its name says."""
-    state = load(path).get("state")
+    state = read_checkpoint(path).get("state")
     with ZipFile(path) as file:  # torch itself does not check the checksums in its files
         if file.testzip() is not None:
             return "not what was written (a checksum differs)"
