@@ -124,7 +124,7 @@ def row_of(result: Result, label: str, series: str = "") -> Row:
 
 
 def score(result: Result, label: str, series: str = "", column: str = LINEAR) -> str:
-    return table.number(row_of(result, label, series).scores(column))
+    return table.format_mean(row_of(result, label, series).scores(column))
 
 
 def measure(result: Result, label: str, name: str, series: str = "", form: str = ".2f") -> str:
@@ -156,7 +156,7 @@ more keys it falls ({score(r, "1024", ends)} with 1024), where the paper has it 
 
 
 def momentum(r: Result) -> str:
-    return f"""m = 0 fails, as in the paper: {score(r, "0")}, where a random encoder has {table.number(r.baselines["random encoder"][LINEAR])}; the loss ends at
+    return f"""m = 0 fails, as in the paper: {score(r, "0")}, where a random encoder has {table.format_mean(r.baselines["random encoder"][LINEAR])}; the loss ends at
 {loss(r, "0")}. From 0.9 to 0.99 the score grows, as in the paper. Then it falls, and the paper's does not: the best is
 m = 0.99 here and 0.999 there.
 
@@ -189,7 +189,7 @@ moved on since, and the own key stands out by being new; see the mechanisms.)"""
 def gap(r: Result, label: str) -> str:
     row = row_of(r, label)
     pairs = zip(row.measured("own"), row.measured("apart"), strict=True)
-    return table.number([own - apart for own, apart in pairs])
+    return table.format_mean([own - apart for own, apart in pairs])
 
 
 def temperature(r: Result) -> str:
@@ -214,7 +214,7 @@ encoder is ({table.number(r.baselines[wide][KNN])} by {KNN}). The loss says the 
 
 def v2(r: Result) -> str:
     last = r.rows[-1]
-    return f"""Of v2's changes, more epochs help ({table.number(last.scores(LINEAR))} after 9 epochs, {score(r, "MLP, aug+, cos")} after 6), as in the paper. aug+ and the
+    return f"""Of v2's changes, more epochs help ({table.format_mean(last.scores(LINEAR))} after 9 epochs, {score(r, "MLP, aug+, cos")} after 6), as in the paper. aug+ and the
 cosine change less than can be told, and the MLP with its temperature of 0.2 costs points: {score(r, "baseline")} without, {score(r, "MLP")} with. Both parts
 of that are in the temperature's ablation: at 0.2 every head is worse here, and the MLP is no gain."""
 

@@ -26,8 +26,8 @@ def plural(count: int, unit: str) -> str:
 
 
 def first_few(names: Sequence[str], most: int = 3) -> str:
-    """The first names, safe to print, with dots for the others: `a, b, c, ...`."""
-    return ", ".join([*map(shown, names[:most]), *(["..."] if len(names) > most else [])])
+    """The first `most` names, safe to print, and how many more there are: `a, b, c and 1,204 more`."""
+    return ", ".join(map(shown, names[:most])) + (f" and {len(names) - most:,} more" if len(names) > most else "")
 
 
 def duration(seconds: float) -> str:
@@ -37,3 +37,8 @@ def duration(seconds: float) -> str:
         if seconds >= size:
             return f"{seconds // size} {unit} {seconds % size // smaller} {rest}"
     return f"{seconds} s"
+
+
+def guard_cell(text: str) -> str:
+    """`text` as a cell that no spreadsheet takes for a formula: an apostrophe before =, +, -, @, blanks and another."""
+    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r", "\n", "'")) else text

@@ -30,4 +30,4 @@ def test_a_unit_is_in_the_plural_unless_there_is_exactly_one():
 
 def test_the_first_names_are_listed_and_dots_stand_for_the_others():
     assert first_few(["a", "b", "c"]) == "a, b, c"
-    assert first_few(["a", "b\x1b", "c", "d"]) == r"a, 'b\x1b', c, ..."
+    assert first_few(["a", "b\x1b", "c", "d"]) == r"a, 'b\x1b', c and 1 more"

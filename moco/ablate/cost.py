@@ -11,7 +11,7 @@ from moco.recipe import Recipe, diff
 BACKWARD = 2  # forward passes that a backward pass costs as much as
 
 
-def listing(name: str, *, scale: str, seeds: int) -> str:
+def list_costs(name: str, *, scale: str, seeds: int) -> str:
     """Every recipe of an ablation by what it differs in from the base, with its steps and an estimate of its cost.
 
     Raises:

@@ -19,7 +19,7 @@ from moco.train import checkpoint
 from moco.train.build import contrast_for, in_format, threads
 from moco.train.run_folder import RunFolder
 
-SOME = 1024  # images whose own keys are looked for
+SAMPLE = 1024  # images whose own keys are looked for
 
 
 def measures(run: RunFolder, images: Images, *, device: torch.device, workers: int) -> dict[str, float]:
@@ -49,14 +49,14 @@ def measures(run: RunFolder, images: Images, *, device: torch.device, workers: i
         "steps": steps,
     }
     with threads(recipe.compute.threads), torch.no_grad():
-        contrast = restored(run, recipe, images, device, step=steps)
+        contrast = restore(run, recipe, images, device, step=steps)
         if isinstance(contrast.key_encoder, MomentumEncoder):
-            found["lag"] = lag(contrast, fresh(recipe, images, device))
+            found["lag"] = lag(contrast, untrained(recipe, images, device))
         if not recipe.method.symmetric:
             if isinstance(contrast.dictionary, Queue):
                 found |= leak(contrast, recipe, images, step=steps, workers=workers)
             half = steps // 2 if middle(run, steps).is_file() else steps
-            contrast = restored(run, recipe, images, device, step=half)
+            contrast = restore(run, recipe, images, device, step=half)
             found |= staleness(contrast, recipe, images, step=half, workers=workers)
     return found
 
@@ -66,14 +66,14 @@ def middle(run: RunFolder, steps: int) -> Path:
     return run.checkpoints / checkpoint.name_of(steps // 2)
 
 
-def fresh(recipe: Recipe, images: Images, device: torch.device) -> Contrast:
+def untrained(recipe: Recipe, images: Images, device: torch.device) -> Contrast:
     """Encoders and dictionary as they are before the first step."""
     return contrast_for(recipe, device, num_images=len(images), model=None, init=None, say=lambda _: None)
 
 
-def restored(run: RunFolder, recipe: Recipe, images: Images, device: torch.device, *, step: int) -> Contrast:
+def restore(run: RunFolder, recipe: Recipe, images: Images, device: torch.device, *, step: int) -> Contrast:
     """Encoders and dictionary of the checkpoint of `step`. Raises CheckpointError where it is damaged or missing."""
-    contrast, file = fresh(recipe, images, device), run.checkpoints / checkpoint.name_of(step)
+    contrast, file = untrained(recipe, images, device), run.checkpoints / checkpoint.name_of(step)
     checkpoint.check_intact(file)
     contrast.load_state_dict(checkpoint.read_checkpoint(file)["state"]["model"])
     return contrast
@@ -92,13 +92,13 @@ def lag(contrast: Contrast, at_first: Contrast) -> float:
 def leak(contrast: Contrast, recipe: Recipe, images: Images, *, step: int, workers: int) -> dict[str, float]:
     """own and apart, on the last mini-batches before `step`; of an encoder with a queue."""
     assert isinstance(contrast.dictionary, Queue)
-    steps = range(max(0, step - math.ceil(SOME / recipe.optim.batch_size)), step)
-    queries, keys, ids, x_k = encoded(contrast, recipe, images, steps, workers)
-    apart = encoded_apart(contrast, x_k, recipe.optim.batch_size)
+    steps = range(max(0, step - math.ceil(SAMPLE / recipe.optim.batch_size)), step)
+    queries, keys, ids, x_k = encode(contrast, recipe, images, steps, workers)
+    apart = encode_apart(contrast, x_k, recipe.optim.batch_size)
     queue = contrast.dictionary
     return {
-        "own": found_own(queries, keys, ids, queue.keys, queue.ids),
-        "apart": found_own(queries, apart, ids, queue.keys, queue.ids),
+        "own": own_key_found(queries, keys, ids, queue.keys, queue.ids),
+        "apart": own_key_found(queries, apart, ids, queue.keys, queue.ids),
     }
 
 
@@ -109,21 +109,21 @@ def staleness(contrast: Contrast, recipe: Recipe, images: Images, *, step: int, 
     """
     batch, dictionary = recipe.optim.batch_size, contrast.dictionary
     size = len(dictionary.keys) if isinstance(dictionary, Queue) else 0
-    back = len(images) // batch if isinstance(dictionary, MemoryBank) else math.ceil(max(size, SOME) / batch)
-    queries, keys, ids, _ = encoded(contrast, recipe, images, range(max(0, step - back), step), workers)
+    back = len(images) // batch if isinstance(dictionary, MemoryBank) else math.ceil(max(size, SAMPLE) / batch)
+    queries, keys, ids, _ = encode(contrast, recipe, images, range(max(0, step - back), step), workers)
     found = {"agreement": cosine(queries, keys)}
     if isinstance(dictionary, Queue):
         stored = dictionary.keys.roll(-int(dictionary.oldest), dims=0)[-len(keys) :]  # the oldest first
         remade, owners = keys[-len(stored) :], ids[-len(stored) :]
         found["consistency"] = cosine(stored, remade)
-        new = encoded(contrast, recipe, images, range(step, step + math.ceil(SOME / batch)), workers)[:3]
-        found["stored"], found["remade"] = (found_own(*new, among, owners) for among in (stored, remade))
+        new = encode(contrast, recipe, images, range(step, step + math.ceil(SAMPLE / batch)), workers)[:3]
+        found["stored"], found["remade"] = (own_key_found(*new, among, owners) for among in (stored, remade))
     if isinstance(dictionary, MemoryBank):
         found["consistency"] = cosine(dictionary.keys[ids], queries)
     return found
 
 
-def encoded(
+def encode(
     contrast: Contrast, recipe: Recipe, images: Images, seen: range, workers: int
 ) -> tuple[Float[Tensor, "n C"], Float[Tensor, "n C"], Tensor, Tensor]:
     """What the present encoders make of the mini-batches of the steps `seen`: queries, keys, image ids, key views.
@@ -146,11 +146,11 @@ def encoded(
         ours = contrast.key_encoder is None
         keys.append(contrast.encode_queries(views[1], groups) if ours else contrast.encode_keys(views[1], rng))
         ids.append(which)
-        x_k = [*x_k, views[1]][-max(1, SOME // len(which)) :]
+        x_k = [*x_k, views[1]][-max(1, SAMPLE // len(which)) :]
     return torch.cat(queries), torch.cat(keys), torch.cat(ids), torch.cat(x_k)
 
 
-def encoded_apart(contrast: Contrast, x: Float[Tensor, "n 3 S S"], batch: int) -> Float[Tensor, "n C"]:
+def encode_apart(contrast: Contrast, x: Float[Tensor, "n 3 S S"], batch: int) -> Float[Tensor, "n C"]:
     """Keys of several mini-batches whose images were mixed first, so that BN statistics tell nothing of the queries."""
     assert isinstance(contrast.key_encoder, nn.Module)
     order = torch.randperm(len(x), generator=torch.Generator().manual_seed(0)).to(x.device)
@@ -165,7 +165,7 @@ def cosine(a: Tensor, b: Tensor) -> float:
     return (unit(a) * unit(b)).sum(dim=1).mean().item()
 
 
-def found_own(
+def own_key_found(
     q: Float[Tensor, "n C"], k: Float[Tensor, "n C"], ids: Tensor, among: Float[Tensor, "K C"], owners: Tensor
 ) -> float:
     """Share of queries [percent] that are closer to their own key than to any key of another image in `among`."""

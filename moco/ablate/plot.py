@@ -21,11 +21,11 @@ PALE = {"facecolor": "white", "edgecolor": "none", "alpha": 0.7, "pad": 0.5}  # 
 def plot(result: Result, out: Path) -> None:
     """Write a PNG: a panel for each score and one for the paper's numbers, where it has any."""
     image = io.BytesIO()
-    drawn(result).savefig(image, format="png")
+    draw_figure(result).savefig(image, format="png")
     write_atomically(out, lambda file: file.write(image.getvalue()))
 
 
-def drawn(result: Result) -> "Figure":
+def draw_figure(result: Result) -> "Figure":
     """The figure that `plot` writes."""
     from matplotlib.figure import Figure
 
@@ -38,23 +38,23 @@ def drawn(result: Result) -> "Figure":
     looks = {name: (COLOURS[i % len(COLOURS)], MARKERS[i % len(MARKERS)]) for i, name in enumerate(series)}
     for ax, column in zip(axes, result.columns, strict=False):
         ax.set_title(f"here: {column}", fontsize=10.5, loc="left")
-        (_in_order if in_order else _lines)(ax, result, column, looks)
-        _baselines(ax, result, column, upright=in_order)
+        (_draw_rows if in_order else _draw_series)(ax, result, column, looks)
+        _draw_baselines(ax, result, column, upright=in_order)
         if "memory" in result.measures:
-            _length(ax, result)
-        _axes(ax, result, [row.label for row in result.rows])
+            _mark_run_length(ax, result)
+        _format_axes(ax, result, [row.label for row in result.rows])
     if result.paper:
         axes[-1].set_title("paper: ImageNet, linear, top-1", fontsize=10.5, loc="left")
-        (_paper_in_order if in_order else _paper_lines)(axes[-1], result, looks)
+        (_draw_paper_rows if in_order else _draw_paper_series)(axes[-1], result, looks)
         words = [row.label for row in result.rows if isinstance(row.paper, str)]
-        _axes(axes[-1], result, words + [label for _, label, _ in result.paper])
+        _format_axes(axes[-1], result, words + [label for _, label, _ in result.paper])
     if any(series) and not in_order:
         handles, names = axes[0].get_legend_handles_labels()
         figure.legend(handles, names, loc="outside lower center", ncols=len(names), fontsize=9, frameon=False)
     return figure
 
 
-def _lines(ax: "Axes", result: Result, column: str, looks: Mapping[str, tuple[str, str]]) -> None:
+def _draw_series(ax: "Axes", result: Result, column: str, looks: Mapping[str, tuple[str, str]]) -> None:
     """Accuracy over the axis, a line for each series; see `Row.uncertainty` for the bars."""
     for name in dict.fromkeys(row.series for row in result.rows):
         rows = [row for row in result.rows if row.series == name and row.scores(column)]
@@ -66,7 +66,7 @@ def _lines(ax: "Axes", result: Result, column: str, looks: Mapping[str, tuple[st
         )  # fmt: skip
 
 
-def _paper_lines(ax: "Axes", result: Result, looks: Mapping[str, tuple[str, str]]) -> None:
+def _draw_paper_series(ax: "Axes", result: Result, looks: Mapping[str, tuple[str, str]]) -> None:
     for name in dict.fromkeys(name for name, _, _ in result.paper):
         points = sorted((result.places[label], value) for series, label, value in result.paper if series == name)
         ax.plot(*zip(*points, strict=True), color=looks[name][0], marker=looks[name][1], markersize=5, linewidth=1.6)
@@ -76,7 +76,7 @@ def _paper_lines(ax: "Axes", result: Result, looks: Mapping[str, tuple[str, str]
             ax.annotate(row.paper, (result.places[row.label], 0.03), xycoords=where, fontsize=9, ha="left")
 
 
-def _in_order(ax: "Axes", result: Result, column: str, looks: Mapping[str, tuple[str, str]]) -> None:
+def _draw_rows(ax: "Axes", result: Result, column: str, looks: Mapping[str, tuple[str, str]]) -> None:
     """A line of the picture for each cell, the first at the top; every run is a point."""
     for place, row in enumerate(result.rows):
         values = row.scores(column)
@@ -84,22 +84,22 @@ def _in_order(ax: "Axes", result: Result, column: str, looks: Mapping[str, tuple
         if values:
             bar = row.uncertainty(column)
             ax.errorbar([mean(values)], [place], xerr=[bar], marker="D", markersize=6, capsize=3, color=COLOURS[0])
-    _names(ax, result.rows)
+    _label_rows(ax, result.rows)
 
 
-def _paper_in_order(ax: "Axes", result: Result, looks: Mapping[str, tuple[str, str]]) -> None:
+def _draw_paper_rows(ax: "Axes", result: Result, looks: Mapping[str, tuple[str, str]]) -> None:
     known = {(series, label): value for series, label, value in result.paper}
     for place, row in enumerate(result.rows):
         if (row.series, row.label) in known:
             ax.plot([known[row.series, row.label]], [place], marker="D", markersize=6, color=COLOURS[1])
 
 
-def _names(ax: "Axes", rows: Sequence[Row]) -> None:
+def _label_rows(ax: "Axes", rows: Sequence[Row]) -> None:
     ax.set_yticks(range(len(rows)), [row.name for row in rows])
     ax.set_ylim(len(rows) - 0.5, -0.5)
 
 
-def _baselines(ax: "Axes", result: Result, column: str, *, upright: bool) -> None:
+def _draw_baselines(ax: "Axes", result: Result, column: str, *, upright: bool) -> None:
     """The baselines that hold for every row."""
     if len(result.baselines) > 2:
         return  # random encoders of several architectures: they are in the table
@@ -113,7 +113,7 @@ def _baselines(ax: "Axes", result: Result, column: str, *, upright: bool) -> Non
         )  # fmt: skip
 
 
-def _length(ax: "Axes", result: Result) -> None:
+def _mark_run_length(ax: "Axes", result: Result) -> None:
     """Where f_k averages over as many steps as the run has, on an axis of 1/(1-m)."""
     steps = max(row.facts["steps"] for row in result.rows)
     ax.axvline(steps, color=GREY, linewidth=1, alpha=0.6)
@@ -123,7 +123,7 @@ def _length(ax: "Axes", result: Result) -> None:
     )  # fmt: skip
 
 
-def _axes(ax: "Axes", result: Result, shown: Sequence[str]) -> None:
+def _format_axes(ax: "Axes", result: Result, shown: Sequence[str]) -> None:
     """Grid and names; the labels `shown` at their places, on a logarithmic axis if it is to be one."""
     ax.spines[["top", "right"]].set_visible(False)
     ax.grid(axis="y" if result.places else "x", color="#DDDDDD", linewidth=0.8)

@@ -14,7 +14,7 @@ from moco.ablate.families import Family, family
 from moco.ablate.measure import measures
 from moco.ablate.results import Result, Row
 from moco.ablate.scales import Scale, at_scale
-from moco.ablate.score import Judge, architecture
+from moco.ablate.score import Judge, describe_architecture
 from moco.data.sources.demo import demo_data
 from moco.data.sources.images import Images
 from moco.data.sources.open import open_images
@@ -72,9 +72,9 @@ def ablate(
         And what pre-training and evaluation raise, but for Diverged: that is a result.
     """
     described, chosen, folder = family(name, scale=scale), at_scale(scale), Path(out) / scale
-    train, labelled = sources(scale, data, eval_data)
+    train, labelled = choose_data(scale, data, eval_data)
     folder.mkdir(parents=True, exist_ok=True)
-    check_same(folder / "data.json", {"data": str(train), "eval_data": str(labelled)})
+    check_same_data(folder / "data.json", {"data": str(train), "eval_data": str(labelled)})
     place = pick_device("cpu" if scale == "demo" and device == "auto" else device)  # so small a network gains nothing
     workers = workers_for(workers)
     judge = Judge(labelled, folder / "baselines", scale=chosen, device=place, workers=workers)
@@ -83,24 +83,24 @@ def ablate(
     for seed in seeds:
         for cell in described.cells:
             recipe = described.recipe(cell, seed=seed)
-            done[cell.name].append(one(recipe, bench, f"{name}: {cell.name}, seed {seed}"))
-            write_json(folder / f"{name}.json", gathered(described, chosen, done, bench).to_dict())
-    return gathered(described, chosen, done, bench)
+            done[cell.name].append(train_once(recipe, bench, f"{name}: {cell.name}, seed {seed}"))
+            write_json(folder / f"{name}.json", collect_result(described, chosen, done, bench).to_dict())
+    return collect_result(described, chosen, done, bench)
 
 
-def one(recipe: Recipe, bench: Bench, what: str) -> dict[str, Any]:
+def train_once(recipe: Recipe, bench: Bench, what: str) -> dict[str, Any]:
     """What a run came to: from its folder if it is there, otherwise by making and judging it."""
-    folder = bench.runs / key(recipe)
+    folder = bench.runs / run_name(recipe)
     file = folder / "scores.json"
     if not file.is_file():
         bench.reporter.say(f"{what}: {folder}")
-        write_json(file, {"run": folder.name, "seed": recipe.seed} | made(recipe, folder, bench))
+        write_json(file, {"run": folder.name, "seed": recipe.seed} | train_and_score(recipe, folder, bench))
     return json.loads(file.read_text())
 
 
-def made(recipe: Recipe, folder: Path, bench: Bench) -> dict[str, Any]:
+def train_and_score(recipe: Recipe, folder: Path, bench: Bench) -> dict[str, Any]:
     """Scores, measures and cost of a run. That numbers are not finite any more is an outcome too: {"failed": why}."""
-    half = round(facts_of(recipe, len(bench.images))["steps"]) // 2
+    half = round(recipe_facts(recipe, len(bench.images))["steps"]) // 2
     whole, start = not state_of(RunFolder(folder)).started, time.process_time()
     try:
         pretrain(
@@ -117,11 +117,11 @@ def made(recipe: Recipe, folder: Path, bench: Bench) -> dict[str, Any]:
     return {"scores": scores, "measures": facts, "cpu_seconds": cost}
 
 
-def gathered(described: Family, scale: Scale, done: dict[str, list[dict[str, Any]]], bench: Bench) -> Result:
+def collect_result(described: Family, scale: Scale, done: dict[str, list[dict[str, Any]]], bench: Bench) -> Result:
     """The family's cells with what their runs came to so far, their baselines, and what it means."""
     recipes = {cell.name: described.recipe(cell) for cell in described.cells}
-    baselines = {architecture(recipe): bench.judge.baselines(recipe) for recipe in recipes.values()}
-    facts = {name: facts_of(recipe, len(bench.images)) for name, recipe in recipes.items()}
+    baselines = {describe_architecture(recipe): bench.judge.baselines(recipe) for recipe in recipes.values()}
+    facts = {name: recipe_facts(recipe, len(bench.images)) for name, recipe in recipes.items()}
     rows = [
         Row(cell.label, cell.series, described.paper.get((cell.series, cell.label)), facts[cell.name], done[cell.name])
         for cell in described.cells
@@ -143,7 +143,7 @@ def gathered(described: Family, scale: Scale, done: dict[str, list[dict[str, Any
     )  # fmt: skip
 
 
-def facts_of(recipe: Recipe, num_images: int) -> dict[str, float]:
+def recipe_facts(recipe: Recipe, num_images: int) -> dict[str, float]:
     """What follows from the recipe: optimizer steps; steps that f_k averages over; age of the queue's oldest key."""
     method, batch = recipe.method, recipe.optim.batch_size
     facts: dict[str, float] = {"steps": recipe.optim.epochs * (num_images // batch)}
@@ -155,7 +155,7 @@ def facts_of(recipe: Recipe, num_images: int) -> dict[str, float]:
 
 
 def baseline_rows(baselines: dict[str, dict[str, Any]]) -> dict[str, dict[str, list[float]]]:
-    """Raw pixels, and the random encoders of each architecture under one name: row -> column -> accuracies."""
+    """Raw pixels, and the random encoders of each describe_architecture under one name: row -> column -> accuracies."""
     found: dict[str, dict[str, list[float]]] = {}
     for network, scores in baselines.items():
         for row, columns in scores["rows"].items():
@@ -167,7 +167,7 @@ def baseline_rows(baselines: dict[str, dict[str, Any]]) -> dict[str, dict[str, l
     return found
 
 
-def sources(scale: str, data: Places | None, eval_data: str | Path | None) -> tuple[Places, str | Path]:
+def choose_data(scale: str, data: Places | None, eval_data: str | Path | None) -> tuple[Places, str | Path]:
     """Images to train on, and labelled ones. Raises RecipeError."""
     if scale == "demo":
         if data is not None or eval_data is not None:
@@ -182,7 +182,7 @@ def sources(scale: str, data: Places | None, eval_data: str | Path | None) -> tu
     return data, eval_data
 
 
-def check_same(file: Path, now: dict[str, str]) -> None:
+def check_same_data(file: Path, now: dict[str, str]) -> None:
     """Results of different images must not meet in one folder. Raises RecipeError."""
     if not file.is_file():
         write_json(file, now)
@@ -190,7 +190,7 @@ def check_same(file: Path, now: dict[str, str]) -> None:
         raise RecipeError(f"{file.parent} holds results of {was}, not of {now}: name another --out")
 
 
-def key(recipe: Recipe) -> str:
+def run_name(recipe: Recipe) -> str:
     """The name of a run: of its settings that are not at their defaults, so that a new setting changes no old name."""
     rest = Recipe(name="").fields()
     told = {name: value for name, value in recipe.fields().items() if name not in ("name", "source")}

@@ -15,14 +15,14 @@ from moco.encoders import Encoder, build_headless
 from moco.evaluate.baselines import Pixels, random_encoder
 from moco.evaluate.features import extract_each, load
 from moco.evaluate.judge import PIXELS, RANDOM, judge
-from moco.evaluate.kinds import Kind, Knn, Linear, LowShot, Subject, Subjects
+from moco.evaluate.kinds import Evaluation, Knn, Linear, LowShot, Subject, Subjects
 from moco.evaluate.table import Table
 from moco.files import write_json
 from moco.recipe import DataSpec, EncoderSpec, Recipe
 
 RANDOM_SEEDS = 3  # random encoders of an architecture
 Scores = dict[str, dict[str, Any]]  # column -> what Score.to_dict gives
-IDLE = ("head", "hidden", "head_bn", "dim", "freeze_patch")  # settings that the feature of a random encoder has not
+UNUSED = ("head", "hidden", "head_bn", "dim", "freeze_patch")  # settings that the feature of a random encoder has not
 
 
 class Judge:
@@ -44,7 +44,7 @@ class Judge:
     ) -> None:
         self.split: Split = split_sources(labelled)
         self.kept, self.device, self.workers = kept, device, workers
-        self.kinds: list[Kind] = [LowShot(), Knn(k=scale.neighbours), *([Linear()] if scale.linear else [])]
+        self.kinds: list[Evaluation] = [LowShot(), Knn(k=scale.neighbours), *([Linear()] if scale.linear else [])]
 
     def __call__(self, run: Path) -> Scores:
         """The scores of the encoder of a finished run, by column. Raises what `moco.load` and `judge` raise."""
@@ -53,7 +53,7 @@ class Judge:
 
     def baselines(self, recipe: Recipe) -> dict[str, Any]:
         """What the recipe's encoder has to beat: {"chance": percent, "rows": row -> scores}."""
-        file = self.kept / f"{_architecture(recipe)}.json"
+        file = self.kept / f"{_baseline_key(recipe)}.json"
         if not file.is_file():
             build = build_headless(recipe.encoder, size=recipe.data.size)
             rows: dict[str, Encoder | Pixels] = {PIXELS: Pixels(recipe.data)}
@@ -77,7 +77,7 @@ class Judge:
         )  # fmt: skip
 
 
-def architecture(recipe: Recipe) -> str:
+def describe_architecture(recipe: Recipe) -> str:
     """The network in words, less what only its training has."""
     spec, rest = recipe.encoder, EncoderSpec()
     more = [
@@ -87,7 +87,7 @@ def architecture(recipe: Recipe) -> str:
     return ", ".join([spec.name, *more])
 
 
-def _architecture(recipe: Recipe) -> str:
-    encoder = {name: value for name, value in recipe.encoder.model_dump().items() if name not in IDLE}
+def _baseline_key(recipe: Recipe) -> str:
+    encoder = {name: value for name, value in recipe.encoder.model_dump().items() if name not in UNUSED}
     data = {name: value for name, value in recipe.data.model_dump().items() if name != "views"}
     return hashlib.sha256(json.dumps([encoder, data], sort_keys=True).encode()).hexdigest()[:12]

@@ -47,7 +47,7 @@ def text(result: Result) -> str:
     lines = ["  ".join(cell.ljust(width) if i == 0 else cell.rjust(width)
                        for i, (cell, width) in enumerate(zip(line, widths, strict=True))).rstrip()
              for line in [head, *body]]  # fmt: skip
-    return "\n".join([result.title, "", lines[0], "-" * len(lines[0]), *lines[1:], "", *notes(result)])
+    return "\n".join([result.title, "", lines[0], "-" * len(lines[0]), *lines[1:], "", *notes_of(result)])
 
 
 def markdown(result: Result) -> str:
@@ -55,37 +55,37 @@ def markdown(result: Result) -> str:
     head, *body = _cells(result)
     rule = ["---", *["---:"] * (len(head) - 1)]
     lines = ["| " + " | ".join(line) + " |" for line in [head, rule, *body]]
-    return "\n".join([*lines, "", *notes(result)]) + "\n"
+    return "\n".join([*lines, "", *notes_of(result)]) + "\n"
 
 
-def notes(result: Result) -> list[str]:
+def notes_of(result: Result) -> list[str]:
     """One sentence or two a line."""
     one = ", one seed; its bar in the picture is the standard error of the test images"
     runs = f", mean ± standard deviation over {result.seeds} seeds" if result.seeds > 1 else one
     measured = " (ImageNet, linear classifier, top-1)" if result.paper else ""
     lines = [f"Held-out accuracy [%]{runs}. Paper: {result.source}{measured}."]
-    meant = [MEANINGS[name] for name in _columns(result) if name in MEANINGS]
+    meant = [MEANINGS[name] for name in _measured_columns(result) if name in MEANINGS]
     return [*lines, *([f"Columns: {'; '.join(meant)}."] if meant else []), *result.says]
 
 
-def number(values: Sequence[float], form: str = ".1f") -> str:
+def format_mean(values: Sequence[float], form: str = ".1f") -> str:
     """Mean and spread of some runs."""
     if not values:
         return ""
     return format(mean(values), form) + (f" ± {spread(values):{form}}" if len(values) > 1 else "")
 
 
-def _columns(result: Result) -> list[str]:
+def _measured_columns(result: Result) -> list[str]:
     """The measures that any row has."""
     return [name for name in result.measures if any(row.measured(name) for row in result.rows)]
 
 
 def _cells(result: Result) -> list[list[str]]:
-    measures, paper = _columns(result), any(row.paper is not None for row in result.rows)
+    measures, paper = _measured_columns(result), any(row.paper is not None for row in result.rows)
     head = [result.axis or " ", *result.columns, *(MEASURES[name].head for name in measures), *["paper"] * paper]
     baselines = [["chance", *[f"{result.chance:.1f}"] * len(result.columns)]]
     baselines += [
-        [row, *(number(scores[column]) for column in result.columns)] for row, scores in result.baselines.items()
+        [row, *(format_mean(scores[column]) for column in result.columns)] for row, scores in result.baselines.items()
     ]
     rows = [_line(row, result.columns, measures)[: len(head)] for row in result.rows]
     return [head, *([*row, *[""] * (len(head) - len(row))] for row in baselines), *rows]
@@ -94,6 +94,6 @@ def _cells(result: Result) -> list[list[str]]:
 def _line(row: Row, columns: Sequence[str], measures: Sequence[str]) -> list[str]:
     paper = row.paper if isinstance(row.paper, str) else "" if row.paper is None else f"{row.paper:.1f}"
     failed = f" ({row.failed} of {len(row.runs)} failed)" if 0 < row.failed < len(row.runs) else ""
-    scores = [number(row.scores(column)) or ("failed" if row.failed else "") for column in columns]
-    measured = [number(row.measured(name), MEASURES[name].form) for name in measures]
+    scores = [format_mean(row.scores(column)) or ("failed" if row.failed else "") for column in columns]
+    measured = [format_mean(row.measured(name), MEASURES[name].form) for name in measures]
     return [row.name, scores[0] + failed, *scores[1:], *measured, paper]

@@ -62,9 +62,9 @@ def ablate(
         checks.check_sources([*(data or []), *([eval_data] if eval_data else [])])
         family(name, scale=scale)
         if dry_run:
-            from moco.ablate.cost import listing
+            from moco.ablate.cost import list_costs
 
-            print(listing(name, scale=scale, seeds=len(chosen)))
+            print(list_costs(name, scale=scale, seeds=len(chosen)))
             return
         from moco.ablate import table
         from moco.ablate.plot import plot

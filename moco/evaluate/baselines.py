@@ -43,14 +43,14 @@ def random_encoder(encoder: Encoder, *, seed: int = 0) -> Encoder:
     with torch.random.fork_rng():
         torch.manual_seed(fold(seed))
         if encoder.spec.name == "custom":
-            fresh = _drawn_anew(encoder)
+            fresh = _reset_copy(encoder)
         else:
             fresh = build_headless(encoder.spec, size=encoder.size)
     device = next((parameter.device for parameter in encoder.parameters()), torch.device("cpu"))
     return fresh.to(device).eval()
 
 
-def _drawn_anew(encoder: Encoder) -> Encoder:
+def _reset_copy(encoder: Encoder) -> Encoder:
     fresh = copy.deepcopy(encoder)
     for name, module in fresh.named_modules():
         reset = getattr(module, "reset_parameters", None)

@@ -31,7 +31,7 @@ from moco.data.sources.folder import Folder
 from moco.data.sources.images import Images, Subset
 from moco.encoders import Encoder
 from moco.evaluate.baselines import Pixels
-from moco.evaluate.features import Features, arranged, batch_for, extract_each
+from moco.evaluate.features import Features, batch_for, extract_each, features_of_rows
 from moco.evaluate.progress import Progress
 from moco.files import sweep, write_atomically
 from moco.recipe import DataSpec
@@ -65,7 +65,7 @@ class FeatureCache:
         file = self._file(key)
         try:
             head, _, body = file.read_bytes().partition(b"\n")
-            if head != _head(key, body):
+            if head != _header(key, body):
                 raise ValueError("it is damaged")
             tensors = load(body)
             x, ids = tensors["x"], tensors["ids"]
@@ -83,7 +83,7 @@ class FeatureCache:
         if x.nbytes > MAX_FILE or self.folder.is_symlink():
             return
         body = save({"x": x.contiguous(), "ids": ids.contiguous()})
-        head = _head(key, body) + b"\n"
+        head = _header(key, body) + b"\n"
         try:
             self.folder.mkdir(exist_ok=True)
             write_atomically(self._file(key), lambda file: (file.write(head), file.write(body)))
@@ -105,7 +105,7 @@ class FeatureCache:
                 path.unlink(missing_ok=True)
 
 
-def _head(key: str, body: bytes) -> bytes:
+def _header(key: str, body: bytes) -> bytes:
     """The first line of the file of `key`: a file that was given another's name is noticed too."""
     return HEAD + hashlib.sha256(key.encode() + body).hexdigest().encode()
 
@@ -115,7 +115,7 @@ def cache_of(weights: str | Path, say: Callable[[str], None] = lambda text: None
     return FeatureCache(Path(weights) / FOLDER, say) if os.path.isdir(weights) else None
 
 
-def features_each(
+def extract_each_cached(
     encoders: Mapping[str, Encoder | Pixels],
     images: Images,
     data: DataSpec,
@@ -137,25 +137,27 @@ def features_each(
     keys: dict[str, str] = {}
     stamp, kept = "", {}
     if cache is not None and paths is not None:
-        stamp = _stamp(paths)
-        content = _content(paths, workers=workers, progress=progress)
+        stamp = _file_stamp(paths)
+        content = _hash_contents(paths, workers=workers, progress=progress)
         for name, encoder in encoders.items():
             if not (isinstance(encoder, Encoder) and encoder.spec.name == "custom"):
                 keys[name] = key_of(encoder, data, content, device=device)
-        kept = _kept(cache, keys, images, quarantine)
-    found = {name: arranged(images, *rows) for name, rows in kept.items()}
+        kept = _read_cached(cache, keys, images, quarantine)
+    found = {name: features_of_rows(images, *rows) for name, rows in kept.items()}
     missing = {name: encoder for name, encoder in encoders.items() if name not in kept}
     if missing:
         found |= extract_each(
             missing, images, data, device=device, workers=workers, quarantine=quarantine, progress=progress
         )
-        if cache is not None and paths is not None and _stamp(paths) == stamp:
+        if cache is not None and paths is not None and _file_stamp(paths) == stamp:
             for name in missing.keys() & keys.keys():
                 cache.write(keys[name], found[name].x, found[name].ids)
     return {name: found[name] for name in encoders}
 
 
-def _kept(cache: FeatureCache, keys: Mapping[str, str], images: Images, quarantine: Quarantine) -> dict[str, Rows]:
+def _read_cached(
+    cache: FeatureCache, keys: Mapping[str, str], images: Images, quarantine: Quarantine
+) -> dict[str, Rows]:
     """What the cache has, by name. Nothing, if an image without features can be read by now."""
     kept = {name: rows for name, key in keys.items() if (rows := cache.read(key)) is not None}
     if not kept:
@@ -176,14 +178,14 @@ def _kept(cache: FeatureCache, keys: Mapping[str, str], images: Images, quaranti
 def key_of(encoder: nn.Module, data: DataSpec, content: str, *, device: torch.device) -> str:
     """The key of the features of these images by this encoder: 64 hexadecimal digits."""
     parts = {
-        "format": FORMAT, "encoder": weights_of(encoder), "images": content, "batch_size": batch_for(data),
-        "data": data.model_dump(mode="json", exclude={"views"}), "device": _device(device), "code": _code(),
-        "versions": {name: _version(name) for name in PACKAGES},
+        "format": FORMAT, "encoder": hash_weights(encoder), "images": content, "batch_size": batch_for(data),
+        "data": data.model_dump(mode="json", exclude={"views"}), "device": _describe_device(device),
+        "code": _hash_code(), "versions": {name: _version(name) for name in PACKAGES},
     }  # fmt: skip
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
-def weights_of(encoder: nn.Module) -> str:
+def hash_weights(encoder: nn.Module) -> str:
     """SHA-256 of the class, the spec, and every parameter and buffer with its name."""
     spec = f"{encoder.spec.model_dump_json()} {encoder.size}" if isinstance(encoder, Encoder) else ""
     digest = hashlib.sha256(f"{type(encoder).__qualname__} {spec}\n".encode())
@@ -201,13 +203,13 @@ def paths_of(images: Images) -> list[str] | None:
     return [images.path(int(i)) for i in places] if isinstance(images, Folder) else None
 
 
-def _content(paths: list[str], *, workers: int, progress: Progress) -> str:
+def _hash_contents(paths: list[str], *, workers: int, progress: Progress) -> str:
     """SHA-256 of the SHA-256 of each file, in order."""
 
     def hashes(some: list[str], gone: Event) -> list[bytes]:
         if gone.is_set():
             raise Abandoned
-        return [_hash(path) for path in some]
+        return [_hash_file(path) for path in some]
 
     progress.stage("hashing images, to find kept features", len(paths))
     digest = hashlib.sha256()
@@ -218,7 +220,7 @@ def _content(paths: list[str], *, workers: int, progress: Progress) -> str:
     return digest.hexdigest()
 
 
-def _hash(path: str) -> bytes:
+def _hash_file(path: str) -> bytes:
     try:
         with opened(path) as file:
             return hashlib.file_digest(file, "sha256").digest()
@@ -226,7 +228,7 @@ def _hash(path: str) -> bytes:
         return hashlib.sha256(b"cannot be read").digest()
 
 
-def _stamp(paths: list[str]) -> str:
+def _file_stamp(paths: list[str]) -> str:
     """SHA-256 of size, inode and times of each file: it changes with the files."""
     digest = hashlib.sha256()
     for path in paths:
@@ -239,7 +241,7 @@ def _stamp(paths: list[str]) -> str:
     return digest.hexdigest()
 
 
-def _device(device: torch.device) -> list[str]:
+def _describe_device(device: torch.device) -> list[str]:
     """What computes, and how."""
     precision = torch.get_float32_matmul_precision()
     if device.type == "cuda":
@@ -256,7 +258,7 @@ def _version(package: str) -> str:
         return ""
 
 
-def _code() -> str:
+def _hash_code() -> str:
     """SHA-256 of our source that makes features."""
     root, digest = Path(moco.__file__).parent, hashlib.sha256(moco.__version__.encode())
     for part in CODE:

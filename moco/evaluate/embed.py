@@ -21,7 +21,7 @@ from moco.evaluate.features import Pretrained, batch_for, check_finite, evaluati
 from moco.evaluate.progress import Progress
 from moco.recipe import RecipeError, unknown
 from moco.staged import feature_files, refuse_existing, staged
-from moco.text import shown
+from moco.text import guard_cell, shown
 from moco.weights.encoder_folder import Weights
 
 Chunk = tuple[list[str], Float32[np.ndarray, "n D"]]  # names and features of some images
@@ -72,18 +72,18 @@ def embed_to_file(
             cannot be used.
         DataError: no images, or too many unreadable ones. FloatingPointError: a feature that is not finite.
     """
-    files, progress = outputs(out), progress or Progress()
+    files, progress = output_files(out), progress or Progress()
     refuse_existing(files, overwrite=overwrite)
     progress.stage("looking for images and weights")
     images = open_folder(data, single=True)
-    _check_no_input([*([data] if isinstance(data, str | Path) else data), weights], images, files)
+    _check_not_read([*([data] if isinstance(data, str | Path) else data), weights], images, files)
     pretrained = load(weights, architecture=architecture, device=device)
     progress.stage("features", len(images))
     quarantine, names = Quarantine(None, max_bad, len(images)), []
     workers = workers_for(workers)
     chunks = _chunks(pretrained, images, normalize=normalize, workers=workers, quarantine=quarantine)
     with staged(files, overwrite=overwrite) as (file, *more):
-        WRITERS[files[0].suffix](file, _noting(names, chunks, progress), pretrained.encoder.num_features)
+        WRITERS[files[0].suffix](file, _collect_names(names, chunks, progress), pretrained.encoder.num_features)
         if not names:
             raise DataError(f"expected images that can be read, and none of the {len(images):,} can")
         for beside in more:
@@ -91,7 +91,7 @@ def embed_to_file(
     return Embedded(files, len(names), pretrained.encoder.num_features, quarantine.bad)
 
 
-def outputs(out: str | Path) -> list[Path]:
+def output_files(out: str | Path) -> list[Path]:
     """The files that are written for `out`. Raises RecipeError when it cannot be one of them."""
     out = Path(out)
     if out.suffix not in WRITERS:
@@ -99,11 +99,11 @@ def outputs(out: str | Path) -> list[Path]:
     if not out.parent.is_dir():
         raise RecipeError(f"{out} cannot be written: expected a folder {out.parent}, and there is none. Make it first")
     if out.suffix == ".parquet":
-        _pyarrow()
+        _import_pyarrow()
     return feature_files(out)
 
 
-def _check_no_input(given: Sequence[str | Path], images: Folder, files: Sequence[Path]) -> None:
+def _check_not_read(given: Sequence[str | Path], images: Folder, files: Sequence[Path]) -> None:
     """Raise RecipeError when a file that is to be written is one that is read."""
     for file in files:
         if not file.exists():
@@ -127,12 +127,12 @@ def _chunks(
         with evaluating(pretrained.encoder):
             y = pretrained.encoder.features(x).float()
         rows: list[int] = ids.tolist()
-        names = [one_line(images.names[i]) for i in rows]
+        names = [escape_line_breaks(images.names[i]) for i in rows]
         check_finite(y, names)
         yield names, (F.normalize(y) if normalize else y).cpu().numpy()
 
 
-def _noting(names: list[str], chunks: Iterator[Chunk], progress: Progress) -> Iterator[Chunk]:
+def _collect_names(names: list[str], chunks: Iterator[Chunk], progress: Progress) -> Iterator[Chunk]:
     """`chunks`, whose names are added to `names` as they pass."""
     for chunk in chunks:
         names.extend(chunk[0])
@@ -140,7 +140,7 @@ def _noting(names: list[str], chunks: Iterator[Chunk], progress: Progress) -> It
         yield chunk
 
 
-def one_line(name: str) -> str:
+def escape_line_breaks(name: str) -> str:
     """A file name as one line of valid UTF-8: line breaks and bytes that are no text are written as escapes."""
     name = name.encode("utf-8", "backslashreplace").decode()
     return name.replace("\n", "\\n").replace("\r", "\\r")
@@ -170,19 +170,16 @@ def write_csv(file: IO[bytes], chunks: Iterator[Chunk], num_features: int) -> No
     rows = csv.writer(text)
     rows.writerow(["name", *(f"f{i}" for i in range(num_features))])
     for names, x in chunks:
-        rows.writerows([guarded(name), *(f"{value:.9g}" for value in row)] for name, row in zip(names, x, strict=True))
+        rows.writerows(
+            [guard_cell(name), *(f"{value:.9g}" for value in row)] for name, row in zip(names, x, strict=True)
+        )
     text.flush()
     text.detach()
 
 
-def guarded(name: str) -> str:
-    """`name` as a cell that no spreadsheet takes for a formula: an apostrophe before =, +, -, @, tab or another one."""
-    return f"'{name}" if name.startswith(("=", "+", "-", "@", "\t", "'")) else name
-
-
 def write_parquet(file: IO[bytes], chunks: Iterator[Chunk], num_features: int) -> None:
     """Columns `name` (string) and `feature` (a list of D float32)."""
-    arrow, parquet = _pyarrow()
+    arrow, parquet = _import_pyarrow()
     schema = arrow.schema([("name", arrow.string()), ("feature", arrow.list_(arrow.float32(), num_features))])
     with parquet.ParquetWriter(file, schema) as writer:
         for names, x in chunks:
@@ -190,7 +187,7 @@ def write_parquet(file: IO[bytes], chunks: Iterator[Chunk], num_features: int) -
             writer.write_batch(arrow.record_batch([arrow.array(names, arrow.string()), features], schema=schema))
 
 
-def _pyarrow() -> tuple[Any, Any]:
+def _import_pyarrow() -> tuple[Any, Any]:
     try:
         import pyarrow
         import pyarrow.parquet

@@ -128,13 +128,13 @@ def extract_each(
         progress.add(len(x))
     if not n:
         raise DataError(f"expected images that can be read, and none of the {len(images):,} can")
-    found = {name: arranged(images, rows[name][:n], ids[:n]) for name in encoders}
+    found = {name: features_of_rows(images, rows[name][:n], ids[:n]) for name in encoders}
     for name, features in found.items():
         check_finite(features.x, features.names, of=name)
     return found
 
 
-def arranged(images: Images, x: Float[Tensor, "n D"], ids: Int[Tensor, "n"]) -> Features:
+def features_of_rows(images: Images, x: Float[Tensor, "n D"], ids: Int[Tensor, "n"]) -> Features:
     """Features `x` of some of `images`, with their labels and names."""
     labels = None if images.labels is None else torch.from_numpy(images.labels)[ids]
     kept: list[int] = ids.tolist()
@@ -200,7 +200,7 @@ class Pretrained:
         Raises:
             DataError: an image that cannot be read, or a folder without any.
         """
-        images = _opened(pictures)
+        images = _open_pictures(pictures)
         if not len(images):
             return np.zeros((0, self.encoder.num_features), dtype=np.float32)
         workers = workers_for(workers)
@@ -234,21 +234,21 @@ def load(
     return Pretrained(encoder.to(chosen).eval(), config, chosen, name)
 
 
-def _opened(pictures: Any) -> Images:
+def _open_pictures(pictures: Any) -> Images:
     """What was given to `embed`. A list may mix paths and pictures; anything else is read as `pretrain` reads it."""
     if isinstance(pictures, str | Path):
         return open_images(pictures, single=True)
     if isinstance(pictures, Dataset) or hasattr(pictures, "names"):
         return open_images(pictures)
     listed = isinstance(pictures, Sequence) or isinstance(next(iter(pictures), None), str | os.PathLike)
-    return Given(list(pictures)) if listed else open_images(pictures)
+    return Pictures(list(pictures)) if listed else open_images(pictures)
 
 
 def _pixels(picture: Any) -> UInt8[np.ndarray, "H W 3"]:
     return decode(picture) if isinstance(picture, str | os.PathLike) else pixels(picture)
 
 
-class Given:
+class Pictures:
     """Pictures and paths that were handed over, as Images."""
 
     labels: None = None

@@ -6,19 +6,20 @@ from typing import Any
 
 from moco.data.loader.bad_images import Quarantine
 from moco.data.sources.folder import DataError
-from moco.data.sources.labels import few_of, labelled
+from moco.data.sources.labels import labelled
 from moco.data.sources.open import Sources
 from moco.data.sources.overlap import check_disjoint, copies_note
-from moco.data.sources.split import split_of, split_sources
+from moco.data.sources.split import Split, split_of, split_sources
 from moco.device import workers_for
 from moco.encoders import Encoder
 from moco.evaluate.baselines import Pixels, random_encoder
-from moco.evaluate.cache import FeatureCache, cache_of, features_each
+from moco.evaluate.cache import FeatureCache, cache_of, extract_each_cached
 from moco.evaluate.features import Pretrained, load
-from moco.evaluate.kinds import KINDS, Kind, Subject, Subjects
+from moco.evaluate.kinds import KINDS, Evaluation, Subject, Subjects
 from moco.evaluate.progress import Progress
 from moco.evaluate.table import Score, Table
 from moco.recipe import RecipeError, unknown
+from moco.text import first_few
 from moco.weights.encoder_folder import Weights
 
 ALL = "all"  # kinds of evaluation
@@ -61,7 +62,7 @@ def evaluate(
     return judge(kinds, everything, skip=kind == ALL)
 
 
-def _kinds(kind: str, settings: Mapping[str, Any]) -> list[Kind]:
+def _kinds(kind: str, settings: Mapping[str, Any]) -> list[Evaluation]:
     """The evaluations that a name stands for, each with those of the settings that it has. Raises RecipeError."""
     if kind not in (ALL, *KINDS):
         raise RecipeError(unknown("evaluation", kind, [ALL, *KINDS]))
@@ -105,33 +106,49 @@ def subjects(
     labelled(split.train, "the training images")
     labelled(split.test, "the test images")
     check_disjoint(split.train, split.test)
-    encoders, notes = _baselines(pretrained, random_encoders)
+    encoders, notes = _build_baselines(pretrained, random_encoders)
     baselines = list(encoders)
     encoders[pretrained.name] = pretrained.encoder
     workers = workers_for(workers)
     quarantine = Quarantine(None, max_bad, len(split.train) + len(split.test))
+    compared = [(encoders, pretrained), *(({name: one.encoder}, one) for name, one in (others or {}).items())]
     rows: dict[str, Subject] = {}
-    for some, of in [
-        (encoders, pretrained),
-        *(({name: other.encoder}, other) for name, other in (others or {}).items()),
-    ]:
-        train, test_ = (
-            features_each(
-                some, images, of.data, device=of.device, workers=workers, quarantine=quarantine, cache=cache,
-                progress=progress,
-            )
-            for images in (split.train, split.test)
+    for some, of in compared:
+        rows |= _extract(
+            some, of, split, workers=workers, quarantine=quarantine, cache=cache, progress=progress
         )  # fmt: skip
-        rows |= {name: Subject(some[name], of.data, train[name], test_[name]) for name in some}
     if len(quarantine):
         one = len(quarantine) == 1
-        notes.append(f"{len(quarantine):,} image{'' if one else 's'} could not be read: {few_of(list(quarantine.bad))}")
+        notes.append(
+            f"{len(quarantine):,} image{'' if one else 's'} could not be read: {first_few(list(quarantine.bad))}"
+        )
     progress.stage("looking for test images among the training images")
     notes += filter(None, [copies_note(split.train, split.test)])
     return Subjects(pretrained.name, rows, baselines, split, pretrained.device, workers, quarantine, notes, progress)
 
 
-def judge(kinds: Sequence[Kind], among: Subjects, *, skip: bool = False) -> Table:
+def _extract(
+    encoders: Mapping[str, Encoder | Pixels],
+    like: Pretrained,
+    split: Split,
+    *,
+    workers: int,
+    quarantine: Quarantine,
+    cache: FeatureCache | None,
+    progress: Progress,
+) -> dict[str, Subject]:
+    """A row for each encoder: its features of training and test images, prepared as for `like`, on its device."""
+    train, test = (
+        extract_each_cached(
+            encoders, images, like.data, device=like.device, workers=workers, quarantine=quarantine, cache=cache,
+            progress=progress,
+        )
+        for images in (split.train, split.test)
+    )  # fmt: skip
+    return {name: Subject(encoder, like.data, train[name], test[name]) for name, encoder in encoders.items()}
+
+
+def judge(kinds: Sequence[Evaluation], among: Subjects, *, skip: bool = False) -> Table:
     """Every row by every kind of evaluation.
 
     Args:
@@ -148,7 +165,7 @@ def judge(kinds: Sequence[Kind], among: Subjects, *, skip: bool = False) -> Tabl
         except DataError as error:
             if not skip or (kind is kinds[-1] and not any(rows.values())):
                 raise
-            notes.append(f"no {_name(kind)}: {error}")
+            notes.append(f"no {_name_of_kind(kind)}: {error}")
             continue
         for name in rows:
             rows[name] |= scores[name]
@@ -158,20 +175,20 @@ def judge(kinds: Sequence[Kind], among: Subjects, *, skip: bool = False) -> Tabl
     return Table(among.judged, among.baselines, rows, chance, len(names), among.split.how, notes, names)
 
 
-def _scores(kind: Kind, among: Subjects) -> dict[str, dict[str, Score]]:
+def _scores(kind: Evaluation, among: Subjects) -> dict[str, dict[str, Score]]:
     """The scores of each row, by column."""
     found: dict[str, dict[str, Score]] = {}
     for name, row in among.rows.items():
-        among.progress.stage(f"{_name(kind)}, {name}")
+        among.progress.stage(f"{_name_of_kind(kind)}, {name}")
         found[name] = kind.scores(row, among)
     return found
 
 
-def _name(kind: Kind) -> str:
+def _name_of_kind(kind: Evaluation) -> str:
     return next((name for name, one in KINDS.items() if isinstance(kind, one)), type(kind).__name__)
 
 
-def _baselines(pretrained: Pretrained, random_encoders: int) -> tuple[dict[str, Encoder | Pixels], list[str]]:
+def _build_baselines(pretrained: Pretrained, random_encoders: int) -> tuple[dict[str, Encoder | Pixels], list[str]]:
     """Raw pixels and random encoders, and a note on what could not be had."""
     baselines: dict[str, Encoder | Pixels] = {PIXELS: Pixels(pretrained.data).to(pretrained.device)}
     try:

@@ -48,7 +48,7 @@ class Subjects:
 
 
 @runtime_checkable
-class Kind(Protocol):
+class Evaluation(Protocol):
     """A way to judge features: the scores of a row, by column."""
 
     def scores(self, row: Subject, among: Subjects) -> dict[str, Score]: ...

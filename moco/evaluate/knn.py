@@ -18,7 +18,7 @@ VOTES = 2**24  # queries x classes whose votes are counted at a time: 64 MiB
 GROUP = 8  # columns that are looked at together; 4 and 16 take a tenth longer
 
 
-class Neighbours(NamedTuple):
+class Nearest(NamedTuple):
     """The k nearest images of each query, the nearest first."""
 
     similarities: Float[Tensor, "n k"]
@@ -52,24 +52,24 @@ def nearest(
     k: int,
     device: str | torch.device = "cpu",
     progress: Progress | None = None,
-) -> Neighbours:
+) -> Nearest:
     """The k rows of `bank` with the greatest cosine similarity to each query (all of them when k > m), on the CPU."""
     if k < 1:
         raise RecipeError(f"k must be at least 1 neighbour, got {k}")
     k, chunks = min(k, len(bank)), queries.split(QUERIES)
-    best = [_top(chunk.new_empty(len(chunk), 0, device=device), k) for chunk in chunks]  # none yet
+    best = [_top_k(chunk.new_empty(len(chunk), 0, device=device), k) for chunk in chunks]  # none yet
     starts, progress = range(0, len(bank), BANK), progress or Progress()
     progress.expect(len(starts) * len(chunks), "blocks")
     for start in starts:
         rows = F.normalize(bank[start : start + BANK].to(device))
         for i, chunk in enumerate(chunks):
-            found = _top(F.normalize(chunk.to(device)) @ rows.T, k)
-            best[i] = _merged(best[i], Neighbours(found.similarities, found.indices + start), k)
+            found = _top_k(F.normalize(chunk.to(device)) @ rows.T, k)
+            best[i] = _merge_nearest(best[i], Nearest(found.similarities, found.indices + start), k)
             progress.add()
-    return Neighbours(*(torch.cat(column).cpu() for column in zip(*best, strict=True)))
+    return Nearest(*(torch.cat(column).cpu() for column in zip(*best, strict=True)))
 
 
-def _top(similarities: Float[Tensor, "n m"], k: int) -> Neighbours:
+def _top_k(similarities: Float[Tensor, "n m"], k: int) -> Nearest:
     """The k greatest of each row, the greatest first, as torch.topk's, in two thirds of its time on a CPU.
 
     Columns are taken in groups of 8. None of the k greatest is outside of the k groups with the greatest maxima: each
@@ -78,24 +78,24 @@ def _top(similarities: Float[Tensor, "n m"], k: int) -> Neighbours:
     n, m = similarities.shape
     width = m // GROUP  # a group's members are so many columns apart
     if k > width:
-        return Neighbours(*similarities.topk(min(k, m)))
+        return Nearest(*similarities.topk(min(k, m)))
     column = torch.arange(m, device=similarities.device)
     grouped, rest = column[: GROUP * width].view(GROUP, width), column[GROUP * width :]
     leading = similarities[:, : GROUP * width].view(n, GROUP, width).amax(dim=1).topk(k, sorted=False).indices
     members = torch.cat([grouped.T[leading].flatten(1), rest.expand(n, -1)], dim=1)
     best, which = similarities.gather(1, members).topk(k)
-    return Neighbours(best, members.gather(1, which))
+    return Nearest(best, members.gather(1, which))
 
 
-def _merged(some: Neighbours, more: Neighbours, k: int) -> Neighbours:
+def _merge_nearest(some: Nearest, more: Nearest, k: int) -> Nearest:
     """The k nearest of both."""
     similarities, indices = (torch.cat(pair, dim=1) for pair in zip(some, more, strict=True))
     best, which = similarities.topk(min(k, similarities.shape[1]))
-    return Neighbours(best, indices.gather(1, which))
+    return Nearest(best, indices.gather(1, which))
 
 
 def vote(
-    found: Neighbours, train: Features, test: Features, *, temperature: float = TEMPERATURE, k: int | None = None
+    found: Nearest, train: Features, test: Features, *, temperature: float = TEMPERATURE, k: int | None = None
 ) -> Vote:
     """Each neighbour votes for its class with weight exp(similarity / temperature); with `k`, only the nearest k do."""
     if not temperature > 0:

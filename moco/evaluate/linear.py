@@ -3,19 +3,17 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from jaxtyping import Int
 from torch import Tensor
 
 from moco.data.sources.folder import DataError
+from moco.data.sources.split import ONE_IN, draw_fifth
 from moco.evaluate.features import Features
-from moco.evaluate.logistic import ROWS, Scale, fit
+from moco.evaluate.logistic import ROWS, Standardization, fit
 from moco.evaluate.progress import Progress
-from moco.rng import fold, permuted
 
 STRENGTHS = (1.0, 1e-1, 1e-2, 1e-3, 1e-4, 1e-5)  # of the L2 penalty, see logistic.py
-ONE_IN = 5  # of each class's training images is held out to choose between settings
 
 
 class Probe(NamedTuple):
@@ -47,22 +45,22 @@ def probe_lbfgs(
     labels, truth = train.known_labels(), test.known_labels()
     progress = progress or Progress()
     progress.expect(len(strengths) + 1, "fits")  # at most
-    tried = _try(train, strengths, seed=seed, device=device, progress=progress) if len(strengths) > 1 else {}
+    tried = _try_strengths(train, strengths, seed=seed, device=device, progress=progress) if len(strengths) > 1 else {}
     best = max(tried, key=lambda l2: tried[l2]) if tried else strengths[0]
-    scale = Scale.of(train.x)
-    logistic = fit(scale(train.x).to(device), labels.to(device), classes=len(train.classes), l2=best)
-    predictions = torch.cat([logistic.predict(scale(rows).to(device)).cpu() for rows in test.x.split(ROWS)])
+    standardize = Standardization.of(train.x)
+    logistic = fit(standardize(train.x).to(device), labels.to(device), classes=len(train.classes), l2=best)
+    predictions = torch.cat([logistic.predict(standardize(rows).to(device)).cpu() for rows in test.x.split(ROWS)])
     return Probe(predictions, accuracy(predictions, truth), best, tried)
 
 
-def _try(
+def _try_strengths(
     train: Features, strengths: Sequence[float], *, seed: int, device: str | torch.device, progress: Progress
 ) -> dict[float, float]:
     """The accuracy of each strength on held-out training images."""
     labels = train.known_labels()
     fitted, held = hold_out(labels, seed=seed)
-    scale = Scale.of(train.x[fitted])
-    x, x_held = (scale(train.x[rows]).to(device) for rows in (fitted, held))
+    standardize = Standardization.of(train.x[fitted])
+    x, x_held = (standardize(train.x[rows]).to(device) for rows in (fitted, held))
     tried, logistic, worse = {}, None, 0
     for l2 in sorted(strengths, reverse=True):
         logistic = fit(x, labels[fitted].to(device), classes=len(train.classes), l2=l2, start=logistic)
@@ -81,11 +79,7 @@ def hold_out(labels: Int[Tensor, " n"], *, seed: int = 0) -> tuple[Int[Tensor, "
     Raises:
         DataError: no class has five images.
     """
-    held = torch.zeros(len(labels), dtype=torch.bool)
-    for label in labels.unique().tolist():
-        members = (labels == label).nonzero().flatten()
-        drawn = permuted(np.arange(len(members)), len(members), fold(seed, label))
-        held[members[torch.from_numpy(drawn % ONE_IN == ONE_IN - 1)]] = True
+    held = torch.from_numpy(draw_fifth(labels.numpy(), seed=seed))
     if not held.any():
         raise DataError(
             f"a linear probe chooses its settings on every {ONE_IN}th training image of a class, and no class has "

@@ -11,14 +11,14 @@ ROWS = 65536  # whose logits exist at a time
 ITERATIONS = 300  # at most; features of a few thousand images take some tens
 
 
-class Scale(NamedTuple):
+class Standardization(NamedTuple):
     """What makes each dimension of some features have mean 0 and standard deviation 1."""
 
     mean: Float[Tensor, "D"]
     std: Float[Tensor, "D"]
 
     @classmethod
-    def of(cls, x: Float[Tensor, "n D"]) -> "Scale":
+    def of(cls, x: Float[Tensor, "n D"]) -> "Standardization":
         """A dimension that does not vary is left as it is, at 0."""
         std, mean = torch.std_mean(x, dim=0, correction=0)
         return cls(mean, torch.where(std > 1e-6 * mean.abs(), std, torch.ones_like(std)))

@@ -12,7 +12,7 @@ from moco.data.sources.folder import DataError
 from moco.evaluate.features import Features
 from moco.evaluate.knn import knn
 from moco.evaluate.linear import accuracy
-from moco.evaluate.logistic import Scale, fit
+from moco.evaluate.logistic import Standardization, fit
 from moco.evaluate.progress import Progress
 from moco.rng import fold, permuted
 from moco.text import shown
@@ -25,7 +25,7 @@ DRAWS = 5
 C = 0.03
 
 
-class LowShot(NamedTuple):
+class LowShotAccuracies(NamedTuple):
     """Accuracies [percent] on all test images, one for each draw of labelled training images."""
 
     linear: list[float]
@@ -41,7 +41,7 @@ def lowshot(
     seed: int = 0,
     device: str | torch.device = "cpu",
     progress: Progress | None = None,
-) -> LowShot:
+) -> LowShotAccuracies:
     """Logistic regression and 1-NN with the labels of a few training images, for several fixed draws of these.
 
     Features are standardized by all training images, which takes no label. The L2 strength is fixed, for want of images
@@ -51,11 +51,11 @@ def lowshot(
         DataError: no labels, or a class with too few images.
     """
     labels, truth = train.known_labels(), test.known_labels()
-    scale, found = Scale.of(train.x), LowShot([], [])
-    x_test, progress = scale(test.x).to(device), progress or Progress()
+    standardize, found = Standardization.of(train.x), LowShotAccuracies([], [])
+    x_test, progress = standardize(test.x).to(device), progress or Progress()
     progress.expect(draws, "draws")
-    for rows in drawn(labels, labels_per_class, draws=draws, seed=seed, classes=train.classes):
-        x, answers = scale(train.x[rows]).to(device), labels[rows].to(device)
+    for rows in draw_labelled_rows(labels, labels_per_class, draws=draws, seed=seed, classes=train.classes):
+        x, answers = standardize(train.x[rows]).to(device), labels[rows].to(device)
         logistic = fit(x, answers, classes=len(train.classes), l2=1 / (C * len(rows)))
         found.linear.append(accuracy(logistic.predict(x_test).cpu(), truth))
         found.nearest.append(knn(train[rows], test, k=1, device=device).accuracy)
@@ -63,7 +63,7 @@ def lowshot(
     return found
 
 
-def drawn(
+def draw_labelled_rows(
     labels: Int[Tensor, " n"], per_class: int, *, draws: int, seed: int, classes: Sequence[str]
 ) -> Iterator[Int[Tensor, " m"]]:
     """For each draw `per_class` rows of every class; a function of the labels and the seed alone."""

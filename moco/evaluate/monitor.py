@@ -31,7 +31,7 @@ K = 20  # neighbours: the bank is small
 
 
 @dataclass(frozen=True, eq=False)
-class Kept:
+class LabelledCrops:
     """Evaluation crops with their labels, on the host."""
 
     crops: UInt8[Tensor, "n 3 S S"]
@@ -42,8 +42,8 @@ class Kept:
 class Monitor:
     """Labelled images, and how they look to an encoder."""
 
-    train: Kept
-    test: Kept
+    train: LabelledCrops
+    test: LabelledCrops
     classes: Sequence[str]
     data: DataSpec
     device: torch.device
@@ -61,7 +61,7 @@ class Monitor:
             self._features(encoder, self.train), self._features(encoder, self.test), k=K, device=self.device
         ).accuracy
 
-    def _features(self, encoder: Encoder, kept: Kept) -> Features:
+    def _features(self, encoder: Encoder, kept: LabelledCrops) -> Features:
         with evaluating(encoder):
             x = torch.cat([self._encode(encoder, crops) for crops in kept.crops.split(batch_for(self.data))])
         return Features(x, kept.labels, self.classes, [""] * len(x), torch.arange(len(x)))
@@ -84,12 +84,13 @@ def monitor_for(
     check_disjoint(split.train, split.test)
     share = min(1.0, max_bytes / (3 * data.size**2) / (TRAIN + TEST))
     train, test = (
-        _kept(images, data, int(share * most), workers) for images, most in ((split.train, TRAIN), (split.test, TEST))
+        _read_crops(images, data, int(share * most), workers)
+        for images, most in ((split.train, TRAIN), (split.test, TEST))
     )
     return Monitor(train, test, split.train.classes, data, device, split.how)
 
 
-def _kept(images: Images, data: DataSpec, most: int, workers: int) -> Kept:
+def _read_crops(images: Images, data: DataSpec, most: int, workers: int) -> LabelledCrops:
     labels = labelled(images).labels
     assert labels is not None
     chosen: list[int] = sorted(permuted(np.arange(min(most, len(images))), len(images), fold(0)).tolist())
@@ -108,4 +109,4 @@ def _kept(images: Images, data: DataSpec, most: int, workers: int) -> Kept:
     if not found:
         raise DataError(f"expected images for the kNN score, and none of the {len(chosen):,} chosen can be read")
     ids, crops = zip(*found, strict=True)
-    return Kept(torch.from_numpy(np.stack(crops)), torch.from_numpy(labels[list(ids)]))
+    return LabelledCrops(torch.from_numpy(np.stack(crops)), torch.from_numpy(labels[list(ids)]))

@@ -49,7 +49,7 @@ PROTOCOLS = {
 }
 
 
-class Heads(nn.Module):
+class Classifiers(nn.Module):
     """L linear classifiers side by side, in two tensors; they begin alike."""
 
     def __init__(self, num: int, num_features: int, classes: int, *, seed: int):
@@ -63,7 +63,7 @@ class Heads(nn.Module):
         return torch.baddbmm(self.bias, x.expand(len(self.weight), *x.shape), self.weight.transpose(1, 2))
 
 
-class Moved(AssertionError):
+class EncoderChanged(AssertionError):
     """A frozen encoder that did not stay as it was."""
 
 
@@ -80,14 +80,16 @@ def frozen(encoder: nn.Module, classifier: nn.Module) -> Iterator[None]:
         encoder.requires_grad_(False)
         training = sum(parameter.requires_grad for one in (encoder, classifier) for parameter in one.parameters())
         if training != 2:
-            raise Moved(f"weight and bias of the classifier must train and nothing else, and {training} tensors do")
+            raise EncoderChanged(
+                f"weight and bias of the classifier must train and nothing else, and {training} tensors do"
+            )
         yield
     finally:
         for parameter, requires_grad in asked:
             parameter.requires_grad_(requires_grad)
     moved = [name for name, tensor in _tensors(encoder) if not torch.equal(tensor, before[name])]
     if moved:
-        raise Moved(
+        raise EncoderChanged(
             f"the frozen encoder changed during the probe: {len(moved)} tensors, such as {', '.join(moved[:3])}. "
             "Does a part of it go back to train mode, or update itself in eval mode?"
         )
@@ -116,53 +118,60 @@ def probe_sgd(
 ) -> Probe:
     """A paper's linear classification protocol, with the accuracy after the last epoch.
 
-    Unlike in the papers' code the last, smaller mini-batch of an epoch is dropped, and the epoch that is best on the
-    test images is not looked for.
+    Two differences from the papers' code: an epoch drops its last, smaller mini-batch, and no epoch is chosen on the
+    test images.
 
     Args:
-        lr: for a batch of 256; None is the protocol's, which was chosen for ImageNet. "sweep" trains a classifier with
-            each of RATES on four fifths of the training images, in one pass; the last fifth chooses.
-        epochs: the schedule is stretched or squeezed over them.
+        lr: for a batch of 256; None: the protocol's, for ImageNet. "sweep" trains a classifier with each of RATES in
+            one pass over four fifths of the training images, and chooses on the last fifth.
+        epochs: the schedule is scaled to them.
 
     Raises:
         RecipeError: an unknown protocol, or a learning rate at which the classifier diverged.
-        DataError: no labels, or too few images. Moved: the encoder did not stay as it was.
+        DataError: no labels, or too few images. EncoderChanged: the encoder did not stay as it was.
     """
-    if protocol not in PROTOCOLS:
-        raise RecipeError(unknown("protocol", protocol, list(PROTOCOLS)))
-    labels = labelled(train).labels
-    labelled(test)
-    assert labels is not None
-    rules = PROTOCOLS[protocol]
-    rates = _rates(rules.lr if lr is None else lr)
+    rules, progress = _protocol(protocol), progress or Progress()
+    rates = _learning_rates(rules.lr if lr is None else lr)
     quarantine = Quarantine(None, None, len(train) + len(test)) if quarantine is None else quarantine
-    fitted, held = _sweep_split(train, labels, seed) if lr == "sweep" else (train, None)
+    fitted, held_out = _split_for_sweep(labelled(train), seed) if lr == "sweep" else (labelled(train), None)
+    labelled(test)
     batch_size, epochs = min(batch_size or rules.batch_size, len(fitted)), epochs or rules.epochs
     loader = ViewLoader(
         fitted, data.model_copy(update={"views": (VIEW,)}), batch_size=batch_size, seed=seed,
         steps=range(epochs * (len(fitted) // batch_size)), workers=workers, device=device, quarantine=quarantine,
     )  # fmt: skip
-    heads = Heads(len(rates), encoder.num_features, len(train.classes), seed=seed).to(device)
-    progress = progress or Progress()
+    classifiers = Classifiers(len(rates), encoder.num_features, len(train.classes), seed=seed).to(device)
     progress.stage(f"linear classifier, {protocol}", len(loader), "steps")
     features = partial(
         extract, encoder, data=data, device=device, workers=workers, quarantine=quarantine, progress=progress
     )
-    with frozen(encoder, heads):
-        _train(
-            heads, encoder, loader, rules.shape, rates, epochs=epochs, schedule_epochs=rules.epochs, progress=progress
-        )
-        seen_held = None if held is None else features(held)
-        seen = features(test)
-    tried = {} if seen_held is None else {rate: _score(heads, which, seen_held) for which, rate in enumerate(rates)}
-    best = max(range(len(rates)), key=lambda which: tried.get(rates[which], 0.0))
-    if not _whole(heads, best):
+    with frozen(encoder, classifiers):
+        _train(classifiers, encoder, loader, rules, rates, epochs=epochs, progress=progress)
+        chosen_on, answers = None if held_out is None else features(held_out), features(test)
+    return _best_probe(classifiers, rates, chosen_on, answers)
+
+
+def _protocol(name: str) -> Protocol:
+    if name not in PROTOCOLS:
+        raise RecipeError(unknown("protocol", name, list(PROTOCOLS)))
+    return PROTOCOLS[name]
+
+
+def _best_probe(classifiers: Classifiers, rates: tuple[float, ...], held_out: Features | None, test: Features) -> Probe:
+    """The answers of the classifier that is best on `held_out`; of the first one where there is nothing held out.
+
+    Raises:
+        RecipeError: it diverged.
+    """
+    tried = {} if held_out is None else {rate: _score(classifiers, i, held_out) for i, rate in enumerate(rates)}
+    best = max(range(len(rates)), key=lambda i: tried.get(rates[i], 0.0))
+    if not _is_finite(classifiers, best):
         raise RecipeError(f"the linear classifier diverged at lr {rates[best]} for a batch of 256: use lr='sweep'")
-    predictions = _predict(heads, best, seen)
-    return Probe(predictions, accuracy(predictions, seen.known_labels()), rates[best], tried)
+    predictions = _predict(classifiers, best, test)
+    return Probe(predictions, accuracy(predictions, test.known_labels()), rates[best], tried)
 
 
-def _rates(lr: float | Literal["sweep"]) -> tuple[float, ...]:
+def _learning_rates(lr: float | Literal["sweep"]) -> tuple[float, ...]:
     if lr == "sweep":
         return RATES
     if not lr > 0:
@@ -170,53 +179,52 @@ def _rates(lr: float | Literal["sweep"]) -> tuple[float, ...]:
     return (lr,)
 
 
-def _sweep_split(train: Images, labels: np.ndarray, seed: int) -> tuple[Images, Images]:
-    """The training images to fit on, and those that choose."""
+def _split_for_sweep(train: Images, seed: int) -> tuple[Images, Images]:
+    """The training images to fit on, and those to choose the learning rate on."""
+    labels = np.asarray(train.labels)
     fitted, held = (Subset(train, rows.numpy()) for rows in hold_out(torch.from_numpy(labels), seed=seed))
     return fitted, held
 
 
 def _train(
-    heads: Heads,
+    classifiers: Classifiers,
     encoder: Encoder | Pixels,
     loader: ViewLoader,
-    shape: Schedule,
+    protocol: Protocol,
     rates: tuple[float, ...],
     *,
     epochs: int,
-    schedule_epochs: int,
-    progress: Progress | None = None,
+    progress: Progress,
 ) -> None:
     labels = torch.as_tensor(loader.images.labels, device=loader.device)
     # a loss times r, without weight decay, moves its classifier as a learning rate times r does
     per_loss = torch.tensor(rates, device=loader.device) * loader.sampler.batch_size / 256
-    optimizer = torch.optim.SGD(heads.parameters(), lr=1.0, momentum=0.9)
+    optimizer = torch.optim.SGD(classifiers.parameters(), lr=1.0, momentum=0.9)
     for step, (views, ids) in enumerate(loader):
         epoch = step // loader.sampler.steps_per_epoch
-        optimizer.param_groups[0]["lr"] = shape(epoch * schedule_epochs / epochs, schedule_epochs)
+        optimizer.param_groups[0]["lr"] = protocol.shape(epoch * protocol.epochs / epochs, protocol.epochs)
         with evaluating(encoder):
             x = encoder.features(views[0]).float()
-        logits = heads(x)
+        logits = classifiers(x)
         losses = F.cross_entropy(logits.flatten(0, 1), labels[ids].repeat(len(rates)), reduction="none")
         optimizer.zero_grad()
         (losses.view(len(rates), -1).mean(dim=1) * per_loss).sum().backward()
         optimizer.step()
-        if progress is not None:
-            progress.add()
+        progress.add()
 
 
-def _whole(heads: Heads, which: int) -> bool:
-    return all(math.isfinite(part[which].sum().item()) for part in (heads.weight, heads.bias))
+def _is_finite(classifiers: Classifiers, index: int) -> bool:
+    return all(math.isfinite(part[index].sum().item()) for part in (classifiers.weight, classifiers.bias))
 
 
 @torch.no_grad()
-def _predict(heads: Heads, which: int, features: Features) -> Tensor:
-    weight, bias = heads.weight[which].cpu(), heads.bias[which, 0].cpu()
+def _predict(classifiers: Classifiers, index: int, features: Features) -> Tensor:
+    weight, bias = classifiers.weight[index].cpu(), classifiers.bias[index, 0].cpu()
     return F.linear(features.x, weight, bias).argmax(dim=1)
 
 
-def _score(heads: Heads, which: int, features: Features) -> float:
+def _score(classifiers: Classifiers, index: int, features: Features) -> float:
     """Accuracy [percent]; of a classifier that diverged, less than any."""
-    if not _whole(heads, which):
+    if not _is_finite(classifiers, index):
         return -1.0
-    return accuracy(_predict(heads, which, features), features.known_labels())
+    return accuracy(_predict(classifiers, index, features), features.known_labels())

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from moco.data.sources.labels import few_of
+from moco.text import first_few
 
 NAMED = 10  # classes that a table names
 NARROW = 12  # [characters] a column's name is cut between words to this: all kinds fit 80 columns
@@ -82,7 +82,7 @@ class Table:
         return "\n".join([*lines[:height], rule, *lines[height:], "", *self._remarks(), self.verdict()])
 
     def _remarks(self) -> list[str]:
-        lines = [f"classes: {few_of(self.class_names, NAMED)}"] if self.class_names else []
+        lines = [f"classes: {first_few(self.class_names, NAMED)}"] if self.class_names else []
         lines += [self.how, *self.notes]
         for column in self.columns:
             chosen = {row: scores[column].setting for row, scores in self.rows.items() if scores[column].setting}

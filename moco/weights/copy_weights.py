@@ -4,7 +4,8 @@ import torch
 from torch import Tensor, nn
 
 from moco.encoders.library import classifier
-from moco.weights.loaded import LoadedWeights, WeightsError, few
+from moco.text import first_few
+from moco.weights.loaded import LoadedWeights, WeightsError
 from moco.weights.tensor_names import Tensors, bare_names, list_prefixes
 
 COUNTER = "num_batches_tracked"  # of BN; files from before 2018 lack it, and nothing uses it
@@ -27,7 +28,7 @@ def copy_weights(found: LoadedWeights, network: nn.Module, *, name: str) -> str:
     _check_values({key: (value, wanted[key]) for key, value in kept.items()}, found.where)
     network.load_state_dict({names[key]: value for key, value in kept.items()}, strict=False)
     said = f" ({found.summary})" if found.contents else ""
-    without = f"; its classifier ({few(dropped)}) was left out" if dropped else ""
+    without = f"; its classifier ({first_few(dropped, most=6)}) was left out" if dropped else ""
     return f"{len(kept)} tensors of {name} read from {found.where}{said}{without}"
 
 
@@ -74,7 +75,7 @@ def _check_names_and_shapes(
         ],
     }
     if any(troubles.values()):
-        lines = "; ".join(f"{what}: {few(keys)}" for what, keys in troubles.items() if keys)
+        lines = "; ".join(f"{what}: {first_few(keys, most=6)}" for what, keys in troubles.items() if keys)
         raise WeightsError(
             f"{found.where} holds other weights than those of {name} without its classifier ({lines})"
             + (suggest_prefix(found) if troubles["missing"] else "")
@@ -90,12 +91,13 @@ def _check_values(pairs: dict[str, tuple[Tensor, Tensor | None]], where: str) ->
         if (own is None or own.is_floating_point()) and value.dtype not in FLOATS
     ]
     if kinds:
-        raise WeightsError(f"{where} is not of floating-point numbers, as weights are: {few(kinds)}")
+        raise WeightsError(f"{where} is not of floating-point numbers, as weights are: {first_few(kinds, most=6)}")
     bad = [key for key, (value, own) in pairs.items() if not _is_finite(value, own)]
     if bad:
         raise WeightsError(
             f"{where} holds values that are no finite numbers (NaN or infinite), in {len(bad)} of {len(pairs)} tensors "
-            f"({few(bad)}). It is damaged, or of a run that diverged: give another file, or an earlier checkpoint"
+            f"({first_few(bad, most=6)}). It is damaged, or from a run that diverged: give another file, or an earlier "
+            "checkpoint"
         )
 
 

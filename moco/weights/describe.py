@@ -4,8 +4,9 @@ from typing import Any
 
 from torch import Tensor
 
+from moco.text import first_few
 from moco.weights.infer_architecture import recognise_head
-from moco.weights.loaded import LoadedWeights, few
+from moco.weights.loaded import LoadedWeights
 from moco.weights.tensor_names import count_by_prefix
 
 
@@ -21,7 +22,7 @@ def describe_official(layout: str, found: LoadedWeights, others: list[str]) -> d
         words["queue"] = _describe_queue(found)
     if "v3" in layout:
         words["predictor"] = f"{len(found.predictor)} tensors" if found.predictor else "none"
-    return words | _describe_rest(found) | ({"not known": few(others)} if others else {})
+    return words | _describe_rest(found) | ({"not known": first_few(others, most=6)} if others else {})
 
 
 def describe_state_dict(layout: str, found: LoadedWeights, *, taken: str = "", instead: str = "") -> dict[str, Any]:

@@ -10,7 +10,7 @@ from torch import Tensor
 from moco.recipe import DataSpec, EncoderSpec, Part
 from moco.weights.errors import WeightsError
 
-__all__ = ["Config", "LoadedWeights", "Weights", "WeightsError", "few"]
+__all__ = ["Config", "LoadedWeights", "Weights", "WeightsError"]
 
 Weights = str | Path
 
@@ -62,8 +62,3 @@ class LoadedWeights:
     def summary(self) -> str:
         """`contents` as half a sentence."""
         return "; ".join(f"{name}: {value}" for name, value in self.contents.items())
-
-
-def few(keys: list[str]) -> str:
-    """Some of the names, and how many more there are."""
-    return ", ".join(keys[:6]) + (f" and {len(keys) - 6} more" if len(keys) > 6 else "")

@@ -5,10 +5,11 @@ from typing import Any
 
 from moco.encoders.vit import recognised_vit
 from moco.recipe import EncoderSpec, Recipe, RecipeError
+from moco.text import first_few
 from moco.weights.describe import describe_state_dict
 from moco.weights.detectron2 import from_detectron2, is_detectron2
 from moco.weights.infer_architecture import recognise_head, recognise_network
-from moco.weights.loaded import LoadedWeights, WeightsError, few
+from moco.weights.loaded import LoadedWeights, WeightsError
 from moco.weights.official.layout import is_linear_probe, metadata_of, parse_official, queue_of
 from moco.weights.other_tools import ChosenEncoder, all_tensors, choose_encoder
 from moco.weights.tensor_names import Tensors, list_prefixes, under, without_wrappers
@@ -31,7 +32,7 @@ def parse_content(content: dict[str, Any], where: str, *, prefix: str = "") -> L
         return found
     tensors = all_tensors(content, where)
     if not tensors:
-        came = few([str(key) for key in content]) or "nothing"
+        came = first_few([str(key) for key in content], most=6) or "nothing"
         raise WeightsError(f"{where} holds no state dict: expected names with tensors, got {came}")
     if prefix:
         return _to_loaded(_choose_by_prefix(content, tensors, where, prefix), content, where, prefix=prefix)

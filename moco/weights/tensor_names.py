@@ -5,7 +5,8 @@ from typing import Any
 
 from torch import Tensor
 
-from moco.weights.loaded import WeightsError, few
+from moco.text import first_few
+from moco.weights.loaded import WeightsError
 
 Tensors = dict[str, Tensor]
 
@@ -67,7 +68,7 @@ def list_prefixes(tensors: Tensors) -> str:
 def count_by_prefix(tensors: Tensors, levels: int = 1) -> str:
     """The prefixes of so many levels, with the number of tensors under each."""
     counts = _counts(tensors, levels)
-    return few([f"{prefix} ({count:,} tensor{'s' * (count > 1)})" for prefix, count in counts.items()])
+    return first_few([f"{prefix} ({count:,} tensor{'s' * (count > 1)})" for prefix, count in counts.items()], most=6)
 
 
 def _counts(tensors: Tensors, levels: int) -> dict[str, int]:

@@ -7,7 +7,7 @@ from torchvision.models import ResNet50_Weights
 from typer.testing import CliRunner
 
 from moco import recipes
-from moco.ablate.cost import flops, listing
+from moco.ablate.cost import flops, list_costs
 from moco.cli import app
 
 
@@ -32,7 +32,7 @@ def test_a_symmetric_loss_costs_twice_as_much(tiny):
 
 
 def test_the_listing_has_every_recipe_with_what_it_differs_in():
-    text = listing("momentum", scale="demo", seeds=3)
+    text = list_costs("momentum", scale="demo", seeds=3)
     assert "5 recipes x 3 seeds" in text
     assert "method.momentum.value: 0.99 -> 0.9999" in text
     assert "the base itself" in text

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from moco.ablate.measure import encoded_apart, found_own, fresh, lag, measures, middle
+from moco.ablate.measure import encode_apart, lag, measures, middle, own_key_found, untrained
 from moco.data.sources.open import open_images
 from moco.method import Contrast, MomentumEncoder, Queue
 from moco.method.contrast import unit
@@ -61,7 +61,7 @@ def test_loss_and_pretext_are_the_means_of_the_last_epoch(tiny, pictures, tmp_pa
 @pytest.mark.parametrize(("m", "expected"), [(0.0, 0.0), (1.0, 1.0), (0.75, 0.75)])
 def test_the_lag_is_the_share_of_the_way_that_f_k_is_behind(tiny, pictures, m, expected):
     images = open_images(pictures)
-    now, at_first = (fresh(tiny, images, CPU) for _ in range(2))
+    now, at_first = (untrained(tiny, images, CPU) for _ in range(2))
     assert isinstance(now.key_encoder, MomentumEncoder)
     with torch.no_grad():
         for parameter in now.encoder.parameters():
@@ -81,7 +81,7 @@ def test_own_keys_are_compared_with_those_of_other_images_only():
         others = [float(q[i] @ queue.keys[j]) for j in range(6) if int(queue.ids[j]) != i]
         expected += float(q[i] @ k[i]) > max(others)
     assert 0 < expected < 5
-    assert found_own(q, k, ids, queue.keys, queue.ids) == pytest.approx(20 * expected)
+    assert own_key_found(q, k, ids, queue.keys, queue.ids) == pytest.approx(20 * expected)
 
 
 class Encoder(nn.Module):
@@ -103,5 +103,5 @@ def test_mixing_mini_batches_changes_keys_by_their_bn_statistics_alone(bn):
     x = torch.randn(32, 3, 2, 2)
     with torch.no_grad():
         as_trained = torch.cat([contrast.encode_keys(part, torch.Generator()) for part in x.split(8)])
-        apart = encoded_apart(contrast, x, 8)
+        apart = encode_apart(contrast, x, 8)
     assert torch.allclose(apart, as_trained, atol=1e-6) == (not bn)

@@ -52,10 +52,10 @@ def test_no_run_took_more_than_90_seconds(script, results):
 
 
 def test_a_run_has_the_name_of_its_recipe(results):
-    from moco.ablate.run import key
+    from moco.ablate.run import run_name
 
     for name, result in results.items():
         described = family(name, scale="demo")
         for row, cell in zip(result.rows, described.cells, strict=True):
-            expected = [key(described.recipe(cell, seed=seed)) for seed in range(len(row.runs))]
+            expected = [run_name(described.recipe(cell, seed=seed)) for seed in range(len(row.runs))]
             assert [run["run"] for run in row.runs] == expected

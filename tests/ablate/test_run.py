@@ -8,7 +8,7 @@ import pytest
 from moco.ablate import families, run
 from moco.ablate.families import Cell
 from moco.ablate.results import Result
-from moco.ablate.run import ablate, facts_of, key
+from moco.ablate.run import ablate, recipe_facts, run_name
 from moco.recipe import RecipeError
 from moco.train.after_step import Stopped
 from moco.train.pretrain import pretrain
@@ -93,7 +93,7 @@ def test_a_recipe_that_two_ablations_have_in_common_is_run_once(tiny_family, pla
     ablate("tiny", **places)
     made.clear()
     ablate("other", **places)
-    assert made == [key(both.recipe(other))]
+    assert made == [run_name(both.recipe(other))]
 
 
 def test_a_run_that_diverges_is_a_result(tiny_family, places, monkeypatch):
@@ -133,14 +133,17 @@ def test_images_are_expected_at_every_scale_but_demo_which_has_its_own(tmp_path,
 
 
 def test_a_run_is_known_by_its_settings_and_not_by_its_name(tiny):
-    assert key(tiny.but("another", source="elsewhere")) == key(tiny)
-    assert len({key(tiny), key(tiny.but(None, {"seed": 1})), key(tiny.but(None, {"method.momentum": 0.5}))}) == 3
+    assert run_name(tiny.but("another", source="elsewhere")) == run_name(tiny)
+    assert (
+        len({run_name(tiny), run_name(tiny.but(None, {"seed": 1})), run_name(tiny.but(None, {"method.momentum": 0.5}))})
+        == 3
+    )
 
 
 def test_a_run_keeps_its_name_when_a_setting_is_added_to_all_recipes(tiny, monkeypatch):
-    name, fields = key(tiny), type(tiny).fields
+    name, fields = run_name(tiny), type(tiny).fields
     monkeypatch.setattr(type(tiny), "fields", lambda recipe: fields(recipe) | {"method.novelty": False})
-    assert key(tiny) == name
+    assert run_name(tiny) == name
 
 
 @pytest.mark.parametrize(
@@ -155,4 +158,4 @@ def test_a_run_keeps_its_name_when_a_setting_is_added_to_all_recipes(tiny, monke
     ],
 )
 def test_what_follows_from_a_recipe(tiny, changes, expected):
-    assert facts_of(tiny.but(None, changes), 40) == pytest.approx(expected)
+    assert recipe_facts(tiny.but(None, changes), 40) == pytest.approx(expected)

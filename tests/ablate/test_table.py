@@ -3,7 +3,7 @@
 import pytest
 
 from moco.ablate import table
-from moco.ablate.plot import drawn, plot
+from moco.ablate.plot import draw_figure, plot
 from moco.ablate.results import Result, Row, mean, spread
 
 
@@ -34,7 +34,7 @@ def test_mean_and_spread_are_those_computed_by_hand():
 
 def test_one_run_has_no_spread():
     assert spread([60.0]) == 0.0
-    assert table.number([60.0]) == "60.0"
+    assert table.format_mean([60.0]) == "60.0"
 
 
 def test_the_uncertainty_is_the_spread_of_the_seeds_or_else_of_the_test_images(result):
@@ -68,7 +68,7 @@ def test_the_markdown_table_has_the_same_cells(result):
 
 
 def test_the_line_of_the_picture_goes_through_the_means(result):
-    figure = drawn(result)
+    figure = draw_figure(result)
     ours, paper = figure.axes
     assert ours.containers[0].lines[0].get_xydata().tolist() == [[10.0, 61.5], [100.0, 50.0]]
     assert paper.lines[0].get_xydata().tolist() == [[10.0, 55.2]]
@@ -76,7 +76,7 @@ def test_the_line_of_the_picture_goes_through_the_means(result):
 
 
 def test_cells_without_places_are_drawn_in_order_every_run_a_point(result):
-    (ours, paper) = drawn(table_in_order(result)).axes
+    (ours, paper) = draw_figure(table_in_order(result)).axes
     assert [text.get_text() for text in ours.get_yticklabels()] == ["0.9", "0.99", "0"]
     assert ours.lines[0].get_xydata().tolist() == [[60.0, 0], [63.0, 0]]
     assert paper.lines[0].get_xydata().tolist() == [[55.2, 0]]

@@ -16,7 +16,7 @@ from moco.data.sources.images import Images, Subset
 from moco.encoders import Encoder, build_headless
 from moco.evaluate import cache as module
 from moco.evaluate.baselines import Pixels
-from moco.evaluate.cache import FeatureCache, features_each, weights_of
+from moco.evaluate.cache import FeatureCache, extract_each_cached, hash_weights
 from moco.evaluate.features import Features, extract_each
 from moco.evaluate.progress import Progress
 from moco.recipe import DataSpec, EncoderSpec
@@ -41,7 +41,7 @@ def features(
 ) -> dict[str, Features]:
     encoders = {"pixels": Pixels(data), "mine": encoder or trained_encoder()}
     said: list[str] = []
-    found = features_each(
+    found = extract_each_cached(
         encoders, images, data, device=CPU, workers=0, quarantine=Quarantine(None, max_bad, len(images)),
         cache=FeatureCache(folder / "features", said.append), progress=Progress(),
     )  # fmt: skip
@@ -245,7 +245,7 @@ def test_what_was_unused_for_longest_goes_when_there_is_too_much(tmp_path: Path,
 def test_the_weights_of_encoders_tell_their_specs_apart():
     def of(**more: object) -> str:
         torch.manual_seed(0)
-        return weights_of(build_headless(EncoderSpec(name="resnet10", width=0.0625, **more), size=16))  # pyright: ignore[reportArgumentType]
+        return hash_weights(build_headless(EncoderSpec(name="resnet10", width=0.0625, **more), size=16))  # pyright: ignore[reportArgumentType]
 
     assert of() == of()
     assert of(stem="3x3") != of(stem="3x3/2")  # the same tensors

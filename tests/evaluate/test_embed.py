@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from moco.data.sources.folder import DataError, find_images
 from moco.encoders import Encoder
-from moco.evaluate.embed import embed_to_file, guarded, one_line
+from moco.evaluate.embed import embed_to_file, escape_line_breaks
 from moco.evaluate.features import Pretrained, load
 from moco.recipe import Recipe, RecipeError
 from moco.weights.encoder_folder import save_encoder
@@ -157,8 +157,8 @@ def test_parquet_without_pyarrow_names_the_extra(run: Path, pictures: Path, monk
 
 @pytest.mark.parametrize("name", ["=1+1", "+a", "-a", "@a", "\ta", "'a"])
 def test_names_that_a_spreadsheet_takes_for_formulas_are_guarded(name: str):
-    assert guarded(name) == "'" + name
-    assert guarded("a" + name) == "a" + name
+    assert guard_cell(name) == "'" + name
+    assert guard_cell("a" + name) == "a" + name
 
 
 def test_a_formula_as_a_file_name_is_guarded_in_the_csv(run: Path, tmp_path: Path):
@@ -169,9 +169,9 @@ def test_a_formula_as_a_file_name_is_guarded_in_the_csv(run: Path, tmp_path: Pat
 
 
 def test_every_name_is_one_line_of_utf8():
-    assert one_line("a\nb\r.png") == "a\\nb\\r.png"
-    assert one_line(b"caf\xe9.png".decode("utf-8", "surrogateescape")).encode() == b"caf\\udce9.png"
-    assert one_line("größe 你好.png") == "größe 你好.png"
+    assert escape_line_breaks("a\nb\r.png") == "a\\nb\\r.png"
+    assert escape_line_breaks(b"caf\xe9.png".decode("utf-8", "surrogateescape")).encode() == b"caf\\udce9.png"
+    assert escape_line_breaks("größe 你好.png") == "größe 你好.png"
 
 
 def test_a_name_with_a_line_break_keeps_rows_and_names_in_step(run: Path, tmp_path: Path):
@@ -192,6 +192,6 @@ def test_the_path_of_one_image_is_a_source_in_python_too(pretrained: Pretrained,
     assert np.array_equal(pretrained.embed(str(one)), pretrained.embed([str(one)]))
 
 
-def test_an_encoder_shows_itself_in_one_line(pretrained: Pretrained):
+def test_an_encoder_shows_itself_in_escape_line_breaks(pretrained: Pretrained):
     assert repr(pretrained).startswith("Pretrained('")
     assert len(repr(pretrained)) < 120

@@ -15,7 +15,7 @@ import moco.data.loader.loader
 from moco.data.loader.bad_images import Quarantine
 from moco.data.sources.folder import BadImage, DataError, find_images
 from moco.encoders import Encoder, build_headless
-from moco.evaluate.features import Given, Pretrained, batch_for, evaluating, extract, extract_each, load
+from moco.evaluate.features import Pictures, Pretrained, batch_for, evaluating, extract, extract_each, load
 from moco.recipe import DataSpec, EncoderSpec, Recipe, RecipeError
 from moco.weights.encoder_folder import save_encoder
 from tests.evaluate.samples import CPU, DATA, SPEC, trained_encoder
@@ -135,7 +135,7 @@ def test_data_sets_and_arrays_are_embedded_as_the_pictures_in_them(pretrained: P
 def test_one_picture_that_is_given_several_times_is_decoded_by_one_thread(tmp_path: Path):
     noise = np.random.default_rng(0).integers(0, 256, (600, 600, 3), dtype=np.uint8)
     Image.fromarray(noise).save(tmp_path / "a.png")
-    given = Given([Image.open(tmp_path / "a.png")] * 8)
+    given = Pictures([Image.open(tmp_path / "a.png")] * 8)
     with ThreadPoolExecutor(8) as pool:
         assert all(np.array_equal(one, noise) for one in pool.map(given.read, range(8)))
 

@@ -58,7 +58,7 @@ def test_neighbours_are_the_same_however_they_are_cut_into_chunks(monkeypatch: p
 @pytest.mark.parametrize("values", [1000, 5])  # with five, nearly all are equal to others
 def test_the_greatest_by_groups_are_the_greatest(columns: int, k: int, values: int):
     rows = torch.randint(values, (50, columns), generator=torch.Generator().manual_seed(0)).float()
-    found = module._top(rows, k)
+    found = module._top_k(rows, k)
     assert torch.equal(found.similarities, rows.sort(dim=1, descending=True).values[:, :k])
     assert torch.equal(rows.gather(1, found.indices), found.similarities)
     assert all(len(set(indices)) == k for indices in found.indices.tolist())

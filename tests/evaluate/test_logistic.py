@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from moco.evaluate import logistic
-from moco.evaluate.logistic import Logistic, Scale, fit
+from moco.evaluate.logistic import Logistic, Standardization, fit
 from tests.evaluate.samples import clouds
 
 
@@ -25,7 +25,7 @@ def gradient(classifier: Logistic, x: torch.Tensor, labels: torch.Tensor, l2: fl
 @pytest.mark.parametrize(("n", "dims"), [(400, 12), (30, 12), (20, 100)])
 def test_the_gradient_vanishes_where_it_stops(l2: float, n: int, dims: int):
     some = clouds(n, dims=dims, noise=2)
-    x, labels = Scale.of(some.x)(some.x), some.known_labels()
+    x, labels = Standardization.of(some.x)(some.x), some.known_labels()
     found = fit(x, labels, classes=4, l2=l2)
     start = Logistic(torch.zeros(4, dims), torch.zeros(4))
     assert gradient(found, x, labels, l2) < 0.01 * gradient(start, x, labels, l2)
@@ -35,7 +35,7 @@ def test_the_gradient_vanishes_where_it_stops(l2: float, n: int, dims: int):
 def test_it_reaches_the_minimum_that_scikit_learn_finds(n: int, l2: float):
     linear_model = pytest.importorskip("sklearn.linear_model")
     some = clouds(n, dims=80, noise=3)
-    x, labels = Scale.of(some.x)(some.x), some.known_labels()
+    x, labels = Standardization.of(some.x)(some.x), some.known_labels()
     theirs = linear_model.LogisticRegression(C=1 / (l2 * n), max_iter=10_000, tol=1e-10).fit(x.double(), labels)
     best = objective(Logistic(*map(torch.from_numpy, (theirs.coef_, theirs.intercept_))), x, labels, l2).item()
     ours = fit(x, labels, classes=4, l2=l2)
@@ -57,7 +57,7 @@ def test_the_rows_may_come_in_chunks(monkeypatch: pytest.MonkeyPatch):
 @pytest.mark.parametrize("dims", [12, 150])
 def test_where_it_starts_does_not_change_the_result(dims: int):
     some = clouds(100, dims=dims, noise=2)
-    x, labels = Scale.of(some.x)(some.x), some.known_labels()
+    x, labels = Standardization.of(some.x)(some.x), some.known_labels()
     far = Logistic(torch.full((4, dims), 0.3), torch.ones(4))
     one, other = (fit(x, labels, classes=4, l2=0.1, start=start) for start in (None, far))
     if dims < len(x):  # otherwise a start outside of the images' span counts for nothing
@@ -74,6 +74,6 @@ def test_gradients_may_be_off_around_it():
 
 def test_a_scale_gives_mean_0_and_deviation_1_and_leaves_what_does_not_vary_at_0():
     x = torch.randn(200, 5) * torch.tensor([1.0, 100.0, 1e-3, 1.0, 0.0]) + torch.tensor([0.0, 5.0, 0.0, -3.0, 7.0])
-    scaled = Scale.of(x)(x)
+    scaled = Standardization.of(x)(x)
     torch.testing.assert_close(scaled.mean(dim=0), torch.zeros(5), atol=1e-4, rtol=0)
     torch.testing.assert_close(scaled.std(dim=0, correction=0), torch.tensor([1.0, 1, 1, 1, 0]), atol=1e-3, rtol=0)

@@ -13,7 +13,7 @@ from moco.data.sources.folder import DataError, Folder, find_images
 from moco.encoders import Encoder
 from moco.evaluate import protocols
 from moco.evaluate.baselines import Pixels
-from moco.evaluate.protocols import PROTOCOLS, RATES, VIEW, Heads, Moved, frozen, probe_sgd
+from moco.evaluate.protocols import PROTOCOLS, RATES, VIEW, Classifiers, EncoderChanged, frozen, probe_sgd
 from moco.recipe import RecipeError
 from tests.evaluate.samples import CPU, DATA
 
@@ -42,9 +42,9 @@ def views_of(images: Folder, *, epochs: int) -> ViewLoader:
     )  # fmt: skip
 
 
-def trained(images: Folder, rates: tuple[float, ...], *, epochs: int) -> Heads:
+def trained(images: Folder, rates: tuple[float, ...], *, epochs: int) -> Classifiers:
     """Classifiers of raw pixels, by v1's protocol."""
-    heads = Heads(len(rates), Pixels(DATA).num_features, 4, seed=0)
+    heads = Classifiers(len(rates), Pixels(DATA).num_features, 4, seed=0)
     loader, rules = views_of(images, epochs=epochs), PROTOCOLS["v1"]
     protocols._train(heads, Pixels(DATA), loader, rules.shape, rates, epochs=epochs, schedule_epochs=rules.epochs)
     return heads
@@ -54,7 +54,7 @@ def test_the_classifier_is_what_torchs_linear_layer_sgd_and_schedule_make(images
     pixels, train = Pixels(DATA), images[0]
     linear = nn.Linear(pixels.num_features, 4)
     with torch.no_grad():
-        linear.weight.copy_(Heads(1, pixels.num_features, 4, seed=0).weight[0])
+        linear.weight.copy_(Classifiers(1, pixels.num_features, 4, seed=0).weight[0])
         linear.bias.zero_()
     optimizer = torch.optim.SGD(linear.parameters(), lr=0.6 * 16 / 256, momentum=0.9, weight_decay=0)
     # 10 epochs instead of 100: the milestones at 60 and 80 are at 6 and 8
@@ -95,7 +95,7 @@ def test_the_protocols_have_the_published_lengths_and_batches():
 
 
 def test_the_classifiers_begin_at_small_weights_and_no_bias():
-    heads = Heads(3, 2000, 10, seed=0)
+    heads = Classifiers(3, 2000, 10, seed=0)
     assert heads.weight.std().item() == pytest.approx(0.01, rel=0.02)
     assert not heads.bias.any()
     assert torch.equal(heads.weight[0], heads.weight[2])
@@ -140,31 +140,34 @@ def test_the_encoder_is_left_as_it_was(encoder: Encoder, images: tuple[Folder, F
 
 def test_an_encoder_in_train_mode_is_found_by_its_buffers(encoder: Encoder, images: tuple[Folder, Folder]):
     encoder.backbone.bn1 = AlwaysTraining(encoder.backbone.bn1.num_features)
-    with pytest.raises(Moved, match=r"backbone\.bn1\.running_mean"):
+    with pytest.raises(EncoderChanged, match=r"backbone\.bn1\.running_mean"):
         probe_sgd(encoder, *images, DATA, epochs=1, batch_size=16, device=CPU)
 
 
 @pytest.mark.parametrize("name", ["layer1.0.conv1.weight", "layer4.0.bn2.num_batches_tracked"])
 def test_any_tensor_that_changes_by_one_is_found(encoder: Encoder, name: str):
-    with pytest.raises(Moved, match=f"1 tensors, such as backbone.{name}"), frozen(encoder, Heads(1, 4, 2, seed=0)):
+    with (
+        pytest.raises(EncoderChanged, match=f"1 tensors, such as backbone.{name}"),
+        frozen(encoder, Classifiers(1, 4, 2, seed=0)),
+    ):
         encoder.backbone.state_dict()[name].view(-1)[0].add_(1)
 
 
 def test_a_buffer_that_is_not_saved_is_compared_too(encoder: Encoder):
     encoder.register_buffer("passing", torch.zeros(1), persistent=False)
-    with pytest.raises(Moved, match="passing"), frozen(encoder, Heads(1, 4, 2, seed=0)):
+    with pytest.raises(EncoderChanged, match="passing"), frozen(encoder, Classifiers(1, 4, 2, seed=0)):
         encoder.get_buffer("passing").add_(1)
 
 
 def test_a_third_tensor_that_would_train_is_refused(encoder: Encoder):
-    heads = Heads(1, 4, 2, seed=0)
+    heads = Classifiers(1, 4, 2, seed=0)
     heads.more = nn.Parameter(torch.zeros(1))
-    with pytest.raises(Moved, match="3 tensors do"), frozen(encoder, heads):
+    with pytest.raises(EncoderChanged, match="3 tensors do"), frozen(encoder, heads):
         pass
 
 
 def test_an_error_inside_is_not_hidden_by_the_guard(encoder: Encoder):
-    with pytest.raises(KeyError), frozen(encoder, Heads(1, 4, 2, seed=0)):
+    with pytest.raises(KeyError), frozen(encoder, Classifiers(1, 4, 2, seed=0)):
         raise KeyError
     assert all(parameter.requires_grad for parameter in encoder.parameters())
 

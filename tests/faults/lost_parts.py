@@ -11,14 +11,13 @@ import warnings
 from collections.abc import Callable
 from pathlib import Path
 
-from moco.weights.checkpoints import MANIFEST
-
 from moco.recipe import Recipe
 from moco.train import checkpoint
 from moco.train.console import Silent
 from moco.train.pretrain import pretrain
 from moco.train.run_folder import RunError, RunFolder
 from moco.train.signals import Stopped
+from moco.weights.read_checkpoint import MANIFEST
 from tests.faults.harness import RECIPE, make_images, state_hash
 from tests.faults.matrix import Fault, Tally
 
@@ -50,10 +49,15 @@ def ending(out: Path) -> list[object]:
     """What a run ends with: its state, its encoder and each logged loss."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        path = checkpoint.newest(out / "checkpoints")
+        path = checkpoint.newest_intact(out / "checkpoints")
     assert path is not None
     losses = [[one["step"], one["loss"]] for one in RunFolder(out).metrics() if "loss" in one]
-    return [path.name, state_hash(checkpoint.load(path)), (out / "encoder" / "model.safetensors").read_bytes(), losses]
+    return [
+        path.name,
+        state_hash(checkpoint.read_checkpoint(path)),
+        (out / "encoder" / "model.safetensors").read_bytes(),
+        losses,
+    ]
 
 
 def tries(

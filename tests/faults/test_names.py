@@ -72,7 +72,7 @@ def test_without_a_look_at_the_number_of_images_too_few_are_not_refused(tmp_path
 
 
 def test_without_guarded_cells_bad_images_are_formulas(tmp_path, monkeypatch):
-    monkeypatch.setattr(bad_images, "_guarded", lambda cell: cell)
+    monkeypatch.setattr(bad_images, "guard_cell", lambda cell: cell)
     monkeypatch.setattr(text, "PAYLOADS", ["=1+1"])
     monkeypatch.setattr(text, "PLACES", ["class"])
     assert lost(text.injected(1, tmp_path)) == 1

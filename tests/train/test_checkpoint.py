@@ -228,7 +228,7 @@ def test_a_checkpoint_that_may_not_be_read_is_refused_and_no_older_one_is_used(t
         checkpoint.save(tmp_path, state(step), recipe="{}")
     refuse_reading(monkeypatch, tmp_path / name, error)
     with pytest.raises(CheckpointError, match=rf"{name} cannot be read: {error.strerror}.*its owner and mode"):
-        checkpoint.newest(tmp_path)
+        checkpoint.newest_intact(tmp_path)
 
 
 def refuse_reading(monkeypatch, file, error):
@@ -257,7 +257,7 @@ def test_checkpoints_that_the_manifest_does_not_list_are_never_removed(tmp_path)
         "step_00000000.pt", "step_00000003.pt.other", "step_00000009.pt",
     ]  # fmt: skip
     assert sorted(contents.keys() - theirs.keys()) == ["step_00000003.pt.other", "step_00000004.pt"]
-    assert checkpoint.load(tmp_path / "step_00000003.pt")["state"]["clock"]["step"] == 3
+    assert checkpoint.read_checkpoint(tmp_path / "step_00000003.pt")["state"]["clock"]["step"] == 3
 
 
 def test_a_checkpoint_that_a_kill_left_unlisted_is_listed_when_the_run_goes_on_from_it(tmp_path):

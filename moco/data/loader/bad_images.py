@@ -8,7 +8,7 @@ from pathlib import Path
 
 from moco.data.sources.images import DataError
 from moco.files import append, write_atomically
-from moco.text import shown
+from moco.text import guard_cell, shown
 
 AT_LEAST, SHARE = 10, 0.001  # bad images tolerated by default: the larger of the two
 
@@ -70,12 +70,8 @@ def _plain(reason: str) -> str:
     return "".join(character if character.isprintable() else "?" for character in line)
 
 
-def _guarded(text: str) -> str:
-    """`text` as a cell that no spreadsheet takes for a formula; `_unguarded` takes it back."""
-    return "'" + text if text.startswith(("=", "+", "-", "@", "\t", "\r", "\n", "'")) else text
-
-
 def _unguarded(cell: str) -> str:
+    """The text that `guard_cell` made `cell` of."""
     return cell.removeprefix("'")
 
 
@@ -91,7 +87,7 @@ HEADER = _row("name", "reason")
 def _append(file: Path, rows: dict[str, str]) -> None:
     """Add rows in one write, so that a killed run leaves whole rows, or at most one torn at the end."""
     start = b"" if file.exists() and file.stat().st_size else HEADER
-    append(file, start + b"".join(_row(_guarded(name), _guarded(reason)) for name, reason in rows.items()))
+    append(file, start + b"".join(_row(guard_cell(name), guard_cell(reason)) for name, reason in rows.items()))
 
 
 def _read(file: Path) -> dict[str, str]:

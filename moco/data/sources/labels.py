@@ -9,7 +9,7 @@ import numpy as np
 
 from moco.data.sources.folder import Folder
 from moco.data.sources.images import DataError, Images, Subset
-from moco.text import shown
+from moco.text import first_few, shown
 
 TRAIN_NAMES = ("train", "training")  # of folders, in any case
 TEST_NAMES = ("test", "testing", "val", "valid", "validation", "dev", "eval", "evaluation")  # in order of preference
@@ -50,7 +50,7 @@ def labelled(images: Images, what: str = "the images") -> Images:
         raise DataError(f"{what} have no labels: {_why(images)}. {HOW}")
     if all(map(is_split_name, images.classes)):
         raise DataError(
-            f"the classes of {what} would be {few_of(images.classes)}, and these are names of splits. For a split, "
+            f"the classes of {what} would be {first_few(images.classes)}, and these are names of splits. For a split, "
             f"give a folder with a training folder ({' or '.join(TRAIN_NAMES)}) and a test folder "
             f"({', '.join(TEST_NAMES)}); or give one of these folders alone, or another one for the test by --test"
         )
@@ -88,15 +88,10 @@ def with_classes(images: Images, classes: Sequence[str], what: str) -> Chosen:
     return _left_out(dataclasses.replace(images, labels=new[numbers], classes=list(classes)), stray)
 
 
-def few_of(names: Sequence[str], most: int = 3) -> str:
-    """Some names, fit for a message, and how many more there are."""
-    return ", ".join(map(shown, names[:most])) + (f" and {len(names) - most:,} more" if len(names) > most else "")
-
-
 def _left_out(images: Folder, stray: np.ndarray) -> Chosen:
     if not len(stray):
         return Chosen(images, "")
-    names = few_of([images.names[int(i)] for i in stray])
+    names = first_few([images.names[int(i)] for i in stray])
     rest = Subset(images, np.delete(np.arange(len(images)), stray))
     return Chosen(rest, f"left out, beside the class folders and so without a label: {names}")
 
@@ -106,7 +101,7 @@ def _check_known(names: Sequence[str], classes: Sequence[str], what: str) -> Non
     if unknown:
         raise DataError(
             f"{what} have {len(unknown)} classes that are not among those of the training images, such as "
-            f"{few_of(unknown)}: give both the same class folders"
+            f"{first_few(unknown)}: give both the same class folders"
         )
 
 
@@ -121,6 +116,6 @@ def _why(images: Images) -> str:
     if len(stray) == len(images):
         return f"none of the {len(images):,} lies in a class folder, and no list gives one a label"
     if len(stray):
-        some = few_of([images.names[int(i)] for i in stray])
-        return f"{len(stray):,} of the {len(images):,} lie beside the class folders ({few_of(names)}): {some}"
+        some = first_few([images.names[int(i)] for i in stray])
+        return f"{len(stray):,} of the {len(images):,} lie beside the class folders ({first_few(names)}): {some}"
     return f"all {len(images):,} are of one class, {shown(names[0])}"

@@ -10,7 +10,7 @@ import numpy as np
 
 from moco.data.sources.folder import Folder
 from moco.data.sources.images import DataError, Images, Subset
-from moco.data.sources.labels import few_of
+from moco.text import first_few
 
 SOME = 1000  # test images whose contents are compared, spread evenly over all
 MOST = 50  # training images of the same size that one is compared with
@@ -34,8 +34,8 @@ def check_disjoint(train: Images, test: Images) -> None:
     both = [test.names[i] for i in alike if _identity(path_of(test, i)) in there]
     if both:
         raise DataError(
-            f"{len(both):,} of {len(test):,} test images are among the training images too: {few_of(both)}. A score on "
-            "them would be that of memory: give other test images, or leave --test out, and a part is held out"
+            f"{len(both):,} of {len(test):,} test images are among the training images too: {first_few(both)}. A score "
+            "on them would be that of memory: give other test images, or leave --test out, and a part is held out"
         )
 
 
@@ -56,7 +56,7 @@ def copies_note(train: Images, test: Images) -> str:
     if not copies:
         return ""
     of = f"{len(test):,}" if len(looked) == len(test) else f"{len(looked):,} that were looked at, of {len(test):,},"
-    return f"{len(copies):,} test images of {of} have the same content as a training image: {few_of(copies)}"
+    return f"{len(copies):,} test images of {of} have the same content as a training image: {first_few(copies)}"
 
 
 def path_of(images: Images, index: int) -> str:

@@ -10,7 +10,6 @@ from moco.data.sources.images import DataError, Images, Subset
 from moco.data.sources.labels import (
     TEST_NAMES,
     TRAIN_NAMES,
-    few_of,
     labelled,
     split_name,
     with_classes,
@@ -18,7 +17,7 @@ from moco.data.sources.labels import (
 )  # fmt: skip
 from moco.data.sources.open import Sources, open_folder, open_images
 from moco.rng import fold, permuted
-from moco.text import shown
+from moco.text import first_few, shown
 
 ONE_IN = 5  # images are held out where there are no such folders
 
@@ -72,7 +71,9 @@ def _train_and_test(folder: str) -> Split | None:
     if not trains or not tests:
         return None
     if len(trains) > 1:
-        raise DataError(f"{shown(folder)} has several training folders, {few_of(trains)}: keep one, or give it alone")
+        raise DataError(
+            f"{shown(folder)} has several training folders, {first_few(trains)}: keep one, or give it alone"
+        )
     train, note = without_strays(open_folder(os.path.join(folder, trains[0])))
     found = [(name, open_folder(os.path.join(folder, name))) for name in tests]
     name, test = next((one for one in found if one[1].labelling.names), found[0])
@@ -94,13 +95,19 @@ def _folders(folder: str) -> list[str]:
         return []
 
 
-def _held_out(images: Images) -> Split:
-    labels = np.zeros(len(images), dtype=np.int64) if images.labels is None else images.labels
-    is_test = np.zeros(len(images), dtype=bool)
+def draw_fifth(labels: np.ndarray, *, seed: int = 0) -> np.ndarray:
+    """A mask with True for one in five images of each label, drawn by `seed`; for none where there are fewer."""
+    chosen = np.zeros(len(labels), dtype=bool)
     for label in np.unique(labels):
         members = np.flatnonzero(labels == label)
-        drawn = permuted(np.arange(len(members)), len(members), fold(0, int(label)))
-        is_test[members[drawn % ONE_IN == ONE_IN - 1]] = True
+        drawn = permuted(np.arange(len(members)), len(members), fold(seed, int(label)))
+        chosen[members[drawn % ONE_IN == ONE_IN - 1]] = True
+    return chosen
+
+
+def _held_out(images: Images) -> Split:
+    labels = np.zeros(len(images), dtype=np.int64) if images.labels is None else images.labels
+    is_test = draw_fifth(labels)
     test = np.flatnonzero(is_test)
     if not len(test):
         raise DataError(
@@ -127,7 +134,9 @@ def _untested(train: Images, test: Images) -> str:
     missing = _without_test(train, test)
     one = "has" if len(missing) == 1 else "have"
     return (
-        f"{len(missing):,} of {len(train.classes):,} classes {one} no test image: {few_of(missing)}" if missing else ""
+        f"{len(missing):,} of {len(train.classes):,} classes {one} no test image: {first_few(missing)}"
+        if missing
+        else ""
     )
 
 
@@ -139,5 +148,5 @@ def _too_few(train: Images, test: Images) -> str:
     one = len(missing) == 1
     return (
         f"{len(missing):,} of {len(train.classes):,} classes {'has' if one else 'have'} fewer than {ONE_IN} images, so "
-        f"none of {'it' if one else 'theirs'} is tested: {few_of(missing)}"
+        f"none of {'it' if one else 'theirs'} is tested: {first_few(missing)}"
     )

@@ -15,9 +15,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from moco.text import first_few
 from moco.weights.describe import describe_official
 from moco.weights.infer_architecture import infer_data, recognise_head, recognise_network
-from moco.weights.loaded import LoadedWeights, WeightsError, few
+from moco.weights.loaded import LoadedWeights, WeightsError
 from moco.weights.tensor_names import DDP, Tensors, under, without_wrappers
 
 
@@ -124,8 +125,8 @@ def parse_official(content: dict[str, Any], where: str) -> LoadedWeights | None:
     backbone, head = _split_head(under(state, names.f_q))
     if not backbone:
         raise WeightsError(
-            f"{where} has no {names.f_q}*, the encoder that is transferred, only {few(list(state))}: give a checkpoint "
-            "that has it"
+            f"{where} has no {names.f_q}*, the encoder that is transferred: give a checkpoint that has it. It has only "
+            f"{first_few(list(state), most=6)}"
         )
     keys_backbone, keys_head = _split_head(under(state, names.f_k))
     f_k = {f"backbone.{key}": value for key, value in keys_backbone.items()}
