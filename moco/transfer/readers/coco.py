@@ -1,0 +1,282 @@
+"""COCO JSON: boxes, polygons, run-length masks, crowds and keypoints in one file.
+
+Also as Label Studio, CVAT and Roboflow write it: empty segmentations, ids from 0, paths of other machines, a category
+without objects above the others.
+"""
+
+import itertools
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float64
+
+from moco.data.sources.images import DataError
+from moco.text import shown
+from moco.transfer import masks
+from moco.transfer.readers.collect import Annotation, ReadOptions, Skipped, objects_of
+from moco.transfer.readers.entries import AnnotationError, Entry, described, read_json
+from moco.transfer.readers.images import ImageFiles
+from moco.transfer.scenes import Mask, Scene, SceneSet
+
+ROBOFLOW = "_annotations.coco.json"
+MOST_KEYPOINTS = 1000  # of an object
+LARGEST_SIDE = 1_000_000  # [pixels] of an image
+
+
+class Categories(NamedTuple):
+    """The classes of a file, in the order of their ids, as Detectron2 numbers them."""
+
+    names: tuple[str, ...]
+    ids: tuple[int, ...]
+    keypoints: tuple[str, ...]
+
+    @property
+    def place(self) -> dict[int, int]:
+        return {number: index for index, number in enumerate(self.ids)}
+
+
+class Picture(NamedTuple):
+    """One entry of `images`."""
+
+    entry: Entry
+    id: int | str
+    width: int
+    height: int
+
+
+def recognises(path: Path) -> bool:
+    """A JSON file with `images` and `categories`, or a folder that holds annotations in a usual place."""
+    return bool(files_of(path))
+
+
+def files_of(path: Path) -> dict[str, Path]:
+    """The JSON files that may be meant, by the split that their names say."""
+    if path.is_file():
+        return {"": path} if path.suffix.lower() == ".json" else {}
+    found = {file.parent.name: file for file in sorted(path.glob(f"*/{ROBOFLOW}"))}
+    found |= {"": path / ROBOFLOW} if (path / ROBOFLOW).is_file() else {}
+    for folder in (path / "annotations", path):
+        found = found or {file.stem: file for file in sorted(folder.glob("*.json")) if not file.name.startswith(".")}
+    return {split: file for split, file in found.items() if _looks_right(file)}
+
+
+def read(path: Path, options: ReadOptions) -> SceneSet:
+    """The scenes of a file in the order of their ids, numbers before texts.
+
+    `options.split`: the file's name in `annotations/` without `.json` (`instances_val2017`), or the end of it
+    (`val2017`); for Roboflow the name of the folder.
+
+    Raises:
+        AnnotationError: names file and annotation.
+        DataError: no such split.
+    """
+    file = choose(files_of(path), options.split, path)
+    root, skipped = read_json(file), Skipped(options.skip_bad)
+    categories = categories_of(root, options)
+    pictures = pictures_of(root)
+    found: dict[int | str, list[Annotation]] = {picture.id: [] for picture in pictures}
+    sizes = {picture.id: picture for picture in pictures}
+    place, seen = categories.place, set[int | str]()
+    for entry in root.entries("annotations", "annotation"):
+        result = skipped.attempt(lambda entry=entry: _annotation(entry, sizes, place, len(categories.keypoints), seen))
+        if result is not None and result[1] is not None:
+            found[result[0]].append(result[1])
+    has_masks = any(one.mask is not None for of_image in found.values() for one in of_image)
+    paths = paths_of(pictures, file, options.images)
+    scenes = [
+        Scene(
+            paths[picture.id], picture.id, picture.width, picture.height,
+            objects_of(found[picture.id], masks=has_masks, keypoints=len(categories.keypoints)),
+        )
+        for picture in pictures
+    ]  # fmt: skip
+    return SceneSet(
+        categories.names, tuple(scenes), categories.ids, categories.keypoints, skipped=tuple(skipped.reasons)
+    )
+
+
+def choose(files: dict[str, Path], split: str | None, path: Path) -> Path:
+    """The file of a split. Raises DataError, which names what there is."""
+    if split is not None:
+        matching = [name for name in files if name == split] or [name for name in files if name.endswith(f"_{split}")]
+        if len(matching) == 1:
+            return files[matching[0]]
+        raise DataError(
+            f"{shown(str(path))} has {len(matching) or 'no'} annotations for the split {shown(split)}; choose from "
+            f"{', '.join(map(shown, files))}"
+        )
+    if len(files) != 1:
+        raise DataError(
+            f"{shown(str(path))} has several files of annotations: choose from {', '.join(map(shown, files))}"
+        )
+    return next(iter(files.values()))
+
+
+def categories_of(root: Entry, options: ReadOptions) -> Categories:
+    """The classes; a category that groups others and has no objects (Roboflow's first one) is none."""
+    entries = list(root.entries("categories", "category"))
+    if not entries:
+        root.fail("has no categories")
+    by_id = {entry.integer("id"): entry for entry in entries}
+    if len(by_id) < len(entries):
+        root.fail(f"two categories have the same id: {[entry.integer('id') for entry in entries][:20]}")
+    groups = {
+        entry.value.get("supercategory") for entry in entries if isinstance(entry.value.get("supercategory"), str)
+    }
+    if any(entry.value.get("supercategory") == "none" and entry.text("name") in groups for entry in entries):
+        used = {value.get("category_id") for value in root.list("annotations") if isinstance(value, dict)}
+        by_id = {
+            number: entry for number, entry in by_id.items()
+            if number in used or entry.value.get("supercategory") != "none" or entry.text("name") not in groups
+        }  # fmt: skip
+    ids = tuple(sorted(by_id))
+    names = tuple(by_id[number].text("name") for number in ids)
+    if options.classes is not None:
+        ids = tuple(_ordered(root, ids, names, options.classes))
+        names = options.classes
+    points = {tuple(_keypoint_names(by_id[number])) for number in ids if by_id[number].has("keypoints")}
+    if len(points) > 1:
+        root.fail("categories with different keypoints; expected the same ones for all")
+    return Categories(names, ids, next(iter(points), ()))
+
+
+def pictures_of(root: Entry) -> list[Picture]:
+    """The images, ordered by id."""
+    pictures = [
+        Picture(
+            entry,
+            entry.identity(),
+            entry.integer("width", least=1, most=LARGEST_SIDE),
+            entry.integer("height", least=1, most=LARGEST_SIDE),
+        )
+        for entry in root.entries("images", "image")
+    ]
+    pictures.sort(key=lambda picture: (isinstance(picture.id, str), picture.id))
+    for one, other in itertools.pairwise(pictures):
+        if one.id == other.id:
+            other.entry.fail("another image has the same id")
+    return pictures
+
+
+def paths_of(pictures: list[Picture], file: Path, folder: Path | None) -> dict[int | str, Path]:
+    """The file of each image: in `folder`, or where COCO and the tools put images, seen from the annotations."""
+    root = file.parent.parent if file.parent.name == "annotations" else file.parent
+    split = file.stem.rpartition("_")[2]
+    below = [root / split, root / "images" / split, root / "images", root, file.parent]
+    files = ImageFiles([folder] if folder else [place for place in below if place.is_dir()])
+    paths: dict[int | str, Path] = {}
+    taken: dict[Path, int | str] = {}
+    for picture in pictures:
+        path = files.find(picture.entry.text("file_name"))
+        if path is None:
+            picture.entry.fail(f"there is no file {shown(picture.entry.text('file_name'))} in {files.describe()}")
+        if path in taken:
+            picture.entry.fail(f"{shown(str(path))} is the file of image {taken[path]} too")
+        paths[picture.id] = path
+        taken[path] = picture.id
+    return paths
+
+
+def box_of(entry: Entry) -> Float64[np.ndarray, "4"]:
+    """COCO's x, y, width, height as corners."""
+    x, y, width, height = entry.numbers("bbox", 4)
+    if width < 0 or height < 0:
+        entry.fail(f"bbox has the negative size {width:g} x {height:g}")
+    return np.array([x, y, x + width, y + height])
+
+
+def mask_of(entry: Entry, height: int, width: int) -> Mask | None:
+    """The segmentation, in an image of that size; None where it is empty, as tools write for boxes."""
+    value = entry.value.get("segmentation")
+    if value is None or value == [] or value == [[]]:
+        return None
+    if isinstance(value, list):
+        parts = [entry.checked_numbers(part, "a polygon of segmentation") for part in value]
+        for part in parts:
+            if problem := masks.problem_of(part):
+                entry.fail(problem)
+        return tuple(parts)
+    run_length = Entry(value, entry.file, entry.name)
+    size = run_length.numbers("size", 2)
+    if tuple(size) != (height, width):
+        entry.fail(f"the mask has {size[0]:g} x {size[1]:g} pixels, its image {height} x {width} (height x width)")
+    counts = run_length.raw("counts")
+    try:
+        if isinstance(counts, str):
+            return masks.rle_of_text(height, width, counts)
+        runs = run_length.checked_numbers(counts, "counts") if counts != [] else np.zeros(0)
+        if (runs % 1 != 0).any():
+            entry.fail("counts must be whole numbers")
+        return masks.rle_of_runs(height, width, runs.astype(np.int64))
+    except AnnotationError:
+        raise
+    except ValueError as error:
+        entry.fail(str(error))
+
+
+def _looks_right(file: Path) -> bool:
+    """From the first bytes and the last: whole files may have a gigabyte."""
+    try:
+        with file.open("rb") as opened:
+            start = opened.read(2**16)
+            size = opened.seek(0, 2)
+            opened.seek(max(size - 2**16, 0))
+            ends = start + opened.read()
+    except OSError:
+        return False
+    return start.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"{") and any(
+        key in ends for key in (b'"annotations"', b'"images"', b'"categories"')
+    )
+
+
+def _ordered(root: Entry, ids: tuple[int, ...], names: tuple[str, ...], classes: tuple[str, ...]) -> list[int]:
+    """The ids in the order of `classes`."""
+    number = dict(zip(names, ids, strict=True))
+    if missing := [name for name in classes if name not in number]:
+        root.fail(f"has no category {missing[0]}; it has {', '.join(names)}")
+    if extra := [name for name in names if name not in classes]:
+        root.fail(f"has the category {extra[0]}, which is none of the classes {', '.join(classes)}")
+    return [number[name] for name in classes]
+
+
+def _keypoint_names(category: Entry) -> list[str]:
+    names = category.list("keypoints")
+    if len(names) > MOST_KEYPOINTS or not all(isinstance(name, str) for name in names):
+        category.fail(f"keypoints must be a list of names, got {described(names)}")
+    return names
+
+
+def _annotation(
+    entry: Entry, sizes: dict[int | str, Picture], place: dict[int, int], keypoints: int, seen: set[int | str]
+) -> tuple[int | str, Annotation | None]:
+    """An annotation and the id of its image; None for one without a box or a segmentation."""
+    identity = entry.identity() if entry.has("id") else entry.name
+    if identity in seen:
+        entry.fail("another annotation has the same id")
+    seen.add(identity)
+    image, category = entry.identity("image_id"), entry.integer("category_id")
+    if image not in sizes:
+        entry.fail(f"image_id {described(image)} is the id of no image")
+    if category not in place:
+        entry.fail(f"category_id {category} is the id of no category")
+    mask = mask_of(entry, sizes[image].height, sizes[image].width)
+    box = box_of(entry) if entry.has("bbox") or mask is None else _box_of_mask(mask)
+    extent = masks.area_of(mask) if mask is not None else float((box[2] - box[0]) * (box[3] - box[1]))
+    area = entry.number("area") if entry.has("area") else extent
+    if area < 0:
+        entry.fail(f"area must not be negative, got {area:g}")
+    crowd = bool(entry.integer("iscrowd", least=0, most=1)) if entry.has("iscrowd") else False
+    points = _keypoints(entry, keypoints) if keypoints and entry.has("keypoints") else None
+    return image, Annotation(entry.name, box, place[category], area, crowd, mask=mask, keypoints=points)
+
+
+def _box_of_mask(mask: Mask) -> Float64[np.ndarray, "4"]:
+    return masks.box_of_rle(mask) if isinstance(mask, masks.Rle) else masks.box_of(mask)
+
+
+def _keypoints(entry: Entry, count: int) -> Float64[np.ndarray, "K 3"]:
+    points = entry.numbers("keypoints", 3 * count).reshape(count, 3)
+    if not np.isin(points[:, 2], (0, 1, 2)).all():
+        entry.fail("the visibility of a keypoint must be 0, 1 or 2")
+    return points

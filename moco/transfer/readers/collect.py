@@ -1,0 +1,72 @@
+"""Parts that readers share: objects put together one by one, and annotations that are skipped."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple, TypeVar
+
+import numpy as np
+from jaxtyping import Float64
+
+from moco.transfer.readers.entries import AnnotationError
+from moco.transfer.scenes import Mask, Objects
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class ReadOptions:
+    """How a data set is read."""
+
+    split: str | None = None  # which part of a data set that has several
+    images: Path | None = None  # folder of the images, where they do not lie in the format's usual place
+    classes: tuple[str, ...] | None = None  # in this order, as in the training set; default: as the format says
+    skip_bad: bool = False  # leave out annotations that cannot be used, instead of an error
+
+
+class Annotation(NamedTuple):
+    """One object."""
+
+    id: str
+    box: Float64[np.ndarray, "4"]
+    label: int
+    area: float
+    crowd: bool = False
+    difficult: bool = False
+    mask: Mask | None = None
+    keypoints: Float64[np.ndarray, "K 3"] | None = None
+
+
+def objects_of(annotations: list[Annotation], *, masks: bool = False, keypoints: int = 0) -> Objects:
+    """The objects of an image; `masks`: whether the data set has any, `keypoints`: how many each object has."""
+    n = len(annotations)
+    unlabelled = np.zeros((keypoints, 3))
+    points = [unlabelled if one.keypoints is None else one.keypoints for one in annotations]
+    return Objects(
+        ids=tuple(one.id for one in annotations),
+        boxes=np.array([one.box for one in annotations], dtype=np.float64).reshape(n, 4),
+        labels=np.array([one.label for one in annotations], dtype=np.int64),
+        crowd=np.array([one.crowd for one in annotations], dtype=bool),
+        difficult=np.array([one.difficult for one in annotations], dtype=bool),
+        areas=np.array([one.area for one in annotations], dtype=np.float64),
+        masks=tuple(one.mask for one in annotations) if masks else None,
+        keypoints=np.array(points, dtype=np.float64).reshape(n, keypoints, 3) if keypoints else None,
+    )
+
+
+@dataclass
+class Skipped:
+    """What to do with an annotation that cannot be used: raise, or remember the reason and go on."""
+
+    skip: bool
+    reasons: list[str] = field(default_factory=list)
+
+    def attempt(self, read: Callable[[], T]) -> T | None:
+        """What `read` returns; None when its annotation is skipped."""
+        try:
+            return read()
+        except AnnotationError as error:
+            if not self.skip:
+                raise
+            self.reasons.append(str(error))
+            return None

@@ -1,0 +1,248 @@
+"""Pascal VOC: one XML file for each image, lists of the images of each split in ImageSets/.
+
+In the XML the first pixel is 1 and xmax belongs to the box: (xmin, xmax) is [xmin - 1, xmax] here.
+"""
+
+import math
+import os
+import re
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+from typing import NamedTuple, NoReturn
+from xml.parsers import expat
+
+import numpy as np
+
+from moco.data.sources.images import DataError
+from moco.text import shown
+from moco.transfer.readers.collect import Annotation, ReadOptions, Skipped, objects_of
+from moco.transfer.readers.entries import LARGEST, AnnotationError, read_bytes, read_text
+from moco.transfer.readers.images import ImageFiles
+from moco.transfer.scenes import Scene, SceneSet
+
+CLASSES = (  # of the challenges 2007 to 2012
+    "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog",
+    "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
+)  # fmt: skip
+YEAR = re.compile(r"VOC(\d{4})")
+
+
+def recognises(path: Path) -> bool:
+    """A devkit, one of its years, or any folder with `Annotations/*.xml` or XML files."""
+    return bool(years_of(path)) or any(_xml_files(folder) for folder in _annotation_folders(path))
+
+
+def read(path: Path, options: ReadOptions) -> SceneSet:
+    """The scenes of a split, in the order of its lists.
+
+    `options.split`: a list of ImageSets/Main (`trainval`: of all years that have it), one of a year (`2007_test`), or
+    several (`2007_trainval+2012_trainval`). Without ImageSets, all XML files sorted by name. Classes are VOC's 20
+    where a folder is named after a year, otherwise the names that occur, sorted.
+
+    Raises:
+        AnnotationError: names file and object.
+        DataError: no such split.
+    """
+    skipped = Skipped(options.skip_bad)
+    drafts = [_draft(file, _image_of(file, options.images), skipped) for file in _files_of_split(path, options.split)]
+    names = {name for draft in drafts for name, _ in draft.objects}
+    classes = options.classes or (CLASSES if years_of(path) else tuple(sorted(names)))
+    place = {name: index for index, name in enumerate(classes)}
+    scenes: list[Scene] = []
+    for draft in drafts:
+        labelled = [
+            skipped.attempt(lambda name=name, one=one, draft=draft: _labelled(draft.file, name, one, place))
+            for name, one in draft.objects
+        ]
+        objects = objects_of([one for one in labelled if one is not None])
+        scenes.append(Scene(draft.image, draft.file.stem, draft.width, draft.height, objects))
+    return SceneSet(classes, tuple(scenes), tuple(range(1, len(classes) + 1)), skipped=tuple(skipped.reasons))
+
+
+def years_of(path: Path) -> dict[str, Path]:
+    """The folders of the years (`VOC2007`) at, in or below `path`/VOCdevkit, by year."""
+    for parent in (path, path / "VOCdevkit"):
+        found = {match[1]: parent / name for name in _names(parent) if (match := YEAR.fullmatch(name))}
+        if found:
+            return found
+    match = YEAR.fullmatch(path.name)
+    return {match[1]: path} if match and (path / "ImageSets").is_dir() else {}
+
+
+def lists_of_split(path: Path, split: str | None, task: str) -> list[Path]:
+    """The lists ImageSets/`task`/*.txt of a split. Raises DataError, which names what there is."""
+    years = years_of(path) or {"": path}
+    lists = {
+        (year, file.stem): file
+        for year in sorted(years)
+        for file in sorted((years[year] / "ImageSets" / task).glob("*.txt"))
+    }  # fmt: skip
+    offered = ", ".join(f"{year}_{name}" if year else name for year, name in lists if "_" not in name)
+    if split is None:
+        plain = [file for (_, name), file in lists.items() if "_" not in name]
+        if len(plain) == 1:
+            return plain
+        raise DataError(f"{shown(str(path))} has several splits: choose from {offered}; join several with +")
+    chosen: list[Path] = []
+    for part in split.split("+"):
+        year, _, name = part.rpartition("_")
+        found = [file for (y, n), file in lists.items() if n == part or (y, n) == (year, name)]
+        if not found:
+            raise DataError(f"{shown(str(path))} has no split {shown(part)}; it has {offered or 'none'}")
+        chosen += found
+    return chosen
+
+
+def read_list(file: Path) -> list[str]:
+    """The images that a list of a split names. Raises AnnotationError."""
+    names: dict[str, int] = {}
+    for number, line in enumerate(read_text(file).splitlines(), 1):
+        fields = line.split()
+        if len(fields) > 1:
+            raise AnnotationError(
+                file, f"line {number}", "expected one name of an image in a line; lists of single classes are no splits"
+            )
+        if fields and fields[0] in names:
+            raise AnnotationError(file, f"line {number}", f"image {fields[0]} is in line {names[fields[0]]} already")
+        names |= dict.fromkeys(fields, number)
+    return list(names)
+
+
+def _names(folder: Path) -> list[str]:
+    try:
+        return sorted(os.listdir(folder), key=os.fsencode)
+    except OSError:
+        return []
+
+
+def _annotation_folders(path: Path) -> list[Path]:
+    return [path / "Annotations", path / "annotations", path]
+
+
+def _xml_files(folder: Path) -> list[Path]:
+    return [folder / name for name in _names(folder) if name.lower().endswith(".xml") and not name.startswith(".")]
+
+
+def _files_of_split(path: Path, split: str | None) -> list[Path]:
+    """The XML files of a split."""
+    if years_of(path) or (path / "ImageSets" / "Main").is_dir():
+        return [
+            file.parents[2] / "Annotations" / f"{name}.xml"
+            for file in lists_of_split(path, split, "Main")
+            for name in read_list(file)
+        ]
+    if split is not None:
+        raise DataError(
+            f"{shown(str(path))} has no ImageSets/Main and so no split {shown(split)}: give its folder alone"
+        )
+    files = next((files for folder in _annotation_folders(path) if (files := _xml_files(folder))), [])
+    if not files:
+        raise DataError(f"{shown(str(path))} has no XML files of Pascal VOC")
+    return files
+
+
+def _image_of(file: Path, folder: Path | None) -> Path:
+    root = file.parent.parent if file.parent.name.lower() == "annotations" else file.parent
+    places = ImageFiles([folder] if folder else [root / "JPEGImages", root / "images", root, file.parent])
+    image = places.with_stem(file.stem)
+    if image is None:
+        raise AnnotationError(file, "", f"there is no image {file.stem}.jpg, in {places.describe()}")
+    return image
+
+
+class _Draft(NamedTuple):
+    """An XML file, before its classes are numbered."""
+
+    file: Path
+    image: Path
+    width: int | None
+    height: int | None
+    objects: list[tuple[str, Annotation]]
+
+
+class _Element:
+    """One element of a file, whose texts are read with their types."""
+
+    def __init__(self, element: ElementTree.Element, file: Path, name: str):
+        self.element, self.file, self.name = element, file, name
+
+    def fail(self, problem: str) -> NoReturn:
+        raise AnnotationError(self.file, self.name, problem)
+
+    def text(self, tag: str) -> str:
+        text = (self.element.findtext(tag) or "").strip()
+        if not text:
+            self.fail(f"has no <{tag}>")
+        return text
+
+    def number(self, tag: str) -> float:
+        text = self.text(tag)
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not abs(value) <= LARGEST:
+            self.fail(f"<{tag}> must be a number, got {text[:40]!r}")
+        return value
+
+    def flag(self, tag: str) -> bool:
+        text = (self.element.findtext(tag) or "0").strip()
+        if text.lower() not in ("0", "1", "true", "false", "unspecified"):
+            self.fail(f"<{tag}> must be 0 or 1, got {text[:40]!r}")
+        return text.lower() in ("1", "true")
+
+
+def _parse(file: Path) -> ElementTree.Element:
+    """The root of an XML file without a document type, and so without entities of its own."""
+    data = read_bytes(file)
+
+    def refuse(*_: object) -> NoReturn:
+        raise AnnotationError(file, "", "has a document type declaration, which annotations do not have")
+
+    try:
+        parser = expat.ParserCreate()
+        parser.StartDoctypeDeclHandler = refuse
+        parser.Parse(data, True)
+        root = ElementTree.fromstring(data)
+    except (expat.ExpatError, ElementTree.ParseError, ValueError, LookupError) as error:
+        if isinstance(error, AnnotationError):
+            raise
+        raise AnnotationError(file, "", f"no valid XML ({error})") from error
+    if root.tag != "annotation":
+        raise AnnotationError(file, "", f"expected the element <annotation>, got <{root.tag[:40]}>")
+    return root
+
+
+def _draft(file: Path, image: Path, skipped: Skipped) -> _Draft:
+    root = _parse(file)
+    found = [
+        skipped.attempt(lambda number=number, element=element: _object(file, number, element))
+        for number, element in enumerate(root.findall("object"), 1)
+    ]
+    whole = _Element(root, file, "")
+    width, height = (
+        int(whole.number(f"size/{side}")) if root.findtext(f"size/{side}") else 0 for side in ("width", "height")
+    )
+    if width < 0 or height < 0:
+        whole.fail(f"<size> must be positive, got {width} x {height}")
+    known = width > 0 and height > 0  # tools write 0 where they do not know it
+    return _Draft(file, image, width if known else None, height if known else None, [one for one in found if one])
+
+
+def _object(file: Path, number: int, element: ElementTree.Element) -> tuple[str, Annotation]:
+    """The class and the annotation of an <object>. The boxes of its <part>s are other elements, and left alone."""
+    place = f"object {number} ({(element.findtext('name') or 'without name').strip()[:40]})"
+    reader = _Element(element, file, place)
+    name = reader.text("name")
+    left, top, right, bottom = (reader.number(f"bndbox/{tag}") for tag in ("xmin", "ymin", "xmax", "ymax"))
+    box = np.array([left - 1, top - 1, right, bottom])
+    if right <= left - 1 or bottom <= top - 1:
+        reader.fail(f"the box ends before it begins: xmin {left:g}, ymin {top:g}, xmax {right:g}, ymax {bottom:g}")
+    area = float((box[2] - box[0]) * (box[3] - box[1]))
+    return name, Annotation(f"{file.stem}, {place}", box, 0, area, difficult=reader.flag("difficult"))
+
+
+def _labelled(file: Path, name: str, one: Annotation, place: dict[str, int]) -> Annotation:
+    if name not in place:
+        raise AnnotationError(file, one.id, f"{shown(name)} is none of the classes: {', '.join(place)}")
+    return one._replace(label=place[name])

@@ -1,0 +1,42 @@
+"""What torchvision's detectors learn from: the objects of a scene as a dict of tensors."""
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from moco.transfer.scenes import Scene
+
+HALF = 0.5  # from the whole numbers of COCO's keypoints to the centres of their pixels
+
+
+def targets(scene: Scene) -> dict[str, Any]:
+    """The objects of a scene to train on: no crowds, and none that has no area inside of the image.
+
+    `boxes` FloatTensor [n, 4], corners, cut at the image's border where its size is known; `labels` Int64Tensor [n],
+    0 to K - 1; with masks `masks`, a list of Polygons (float64 arrays x0 y0 x1 y1 ...) or Rle; with keypoints
+    `keypoints` FloatTensor [n, K, 3], at the centres of pixels, zeros where a point is not labelled.
+    `indices` Int64Tensor [n] are the places of these objects in `scene.objects`.
+    """
+    objects = scene.objects
+    boxes = objects.boxes.copy()
+    if scene.width is not None and scene.height is not None:
+        boxes[:, 0::2] = boxes[:, 0::2].clip(0, scene.width)
+        boxes[:, 1::2] = boxes[:, 1::2].clip(0, scene.height)
+    usable = ~objects.crowd & (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
+    if objects.masks is not None:
+        usable &= np.array([mask is not None for mask in objects.masks], dtype=bool)
+    chosen = np.flatnonzero(usable)
+    result: dict[str, Any] = {
+        "boxes": torch.from_numpy(boxes[chosen]).float(),
+        "labels": torch.from_numpy(objects.labels[chosen]),
+        "indices": torch.from_numpy(chosen),
+    }
+    if objects.masks is not None:
+        result["masks"] = [objects.masks[index] for index in chosen]
+    if objects.keypoints is not None:
+        points = objects.keypoints[chosen]
+        points[..., :2] += HALF
+        points[points[..., 2] == 0] = 0
+        result["keypoints"] = torch.from_numpy(points).float()
+    return result
