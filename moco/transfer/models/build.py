@@ -7,7 +7,8 @@ from moco.recipe import RecipeError
 from moco.transfer.models.bodies import body_of
 from moco.transfer.models.c4 import C4, Res5Heads
 from moco.transfer.models.dc5 import DilatedC5
-from moco.transfer.models.detector import Detector
+from moco.transfer.models.densepose import DensePoseBranch
+from moco.transfer.models.detector import MEAN, RGB, STD, Detector
 from moco.transfer.models.fpn import FPN
 from moco.transfer.models.heads import StandardHeads
 from moco.transfer.models.keypoints import KeypointBranch
@@ -16,9 +17,6 @@ from moco.transfer.models.norms import freeze, synchronize
 from moco.transfer.models.pooling import Pool
 from moco.transfer.models.proposals import ProposalNetwork
 from moco.transfer.models.settings import KIND, Arch, Kind, Norm, Settings, Task, paper_settings
-
-RGB = tuple[float, float, float]
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, as Detectron2's PIXEL_MEAN and PIXEL_STD
 
 
 def build_detector(
@@ -80,6 +78,8 @@ def _detector(network: nn.Module, kind: Kind, arch: Arch, settings: Settings, me
         heads.branches["mask"] = MaskBranch(pooled, settings, pool=pool, convs=convs)
     elif kind == "keypoints":
         heads.branches["keypoints"] = KeypointBranch(pooled, settings, pool=pool)
+    elif kind == "densepose":
+        heads.branches["densepose"] = DensePoseBranch(pooled, settings, pool=pool._replace(aligned=False, samples=2))
     rpn = ProposalNetwork(backbone.channels, backbone.strides, settings)
     return Detector(backbone, rpn, heads, settings, mean=mean, std=std)
 

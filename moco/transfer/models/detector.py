@@ -14,6 +14,8 @@ from moco.transfer.models.sampling import Target
 from moco.transfer.models.settings import Settings
 
 Image = UInt8[Tensor, "3 _ _"]  # RGB
+RGB = tuple[float, float, float]
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, as Detectron2's PIXEL_MEAN and PIXEL_STD
 
 
 class Detector(nn.Module):
@@ -30,8 +32,8 @@ class Detector(nn.Module):
         heads: nn.Module,
         settings: Settings,
         *,
-        mean: tuple[float, float, float],
-        std: tuple[float, float, float],
+        mean: RGB = MEAN,
+        std: RGB = STD,
     ) -> None:
         super().__init__()
         self.backbone, self.rpn, self.heads, self.settings = backbone, rpn, heads, settings

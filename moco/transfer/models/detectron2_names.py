@@ -29,6 +29,10 @@ COMMON: list[Rule] = [
     (r"\bbranches\.mask\.predictor\.mask_fcn_logits\.", "mask_head.predictor."),
     (r"\bbranches\.keypoints\.head\.(\d+)\.", lambda found: f"keypoint_head.conv_fcn{int(found[1]) // 2 + 1}."),
     (r"\bbranches\.keypoints\.predictor\.kps_score_lowres\.", "keypoint_head.score_lowres."),
+    (r"\bbranches\.densepose\.head\.(\d+)\.", lambda found: f"densepose_head.body_conv_fcn{int(found[1]) // 2 + 1}."),
+    (r"\bbranches\.densepose\.predictor\.coarse\.", "densepose_predictor.ann_index_lowres."),
+    (r"\bbranches\.densepose\.predictor\.fine\.", "densepose_predictor.index_uv_lowres."),
+    (r"\bbranches\.densepose\.predictor\.([uv])\.", r"densepose_predictor.\1_lowres."),
     # torchvision's convolution with BN is a Sequential of both
     (r"\b(fpn_\w+|mask_fcn\d)\.0\.", r"\1."),
     (r"\b(fpn_\w+|mask_fcn\d)\.1\.", r"\1.norm."),

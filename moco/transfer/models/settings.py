@@ -33,7 +33,7 @@ class Settings:
     fpn_channels: int = 256
     fc_channels: int = 1024  # of the two layers of the box head
     mask_channels: int = 256
-    keypoint_channels: int = 512
+    keypoint_channels: int = 512  # of the keypoint and the dense pose head
     num_keypoints: int = 17
     fpn_norm: bool = True  # BN in the FPN (without it, training MoCo's encoder diverges: the authors' issue 23)
     head_norm: bool = False  # BN in the mask head; the authors left it without (their issue 34)

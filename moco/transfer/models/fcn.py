@@ -1,0 +1,120 @@
+"""Semantic segmentation: the fully convolutional network of the paper's appendix A.5 (FCN-16s)."""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float, Integer, UInt8
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy, interpolate
+from torchvision.ops import Conv2dNormActivation
+
+from moco.encoders.resnet import Bottleneck, ResNet
+from moco.recipe import RecipeError
+from moco.transfer.models.bodies import ResNetBody, TimmBody, dilate
+from moco.transfer.models.detector import MEAN, RGB, STD
+from moco.transfer.models.norms import freeze, synchronize
+from moco.transfer.models.settings import Norm
+
+IGNORED = 255  # label of pixels that neither train nor count
+
+
+class FCN(nn.Module):
+    """The encoder at stride 16, two 3x3 convolutions of dilation 6 with BN and ReLU, and a 1x1 convolution.
+
+    A.5: "The 3x3 convolutions in conv5 blocks have dilation 2 and stride 1. This is followed by two extra 3x3
+    convolutions of 256 channels, with BN and ReLU, and then a 1x1 convolution for per-pixel classification. The total
+    stride is 16 (FCN-16s). We set dilation = 6 in the two extra 3x3 convolutions". torchvision's fcn_resnet50 has
+    stride 8 and another head. The logits are enlarged bilinearly.
+    """
+
+    def __init__(
+        self,
+        body: ResNetBody | TimmBody,
+        num_classes: int,
+        *,
+        channels: int = 256,
+        mean: RGB = MEAN,
+        std: RGB = STD,
+    ) -> None:
+        super().__init__()
+        self.body, inputs = body, body.channels[-1]
+        layers = [Conv2dNormActivation(count, channels, dilation=6) for count in (inputs, channels)]
+        self.head = nn.Sequential(*layers, nn.Conv2d(channels, num_classes, 1))
+        for layer in self.head.modules():
+            if isinstance(layer, nn.Conv2d):  # the paper does not say; Detectron2's usual start of such layers
+                nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+                if layer.bias is not None:
+                    nn.init.normal_(layer.weight, std=0.01)
+                    nn.init.zeros_(layer.bias)
+        self.mean: Tensor
+        self.std: Tensor
+        self.register_buffer("mean", torch.tensor([255 * value for value in mean]), persistent=False)
+        self.register_buffer("std", torch.tensor([255 * value for value in std]), persistent=False)
+
+    def forward(self, images: UInt8[Tensor, "N 3 H W"]) -> Float[Tensor, "N K H W"]:
+        """The logits of each pixel's class."""
+        x = (images.to(self.mean.device) - self.mean[:, None, None]) / self.std[:, None, None]
+        maps = self.head(self.body(x)[-1])
+        return interpolate(maps, (images.shape[2], images.shape[3]), mode="bilinear", align_corners=False)
+
+    def loss(self, images: UInt8[Tensor, "N 3 H W"], labels: Integer[Tensor, "N H W"]) -> dict[str, Tensor]:
+        """The mean cross entropy over all pixels whose label is not 255; 0 where there is none."""
+        logits, labels = self(images), labels.long()
+        known = (labels != IGNORED).sum().clamp(min=1)
+        return {"loss_seg": cross_entropy(logits, labels, ignore_index=IGNORED, reduction="sum") / known}
+
+    @torch.no_grad()
+    def predict(self, images: Sequence[UInt8[Tensor, "3 _ _"]]) -> list[UInt8[Tensor, "_ _"]]:
+        """The class of each pixel, each image at its own size."""
+        return [self(image[None])[0].argmax(dim=0).to(torch.uint8) for image in images]
+
+
+def build_segmenter(
+    network: nn.Module, num_classes: int, *, norm: Norm = "tuned", channels: int = 256, mean: RGB = MEAN, std: RGB = STD
+) -> FCN:
+    """An FCN on `network`, an encoder's backbone; its new layers have random weights.
+
+    Args:
+        network: one of our ResNets, which becomes part of it; or a CNN of timm, which is copied at stride 16 where timm
+            can build it so, and has its own stride otherwise (`body.strides` says which).
+        num_classes: without the label 255, which is ignored.
+        norm: of the encoder; as `build_detector`'s.
+
+    Raises:
+        RecipeError: there is no such network on the encoder.
+    """
+    if not 0 < num_classes <= IGNORED:
+        raise RecipeError(f"segment takes 1 to 255 classes, for 255 is the label that is ignored, got {num_classes}")
+    body = _body(network)
+    if norm == "frozen":
+        freeze(body)
+    found = FCN(body, num_classes, channels=channels, mean=mean, std=std)
+    if norm == "sync":
+        synchronize(found)
+    return found
+
+
+def _body(network: nn.Module) -> ResNetBody | TimmBody:
+    if not isinstance(network, ResNet):
+        return _timm_body(network)
+    if network.net.block is not Bottleneck:
+        raise RecipeError(
+            "segment needs a ResNet of ours with bottleneck blocks (resnet50 or deeper), whose last stage can be "
+            "dilated: take another encoder"
+        )
+    dilate(network.layer4)
+    return ResNetBody(network)
+
+
+def _timm_body(network: nn.Module) -> TimmBody:
+    import timm
+
+    name = getattr(network, "pretrained_cfg", {}).get("architecture")
+    if name is None:
+        raise RecipeError(f"segment needs one of our ResNets or a CNN of timm, got a {type(network).__name__}")
+    try:
+        dilated = timm.create_model(name, num_classes=0, output_stride=16)
+    except (TypeError, AssertionError, NotImplementedError):  # how timm's classes refuse an output stride
+        return TimmBody(network, strides=(network.feature_info[-1]["reduction"],))  # pyright: ignore
+    dilated.load_state_dict(network.state_dict())
+    return TimmBody(dilated, strides=(16,))
