@@ -11,6 +11,7 @@ PACKAGE = Path(__file__).parent.parent / "moco"
 LAYERS = [  # a part imports from the layers above its own in this list, not from its neighbours
     {"distributed", "files", "recipe_error", "rng", "schedule", "startup", "stop_signals", "text"},
     {"specs", "launch", "staged"},
+    {"recipe_base"},
     {"recipe"},
     {"method", "encoders", "data", "recipes", "device"},
     {"weights"},
@@ -25,6 +26,7 @@ LEVEL = {part: level for level, layer in enumerate(LAYERS) for part in layer}
 WITHOUT_TORCH = {
     "explain",
     "recipe",
+    "recipe_base",
     "recipe_error",
     "specs",
     "recipes",

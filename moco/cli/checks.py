@@ -54,9 +54,9 @@ def check_features_file(out: Path, *, overwrite: bool) -> None:
 def check_recipe(recipe: str, changes: dict[str, Any]) -> None:
     """Raise RecipeError for a recipe that is not there, or for settings that it cannot have."""
     from moco import recipes
-    from moco.recipe import check_settings
+    from moco.recipe import Recipe
 
     if recipe == "auto":
-        check_settings(changes)
+        Recipe.check_settings(changes)
     else:
         recipes.find(recipe).but(None, changes)

@@ -4,7 +4,7 @@ import pytest
 from pydantic import ValidationError
 
 from moco import recipes
-from moco.recipe import Recipe, RecipeError, check_settings, diff
+from moco.recipe import Recipe, RecipeError, diff
 from moco.schedule import Constant
 
 
@@ -146,11 +146,11 @@ def test_a_number_of_more_digits_than_python_reads_is_refused(tmp_path):
 
 
 def test_settings_are_checked_by_themselves_without_the_rules_of_how_they_fit():
-    check_settings({"optim.batch_size": 3, "method.size": 1})  # fits no recipe as it stands
+    Recipe.check_settings({"optim.batch_size": 3, "method.size": 1})  # fits no recipe as it stands
     with pytest.raises(RecipeError, match="did you mean optim"):
-        check_settings({"optim.epoch": 3})
+        Recipe.check_settings({"optim.epoch": 3})
     with pytest.raises(RecipeError, match=r"method\.temperature: input should be greater than 0"):
-        check_settings({"method.temperature": 0})
+        Recipe.check_settings({"method.temperature": 0})
 
 
 def test_the_automatic_recipe_is_fitted_to_a_batch_size_that_is_given():

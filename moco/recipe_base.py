@@ -1,0 +1,173 @@
+"""What every recipe can do: derive from another with changed settings, be written as JSON and read back.
+
+A recipe derives from another by `but(name, {"dotted.field": value})`; the command line's `--set` is the same call.
+"""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any, TypeVar, cast
+
+from pydantic import BaseModel, Field, ValidationError
+
+from moco.recipe_error import RecipeError, in_words, unknown
+from moco.specs import Part
+
+Same = TypeVar("Same", bound="RecipeBase")
+
+LONGEST = 2**20  # [bytes] of a recipe in a file
+
+
+class RecipeBase(Part):
+    """A frozen set of settings with a name. Every field of a subclass needs a default."""
+
+    name: str
+    source: str = ""  # where the numbers are from
+    seed: Annotated[int, Field(ge=0, lt=2**64)] = 0
+
+    def but(
+        self: Same, name: str | None = None, changes: dict[str, Any] | None = None, /, *, source: str | None = None
+    ) -> Same:
+        """This recipe with other values at some dotted fields: `but("long", {"optim.epochs": 800})`.
+
+        Raises:
+            RecipeError: an unknown field (the nearest right one is named), a wrong type, or parts that do not fit.
+        """
+        tree = self.model_dump()
+        tree["name"] = name or self.name
+        tree["source"] = self.source if source is None else source
+        for dotted, value in (changes or {}).items():
+            tree = _with(tree, dotted, value, of=self)
+        return type(self)._validated(tree)
+
+    def to_json(self) -> str:
+        return self.model_dump_json(indent=2) + "\n"
+
+    @classmethod
+    def from_json(cls: type[Same], text: str) -> Same:
+        """The recipe that `to_json` wrote. Raises RecipeError."""
+        try:
+            tree = json.loads(text, object_pairs_hook=_once_each)
+        except RecipeError:
+            raise
+        except (ValueError, RecursionError) as error:  # ValueError: also a number of more than 4,300 digits
+            raise RecipeError(f"a recipe must be JSON: {error}") from None
+        return cls._validated(tree)
+
+    @classmethod
+    def read(cls: type[Same], file: Path) -> Same:
+        """The recipe in a file. Raises RecipeError, which names the file."""
+        try:
+            with file.open("rb") as content:
+                text = content.read(LONGEST + 1)
+            if len(text) > LONGEST:
+                raise RecipeError(f"a recipe has at most {LONGEST:,} bytes")
+            return cls.from_json(text.decode())
+        except (OSError, UnicodeDecodeError, RecipeError) as error:
+            raise RecipeError(f"{file} cannot be used as a recipe: {error}") from None
+
+    def fields(self) -> dict[str, Any]:
+        """Every setting by its dotted name, in order."""
+        return _leaves(self)
+
+    @classmethod
+    def check_settings(cls, changes: dict[str, Any]) -> None:
+        """Raise RecipeError for settings that no recipe can have: unknown names, values of a wrong type or range.
+
+        Whether they fit together depends on the recipe: `but` checks that.
+        """
+        base = cls(name="default")
+        tree = base.model_dump()
+        for dotted, value in changes.items():
+            tree = _with(tree, dotted, value, of=base)
+        try:
+            cls.model_validate(tree)
+        except ValidationError as error:
+            if problems := [one for one in error.errors() if one["loc"]]:
+                raise RecipeError(cls._worded(problems)) from None
+
+    @classmethod
+    def _validated(cls: type[Same], tree: Any) -> Same:
+        try:
+            return cls.model_validate(tree)
+        except ValidationError as error:
+            raise RecipeError(cls._worded(error.errors())) from None
+
+    @classmethod
+    def _worded(cls, problems: list[Any]) -> str:
+        names = _all_names(cls(name="default"))
+        return "; ".join(in_words(problem, names) for problem in problems)
+
+
+def diff(a: RecipeBase, b: RecipeBase) -> list[str]:
+    """One line for each setting that differs: `optim.epochs: 200 -> 20`."""
+    left, right = a.fields(), b.fields()
+    names = dict.fromkeys([*left, *right])
+    missing = object()
+    return [
+        f"{name}: {left.get(name, '-')} -> {right.get(name, '-')}"
+        for name in names
+        if left.get(name, missing) != right.get(name, missing)
+    ]
+
+
+def _once_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object, in which no name comes twice. Raises RecipeError."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        twice = next(name for name in found if [other for other, _ in pairs].count(name) > 1)
+        raise RecipeError(f"'{twice}' is set twice: remove one")
+    return found
+
+
+def _plain(value: Any) -> Any:
+    """`value` as what model_dump would have made of it."""
+    if isinstance(value, BaseModel):
+        return value.model_dump()
+    if isinstance(value, list | tuple):
+        return tuple(_plain(item) for item in value)
+    return dict(vars(value)) if hasattr(value, "__pydantic_fields__") else value
+
+
+def _children(node: Any) -> dict[str, Any]:
+    if isinstance(node, BaseModel):
+        return {name: getattr(node, name) for name in type(node).model_fields}
+    if hasattr(node, "__pydantic_fields__"):
+        return {name: getattr(node, name) for name in node.__pydantic_fields__}
+    if isinstance(node, tuple) and any(isinstance(item, BaseModel) for item in node):
+        return {str(i): item for i, item in enumerate(node)}
+    return {}
+
+
+def _leaves(node: Any, prefix: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, child in _children(node).items():
+        found |= _leaves(child, f"{prefix}{name}.") if _children(child) else {prefix + name: child}
+    return found
+
+
+def _all_names(node: Any, prefix: str = "") -> list[str]:
+    names: list[str] = []
+    for name, child in _children(node).items():
+        names += [prefix + name, *_all_names(child, f"{prefix}{name}.")]
+    return names
+
+
+def _replaced(tree: Any, path: list[str], value: Any) -> Any:
+    """The dumped recipe with another leaf or branch at `path`. Raises LookupError or ValueError where there is none."""
+    if not path:
+        return value
+    name, *rest = path
+    if isinstance(tree, dict):
+        branches = cast("dict[str, Any]", tree)
+        return branches | {name: _replaced(branches[name], rest, value)}
+    if isinstance(tree, tuple) and 0 <= int(name) < len(items := cast("tuple[Any, ...]", tree)):
+        return (*items[: int(name)], _replaced(items[int(name)], rest, value), *items[int(name) + 1 :])
+    raise LookupError(name)
+
+
+def _with(tree: Any, dotted: str, value: Any, *, of: RecipeBase) -> Any:
+    """The dumped recipe `of` with another value at a dotted field. Raises RecipeError where there is no such field."""
+    try:
+        return _replaced(tree, dotted.split("."), _plain(value))
+    except (LookupError, ValueError):
+        raise RecipeError(unknown("setting", dotted, _all_names(of))) from None
