@@ -208,7 +208,7 @@ def heads(r: Result) -> str:
 def width(r: Result) -> str:
     wide = "random encoder, resnet10, stem 3x3/2, width 0.25"
     return f"""Twice as wide is better, as in the paper ({score(r, "1")} to {score(r, "2")}); four times as wide is not better still ({score(r, "4")}), though its random
-encoder is ({table.number(r.baselines[wide][KNN])} by {KNN}). The loss says the same: {measure(r, "1", "loss")}, {measure(r, "2", "loss")} and
+encoder is ({table.format_mean(r.baselines[wide][KNN])} by {KNN}). The loss says the same: {measure(r, "1", "loss")}, {measure(r, "2", "loss")} and
 {measure(r, "4", "loss")}. Steps and learning rate are the same for all three, and were chosen for the middle one."""
 
 

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from moco.cli import app
 from moco.weights import export as weights_export
 from moco.weights import import_file
-from tests.weights import theirs
+from tests.weights import reference_files
 
 
 def moco(*arguments: object):
@@ -20,7 +20,7 @@ def moco(*arguments: object):
 
 @pytest.fixture
 def official(tmp_path: Path) -> Path:
-    torch.save(theirs.v2(), tmp_path / "moco_v2.pth.tar")
+    torch.save(reference_files.v2(), tmp_path / "moco_v2.pth.tar")
     return tmp_path / "moco_v2.pth.tar"
 
 

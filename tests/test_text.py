@@ -28,6 +28,6 @@ def test_a_unit_is_in_the_plural_unless_there_is_exactly_one():
     assert [plural(count, "step") for count in (0, 1, 2, 2000)] == ["0 steps", "1 step", "2 steps", "2,000 steps"]
 
 
-def test_the_first_names_are_listed_and_dots_stand_for_the_others():
+def test_the_first_names_are_listed_and_the_others_counted():
     assert first_few(["a", "b", "c"]) == "a, b, c"
     assert first_few(["a", "b\x1b", "c", "d"]) == r"a, 'b\x1b', c and 1 more"

@@ -15,6 +15,7 @@ from moco.encoders import Encoder
 from moco.evaluate.embed import embed_to_file, escape_line_breaks
 from moco.evaluate.features import Pretrained, load
 from moco.recipe import Recipe, RecipeError
+from moco.text import guard_cell
 from moco.weights.encoder_folder import save_encoder
 from tests.evaluate.samples import DATA, SPEC
 

@@ -13,6 +13,7 @@ from moco.data.sources.folder import DataError, Folder, find_images
 from moco.encoders import Encoder
 from moco.evaluate import protocols
 from moco.evaluate.baselines import Pixels
+from moco.evaluate.progress import Progress
 from moco.evaluate.protocols import PROTOCOLS, RATES, VIEW, Classifiers, EncoderChanged, frozen, probe_sgd
 from moco.recipe import RecipeError
 from tests.evaluate.samples import CPU, DATA
@@ -46,7 +47,7 @@ def trained(images: Folder, rates: tuple[float, ...], *, epochs: int) -> Classif
     """Classifiers of raw pixels, by v1's protocol."""
     heads = Classifiers(len(rates), Pixels(DATA).num_features, 4, seed=0)
     loader, rules = views_of(images, epochs=epochs), PROTOCOLS["v1"]
-    protocols._train(heads, Pixels(DATA), loader, rules.shape, rates, epochs=epochs, schedule_epochs=rules.epochs)
+    protocols._train(heads, Pixels(DATA), loader, rules, rates, epochs=epochs, progress=Progress())
     return heads
 
 

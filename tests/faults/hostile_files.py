@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from tests.weights.theirs import Narrow
+from tests.weights.reference_files import Narrow
 
 
 class Call:

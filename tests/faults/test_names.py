@@ -86,6 +86,6 @@ def test_without_escapes_a_run_prints_raw(tmp_path, monkeypatch):
 
 
 def test_without_code_spans_a_fact_is_markup():
-    facts = f"- {model_card.code('`<script>alert(1)<script>`')}"
+    facts = f"- {model_card.code_span('`<script>alert(1)<script>`')}"
     assert text.is_plain_markdown(facts, "<script>")
     assert not text.is_plain_markdown(re.sub("`", "", facts), "<script>")

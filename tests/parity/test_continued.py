@@ -21,7 +21,7 @@ from moco.train.loop import train
 from moco.train.warm_start import adopt
 from moco.weights.encoder_folder import initialize
 from moco.weights.official.layout import parse_official
-from tests.weights import theirs
+from tests.weights import reference_files
 
 N, SIDE, BEFORE, STEPS, M, TAU, LR = 8, 32, 3, 3, 0.9, 0.2, 0.05
 Views = tuple[Tensor, Tensor]
@@ -68,9 +68,9 @@ def their_steps(model: nn.Module, loss_of: Callable, batches: list[Views]) -> li
 def their_model(kind: str) -> nn.Module:
     """As it is before the first step, in float64."""
     torch.manual_seed(0)
-    f_q = theirs.resnet(head=kind)
+    f_q = reference_files.resnet(head=kind)
     f_k = copy.deepcopy(f_q).requires_grad_(False)
-    model = theirs.V1(f_q, f_k) if kind == "v2" else theirs.V3(f_q, f_k, last_bn=False)
+    model = reference_files.V1(f_q, f_k) if kind == "v2" else reference_files.V3(f_q, f_k, last_bn=False)
     return model.double().train()
 
 
@@ -82,7 +82,8 @@ def our_run(kind: str, content: dict, batches: list[Views], *, lags: bool) -> tu
     encoder = build(found.guess, size=SIDE).double()
     v3 = {"predictor": predictor(found.guess, "mlp").double(), "symmetric": True, "loss_scale": 2 * TAU}
     contrast = Contrast(
-        encoder, MomentumEncoder(encoder), Queue(theirs.K, theirs.DIM).double() if kind == "v2" else Batch(),
+        encoder, MomentumEncoder(encoder),
+        Queue(reference_files.K, reference_files.DIM).double() if kind == "v2" else Batch(),
         temperature=TAU, shuffle_bn=False, **({} if kind == "v2" else v3),
     ).train()  # fmt: skip
     initialize(encoder, found)

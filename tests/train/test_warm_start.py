@@ -25,7 +25,7 @@ from moco.train.warm_start import refill
 from moco.weights.export import export
 from moco.weights.import_file import import_weights
 from tests.train.test_pretrain import StopAt, assert_same, final_state
-from tests.weights import theirs
+from tests.weights import reference_files
 
 CPU = torch.device("cpu")
 K, N = 128, 32
@@ -57,7 +57,7 @@ def original(blobs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     pretrain(blobs, folder / "run", recipe=RECIPE, device="cpu")
     export(folder / "run", to="fair", out=folder / "whole.pth.tar")
     content = torch.load(folder / "whole.pth.tar", weights_only=True)
-    torch.save(theirs.stripped(content, keep="encoder_q."), folder / "stripped.pth.tar")
+    torch.save(reference_files.stripped(content, keep="encoder_q."), folder / "stripped.pth.tar")
     import_weights(folder / "whole.pth.tar", out=folder / "imported", architecture=RECIPE.encoder)
     return folder
 
@@ -167,13 +167,13 @@ def test_what_does_not_fit_is_left_out_and_named(original, changes, sentences) -
 
 V3 = {
     "method.dictionary": "batch", "method.size": None, "method.symmetric": True, "method.bn": "plain",
-    "method.predictor": "mlp", "encoder.head": "projector2", "encoder.hidden": theirs.HIDDEN,
-    "encoder.name": "resnet18", "encoder.stem": "7x7/2+pool", "encoder.dim": theirs.DIM,
+    "method.predictor": "mlp", "encoder.head": "projector2", "encoder.hidden": reference_files.HIDDEN,
+    "encoder.name": "resnet18", "encoder.stem": "7x7/2+pool", "encoder.dim": reference_files.DIM,
 }  # fmt: skip
 
 
 def test_the_predictor_of_a_v3_file_is_taken(tmp_path) -> None:
-    content = theirs.v3_resnet()
+    content = reference_files.v3_resnet()
     torch.save(content, tmp_path / "v3.pth.tar")
     contrast, said = started(SHORT.but(None, V3), tmp_path / "v3.pth.tar")
     predictor = contrast.predictor.state_dict()
@@ -184,7 +184,7 @@ def test_the_predictor_of_a_v3_file_is_taken(tmp_path) -> None:
 
 
 def test_f_k_of_the_authors_file_gets_the_momentum_update_of_the_first_step(tmp_path) -> None:
-    content = theirs.v3_resnet()
+    content = reference_files.v3_resnet()
     torch.save(content, tmp_path / "v3.pth.tar")
     changes = V3 | {"method.momentum": {"kind": "cosine", "start": 0.75, "stop": 1.0}}
     contrast, said = started(SHORT.but(None, changes), tmp_path / "v3.pth.tar")
@@ -197,7 +197,7 @@ def test_f_k_of_the_authors_file_gets_the_momentum_update_of_the_first_step(tmp_
 
 
 def test_a_missing_predictor_is_said(tmp_path) -> None:
-    torch.save(theirs.stripped(theirs.v3_resnet(), keep="base_encoder."), tmp_path / "v3.pth.tar")
+    torch.save(reference_files.stripped(reference_files.v3_resnet(), keep="base_encoder."), tmp_path / "v3.pth.tar")
     said = started(SHORT.but(None, V3), tmp_path / "v3.pth.tar")[1]
     assert "The predictor starts at random: there is none in the file" in said
 

@@ -12,7 +12,7 @@ from torch import nn
 from moco.weights.encoder_folder import WeightsError, initialize, load_encoder
 from moco.weights.import_file import import_weights
 from moco.weights.tensors import read_tensors
-from tests.weights import theirs
+from tests.weights import reference_files
 
 
 def inside_of_itself() -> dict[str, Any]:
@@ -71,7 +71,7 @@ def test_a_tensor_under_two_names_and_a_small_expanded_one_are_no_trouble(tmp_pa
 
 
 def resnet_with(change: Callable[[torch.Tensor], torch.Tensor], key: str = "conv1.weight") -> dict[str, torch.Tensor]:
-    state = dict(theirs.trained(theirs.Narrow(10)).state_dict())
+    state = dict(reference_files.trained(reference_files.Narrow(10)).state_dict())
     return state | {key: change(state[key])}
 
 
@@ -94,13 +94,13 @@ def test_weights_that_are_no_finite_numbers_are_refused(tmp_path: Path, name: st
     with pytest.raises(WeightsError, match=said):
         import_weights(tmp_path / "in.pth", out=tmp_path / "out")
     with pytest.raises(WeightsError, match=said):
-        load_encoder(tmp_path / "in.pth", model=theirs.Narrow(10))
+        load_encoder(tmp_path / "in.pth", model=reference_files.Narrow(10))
     assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("part", ["encoder_k.conv1.weight", "encoder_q.fc.2.weight", "queue"])
 def test_nan_in_what_goes_with_the_encoder_is_refused(tmp_path: Path, part: str) -> None:
-    content = theirs.v2()
+    content = reference_files.v2()
     content["state_dict"][f"module.{part}"].fill_(float("nan"))
     torch.save(content, tmp_path / "in.pth")
     with pytest.raises(WeightsError, match="no finite numbers"):

@@ -21,17 +21,22 @@ from moco.weights.export import export
 from moco.weights.load import read_weights
 from moco.weights.loaded import LoadedWeights
 from moco.weights.official.layout import compose_official
-from tests.weights import theirs
+from tests.weights import reference_files
 
-NARROW = {"encoder.name": "resnet18", "encoder.width": 0.125, "encoder.stem": "7x7/2+pool", "encoder.dim": theirs.DIM}
+NARROW = {
+    "encoder.name": "resnet18",
+    "encoder.width": 0.125,
+    "encoder.stem": "7x7/2+pool",
+    "encoder.dim": reference_files.DIM,
+}
 SMALL = {"data.size": 32, "data.eval_resize": 32, "optim.batch_size": 8, "optim.epochs": 2, "method.bn_groups": 2}
 V3 = {
     "method.dictionary": "batch", "method.size": None, "method.symmetric": True, "method.bn": "plain",
-    "encoder.hidden": theirs.HIDDEN, "encoder.dim": theirs.DIM,
+    "encoder.hidden": reference_files.HIDDEN, "encoder.dim": reference_files.DIM,
 }  # fmt: skip
 RUNS: dict[str, dict[str, Any]] = {
-    "v1": NARROW | {"encoder.head": "linear", "method.size": theirs.K},
-    "v2": NARROW | {"encoder.head": "mlp", "method.size": theirs.K},
+    "v1": NARROW | {"encoder.head": "linear", "method.size": reference_files.K},
+    "v2": NARROW | {"encoder.head": "mlp", "method.size": reference_files.K},
     "v3 resnet": V3 | NARROW | {"encoder.head": "projector2", "method.predictor": "mlp", "optim.optimizer": "lars"},
     "v3 vit": V3 | {
         "encoder.name": "vit_micro", "encoder.stem": "7x7/2+pool", "encoder.width": 1.0, "encoder.head": "projector3",
@@ -58,10 +63,10 @@ def run(tmp_path_factory: pytest.TempPathFactory):
 def reference(name: str) -> nn.Module:
     """Their model for one of RUNS, with other weights."""
     if name == "v3 vit":
-        return theirs.V3(theirs.micro_vit(), theirs.micro_vit(), last_bn=True)
+        return reference_files.V3(reference_files.micro_vit(), reference_files.micro_vit(), last_bn=True)
     if name == "v3 resnet":
-        return theirs.V3(theirs.resnet(head="v3"), theirs.resnet(head="v3"), last_bn=False)
-    return theirs.V1(theirs.resnet(head=name), theirs.resnet(head=name))
+        return reference_files.V3(reference_files.resnet(head="v3"), reference_files.resnet(head="v3"), last_bn=False)
+    return reference_files.V1(reference_files.resnet(head=name), reference_files.resnet(head=name))
 
 
 @pytest.fixture(scope="module")
@@ -112,9 +117,9 @@ def test_their_model_loads_a_run_strictly_and_computes_the_same(exported, run, n
 @pytest.mark.parametrize("name", ["v1", "v2"])
 def test_their_queue_has_our_keys_in_its_columns(exported, run, name: str) -> None:
     state, queue = exported(name)[0]["state_dict"], ours(run(name))["model"]
-    assert state["module.queue"].shape == (theirs.DIM, theirs.K)
-    assert all(torch.equal(state["module.queue"][:, i], queue["dictionary.keys"][i]) for i in range(theirs.K))
-    assert state["module.queue_ptr"].tolist() == [queue["dictionary.oldest"].item()] == [80 % theirs.K]
+    assert state["module.queue"].shape == (reference_files.DIM, reference_files.K)
+    assert all(torch.equal(state["module.queue"][:, i], queue["dictionary.keys"][i]) for i in range(reference_files.K))
+    assert state["module.queue_ptr"].tolist() == [queue["dictionary.oldest"].item()] == [80 % reference_files.K]
 
 
 @pytest.mark.parametrize("name", list(RUNS))

@@ -18,7 +18,7 @@ from moco.weights.load import read_weights
 from moco.weights.official import fetch as fetching
 from moco.weights.official.fetch import cache, check_content, fetch
 from moco.weights.official.released import LINEAR, RELEASED, Released, find_released
-from tests.weights import theirs
+from tests.weights import reference_files
 
 
 @pytest.fixture(autouse=True)
@@ -37,7 +37,7 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def checkpoint() -> bytes:
     file = io.BytesIO()
-    torch.save(theirs.stripped(theirs.v2(), keep="encoder_q."), file)
+    torch.save(reference_files.stripped(reference_files.v2(), keep="encoder_q."), file)
     return file.getvalue()
 
 
@@ -172,10 +172,10 @@ def test_a_checkpoint_of_another_network_or_method_is_not_kept(server, tmp_path:
 @pytest.mark.parametrize(
     ("made", "layout", "network"),
     [
-        (theirs.v1, "MoCo v1", "resnet18"),
-        (theirs.v2, "MoCo v2", "resnet18"),
-        (theirs.v3_resnet, "MoCo v3", "resnet18"),
-        (theirs.linear_probe, LINEAR, "resnet18"),
+        (reference_files.v1, "MoCo v1", "resnet18"),
+        (reference_files.v2, "MoCo v2", "resnet18"),
+        (reference_files.v3_resnet, "MoCo v3", "resnet18"),
+        (reference_files.linear_probe, LINEAR, "resnet18"),
     ],
 )
 def test_a_checkpoint_of_each_kind_is_known_as_what_it_is(tmp_path: Path, made, layout: str, network: str) -> None:

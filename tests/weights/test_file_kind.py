@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from moco.weights.encoder_folder import WeightsError, load_encoder
-from tests.weights import theirs
+from tests.weights import reference_files
 
 
 def zipped(names: list[str]) -> bytes:
@@ -89,12 +89,12 @@ def test_no_advice_to_execute_a_damaged_file(tmp_path: Path, content: bytes) -> 
 
 @pytest.mark.parametrize("name", ["some.pth", "some.bin", "some.ckpt"])
 def test_safetensors_are_read_under_any_name(tmp_path: Path, name: str) -> None:
-    state = theirs.trained(theirs.Narrow(10)).state_dict()
+    state = reference_files.trained(reference_files.Narrow(10)).state_dict()
     save_file(state, tmp_path / name)
     assert torch.equal(load_encoder(tmp_path / name)[0].backbone.conv1.weight, state["conv1.weight"])
 
 
 def test_a_file_of_torch_save_that_is_called_safetensors_says_so(tmp_path: Path) -> None:
-    torch.save(theirs.Narrow(10).state_dict(), tmp_path / "some.safetensors")
+    torch.save(reference_files.Narrow(10).state_dict(), tmp_path / "some.safetensors")
     with pytest.raises(WeightsError, match=r"a file of torch\.save.*call it \.pth"):
         load_encoder(tmp_path / "some.safetensors")

@@ -18,7 +18,7 @@ from moco.weights import export as exporting
 from moco.weights.detectron2 import from_detectron2, to_detectron2
 from moco.weights.encoder_folder import WeightsError, save_encoder
 from moco.weights.export import FORMATS, export
-from tests.weights import theirs
+from tests.weights import reference_files
 
 X = torch.randn(3, 3, 64, 64, generator=torch.Generator().manual_seed(1))
 BN = ("weight", "bias", "running_mean", "running_var")
@@ -35,7 +35,7 @@ def saved(tmp_path: Path):
     def save(spec: EncoderSpec, *, size: int = 64) -> tuple[Path, torch.Tensor]:
         with torch.random.fork_rng():
             encoder = build(spec, size=size)
-            theirs.trained(encoder)
+            reference_files.trained(encoder)
         data = DataSpec(size=size, eval_resize=size + 8, mean=(0.1, 0.2, 0.3), std=(0.4, 0.5, 0.6))
         save_encoder(tmp_path / "encoder", encoder, recipe=Recipe(name="r", encoder=spec, data=data), facts={})
         with torch.no_grad():

@@ -18,13 +18,13 @@ from moco.weights.encoder_folder import WeightsError, initialize, load_encoder
 from moco.weights.export import export
 from moco.weights.import_file import import_weights
 from moco.weights.load import read_weights
-from tests.weights import theirs
+from tests.weights import reference_files
 from tests.weights.test_load import Hostile
 
-OFFICIAL: dict[str, Callable[[], dict[str, Any]]] = theirs.FILES | {
-    "v1 released": lambda: theirs.stripped(theirs.v1(), keep="encoder_q."),
-    "v2 released": lambda: theirs.stripped(theirs.v2(), keep="encoder_q."),
-    "v3 vit released": lambda: theirs.stripped(theirs.v3_vit(), keep="base_encoder."),
+OFFICIAL: dict[str, Callable[[], dict[str, Any]]] = reference_files.FILES | {
+    "v1 released": lambda: reference_files.stripped(reference_files.v1(), keep="encoder_q."),
+    "v2 released": lambda: reference_files.stripped(reference_files.v2(), keep="encoder_q."),
+    "v3 vit released": lambda: reference_files.stripped(reference_files.v3_vit(), keep="base_encoder."),
 }
 
 
@@ -62,14 +62,14 @@ def test_an_official_file_comes_back_bit_for_bit(tmp_path: Path, name: str) -> N
 
 
 def test_an_official_file_without_its_wrapper_comes_back_as_their_scripts_want_it(tmp_path: Path) -> None:
-    state = theirs.v1()["state_dict"]
+    state = reference_files.v1()["state_dict"]
     torch.save({key.removeprefix("module."): value for key, value in state.items()}, tmp_path / "in.pth")
     back = there_and_back(tmp_path, tmp_path / "in.pth", to="fair", out="out.pth.tar")
     assert_same(torch.load(back, weights_only=True), {"state_dict": state})
 
 
 def test_a_file_of_deit_comes_back_bit_for_bit(tmp_path: Path) -> None:
-    network = theirs.micro_vit()
+    network = reference_files.micro_vit()
     network.reset_classifier(0)
     torch.save({"model": dict(network.state_dict())}, tmp_path / "in.pth")
     back = there_and_back(tmp_path, tmp_path / "in.pth", to="deit", out="out.pth")
@@ -80,7 +80,7 @@ def test_a_file_of_deit_comes_back_bit_for_bit(tmp_path: Path) -> None:
 def test_a_librarys_file_comes_back_bit_for_bit(tmp_path: Path, library: str, ending: str) -> None:
     network = models.resnet18() if library == "torchvision" else timm.create_model("resnet18", num_classes=0)
     network.fc = nn.Identity()
-    state = dict(theirs.trained(network).state_dict())
+    state = dict(reference_files.trained(network).state_dict())
     (save_file if ending == "safetensors" else torch.save)(state, tmp_path / f"in.{ending}")
     back = there_and_back(tmp_path, tmp_path / f"in.{ending}", to=library, out=f"out.{ending}")
     read = load_file(back) if ending == "safetensors" else torch.load(back, weights_only=True)
@@ -104,7 +104,7 @@ def test_a_folder_of_the_hub_says_what_other_network_it_is_of(tmp_path: Path) ->
 
 
 def test_a_file_of_detectron2_comes_back_bit_for_bit(tmp_path: Path) -> None:
-    network = theirs.trained(models.resnet18())
+    network = reference_files.trained(models.resnet18())
     torch.save(network.state_dict(), tmp_path / "torchvision.pth")
     export(tmp_path / "torchvision.pth", to="detectron2", out=tmp_path / "in.pth")
     back = there_and_back(tmp_path, tmp_path / "in.pth", to="detectron2", out="out.pth")
@@ -123,7 +123,7 @@ def test_tensors_of_another_type_than_the_networks_come_back_as_they_were(tmp_pa
 @pytest.fixture
 def imported(tmp_path: Path) -> Path:
     """The folder made of a whole v2 file, which is beside it."""
-    torch.save(theirs.v2(), tmp_path / "in.pth.tar")
+    torch.save(reference_files.v2(), tmp_path / "in.pth.tar")
     import_weights(tmp_path / "in.pth.tar", out=tmp_path / "imported")
     return tmp_path / "imported"
 
@@ -142,7 +142,7 @@ def test_the_folder_is_used_as_the_file(imported: Path) -> None:
     assert ours[1].encoder == theirs_[1].encoder
     assert (ours[1].encoder.head, ours[1].encoder.dim, ours[1].recipe) == (
         "mlp",
-        theirs.DIM,
+        reference_files.DIM,
         "MoCo v2, facebookresearch/moco",
     )
     assert ours[1].facts == {"epoch": 200, "arch": "resnet18"}
@@ -161,7 +161,10 @@ def test_contents_json_says_what_was_in_the_file(imported: Path) -> None:
     contents = json.loads((imported / "contents.json").read_text())
     assert contents["file"] == "in.pth.tar"
     assert contents["layout"] == "MoCo v2 (facebookresearch/moco)"
-    assert (contents["queue"], contents["epoch"]) == (f"{theirs.K} keys of {theirs.DIM} dimensions", 200)
+    assert (contents["queue"], contents["epoch"]) == (
+        f"{reference_files.K} keys of {reference_files.DIM} dimensions",
+        200,
+    )
     assert contents["encoder"]["name"] == "resnet18"
 
 
@@ -243,7 +246,7 @@ def test_what_is_besides_the_encoder_is_summed_by_its_first_prefix(tmp_path: Pat
 
 def test_a_hostile_file_is_not_imported_and_nothing_in_it_runs(tmp_path: Path) -> None:
     proof = tmp_path / "proof"
-    torch.save(theirs.v1() | {"args": Hostile(proof)}, tmp_path / "in.pth.tar")
+    torch.save(reference_files.v1() | {"args": Hostile(proof)}, tmp_path / "in.pth.tar")
     with pytest.raises(WeightsError, match=r"wants to run .*system.*nothing in it was executed"):
         import_weights(tmp_path / "in.pth.tar", out=tmp_path / "out")
     assert not proof.exists()

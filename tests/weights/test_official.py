@@ -16,7 +16,7 @@ from moco.weights.detectron2 import to_detectron2
 from moco.weights.encoder_folder import WeightsError, initialize, load_encoder
 from moco.weights.infer_architecture import other_number_of_heads, recognise_network
 from moco.weights.load import read_weights
-from tests.weights import theirs
+from tests.weights import reference_files
 
 X = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(1))
 X32 = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(1))
@@ -32,7 +32,7 @@ def network_of(content: dict[str, Any], name: str) -> nn.Module:
     """Their network with the file's weights, and its head."""
     prefix = "module." + F_Q[name]
     state = {key.removeprefix(prefix): value for key, value in content["state_dict"].items() if key.startswith(prefix)}
-    network = theirs.micro_vit() if name == "v3 vit" else theirs.resnet(head=name.partition(" ")[0])
+    network = reference_files.micro_vit() if name == "v3 vit" else reference_files.resnet(head=name.partition(" ")[0])
     network.load_state_dict(state)
     return network.eval()
 
@@ -40,10 +40,10 @@ def network_of(content: dict[str, Any], name: str) -> nn.Module:
 @pytest.mark.parametrize("name", list(F_Q))
 @pytest.mark.parametrize("form", ["whole", "stripped", "without module", "bare"])
 def test_every_layout_gives_the_features_of_their_network(tmp_path: Path, name: str, form: str) -> None:
-    content = theirs.FILES[name]()
+    content = reference_files.FILES[name]()
     network = network_of(content, name)
     if form == "stripped":
-        content = theirs.stripped(content, keep=F_Q[name])
+        content = reference_files.stripped(content, keep=F_Q[name])
     state = {key.removeprefix("module."): value for key, value in content["state_dict"].items()}
     if form == "without module":
         content["state_dict"] = state
@@ -72,25 +72,25 @@ def test_every_layout_gives_the_features_of_their_network(tmp_path: Path, name: 
     ],
 )
 def test_what_was_in_the_file_is_said(tmp_path: Path, name: str, words: list[str]) -> None:
-    note = load_encoder(written(tmp_path, theirs.FILES[name]()))[1].note
+    note = load_encoder(written(tmp_path, reference_files.FILES[name]()))[1].note
     assert [word for word in words if word not in note] == []
 
 
 def test_what_a_released_file_lacks_is_said(tmp_path: Path) -> None:
-    note = load_encoder(written(tmp_path, theirs.stripped(theirs.v2(), keep="encoder_q.")))[1].note
+    note = load_encoder(written(tmp_path, reference_files.stripped(reference_files.v2(), keep="encoder_q.")))[1].note
     for word in ("f_k: none", "queue: none", "optimizer: none"):
         assert word in note
 
 
 def test_a_name_that_no_part_has_is_said(tmp_path: Path) -> None:
-    content = theirs.v1()
+    content = reference_files.v1()
     content["state_dict"]["module.teacher.weight"] = torch.zeros(1)
     assert "not known: teacher.weight" in load_encoder(written(tmp_path, content))[1].note
 
 
 @pytest.mark.parametrize("name", ["v1", "v2", "v3 resnet", "v3 vit"])
 def test_the_head_comes_with_f_q(tmp_path: Path, name: str) -> None:
-    content = theirs.FILES[name]()
+    content = reference_files.FILES[name]()
     found = read_weights(file := written(tmp_path, content), whole=True)
     assert found.guess is not None
     size = 32 if name == "v3 vit" else 64
@@ -102,15 +102,15 @@ def test_the_head_comes_with_f_q(tmp_path: Path, name: str) -> None:
 
 
 def test_the_queue_has_a_row_a_key_where_theirs_has_a_column(tmp_path: Path) -> None:
-    content = theirs.v1()
+    content = reference_files.v1()
     queue = read_weights(written(tmp_path, content), whole=True).queue
-    for key in range(theirs.K):
+    for key in range(reference_files.K):
         assert torch.equal(queue["keys"][key], content["state_dict"]["module.queue"][:, key])
     assert queue["oldest"].item() == content["state_dict"]["module.queue_ptr"].item() == 8
 
 
 def test_f_k_is_their_key_encoder_and_not_f_q(tmp_path: Path) -> None:
-    content = theirs.v2()
+    content = reference_files.v2()
     found = read_weights(written(tmp_path, content), whole=True)
     state = content["state_dict"]
     assert torch.equal(found.f_k["backbone.conv1.weight"], state["module.encoder_k.conv1.weight"])
@@ -119,18 +119,18 @@ def test_f_k_is_their_key_encoder_and_not_f_q(tmp_path: Path) -> None:
 
 
 def test_a_file_in_torchs_format_before_1_6_is_read(tmp_path: Path) -> None:
-    torch.save(theirs.v1(), tmp_path / "old.pth.tar", _use_new_zipfile_serialization=False)
+    torch.save(reference_files.v1(), tmp_path / "old.pth.tar", _use_new_zipfile_serialization=False)
     assert load_encoder(tmp_path / "old.pth.tar")[1].encoder.name == "resnet18"
 
 
 def test_a_file_with_the_key_encoder_alone_is_refused(tmp_path: Path) -> None:
-    file = written(tmp_path, theirs.stripped(theirs.v1(), keep="encoder_k."))
+    file = written(tmp_path, reference_files.stripped(reference_files.v1(), keep="encoder_k."))
     with pytest.raises(WeightsError, match=r"no encoder_q\.\*, the encoder that is transferred"):
         load_encoder(file)
 
 
 def test_a_file_of_deit_is_a_vit_with_12_heads(tmp_path: Path) -> None:
-    network = theirs.trained(theirs.micro_vit())
+    network = reference_files.trained(reference_files.micro_vit())
     state = {key: value for key, value in network.state_dict().items() if not key.startswith("head.")}
     encoder, config = load_encoder(written(tmp_path, {"model": state}))
     network.head = nn.Identity()
@@ -140,15 +140,15 @@ def test_a_file_of_deit_is_a_vit_with_12_heads(tmp_path: Path) -> None:
 
 
 def test_a_linear_probe_of_a_vit_loses_its_classifier(tmp_path: Path) -> None:
-    network = theirs.micro_vit()
+    network = reference_files.micro_vit()
     network.head = nn.Linear(64, 5)
-    note = load_encoder(written(tmp_path, theirs.saved(network, arch="vit_micro")))[1].note
+    note = load_encoder(written(tmp_path, reference_files.saved(network, arch="vit_micro")))[1].note
     assert "linear classifier: of 5 classes" in note
     assert "its classifier (head.weight, head.bias) was left out" in note
 
 
 def test_a_file_of_detectron2_is_read(tmp_path: Path) -> None:
-    network = theirs.trained(theirs.resnet(head="v1"))
+    network = reference_files.trained(reference_files.resnet(head="v1"))
     network.fc = nn.Identity()
     state = {to_detectron2(key): value for key, value in network.state_dict().items() if "num_batches" not in key}
     file = written(tmp_path, {"model": state, "__author__": "somebody", "matching_heuristics": True}, "d2.pth")
@@ -163,7 +163,7 @@ def test_a_file_of_detectron2_is_read(tmp_path: Path) -> None:
 def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A stripped file of a ViT-S of MoCo v3."""
     with torch.random.fork_rng():
-        network = theirs.vit(depth=12)
+        network = reference_files.vit(depth=12)
     state = {f"module.base_encoder.{key}": value for key, value in network.state_dict().items()}
     file = tmp_path_factory.mktemp("vit") / "vit-s.pth.tar"
     torch.save({"epoch": 300, "arch": "vit_small", "state_dict": state}, file)
@@ -216,7 +216,7 @@ def test_a_bare_vit_small_of_unknown_heads_is_not_guessed(small: Path, tmp_path:
 def test_timms_vit_base_has_the_same_heads_and_passes() -> None:
     with torch.device("meta"):
         state = timm.create_model("vit_base_patch16_224", num_classes=0).state_dict()
-    state["pos_embed"] = theirs.sincos(timm.create_model("vit_base_patch16_224", depth=1))
+    state["pos_embed"] = reference_files.sincos(timm.create_model("vit_base_patch16_224", depth=1))
     guess = recognise_network(state)
     assert guess is not None
     assert guess.name == "vit_base"
@@ -234,28 +234,28 @@ def test_timms_vit_base_has_the_same_heads_and_passes() -> None:
 def test_leftovers_of_a_training_script_are_read_as_plain_values(
     tmp_path: Path, leftover: object, plain: object
 ) -> None:
-    file = written(tmp_path, theirs.v1() | {"args": leftover})
+    file = written(tmp_path, reference_files.v1() | {"args": leftover})
     found = read_weights(file)
     assert found.content["args"] == plain
     assert type(found.content["args"]) is type(plain)
 
 
 def test_a_numpy_array_in_a_file_is_refused_with_what_to_do(tmp_path: Path) -> None:
-    file = written(tmp_path, theirs.v1() | {"args": np.zeros(3)})
+    file = written(tmp_path, reference_files.v1() | {"args": np.zeros(3)})
     with pytest.raises(WeightsError, match=r"it wants to run numpy.*Write it anew where it was made"):
         load_encoder(file)
 
 
 def test_a_supervised_training_is_no_linear_probe(tmp_path: Path) -> None:
     """The same names as of main_lincls.py, but its optimizer has all parameters."""
-    content = theirs.saved(theirs.trained(theirs.Narrow(10)), arch="resnet18")
+    content = reference_files.saved(reference_files.trained(reference_files.Narrow(10)), arch="resnet18")
     assert "layout: state dict; " in load_encoder(written(tmp_path, content))[1].note
     del content["optimizer"]
     assert "layout: state dict; " in load_encoder(written(tmp_path, content))[1].note
 
 
 def test_an_encoder_beside_a_momentum_encoder_is_not_of_moco_v3(tmp_path: Path) -> None:
-    network = theirs.resnet(head="v1")
+    network = reference_files.resnet(head="v1")
     state = {f"{part}.{key}": x for part in ("encoder", "momentum_encoder") for key, x in network.state_dict().items()}
     assert "MoCo v3" not in load_encoder(written(tmp_path, state))[1].note
 
@@ -269,7 +269,7 @@ def test_an_encoder_beside_a_momentum_encoder_is_not_of_moco_v3(tmp_path: Path) 
     ],
 )
 def test_a_queue_that_is_none_is_refused(tmp_path: Path, queue: torch.Tensor, pointer: int, said: str) -> None:
-    content = theirs.v1()
+    content = reference_files.v1()
     content["state_dict"] |= {"module.queue": queue, "module.queue_ptr": torch.tensor([pointer])}
     with pytest.raises(WeightsError, match=said):
         read_weights(written(tmp_path, content))
