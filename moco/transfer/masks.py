@@ -98,8 +98,7 @@ def bitmap(mask: Mask, height: int, width: int) -> Bool[np.ndarray, "H W"]:
     """The mask in an image of that size, polygons rasterised as COCO does. Raises as `rle_dict`."""
     if isinstance(mask, Rle) and (mask.height, mask.width) == (height, width):
         return bitmap_of_rle(mask)
-    coco = require("pycocotools.mask", task="a polygon")
-    return coco.decode(rle_dict(mask, height, width)).astype(bool)
+    return bitmap_of_rle(rle_of_text(height, width, rle_dict(mask, height, width)["counts"]))
 
 
 def area_of(mask: Mask) -> float:

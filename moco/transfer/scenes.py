@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Bool, Float64, Int64, UInt32
 
-Polygons = tuple[Float64[np.ndarray, "xy"], ...]  # the parts of one object, each a flat x0 y0 x1 y1 ...
+Polygons = tuple[Float64[np.ndarray, "_"], ...]  # the parts of one object, each a flat x0 y0 x1 y1 ...
 
 
 @dataclass(frozen=True)

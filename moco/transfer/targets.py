@@ -4,8 +4,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from moco.transfer.scenes import Scene
+from moco.transfer.masks import bitmap
+from moco.transfer.scenes import Mask, Polygons, Rle, Scene
 
 HALF = 0.5  # from the whole numbers of COCO's keypoints to the centres of their pixels
 
@@ -14,8 +16,9 @@ def targets(scene: Scene) -> dict[str, Any]:
     """The objects of a scene to train on: no crowds, and none that has no area inside of the image.
 
     `boxes` FloatTensor [n, 4], corners, cut at the image's border where its size is known; `labels` Int64Tensor [n],
-    0 to K - 1; with masks `masks`, a list of Polygons (float64 arrays x0 y0 x1 y1 ...) or Rle; with keypoints
-    `keypoints` FloatTensor [n, K, 3], at the centres of pixels, zeros where a point is not labelled.
+    0 to K - 1; with masks `masks`, a list of Polygons (float64 arrays x0 y0 x1 y1 ...), or where an object has a
+    run-length mask a BoolTensor [n, H, W]; with keypoints `keypoints` FloatTensor [n, K, 3], at the centres of pixels,
+    zeros where a point is not labelled.
     `indices` Int64Tensor [n] are the places of these objects in `scene.objects`.
     """
     objects = scene.objects
@@ -33,10 +36,20 @@ def targets(scene: Scene) -> dict[str, Any]:
         "indices": torch.from_numpy(chosen),
     }
     if objects.masks is not None:
-        result["masks"] = [objects.masks[index] for index in chosen]
+        result["masks"] = _masks([mask for index in chosen if (mask := objects.masks[index]) is not None], scene)
     if objects.keypoints is not None:
         points = objects.keypoints[chosen]
         points[..., :2] += HALF
         points[points[..., 2] == 0] = 0
         result["keypoints"] = torch.from_numpy(points).float()
     return result
+
+
+def _masks(masks: list[Mask], scene: Scene) -> list[Polygons] | Tensor:
+    """As polygons where all objects have them, otherwise as bitmaps of the image's size."""
+    polygons = [mask for mask in masks if not isinstance(mask, Rle)]
+    if len(polygons) == len(masks):
+        return polygons
+    assert scene.height is not None  # of a set with run-length masks, sizes are known
+    assert scene.width is not None
+    return torch.from_numpy(np.stack([bitmap(mask, scene.height, scene.width) for mask in masks]))

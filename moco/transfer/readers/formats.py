@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from moco.data.sources.images import DataError
 from moco.text import shown
-from moco.transfer.readers import coco, voc
+from moco.transfer.readers import coco, labelme, voc, yolo
 from moco.transfer.readers.collect import ReadOptions
 from moco.transfer.scenes import SceneSet
 
@@ -21,6 +21,8 @@ class Format(NamedTuple):
 
 FORMATS: dict[str, Format] = {  # the first that recognises a path reads it
     "voc": Format("VOCdevkit/VOC2007/{Annotations,ImageSets,JPEGImages}, or XML files", voc.recognises, voc.read),
+    "labelme": Format("a folder of LabelMe's JSON files", labelme.recognises, labelme.read),
+    "yolo": Format("data.yaml, classes.txt or obj.names, with a text file for each image", yolo.recognises, yolo.read),
     "coco": Format("a JSON file with images, annotations and categories", coco.recognises, coco.read),
 }
 
