@@ -15,7 +15,7 @@ demo: $(VENV)/.installed
 	$(BIN)/moco demo
 
 test: $(VENV)/.installed-test
-	$(BIN)/python -c "import moco.data.augment.kernels"  # compiled once, not by every worker
+	$(BIN)/python -c "import moco.data.augment.kernels"  # compile once, not in every worker
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS)
 
 test-oldest: $(OLDEST)/.installed-test
@@ -27,7 +27,7 @@ lint: $(VENV)/.installed-test
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
-docs: $(VENV)/.installed-docs  # into site/, to be read from the disk or from any server
+docs: $(VENV)/.installed-docs  # writes site/, which works from the disk and from any server
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 bench: $(VENV)/.installed-bench
@@ -39,7 +39,7 @@ faults: $(VENV)/.installed-test
 clean:
 	rm -rf $(VENV) $(OLDEST) dist site .pytest_cache .ruff_cache .hypothesis
 
-# A stamp is as new as the last installation: nothing is installed again until pyproject.toml or constraints.txt changes.
+# A stamp file has the time of the last installation: make installs again only when pyproject.toml or constraints.txt has changed.
 $(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/pip
 	$(PIP_INSTALL) --editable .
 	touch $@
@@ -52,7 +52,7 @@ $(VENV)/.installed-docs: pyproject.toml constraints.txt | $(BIN)/pip
 	$(PIP_INSTALL) --editable ".[docs]"
 	touch $@ $(VENV)/.installed
 
-# Peers that cannot be installed are named in the table, and tried again the next time.
+# Peers that cannot be installed are named in the table; the next call tries again.
 $(VENV)/.installed-bench: pyproject.toml constraints.txt | $(BIN)/pip
 	$(PIP_INSTALL) --editable ".[bench]" && touch $@ || $(PIP_INSTALL) --editable .
 	touch $(VENV)/.installed
