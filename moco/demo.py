@@ -27,6 +27,16 @@ from moco.train.run_folder import RunFolder
 QUERIES, NEAREST = 6, 8  # in the picture
 
 
+class _Brief:
+    """Passes everything on, less what the demo itself does or says after the training."""
+
+    def __init__(self, reporter: Reporter) -> None:
+        self.say, self.live, self.metrics, self._box = reporter.say, reporter.live, reporter.metrics, reporter.box
+
+    def box(self, title: str, rows: list[tuple[str, str]]) -> None:
+        self._box(title, [row for row in rows if row[0] not in ("pictures", "next")])
+
+
 def demo(
     out: Path,
     *,
@@ -45,7 +55,7 @@ def demo(
     settings: dict[str, Any] = {"optim.epochs": 1} if quick else {}
     pretrain(
         data / "train", out, recipe=recipes.named("demo"), settings=settings, seed=seed, eval_data=data, eval_every=4,
-        overwrite=overwrite, workers=workers, device="cpu", reporter=reporter,
+        overwrite=overwrite, workers=workers, device="cpu", reporter=_Brief(reporter),
     )  # fmt: skip
     everything = subjects(replace(load(out, device="cpu"), name="MoCo"), data, workers=workers)
     table = judge([LowShot(), Knn(k=20)], everything)
@@ -54,6 +64,7 @@ def demo(
     run = RunFolder(out)
     curves(run.metrics(), run.recipe(), out / "curves.png", chance=table.chance)
     reporter.say(f"pictures: {out / 'neighbours.png'}, {out / 'curves.png'}")
+    reporter.say("next: moco pretrain YOUR_IMAGES --out runs/mine")
     return table
 
 

@@ -1,6 +1,8 @@
 """Where each number of a recipe is from: its source, where this project deviates, and what came of it elsewhere."""
 
+import itertools
 import json
+import textwrap
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,6 +16,7 @@ from moco.schedule import Kind
 from moco.text import plural
 
 Lineage = list[tuple[Origin, dict[str, object]]]
+WIDTH, LONGEST = 80, 24  # [characters] of the text; of a column but the last, at most
 IMAGENET = 1_281_167  # images of ImageNet-1k's training set
 
 
@@ -46,13 +49,15 @@ class Explanation:
 
     def __str__(self) -> str:
         changed = sum(setting.changed is not None for setting in self.settings)
-        blocks = [f"{self.recipe.name}: {self.recipe.source or 'no source'}"]
+        blocks = [
+            textwrap.fill(f"{self.recipe.name}: {self.recipe.source or 'no source'}", WIDTH, break_on_hyphens=False)
+        ]
         if changed:
             blocks[0] += f"\n{plural(changed, 'setting')} changed here"
         rows = [(setting.name, setting.value, setting.source) for setting in self.settings]
         blocks.append(_columns([("setting", "value", "source"), *rows]))
         if self.idle:
-            blocks.append(f"without effect here: {', '.join(self.idle)}")
+            blocks.append(textwrap.fill(f"without effect here: {', '.join(self.idle)}", WIDTH, break_on_hyphens=False))
         if self.deviations:
             blocks.append("where this project deviates\n" + _columns(list(self.deviations.items())))
         if self.published:
@@ -214,7 +219,14 @@ def _summed_up(names: Iterable[str], without: set[str]) -> tuple[str, ...]:
 
 
 def _columns(rows: list[tuple[str, ...]]) -> str:
-    """Rows of text, every column as wide as its widest cell."""
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    return "\n".join(f"  {line}" for line in lines)
+    """Rows of text in columns, in WIDTH characters: cells are wrapped."""
+    last = len(rows[0]) - 1
+    widths = [min(LONGEST, max(len(row[i]) for row in rows)) for i in range(last)]
+    widths.append(WIDTH - sum(widths) - 2 * (last + 1))
+    lines: list[str] = []
+    for row in rows:
+        cells = [textwrap.wrap(cell, width) or [""] for cell, width in zip(row, widths, strict=True)]
+        for parts in itertools.zip_longest(*cells, fillvalue=""):
+            line = "  ".join(part.ljust(width) for part, width in zip(parts, widths, strict=True))
+            lines.append(f"  {line}".rstrip())
+    return "\n".join(lines)

@@ -11,6 +11,7 @@ from pydantic import BaseModel, Field, ValidationError
 
 from moco.recipe_error import RecipeError, in_words, unknown
 from moco.specs import Part
+from moco.text import message_of
 
 Same = TypeVar("Same", bound="RecipeBase")
 
@@ -63,7 +64,7 @@ class RecipeBase(Part):
                 raise RecipeError(f"a recipe has at most {LONGEST:,} bytes")
             return cls.from_json(text.decode())
         except (OSError, UnicodeDecodeError, RecipeError) as error:
-            raise RecipeError(f"{file} cannot be used as a recipe: {error}") from None
+            raise RecipeError(f"{file} cannot be used as a recipe: {message_of(error)}") from None
 
     def fields(self) -> dict[str, Any]:
         """Every setting by its dotted name, in order."""

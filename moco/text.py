@@ -1,6 +1,22 @@
 """Text of messages: names that are safe to print, counts with their unit, durations."""
 
+import errno
 from collections.abc import Sequence
+
+ADVICE = {  # what to do about an error of the system
+    errno.EACCES: "check its owner and its mode, or give another place",
+    errno.EPERM: "check its owner and its mode, or give another place",
+    errno.EROFS: "the file system is read-only: give another place",
+    errno.ENOSPC: "make room on the disk, or give another place",
+    errno.EDQUOT: "your quota is used up: make room, or give another place",
+    errno.EIO: "the disk or the network failed: try again, or give another place",
+    errno.ESTALE: "the network drive has changed: mount it again",
+    errno.ENOENT: "check the path",
+    errno.ENOTDIR: "a part of the path is a file: check the path",
+    errno.ENAMETOOLONG: "give a shorter name",
+    errno.EMFILE: "too many files are open: raise the limit (ulimit -n), or use fewer --workers",
+    errno.ELOOP: "it is a link, or links lead in a circle: give the path itself",
+}
 
 
 def shown(name: str) -> str:
@@ -42,3 +58,17 @@ def duration(seconds: float) -> str:
 def guard_cell(text: str) -> str:
     """`text` as a cell that no spreadsheet takes for a formula: an apostrophe before =, +, -, @, blanks and another."""
     return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r", "\n", "'")) else text
+
+
+def message_of(error: BaseException) -> str:
+    """The message of `error`. Of an error of the system: the path, what happened and what to do, without its number."""
+    if not isinstance(error, OSError) or not error.strerror:
+        return str(error)
+    paths = [shown(str(name)) for name in (error.filename, error.filename2) if name is not None]
+    advice = ADVICE.get(error.errno or 0, "")
+    return " to ".join(paths) + ": " * bool(paths) + error.strerror + (f" ({advice})" if advice else "")
+
+
+def extra(name: str) -> str:
+    """The command that installs the packages of one of our extras."""
+    return f'pip install ".[{name}]", in the folder of the source code of momentum-contrast'

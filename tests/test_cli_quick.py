@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from moco.cli.checks import FEATURE_FILES
+from moco.cli.checks import FEATURE_FILES, NETWORKS
 from moco.cli.errors import CODES
 from moco.cli.options import Target
 
@@ -35,6 +35,8 @@ REFUSALS: list[tuple[list[str], int, str]] = [
     (["pretrain", "empty", "--out", "run", "--set", "optim.epochs=0"], 2, "optim.epochs: input should be"),
     (["pretrain", "empty", "--out", "run", "--recipe", "demo", "--set", "method.bn_groups=3"], 2, "multiple"),
     (["pretrain", "empty", "--out", "run", "--recipe", "moco_v2_50"], 2, "did you mean moco_v2_r50"),
+    (["pretrain", "empty", "--out", "run", "--model", "resnet_50"], 2, "did you mean resnet50"),
+    (["pretrain", "empty", "--out", "run", "--model", "mobilenet"], 2, "timm/NAME"),
     (["pretrain", "empty", "--out", "run", "--recipe", "no.json"], 2, "there is no file no.json"),
     (["pretrain", "empty", "--out", "run", "--device", "tpu"], 2, "--device expects"),
     (["pretrain", "empty", "--out", "run", "--init", "no.pth"], 2, "there are no weights 'no.pth'"),
@@ -77,9 +79,12 @@ def test_every_error_with_an_exit_code_is_a_class_that_there_is():
 
 
 def test_the_files_that_are_refused_at_once_are_those_that_cannot_be_written():
+    from moco.encoders.resnet import NETS
+    from moco.encoders.vit import VITS
     from moco.evaluate.embed import WRITERS
     from moco.weights.export import FORMATS
     from moco.weights.export_paths import ENDINGS
 
     assert set(FEATURE_FILES) == set(WRITERS)
+    assert set(NETWORKS) == {*NETS, *VITS}
     assert set(ENDINGS) == set(FORMATS) == set(Target)

@@ -173,7 +173,7 @@ def test_the_command_prints_the_same_as_text_and_as_json():
 
 def test_the_list_has_every_recipe():
     text = CliRunner().invoke(app, ["recipes"]).stdout
-    assert [line.split()[0] for line in text.splitlines()] == ["auto", *recipes.RECIPES]
+    assert [line.split()[0] for line in text.splitlines() if line[0] != " "] == ["auto", *recipes.RECIPES]
     rows = json.loads(CliRunner().invoke(app, ["recipes", "--json"]).stdout)
     assert [row["name"] for row in rows] == ["auto", *recipes.RECIPES]
     assert all(row["what"] for row in rows)
@@ -189,3 +189,9 @@ def test_explaining_needs_no_torch():
     )
     done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True, timeout=120)
     assert done.stdout.strip() == "False"
+
+
+@pytest.mark.parametrize("command", [["recipes"], ["explain", "auto"], ["explain", "moco_v2_r50"]])
+def test_texts_fit_80_columns(command: list[str]):
+    text = CliRunner().invoke(app, command).stdout
+    assert max(map(len, text.splitlines())) <= 80

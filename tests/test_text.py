@@ -1,8 +1,10 @@
 """What does not print is escaped, and what prints stays as it is."""
 
+import errno
+
 import pytest
 
-from moco.text import first_few, one_line, plural, printable, shown
+from moco.text import first_few, message_of, one_line, plural, printable, shown
 
 ACTING = ["\x1b[2J", "\x9b31m", "\u202egnp", "a\rb", "a\tb", "\udcff", "\x00", "\u2028"]
 
@@ -31,3 +33,12 @@ def test_a_unit_is_in_the_plural_unless_there_is_exactly_one():
 def test_the_first_names_are_listed_and_the_others_counted():
     assert first_few(["a", "b", "c"]) == "a, b, c"
     assert first_few(["a", "b\x1b", "c", "d"]) == r"a, 'b\x1b', c and 1 more"
+
+
+def test_an_error_of_the_system_is_a_path_a_reason_and_advice_without_a_number():
+    error = OSError(errno.ENOSPC, "No space left on device", "/runs/a\n.pt")
+    assert (
+        message_of(error) == r"'/runs/a\n.pt': No space left on device (make room on the disk, or give another place)"
+    )
+    assert message_of(OSError(errno.EPIPE, "Broken pipe")) == "Broken pipe"
+    assert message_of(OSError("of our own")) == message_of(ValueError("of our own")) == "of our own"

@@ -11,6 +11,10 @@ from typing import Any
 from moco.recipe import RecipeError, unknown
 
 FEATURE_FILES = (".npy", ".csv", ".parquet")  # what `moco embed` writes
+NETWORKS = (  # of our own
+    "resnet10", "resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "resnext50_32x8d", "vit_small",
+    "vit_base", "vit_large", "vit_huge", "vit_conv_small", "vit_conv_base", "vit_micro",
+)  # fmt: skip
 DEVICES = ("auto", "cpu", "cuda", "mps", "xpu")
 
 
@@ -58,5 +62,14 @@ def check_recipe(recipe: str, changes: dict[str, Any]) -> None:
 
     if recipe == "auto":
         Recipe.check_settings(changes)
+        name = changes.get("encoder.name")
     else:
-        recipes.find(recipe).but(None, changes)
+        name = recipes.find(recipe).but(None, changes).encoder.name
+    if name is not None:
+        check_encoder(str(name))
+
+
+def check_encoder(name: str) -> None:
+    """Raise RecipeError for a name that no encoder has; those of torchvision and timm are looked up later."""
+    if not name.startswith(("torchvision/", "timm/")) and name not in (*NETWORKS, "custom"):
+        raise RecipeError(unknown("encoder", name, [*NETWORKS, "torchvision/NAME", "timm/NAME", "custom"]))

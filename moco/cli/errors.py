@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from moco.cli.streams import beside
+from moco.text import message_of
 
 if TYPE_CHECKING:
     from moco.train.console import Console
@@ -43,7 +44,7 @@ def errors() -> "Iterator[Console]":
         if code is None:
             raise
         if not getattr(error, "kinds", ()):  # otherwise the rank where it happened has said it
-            console.say(f"moco: {error}")
+            console.say(f"moco: {message_of(error)}")
         raise typer.Exit(code) from error
 
 

@@ -1,6 +1,7 @@
 """moco recipes, moco explain."""
 
 import json
+import textwrap
 from typing import Annotated
 
 import typer
@@ -20,7 +21,9 @@ def recipes(as_json: Json = False) -> None:
             return
         for row in rows:
             best = row["published"]
-            print(f"{row['name']:<22}{row['what']}" + (f" {best['measure']}: {best['value']:g} %" if best else ""))
+            text = row["what"] + (f" {best['measure']}: {best['value']:g} %" if best else "")
+            name = f"{row['name']:<22}"
+            print(textwrap.fill(text, 80, initial_indent=name, subsequent_indent=" " * len(name)))
 
 
 def explain(

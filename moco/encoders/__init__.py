@@ -90,6 +90,16 @@ def names() -> list[str]:
     return [*NETS, *VITS, *torchvision_names(), *timm_names()]
 
 
+def check_name(name: str) -> None:
+    """Raises RecipeError for a name that no encoder has; the nearest are named."""
+    library, _, plain = name.partition("/")
+    in_library = (library == "torchvision" and name in torchvision_names()) or (library == "timm" and is_timm(plain))
+    if not in_library and name not in (*NETS, *VITS, "custom"):
+        near = difflib.get_close_matches(name, names(), n=3, cutoff=0.5)
+        kinds = [*NETS, *VITS, "torchvision/NAME", "timm/NAME", "custom"]
+        raise RecipeError(unknown("encoder", name, near or kinds))
+
+
 def at_rest(name: str) -> dict[str, Any]:
     """The settings that the network called `name` has not, with the values that they must have then."""
     rest = EncoderSpec()
@@ -102,14 +112,9 @@ def _backbone(spec: EncoderSpec, size: int | None, model: nn.Module | None, *, t
             f"encoder.name 'custom' goes with a module of your own, and no other name does: got '{spec.name}' and "
             f"{'no module' if model is None else 'a ' + type(model).__name__}. Give model=, or another name"
         )
+    if model is None:
+        check_name(spec.name)
     library, _, name = spec.name.partition("/")
-    in_library = (library == "torchvision" and spec.name in torchvision_names()) or (
-        library == "timm" and is_timm(name)
-    )
-    if model is None and not in_library and spec.name not in (*NETS, *VITS):
-        near = difflib.get_close_matches(spec.name, names(), n=3, cutoff=0.5)
-        kinds = [*NETS, *VITS, "torchvision/NAME", "timm/NAME", "custom"]
-        raise RecipeError(unknown("encoder", spec.name, near or kinds))
     _refuse_others_settings(spec)
     if spec.name in NETS:
         network = resnet(spec)

@@ -35,7 +35,7 @@ from moco.evaluate.features import Features, batch_for, extract_each, features_o
 from moco.evaluate.progress import Progress
 from moco.files import sweep, write_atomically
 from moco.recipe import DataSpec
-from moco.text import shown
+from moco.text import message_of, shown
 
 FOLDER = "features"  # in the folder of a run or encoder
 FORMAT = 2  # of the keys and of the files
@@ -72,7 +72,7 @@ class FeatureCache:
         except FileNotFoundError:
             return None
         except (OSError, ValueError, KeyError, SafetensorError) as error:
-            self.say(f"features are computed again, {shown(str(file))} cannot be used: {error}")
+            self.say(f"features are computed again, {shown(str(file))} cannot be used: {message_of(error)}")
             return None
         with suppress(OSError):
             os.utime(file)  # it was used
@@ -89,7 +89,7 @@ class FeatureCache:
             write_atomically(self._file(key), lambda file: (file.write(head), file.write(body)))
             self._remove_old()
         except OSError as error:
-            self.say(f"features are not kept in {shown(str(self.folder))}: {error}")
+            self.say(f"features are not kept in {shown(str(self.folder))}: {message_of(error)}")
 
     def _file(self, key: str) -> Path:
         return self.folder / f"{key}.features"

@@ -21,7 +21,7 @@ from moco.evaluate.features import Pretrained, batch_for, check_finite, evaluati
 from moco.evaluate.progress import Progress
 from moco.recipe import RecipeError, unknown
 from moco.staged import feature_files, refuse_existing, staged
-from moco.text import guard_cell, shown
+from moco.text import extra, guard_cell, shown
 from moco.weights.encoder_folder import Weights
 
 Chunk = tuple[list[str], Float32[np.ndarray, "n D"]]  # names and features of some images
@@ -192,9 +192,7 @@ def _import_pyarrow() -> tuple[Any, Any]:
         import pyarrow
         import pyarrow.parquet
     except ImportError:
-        raise RecipeError(
-            "a .parquet file needs pyarrow: pip install 'momentum-contrast[data]', or write .npy or .csv"
-        ) from None
+        raise RecipeError(f"a .parquet file needs pyarrow: {extra('data')}. Or write .npy or .csv") from None
     return pyarrow, pyarrow.parquet
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from moco.text import first_few
 
 NAMED = 10  # classes that a table names
+WIDTH = 80  # [characters] to which sentences are wrapped
 NARROW = 12  # [characters] a column's name is cut between words to this: all kinds fit 80 columns
 CLEAR = 2.0  # standard errors by which one accuracy must differ from another to be called better or worse
 
@@ -79,7 +80,8 @@ class Table:
             for line in [*head, *body]
         ]
         rule = "-" * len(lines[0])
-        return "\n".join([*lines[:height], rule, *lines[height:], "", *self._remarks(), self.verdict()])
+        remarks = [textwrap.fill(text, WIDTH, break_long_words=False) for text in (*self._remarks(), self.verdict())]
+        return "\n".join([*lines[:height], rule, *lines[height:], "", *remarks])
 
     def _remarks(self) -> list[str]:
         lines = [f"classes: {first_few(self.class_names, NAMED)}"] if self.class_names else []

@@ -8,6 +8,7 @@ import numpy as np
 
 from moco.files import write_atomically
 from moco.recipe import Recipe
+from moco.text import plural
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -52,10 +53,16 @@ def drawn(records: Records, recipe: Recipe, *, chance: float | None = None) -> "
         ax.spines[["top", "right"]].set_visible(False)
         ax.tick_params(labelsize=11)
     last = steps[-1]
-    axes[0].set_title(f"{recipe.name}: {last['step']:,} steps, {last['epoch']:.4g} epochs", loc="left", fontsize=13)
+    axes[0].set_title(
+        f"{recipe.name}: {plural(last['step'], 'step')}, {_epochs(last['epoch'])}", loc="left", fontsize=13
+    )
     axes[-1].set_xlabel("epoch", fontsize=12)
     axes[-1].set_xlim(0, last["epoch"])
     return figure
+
+
+def _epochs(count: float) -> str:
+    return f"{count:.4g} {'epoch' if count == 1 else 'epochs'}"
 
 
 def _loss(ax: "Axes", steps: Records, recipe: Recipe) -> None:
@@ -73,7 +80,7 @@ def _loss(ax: "Axes", steps: Records, recipe: Recipe) -> None:
     level = recipe.collapse_level
     ax.axhline(level, color=VERMILION, linestyle="--", linewidth=1.5)
     ax.annotate(
-        f"collapse: all {recipe.candidates:,} keys alike, {level:.2f}", (1, level), (0, 5),
+        f"chance among {recipe.candidates:,} keys, as after a collapse: {level:.2f}", (1, level), (0, 5),
         xycoords=("axes fraction", "data"), textcoords="offset points", ha="right", color=VERMILION, fontsize=10.5,
     )  # fmt: skip
     counted = losses[_column(steps, "step") > _steps_to_fill(recipe)]

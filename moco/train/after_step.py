@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from moco.data.loader.bad_images import Quarantine
 from moco.distributed import agree_all, barrier, on_main
 from moco.recipe import Recipe
-from moco.text import duration
+from moco.text import duration, message_of
 from moco.train.checkpoint import Clock, TrainState
 from moco.train.console import Reporter
 from moco.train.nan_guard import Diverged, Gate, Refusal
@@ -136,7 +136,8 @@ class Watch:
         if not means and not scores:  # all were skipped
             return
         done, elapsed = clock.step - self.first_step, time.monotonic() - self.began - self.evaluating
-        rate = done / max(elapsed, 1e-9)  # steps a second
+        each = self.pace.each(clock.step) or elapsed / max(done, 1)  # seconds; the first step alone sets up too
+        rate = 1 / max(each, 1e-9)
         images_per_second = rate * self.recipe.optim.batch_size
         before = Clock(clock.steps_per_epoch, clock.total_steps, clock.step - 1)  # the step was made with these
         self._record({
@@ -178,6 +179,7 @@ class Watch:
             barrier()
         self.dog.section("step")
         self.evaluating += time.monotonic() - start
+        self.pace.pause(time.monotonic() - start)
         return {"knn": self.last_score}
 
     def _record(self, values: dict[str, Any]) -> None:
@@ -191,7 +193,9 @@ class Watch:
             self.unwritten.clear()
         except OSError as error:
             if len(self.unwritten) == 1:
-                self.reporter.say(f"caution: {self.run.metrics_file} cannot be written: {error}. Going on, and trying")
+                self.reporter.say(
+                    f"caution: {self.run.metrics_file} cannot be written: {message_of(error)}. Going on, and trying"
+                )
 
 
 def summary(run: RunFolder) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from moco.data.sources.images import Images
 from moco.data.sources.open import Sources, open_images
 from moco.device import workers_for
 from moco.distributed import on_main, rank, share, world_size
+from moco.encoders import check_name
 from moco.method import Contrast
 from moco.recipe import Recipe, RecipeError
 from moco.train.build import scaler_for
@@ -77,6 +78,7 @@ def plan_job(
     images, workers = open_images(data), workers_for(options.workers)
     stored = None if options.overwrite else stored_recipe(out)
     chosen = shared_recipe(lambda: resolve(recipe, images, place, model=model, changes=changes, stored=stored))
+    check_name(chosen.encoder.name)
     check_fits(chosen, len(images))
     check_same_images(images)
     if on_main():

@@ -1,4 +1,4 @@
-"""How long a run will take, told once from the pace of its first steps."""
+"""How fast a run is: measured over the steps after the first one, for the ETA and for the time that is told once."""
 
 import time
 from collections.abc import Callable
@@ -19,6 +19,15 @@ class Pace:
     now: Callable[[], float] = time.monotonic  # [s]
     _began: float = field(default=0.0, init=False)
     _told: bool = field(default=False, init=False)
+
+    def pause(self, seconds: float) -> None:
+        """Leave out time that was not spent on steps."""
+        self._began += seconds
+
+    def each(self, step: int) -> float | None:
+        """Seconds a step takes, after `step`; None before the second step of this process."""
+        measured = step - self.first_step - 1
+        return (self.now() - self._began) / measured if measured > 0 else None
 
     def tell(self, step: int) -> str | None:
         """After each step: the sentence, once, when enough steps are measured; None otherwise."""

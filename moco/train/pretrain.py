@@ -114,7 +114,9 @@ def pretrain(
             data, Path(out), place, chosen.restarted() if restarted() else chosen, recipe=recipe, model=model,
             changes=changes_of(own, settings), init=init,
         )  # fmt: skip
-        reporter.box("plan", plan(job.recipe, job.images, job.clock, place, job.run.path, init=init))
+        rows = plan(job.recipe, job.images, job.clock, place, job.run.path, init=init)
+        over = job.run.finished and not chosen.overwrite  # nothing is trained, so there is nothing to caution against
+        reporter.box("plan", [row for row in rows if not (over and row[0] == "caution")])
         if not chosen.dry_run:
             carry_out(job, reporter, dog, model=model, init=init)
     return Run(job.run.path, job.recipe, model)

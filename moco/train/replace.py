@@ -11,6 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from moco.files import write_text
+from moco.text import message_of
 from moco.train.folder_state import BEFORE_THE_FIRST_STEP, LATER
 from moco.train.nan_report import FILES, is_nan_folder
 from moco.train.run_folder import RunError, RunFolder
@@ -46,7 +47,7 @@ def remove_run(run: RunFolder) -> None:
             os.rename(file, _aside(file))
     except OSError as error:
         restore_run(run)
-        raise RunError(f"the run in {run.path} cannot be replaced: {error}. It is as it was") from error
+        raise RunError(f"the run in {run.path} cannot be replaced: {message_of(error)}. It is as it was") from error
     write_text(run.path / NOTE, "")
     _delete(run)
 

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import moco
 from moco.files import MODE, append, read_json, write_json, write_text
 from moco.recipe import Recipe, RecipeError
+from moco.text import message_of
 from moco.weights.read_checkpoint import entries
 
 if TYPE_CHECKING:
@@ -126,7 +127,8 @@ def locked(path: Path) -> Iterator[None]:
             raise _in_use(path) from None
         except OSError as error:
             raise RunError(
-                f"{path} cannot be locked against other processes ({error}): name an --out on another file system"
+                f"{path} cannot be locked against other processes ({message_of(error)}): name an --out on another file "
+                "system"
             ) from None
         folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
         opened.callback(os.close, folder)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from moco.distributed import on_main, world_size
-from moco.text import first_few
+from moco.text import first_few, message_of
 from moco.train import checkpoint
 from moco.train.checkpoint import TrainState
 from moco.train.console import Reporter
@@ -83,7 +83,10 @@ class Saver:
         except OSError as error:
             self.failures, now = self.failures + 1, time.monotonic()
             self.failing = now if self.failures == 1 else self.failing
-            what = f"the checkpoint of step {state.clock.step} could not be written to {self.run.checkpoints}: {error}"
+            what = (
+                f"the checkpoint of step {state.clock.step} could not be written to {self.run.checkpoints}: "
+                f"{message_of(error)}"
+            )
             if must or (self.failures >= FAILURES and now - self.failing >= LASTING):
                 raise OSError(
                     f"{what}. {self.failures} failed in a row. Those from before are whole: make room, or mend the "

@@ -8,6 +8,7 @@ from contextlib import suppress
 from types import FrameType
 
 from moco.stop_signals import STOP_SIGNALS
+from moco.text import message_of
 
 RESUMABLE = 75  # the exit code
 TIMEOUT = 60  # [s] for scontrol
@@ -27,7 +28,7 @@ def requeue(number: int) -> str:
             ["scontrol", "requeue", job], capture_output=True, text=True, timeout=TIMEOUT, check=False
         )
     except (OSError, subprocess.SubprocessError) as error:
-        return f"Slurm could not be asked to requeue job {job}: {error}"
+        return f"Slurm could not be asked to requeue job {job}: {message_of(error)}"
     if done.returncode:
         return f"Slurm did not requeue job {job}: {done.stderr.strip() or done.returncode}"
     return f"Slurm has requeued job {job}"

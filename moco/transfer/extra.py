@@ -3,6 +3,8 @@
 from importlib import import_module
 from types import ModuleType
 
+from moco.text import extra
+
 
 def require(module: str, *, task: str) -> ModuleType:
     """The module of that name. Raises ImportError, which names the extra, where it is not installed."""
@@ -10,6 +12,4 @@ def require(module: str, *, task: str) -> ModuleType:
         return import_module(module)
     except ImportError as error:
         missing = error.name or module
-        raise ImportError(
-            f"{task} needs {missing}, which is in an extra: pip install 'momentum-contrast[transfer]'"
-        ) from error
+        raise ImportError(f"{task} needs {missing}: {extra('transfer')}") from error

@@ -12,10 +12,11 @@ from typing import Any
 
 from moco.encoders.library import is_timm
 from moco.recipe import DataSpec, EncoderSpec, Recipe, RecipeError, diff
+from moco.text import message_of
 from moco.weights.errors import no_such_weights
 from moco.weights.import_folder import REST, chosen_prefix, join_content
 from moco.weights.infer_architecture import recognise_network
-from moco.weights.loaded import Config, LoadedWeights, Weights, WeightsError
+from moco.weights.loaded import Config, LoadedWeights, Weights, WeightsError, digest_of
 from moco.weights.official.fetch import fetch
 from moco.weights.official.released import PREFIX, find_released
 from moco.weights.parse_content import is_checkpoint, parse_content
@@ -155,7 +156,7 @@ def _check_intact(path: Path, config: Config) -> None:
         raise WeightsError(
             f"{path / 'model.safetensors'} is not what was written (config.json beside it has another SHA-256): put it "
             "back from a copy, or take the encoder from the run's checkpoints (move this folder away). If you changed "
-            "it on purpose, remove sha256 from config.json"
+            "it on purpose, remove sha256 and config_sha256 from config.json"
         )
 
 
@@ -190,7 +191,14 @@ def _parse_timm_folder(path: Path, tensors: dict[str, Any], config: dict[str, An
 
 def _read_config(path: Path) -> Config:
     try:
-        return Config.model_validate_json((path / "config.json").read_bytes())
+        content = (path / "config.json").read_bytes()
+        config = Config.model_validate_json(content)
     except (OSError, ValueError) as error:
-        reason = " ".join(str(error).split())
+        reason = " ".join(message_of(error).split())
         raise WeightsError(f"{path / 'config.json'} is not that of an encoder, format 1: {reason}") from None
+    if config.config_sha256 not in ("", digest_of(json.loads(content))):
+        raise WeightsError(
+            f"{path / 'config.json'} is not what was written (its checksum, config_sha256, differs): put it back from "
+            "a copy. If you changed it on purpose, remove config_sha256 from it"
+        )
+    return config

@@ -1,5 +1,7 @@
 """What can be known of weights: the tensors by name, and the network, the images and the history they come with."""
 
+import hashlib
+import json
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -26,10 +28,24 @@ class Config(Part):
     recipe: str = ""
     facts: dict[str, Any] = Field(default_factory=dict)  # steps, epochs, images, scores
     sha256: str = ""  # of model.safetensors; older folders do not say
+    config_sha256: str = ""  # of all the rest of config.json: see `digest_of`; older folders do not say
     note: str = Field(default="", exclude=True)  # what was read from where, and what was left out
 
     def to_json(self) -> str:
-        return self.model_dump_json(indent=2, exclude={"data": {"views"}}) + "\n"
+        """config.json, with its own checksum."""
+        text = self.model_dump_json(indent=2, exclude={"data": {"views"}, "config_sha256": True})
+        return (
+            self.model_copy(update={"config_sha256": digest_of(json.loads(text))}).model_dump_json(
+                indent=2, exclude={"data": {"views"}}
+            )
+            + "\n"
+        )
+
+
+def digest_of(config: dict[str, Any]) -> str:
+    """The SHA-256 of what is in a config.json, as JSON in the order of the names, less the checksum itself."""
+    rest = {name: value for name, value in config.items() if name != "config_sha256"}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
 
 @dataclass(frozen=True)

@@ -37,8 +37,9 @@ TOOLS = (
     Tool("a network and its target", "online_encoder.", "target_encoder."),
     Tool("a network and its target", "online_network.", "target_network."),
     Tool("a network and its moving average", "model.", "ema_model."),
-    Tool("a network and its moving average", "model.", "model_ema."),
-    Tool("a network and its moving average", "model.", "ema."),
+    *(Tool("a network and its moving average", f"{trained}.", f"{average}.")
+      for average in ("model_ema", "state_dict_ema", "ema_state_dict", "ema")
+      for trained in ("model", "state_dict", "model_state_dict", "model_state", "module", "net", "network")),
 )  # fmt: skip
 # Keys of a file under which state dicts stand, in the order of preference.
 AVERAGES = ("teacher", "model_ema", "state_dict_ema", "ema_state_dict", "ema", "momentum_encoder", "target_encoder")
@@ -84,7 +85,9 @@ def all_tensors(content: dict[Any, Any], where: str) -> Tensors:
     found = {key: without_wrappers(tensors, where) for key, tensors in state_dicts(content).items()}
     average, trained = (next((key for key in keys if key in found), None) for keys in (AVERAGES, TRAINED))
     if average is not None and trained is not None and {average, trained} != {"teacher", "student"}:
-        return _with_prefixes({"model": found[trained], "ema": found[average]})
+        known = any((tool.trained, tool.average) == (f"{trained}.", f"{average}.") for tool in TOOLS)
+        names = (trained, average) if known else ("model", "ema")
+        return _with_prefixes(dict(zip(names, (found[trained], found[average]), strict=True)))
     if average is not None or trained == "student":
         return _with_prefixes({key: found[key] for key in ("teacher", "student", average) if key in found})
     if trained is not None or len(found) == 1:
@@ -106,9 +109,10 @@ def choose_encoder(tensors: Tensors, where: str, prefix: str = "") -> ChosenEnco
         return ChosenEncoder(tensors, numbered[0], prefix, numbered=numbered[1])
     if not NETWORK.isdisjoint(inner):
         return ChosenEncoder(tensors, inner, prefix)
-    for tool in TOOLS:
-        if _has(inner, tool.average):
-            return replace(_choose_of_tool(tool, inner, where, prefix), tensors=tensors)
+    tools = [tool for tool in TOOLS if _has(inner, tool.average)]
+    if tools:
+        tool = next((one for one in tools if _has(inner, one.trained)), tools[0])
+        return replace(_choose_of_tool(tool, inner, where, prefix), tensors=tensors)
     for one in (*SURE, *LIKELY):
         if _has(inner, one) and (one in SURE or _only_training_parts_beside(inner, one)):
             return replace(choose_encoder(under(inner, one), where, prefix + one), tensors=tensors)

@@ -25,6 +25,19 @@ def test_a_resumed_run_tells_what_is_left():
     assert said == ["what is left of this run takes about 1 min 40 s, by the first step (10 s each)"]
 
 
+def test_the_pace_of_the_eta_leaves_out_the_first_step_and_pauses():
+    clock = [0.0]
+    pace = Pace(10, 100, now=lambda: clock[0])
+    for step, moment in ((11, 100.0), (12, 102.0)):
+        clock[0] = moment
+        pace.tell(step)
+    assert pace.each(11) is None
+    assert pace.each(12) == 2.0
+    pace.pause(5.0)  # a score
+    clock[0] = 111.0
+    assert pace.each(13) == 3.0  # 11 s less 5 s, two steps
+
+
 def test_a_short_run_tells_nothing():
     clock = [0.0]
     assert told(Pace(0, 8, now=lambda: clock[0]), clock, [0.0, 2.0, 4.0, 6.0, 8.0]) == []

@@ -397,8 +397,9 @@ def test_files_that_were_skipped_are_told_in_the_plan_the_log_and_the_provenance
             boxes.extend(rows)
 
     run = pretrain(pictures, tmp_path / "run", recipe=tiny, epochs=1, reporter=Listens())
-    assert ("skipped", "3 x .heic file, 1 x hidden") in boxes
-    assert "plan: skipped: 3 x .heic file, 1 x hidden" in (run.path / "train.log").read_text()
+    skipped = "3 x .heic file, 1 x hidden (convert HEIC to JPEG or PNG, with pillow-heif or heif-convert)"
+    assert ("skipped", skipped) in boxes
+    assert f"plan: skipped: {skipped}" in (run.path / "train.log").read_text()
     assert json.loads((run.path / "provenance.json").read_text())[0]["skipped"] == {".heic file": 3, "hidden": 1}
 
 

@@ -1,5 +1,6 @@
 """A flipped bit is noticed by everything that reads weights of a run, not by resume alone."""
 
+import json
 import shutil
 import warnings
 from pathlib import Path
@@ -121,6 +122,21 @@ def test_a_flipped_bit_of_an_encoder_folder_is_noticed(tmp_path):
     flip(tmp_path / "encoder" / "model.safetensors")
     with pytest.raises(WeightsError, match="another SHA-256"):
         load_encoder(tmp_path)
+
+
+def test_a_changed_number_in_config_json_is_noticed_unless_its_checksum_was_removed(tmp_path):
+    save_encoder(tmp_path, encoder(1), recipe=RECIPE, facts={"steps": 3})
+    file = tmp_path / "config.json"
+    text = file.read_text()
+    file.write_text(text.replace('"steps": 3', '"steps": 2'))
+    with pytest.raises(WeightsError, match=r"config\.json is not what was written"):
+        load_encoder(tmp_path)
+    changed = json.loads(file.read_text())
+    del changed["config_sha256"]
+    file.write_text(json.dumps(changed))
+    assert load_encoder(tmp_path)[1].facts == {"steps": 2}
+    file.write_text(json.dumps(json.loads(text)))  # the same in another form
+    assert load_encoder(tmp_path)[1].facts == {"steps": 3}
 
 
 def flip_in(file: Path, tensor: torch.Tensor) -> None:

@@ -100,3 +100,13 @@ def test_a_small_vit_of_dino_has_6_heads() -> None:
     network = timm.create_model("vit_small_patch16_224", num_classes=0)
     parts = {"teacher": prefixed("backbone.", network), "student": prefixed("module.backbone.", network)}
     assert parse_content(parts, "").guess == EncoderSpec(name="timm/vit_small_patch16_224")
+
+
+@pytest.mark.parametrize("keys", [("model", "model_ema"), ("state_dict", "state_dict_ema")])
+def test_a_network_and_its_average_are_called_as_in_the_file(tmp_path: Path, keys: tuple[str, str]) -> None:
+    trained, average = keys
+    networks = [models.resnet18(), models.resnet18()]
+    torch.save({key: network.state_dict() for key, network in zip(keys, networks, strict=True)}, tmp_path / "file.pth")
+    summary = read_weights(tmp_path / "file.pth").summary
+    assert f"{average}.*" in summary
+    assert f"{trained}.*" in summary

@@ -99,7 +99,7 @@ class Report:
         """For people: some of the names, and numbers of all."""
         near = ["not looked for: add --duplicates"] if self.near is None else self._groups(self.near)
         lines = [
-            ("images", [f"{len(self.names):,}, of which {len(self.bad):,} are bad; a run tolerates {self.limit:,}"]),
+            ("images", [f"{len(self.names):,}, {len(self.bad):,} of them bad; a run tolerates {self.limit:,}"]),
             ("bad", _some([f"{shown(name)}: {shown(reason)}" for name, reason in self.bad.items()])),
             ("kinds", _some([f"{count:,} x {kind}" for kind, count in self.kinds.most_common()])),
             ("shorter side", [f"{count:,} x {side} pixels" for side, count in self.sides.items()]),

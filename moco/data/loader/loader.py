@@ -279,7 +279,7 @@ def eval_batches(
                 ids.append(index)
             except BadImage as bad:
                 if quarantine is None:
-                    raise DataError(f"{bad}: mend or remove it") from bad
+                    raise DataError(f"{bad}: {_advice(bad)}") from bad
                 quarantine.add(bad.name, bad.reason)
         together = np.stack(crops) if crops else np.zeros((0, 3, data.size, data.size), dtype=np.uint8)
         return torch.from_numpy(together), torch.tensor(ids, dtype=torch.int64)
@@ -298,3 +298,8 @@ def _moved(tensor: Tensor, device: torch.device) -> Tensor:
     if device.type == "cuda":
         return tensor.pin_memory().to(device, non_blocking=True)
     return tensor.to(device)
+
+
+def _advice(bad: BadImage) -> str:
+    missing = isinstance(bad.__cause__, FileNotFoundError | NotADirectoryError)
+    return "check the path" if missing else "repair it, or leave it out"

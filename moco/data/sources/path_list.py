@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from moco.data.decode.decode import EXTENSIONS
 from moco.data.sources.images import DataError
-from moco.text import shown
+from moco.text import message_of, shown
 
 SHOWN = 100  # characters of a first line
 LIST_SUFFIXES = (".txt", ".lst", ".tsv", ".csv")
@@ -58,7 +58,7 @@ def _text(source: str) -> str:
         with open(source, encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
             text = file.read()
     except OSError as error:
-        raise DataError(f"{shown(source)} cannot be read as a list of paths: {error}") from error
+        raise DataError(f"{shown(source)} cannot be read as a list of paths: {message_of(error)}") from error
     if "\0" in text:
         raise DataError(
             f"{shown(source)} is no text in UTF-8: it has zero bytes, as UTF-16 has (Excel's 'Unicode text', "

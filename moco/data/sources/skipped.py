@@ -2,7 +2,7 @@
 
 images = find_images("photos")
 skipped_files(images)   # {".heic file": 40, "hidden": 3}
-describe_skipped(images)  # "40 x .heic file, 3 x hidden"
+describe_skipped(images)  # "40 x .txt file, 3 x hidden"
 """
 
 from collections import Counter
@@ -36,8 +36,10 @@ class Skipped:
             self.names[path] = reason
 
     def __str__(self) -> str:
-        """For a message: `12 x .heic file, 3 x hidden`."""
-        return ", ".join(f"{count:,} x {shown(reason)}" for reason, count in self.counts.most_common(8))
+        """For a message: `12 x .txt file, 3 x hidden`, and how to convert HEIC."""
+        text = ", ".join(f"{count:,} x {shown(reason)}" for reason, count in self.counts.most_common(8))
+        advice = " (convert HEIC to JPEG or PNG, with pillow-heif or heif-convert)"
+        return text + advice * any(reason.lower() in (".heic file", ".heif file") for reason in self.counts)
 
 
 def skipped_files(images: Images) -> Mapping[str, int]:
@@ -49,7 +51,7 @@ def skipped_files(images: Images) -> Mapping[str, int]:
 
 
 def describe_skipped(images: Images) -> str:
-    """The same as a sentence: `40 x .heic file, 3 x hidden`. Empty where nothing was skipped."""
+    """The same as a sentence: `40 x .txt file, 3 x hidden`. Empty where nothing was skipped."""
     return str(_skipped(images))
 
 

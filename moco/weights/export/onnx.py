@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from moco.encoders import Encoder
 from moco.recipe import EncoderSpec
 from moco.staged import staged_paths
+from moco.text import extra
 from moco.weights.encoder_folder import load_encoder
 from moco.weights.export.files import some_images
 from moco.weights.export.libraries import describe_images
@@ -46,9 +47,7 @@ def to_onnx(weights: Weights, out: Path, *, architecture: str | EncoderSpec | No
         runtime = import_module("onnxruntime")
         import_module("onnxscript")  # torch's exporter is made of it
     except ImportError as error:
-        raise ImportError(
-            f"export to onnx needs {error.name}, which is in an extra: pip install 'momentum-contrast[export]'"
-        ) from None
+        raise ImportError(f"export to onnx needs {error.name}: {extra('export')}") from None
     encoder, config = load_encoder(weights, architecture=architecture)
     network, size = FeatureNetwork(encoder).eval(), config.data.size
     with staged_paths([out], overwrite=overwrite) as (aside,):

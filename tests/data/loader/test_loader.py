@@ -561,7 +561,7 @@ def test_evaluation_sees_every_image_once_and_in_order(images, workers: int):
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_bad_image_stops_an_evaluation(images, workers: int):
     (name,) = spoil(images, 9)
-    with pytest.raises(DataError, match=f"{name}: .*mend or remove it"):
+    with pytest.raises(DataError, match=f"{name}: .*repair it, or leave it out"):
         list(eval_batches(images, DATA, batch_size=8, workers=workers, device=CPU))
 
 

@@ -135,7 +135,9 @@ def test_what_was_skipped_is_told_of_some_of_the_images_too(tmp_path):
     found = find_images(tree(tmp_path, "a.png", "b.png", "c.heic", "d.heic", "e.txt"))
     for images in (found, Subset(Subset(found, [0, 1]), [0])):
         assert skipped_files(images) == {".heic file": 2, ".txt file": 1}
-        assert describe_skipped(images) == "2 x .heic file, 1 x .txt file"
+        assert describe_skipped(images) == (
+            "2 x .heic file, 1 x .txt file (convert HEIC to JPEG or PNG, with pillow-heif or heif-convert)"
+        )
 
 
 def test_of_images_that_are_not_from_folders_nothing_was_skipped(tmp_path):
@@ -429,7 +431,7 @@ def test_no_source_is_an_error():
 def test_an_empty_folder_is_an_error_that_says_what_was_found(tmp_path):
     for i in range(12):
         (tmp_path / f"{i}.heic").touch()
-    with pytest.raises(DataError, match=r"found 12 x \.heic file\. .*\.jpg \.jpeg \.png"):
+    with pytest.raises(DataError, match=r"found 12 x \.heic file \(convert .*\)\. .*\.jpg \.jpeg \.png"):
         find_images(tmp_path)
 
 
