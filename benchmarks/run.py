@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from benchmarks import evaluation, inputs, method, peers_input, ranks, startup, step, whole
+from benchmarks import detector, evaluation, inputs, method, peers_input, ranks, startup, step, whole
 from benchmarks.measure import HEADER, Result, Row
 
 RESULTS = Path(__file__).parent / "results" / "latest.json"
@@ -26,6 +26,7 @@ ROWS: Sequence[Row] = [
     *method.ROWS,
     *ranks.ROWS,
     *evaluation.ROWS,
+    *detector.ROWS,
     *whole.ROWS,
     *startup.ROWS,
 ]

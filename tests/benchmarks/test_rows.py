@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torchvision import transforms as T
 
-from benchmarks import apart, clocks, evaluation, inputs, memory, peers_input, startup, whole
+from benchmarks import apart, clocks, detector, evaluation, inputs, memory, peers_input, startup, whole
 from benchmarks.measure import Result, Spent
 from benchmarks.pictures import BYTES, jpegs, small_pngs
 from moco import recipes
@@ -171,3 +171,16 @@ def test_peers_that_are_not_installed_are_named(monkeypatch: pytest.MonkeyPatch)
 
 def test_work_in_a_process_of_its_own_may_have_workers():
     assert memory.alone(partial(max, 1, 2)) == 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("task", "arch"), [("detect", "fpn"), ("instance", "fpn"), ("detect", "c4")])
+def test_both_detectors_take_a_step_on_equal_shapes(monkeypatch: pytest.MonkeyPatch, task, arch):
+    monkeypatch.setattr(detector, "PROPOSALS", 20)
+    monkeypatch.setattr(detector, "ROIS", 8)
+    (found,) = detector.row(task, arch, 1)
+    assert found.name == f"detector/{task}-{arch}"
+    assert found.ratio is not None
+    ours, theirs = detector.ours(task, arch).args[0], detector.torchvisions(task, arch).args[0]
+    sizes = [sum(x.numel() for x in model.parameters()) for model in (ours, theirs)]
+    assert sizes[0] == pytest.approx(sizes[1], rel=0.03)  # torchvision has a box and a mask for the background too
