@@ -53,6 +53,7 @@ class Scene:
     objects: Objects
     negative: tuple[int, ...] = ()  # LVIS: classes that are certainly not in the image
     not_exhaustive: tuple[int, ...] = ()  # LVIS: classes of which not every object is annotated
+    ignored: Rle | None = None  # Cityscapes: pixels that count neither for nor against a prediction
 
 
 @dataclass(frozen=True)

@@ -1,34 +1,45 @@
 """The formats that annotations may have. A new one is a file with `recognises` and `read`, and an entry here."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, Generic, TypeVar
 
 from moco.data.sources.images import DataError
 from moco.text import shown
-from moco.transfer.readers import coco, labelme, voc, yolo
+from moco.transfer.readers import cityscapes, coco, labelme, paired_folders, voc, voc_semantic, yolo
 from moco.transfer.readers.collect import ReadOptions
 from moco.transfer.scenes import SceneSet
+from moco.transfer.semantic import SemanticSet
+
+T = TypeVar("T")
 
 
-class Format(NamedTuple):
-    """How annotated objects are stored."""
+@dataclass(frozen=True)
+class Format(Generic[T]):
+    """How annotations are stored."""
 
     layout: str  # what a path of this format looks like, for messages
     recognises: Callable[[Path], bool]  # quick: lists folders and reads the beginnings of files
-    read: Callable[[Path, ReadOptions], SceneSet]
+    read: Callable[[Path, ReadOptions], T]
 
 
-FORMATS: dict[str, Format] = {  # the first that recognises a path reads it
+OBJECTS: dict[str, Format[SceneSet]] = {  # the first that recognises a path reads it
     "voc": Format("VOCdevkit/VOC2007/{Annotations,ImageSets,JPEGImages}, or XML files", voc.recognises, voc.read),
+    "cityscapes": Format("leftImg8bit/ and gtFine/", cityscapes.recognises, cityscapes.read),
     "labelme": Format("a folder of LabelMe's JSON files", labelme.recognises, labelme.read),
     "yolo": Format("data.yaml, classes.txt or obj.names, with a text file for each image", yolo.recognises, yolo.read),
     "coco": Format("a JSON file with images, annotations and categories", coco.recognises, coco.read),
 }
+PIXELS: dict[str, Format[SemanticSet]] = {
+    "voc": Format("VOCdevkit/VOC2012/{ImageSets,SegmentationClass}", voc_semantic.recognises, voc_semantic.read),
+    "cityscapes": Format("leftImg8bit/ and gtFine/", cityscapes.recognises, cityscapes.read_semantic),
+    "folders": Format("images/, masks/ and classes.txt", paired_folders.recognises, paired_folders.read),
+}
 
 
 def read_scenes(path: Path, options: ReadOptions | None = None, *, format: str | None = None) -> SceneSet:
-    """The annotated images at `path`, in the named format or the one that it looks like.
+    """The images with annotated objects at `path`, in the named format of OBJECTS or the one that it looks like.
 
     Nothing is extracted, unpickled or downloaded.
 
@@ -36,21 +47,33 @@ def read_scenes(path: Path, options: ReadOptions | None = None, *, format: str |
         AnnotationError: an annotation that cannot be used, by file and id.
         DataError: no such path, no known format, no images.
     """
-    if not path.exists():
-        raise DataError(f"{shown(str(path))} does not exist: expected a folder or file of annotations")
-    chosen = recognise(path) if format is None else format
-    if chosen not in FORMATS:
-        raise DataError(f"no format {shown(chosen)}: choose from {', '.join(FORMATS)}")
-    scenes = FORMATS[chosen].read(path, options or ReadOptions())
+    scenes = _read(path, options, format, OBJECTS)
     if not scenes.scenes:
-        raise DataError(f"{shown(str(path))} names no images (read as {chosen})")
+        raise DataError(f"{shown(str(path))} names no images")
     return scenes
 
 
-def recognise(path: Path) -> str:
+def read_semantic(path: Path, options: ReadOptions | None = None, *, format: str | None = None) -> SemanticSet:
+    """The images with a class for each pixel at `path`, in a format of PIXELS. Raises as `read_scenes`."""
+    scenes = _read(path, options, format, PIXELS)
+    if not scenes.scenes:
+        raise DataError(f"{shown(str(path))} names no images")
+    return scenes
+
+
+def _read(path: Path, options: ReadOptions | None, format: str | None, formats: dict[str, Format[T]]) -> T:
+    if not path.exists():
+        raise DataError(f"{shown(str(path))} does not exist: expected a folder or file of annotations")
+    chosen = recognise(path, formats) if format is None else format
+    if chosen not in formats:
+        raise DataError(f"no format {shown(chosen)}: choose from {', '.join(formats)}")
+    return formats[chosen].read(path, options or ReadOptions())
+
+
+def recognise(path: Path, formats: Mapping[str, Format[Any]]) -> str:
     """The format of what is at `path`. Raises DataError, which lists the formats."""
-    for name, known in FORMATS.items():
+    for name, known in formats.items():
         if known.recognises(path):
             return name
-    layouts = "\n".join(f"  {name}: {known.layout}" for name, known in FORMATS.items())
+    layouts = "\n".join(f"  {name}: {known.layout}" for name, known in formats.items())
     raise DataError(f"{shown(str(path))} is in no format known here, or --format must name it:\n{layouts}")

@@ -1,0 +1,58 @@
+"""Two folders with files of the same names: images, and PNG files with the number of the class of each pixel."""
+
+from pathlib import Path
+
+from moco.data.sources.images import DataError
+from moco.text import shown
+from moco.transfer.readers.collect import ReadOptions
+from moco.transfer.readers.entries import AnnotationError, read_text
+from moco.transfer.readers.images import ImageFiles, images_below
+from moco.transfer.semantic import IGNORED, SemanticScene, SemanticSet, table_of
+
+LABELS = ("masks", "labels", "annotations")
+
+
+def recognises(path: Path) -> bool:
+    """`images` beside one of LABELS with PNG files."""
+    folder = _label_folder(path)
+    return (path / "images").is_dir() and folder is not None and next(folder.rglob("*.png"), None) is not None
+
+
+def read(path: Path, options: ReadOptions) -> SemanticSet:
+    """The pairs in `images` and `masks`, or in the folders in them that are named after the split, sorted by path.
+
+    Class names are the lines of classes.txt, value 0 first; 255 is ignored.
+
+    Raises:
+        AnnotationError: an image without a mask.
+        DataError: no such split, no classes.
+    """
+    folder = _label_folder(path)
+    classes = options.classes or _classes(path)
+    images = path / "images" / (options.split or "")
+    if folder is None or not images.is_dir():
+        raise DataError(f"{shown(str(path))}: expected the folders {shown(str(images))} and masks beside images")
+    masks = ImageFiles([folder / (options.split or "")])
+    scenes: list[SemanticScene] = []
+    for image in images_below(images):
+        name = image.relative_to(images).with_suffix("").as_posix()
+        label = masks.find(f"{name}.png")
+        if label is None:
+            raise AnnotationError(image, name, f"there is no {shown(name)}.png in {masks.describe()}")
+        scenes.append(SemanticScene(image, name, label))
+    values = {number: number for number in range(len(classes))} | {IGNORED: IGNORED}
+    return SemanticSet(classes, tuple(scenes), table_of(values))
+
+
+def _label_folder(path: Path) -> Path | None:
+    return next((path / name for name in LABELS if (path / name).is_dir()), None)
+
+
+def _classes(path: Path) -> tuple[str, ...]:
+    file = path / "classes.txt"
+    if not file.is_file():
+        raise DataError(f"expected the names of the classes, one in each line, in {shown(str(file))}")
+    names = tuple(line.strip() for line in read_text(file).splitlines() if line.strip())
+    if not 2 <= len(names) <= IGNORED or len({*names}) < len(names):
+        raise AnnotationError(file, "", f"expected 2 to {IGNORED} different names of classes, got {len(names)}")
+    return names

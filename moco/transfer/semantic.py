@@ -1,0 +1,103 @@
+"""Images of which every pixel has a class: pairs of files, and what the values in the second mean."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Int16, UInt8
+from PIL import Image
+
+from moco.data.decode.rgb import check_size
+from moco.transfer.readers.entries import AnnotationError
+
+IGNORED = 255  # label of pixels that are neither trained on nor counted
+UNKNOWN = -1  # in a table: a value that the format does not have
+Colour = tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class SemanticScene:
+    """One image and the file with a value for each of its pixels."""
+
+    path: Path
+    id: str
+    labels: Path
+
+
+@dataclass(frozen=True)
+class SemanticSet:
+    """Pairs of files in an order that depends on their names alone."""
+
+    classes: tuple[str, ...]
+    scenes: tuple[SemanticScene, ...]
+    table: Int16[np.ndarray, "256"]  # value in a file to class, IGNORED or UNKNOWN
+    colours: Mapping[Colour, int] | None = None  # colour to value, where files may be RGB
+
+    def __len__(self) -> int:
+        return len(self.scenes)
+
+    def read_labels(self, index: int) -> UInt8[np.ndarray, "H W"]:
+        """The class of each pixel, 0 to K - 1, or IGNORED.
+
+        Raises:
+            AnnotationError: no image of values, a value of no class, another size than the image has.
+        """
+        scene = self.scenes[index]
+        values, size = _values(scene, self.colours)
+        labels = self.table[values]
+        if (labels == UNKNOWN).any():
+            unknown = np.unique(values[labels == UNKNOWN])[:5].tolist()
+            raise AnnotationError(scene.labels, scene.id, f"has pixels of the value {unknown}, which is no class")
+        if size != labels.shape[::-1]:
+            raise AnnotationError(
+                scene.labels,
+                scene.id,
+                f"has {labels.shape[1]} x {labels.shape[0]} pixels, its image {size[0]} x {size[1]}",
+            )
+        return labels.astype(np.uint8)
+
+
+def table_of(values: Mapping[int, int]) -> Int16[np.ndarray, "256"]:
+    """The table of a format whose files hold these values, each with its class."""
+    table = np.full(256, UNKNOWN, dtype=np.int16)
+    for value, label in values.items():
+        table[value] = label
+    return table
+
+
+def _values(
+    scene: SemanticScene, colours: Mapping[Colour, int] | None
+) -> tuple[UInt8[np.ndarray, "H W"], tuple[int, int]]:
+    """The values in a file, and width and height of its image as they are stored."""
+    try:
+        with Image.open(scene.path) as image:
+            size = image.size
+        with Image.open(scene.labels) as image:
+            check_size(*image.size)
+            mode, pixels = image.mode, np.asarray(image)
+    except Exception as error:  # damaged files raise nearly everything
+        raise AnnotationError(scene.labels, scene.id, f"cannot be read ({str(error)[:100]})") from error
+    if mode in ("RGB", "RGBA") and colours is not None:
+        return _of_colours(scene, pixels[..., :3], colours), size
+    if mode == "1":
+        return pixels.astype(np.uint8), size
+    if pixels.ndim != 2 or pixels.dtype.kind not in "iu" or pixels.min(initial=0) < 0 or pixels.max(initial=0) > 255:
+        raise AnnotationError(
+            scene.labels, scene.id, f"expected one value from 0 to 255 for each pixel, got mode {mode}"
+        )
+    return pixels.astype(np.uint8), size
+
+
+def _of_colours(
+    scene: SemanticScene, pixels: UInt8[np.ndarray, "H W 3"], colours: Mapping[Colour, int]
+) -> UInt8[np.ndarray, "H W"]:
+    codes = pixels.astype(np.int32) @ np.array([1 << 16, 1 << 8, 1])
+    known = {(red << 16) | (green << 8) | blue: value for (red, green, blue), value in colours.items()}
+    present, inverse = np.unique(codes, return_inverse=True)
+    missing = [code for code in present.tolist() if code not in known]
+    if missing:
+        colour = (missing[0] >> 16, missing[0] >> 8 & 255, missing[0] & 255)
+        raise AnnotationError(scene.labels, scene.id, f"has pixels of the colour {colour}, which is no class")
+    values = np.array([known[code] for code in present.tolist()], dtype=np.uint8)
+    return values[inverse.reshape(codes.shape)]
