@@ -6,7 +6,7 @@ from moco.recipe import RecipeError
 
 
 def pick_device(name: str | torch.device) -> torch.device:
-    """`auto` is CUDA where there is one, else MPS, else the CPU. Raises RecipeError for a device that is not there."""
+    """`auto` is CUDA if there is one, else MPS, else the CPU. Raises RecipeError for a device that is not available."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     try:
@@ -21,7 +21,7 @@ def pick_device(name: str | torch.device) -> torch.device:
 
 
 def workers_for(workers: int | None) -> int:
-    """How many threads read images; None: one a core that torch uses, at most 8. Raises RecipeError."""
+    """The number of threads that read images; None: one per core that torch uses, at most 8. Raises RecipeError."""
     if workers is None:
         return max(1, min(8, torch.get_num_threads()))
     if isinstance(workers, bool) or not isinstance(workers, int) or workers < 0:

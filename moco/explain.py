@@ -11,8 +11,8 @@ from typing import Any
 from moco.recipe import Recipe, RecipeError, unknown
 from moco.recipes import ORIGINS, RECIPES, named
 from moco.recipes.auto import FITTED, WHAT, auto_origin, example
-from moco.recipes.origin import DEFAULTS, Origin, Published, idle, settings
-from moco.schedule import Kind
+from moco.recipes.origin import DEFAULTS, Origin, Published, idle, settings_of
+from moco.schedule import ScheduleKind
 from moco.text import plural
 
 Lineage = list[tuple[Origin, dict[str, object]]]
@@ -81,10 +81,10 @@ def explain(what: str) -> Explanation:
         raise RecipeError(f"expected a recipe's name, a recipe.json or a run folder, and there is no file {file}")
     else:
         raise RecipeError(unknown("recipe", what, ["auto", *RECIPES]))
-    return explained(recipe)
+    return explain_recipe(recipe)
 
 
-def listed() -> list[dict[str, Any]]:
+def list_recipes() -> list[dict[str, Any]]:
     """Every recipe: its name, what it is, and the first result that was published for it."""
     rows: list[dict[str, Any]] = [{"name": "auto", "what": WHAT, "published": None}]
     for name, recipe in RECIPES.items():
@@ -94,26 +94,26 @@ def listed() -> list[dict[str, Any]]:
     return rows
 
 
-def explained(recipe: Recipe) -> Explanation:
+def explain_recipe(recipe: Recipe) -> Explanation:
     """The sources of `recipe`, and what differs from the recipe whose name it has."""
     origin = ORIGINS.get(recipe.name, auto_origin(recipe) if recipe.name == "auto" else None)
     line, as_named = lineage(origin) if origin else [], _as_named(recipe)
-    now, then, without = settings(recipe), settings(as_named or recipe), idle(recipe)
+    now, then, without = settings_of(recipe), settings_of(as_named or recipe), idle(recipe)
     rows: list[Setting] = []
     deviations: dict[str, str] = {}
     for name, value in now.items():
         if name in without:
             continue
         if origin is None:
-            rows.append(Setting(name, words(value), f"not among the recipes here: {recipe.source or 'no source'}"))
+            rows.append(Setting(name, value_text(value), f"not among the recipes here: {recipe.source or 'no source'}"))
         elif value == then[name] or (name == "compute.threads" and then[name] is None):  # every run settles the threads
-            source = told(line, lambda one: one.sources, name, then[name])
-            deviation = told(line, lambda one: one.deviations, name, then[name])
-            rows.append(Setting(name, words(value), source[1] if source else "no source"))
+            source = find_entry(line, lambda one: one.sources, name, then[name])
+            deviation = find_entry(line, lambda one: one.deviations, name, then[name])
+            rows.append(Setting(name, value_text(value), source[1] if source else "no source"))
             deviations |= dict([deviation] if deviation else [])
         else:
-            change = f"changed here: {words(then[name])} -> {words(value)}"
-            rows.append(Setting(name, words(value), change, changed=words(then[name])))
+            change = f"changed here: {value_text(then[name])} -> {value_text(value)}"
+            rows.append(Setting(name, value_text(value), change, changed=value_text(then[name])))
     published = () if origin is None else origin.published
     return Explanation(recipe, _both_views(rows), _summed_up(now, without), deviations, published, sanity(recipe))
 
@@ -123,11 +123,13 @@ def lineage(origin: Origin) -> Lineage:
     if origin is DEFAULTS:
         return [(origin, {})]
     if origin.base is None:
-        return [(origin, settings(Recipe(name="defaults"))), (DEFAULTS, {})]
-    return [(origin, settings(named(origin.base))), *lineage(ORIGINS[origin.base])]
+        return [(origin, settings_of(Recipe(name="defaults"))), (DEFAULTS, {})]
+    return [(origin, settings_of(named(origin.base))), *lineage(ORIGINS[origin.base])]
 
 
-def told(line: Lineage, table: Callable[[Origin], dict[str, str]], name: str, value: object) -> tuple[str, str] | None:
+def find_entry(
+    line: Lineage, table: Callable[[Origin], dict[str, str]], name: str, value: object
+) -> tuple[str, str] | None:
     """What a table of the lineage says of a setting with this value, and the name under which it does, or None.
 
     Args:
@@ -142,13 +144,13 @@ def told(line: Lineage, table: Callable[[Origin], dict[str, str]], name: str, va
     return None
 
 
-def words(value: object) -> str:
+def value_text(value: object) -> str:
     """A setting's value, as a reader would say it."""
     match value:
-        case Kind():
+        case ScheduleKind():
             return value.describe()
         case tuple():
-            return ", ".join(words(one) for one in value)
+            return ", ".join(value_text(one) for one in value)
         case float():
             return f"{value:.4g}"
         case None:
@@ -183,7 +185,7 @@ def _as_named(recipe: Recipe) -> Recipe | None:
     """The recipe whose name this one has, or None; of `auto`, with what it would have fitted to the images."""
     if recipe.name != "auto":
         return named(recipe.name) if recipe.name in RECIPES else None
-    values = settings(recipe)
+    values = settings_of(recipe)
     return named(str(auto_origin(recipe).base)).but("auto", {name: values[name] for name in FITTED})
 
 

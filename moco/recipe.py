@@ -7,11 +7,21 @@ from pydantic import model_validator
 from moco.recipe_base import RecipeBase, diff
 from moco.recipe_error import RecipeError, unknown
 from moco.schedule import Schedule
-from moco.specs import ComputeSpec, DataSpec, EncoderSpec, Jitter, MethodSpec, OptimSpec, Part, View
+from moco.specs import ComputeSpec, DataSpec, EncoderSpec, Jitter, MethodSpec, OptimSpec, Spec, View
 
 __all__ = [
-    "ComputeSpec", "DataSpec", "EncoderSpec", "Jitter", "MethodSpec", "OptimSpec", "Part", "Recipe", "RecipeError",
-    "View", "diff", "unknown",
+    "ComputeSpec",
+    "DataSpec",
+    "EncoderSpec",
+    "Jitter",
+    "MethodSpec",
+    "OptimSpec",
+    "Recipe",
+    "RecipeError",
+    "Spec",
+    "View",
+    "diff",
+    "unknown",
 ]  # fmt: skip
 
 

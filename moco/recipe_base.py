@@ -10,7 +10,7 @@ from typing import Annotated, Any, TypeVar, cast
 from pydantic import BaseModel, Field, ValidationError
 
 from moco.recipe_error import RecipeError, in_words, unknown
-from moco.specs import Part
+from moco.specs import Spec
 from moco.text import message_of
 
 Same = TypeVar("Same", bound="RecipeBase")
@@ -18,7 +18,7 @@ Same = TypeVar("Same", bound="RecipeBase")
 LONGEST = 2**20  # [bytes] of a recipe in a file
 
 
-class RecipeBase(Part):
+class RecipeBase(Spec):
     """A frozen set of settings with a name. Every field of a subclass needs a default."""
 
     name: str

@@ -12,12 +12,12 @@ from typing import Annotated, Any, ClassVar, Literal, TypeVar
 from pydantic import BeforeValidator, ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
-Same = TypeVar("Same", bound="Kind")
+Same = TypeVar("Same", bound="ScheduleKind")
 
 STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 
-class Kind(ABC):
+class ScheduleKind(ABC):
     """What every kind of schedule can do besides being called."""
 
     PEAK: ClassVar[str] = "value"  # the field that sets the height of the curve
@@ -42,7 +42,7 @@ class Kind(ABC):
 
 
 @dataclass(frozen=True, config=STRICT)
-class Constant(Kind):
+class Constant(ScheduleKind):
     """The same `value` throughout."""
 
     value: float
@@ -56,7 +56,7 @@ class Constant(Kind):
 
 
 @dataclass(frozen=True, config=STRICT)
-class Steps(Kind):
+class Steps(ScheduleKind):
     """`value`, times `factor` at each milestone [epochs] passed. MoCo v1, Sec. 4: Steps(0.03, at=(120, 160))."""
 
     value: float
@@ -72,7 +72,7 @@ class Steps(Kind):
 
 
 @dataclass(frozen=True, config=STRICT)
-class Decay(Kind):
+class Decay(ScheduleKind):
     """`value`, times `factor` after every `every` epochs, a fraction if need be: MoCo v1 on IG-1B, Sec. 4."""
 
     value: float
@@ -88,7 +88,7 @@ class Decay(Kind):
 
 
 @dataclass(frozen=True, config=STRICT)
-class Cosine(Kind):
+class Cosine(ScheduleKind):
     """Half a cosine from `start` to `stop`, after a linear warm-up from 0 over `warmup` epochs.
 
     `whole_epochs` changes the value once an epoch, as MoCo v1 and v2 do; otherwise it changes at every step.

@@ -17,21 +17,21 @@ Threads = Annotated[int, Field(ge=1, le=4096)]
 Spread = Annotated[float, Field(gt=0)]
 
 
-def _whole(value: float) -> int | float:
+def _int_if_whole(value: float) -> int | float:
     """A whole number as an int, so that it is written without a point."""
     return int(value) if value == int(value) else value
 
 
-Epochs = Annotated[float, Field(gt=0, le=1e6), AfterValidator(_whole), PlainSerializer(_whole)]
+Epochs = Annotated[float, Field(gt=0, le=1e6), AfterValidator(_int_if_whole), PlainSerializer(_int_if_whole)]
 
 
-class Part(BaseModel):
+class Spec(BaseModel):
     """A frozen group of settings; unknown names are errors."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
-class EncoderSpec(Part):
+class EncoderSpec(Spec):
     """f_q: what maps an image to an embedding. f_k is its copy."""
 
     name: str = (
@@ -50,7 +50,7 @@ class EncoderSpec(Part):
     dim: Wide = 128  # C
 
 
-class MethodSpec(Part):
+class MethodSpec(Spec):
     """How keys are made, kept and compared."""
 
     key_encoder: Literal["momentum", "shared", "second", "none"] = "momentum"  # f_k; second: trained beside f_q
@@ -77,7 +77,7 @@ class MethodSpec(Part):
         return given | {"bn": name, "bn_groups": groups}
 
 
-class OptimSpec(Part):
+class OptimSpec(Spec):
     """The optimizer of f_q, and how long it runs."""
 
     optimizer: Literal["sgd", "lars", "adamw"] = "sgd"
@@ -91,7 +91,7 @@ class OptimSpec(Part):
     cached: bool = False  # dictionary batch: in two passes over the pieces, with the gradient of the whole mini-batch
 
 
-class Jitter(Part):
+class Jitter(Spec):
     """Colour jitter: four changes in random order, each by a random amount (torchvision's ColorJitter)."""
 
     brightness: Annotated[float, Field(ge=0)] = 0.4
@@ -101,7 +101,7 @@ class Jitter(Part):
     p: Probability = 0.8
 
 
-class View(Part):
+class View(Spec):
     """The random distribution of views of an image. In what order: see `grey_first`."""
 
     crop_area: tuple[float, float] = (0.2, 1.0)  # of the image's area; above 1 pads with black
@@ -123,7 +123,7 @@ class View(Part):
         return self
 
 
-class DataSpec(Part):
+class DataSpec(Spec):
     """What a view of an image is."""
 
     size: Side = 224  # [pixels] of a view, square
@@ -133,7 +133,7 @@ class DataSpec(Part):
     std: tuple[Spread, Spread, Spread] = (0.229, 0.224, 0.225)
 
 
-class ComputeSpec(Part):
+class ComputeSpec(Spec):
     """How the arithmetic is done, as far as it changes the numbers."""
 
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"  # of autocast; loss, EMA and queue stay float32

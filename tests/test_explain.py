@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from moco import recipes
 from moco.cli import app
-from moco.explain import Explanation, Setting, explain, explained, listed, words
+from moco.explain import Explanation, Setting, explain, explain_recipe, list_recipes, value_text
 from moco.recipe import RecipeError
 from moco.recipes.auto import FITTED
 from moco.schedule import Constant, Cosine, Decay, Steps
@@ -56,7 +56,7 @@ def test_a_deviation_is_told_where_the_setting_is_still_so():
 
 def test_a_changed_setting_says_what_it_was():
     recipe = recipes.named("moco_v2_r50").but(None, {"optim.epochs": 20, "method.bn": "plain"})
-    found = explained(recipe)
+    found = explain_recipe(recipe)
     assert setting(found, "optim.epochs") == Setting("optim.epochs", "20", "changed here: 200 -> 20", changed="200")
     assert [one.name for one in found.settings if one.changed] == ["method.bn", "optim.epochs"]
     assert "method.bn_groups" in found.idle
@@ -64,7 +64,7 @@ def test_a_changed_setting_says_what_it_was():
 
 
 def test_a_change_that_makes_a_setting_count_has_its_source():
-    found = explained(recipes.named("moco_v1_r50").but(None, {"data.views.0.blur": 0.5}))
+    found = explain_recipe(recipes.named("moco_v1_r50").but(None, {"data.views.0.blur": 0.5}))
     assert setting(found, "data.views.0.blur").changed == "0"
     assert "data.views.0.blur_sigma" in [one.name for one in found.settings]
     assert "data.views.1.blur_sigma" in found.idle
@@ -89,7 +89,7 @@ def test_a_run_folder_is_explained_with_what_was_changed_for_it(tmp_path: Path, 
 
 def test_an_automatic_recipe_says_what_was_fitted_and_what_was_changed():
     recipe = recipes.auto(5_000, side=32, accelerated=False).but(None, {"encoder.dim": 64})
-    found = explained(recipe)
+    found = explain_recipe(recipe)
     assert "first guess" in setting(found, "method.size").source
     assert "notebook" in setting(found, "optim.weight_decay").source
     assert [one.name for one in found.settings if one.changed] == ["encoder.dim"]
@@ -101,11 +101,11 @@ def test_auto_is_listed_and_explained_by_its_rules():
         assert setting(found, name).source == f"this project's first guess: {FITTED[name]}"
     assert "10,000 images" in str(found)
     assert "moco explain RUN" in str(found)
-    assert listed()[0]["name"] == "auto"
+    assert list_recipes()[0]["name"] == "auto"
 
 
 def test_a_recipe_of_ones_own_is_said_to_be_so():
-    found = explained(recipes.named("moco_v1_r50").but("mine", source="my notes"))
+    found = explain_recipe(recipes.named("moco_v1_r50").but("mine", source="my notes"))
     assert {one.source for one in found.settings} == {"not among the recipes here: my notes"}
     assert found.published == ()
 
@@ -137,7 +137,7 @@ def test_what_cannot_be_explained_is_refused(what: str, said: str, tmp_path: Pat
     ],
 )
 def test_a_schedule_is_told_in_words(schedule: object, text: str):
-    assert words(schedule) == text
+    assert value_text(schedule) == text
 
 
 @pytest.mark.parametrize(

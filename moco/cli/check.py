@@ -35,7 +35,7 @@ def check(
     """
     with errors() as console:
         from moco.data.check.check import check as checked
-        from moco.data.check.checksums import differences, read_digests, write_digests
+        from moco.data.check.checksums import digest_changes, read_digests, write_digests
         from moco.data.sources.open import open_folder
 
         before = None if against is None else read_digests(against)
@@ -45,9 +45,9 @@ def check(
             workers=(os.cpu_count() or 1) if workers is None else workers,
             progress=lambda count: console.live(f"{count:,} of {len(folder):,} images read"),
         )  # fmt: skip
-        digests = {name: one.digest for name, one in zip(report.names, report.looks, strict=True) if one.digest}
+        digests = {name: one.digest for name, one in zip(report.names, report.inspections, strict=True) if one.digest}
         if before is not None:
-            report = dataclasses.replace(report, changed=differences(before, digests))
+            report = dataclasses.replace(report, changed=digest_changes(before, digests))
         if hash_to is not None:
             write_digests(digests, hash_to)
         console.say(f"{len(folder):,} of {len(folder):,} images read")

@@ -64,7 +64,7 @@ def check_recipe(recipe: str, changes: dict[str, Any]) -> None:
         Recipe.check_settings(changes)
         name = changes.get("encoder.name")
     else:
-        name = recipes.find(recipe).but(None, changes).encoder.name
+        name = recipes.find_recipe(recipe).but(None, changes).encoder.name
     if name is not None:
         check_encoder(str(name))
 

@@ -13,9 +13,9 @@ from moco.cli.options import Json
 def recipes(as_json: Json = False) -> None:
     """List the recipes, each with its published result."""
     with errors():
-        from moco.explain import listed
+        from moco.explain import list_recipes
 
-        rows = listed()
+        rows = list_recipes()
         if as_json:
             print(json.dumps(rows))
             return

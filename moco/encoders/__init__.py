@@ -1,4 +1,4 @@
-"""Image -> feature -> embedding: what can be an encoder, and how it is built.
+"""Encoders: image -> feature -> embedding. Which names there are, and how an encoder is built.
 
 The names: those of `moco.encoders.resnet.NETS` (any width, three stems) and `moco.encoders.vit.VITS` (any patch),
 `torchvision/NAME`, `timm/NAME`, and `custom` for a module of one's own.
@@ -50,7 +50,7 @@ class Encoder(nn.Module):
         self.num_features = backbone.num_features  # D
         self.spec = spec
         self.size = size  # [pixels] of the images it was built for; None: its own
-        self.cautions = backbone.cautions  # for the user
+        self.cautions = backbone.cautions  # warnings for the user
         self._dense = backbone.dense
 
     def features(self, x: Float[Tensor, "N 3 H W"], dense: bool = False) -> Float[Tensor, "N ..."]:
@@ -70,7 +70,7 @@ def build(spec: EncoderSpec, *, size: int | None = None, model: nn.Module | None
 
     Args:
         size: [pixels] of the images, square; None: the network's own (224 for most). A network that does not take this
-            size, or does not train, is found out here.
+            size, or cannot be trained, is refused here.
         model: the user's own backbone, when `spec.name` is "custom". It becomes part of the encoder.
 
     Raises:
@@ -81,7 +81,7 @@ def build(spec: EncoderSpec, *, size: int | None = None, model: nn.Module | None
 
 
 def build_headless(spec: EncoderSpec, *, size: int | None = None, model: nn.Module | None = None) -> Encoder:
-    """As `build`, but the embedding is the feature itself: what is left after pre-training."""
+    """As `build`, but without a head: the embedding is the feature itself."""
     return Encoder(_backbone(spec, size, model, training=False), nn.Identity(), spec=spec, size=size)
 
 
@@ -101,7 +101,7 @@ def check_name(name: str) -> None:
 
 
 def at_rest(name: str) -> dict[str, Any]:
-    """The settings that the network called `name` has not, with the values that they must have then."""
+    """The settings that do not apply to the network `name`, with the values that they must have."""
     rest = EncoderSpec()
     return {field: getattr(rest, field) for field, owners in OWN.items() if name not in owners}
 
@@ -109,8 +109,8 @@ def at_rest(name: str) -> dict[str, Any]:
 def _backbone(spec: EncoderSpec, size: int | None, model: nn.Module | None, *, training: bool) -> Backbone:
     if (spec.name == "custom") != (model is not None):
         raise RecipeError(
-            f"encoder.name 'custom' goes with a module of your own, and no other name does: got '{spec.name}' and "
-            f"{'no module' if model is None else 'a ' + type(model).__name__}. Give model=, or another name"
+            f"encoder.name must be 'custom' exactly if you give a module of your own: got '{spec.name}' and "
+            f"{'no module' if model is None else 'a ' + type(model).__name__}. Give model=, or set another name"
         )
     if model is None:
         check_name(spec.name)
@@ -129,7 +129,7 @@ def _backbone(spec: EncoderSpec, size: int | None, model: nn.Module | None, *, t
 
 
 def _refuse_others_settings(spec: EncoderSpec) -> None:
-    """What only other networks have must be at rest."""
+    """Raise RecipeError where a setting that applies only to other networks is set."""
     for field, rest in at_rest(spec.name).items():
         value = getattr(spec, field)
         if value != rest:

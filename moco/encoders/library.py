@@ -1,9 +1,9 @@
-"""Backbones that others wrote: any classification network of torchvision or timm by name, or the user's own module.
+"""Backbones from elsewhere: any classification network of torchvision or timm by name, or the user's own module.
 
-A library's network stays what it is, less its classifier, so its parameters keep the library's names. How its feature
-map is got at is said beside it, in `Backbone`. Nothing here downloads anything.
+A library's network loses only its classifier, so its parameters keep the library's names. `Backbone` says how to get
+its feature map. Nothing here downloads anything.
 
-The libraries are imported by those who ask for them: together they take two seconds.
+The libraries are imported only when one is needed: together they take two seconds.
 """
 
 from collections.abc import Callable
@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from moco.encoders.probe import check_own, probe, refused, unwrap_parts, unwrapped
+from moco.encoders.probe import check_own, probe, refused, unwrap_module, unwrap_parts
 from moco.recipe import DataSpec, RecipeError
 
 Dense = Callable[[nn.Module, Tensor], Tensor]
@@ -25,7 +25,7 @@ class Backbone(NamedTuple):
     network: nn.Module  # images N x 3 x H x W -> features
     num_features: int  # D
     dense: Dense  # (network, images) -> feature map N x D' x h x w, or patch tokens N x T x D'
-    cautions: tuple[str, ...] = ()  # for the user
+    cautions: tuple[str, ...] = ()  # warnings for the user
 
 
 class Parts(NamedTuple):
@@ -55,8 +55,8 @@ TORCHVISION: dict[str, Parts] = {  # by class
     "VisionTransformer": Parts("encoder", "heads.head"),  # the class token first
 }
 WITHOUT_AUXILIARY = {name: {"aux_logits": False, "init_weights": True} for name in ("googlenet", "inception_v3")}
-UNTOLD_CLASS_TOKEN = ("CoaT", "VOLO")  # timm's classes whose first token is of no patch and who do not say so
-CLASS_TOKEN_ONLY = ("PoolingVisionTransformer",)  # timm's classes that let go of the patch tokens
+UNDECLARED_CLASS_TOKEN = ("CoaT", "VOLO")  # timm's classes that have a class token and do not declare it
+CLASS_TOKEN_ONLY = ("PoolingVisionTransformer",)  # timm's classes that return no patch tokens
 
 
 def torchvision_names() -> list[str]:
@@ -121,7 +121,7 @@ def own_backbone(network: nn.Module, size: int | None, *, training: bool = False
     Raises:
         RecipeError: it does not take images of `size` pixels (None: 224), returns something else, or cannot be trained.
     """
-    inside, cautions = unwrapped(network), list[str]()
+    inside, cautions = unwrap_module(network), list[str]()
     if inside is not network:
         cautions.append(
             f"your module is wrapped in {type(network).__name__}: the {type(inside).__name__} inside is what is "
@@ -138,7 +138,7 @@ def own_backbone(network: nn.Module, size: int | None, *, training: bool = False
     if found.last is not None:
         cautions.append(
             f"the features of your module are the outputs of its last layer, {found.last}. If that is a classifier, "
-            "put torch.nn.Identity() in its place: the features before it are what is worth keeping"
+            "put torch.nn.Identity() in its place: the features before it are the ones to transfer"
         )
     return Backbone(inside, found.num_features, _own_map, tuple(cautions))
 
@@ -213,12 +213,12 @@ def _timm_map(network: nn.Module, x: Tensor) -> Tensor:
     if isinstance(y, Tensor) and y.ndim == 4:
         return y.permute(0, 3, 1, 2) if getattr(network, "output_fmt", "NCHW") == "NHWC" else y
     if isinstance(y, Tensor) and y.ndim == 3 and kind not in CLASS_TOKEN_ONLY:
-        return y[:, getattr(network, "num_prefix_tokens", 1 if kind in UNTOLD_CLASS_TOKEN else 0) :]
+        return y[:, getattr(network, "num_prefix_tokens", 1 if kind in UNDECLARED_CLASS_TOKEN else 0) :]
     raise RecipeError(f"timm's {kind} has no single feature map: it gives pooled features only (dense=False)")
 
 
 def _own_map(network: nn.Module, x: Tensor) -> Tensor:
     y = network(x)
     if y.ndim == 2:
-        raise RecipeError("your module gives pooled features N x D and no feature map: dense=False is what there is")
+        raise RecipeError("your module gives pooled features N x D and no feature map: use dense=False")
     return y

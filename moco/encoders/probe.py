@@ -1,4 +1,4 @@
-"""What a network makes of images, tried on a copy of it before anything else: what cannot be trained ends here."""
+"""Try a network on images before anything else, on a copy: a network that cannot be trained is refused here."""
 
 import copy
 from collections.abc import Callable, Iterator
@@ -11,19 +11,20 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from moco.recipe import RecipeError
+from moco.text import first_few
 
 CLASSIFIERS = {"fc", "classifier", "head", "heads", "last_linear"}  # in torchvision, timm and Cadene's models
 
 
 class Probed(NamedTuple):
-    """What was found out about a network."""
+    """What a dry run shows about a network."""
 
     num_features: int  # D
     last: str | None = None  # the linear layer whose outputs are the features, if it may be a classifier
 
 
 def probe(network: nn.Module, what: str, size: int, *, own_size: int | None, training: bool) -> Probed:
-    """D, by a dry run of a copy, so that nothing in `network` changes: no mode, no buffer, no random number.
+    """D, by a dry run of a copy, so that `network` does not change: no mode, no buffer, no random number.
 
     Args:
         what: the network's name in messages.
@@ -55,11 +56,11 @@ def probe(network: nn.Module, what: str, size: int, *, own_size: int | None, tra
 
 
 def check_own(network: nn.Module, *, training: bool) -> None:
-    """What a user's module must be to be trained and saved. Raises RecipeError."""
+    """Raise RecipeError for a user's module that could not be trained or saved."""
     tensors = [*network.named_parameters(), *network.named_buffers()]
     if lazy := [name for name, tensor in tensors if is_lazy(tensor)]:
         raise RecipeError(
-            f"your module has lazy layers, which have no weights yet ({', '.join(lazy[:3])}): call it once on images "
+            f"your module has lazy layers, which have no weights yet ({first_few(lazy)}): call it once on images "
             "of the size that it is for, model(torch.zeros(2, 3, 224, 224)), before you give it"
         )
     floats = [(name, x.dtype) for name, x in network.named_parameters() if x.is_floating_point()]
@@ -70,7 +71,7 @@ def check_own(network: nn.Module, *, training: bool) -> None:
         )
     if training and not any(x.requires_grad for x in network.parameters()):
         raise RecipeError(
-            "no parameter of your module takes a gradient (requires_grad), so it would stay as it is: give "
+            "no parameter of your module takes a gradient (requires_grad), so nothing would be trained: give "
             "model.requires_grad_(True), or leave at least some layers to be trained"
         )
     for name, value in network.state_dict().items():
@@ -81,7 +82,7 @@ def check_own(network: nn.Module, *, training: bool) -> None:
             )
 
 
-def unwrapped(network: nn.Module) -> nn.Module:
+def unwrap_module(network: nn.Module) -> nn.Module:
     """The module inside of torch.compile, DataParallel or DistributedDataParallel: its state has the plain names."""
     parallel = (nn.DataParallel, nn.parallel.DistributedDataParallel)
     while True:
@@ -95,11 +96,11 @@ def unwrap_parts(network: nn.Module) -> list[str]:
     """Replace wrapped parts of `network`, in place, by the modules inside. Returns the names of the parts."""
     names: list[str] = []
     while True:
-        parts = [(name, part) for name, part in network.named_modules() if name and unwrapped(part) is not part]
+        parts = [(name, part) for name, part in network.named_modules() if name and unwrap_module(part) is not part]
         if not parts:
             return names
-        name, part = parts[0]  # the outermost: what is in it has other names now
-        network.set_submodule(name, unwrapped(part))
+        name, part = parts[0]  # the outermost; the names of the parts inside of it change
+        network.set_submodule(name, unwrap_module(part))
         names.append(name)
 
 

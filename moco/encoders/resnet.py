@@ -77,7 +77,7 @@ def _conv3x3(inputs: int, outputs: int, stride: int = 1, groups: int = 1, dilati
     )  # fmt: skip
 
 
-class Net(NamedTuple):
+class ResNetShape(NamedTuple):
     """The shape of a ResNet (He et al., arXiv:1512.03385, Table 1) or ResNeXt (arXiv:1611.05431)."""
 
     block: type[BasicBlock] | type[Bottleneck]
@@ -86,14 +86,14 @@ class Net(NamedTuple):
     group_width: int = 64  # channels of each group in the first stage
 
 
-NETS: dict[str, Net] = {
-    "resnet10": Net(BasicBlock, (1, 1, 1, 1)),
-    "resnet18": Net(BasicBlock, (2, 2, 2, 2)),
-    "resnet34": Net(BasicBlock, (3, 4, 6, 3)),
-    "resnet50": Net(Bottleneck, (3, 4, 6, 3)),
-    "resnet101": Net(Bottleneck, (3, 4, 23, 3)),
-    "resnet152": Net(Bottleneck, (3, 8, 36, 3)),
-    "resnext50_32x8d": Net(Bottleneck, (3, 4, 6, 3), groups=32, group_width=8),  # MoCo v1, Table 1: 63.9
+NETS: dict[str, ResNetShape] = {
+    "resnet10": ResNetShape(BasicBlock, (1, 1, 1, 1)),
+    "resnet18": ResNetShape(BasicBlock, (2, 2, 2, 2)),
+    "resnet34": ResNetShape(BasicBlock, (3, 4, 6, 3)),
+    "resnet50": ResNetShape(Bottleneck, (3, 4, 6, 3)),
+    "resnet101": ResNetShape(Bottleneck, (3, 4, 23, 3)),
+    "resnet152": ResNetShape(Bottleneck, (3, 8, 36, 3)),
+    "resnext50_32x8d": ResNetShape(Bottleneck, (3, 4, 6, 3), groups=32, group_width=8),  # MoCo v1, Table 1: 63.9
 }
 
 
@@ -113,7 +113,7 @@ class ResNet(nn.Module):
 
     def __init__(
         self,
-        net: Net,
+        net: ResNetShape,
         *,
         stem: str = "7x7/2+pool",
         width: float = 1.0,

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from moco.recipe import EncoderSpec, RecipeError
 
 
-class Net(NamedTuple):
+class ViTShape(NamedTuple):
     """The shape of a ViT. Each block's MLP is four times as wide as its tokens."""
 
     blocks: int
@@ -26,14 +26,14 @@ class Net(NamedTuple):
     conv_stem: bool = False  # four 3x3 convolutions of stride 2 in place of one of stride 16
 
 
-VITS: dict[str, Net] = {
-    "vit_small": Net(12, 384, heads=12),  # Table 2; timm's and DINO's has 6 heads
-    "vit_base": Net(12, 768, heads=12),
-    "vit_large": Net(24, 1024, heads=16),
-    "vit_huge": Net(32, 1280, heads=16, patch=14),
-    "vit_conv_small": Net(11, 384, heads=12, conv_stem=True),  # moco-v3, vits.py: the stem counts as a block
-    "vit_conv_base": Net(11, 768, heads=12, conv_stem=True),
-    "vit_micro": Net(3, 64, heads=4, patch=8),  # of no paper: for images of 32 x 32 on a CPU
+VITS: dict[str, ViTShape] = {
+    "vit_small": ViTShape(12, 384, heads=12),  # Table 2; timm's and DINO's has 6 heads
+    "vit_base": ViTShape(12, 768, heads=12),
+    "vit_large": ViTShape(24, 1024, heads=16),
+    "vit_huge": ViTShape(32, 1280, heads=16, patch=14),
+    "vit_conv_small": ViTShape(11, 384, heads=12, conv_stem=True),  # moco-v3, vits.py: the stem counts as a block
+    "vit_conv_base": ViTShape(11, 768, heads=12, conv_stem=True),
+    "vit_micro": ViTShape(3, 64, heads=4, patch=8),  # of no paper: for images of 32 x 32 on a CPU
 }
 
 
@@ -77,7 +77,7 @@ class ViT(nn.Module):
         freeze_patch: the patch projection takes no gradient (Sec. 4.2); not for a convolutional stem.
     """
 
-    def __init__(self, net: Net, *, size: int = 224, position: str = "sincos", freeze_patch: bool = False) -> None:
+    def __init__(self, net: ViTShape, *, size: int = 224, position: str = "sincos", freeze_patch: bool = False) -> None:
         super().__init__()
         self.net, self.size = net, size
         self.num_features = width = net.width

@@ -24,7 +24,7 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 import moco
-from moco.data.decode.decode import BadImage, opened
+from moco.data.decode.decode import BadImage, open_file
 from moco.data.loader.bad_images import Quarantine
 from moco.data.loader.threads import Abandoned, in_order
 from moco.data.sources.folder import Folder
@@ -222,7 +222,7 @@ def _hash_contents(paths: list[str], *, workers: int, progress: Progress) -> str
 
 def _hash_file(path: str) -> bytes:
     try:
-        with opened(path) as file:
+        with open_file(path) as file:
             return hashlib.file_digest(file, "sha256").digest()
     except (OSError, ValueError):  # a bad image: `_kept` tries it again each time
         return hashlib.sha256(b"cannot be read").digest()

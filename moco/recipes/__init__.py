@@ -12,7 +12,7 @@ from moco.recipes.auto import auto
 from moco.recipes.demo import demo
 from moco.recipes.origin import Origin
 
-__all__ = ["ORIGINS", "PAIRS", "RECIPES", "VIEWS", "auto", "find", "named", "parse_settings"]
+__all__ = ["ORIGINS", "PAIRS", "RECIPES", "VIEWS", "auto", "find_recipe", "named", "parse_settings"]
 
 RECIPES: dict[str, Callable[[], Recipe]] = {
     "moco_v1_r50": moco_v1.moco_v1_r50,
@@ -55,7 +55,7 @@ def named(name: str) -> Recipe:
     return RECIPES[name]()
 
 
-def find(recipe: str) -> Recipe:
+def find_recipe(recipe: str) -> Recipe:
     """The recipe of that name, or in that JSON file. Raises RecipeError."""
     if not recipe.endswith(".json"):
         return named(recipe)

@@ -35,7 +35,7 @@ def moco_cifar_symmetric() -> Recipe:
     return moco_cifar().but("moco_cifar_symmetric", {"method.symmetric": True})
 
 
-def _knn(*accuracies: float) -> tuple[Published, ...]:
+def _knn_results(*accuracies: float) -> tuple[Published, ...]:
     """After 200, 400 and 800 epochs."""
     return tuple(
         Published(f"CIFAR-10, kNN (200 neighbours) after {epochs} epochs", accuracy, NOTEBOOK)
@@ -74,11 +74,11 @@ ORIGINS: dict[str, Origin] = {
             "encoder.head": "the kNN accuracies are of the normalized output of this head; `moco eval knn` judges the "
             "features before it",
         },
-        published=_knn(82.6, 86.3, 88.7),
+        published=_knn_results(82.6, 86.3, 88.7),
     ),
     "moco_cifar_symmetric": Origin(
         base="moco_cifar",
         sources={"method.symmetric": f"{NOTEBOOK}: the two losses add up, one momentum update, both keys enqueued"},
-        published=_knn(85.3, 88.5, 89.7),
+        published=_knn_results(85.3, 88.5, 89.7),
     ),
 }

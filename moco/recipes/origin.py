@@ -41,7 +41,7 @@ DEFAULTS = Origin(
 )
 
 
-def settings(recipe: Recipe) -> dict[str, object]:
+def settings_of(recipe: Recipe) -> dict[str, object]:
     """Every setting by its dotted name, in order; a schedule counts as one, name and source are none."""
     schedules: dict[str, Schedule] = {"method.momentum": recipe.method.momentum, "optim.lr": recipe.optim.lr}
     found: dict[str, object] = {}
@@ -73,5 +73,5 @@ def idle(recipe: Recipe) -> set[str]:
         found |= {f"{here}blur_sigma"} if view.blur == 0 else set()
         found |= {f"{here}grey_first"} if view.grey == 0 else set()
     if method.dictionary == "bank":  # one view of each image
-        found |= {name for name in settings(recipe) if name.startswith("data.views.1.")}
+        found |= {name for name in settings_of(recipe) if name.startswith("data.views.1.")}
     return found

@@ -40,7 +40,7 @@ def resolve(
             epochs=changes.get("optim.epochs"), batch_size=changes.get("optim.batch_size"),
         )  # fmt: skip
     else:
-        base = recipes.find(recipe)
+        base = recipes.find_recipe(recipe)
     if model is not None:
         name = model if isinstance(model, str) else "custom"  # what it has not is at rest: the stem of a ResNet, ...
         others = {f"encoder.{field}": value for field, value in at_rest(name).items()}

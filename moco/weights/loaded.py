@@ -9,7 +9,7 @@ from typing import Any, Literal
 from pydantic import Field
 from torch import Tensor
 
-from moco.recipe import DataSpec, EncoderSpec, Part
+from moco.recipe import DataSpec, EncoderSpec, Spec
 from moco.weights.errors import WeightsError
 
 __all__ = ["Config", "LoadedWeights", "Weights", "WeightsError"]
@@ -17,7 +17,7 @@ __all__ = ["Config", "LoadedWeights", "Weights", "WeightsError"]
 Weights = str | Path
 
 
-class Config(Part):
+class Config(Spec):
     """What is known of an encoder besides its weights: config.json of an encoder folder."""
 
     format: Literal[1] = 1

@@ -11,12 +11,12 @@ import numpy as np
 from PIL import Image
 
 from moco.data.check.check import check
-from moco.data.check.checksums import differences
+from moco.data.check.checksums import digest_changes
 from moco.data.decode import jpeg
 from moco.data.decode.decode import BadImage, decode
 from moco.data.loader.bad_images import Quarantine
 from moco.data.sources.folder import find_images
-from moco.data.sources.manifest import compare, manifest_of
+from moco.data.sources.manifest import manifest_changes, manifest_of
 from moco.train.pretrain import pretrain
 from tests.data.damage import damaged, seed_files
 from tests.data.golden import CASES
@@ -124,8 +124,8 @@ def unseen(count: int, folder: Path) -> Tally:
             if not isinstance(after, str) and not np.array_equal(after, pixels):
                 break
         os.utime(file, ns=(times.st_atime_ns, times.st_mtime_ns))
-        unnoticed = compare(manifest, manifest_of(find_images(folder))) == []
-        tally += unnoticed and differences(before, digests(folder)) == [f"1 changed: {file.name}"]
+        unnoticed = manifest_changes(manifest, manifest_of(find_images(folder))) == []
+        tally += unnoticed and digest_changes(before, digests(folder)) == [f"1 changed: {file.name}"]
         file.write_bytes(whole)
         os.utime(file, ns=(times.st_atime_ns, times.st_mtime_ns))
     return tally
@@ -134,7 +134,7 @@ def unseen(count: int, folder: Path) -> Tally:
 def digests(folder: Path) -> dict[str, bytes]:
     """SHA-256 of every file, by `moco check`."""
     report = check(find_images(folder))
-    return {name: one.digest for name, one in zip(report.names, report.looks, strict=True)}
+    return {name: one.digest for name, one in zip(report.names, report.inspections, strict=True)}
 
 
 def golden(count: int, folder: Path) -> Tally:

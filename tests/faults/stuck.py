@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from unittest import mock
 
-from moco.data.loader.loader import ViewLoader
+from moco.data.loader.view_maker import ViewMaker
 from moco.method import Contrast
 from moco.train import pretrain as pretraining
 from moco.train import saving
@@ -66,7 +66,7 @@ def dying_threads(count: int, folder: Path) -> Tally:
     for trial in range(count):
         out, left = folder / f"run{trial}", [rng.randrange(1, 90)]
         kind = rng.choice([MemoryError, ValueError, KeyError, AssertionError, StopIteration])
-        read, lock = ViewLoader._read, threading.Lock()
+        read, lock = ViewMaker._read, threading.Lock()
 
         def dies(self, epoch, index, read=read, left=left, kind=kind, lock=lock):
             with lock:
@@ -76,7 +76,7 @@ def dying_threads(count: int, folder: Path) -> Tally:
             return read(self, epoch, index)
 
         try:
-            with mock.patch.object(ViewLoader, "_read", dies):
+            with mock.patch.object(ViewMaker, "_read", dies):
                 run(images, out, workers=rng.choice([1, 2]))
             good = False
         except (kind, RuntimeError) as error:  # StopIteration comes out of a generator as RuntimeError
@@ -96,7 +96,7 @@ def hang_with_the_gil(*_: object, **__: object) -> None:
 
 
 PLACES = {  # what hangs, and what must be said of it
-    "reading": (mock.patch.object(ViewLoader, "_read", hang), "(in: step)"),
+    "reading": (mock.patch.object(ViewMaker, "_read", hang), "(in: step)"),
     "the step": (mock.patch.object(Contrast, "forward", hang), "(in: step)"),
     "a checkpoint": (mock.patch.object(saving.checkpoint, "save", hang), "(in: checkpoint)"),
     "a score": (mock.patch.object(pretraining, "scorer", return_value=hang), "(in: scores)"),

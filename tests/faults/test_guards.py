@@ -222,7 +222,7 @@ def test_without_an_error_for_checkpoints_that_are_all_damaged_a_run_begins_anew
     assert steps == list(range(1, 19))  # made once more, all of them
 
 
-@pytest.mark.parametrize(("constant", "value"), [("ATTEMPTS", 1), ("TWICE", 1000)])
+@pytest.mark.parametrize(("constant", "value"), [("MAX_FAILURES", 1), ("MAX_CRASHES", 1000)])
 def test_workers_that_are_not_replaced_or_an_image_that_is_not_blamed_end_the_run(
     tmp_path, monkeypatch, constant: str, value: int
 ):

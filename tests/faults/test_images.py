@@ -27,7 +27,7 @@ def lost(tally: Tally) -> int:
 def test_without_turning_every_exception_into_a_bad_image_something_is_lost(tmp_path, monkeypatch):
     def careless(path: Path) -> np.ndarray:
         try:
-            with decode_module.opened(path) as file:
+            with decode_module.open_file(path) as file:
                 return decode_module.decode_file(file)
         except OSError as error:  # what Pillow documents
             raise BadImage(str(path), str(error)) from error

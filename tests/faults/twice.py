@@ -44,10 +44,11 @@ def workers(count: int, folder: Path) -> Tally:
 
 FAULTS = [
     Fault("N2", "the same seed twice", "the same bits; with another seed, others", "all randomness is a function of "
-          "(seed, place) (`tests/data/loader/test_loader.py`: with random numbers of one generator a later start "
+          "(seed, place) (`tests/data/loader/test_same_batches.py`: with random numbers of one generator a later start "
           "goes on with others)",
           10, 2, pairs),
     Fault("N2", "any number of workers", "the same bits",
-          "the same (`tests/data/loader/test_loader.py`: random numbers from a shared generator depend on the workers)",
+          "the same (`tests/data/loader/test_same_batches.py`: random numbers from a shared generator depend on the "
+          "workers)",
           9, 2, workers),
 ]  # fmt: skip

@@ -3,13 +3,13 @@
 import pytest
 
 from moco import recipes
-from moco.explain import lineage, told
+from moco.explain import find_entry, lineage
 from moco.recipes.auto import FITTED, auto_origin
-from moco.recipes.origin import Origin, Published, idle, settings
+from moco.recipes.origin import Origin, Published, idle, settings_of
 
 
 def source_of(origin: Origin, name: str, value: object) -> str | None:
-    found = told(lineage(origin), lambda one: one.sources, name, value)
+    found = find_entry(lineage(origin), lambda one: one.sources, name, value)
     return found and found[1]
 
 
@@ -19,7 +19,7 @@ def test_every_setting_of_every_recipe_has_a_source(name: str):
     without = idle(recipe)
     bare = [
         setting
-        for setting, value in settings(recipe).items()
+        for setting, value in settings_of(recipe).items()
         if setting not in without and source_of(origin, setting, value) is None
     ]
     assert bare == []
@@ -48,7 +48,7 @@ def test_the_longest_name_counts_and_half_a_name_does_not():
 
 def test_every_name_in_the_tables_is_a_setting():
     for name, origin in recipes.ORIGINS.items():
-        known = {setting.replace(".0.", ".").replace(".1.", ".") for setting in settings(recipes.named(name))}
+        known = {setting.replace(".0.", ".").replace(".1.", ".") for setting in settings_of(recipes.named(name))}
         for key in [*origin.sources, *origin.deviations]:
             assert any(f"{setting}.".startswith(f"{key}.") for setting in known), (name, key)
 
@@ -84,7 +84,7 @@ def test_a_number_that_was_read_from_a_figure_says_so():
 @pytest.mark.parametrize("accelerated", [False, True])
 def test_what_the_automatic_recipe_fits_is_all_that_differs_from_its_base(side: int, accelerated: bool):
     recipe = recipes.auto(5_000, side=side, accelerated=accelerated)
-    now, base = settings(recipe), settings(recipes.named(str(auto_origin(recipe).base)))
+    now, base = settings_of(recipe), settings_of(recipes.named(str(auto_origin(recipe).base)))
     assert {name for name in now if now[name] != base[name]} <= set(FITTED)
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from moco import recipes
-from moco.explain import explain, words
+from moco.explain import explain, value_text
 from moco.recipe import Recipe
 from moco.recipes.origin import Published
 
@@ -52,14 +52,14 @@ NUMBERS = {
     "encoder": encoder,
     "keys": keys,
     "f_k": lambda recipe: recipe.method.key_encoder,
-    "m": lambda recipe: words(recipe.method.momentum) if recipe.method.key_encoder == "momentum" else "-",
-    "tau": lambda recipe: words(recipe.method.temperature),
+    "m": lambda recipe: value_text(recipe.method.momentum) if recipe.method.key_encoder == "momentum" else "-",
+    "tau": lambda recipe: value_text(recipe.method.temperature),
     "BN": bn,
-    "N": lambda recipe: words(recipe.optim.batch_size),
-    "epochs": lambda recipe: words(recipe.optim.epochs),
+    "N": lambda recipe: value_text(recipe.optim.batch_size),
+    "epochs": lambda recipe: value_text(recipe.optim.epochs),
     "optimizer": lambda recipe: recipe.optim.optimizer,
-    "lr": lambda recipe: words(recipe.optim.lr),
-    "weight decay": lambda recipe: words(recipe.optim.weight_decay),
+    "lr": lambda recipe: value_text(recipe.optim.lr),
+    "weight decay": lambda recipe: value_text(recipe.optim.weight_decay),
 }
 
 

@@ -1,7 +1,7 @@
-"""How a view looks: jitter, grey, blur and solarize for a whole batch, on any device, with Pillow's arithmetic.
+"""Changes of colour: jitter, grey, blur and solarize for a whole batch, on any device, with Pillow's arithmetic.
 
 Pixels are whole numbers in float32 between the changes, since Pillow truncates to bytes after each. Which images a
-change touches is decided on the host, so that no step waits for the device.
+change touches is decided on the CPU, so that no step waits for the device.
 """
 
 from collections.abc import Callable
@@ -24,7 +24,7 @@ CACHED = 2**20  # values that a CPU works on at a time: more do not stay in its 
 
 @dataclass(frozen=True)
 class Look:
-    """The colour part of a view of N images."""
+    """The changes of colour in a view of N images, as drawn."""
 
     order: Int64[np.ndarray, "N 4"]  # which change is first, second, ...: BRIGHTNESS to HUE, or -1 for none
     factors: Float64[np.ndarray, "N 4"]  # of BRIGHTNESS, CONTRAST, SATURATION (1: no change), HUE (0: none; in turns)
@@ -47,26 +47,26 @@ class Look:
 
 @dataclass(frozen=True)
 class Change:
-    """What is done to the images `rows`, with one row of `values` for each."""
+    """One change of colour, of the images `rows`, with one row of `values` for each."""
 
     apply: Callable[..., Pixels]  # of the pixels, the values and the tables
     rows: Int64[np.ndarray, " n"]
     values: Float32[np.ndarray, "n v"]
-    tables: tuple[Tensor, ...] = ()  # what it looks up besides, on the device
+    tables: tuple[Tensor, ...] = ()  # lookup tables that it needs, on the device
 
 
 def colour(crops: UInt8[Tensor, "N 3 S S"], look: Look, *, compiled: bool = False) -> UInt8[Tensor, "N 3 S S"]:
-    """The crops with their new looks; on the device of `crops`, which the host does not wait for.
+    """The crops with their colours changed, on their device. The CPU does not wait for the device.
 
-    What Pillow gives, bit for bit. Each change is some twenty small kernels, or one or two when `compiled` by torch.
+    The same as Pillow, bit for bit. A change takes some twenty small kernels, or one or two when `compiled` by torch.
     """
     few = max(1, CACHED // crops.shape[1:].numel())
     if crops.device.type == "cpu" and len(crops) > few:
         parts = [slice(start, start + few) for start in range(0, len(crops), few)]
         return torch.cat([colour(crops[part], look.rows(part), compiled=compiled) for part in parts])
     changes = _changes(look, crops.device)
-    rows = _moved([change.rows for change in changes], crops.device)
-    values = _moved([change.values for change in changes], crops.device)
+    rows = _to_device([change.rows for change in changes], crops.device)
+    values = _to_device([change.values for change in changes], crops.device)
     pixels = crops.to(torch.float32, memory_format=torch.contiguous_format)
     for change, row, value in zip(changes, rows, values, strict=True):
         apply = _compiled(change.apply) if compiled else change.apply
@@ -76,12 +76,12 @@ def colour(crops: UInt8[Tensor, "N 3 S S"], look: Look, *, compiled: bool = Fals
 
 @cache
 def _compiled(apply: Callable[..., Pixels]) -> Callable[..., Pixels]:
-    """For any number of images: how many a change touches is another in every mini-batch."""
+    """Compiled for any number of images: how many a change touches differs between mini-batches."""
     return torch.compile(apply, dynamic=True)
 
 
 def _changes(look: Look, device: torch.device) -> list[Change]:
-    """What is done to which images, in order."""
+    """The changes of colour, in order, each with the images that it touches."""
     grey = [_change(_grey, look.grey)]
     jitter = [
         _change(apply, look.order[:, position] == op, values, hsv_tables(device) if op == HUE else ())
@@ -112,7 +112,7 @@ def _change(
     return Change(apply, rows, chosen.astype(np.float32), tables)
 
 
-def _moved(arrays: list[np.ndarray], device: torch.device) -> list[Tensor]:
+def _to_device(arrays: list[np.ndarray], device: torch.device) -> list[Tensor]:
     """The arrays as tensors on `device`, in one transfer."""
     if not arrays:
         return []

@@ -1,7 +1,7 @@
-"""From an image to its views: random numbers, where to crop, and cropping; how a view looks is in colour.py.
+"""From an image to its views: random numbers, crop boxes, cropping. Changes of colour are in colour.py.
 
 Every random number is a function of (seed, epoch, image, view, choice): a view depends on neither workers nor batches.
-The laws and the arithmetic are those of torchvision's transforms on Pillow images, which the papers used.
+The distributions and the arithmetic are those of torchvision's transforms on Pillow images, which the papers used.
 """
 
 import itertools
@@ -38,15 +38,15 @@ __all__ = [
 ]  # fmt: skip
 
 OPS = 64  # slots of rng.uniform a view takes: slot = view * OPS + choice
-LONG = 32  # sides to one another, above which evaluation resizes only the part of an image that it shows
+LONG = 32  # ratio of the sides above which evaluation resizes only the part of an image that the crop shows
 TRIES = 10  # to draw a crop that lies inside of the image (torchvision's RandomResizedCrop)
 ORDERS = np.array(list(itertools.permutations(range(4))), dtype=np.int64)  # of the four changes of colour
 
 
 class Choice(IntEnum):
-    """What is chosen at random for a view.
+    """The random choices for a view.
 
-    A new choice takes a new number: the old ones keep theirs, or old runs look different.
+    A new choice takes a new number. The others keep theirs: the views of old runs depend on them.
     """
 
     AREA = 0  # and the next TRIES - 1
@@ -104,7 +104,7 @@ def random_numbers(seed: int, epoch: int, *, ids: Integer[np.ndarray, " N"], vie
 def crop_boxes(
     view: View, numbers: RandomNumbers, *, heights: Integer[np.ndarray, " N"], widths: Integer[np.ndarray, " N"]
 ) -> Int64[np.ndarray, "N 4"]:
-    """What to crop, (top, left, height, width) in pixels, by the law of torchvision's RandomResizedCrop.
+    """Crop boxes (top, left, height, width) in pixels, distributed as in torchvision's RandomResizedCrop.
 
     Up to ten times an area and a ratio are drawn, until the crop fits; then its place. If none fits, it is the largest
     central crop with an allowed ratio.
@@ -122,7 +122,7 @@ def crop_boxes(
     first, none = fits.argmax(axis=1), fits.sum(axis=1) == 0
     size = drawn[np.arange(len(bounds)), first]
     if none.any():
-        size[none] = _central(view, bounds[none])
+        size[none] = _largest_central(view, bounds[none])
     room = bounds - size
     place = np.stack([numbers.of(Choice.TOP), numbers.of(Choice.LEFT)], axis=1)
     corner = np.minimum(room, 0) + np.floor(place * (np.abs(room) + 1)).astype(np.int64)
@@ -130,7 +130,7 @@ def crop_boxes(
     return np.concatenate([corner, size], axis=1)
 
 
-def _central(view: View, bounds: Int64[np.ndarray, "N 2"]) -> Int64[np.ndarray, "N 2"]:
+def _largest_central(view: View, bounds: Int64[np.ndarray, "N 2"]) -> Int64[np.ndarray, "N 2"]:
     """The largest crop (height, width) with a ratio that is allowed."""
     (height, width), (low, high) = bounds.T, view.crop_ratio
     ratio = width / height
@@ -144,7 +144,7 @@ def flips(view: View, numbers: RandomNumbers) -> Bool[np.ndarray, " N"]:
 
 
 def look(view: View, numbers: RandomNumbers) -> Look:
-    """What happens to the colours of a view of N images."""
+    """The changes of colour in a view of N images."""
     jitter = view.jitter
     order = ORDERS[np.floor(numbers.of(Choice.ORDER) * len(ORDERS)).astype(np.int64)]
     order[~numbers.chance(Choice.JITTER, jitter.p)] = -1
@@ -174,7 +174,7 @@ def crop(
     Bit for bit what torchvision's resized_crop gives on an image of Pillow 13: bilinear, antialiased.
     """
     top, left, height, width = (int(number) for number in box)
-    inside = image[max(top, 0) : top + height, max(left, 0) : left + width]  # so that only this much is copied
+    inside = image[max(top, 0) : top + height, max(left, 0) : left + width]  # only this part is copied
     top, left = min(top, 0), min(left, 0)
     patch = Image.fromarray(inside).crop((left, top, left + width, top + height))
     pixels = np.asarray(resized(patch, size, size))
@@ -193,7 +193,7 @@ def resized(picture: Image.Image, width: int, height: int) -> Image.Image:
     return picture.resize((width, height), Image.Resampling.BILINEAR)
 
 
-class Central(NamedTuple):
+class CentralCrop(NamedTuple):
     """What evaluation does to an image: it becomes height x width pixels, and a box at (top, left) is cut out."""
 
     height: int
@@ -202,16 +202,16 @@ class Central(NamedTuple):
     left: int
 
 
-def central(height: int, width: int, data: DataSpec) -> Central:
+def central_crop(height: int, width: int, data: DataSpec) -> CentralCrop:
     """For an image of that size: its shorter side becomes `data.eval_resize`; the central `data.size` is cut out."""
     short = min(height, width)
     if short != data.eval_resize:
         height, width = (int(data.eval_resize * side / short) for side in (height, width))
-    return Central(height, width, _margin(height, data.size), _margin(width, data.size))
+    return CentralCrop(height, width, _margin(height, data.size), _margin(width, data.size))
 
 
-def is_long(cut: Central) -> bool:
-    """Whether a resized image is too long to be made whole: one of 1 x 60,000 pixels would take 12 GB."""
+def is_long(cut: CentralCrop) -> bool:
+    """Whether a resized image is too long to hold in memory: one of 1 x 60,000 pixels would take 12 GB."""
     return max(cut.height, cut.width) > LONG * min(cut.height, cut.width)
 
 
@@ -220,7 +220,7 @@ def eval_crop(image: UInt8[np.ndarray, "H W 3"], data: DataSpec) -> UInt8[np.nda
 
     Of long images only what the crop shows is resized: the same, but for rounding (1 of 255 at most).
     """
-    cut = central(image.shape[0], image.shape[1], data)
+    cut = central_crop(image.shape[0], image.shape[1], data)
     height, width, top, left = cut
     if is_long(cut):
         picture, top, left = _resized_part(image, cut, data.size), min(top, 0), min(left, 0)
@@ -232,7 +232,7 @@ def eval_crop(image: UInt8[np.ndarray, "H W 3"], data: DataSpec) -> UInt8[np.nda
     return np.ascontiguousarray(pixels.transpose(2, 0, 1))
 
 
-def _resized_part(image: UInt8[np.ndarray, "H W 3"], cut: Central, size: int) -> Image.Image:
+def _resized_part(image: UInt8[np.ndarray, "H W 3"], cut: CentralCrop, size: int) -> Image.Image:
     """Of `image`, resized to cut.height x cut.width, the part that the box of `size` x `size` shows."""
     rows = _shown(cut.top, size, before=image.shape[0], after=cut.height)
     columns = _shown(cut.left, size, before=image.shape[1], after=cut.width)
@@ -277,5 +277,5 @@ def normalize(
 def shift_and_scale(
     mean: tuple[float, float, float], std: tuple[float, float, float]
 ) -> tuple[Float32[Tensor, "3 1 1"], Float32[Tensor, "3 1 1"]]:
-    """What to take from a byte, and what to multiply the rest with."""
+    """What to subtract from a byte, and by what to multiply the difference."""
     return torch.tensor(mean).mul(255).view(3, 1, 1), torch.tensor(std).mul(255).reciprocal().view(3, 1, 1)

@@ -1,4 +1,4 @@
-"""Crops and colours of views, compiled: Pillow's arithmetic, bit for bit, some five times as fast. See host.py.
+"""Crops and colours of views, compiled: Pillow's arithmetic, bit for bit, some five times as fast. cpu.py calls them.
 
 Pixels are bytes, interleaved: rows of RGB RGB RGB ... . Integers wrap at 32 bits where Pillow's do. Importing this
 module compiles it, once a machine: some twenty seconds, kept by numba in a cache.
@@ -12,7 +12,7 @@ import inspect
 import numpy as np
 from numba import boolean, float32, float64, int32, int64, njit, uint8, uint16, uint32, uint64, uintp, void
 
-BRIGHTNESS, CONTRAST, SATURATION, HUE, GREY, BLUR, SOLARIZE = range(7)  # what is done to a view; -1: nothing
+BRIGHTNESS, CONTRAST, SATURATION, HUE, GREY, BLUR, SOLARIZE = range(7)  # changes of a view; -1: none
 # A view as numbers: where each stands in its program.
 TRIES, STEPS = 10, 7
 AREA = 0  # share of the image, for each try
@@ -475,7 +475,7 @@ def change(image, program, hues, saturations):
     count, grey, start = 0, False, 0
     for j in range(STEPS):
         step = int(program[STEP + j])
-        if step >= 0 and not (grey and step in (SATURATION, HUE)):  # which grey has not
+        if step >= 0 and not (grey and step in (SATURATION, HUE)):  # a grey image has neither
             steps[count], factors[count] = step, float32(program[FACTOR + j])
             count += 1
         grey = grey or step == GREY  # which comes before the blur

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from moco.data.sources.images import DataError
 from moco.files import write_atomically
-from moco.text import shown
+from moco.text import first_few, shown
 
 
 def write_digests(digests: Mapping[str, bytes], file: Path) -> None:
@@ -30,25 +30,21 @@ def read_digests(file: Path) -> dict[str, bytes]:
                 f"line {number} of {shown(os.fspath(file))}: expected a SHA-256 and a name, as sha256sum writes"
             )
         try:
-            found[_plain(name) if line.startswith(b"\\") else name] = bytes.fromhex(digest)
+            found[_unescaped(name) if line.startswith(b"\\") else name] = bytes.fromhex(digest)
         except ValueError as error:
             raise DataError(f"line {number} of {shown(os.fspath(file))}: not a SHA-256: {error}") from error
     return found
 
 
-def _plain(name: str) -> str:
+def _unescaped(name: str) -> str:
     return name.replace("\\\\", "\0").replace("\\n", "\n").replace("\\r", "\r").replace("\0", "\\")
 
 
-def differences(before: Mapping[str, bytes], now: Mapping[str, bytes]) -> list[str]:
+def digest_changes(before: Mapping[str, bytes], now: Mapping[str, bytes]) -> list[str]:
     """A sentence for each way in which files are not what they were."""
     kinds = {
         "changed": [name for name in before if name in now and now[name] != before[name]],
         "are gone": [name for name in before if name not in now],
         "are new": [name for name in now if name not in before],
     }
-    return [f"{len(names):,} {what}: {_some(names)}" for what, names in kinds.items() if names]
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(map(shown, names[:3])) + ", ..." * (len(names) > 3)
+    return [f"{len(names):,} {what}: {first_few(names)}" for what, names in kinds.items() if names]

@@ -1,4 +1,4 @@
-"""What can be said of one image file: whether it is good, of which kind, and what is odd about it."""
+"""Inspect one image file: whether it is good, of which kind, and what is odd about it."""
 
 import hashlib
 import os
@@ -10,7 +10,7 @@ from PIL import ExifTags, Image
 
 from moco.data.check.near_duplicates import signs_of
 from moco.data.decode import jpeg
-from moco.data.decode.decode import EXTENSIONS, FORMATS, decode_file, opened, reason_of
+from moco.data.decode.decode import EXTENSIONS, FORMATS, decode_file, open_file, reason_of
 from moco.data.decode.limits import open_counted
 from moco.data.decode.tiff import File
 
@@ -20,27 +20,27 @@ _ENDINGS |= dict.fromkeys((".ppm", ".pgm", ".pbm", ".pnm"), "PPM")
 _USUAL = ("RGB", "RGBA", "L", "LA", "P", "1")  # modes of Pillow
 
 
-class Look(NamedTuple):
-    """What was seen of an image."""
+class Inspection(NamedTuple):
+    """What was found in an image file."""
 
-    bad: str = ""  # why it cannot be used; nothing of the rest is known then, but perhaps the digest
+    bad: str = ""  # why it cannot be used; then only the digest may be known
     digest: bytes = b""  # SHA-256 of the file
     kind: str = ""  # format and Pillow's mode: "JPEG RGB"
     size: tuple[int, int] = (0, 0)  # width, height of the upright image [pixels]
     odd: tuple[str, ...] = ()
-    twin: tuple[int, UInt8[np.ndarray, "16 16"]] | None = None  # what it is compared by: `signs_of`
+    signature: tuple[int, UInt8[np.ndarray, "16 16"]] | None = None  # for near-duplicates: `signs_of`
 
 
-def look(path: str, *, compare: bool, deep: bool) -> Look:
+def inspect_file(path: str, *, compare: bool, deep: bool) -> Inspection:
     """Read the file at `path` whole.
 
     Args:
-        compare: also what near-duplicates are found by.
-        deep: also ask libjpeg-turbo for damage that it would pass over.
+        compare: also compute the signature for finding near-duplicates.
+        deep: also report damage that libjpeg-turbo tolerates.
     """
     digest = b""
     try:
-        with opened(path) as file:
+        with open_file(path) as file:
             digest = hashlib.file_digest(file, "sha256").digest()
             file.seek(0)
             pixels = decode_file(file)
@@ -48,12 +48,13 @@ def look(path: str, *, compare: bool, deep: bool) -> Look:
             complaint = jpeg.complaint(file.read()) if deep else ""
             file.seek(0)
             kind, odd = _header(file, path)
-    except Exception as error:  # as in decode
-        return Look(bad=reason_of(error), digest=digest)
+    except Exception as error:  # as in decode.py
+        return Inspection(bad=reason_of(error), digest=digest)
     height, width = pixels.shape[:2]
-    odd += _shape(width, height) + ["of one colour"] * _is_plain(pixels)
+    odd += _shape(width, height)
+    odd += ["of one colour"] if _is_plain(pixels) else []
     odd += [f"damage that decoders pass over ({complaint})"] if complaint else []
-    return Look("", digest, kind, (width, height), tuple(odd), signs_of(pixels) if compare else None)
+    return Inspection("", digest, kind, (width, height), tuple(odd), signs_of(pixels) if compare else None)
 
 
 def _header(file: File, path: str) -> tuple[str, list[str]]:
@@ -66,20 +67,21 @@ def _header(file: File, path: str) -> tuple[str, list[str]]:
         odd += [f"mode {image.mode}"] if image.mode not in _USUAL else []
         odd += ["transparent"] if image.has_transparency_data else []
         odd += ["of several frames"] if _is_animated(image) else []
-        return f"{form} {image.mode}", odd + ["turned by EXIF"] * _is_turned(image)
+        odd += ["turned by EXIF"] if _is_turned(image) else []
+        return f"{form} {image.mode}", odd
 
 
 def _is_animated(image: Image.Image) -> bool:
     try:
         return bool(getattr(image, "is_animated", False))
-    except Exception:  # what follows the first frame is damaged, which nobody looks at
+    except Exception:  # what follows the first frame is damaged, which is not used
         return False
 
 
 def _is_turned(image: Image.Image) -> bool:
     try:
         return image.getexif().get(ExifTags.Base.Orientation, 1) in range(2, 9)
-    except Exception:  # as in decode
+    except Exception:  # as in decode.py
         return False
 
 

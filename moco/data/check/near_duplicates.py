@@ -31,7 +31,7 @@ def signs_of(pixels: UInt8[np.ndarray, "H W 3"]) -> tuple[int, UInt8[np.ndarray,
 def near(signs: UInt64[np.ndarray, "n"], greys: UInt8[np.ndarray, "n 16 16"]) -> list[list[int]]:
     """Groups of two or more images that are near, each to another of its group, in the order of their first."""
     pictures, keys = _Pictures(signs, greys), signs.astype("<u8").view(np.uint8).reshape(len(signs), 8).T
-    pairs = [pair for key in keys for bucket in _buckets(key) for pair in _joined(bucket, pictures)]
+    pairs = [pair for key in keys for bucket in _buckets(key) for pair in _join(bucket, pictures)]
     return groups(np.concatenate([np.zeros((0, 2), dtype=np.int64), *pairs]), len(signs))
 
 
@@ -68,7 +68,7 @@ def _buckets(keys: UInt8[np.ndarray, "n"]) -> list[Int64[np.ndarray, "m"]]:
     return [part for part in parts if len(part) > 1]
 
 
-def _joined(rest: Int64[np.ndarray, "m"], pictures: "_Pictures") -> Iterator[Int64[np.ndarray, "k 2"]]:
+def _join(rest: Int64[np.ndarray, "m"], pictures: "_Pictures") -> Iterator[Int64[np.ndarray, "k 2"]]:
     """Pairs that join what of `rest` hangs together: fewer than m, however many are near.
 
     A group grows from its first: what is near to one of it leaves the rest, and is compared with the rest in its turn.

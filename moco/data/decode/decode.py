@@ -1,7 +1,7 @@
-"""One image file as RGB pixels, by the same written rule for every kind of file (docs/data.md).
+"""Decode one image file to RGB pixels, by one written rule for all kinds of files (docs/data.md).
 
-Pillow decodes all but PPM files (ppm.py) and plain JPEG files, which come out the same and sooner without it (jpeg.py).
-Nothing here changes a setting of Pillow, so any number of threads may decode at once, beside other users of it.
+Pillow decodes all but PPM files (ppm.py) and plain JPEG files, which are decoded faster without it, bit for bit alike
+(jpeg.py). Nothing here changes a setting of Pillow: any number of threads may decode at once, beside other users of it.
 """
 
 import io
@@ -26,7 +26,7 @@ EXTENSIONS = (
     ".pnm",
 )  # fmt: skip  # of images in folders, in any case
 MAX_BYTES = 2**30  # of one file; some of Pillow's readers take a file into memory whole
-AT_ONCE = 2**24  # bytes of a file that is read into memory whole before its header is looked at
+AT_ONCE = 2**24  # a file of at most so many bytes is read into memory whole
 
 
 class BadImage(Exception):
@@ -44,13 +44,13 @@ def decode(path: str | os.PathLike[str]) -> UInt8[np.ndarray, "H W 3"]:
         BadImage: not a regular file, not of FORMATS, too large, damaged, cut short, or not readable at all.
     """
     try:
-        with opened(path) as file:
+        with open_file(path) as file:
             return decode_file(file)
     except Exception as error:  # damaged files raise nearly everything: OSError, SyntaxError, struct.error, ...
         raise BadImage(os.fspath(path), reason_of(error)) from error
 
 
-def opened(path: str | os.PathLike[str]) -> File:
+def open_file(path: str | os.PathLike[str]) -> File:
     """The file at `path`: in memory, or on the disk when it is longer than AT_ONCE.
 
     Raises:
@@ -60,7 +60,7 @@ def opened(path: str | os.PathLike[str]) -> File:
     descriptor = os.open(path, _FLAGS)
     try:
         size = _size_of_regular(descriptor)
-        data = _read(descriptor, size) if size <= AT_ONCE else None
+        data = _read_bytes(descriptor, size) if size <= AT_ONCE else None
     except BaseException:
         os.close(descriptor)
         raise
@@ -97,12 +97,12 @@ def _orientation_of_jpeg(file: File) -> int:
         return rgb.orientation(image)
 
 
-# a FIFO has no other end to wait for, and a terminal does not become ours
+# do not wait for the other end of a FIFO, and do not take over a terminal
 _FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0) | getattr(os, "O_CLOEXEC", 0)
 
 
 def _size_of_regular(descriptor: int) -> int:
-    """Bytes of an open file. Raises ValueError for what is no file, is empty, or too large."""
+    """Bytes of an open file. Raises ValueError if it is no regular file, is empty, or too large."""
     status = os.fstat(descriptor)
     if not stat.S_ISREG(status.st_mode):
         raise ValueError("a directory" if stat.S_ISDIR(status.st_mode) else "not a regular file")
@@ -111,7 +111,7 @@ def _size_of_regular(descriptor: int) -> int:
     return status.st_size
 
 
-def _read(descriptor: int, size: int) -> bytes:
+def _read_bytes(descriptor: int, size: int) -> bytes:
     """The first `size` bytes, or less of a file that has become shorter."""
     data = os.read(descriptor, size)
     while len(data) < size and (more := os.read(descriptor, size - len(data))):

@@ -1,6 +1,6 @@
-"""Plain JPEG files by libjpeg-turbo itself (simplejpeg), bit for bit as Pillow decodes them; all others are Pillow's.
+"""Decode plain JPEG files by libjpeg-turbo (simplejpeg), bit for bit as Pillow does; Pillow decodes all others.
 
-Pillow copies the pixels twice more: here it took 1.6 times as long (median of 7 photographs; 1.3 to 5).
+Pillow copies the pixels two more times: it took 1.6 times as long here (median of 7 photographs; 1.3 to 5).
 """
 
 import functools
@@ -18,17 +18,17 @@ _PROGRESSIVE = 0xC2
 _FRAMES = (0xC0, 0xC1, _PROGRESSIVE)  # baseline and extended ones
 _SOS = 0xDA  # a scan
 _APP1, _APP2, _APP14 = 0xE1, 0xE2, 0xEE
-_DAMAGE = ("Corrupt JPEG data", "Premature end")  # what libjpeg says of it
+_DAMAGE = ("Corrupt JPEG data", "Premature end")  # how its messages about damage begin
 _PASSED_OVER = {0xC4, 0xDB, 0xDD, 0xFE, *range(0xE0, 0xF0)}  # tables, restart interval, comment, applications' own
 
 
 class Header(NamedTuple):
-    """What stands before the first scan of a plain JPEG file."""
+    """The part of a plain JPEG file before its first scan."""
 
     height: int
     width: int
     components: int
-    exif: bool  # has an EXIF or XMP block, which may say how the image must be turned
+    exif: bool  # has an EXIF or XMP block, which may hold an orientation
 
 
 def read_header(data: bytes) -> Header | None:
@@ -45,7 +45,7 @@ def read_header(data: bytes) -> Header | None:
                 return None
             whole = coding != _PROGRESSIVE and data[start] == frame[5]  # all is in this one scan
             few = whole or data.count(b"\xff\xda", place) < SCANS
-            return _plain(frame, exif, adobe, len(data)) if few else None
+            return _plain_header(frame, exif, adobe, len(data)) if few else None
         if kind in _FRAMES and not frame and length >= 8:
             frame, coding = data[start:place], kind
         elif kind not in _PASSED_OVER or length < 2:
@@ -59,7 +59,7 @@ def read_header(data: bytes) -> Header | None:
     return None
 
 
-def _plain(frame: bytes, exif: bool, adobe: bytes, size: int) -> Header | None:
+def _plain_header(frame: bytes, exif: bool, adobe: bytes, size: int) -> Header | None:
     height, width, components = int.from_bytes(frame[1:3]), int.from_bytes(frame[3:5]), frame[5]
     colours = components == 1 or (components == 3 and frame[6::3] == b"\1\2\3")  # libjpeg guesses from other numbers
     ycbcr = not adobe or (len(adobe) == 12 and adobe.startswith(b"Adobe") and adobe[11] == 1)
@@ -69,13 +69,13 @@ def _plain(frame: bytes, exif: bool, adobe: bytes, size: int) -> Header | None:
 
 
 def decode_plain(data: bytes, header: Header) -> UInt8[np.ndarray, "H W 3"] | None:
-    """The pixels as they are stored, not turned; None when libjpeg-turbo has any complaint, or is not there."""
+    """The pixels as stored, without the EXIF orientation; None if libjpeg-turbo warns, or is not installed."""
     decoder = _decoder()
     if decoder is None:
         return None
     try:
         pixels = decoder(data, colorspace="RGB", strict=True)  # strict: a warning is an error
-    except Exception:  # Pillow then says what is wrong
+    except Exception:  # Pillow then decodes it or says what is wrong
         return None
     return pixels if pixels.shape == (header.height, header.width, 3) else None
 
@@ -85,18 +85,21 @@ def _decoder() -> Callable[..., np.ndarray] | None:
     try:
         from simplejpeg import decode_jpeg
     except ImportError as error:
-        warnings.warn(f"JPEG files are decoded by Pillow alone, which takes longer: {error}", stacklevel=2)
+        warnings.warn(
+            f"JPEG files are decoded by Pillow, which is slower, because simplejpeg cannot be imported: {error}",
+            stacklevel=2,
+        )
         return None
     return decode_jpeg
 
 
 def complaint(data: bytes) -> str:
-    """What libjpeg-turbo complains of in a JPEG file that is decoded nevertheless; nothing when it is sound."""
+    """The warning of libjpeg-turbo about a JPEG file that it decodes nevertheless; empty if there is none."""
     decoder = _decoder()
     if decoder is None or not data.startswith(START):
         return ""
     try:
         decoder(data, colorspace="GRAY", strict=True)
     except ValueError as error:
-        return str(error) if str(error).startswith(_DAMAGE) else ""  # or it is of a kind that only Pillow reads
+        return str(error) if str(error).startswith(_DAMAGE) else ""  # otherwise a kind of JPEG that only Pillow reads
     return ""

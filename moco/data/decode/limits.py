@@ -1,6 +1,6 @@
-"""Files that ask for far more memory or time than their pixels need: refused before Pillow makes what they ask for.
+"""Refuse files that need far more memory or time than their pixels do, before Pillow allocates anything for them.
 
-Pillow itself refuses more of it: text and profiles that unpack to more than 1 MiB, and 64 MiB of them together.
+Pillow itself refuses others: text and profiles that unpack to more than 1 MiB, and 64 MiB of them together.
 """
 
 import io
@@ -33,7 +33,7 @@ _STRIPS, _TILES = 273, 324
 
 
 def check_bounds(file: File) -> None:
-    """Raises ValueError for a file that asks for too much; leaves `file` at its beginning. Other damage is passed."""
+    """Raise ValueError for a file beyond the limits. Other damage passes. Leaves `file` at its beginning."""
     start = file.read(12)
     if start.startswith(b"\xff\xd8\xff"):
         _check_jpeg(file)

@@ -42,12 +42,12 @@ def decode_ppm(file: File) -> UInt8[np.ndarray, "H W 3"]:
     file.seek(found.end())
     channels, table = 3 if kind in (3, 6) else 1, _table(greatest, inverted=kind in (1, 4))
     if kind <= 3:
-        return _plain(file, (height, width, channels), table, separated=kind != 1)
-    return _binary(file, (height, width, channels), table, bits=1 if kind == 4 else 8 if greatest < 256 else 16)
+        return _decimal_pixels(file, (height, width, channels), table, separated=kind != 1)
+    return _binary_pixels(file, (height, width, channels), table, bits=1 if kind == 4 else 8 if greatest < 256 else 16)
 
 
 def _table(greatest: int, *, inverted: bool) -> UInt8[np.ndarray, " values"]:
-    """What becomes of each value; those above the greatest count as it. Of bits, 1 is black."""
+    """The byte for each value; values above the greatest count as the greatest. Of single bits, 1 is black."""
     if inverted:
         return np.array([255, 0], dtype=np.uint8)
     size = 256 if greatest < 256 else 2**16
@@ -55,7 +55,7 @@ def _table(greatest: int, *, inverted: bool) -> UInt8[np.ndarray, " values"]:
     return (values >> 8 if greatest == 2**16 - 1 else np.rint(values * 255 / greatest)).astype(np.uint8)
 
 
-def _binary(
+def _binary_pixels(
     file: File, shape: tuple[int, int, int], table: UInt8[np.ndarray, " values"], *, bits: int
 ) -> UInt8[np.ndarray, "H W 3"]:
     height, width, channels = shape
@@ -72,16 +72,16 @@ def _binary(
     return pixels
 
 
-def _plain(
+def _decimal_pixels(
     file: File, shape: tuple[int, int, int], table: UInt8[np.ndarray, " values"], *, separated: bool
 ) -> UInt8[np.ndarray, "H W 3"]:
-    """Pixels that are written as numbers; those of bits need no space between them."""
+    """Pixels that are written as decimal numbers; single bits need no space between them."""
     text, count = file.read(PLAIN + 1), int(np.prod(shape))
     if len(text) > PLAIN:
         raise ValueError(f"more than {PLAIN:,} bytes of decimal numbers: store it as a binary PPM (P4 to P6) or a PNG")
     text = re.sub(rb"#[^\r\n]*", b"", text)
     if not re.fullmatch(rb"[\s\d]*", text):
-        raise ValueError("something other than numbers stands among the pixels")
+        raise ValueError("there is something other than numbers among the pixels")
     if separated:
         values = np.array(text.split()[:count], dtype=np.int64) if text.strip() else np.empty(0, np.int64)
     else:

@@ -73,12 +73,12 @@ def orientation(image: Image.Image) -> int:
     try:
         turn = image.getexif().get(ExifTags.Base.Orientation, 1)
         return turn if turn in _TURNS else 1
-    except Exception:  # the pixels are sound: viewers show such files as they lie
+    except Exception:  # the pixels are sound: viewers show such files without turning them
         return 1
 
 
 def turned(pixels: UInt8[np.ndarray, "h w 3"], turn: int) -> UInt8[np.ndarray, "H W 3"]:
-    """`pixels` as a file has them, made upright by its EXIF orientation."""
+    """`pixels` as stored in a file, turned upright by its EXIF orientation."""
     return _TURNS[turn](pixels).copy() if turn > 1 else pixels  # positive strides also where a side has 1 pixel
 
 
@@ -94,7 +94,7 @@ def _strips(image: Image.Image) -> Iterator[tuple[int, Image.Image]]:
 
 
 def _converter(image: Image.Image) -> Callable[[Image.Image], Strip]:
-    """What makes RGB, or greys, of a strip of `image`; what must be known of the whole is looked up here, once."""
+    """A function that converts a strip of `image` to RGB, or to grey. What the whole image decides is computed once."""
     if image.mode.startswith("I;16"):
         return _of_16_bits(image)
     if image.mode == "I":
@@ -131,7 +131,7 @@ def _of_16_bits(image: Image.Image) -> Callable[[Image.Image], Strip]:
 
     def convert(strip: Image.Image) -> Strip:
         values = np.asarray(strip)
-        return _grey(np.where(values == hole, 255, values >> 8) if hole != -1 else values >> 8)
+        return _grey_bytes(np.where(values == hole, 255, values >> 8) if hole != -1 else values >> 8)
 
     return convert
 
@@ -146,8 +146,8 @@ def _of_integers(image: Image.Image) -> Callable[[Image.Image], Strip]:
     extremes = [(values.min(), values.max()) for values in (values_of(strip) for _, strip in _strips(image))]
     low, high = float(min(low for low, _ in extremes)), float(max(high for _, high in extremes))
     if low >= 0 and high < 2**16:
-        return lambda strip: _grey(values_of(strip) >> 8)
-    return lambda strip: _grey(_stretched(values_of(strip).astype(np.float64), low, high))
+        return lambda strip: _grey_bytes(values_of(strip) >> 8)
+    return lambda strip: _grey_bytes(_stretched(values_of(strip).astype(np.float64), low, high))
 
 
 def _of_floats(image: Image.Image) -> Callable[[Image.Image], Strip]:
@@ -168,7 +168,7 @@ def _of_floats(image: Image.Image) -> Callable[[Image.Image], Strip]:
         known = values[finite]
         grey = np.zeros(values.shape)
         grey[finite] = np.rint(known * 255) if inside else _stretched(known, low, high)
-        return _grey(grey)
+        return _grey_bytes(grey)
 
     return convert
 
@@ -178,5 +178,5 @@ def _stretched(values: np.ndarray, low: float, high: float) -> np.ndarray:
     return np.rint((values - low) * (255 / (high - low))) if high > low else np.zeros(values.shape)
 
 
-def _grey(values: np.ndarray) -> Strip:
+def _grey_bytes(values: np.ndarray) -> Strip:
     return values.astype(np.uint8)[..., None]

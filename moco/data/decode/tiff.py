@@ -54,9 +54,9 @@ def read_directory(file: File) -> Directory:
     order, big = "<" if start.startswith(b"II") else ">", start[2:4] in (b"+\0", b"\0+")  # BigTIFF: of 64 bits
     form, inline = struct.Struct(order + ("HHQQ" if big else "HHII")), 8 if big else 4
     file.seek(8 if big else 4)
-    file.seek(_number(order + ("Q" if big else "I"), file))
+    file.seek(_read_number(order + ("Q" if big else "I"), file))
     found = []
-    for _ in range(min(_number(order + ("Q" if big else "H"), file), 2**16)):
+    for _ in range(min(_read_number(order + ("Q" if big else "H"), file), 2**16)):
         place, line = file.tell(), file.read(form.size)
         if len(line) < form.size:
             break
@@ -66,13 +66,13 @@ def read_directory(file: File) -> Directory:
     return Directory(order, found)
 
 
-def _number(form: str, file: File) -> int:
+def _read_number(form: str, file: File) -> int:
     """The next number in `file`; 0 where it has ended."""
     data = file.read(struct.calcsize(form))
     return struct.unpack(form, data)[0] if len(data) == struct.calcsize(form) else 0
 
 
-def describe(file: File) -> str:
+def describe_tiff(file: File) -> str:
     """What a TIFF file holds: "TIFF of 3 x 32-bit floats a pixel (compression 1, photometric 2)"."""
     directory = read_directory(file)
 
@@ -97,10 +97,10 @@ def is_unsigned(image: Image.Image) -> bool:
     """Whether an image of mode I, whose pixels Pillow has as signed 32-bit integers, has unsigned ones."""
     if not (isinstance(image, TiffImagePlugin.TiffImageFile) and image.mode == "I"):
         return False
-    return _first(image.tag_v2, _Tag.BitsPerSample) == 32 and _first(image.tag_v2, _Tag.SampleFormat) == 1
+    return _first_value(image.tag_v2, _Tag.BitsPerSample) == 32 and _first_value(image.tag_v2, _Tag.SampleFormat) == 1
 
 
-def _first(tags: TiffImagePlugin.ImageFileDirectory_v2, tag: int) -> int:
+def _first_value(tags: TiffImagePlugin.ImageFileDirectory_v2, tag: int) -> int:
     """The first value of a `tag` that has one for each band; 1 where it is not there."""
     return (tags.get(tag) or (1,))[0]
 
@@ -115,7 +115,7 @@ def bytes_of_a_piece(image: Image.Image) -> int:
         width, rows = tags[_TILE_WIDTH], tags.get(_TILE_LENGTH, height)
     else:
         rows = min(tags.get(_Tag.RowsPerStrip, height), height)
-    return width * rows * bands * _first(tags, _Tag.BitsPerSample) // 8
+    return width * rows * bands * _first_value(tags, _Tag.BitsPerSample) // 8
 
 
 def correct_planes(image: Image.Image) -> None:
@@ -140,7 +140,7 @@ def _are_planes_known(image: TiffImagePlugin.TiffImageFile, *, raw: bool) -> boo
     """Whether each plane is a band as Pillow has it: not premultiplied by alpha, nor YCbCr or CIELAB."""
     tags = image.tag_v2
     plain = tags.get(_Tag.PhotometricInterpretation) in (2, 5) and 1 not in tags.get(_EXTRA_SAMPLES, ())
-    bits = _first(tags, _Tag.BitsPerSample)
+    bits = _first_value(tags, _Tag.BitsPerSample)
     if not plain or image.mode not in ("RGB", "RGBA", "CMYK") or bits not in (8, 16):
         return False
     return not raw or (tags.get(_Tag.FillOrder, 1) == 1 and (image.mode != "CMYK" or bits == 8))
@@ -149,7 +149,7 @@ def _are_planes_known(image: TiffImagePlugin.TiffImageFile, *, raw: bool) -> boo
 def _corrected_tiles(image: TiffImagePlugin.TiffImageFile) -> list[ImageFile._Tile]:
     """The uncompressed pieces of the planes that are bands, with the right raw mode and bytes a row."""
     tags, bands = image.tag_v2, image.getbands()
-    bits, width = _first(tags, _Tag.BitsPerSample), tags.get(_TILE_WIDTH, image.width)
+    bits, width = _first_value(tags, _Tag.BitsPerSample), tags.get(_TILE_WIDTH, image.width)
     order = "L" if tags.prefix == b"II" else "B"
     modes = [band + f";16{order}" * (bits == 16) for band in bands] if len(bands) > 1 else [_raw_mode(tags, bits)]
     tiles, plane = list[ImageFile._Tile](), -1

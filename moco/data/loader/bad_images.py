@@ -1,4 +1,4 @@
-"""Bad images: they are skipped and listed by name, and too many of them stop the run."""
+"""Bad images: they are skipped and listed by name. Too many of them stop the run."""
 
 import csv
 import io
@@ -17,7 +17,7 @@ class Quarantine:
     """The bad images of a run, each once, with the reason. Any number of threads may add to it.
 
     Args:
-        file: where they are written as they are found (columns name, reason), and read back when a run is resumed.
+        file: they are written there as they are found (columns name, reason), and read back when a run resumes.
         max_bad: how many are tolerated: a number of images, or a share of them when it is below 1;
             None means 0.1 %, but at least 10.
         total: number of images.
@@ -31,7 +31,7 @@ class Quarantine:
         else:
             self.limit = int(max_bad * total if 0 < max_bad < 1 else max_bad)
         self.file, self.total = file, total
-        self.bad = _read(file) if file is not None and file.exists() else {}  # name -> reason
+        self.bad = _read_rows(file) if file is not None and file.exists() else {}  # name -> reason
         self._lock = threading.Lock()
         self._unwritten: list[str] = []  # names
 
@@ -39,16 +39,16 @@ class Quarantine:
         return len(self.bad)
 
     def add(self, name: str, reason: str) -> None:
-        """Add the image `name` to the list. Raises DataError when there are more than are tolerated."""
+        """Add the image `name` to the list. Raises DataError when more are bad than are tolerated."""
         with self._lock:
             if name not in self.bad:
-                self.bad[name] = _plain(reason)
+                self.bad[name] = _printable_line(reason)
                 self._write(name)
             if len(self.bad) > self.limit:
                 raise DataError(self._too_many())
 
     def _write(self, name: str) -> None:
-        """Add its row; one that cannot be written now, on a full disk say, is written before the next."""
+        """Append its row. A row that cannot be written now (a full disk, say) is written with the next one."""
         self._unwritten.append(name)
         if self.file is not None:
             with suppress(OSError):
@@ -64,14 +64,14 @@ class Quarantine:
         )
 
 
-def _plain(reason: str) -> str:
+def _printable_line(reason: str) -> str:
     """One printable line of at most 200 characters."""
     line = " ".join(reason.split())[:200]
     return "".join(character if character.isprintable() else "?" for character in line)
 
 
 def _unguarded(cell: str) -> str:
-    """The text that `guard_cell` made `cell` of."""
+    """The text from which `guard_cell` made `cell`."""
     return cell.removeprefix("'")
 
 
@@ -85,20 +85,20 @@ HEADER = _row("name", "reason")
 
 
 def _append(file: Path, rows: dict[str, str]) -> None:
-    """Add rows in one write, so that a killed run leaves whole rows, or at most one torn at the end."""
+    """Append rows in one write: a killed run leaves whole rows, or one incomplete row at the end."""
     start = b"" if file.exists() and file.stat().st_size else HEADER
     append(file, start + b"".join(_row(guard_cell(name), guard_cell(reason)) for name, reason in rows.items()))
 
 
-def _read(file: Path) -> dict[str, str]:
-    """The rows of `file`; a torn one at its end is cut off."""
+def _read_rows(file: Path) -> dict[str, str]:
+    """The rows of `file`. An incomplete one at its end is removed."""
     data = file.read_bytes()
     rows = [row for row in csv.reader(io.StringIO(data.decode("utf-8", "surrogateescape"), newline="")) if row]
-    torn = bool(rows) and not (data.endswith(b"\n") and len(rows[-1]) > 1)
-    kept = rows[: len(rows) - torn]
-    ours = kept[0] == ["name", "reason"] if kept else HEADER.startswith(data)
-    if not ours or any(len(row) != 2 for row in kept):
+    incomplete = bool(rows) and not (data.endswith(b"\n") and len(rows[-1]) > 1)
+    whole = rows[: len(rows) - incomplete]
+    ours = whole[0] == ["name", "reason"] if whole else HEADER.startswith(data)
+    if not ours or any(len(row) != 2 for row in whole):
         raise DataError(f"{shown(str(file))} is not a list of bad images (columns name, reason): move it away")
-    if torn:
-        write_atomically(file, lambda out: out.write(b"".join(_row(*row) for row in kept)))
-    return {_unguarded(name): _unguarded(reason) for name, reason in kept[1:]}
+    if incomplete:
+        write_atomically(file, lambda out: out.write(b"".join(_row(*row) for row in whole)))
+    return {_unguarded(name): _unguarded(reason) for name, reason in whole[1:]}

@@ -1,6 +1,6 @@
-"""Memory that mini-batches are written into again and again: fresh pages would cost a third of the work on them."""
+"""Memory that is used again for one mini-batch after the other: fresh pages would cost a third of the work on them."""
 
-import sys
+import weakref
 
 import numpy as np
 import torch
@@ -13,7 +13,7 @@ from moco.recipe import DataSpec
 class Slot:
     """The views of one mini-batch of N images as bytes, N x S x S x 3 each, and the images' indices.
 
-    For a GPU the memory is page-locked and copied on a stream of its own, beside the step that runs.
+    For a GPU the memory is page-locked and copied on a separate stream, while a step runs.
     """
 
     def __init__(self, crops: list[Tensor], ids: Tensor, device: torch.device):
@@ -30,12 +30,12 @@ class Slot:
         return cls(crops, torch.empty(count, dtype=torch.int64, pin_memory=pinned), device)
 
     def wait(self) -> None:
-        """Until the slot may be written to again."""
+        """Wait until the slot may be written to again."""
         if self._copied is not None:
             self._copied.synchronize()
 
-    def hand_over(self) -> tuple[list[UInt8[Tensor, "N 3 S S"]], Int64[Tensor, " N"]]:
-        """Views and indices on the device, which the host does not wait for."""
+    def to_device(self) -> tuple[list[UInt8[Tensor, "N 3 S S"]], Int64[Tensor, " N"]]:
+        """Views and indices on the device. The CPU does not wait for the copy."""
         if self._stream is None or self._copied is None:
             return [crops.to(self.device).permute(0, 3, 1, 2) for crops in self._crops], self._ids.to(self.device)
         current = torch.cuda.current_stream(self.device)
@@ -44,12 +44,12 @@ class Slot:
             self._copied.record(self._stream)
         current.wait_stream(self._stream)
         for tensor in moved:
-            tensor.record_stream(current)  # so that its memory is not given away while the step reads it
+            tensor.record_stream(current)  # so that its memory is not used again while the step reads it
         return [crops.permute(0, 3, 1, 2) for crops in moved[:-1]], moved[-1]
 
 
 class Ring:
-    """Slots for as many mini-batches as may be under way; the n-th takes slot n modulo their number."""
+    """Slots for as many mini-batches as are made at a time; the n-th takes slot n modulo their number."""
 
     def __init__(self, slots: int, count: int, data: DataSpec, device: torch.device):
         self._slots: list[Slot | None] = [None] * slots
@@ -58,32 +58,28 @@ class Ring:
     def __getitem__(self, number: int) -> Slot:
         place = number % len(self._slots)
         slot = self._slots[place]
-        if slot is None:  # made when it is needed: a short run takes less memory
+        if slot is None:  # made when first needed: a short run takes less memory
             slot = self._slots[place] = self._make()
         return slot
 
 
-class Reused:
-    """Arrays of one shape, each given out again once nobody holds it, or a tensor that shares its memory, any more."""
+class BufferPool:
+    """Arrays of float32 whose memory is used again as soon as no array or tensor over it is left."""
 
-    LIMIT = 8  # that are looked after; a consumer that keeps more of them gets new ones
+    LIMIT = 8  # free pieces of memory that are held for the next arrays
 
     def __init__(self) -> None:
-        self._arrays: list[Float32[np.ndarray, ...]] = []
+        self._free: list[Float32[np.ndarray, ...]] = []
 
     def take(self, shape: tuple[int, ...]) -> Float32[np.ndarray, "..."]:
         """An array with any content."""
-        for place in range(len(self._arrays)):
-            if sys.getrefcount(self._arrays[place]) == UNHELD and self._arrays[place].shape == shape:
-                return self._arrays[place]
-        array = np.empty(shape, dtype=np.float32)
-        self._arrays = [array, *self._arrays][: self.LIMIT]
+        fitting = [place for place, memory in enumerate(self._free) if memory.shape == shape]
+        memory = self._free.pop(fitting[0]) if fitting else np.empty(shape, dtype=np.float32)
+        array = memory.view()
+        # torch.from_numpy holds `array`, not `memory`: it is finalized when the last tensor over it is gone
+        weakref.finalize(array, self._release, memory).atexit = False
         return array
 
-
-def _unheld() -> int:
-    only_here = [np.empty(0)]
-    return sys.getrefcount(only_here[0])
-
-
-UNHELD = _unheld()  # references that Python counts of an object that only a list holds
+    def _release(self, memory: Float32[np.ndarray, "..."]) -> None:
+        if len(self._free) < self.LIMIT:
+            self._free.append(memory)

@@ -1,4 +1,4 @@
-"""Which images make the mini-batch of each step: nothing to save, any step to start at, any number of images."""
+"""Which images are in the mini-batch of each step: stateless, for any first step and any number of images."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -10,7 +10,7 @@ from moco.rng import fold, permuted
 
 
 class Draw(NamedTuple):
-    """A rank's share of a mini-batch: the `ids` of the images, as they look in `epoch`."""
+    """A rank's share of a mini-batch: the `ids` of its images, and the `epoch`, which decides their views."""
 
     epoch: int
     ids: Int64[np.ndarray, " N"]

@@ -1,4 +1,4 @@
-"""Work that threads do ahead of its consumer: image decoding and array arithmetic run beside Python, without copies."""
+"""Threads that work ahead of their consumer: decoding and array arithmetic release the GIL, and nothing is copied."""
 
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
@@ -11,37 +11,37 @@ Result = TypeVar("Result")
 
 
 class Abandoned(Exception):
-    """The consumer has gone, and nobody wants the result any more."""
+    """Raised by work whose consumer has stopped: the result is not needed."""
 
 
 def in_order(
     make: Callable[[Item, Event], Result], items: Iterable[Item], *, workers: int, ahead: int | None = None
 ) -> Generator[Result]:
-    """`make(item, gone)` for each of `items`, in their order.
+    """`make(item, stopped)` for each of `items`, in their order.
 
     Args:
-        make: runs in one of the threads. Long work looks at `gone` now and then, and raises Abandoned when it is set:
+        make: runs in one of the threads. Long work checks `stopped` now and then and raises Abandoned when it is set:
             the consumer has stopped early.
-        workers: number of threads; 0 makes each item when it is asked for, in the consumer's own thread.
+        workers: number of threads; 0 makes each item when it is due, in the consumer's own thread.
         ahead: items that they make beyond the one that is consumed; None: `workers` + 1.
 
     Raises:
-        What `make` raised, when its item is due. However the iteration ends, no thread of it runs afterwards.
+        What `make` raised, when its item is due. However the iteration ends, none of its threads is left running.
     """
-    gone, ahead = Event(), workers + 1 if ahead is None else ahead
+    stopped, ahead = Event(), workers + 1 if ahead is None else ahead
     if not workers:
         for item in items:
-            yield make(item, gone)
+            yield make(item, stopped)
         return
     pool = ThreadPoolExecutor(workers, thread_name_prefix="moco-data")
-    made: deque[Future[Result]] = deque()
+    pending: deque[Future[Result]] = deque()
     try:
         for item in items:
-            made.append(pool.submit(make, item, gone))
-            if len(made) > ahead:
-                yield made.popleft().result()
-        while made:
-            yield made.popleft().result()
+            pending.append(pool.submit(make, item, stopped))
+            if len(pending) > ahead:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
     finally:
-        gone.set()
+        stopped.set()
         pool.shutdown(wait=True, cancel_futures=True)

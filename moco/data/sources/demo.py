@@ -1,4 +1,4 @@
-"""The demo's images: a zip in the package, unpacked once into a cache, then read as any folder."""
+"""The demo's images: a zip file in the package, unpacked once into a cache and then read as a folder."""
 
 import contextlib
 import hashlib
@@ -28,7 +28,7 @@ def demo_data(cache: Path | None = None) -> Path:
     folder = (cache or _default_cache()) / f"demo-{SHA256[:8]}"
     packed = (resources.files("moco") / "data" / "demo" / ARCHIVE).read_bytes()
     if hashlib.sha256(packed).hexdigest() != SHA256:
-        raise RuntimeError(f"the demo's images ({ARCHIVE}) are damaged in this installation: install the package again")
+        raise RuntimeError(f"the demo's images ({ARCHIVE}) are damaged in this installation. Install the package again")
     with zipfile.ZipFile(io.BytesIO(packed)) as archive:
         if not _is_whole(folder, archive):
             unpack(archive, folder)
@@ -52,10 +52,10 @@ def _is_whole(folder: Path, archive: zipfile.ZipFile) -> bool:
 
 
 def unpack(archive: zipfile.ZipFile, folder: Path) -> None:
-    """Make `folder` hold what is in `archive`, all of it or nothing; a `folder` that holds anything else is replaced.
+    """Unpack `archive` into `folder`, whole or not at all. A `folder` with any other content is replaced.
 
-    It is written beside its place and renamed, so that no process sees half of it, and of several that race one wins.
-    Every file gets the same date, so that a run can resume on a cache that was made anew.
+    It is unpacked beside `folder` and renamed, so that no process sees half of it; of several processes one succeeds.
+    Every file gets the same date, so that a run can resume after the cache was made again.
 
     Raises:
         ValueError: a member would be written outside of `folder`.
@@ -70,13 +70,13 @@ def unpack(archive: zipfile.ZipFile, folder: Path) -> None:
             with archive.open(member) as source, target.open("wb") as sink:
                 shutil.copyfileobj(source, sink)
             os.utime(target, (LONG_AGO, LONG_AGO))
-        if not _is_whole(folder, archive):  # it may be by now, by another process
+        if not _is_whole(folder, archive):  # another process may have unpacked it meanwhile
             with contextlib.suppress(FileNotFoundError):
                 folder.rename(Path(scratch, "old"))
             with contextlib.suppress(OSError):  # another process was faster: see below
                 made.rename(folder)
         if not _is_whole(folder, archive):
-            raise OSError(f"could not unpack the demo's images into {folder}: is anything else writing there?")
+            raise OSError(f"could not unpack the demo's images into {folder}: is another program writing there?")
 
 
 def _safe(name: str) -> PurePosixPath:

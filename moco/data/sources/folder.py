@@ -17,7 +17,7 @@ from moco.data.decode.decode import EXTENSIONS, BadImage, decode
 from moco.data.sources.images import DataError, Images, Labelling, labelling_of
 from moco.data.sources.path_list import LIST_SUFFIXES, read_list, what_was_expected
 from moco.data.sources.skipped import Skipped, is_system_folder
-from moco.text import shown
+from moco.text import first_few, shown
 
 __all__ = ["BadImage", "DataError", "Folder", "Images", "Skipped", "find_images"]
 
@@ -26,16 +26,16 @@ _ENDINGS = frozenset(EXTENSIONS)
 
 
 class Source(NamedTuple):
-    """A folder or list that was asked for: names of its images are `prefix` + a path below `root`."""
+    """A folder or list that was given. The name of each of its images is `prefix` + a path below `root`."""
 
     root: str
     prefix: str = ""
-    walked: bool = True  # a folder; False: a list file, and `root` is where it lies
+    walked: bool = True  # a folder; False: a list file in the folder `root`
 
 
 @dataclass(frozen=True, eq=False)
 class Folder:
-    """The images of one or several folders, each sorted by the bytes of its paths, or of lists, in their order."""
+    """The images of folders, each sorted by the bytes of its paths, and of lists, each in its own order."""
 
     names: Sequence[str]
     sizes: Int64[np.ndarray, "n"]  # [bytes]
@@ -43,15 +43,15 @@ class Folder:
     labels: Int64[np.ndarray, "n"] | None
     classes: Sequence[str]
     sources: Sequence[Source]
-    origin: Int64[np.ndarray, "n"]  # the source of each image
+    origin: Int64[np.ndarray, "n"]  # index into `sources`
     skipped: Skipped
-    labelling: Labelling  # of each image as far as it has a label, also where `labels` are None
+    labelling: Labelling  # of the images that have a label; it exists also where `labels` is None
 
     def __len__(self) -> int:
         return len(self.names)
 
     def path(self, index: int) -> str:
-        """Where image `index` is."""
+        """The path of image `index`."""
         source = self.sources[self.origin[index]]
         return os.path.join(source.root, self.names[index][len(source.prefix) :])
 
@@ -78,8 +78,8 @@ class _Found:
         self.labels.append(label)
 
     def by_bytes_of_path(self) -> "_Found":
-        same = "".join(self.paths).isascii()  # then the order of characters is that of bytes, and sooner found
-        keys: list[str] | list[bytes] = self.paths if same else list(map(os.fsencode, self.paths))
+        is_ascii = "".join(self.paths).isascii()  # then sorting by characters gives the same order, faster
+        keys: list[str] | list[bytes] = self.paths if is_ascii else list(map(os.fsencode, self.paths))
         order = sorted(range(len(keys)), key=keys.__getitem__)
         return _Found(
             [self.paths[i] for i in order], [self.sizes[i] for i in order], [self.mtimes[i] for i in order],
@@ -90,11 +90,11 @@ class _Found:
 def find_images(sources: str | Path | Sequence[str | Path], *, single: bool = False) -> Folder:
     """The images of `sources`: folders, list files (.txt, .lst, .tsv, .csv: a path a line, perhaps a label).
 
-    In a folder, the first directory below it is the label of an image, when all images of all sources have a label and
-    there are at least two labels. With several sources, names begin with the name of their source.
+    In a folder, an image's label is the directory directly below the folder. There are labels only if all images of all
+    sources have one and there are at least two. With several sources, names begin with the name of their source.
 
     Args:
-        single: an image by its own name is a source too. Its name has no source before it.
+        single: an image file given by its own name is a source too. Its name gets no prefix.
 
     Raises:
         DataError: a source that does not exist, holds no image, or overlaps another; a list that names missing files.
@@ -125,13 +125,13 @@ def find_images(sources: str | Path | Sequence[str | Path], *, single: bool = Fa
 
 
 def _check_apart(sources: list[str]) -> None:
-    """No source may lie in another: its images would count twice."""
+    """Raise DataError where a source lies in another: its images would count twice."""
     inner_follows_outer = sorted((os.path.join(os.path.realpath(source), ""), source) for source in sources)
     for (outer, outer_name), (inner, inner_name) in itertools.pairwise(inner_follows_outer):
         if inner.startswith(outer):
             raise DataError(
                 f"{shown(inner_name)} lies in {shown(outer_name)} or is the same, so its images would count twice: "
-                "give one of them"
+                "give one of the two"
             )
 
 
@@ -140,9 +140,9 @@ def _find_in(source: str, skipped: Skipped, *, single: bool) -> _Found:
         before = skipped.counts.copy()
         images = _walk(source, skipped).by_bytes_of_path()
         if not images.paths:
-            left_out = Skipped(skipped.counts - before)
+            skipped_here = Skipped(skipped.counts - before)
             raise DataError(
-                f"no images in {shown(source)}: found {left_out if left_out.counts else 'no files at all'}. "
+                f"no images in {shown(source)}: found {skipped_here if skipped_here.counts else 'no files at all'}. "
                 f"Files with the endings {' '.join(EXTENSIONS)} are read"
             )
         return images
@@ -151,7 +151,7 @@ def _find_in(source: str, skipped: Skipped, *, single: bool) -> _Found:
 
 
 def check_source(source: str, *, single: bool = False) -> None:
-    """Raise DataError for what is neither a folder nor a list file, nor an image where `single` ones are taken."""
+    """Raise DataError for what is neither a folder nor a list file, nor, with `single`, an image file."""
     if os.path.isdir(source):
         return
     if not os.path.exists(source):
@@ -164,9 +164,9 @@ def check_source(source: str, *, single: bool = False) -> None:
 
 
 def _walk(root: str, skipped: Skipped) -> _Found:
-    """The image files below `root`. A directory that is reached twice is entered once, by its own name if it has one.
+    """The image files below `root`. A directory that is also linked is entered once, under its own name.
 
-    Links to directories are followed after all real directories were entered.
+    So links to directories are followed only after all real directories.
     """
     found, entered = _Found(), {os.path.realpath(root)}
     directories, links = [""], list[str]()  # paths below root, with a slash at the end; both are stacks
@@ -185,14 +185,14 @@ def _walk(root: str, skipped: Skipped) -> _Found:
             continue
         new, new_links = _sort_entries(inside, here, found, skipped)
         directories += new
-        links[:0] = new_links  # links that were met first are followed first
+        links[:0] = new_links  # a stack: the first link found is followed first
     return found
 
 
 def _sort_entries(
     entries: list[os.DirEntry[str]], here: str, found: _Found, skipped: Skipped
 ) -> tuple[list[str], list[str]]:
-    """Add images to `found` and the rest to `skipped`. Returns directories and links to directories, the first last."""
+    """Add images to `found`, others to `skipped`. Returns directories, and links to them, in reverse order."""
     label, others = sys.intern(here.split("/", 1)[0]) if here else None, []
     for entry in entries:
         if (status := _of_plain_image(entry)) is None:
@@ -213,7 +213,7 @@ def _sort_entries(
 
 
 def _of_plain_image(entry: os.DirEntry[str]) -> os.stat_result | None:
-    """The status of what is an image file at first sight, as nearly all are; None: look more closely."""
+    """The status of a file that is clearly an image, as nearly all are; None: `_look_at` must decide."""
     name = entry.name
     if name[name.rfind(".") :].lower() not in _ENDINGS or name[0] == "." or not entry.is_file(follow_symlinks=False):
         return None
@@ -224,7 +224,7 @@ def _of_plain_image(entry: os.DirEntry[str]) -> os.stat_result | None:
 
 
 def _look_at(entry: os.DirEntry[str]) -> os.stat_result | str:
-    """The status of a directory or image file, or else why it is skipped."""
+    """The status of a directory or image file, or the reason why it is skipped."""
     if entry.name.startswith("."):
         return "hidden"
     try:
@@ -266,10 +266,9 @@ def _listed(source: str) -> _Found:
         else:
             missing.append(path)
     if missing:
-        some = ", ".join(shown(path) for path in missing[:3])
         raise DataError(
             f"{len(missing):,} of {len(missing) + len(images.paths):,} files listed in {shown(source)} are missing: "
-            f"{some}{', ...' if len(missing) > 3 else ''}. Paths are taken from the list's own folder, "
+            f"{first_few(missing)}. Paths are taken from the list's own folder, "
             f"{shown(folder)}. {what_was_expected(source)}"
         )
     if not images.paths:
@@ -278,9 +277,9 @@ def _listed(source: str) -> _Found:
 
 
 def _prefixes(sources: list[Path]) -> list[str]:
-    """What the names of each source's images begin with: nothing for one source, else its own name, made unique.
+    """The prefix of the names of each source's images: none for one source, otherwise its own name, made unique.
 
-    Nothing for an image that was given by its own name, and no other by the same.
+    An image that was given by its own name gets one only if another image has the same name.
     """
     if len(sources) == 1:
         return [""]

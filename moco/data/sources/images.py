@@ -1,4 +1,4 @@
-"""What everything reads images from, a folder on the disk or somebody's data set, or some images of it."""
+"""`Images`, which everything reads from: a folder, a data set, or a subset of either."""
 
 import os
 import unicodedata
@@ -10,12 +10,12 @@ from jaxtyping import Int64, UInt8
 
 
 class DataError(ValueError):
-    """Images that cannot be used as asked: says what was expected, what came, and what to do."""
+    """Images that cannot be used. The message says what was expected, what was given, and what to do."""
 
 
 @runtime_checkable
 class Images(Protocol):
-    """n images in a fixed order. An image is known by its index; `names` are for people and files."""
+    """n images in a fixed order. Code uses their indices; `names` are for people and files."""
 
     @property
     def names(self) -> Sequence[str]: ...  # path relative to its root, with forward slashes
@@ -40,19 +40,19 @@ class Images(Protocol):
 
 
 class Labelling(NamedTuple):
-    """The label of each image, as far as it has one."""
+    """The labels of images, some of which may have none."""
 
     numbers: Int64[np.ndarray, "n"]  # index into `names`; -1: no label
     names: Sequence[str]  # sorted by their bytes
 
     @property
     def whole(self) -> bool:
-        """Every image has a label, and there are at least two of them."""
+        """Whether every image has a label, and there are at least two different ones."""
         return len(self.names) > 1 and bool((self.numbers >= 0).all())
 
 
 def labelling_of(labels: Sequence[str | None]) -> Labelling:
-    """The labels of images, None where there is none, as numbers.
+    """Labels by name (None: no label) as numbers.
 
     Names that look the same are one class: an accent may be stored as a letter of its own or not (NFD, NFC).
     """
@@ -74,7 +74,7 @@ class Subset:
         self.sizes, self.mtimes = images.sizes[self.indices], images.mtimes[self.indices]
 
     @property
-    def labels(self) -> Int64[np.ndarray, "n"] | None:  # not before they are asked for: a Dataset reads every image
+    def labels(self) -> Int64[np.ndarray, "n"] | None:  # computed late: a Dataset may read every image for them
         labels = self.images.labels
         return None if labels is None else labels[self.indices]
 

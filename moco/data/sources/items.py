@@ -1,4 +1,4 @@
-"""What an item of somebody's data set is: the image in it, its label, and what to do where it is neither."""
+"""Find the image and the label in an item of the user's data set, or say what to do where there is none."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -30,7 +30,9 @@ def image_in(item: Any) -> Any:
         return item[images[0]]
     came = ", ".join(f"{shown(str(name))}: {described(value)}" for name, value in item.items())
     if images:
-        raise DataError(f"an item holds {len(images)} images ({came}): take one of them in a Dataset of your own")
+        raise DataError(
+            f"an item has {len(images)} images ({came}): return only one of them from a Dataset of your own"
+        )
     raise DataError(f"{EXPECTED}; got a dict without such an image ({came}){_advice(*item.values())}")
 
 
@@ -42,7 +44,7 @@ def label_in(item: Any) -> Any:
 
 
 def pixels(image: Any) -> UInt8[np.ndarray, "H W 3"]:
-    """What a data set gave for an image, as RGB. Raises DataError when it is no image at all."""
+    """An image from a data set as RGB. Raises DataError for what is no image."""
     if isinstance(image, Image.Image):
         return to_rgb(image)
     if not _is_image(image):
@@ -52,7 +54,7 @@ def pixels(image: Any) -> UInt8[np.ndarray, "H W 3"]:
 
 
 def described(value: Any) -> str:
-    """What something is, in a few words: its type, and an array's kind of number and shape as it was given."""
+    """The type of a value, for messages; of an array also its dtype and shape."""
     if isinstance(value, torch.Tensor):
         return f"a {str(value.dtype).removeprefix('torch.')} tensor {list(value.shape)}"
     if isinstance(value, np.ndarray):
@@ -69,23 +71,23 @@ def _is_image(value: Any) -> bool:
 
 
 def _advice(*values: Any) -> str:
-    """What to do about the first of the values that is nearly an image."""
+    """How to make an image of the first value that is nearly one."""
     for value in values:
         if isinstance(value, torch.Tensor | np.ndarray) and value.ndim in (2, 3):
             return f": {_advice_on(value)}"
         if isinstance(value, Mapping) and {"bytes", "path"} <= value.keys():
             return ": let the data set decode its images (Hugging Face's Image(decode=True))"
         if isinstance(value, str | bytes):
-            return ": open it in the data set, or give a folder or a list file"
+            return ": open the image in the data set, or give a folder or a list file"
     return ""
 
 
 def _advice_on(value: torch.Tensor | np.ndarray) -> str:
     whole = value.dtype in (torch.uint8, np.uint8)
     if not whole:
-        return "take away its transforms (ToTensor, Normalize, ...), views are made here"
+        return "remove its transforms (ToTensor, Normalize, ...): views are made here"
     if isinstance(value, torch.Tensor) and value.shape[-1] in (1, 3):
-        return "it looks like [H, W, C]: permute(2, 0, 1) makes [C, H, W] of it"
+        return "it looks like [H, W, C]: permute(2, 0, 1) makes it [C, H, W]"
     if isinstance(value, np.ndarray) and value.shape[0] in (1, 3):
-        return "it looks like [C, H, W]: transpose(1, 2, 0) makes [H, W, C] of it"
-    return "keep the channels R, G and B, or one of grey"
+        return "it looks like [C, H, W]: transpose(1, 2, 0) makes it [H, W, C]"
+    return "keep the three channels R, G and B, or one grey channel"

@@ -1,4 +1,4 @@
-"""Labels of images for evaluation: which images have none, why, and the same classes for training and test images."""
+"""Labels for evaluation: images without one, and the same numbering of classes for training and test images."""
 
 import dataclasses
 import re
@@ -14,34 +14,34 @@ from moco.text import first_few, shown
 TRAIN_NAMES = ("train", "training")  # of folders, in any case
 TEST_NAMES = ("test", "testing", "val", "valid", "validation", "dev", "eval", "evaluation")  # in order of preference
 OTHER_SPLITS = ("holdout", "unlabeled", "unlabelled")
-FEW = 0.1  # the share of images without a label that is left out; with more of them, the folder is refused
+FEW = 0.1  # up to this share of images without a label is left out; with more, the folder is refused
 HOW = (
-    "Evaluation by labels needs a folder for each class, with at least two of them (DATA/CLASS/IMAGE, or "
-    "DATA/train/CLASS/IMAGE and DATA/test/CLASS/IMAGE): sort some images into class folders, or give a list file with "
-    "a label beside each path"
+    "Evaluation needs labels, that is, at least two class folders (DATA/CLASS/IMAGE, or "
+    "DATA/train/CLASS/IMAGE and DATA/test/CLASS/IMAGE): sort some images into class folders, or give a list file "
+    "with a label after each path"
 )
 
 
-class Chosen(NamedTuple):
-    """Images, and a note on what was left out: empty when nothing was."""
+class LabelledImages(NamedTuple):
+    """Images, and a note on those that were left out; empty when there are none."""
 
     images: Images
     note: str
 
 
 def split_name(folder: str) -> str:
-    """The name of a split that a folder's name stands for: `Training_Set` -> `training`, `val2017` -> `val`."""
+    """The name of the split that a folder's name means: `Training_Set` -> `training`, `val2017` -> `val`."""
     letters = re.sub(r"[-_. ]|(19|20)\d\d$", "", folder.casefold())
     return re.sub(r"(?<=.)(set|data|images)$", "", letters)
 
 
 def is_split_name(folder: str) -> bool:
-    """Whether a folder of this name is usually a part of a data set, not a class."""
+    """Whether a folder of this name is usually a split of a data set, not a class."""
     return split_name(folder) in (*TRAIN_NAMES, *TEST_NAMES, *OTHER_SPLITS)
 
 
 def labelled(images: Images, what: str = "the images") -> Images:
-    """`images`, which have labels. `what` names them in messages.
+    """`images`, checked to have labels. `what` names them in messages.
 
     Raises:
         DataError: they have none, with the reason; or the classes are names of splits.
@@ -50,25 +50,25 @@ def labelled(images: Images, what: str = "the images") -> Images:
         raise DataError(f"{what} have no labels: {_why(images)}. {HOW}")
     if all(map(is_split_name, images.classes)):
         raise DataError(
-            f"the classes of {what} would be {first_few(images.classes)}, and these are names of splits. For a split, "
-            f"give a folder with a training folder ({' or '.join(TRAIN_NAMES)}) and a test folder "
-            f"({', '.join(TEST_NAMES)}); or give one of these folders alone, or another one for the test by --test"
+            f"the classes of {what} would be {first_few(images.classes)}, which are names of splits. To use them as a "
+            f"split, give a folder with a training folder ({' or '.join(TRAIN_NAMES)}) and a test folder "
+            f"({', '.join(TEST_NAMES)}); or give one of these folders as DATA and another one by --test"
         )
     return images
 
 
-def without_strays(images: Images) -> Chosen:
-    """`images` less the few that lie beside the class folders; as they are when there are none, or many."""
+def without_strays(images: Images) -> LabelledImages:
+    """`images` without the few that lie outside the class folders; unchanged when there are none, or many."""
     if images.labels is not None or not isinstance(images, Folder) or len(images.labelling.names) < 2:
-        return Chosen(images, "")
+        return LabelledImages(images, "")
     stray = np.flatnonzero(images.labelling.numbers < 0)
     if len(stray) > FEW * len(images):
-        return Chosen(images, "")
+        return LabelledImages(images, "")
     numbers, names = images.labelling
     return _left_out(dataclasses.replace(images, labels=numbers, classes=names), stray)
 
 
-def with_classes(images: Images, classes: Sequence[str], what: str) -> Chosen:
+def with_classes(images: Images, classes: Sequence[str], what: str) -> LabelledImages:
     """`images` with their labels as indices into `classes`, some of which may have no image.
 
     Raises:
@@ -78,7 +78,7 @@ def with_classes(images: Images, classes: Sequence[str], what: str) -> Chosen:
         _check_known(labelled(images, what).classes, classes, what)
         if list(images.classes) != list(classes):
             raise DataError(f"{what} must have the same classes as the training images, in the same order")
-        return Chosen(images, "")
+        return LabelledImages(images, "")
     numbers, names = images.labelling
     stray = np.flatnonzero(numbers < 0)
     if not names or len(stray) > FEW * len(images):
@@ -88,12 +88,12 @@ def with_classes(images: Images, classes: Sequence[str], what: str) -> Chosen:
     return _left_out(dataclasses.replace(images, labels=new[numbers], classes=list(classes)), stray)
 
 
-def _left_out(images: Folder, stray: np.ndarray) -> Chosen:
+def _left_out(images: Folder, stray: np.ndarray) -> LabelledImages:
     if not len(stray):
-        return Chosen(images, "")
+        return LabelledImages(images, "")
     names = first_few([images.names[int(i)] for i in stray])
     rest = Subset(images, np.delete(np.arange(len(images)), stray))
-    return Chosen(rest, f"left out, beside the class folders and so without a label: {names}")
+    return LabelledImages(rest, f"left out, outside the class folders and so without a label: {names}")
 
 
 def _check_known(names: Sequence[str], classes: Sequence[str], what: str) -> None:
@@ -101,21 +101,21 @@ def _check_known(names: Sequence[str], classes: Sequence[str], what: str) -> Non
     if unknown:
         raise DataError(
             f"{what} have {len(unknown)} classes that are not among those of the training images, such as "
-            f"{first_few(unknown)}: give both the same class folders"
+            f"{first_few(unknown)}: training and test images need the same class folders"
         )
 
 
 def _why(images: Images) -> str:
-    """Why `images` have no labels."""
+    """The reason why `images` have no labels."""
     while isinstance(images, Subset):
         images = images.images
     if not isinstance(images, Folder):
-        return f"none comes with these {len(images):,} images"
+        return f"these {len(images):,} images come without labels"
     numbers, names = images.labelling
     stray = np.flatnonzero(numbers < 0)
     if len(stray) == len(images):
         return f"none of the {len(images):,} lies in a class folder, and no list gives one a label"
     if len(stray):
         some = first_few([images.names[int(i)] for i in stray])
-        return f"{len(stray):,} of the {len(images):,} lie beside the class folders ({first_few(names)}): {some}"
+        return f"{len(stray):,} of the {len(images):,} lie outside the class folders ({first_few(names)}): {some}"
     return f"all {len(images):,} are of one class, {shown(names[0])}"

@@ -1,4 +1,4 @@
-"""What the images of a run were, file by file: name, size and time of change, so that a resumed run can compare.
+"""The images of a run: name, size and time of change of each file, so that a resumed run notices changes.
 
 The file is JSON Lines, compressed when its name ends in .gz: `["cats/1.jpg", 48213, 1700000000000000000]` for an image.
 """
@@ -19,7 +19,7 @@ from jaxtyping import Int64
 
 from moco.data.sources.images import DataError, Images
 from moco.files import write_atomically
-from moco.text import shown
+from moco.text import first_few, shown
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,7 +47,7 @@ def manifest_of(images: Images) -> Manifest:
 
 
 def write_manifest(manifest: Manifest, file: Path) -> None:
-    """Write it to `file`: whole, or not at all. Raises OSError."""
+    """Write it to `file`, atomically. Raises OSError."""
     data = manifest.lines
     if file.suffix == ".gz":
         data = gzip.compress(data, compresslevel=1, mtime=0)
@@ -56,18 +56,18 @@ def write_manifest(manifest: Manifest, file: Path) -> None:
 
 def read_manifest(file: Path) -> Manifest:
     """The manifest in `file`. Raises OSError, and DataError when it is damaged."""
-    with _damage_told(file):
-        return _parsed(_content(file))
+    with _damage_reported(file):
+        return _parsed(_read_content(file))
 
 
 def changes_since(file: Path, now: Manifest) -> list[str]:
-    """What `compare` says of the manifest in `file` and `now`. Raises as `read_manifest`."""
-    with _damage_told(file):
-        content = _content(file)
-        return [] if content == now.lines else compare(_parsed(content), now)  # equal bytes need not be parsed
+    """The changes from the manifest in `file` to `now`. Raises as `read_manifest`."""
+    with _damage_reported(file):
+        content = _read_content(file)
+        return [] if content == now.lines else manifest_changes(_parsed(content), now)  # equal bytes need not be parsed
 
 
-def _content(file: Path) -> bytes:
+def _read_content(file: Path) -> bytes:
     data = file.read_bytes()
     return gzip.decompress(data) if file.suffix == ".gz" else data
 
@@ -80,15 +80,15 @@ def _parsed(content: bytes) -> Manifest:
 
 
 @contextmanager
-def _damage_told(file: Path) -> Iterator[None]:
+def _damage_reported(file: Path) -> Iterator[None]:
     try:
         yield
     except (EOFError, gzip.BadGzipFile, zlib.error, ValueError, TypeError, OverflowError) as error:
-        raise DataError(f"the manifest {shown(str(file))} is damaged ({error}): start a new run") from error
+        raise DataError(f"the manifest {shown(str(file))} is damaged ({error}). Start a new run") from error
 
 
-def compare(old: Manifest, new: Manifest) -> list[str]:
-    """A sentence for each way in which the images are not what they were; none when they are the same."""
+def manifest_changes(old: Manifest, new: Manifest) -> list[str]:
+    """A sentence for each kind of change between two manifests; none when they are the same."""
     if old.fingerprint == new.fingerprint:
         return []
     before = dict(zip(old.names, zip(old.sizes.tolist(), old.mtimes.tolist(), strict=True), strict=True))
@@ -100,10 +100,10 @@ def compare(old: Manifest, new: Manifest) -> list[str]:
         _sentence("changed (in size or time of change)", [name for name in both if before[name] != after[name]]),
     ]
     found = [sentence for sentence in sentences if sentence]
-    return found or ["The images are the same, but they come in another order, or some are listed more or less often."]
+    return found or ["The images are the same, but in another order, or some are listed more or less often."]
 
 
 def _sentence(what: str, names: list[str]) -> str:
-    some = ", ".join(shown(name) for name in names[:3])
-    more = f" and {len(names) - 3:,} more" if len(names) > 3 else ""
-    return f"{len(names):,} image{' was' if len(names) == 1 else 's were'} {what}: {some}{more}." if names else ""
+    if not names:
+        return ""
+    return f"{len(names):,} image{' was' if len(names) == 1 else 's were'} {what}: {first_few(names)}."

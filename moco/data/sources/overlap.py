@@ -1,4 +1,4 @@
-"""Test images that are training images too: by memory alone an encoder's neighbours would all be right."""
+"""Find test images that are also training images: memory alone would find their right neighbours."""
 
 import hashlib
 import os
@@ -18,9 +18,9 @@ HEAD = 4096  # [bytes] that are compared first
 
 
 def check_disjoint(train: Images, test: Images) -> None:
-    """Raises DataError when a file is among both, under whatever name; only files of folders and lists are looked at.
+    """Raise DataError when a file is in both, under any name. Only images of folders and lists are checked.
 
-    A file has one size and time of change, so only those that agree in both are looked at more closely.
+    Links to one file have one size and time of change: only files that agree in both are compared further.
     """
     if _files(train) is None or _files(test) is None:
         return
@@ -34,33 +34,33 @@ def check_disjoint(train: Images, test: Images) -> None:
     both = [test.names[i] for i in alike if _identity(path_of(test, i)) in there]
     if both:
         raise DataError(
-            f"{len(both):,} of {len(test):,} test images are among the training images too: {first_few(both)}. A score "
-            "on them would be that of memory: give other test images, or leave --test out, and a part is held out"
+            f"{len(both):,} of {len(test):,} test images are among the training images: {first_few(both)}. A score on "
+            "them would measure memory. Give other test images, or omit --test to hold out some training images"
         )
 
 
 def copies_note(train: Images, test: Images) -> str:
-    """A sentence about test images whose contents are those of training images; empty where none was found.
+    """A sentence on test images that are copies of training images; empty where none was found.
 
-    At most SOME test images are looked at.
+    At most SOME test images are checked.
     """
     if _files(train) is None or _files(test) is None:
         return ""
-    looked: list[int] = np.unique(np.linspace(0, len(test) - 1, min(SOME, len(test))).astype(int)).tolist()
-    sizes = {int(test.sizes[i]) for i in looked}
+    checked: list[int] = np.unique(np.linspace(0, len(test) - 1, min(SOME, len(test))).astype(int)).tolist()
+    sizes = {int(test.sizes[i]) for i in checked}
     same_size: dict[int, list[int]] = defaultdict(list)
     for i, size in enumerate(train.sizes.tolist()):
         if size in sizes and len(same_size[size]) < MOST:
             same_size[size].append(i)
-    copies = [test.names[i] for i in looked if _has_copy(path_of(test, i), train, same_size[int(test.sizes[i])])]
+    copies = [test.names[i] for i in checked if _has_copy(path_of(test, i), train, same_size[int(test.sizes[i])])]
     if not copies:
         return ""
-    of = f"{len(test):,}" if len(looked) == len(test) else f"{len(looked):,} that were looked at, of {len(test):,},"
+    of = f"{len(test):,}" if len(checked) == len(test) else f"{len(checked):,} checked, of {len(test):,},"
     return f"{len(copies):,} test images of {of} have the same content as a training image: {first_few(copies)}"
 
 
 def path_of(images: Images, index: int) -> str:
-    """Where image `index` of a folder or list, or of a part of one, is."""
+    """The path of image `index` of a folder or list, or of a subset of one."""
     while isinstance(images, Subset):
         index, images = int(images.indices[index]), images.images
     assert isinstance(images, Folder)
@@ -68,14 +68,14 @@ def path_of(images: Images, index: int) -> str:
 
 
 def _files(images: Images) -> Folder | None:
-    """The folder that the images are of; None: they are no files."""
+    """The folder that the images come from; None if they are no files."""
     while isinstance(images, Subset):
         images = images.images
     return images if isinstance(images, Folder) else None
 
 
 def _identity(path: str) -> tuple[int, int] | None:
-    """What all links to a file have in common."""
+    """Device and inode, which all links to a file share."""
     with suppress(OSError):
         status = os.stat(path)
         return status.st_dev, status.st_ino
@@ -84,16 +84,16 @@ def _identity(path: str) -> tuple[int, int] | None:
 
 def _has_copy(path: str, train: Images, indices: list[int]) -> bool:
     with suppress(OSError):
-        head = _head(path)
+        head = _read_head(path)
         for i in indices:
             other = path_of(train, i)
             with suppress(OSError):
-                if _head(other) == head and _digest(other) == _digest(path):
+                if _read_head(other) == head and _digest(other) == _digest(path):
                     return True
     return False
 
 
-def _head(path: str) -> bytes:
+def _read_head(path: str) -> bytes:
     with open(path, "rb") as file:
         return file.read(HEAD)
 

@@ -1,4 +1,4 @@
-"""Files that list images: a path a line, and perhaps a label after it."""
+"""List files: one path per line, and optionally a label after it."""
 
 import csv
 import io
@@ -24,16 +24,16 @@ def read_list(source: str) -> list[tuple[str, str | None]]:
     """(path, label) of each image that the file `source` lists; every label is None when there is no second column.
 
     Columns are separated by a tab; in .csv files by a comma, with quotes where they are needed. In .txt and .lst files
-    a comma separates as well, where the ending of an image stands before it. Empty lines are passed over, and so is a
-    line of headings in .csv and .tsv files. Blanks before and after a label are not part of it.
+    a comma separates as well, where the ending of an image stands before it. Empty lines are skipped, and so is a
+    header line in .csv and .tsv files. Blanks before and after a label are not part of it.
 
     Raises:
         DataError: a file that cannot be read or is no UTF-8 text, a line with more than two columns, or labels for some
             images only.
     """
-    text = _text(source)
+    text = _read_text(source)
     try:
-        rows = [(number, cells) for number, cells in _rows(source, text) if any(cell.strip() for cell in cells)]
+        rows = [(number, cells) for number, cells in _parse_rows(source, text) if any(cell.strip() for cell in cells)]
     except csv.Error as error:
         raise DataError(f"{shown(source)} cannot be read as a list of paths: {error}. {_first_line(text)}") from error
     if rows and source.lower().endswith((".csv", ".tsv")) and rows[0][1][0].strip().lower() in _HEADERS:
@@ -49,11 +49,11 @@ def read_list(source: str) -> list[tuple[str, str | None]]:
 
 
 def what_was_expected(source: str) -> str:
-    """For a message about files that are missing: what a list looks like, and the first line of this one."""
-    return f"{EXPECTED}. {_first_line(_text(source))}"
+    """For a message about missing files: the format of a list, and the first line of this one."""
+    return f"{EXPECTED}. {_first_line(_read_text(source))}"
 
 
-def _text(source: str) -> str:
+def _read_text(source: str) -> str:
     try:
         with open(source, encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
             text = file.read()
@@ -61,7 +61,7 @@ def _text(source: str) -> str:
         raise DataError(f"{shown(source)} cannot be read as a list of paths: {message_of(error)}") from error
     if "\0" in text:
         raise DataError(
-            f"{shown(source)} is no text in UTF-8: it has zero bytes, as UTF-16 has (Excel's 'Unicode text', "
+            f"{shown(source)} is not UTF-8 text: it has zero bytes, as UTF-16 has (Excel's 'Unicode text', "
             f"PowerShell's '>'). Save it as UTF-8. {_first_line(text)}"
         )
     return text
@@ -73,7 +73,7 @@ def _first_line(text: str) -> str:
     return "Its first line is " + (f"'{start}'" if start.isprintable() else ascii(start)) + more
 
 
-def _rows(source: str, text: str) -> Iterator[tuple[int, list[str]]]:
+def _parse_rows(source: str, text: str) -> Iterator[tuple[int, list[str]]]:
     """(number of the line, cells) for each line of the list."""
     if source.lower().endswith(".csv"):
         reader = csv.reader(io.StringIO(text, newline=""), strict=True)

@@ -1,4 +1,4 @@
-"""What a walk through folders skips: hidden entries, folders of the system, files that are no images; counted by kind.
+"""Count what a search through folders skips: hidden entries, system folders, files that are no images.
 
 images = find_images("photos")
 skipped_files(images)   # {".heic file": 40, "hidden": 3}
@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from moco.data.sources.images import Images
 from moco.text import shown
 
-# Made by systems and NAS devices, not by the user: thumbnails, waste baskets, indexes, snapshots. In lower case.
+# Made by operating systems and NAS devices: thumbnails, waste baskets, indexes, snapshots. In lower case.
 _SYSTEM_FOLDERS = frozenset(
     {
         "__macosx", "@eadir", "@recycle", "@recently-snapshot", "#recycle", "#snapshot", "$recycle.bin", "recycler",
@@ -23,7 +23,7 @@ _SYSTEM_FOLDERS = frozenset(
 
 @dataclass
 class Skipped:
-    """What a walk through folders left out: how many for which reason, and the first of them by name."""
+    """What a search skipped: how many entries for which reason, and the names of the first ones."""
 
     counts: Counter[str] = field(default_factory=Counter)
     names: dict[str, str] = field(default_factory=dict)  # path -> reason, at most LIMIT of them
@@ -39,7 +39,8 @@ class Skipped:
         """For a message: `12 x .txt file, 3 x hidden`, and how to convert HEIC."""
         text = ", ".join(f"{count:,} x {shown(reason)}" for reason, count in self.counts.most_common(8))
         advice = " (convert HEIC to JPEG or PNG, with pillow-heif or heif-convert)"
-        return text + advice * any(reason.lower() in (".heic file", ".heif file") for reason in self.counts)
+        has_heic = any(reason.lower() in (".heic file", ".heif file") for reason in self.counts)
+        return text + advice if has_heic else text
 
 
 def skipped_files(images: Images) -> Mapping[str, int]:
@@ -56,7 +57,7 @@ def describe_skipped(images: Images) -> str:
 
 
 def is_system_folder(name: str) -> bool:
-    """Whether a directory of that name is made by a system or a NAS device, and holds none of the user's images."""
+    """Whether a directory of this name is made by an operating system or NAS device and has no images of the user."""
     return name.lower() in _SYSTEM_FOLDERS or name.lower().startswith(".trash")
 
 

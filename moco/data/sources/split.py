@@ -1,4 +1,4 @@
-"""Which images an encoder is judged on, and from which it may learn the labels."""
+"""Split labelled images into those a classifier learns from and those it is tested on."""
 
 import os
 from pathlib import Path
@@ -19,11 +19,11 @@ from moco.data.sources.open import Sources, open_folder, open_images
 from moco.rng import fold, permuted
 from moco.text import first_few, shown
 
-ONE_IN = 5  # images are held out where there are no such folders
+ONE_IN = 5  # one in so many images is held out where there are no training and test folders
 
 
 class Split(NamedTuple):
-    """Images to learn from, images to be judged on, and a sentence that says where they are from."""
+    """Images to learn from, images to test on, and a sentence that says where they are from."""
 
     train: Images
     test: Images
@@ -31,11 +31,12 @@ class Split(NamedTuple):
 
 
 def split_sources(source: Sources) -> Split:
-    """The training and test folder of a folder that has them; otherwise a fifth of each class is held out.
+    """The training and test folders inside of `source`; without such folders, a fifth of each class is held out.
 
-    Names of such folders are TRAIN_NAMES and TEST_NAMES, in any case, also as `training_set` or `val2017`. The fifth is
-    the same in every run on the same images. A class of less than five images has none held out. The few images that
-    lie beside class folders are left out. `how` says so, and names the classes that have no test image.
+    TRAIN_NAMES and TEST_NAMES are the names of such folders, in upper or lower case, also as in `training_set` or
+    `val2017`. The fifth is the same in every run on the same images. A class of fewer than five images has none held
+    out. The few images outside the class folders are left out. `how` says so, and names the classes without a test
+    image.
 
     Raises:
         DataError: what `open_images` raises, classes that only the test images have, classes that are names of splits,
@@ -47,33 +48,31 @@ def split_sources(source: Sources) -> Split:
             return parts
     images, note = without_strays(open_images(source))
     if images.labels is not None:
-        labelled(images)  # classes that are names of splits are refused
-    return _noting(_held_out(images), note)
+        labelled(images)  # refuses classes that are names of splits
+    return _with_notes(_held_out(images), note)
 
 
 def split_of(data: Sources, test: Sources) -> Split:
-    """`data` to learn from, `test` to be judged on, with one numbering of the classes. Raises DataError."""
+    """`data` to learn from and `test` to test on, with one numbering of the classes. Raises DataError."""
     train, note = without_strays(open_images(data))
     judged, more = with_classes(open_images(test), labelled(train, "the training images").classes, "the test images")
     how = f"{len(train):,} images to learn from, {len(judged):,} to test"
-    return _noting(Split(train, judged, how), note, more, _untested(train, judged))
+    return _with_notes(Split(train, judged, how), note, more, _untested(train, judged))
 
 
-def _noting(split: Split, *notes: str) -> Split:
+def _with_notes(split: Split, *notes: str) -> Split:
     return split._replace(how="; ".join(filter(None, [split.how, *notes])))
 
 
 def _train_and_test(folder: str) -> Split | None:
-    """The split that sub-folders make, if there are any; test images with labels come before those without."""
+    """The split that sub-folders make, or None. A test folder with labels is preferred."""
     inside = _folders(folder)
     trains = [name for name in inside if split_name(name) in TRAIN_NAMES]
     tests = [name for usual in TEST_NAMES for name in inside if split_name(name) == usual]
     if not trains or not tests:
         return None
     if len(trains) > 1:
-        raise DataError(
-            f"{shown(folder)} has several training folders, {first_few(trains)}: keep one, or give it alone"
-        )
+        raise DataError(f"{shown(folder)} has several training folders, {first_few(trains)}: keep one, or give one")
     train, note = without_strays(open_folder(os.path.join(folder, trains[0])))
     found = [(name, open_folder(os.path.join(folder, name))) for name in tests]
     name, test = next((one for one in found if one[1].labelling.names), found[0])
@@ -83,7 +82,7 @@ def _train_and_test(folder: str) -> Split | None:
         judged, more = with_classes(test, train.classes, f"the images in {shown(os.path.join(folder, name))}")
         untested = _untested(train, judged)
     how = f"{trains[0]}/ ({len(train):,} images) and {name}/ ({len(judged):,} images) of {shown(folder)}"
-    return _noting(Split(train, judged, how), note, more, untested)
+    return _with_notes(Split(train, judged, how), note, more, untested)
 
 
 def _folders(folder: str) -> list[str]:
@@ -111,7 +110,7 @@ def _held_out(images: Images) -> Split:
     test = np.flatnonzero(is_test)
     if not len(test):
         raise DataError(
-            f"{len(images)} images are too few to hold one in {ONE_IN} of a class out for the test: add some"
+            f"{len(images)} images are too few to hold out one in {ONE_IN} of a class for the test: add images"
         )
     whose = "the images" if images.labels is None else "each class"
     how = (
@@ -119,7 +118,7 @@ def _held_out(images: Images) -> Split:
         f"{len(images) - len(test):,} images to learn from, {len(test):,} to test"
     )
     split = Split(Subset(images, np.flatnonzero(~is_test)), Subset(images, test), how)
-    return split if images.labels is None else _noting(split, _too_few(split.train, split.test))
+    return split if images.labels is None else _with_notes(split, _too_few(split.train, split.test))
 
 
 def _without_test(train: Images, test: Images) -> list[str]:
@@ -130,7 +129,7 @@ def _without_test(train: Images, test: Images) -> list[str]:
 
 
 def _untested(train: Images, test: Images) -> str:
-    """A sentence on the classes that have no test image; empty when there is none."""
+    """A sentence on the classes without a test image; empty when there are none."""
     missing = _without_test(train, test)
     one = "has" if len(missing) == 1 else "have"
     return (
@@ -141,7 +140,7 @@ def _untested(train: Images, test: Images) -> str:
 
 
 def _too_few(train: Images, test: Images) -> str:
-    """A sentence on the classes that are too small to have an image held out; empty when there is none."""
+    """A sentence on the classes too small for a held-out image; empty when there are none."""
     missing = _without_test(train, test)
     if not missing:
         return ""

@@ -10,7 +10,7 @@ from pillow import ADJUST, photo, pillow_view
 
 from moco.data.augment import cpu
 from moco.data.augment.colour import HUE
-from moco.data.augment.cpu import Drawn
+from moco.data.augment.cpu import DrawnView
 from moco.data.augment.draw import eval_crop, random_numbers
 from moco.recipe import DataSpec, Jitter, View
 from moco.recipes.cifar import CIFAR_VIEW
@@ -34,7 +34,7 @@ def _compiled() -> None:
 
 def ours(images: list[np.ndarray], view: View, size: int, *, coloured: bool = True) -> np.ndarray:
     """A view of each image, n x 3 x S x S, with the numbers of its place."""
-    drawn = Drawn(view, random_numbers(1, 2, ids=np.arange(len(images)), view_index=1))
+    drawn = DrawnView(view, random_numbers(1, 2, ids=np.arange(len(images)), view_index=1))
     crops = np.empty((len(images), size, size, 3), np.uint8)
     for row, image in enumerate(images):
         cpu.views(image, [drawn], row, [crops], coloured=coloured)
@@ -70,9 +70,9 @@ def test_the_crop_alone_is_the_view_without_its_colours():
 def test_images_in_memory_get_the_same_views_in_one_call():
     images = np.stack([photo(32, 32, seed) for seed in range(50)])
     ids = np.random.default_rng(0).permutation(50)
-    drawn = [Drawn(view, random_numbers(1, 2, ids=ids, view_index=1)) for view in (V2_VIEW, DEMO_VIEW)]
+    drawn = [DrawnView(view, random_numbers(1, 2, ids=ids, view_index=1)) for view in (V2_VIEW, DEMO_VIEW)]
     together, apart = ([np.zeros((50, 32, 32, 3), np.uint8) for _ in drawn] for _ in range(2))
-    cpu.views_of_kept(images, ids[10:40], drawn, slice(10, 40), together, coloured=True)
+    cpu.views_of_cached(images, ids[10:40], drawn, slice(10, 40), together, coloured=True)
     for row in range(10, 40):
         cpu.views(images[ids[row]], drawn, row, apart, coloured=True)
     assert all(np.array_equal(*pair) for pair in zip(together, apart, strict=True))
@@ -103,7 +103,7 @@ def test_hue_of_every_colour_is_pillows():
     )
     for red in range(0, 256, 16):
         colours = np.stack(np.mgrid[red : red + 16, 0:256, 0:256], axis=-1).reshape(1024, 1024, 3).astype(np.uint8)
-        drawn = Drawn(view, random_numbers(red, 0, ids=np.arange(1), view_index=0))
+        drawn = DrawnView(view, random_numbers(red, 0, ids=np.arange(1), view_index=0))
         out = np.empty((1, 1024, 1024, 3), np.uint8)
         cpu.views(colours, [drawn], 0, [out], coloured=True)
         turned = ADJUST[HUE](Image.fromarray(colours), float(drawn.look.factors[0, HUE]))
@@ -132,7 +132,8 @@ with warnings.catch_warnings(record=True) as caught:
 assert len(caught) == 1 and "numba" in str(caught[0].message), caught
 image = np.random.default_rng(0).integers(0, 256, (70, 90, 3), dtype=np.uint8)
 out = np.empty((1, 32, 32, 3), np.uint8)
-cpu.views(image, [cpu.Drawn(V2_VIEW, random_numbers(1, 2, ids=np.arange(1), view_index=1))], 0, [out], coloured=True)
+drawn = cpu.DrawnView(V2_VIEW, random_numbers(1, 2, ids=np.arange(1), view_index=1))
+cpu.views(image, [drawn], 0, [out], coloured=True)
 sys.stdout.buffer.write(out.tobytes())
 """
 

@@ -10,7 +10,7 @@ from making import make_pictures
 from PIL import Image
 
 from moco.data.check.check import check
-from moco.data.check.inspect_file import look
+from moco.data.check.inspect_file import inspect_file
 from moco.data.sources.folder import find_images
 from moco.recipes.auto import FEWEST
 
@@ -114,7 +114,7 @@ ODD = {
 def test_what_is_odd_is_said(tmp_path, what: str):
     name, image, options = ODD[what]
     image.save(tmp_path / name, **options)
-    assert look(str(tmp_path / name), compare=False, deep=False).odd == (what,)
+    assert inspect_file(str(tmp_path / name), compare=False, deep=False).odd == (what,)
 
 
 @pytest.mark.parametrize(
@@ -122,12 +122,12 @@ def test_what_is_odd_is_said(tmp_path, what: str):
 )
 def test_what_is_usual_is_not_said(tmp_path, name: str, shape: tuple[int, int]):
     noise(*shape).save(tmp_path / name)
-    assert look(str(tmp_path / name), compare=False, deep=True).odd == ()
+    assert inspect_file(str(tmp_path / name), compare=False, deep=True).odd == ()
 
 
 def test_the_size_is_that_of_the_upright_image(tmp_path):
     noise(40, 50).save(tmp_path / "x.jpg", exif=turned())
-    assert look(str(tmp_path / "x.jpg"), compare=False, deep=False).size == (40, 50)
+    assert inspect_file(str(tmp_path / "x.jpg"), compare=False, deep=False).size == (40, 50)
 
 
 def test_a_photo_whose_data_end_early_decodes_and_only_a_deep_look_tells(tmp_path):
@@ -136,7 +136,7 @@ def test_a_photo_whose_data_end_early_decodes_and_only_a_deep_look_tells(tmp_pat
     noise(64, 64).save(buffer, "JPEG")
     data = buffer.getvalue()
     (tmp_path / "x.jpg").write_bytes(data[:-1500] + data[-2:])
-    assert look(str(tmp_path / "x.jpg"), compare=False, deep=False) == look(
+    assert inspect_file(str(tmp_path / "x.jpg"), compare=False, deep=False) == inspect_file(
         str(tmp_path / "x.jpg"), compare=False, deep=True
     )._replace(odd=())
-    assert "premature end" in look(str(tmp_path / "x.jpg"), compare=False, deep=True).odd[0]
+    assert "premature end" in inspect_file(str(tmp_path / "x.jpg"), compare=False, deep=True).odd[0]

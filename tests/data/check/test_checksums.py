@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 
-from moco.data.check.checksums import differences, read_digests, write_digests
+from moco.data.check.checksums import digest_changes, read_digests, write_digests
 from moco.data.sources.images import DataError
 
 NAMES = ["a.png", "b c.png", "two\nlines.png", "back\\slash.png", "both\\n\n.png", "\udcff.png", " .png", "x\r.png"]
@@ -39,5 +39,5 @@ def test_what_is_no_such_list_is_refused_with_its_line(tmp_path, text: str):
 def test_what_differs_is_said():
     before = {"same": b"0", "other": b"1", "gone": b"2"}
     after = {"same": b"0", "other": b"9", "new": b"3"}
-    assert differences(before, after) == ["1 changed: other", "1 are gone: gone", "1 are new: new"]
-    assert differences(before, before) == []
+    assert digest_changes(before, after) == ["1 changed: other", "1 are gone: gone", "1 are new: new"]
+    assert digest_changes(before, before) == []

@@ -8,7 +8,7 @@ import pytest
 import tifffile
 from PIL import Image
 
-from moco.data.check.inspect_file import look
+from moco.data.check.inspect_file import inspect_file
 from moco.data.decode import decode as decode_module
 from moco.data.decode import limits, rgb
 from moco.data.decode.decode import BadImage, decode
@@ -117,7 +117,7 @@ def test_files_that_pillow_reads_byte_by_byte_are_refused(tmp_path, monkeypatch,
 def test_check_looks_at_a_gif_whose_end_is_zeros(tmp_path, monkeypatch):
     monkeypatch.setattr(limits, "READS", 2000)
     (tmp_path / "x.gif").write_bytes(gif((1, 1), gif_frame(1, 1))[:-1] + bytes(5000))
-    assert not look(str(tmp_path / "x.gif"), compare=False, deep=False).bad
+    assert not inspect_file(str(tmp_path / "x.gif"), compare=False, deep=False).bad
 
 
 def at_the_bound() -> dict[str, bytes]:

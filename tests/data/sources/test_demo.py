@@ -111,7 +111,7 @@ def test_the_cache_is_found_through_xdg_cache_home(tmp_path: Path, monkeypatch: 
 
 def test_a_damaged_installation_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(demo, "SHA256", "0" * 64)
-    with pytest.raises(RuntimeError, match="install the package again"):
+    with pytest.raises(RuntimeError, match="Install the package again"):
         demo_data(tmp_path)
 
 

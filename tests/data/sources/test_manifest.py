@@ -11,7 +11,14 @@ import pytest
 from making import make_pictures
 
 from moco.data.sources.folder import DataError, find_images
-from moco.data.sources.manifest import Manifest, changes_since, compare, manifest_of, read_manifest, write_manifest
+from moco.data.sources.manifest import (
+    Manifest,
+    changes_since,
+    manifest_changes,
+    manifest_of,
+    read_manifest,
+    write_manifest,
+)
 
 
 def manifest(*rows: tuple[str, int, int]) -> Manifest:
@@ -58,7 +65,7 @@ def test_a_write_that_fails_leaves_the_old_manifest(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "fsync", lambda _: (_ for _ in ()).throw(OSError("disk full")))
     with pytest.raises(OSError, match="disk full"):
         write_manifest(manifest(("new.png", 1, 1)), tmp_path / "m.jsonl")
-    assert compare(read_manifest(tmp_path / "m.jsonl"), OLD) == []
+    assert manifest_changes(read_manifest(tmp_path / "m.jsonl"), OLD) == []
     assert os.listdir(tmp_path) == ["m.jsonl"]
 
 
@@ -84,7 +91,7 @@ def test_a_damaged_manifest_is_an_error(tmp_path, data: bytes):
 
 
 def test_the_same_images_compare_without_a_word():
-    assert compare(OLD, manifest(("a.png", 1, 10), ("b.png", 2, 20), ("c.png", 3, 30))) == []
+    assert manifest_changes(OLD, manifest(("a.png", 1, 10), ("b.png", 2, 20), ("c.png", 3, 30))) == []
 
 
 def test_a_manifest_of_the_same_images_is_not_even_parsed(tmp_path, monkeypatch):
@@ -106,7 +113,7 @@ def test_a_stored_manifest_of_other_spacing_is_the_same(tmp_path):
 
 def test_added_removed_and_changed_images_are_told():
     new = manifest(("a.png", 1, 10), ("b.png", 2, 21), ("d.png", 4, 40), ("e.png", 5, 50))
-    assert compare(OLD, new) == [
+    assert manifest_changes(OLD, new) == [
         "2 images were added: d.png, e.png.",
         "1 image was removed: c.png.",
         "1 image was changed (in size or time of change): b.png.",
@@ -114,26 +121,28 @@ def test_added_removed_and_changed_images_are_told():
 
 
 def test_a_changed_size_alone_is_a_change():
-    assert "changed" in compare(OLD, manifest(("a.png", 7, 10), ("b.png", 2, 20), ("c.png", 3, 30)))[0]
+    assert "changed" in manifest_changes(OLD, manifest(("a.png", 7, 10), ("b.png", 2, 20), ("c.png", 3, 30)))[0]
 
 
 def test_of_many_images_three_are_named():
     new = manifest(*((f"{i}.png", 1, 1) for i in range(12_000)))
-    assert compare(manifest(), new) == ["12,000 images were added: 0.png, 1.png, 2.png and 11,997 more."]
+    assert manifest_changes(manifest(), new) == ["12,000 images were added: 0.png, 1.png, 2.png and 11,997 more."]
 
 
 def test_another_order_is_told():
-    (sentence,) = compare(OLD, manifest(("b.png", 2, 20), ("a.png", 1, 10), ("c.png", 3, 30)))
+    (sentence,) = manifest_changes(OLD, manifest(("b.png", 2, 20), ("a.png", 1, 10), ("c.png", 3, 30)))
     assert "order" in sentence
 
 
-def test_an_image_that_is_listed_twice_is_told():
-    (sentence,) = compare(OLD, manifest(("a.png", 1, 10), ("a.png", 1, 10), ("b.png", 2, 20), ("c.png", 3, 30)))
+def test_an_image_that_is_listed_twice_is_reported():
+    (sentence,) = manifest_changes(
+        OLD, manifest(("a.png", 1, 10), ("a.png", 1, 10), ("b.png", 2, 20), ("c.png", 3, 30))
+    )
     assert "more or less often" in sentence
 
 
 def test_names_are_printed_without_control_characters():
-    assert all(sentence.isprintable() for sentence in compare(OLD, manifest(("\x1b[31m\n.png", 1, 1))))
+    assert all(sentence.isprintable() for sentence in manifest_changes(OLD, manifest(("\x1b[31m\n.png", 1, 1))))
 
 
 def fingerprint(folder: Path) -> str:
@@ -163,6 +172,6 @@ def test_a_million_images_are_compared_in_seconds(tmp_path):
     other = Manifest(one.names, one.sizes, one.mtimes + (np.arange(n) == 5))
     start = time.process_time()
     write_manifest(one, tmp_path / "m.gz")
-    assert compare(read_manifest(tmp_path / "m.gz"), other)[0].startswith("1 image was changed")
+    assert manifest_changes(read_manifest(tmp_path / "m.gz"), other)[0].startswith("1 image was changed")
     assert time.process_time() - start < 40
     assert (tmp_path / "m.gz").stat().st_size < 30e6

@@ -61,11 +61,11 @@ def test_different_images_of_one_size_are_no_copies(tmp_path):
     assert copies_note(find_images(tmp_path / "train"), find_images(tmp_path / "test")) == ""
 
 
-def test_of_many_test_images_some_are_looked_at_which_is_said(train, tmp_path, monkeypatch):
+def test_of_many_test_images_some_are_checked_and_the_note_says_so(train, tmp_path, monkeypatch):
     monkeypatch.setattr(overlap, "SOME", 3)
     shutil.copytree(train, tmp_path / "test")
     note = copies_note(find_images(train), find_images(tmp_path / "test"))
-    assert note.startswith("3 test images of 3 that were looked at, of 12, have the same content")
+    assert note.startswith("3 test images of 3 checked, of 12, have the same content")
 
 
 def test_a_held_out_part_is_disjoint_unless_a_list_has_a_file_twice(train, tmp_path):

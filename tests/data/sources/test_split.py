@@ -13,7 +13,7 @@ from moco.data.sources.split import split_of, split_sources
 
 
 def stray(folder: Path, *names: str) -> None:
-    """Pictures beside the class folders."""
+    """Images outside the class folders."""
     make_pictures(folder / "aside", len(names))
     for path, name in zip(sorted((folder / "aside").iterdir()), names, strict=True):
         path.rename(folder / name)
@@ -124,7 +124,7 @@ def test_one_image_beside_the_class_folders_of_train_or_test_is_left_out_and_nam
 def test_many_images_beside_the_class_folders_are_the_reason_why_there_are_no_labels(tmp_path: Path):
     make_pictures(tmp_path, 10, classes=2)
     stray(tmp_path, "a.png", "b.png", "c.png", "d.png")
-    with pytest.raises(DataError, match=r"4 of the 14 lie beside the class folders \(class0, class1\): a.png, b.png"):
+    with pytest.raises(DataError, match=r"4 of the 14 lie outside the class folders \(class0, class1\): a.png, b.png"):
         split_of(tmp_path, tmp_path)
 
 

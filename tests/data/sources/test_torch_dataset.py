@@ -203,7 +203,7 @@ def test_the_label_of_a_dict_is_found(name: str):
     [
         ({"left": ITEM, "right": ITEM}, r"2 images \(left: a uint8 array \[6, 6, 3\], right: .* of your own"),
         ({"image": {"bytes": b"", "path": "a.jpg"}}, r"image: a dict.*Image\(decode=True\)"),
-        ({"image": "a.jpg"}, "image: a str.*open it in the data set"),
+        ({"image": "a.jpg"}, "image: a str.*open the image in the data set"),
         (torch.rand(3, 8, 9), r"a float32 tensor \[3, 8, 9\].*transforms"),
         (torch.zeros(8, 9, 3, dtype=torch.uint8), r"a uint8 tensor \[8, 9, 3\].*permute\(2, 0, 1\)"),
         (np.zeros((3, 8, 9), dtype=np.uint8), r"a uint8 array \[3, 8, 9\].*transpose\(1, 2, 0\)"),

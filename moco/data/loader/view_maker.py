@@ -1,0 +1,114 @@
+"""Make the views of some rows of a mini-batch: read the images, replace bad ones, crop, and change colours."""
+
+from collections.abc import Callable, Iterator, Set
+from dataclasses import dataclass
+from threading import Event
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import UInt8
+
+from moco.data.augment import cpu, draw
+from moco.data.decode.decode import BadImage
+from moco.data.loader.bad_images import Quarantine
+from moco.data.loader.buffers import Slot
+from moco.data.loader.cache import ImageCache
+from moco.data.loader.sampler import Draw
+from moco.data.loader.threads import Abandoned
+from moco.data.sources.images import DataError, Images
+from moco.recipe import DataSpec
+from moco.rng import fold
+
+CRASH = "ends the process that reads it"  # the reason in the list of bad images
+TRIES = 100  # images that are drawn to replace a bad one
+
+
+class DrawnBatch(NamedTuple):
+    """A mini-batch as it was drawn: which images, and their views with all random numbers."""
+
+    drawn: Draw
+    views: list[cpu.DrawnView]
+
+
+class Task(NamedTuple):
+    """Some rows of a mini-batch, which one thread makes and writes into `slot`."""
+
+    batch: DrawnBatch
+    rows: slice
+    slot: Slot
+
+
+@dataclass
+class ViewMaker:
+    """Makes views of `images`. Any number of threads may use it.
+
+    A bad image is added to `quarantine`, and another takes its place, drawn by (seed, epoch, its index).
+    """
+
+    images: Images
+    data: DataSpec
+    seed: int
+    quarantine: Quarantine
+    coloured: bool  # change the colours too; otherwise the views are crops
+    cache: ImageCache | None = None
+    crashing: Set[int] = frozenset()  # images that crash the process that reads them: they count as bad
+    before_read: Callable[[int], None] | None = None  # called with each image's index
+
+    def draw(self, drawn: Draw) -> DrawnBatch:
+        """The views of the images drawn, with their random numbers."""
+        epoch, ids = drawn
+        views = range(len(self.data.views))
+        numbers = [draw.random_numbers(self.seed, epoch, ids=ids, view_index=index) for index in views]
+        return DrawnBatch(drawn, [cpu.DrawnView(*pair) for pair in zip(self.data.views, numbers, strict=True)])
+
+    def make(self, task: Task, stopped: Event) -> Task:
+        """Write the views of the task's rows into its slot."""
+        batch, rows, slot = task
+        slot.wait()  # until its former content is on the device
+        if self.cache is not None:
+            self._make_cached(task, self.cache, stopped)
+            return task
+        for row in range(rows.start, rows.stop):
+            if stopped.is_set():
+                raise Abandoned
+            slot.ids[row], image = self._read(batch.drawn.epoch, int(batch.drawn.ids[row]))
+            cpu.views(image, batch.views, row, slot.crops, coloured=self.coloured)
+        return task
+
+    def _make_cached(self, task: Task, cache: ImageCache, stopped: Event) -> None:
+        """The same with images in memory: in one call, unless one of them has another size."""
+        batch, rows, slot = task
+        ids, images = batch.drawn.ids[rows].copy(), {}
+        for place in np.flatnonzero(~cache.filled[ids]).tolist():
+            if stopped.is_set():
+                raise Abandoned
+            ids[place], images[place] = self._read(batch.drawn.epoch, int(ids[place]))
+        slot.ids[rows] = ids
+        if cache.filled[ids].all():
+            cpu.views_of_cached(cache.pixels, ids, batch.views, rows, slot.crops, coloured=self.coloured)
+            return
+        for place, index in enumerate(ids):
+            image = images.get(place, cache.pixels[index])
+            cpu.views(image, batch.views, rows.start + place, slot.crops, coloured=self.coloured)
+
+    def _read(self, epoch: int, index: int) -> tuple[int, UInt8[np.ndarray, "H W 3"]]:
+        """Image `index`, or the one that replaces it, with its own index."""
+        for candidate in self._candidates(epoch, index):
+            if self.before_read is not None:
+                self.before_read(candidate)
+            try:
+                if candidate in self.crashing:
+                    raise BadImage(self.images.names[candidate], CRASH)
+                if self.cache is not None:
+                    return candidate, self.cache.read(candidate, self.images.read)
+                return candidate, self.images.read(candidate)
+            except BadImage as bad:
+                self.quarantine.add(bad.name, bad.reason)
+        raise AssertionError("_candidates raises before it ends")
+
+    def _candidates(self, epoch: int, index: int) -> Iterator[int]:
+        """`index`, then those that may replace it, in turn. Raises DataError when all of them were tried."""
+        yield index
+        for attempt in range(TRIES):
+            yield fold(self.seed, epoch, index, attempt) % len(self.images)
+        raise DataError(f"{TRIES} images drawn to replace a bad one are all bad: see bad_images.csv")
