@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from making import make_pictures
@@ -157,3 +158,10 @@ def test_classes_of_which_a_test_folder_has_no_image_are_named(tmp_path: Path):
     make_pictures(tmp_path / "test" / "class1", 4)
     for split in (split_sources(tmp_path), split_of(tmp_path / "train", tmp_path / "test")):
         assert split.how.endswith("2 of 3 classes have no test image: class0, class2")
+
+
+def test_a_python_test_set_may_lack_the_last_classes():
+    image = np.zeros((8, 8, 3), np.uint8)
+    split = split_of([(image, i % 3) for i in range(9)], [(image, i % 2) for i in range(4)])
+    assert np.array(split.test.labels).tolist() == [0, 1, 0, 1]
+    assert "1 of 3 classes has no test image: 2" in split.how
