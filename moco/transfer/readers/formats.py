@@ -5,9 +5,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from moco.data.sources.images import DataError
+from moco.data.sources.images import DataError, Images
 from moco.text import shown
-from moco.transfer.readers import cityscapes, coco, labelme, paired_folders, voc, voc_semantic, yolo
+from moco.transfer.readers import (
+    cifar,
+    cityscapes,
+    class_folders,
+    coco,
+    flowers,
+    inaturalist,
+    labelme,
+    paired_folders,
+    pets,
+    voc,
+    voc_semantic,
+    yolo,
+)
 from moco.transfer.readers.collect import ReadOptions
 from moco.transfer.scenes import SceneSet
 from moco.transfer.semantic import SemanticSet
@@ -37,6 +50,14 @@ PIXELS: dict[str, Format[SemanticSet]] = {
     "folders": Format("images/, masks/ and classes.txt", paired_folders.recognises, paired_folders.read),
 }
 
+CLASSES: dict[str, Format[Images]] = {
+    "cifar": Format("cifar-10-batches-bin/, -py/, cifar-100-binary/ or -python/", cifar.recognises, cifar.read),
+    "flowers": Format("jpg/, imagelabels.mat and setid.mat", flowers.recognises, flowers.read),
+    "pets": Format("images/ and annotations/{trainval,test}.txt", pets.recognises, pets.read),
+    "inaturalist": Format("train2018.json, val2018.json and the images", inaturalist.recognises, inaturalist.read),
+    "folders": Format("a folder for each class", class_folders.recognises, class_folders.read),
+}
+
 
 def read_scenes(path: Path, options: ReadOptions | None = None, *, format: str | None = None) -> SceneSet:
     """The images with annotated objects at `path`, in the named format of OBJECTS or the one that it looks like.
@@ -59,6 +80,14 @@ def read_semantic(path: Path, options: ReadOptions | None = None, *, format: str
     if not scenes.scenes:
         raise DataError(f"{shown(str(path))} names no images")
     return scenes
+
+
+def read_classes(path: Path, options: ReadOptions | None = None, *, format: str | None = None) -> Images:
+    """The images with one class each at `path`, in a format of CLASSES. Raises as `read_scenes`."""
+    images = _read(path, options, format, CLASSES)
+    if not len(images):
+        raise DataError(f"{shown(str(path))} names no images")
+    return images
 
 
 def _read(path: Path, options: ReadOptions | None, format: str | None, formats: dict[str, Format[T]]) -> T:
