@@ -1,4 +1,4 @@
-"""What an ablation would run, and roughly what that costs: for `moco ablate --dry-run`."""
+"""The runs of an ablation and their estimated cost, for `moco ablate --dry-run`."""
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode

@@ -1,4 +1,4 @@
-"""What may explain a score: how stale the keys are, how far f_k is behind f_q, whether BN gives keys away."""
+"""Measures that may explain a score: age of keys, lag of f_k behind f_q, and whether BN lets the model cheat."""
 
 import math
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""An ablation as a picture: what was measured here, and beside it what the paper has."""
+"""Draw an ablation: the scores measured here, and the paper's beside them."""
 
 import io
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""What an ablation came to: the runs of each cell, their means and spreads, and the baselines."""
+"""Results of an ablation: the runs of each cell, their means and spreads, and the baselines."""
 
 import statistics
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""Run the recipes of a family, judge each, and keep what came out: an ablation can be stopped and goes on."""
+"""Run the recipes of a family, evaluate each, and store the results: a stopped ablation can be resumed."""
 
 import hashlib
 import json
@@ -35,7 +35,7 @@ SHORT = 2000  # steps: half a run that saves in its middle, for `measures`, and 
 
 @dataclass(frozen=True)
 class Bench:
-    """Where runs are made, of what, and who judges them."""
+    """The folder, the images and the evaluation that all runs of an ablation share."""
 
     runs: Path
     images: Images
@@ -89,7 +89,7 @@ def ablate(
 
 
 def train_once(recipe: Recipe, bench: Bench, what: str) -> dict[str, Any]:
-    """What a run came to: from its folder if it is there, otherwise by making and judging it."""
+    """The result of a run: from its folder if it is there, otherwise by training and evaluating it."""
     folder = bench.runs / run_name(recipe)
     file = folder / "scores.json"
     if not file.is_file():
@@ -99,7 +99,7 @@ def train_once(recipe: Recipe, bench: Bench, what: str) -> dict[str, Any]:
 
 
 def train_and_score(recipe: Recipe, folder: Path, bench: Bench) -> dict[str, Any]:
-    """Scores, measures and cost of a run. That numbers are not finite any more is an outcome too: {"failed": why}."""
+    """Scores, measures and cost of a run. A run that diverged is a result too: {"failed": why}."""
     half = round(recipe_facts(recipe, len(bench.images))["steps"]) // 2
     whole, start = not state_of(RunFolder(folder)).started, time.process_time()
     try:
@@ -118,7 +118,7 @@ def train_and_score(recipe: Recipe, folder: Path, bench: Bench) -> dict[str, Any
 
 
 def collect_result(described: Family, scale: Scale, done: dict[str, list[dict[str, Any]]], bench: Bench) -> Result:
-    """The family's cells with what their runs came to so far, their baselines, and what it means."""
+    """The family's cells with the results of their runs so far, their baselines, and remarks."""
     recipes = {cell.name: described.recipe(cell) for cell in described.cells}
     baselines = {describe_architecture(recipe): bench.judge.baselines(recipe) for recipe in recipes.values()}
     facts = {name: recipe_facts(recipe, len(bench.images)) for name, recipe in recipes.items()}
@@ -183,7 +183,7 @@ def choose_data(scale: str, data: Places | None, eval_data: str | Path | None) -
 
 
 def check_same_data(file: Path, now: dict[str, str]) -> None:
-    """Results of different images must not meet in one folder. Raises RecipeError."""
+    """Raise RecipeError if the folder has results of other images."""
     if not file.is_file():
         write_json(file, now)
     elif (was := json.loads(file.read_text())) != now:
@@ -193,6 +193,6 @@ def check_same_data(file: Path, now: dict[str, str]) -> None:
 def run_name(recipe: Recipe) -> str:
     """The name of a run: of its settings that are not at their defaults, so that a new setting changes no old name."""
     rest = Recipe(name="").fields()
-    told = {name: value for name, value in recipe.fields().items() if name not in ("name", "source")}
-    chosen = sorted(f"{name}={value!r}" for name, value in told.items() if name not in rest or rest[name] != value)
+    settings = {name: value for name, value in recipe.fields().items() if name not in ("name", "source")}
+    chosen = sorted(f"{name}={value!r}" for name, value in settings.items() if name not in rest or rest[name] != value)
     return hashlib.sha256("\n".join(chosen).encode()).hexdigest()[:12]

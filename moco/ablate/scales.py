@@ -1,4 +1,4 @@
-"""At which size an ablation is run: the base recipes, and the values that a size has its own of."""
+"""The sizes of ablations: for each, the base recipes and the values that depend on the size."""
 
 from dataclasses import dataclass
 
@@ -45,7 +45,7 @@ CORE_MINUTE = 2e10 * 60  # as in docs/ablations.md: 1.4e10 a second with its Res
 
 
 def at_scale(name: str) -> Scale:
-    """Raises RecipeError for a scale that there is not."""
+    """The scale called `name`. Raises RecipeError if there is none."""
     if name not in SCALES:
         raise RecipeError(unknown("scale", name, list(SCALES)))
     return SCALES[name]()

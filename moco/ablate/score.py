@@ -1,4 +1,4 @@
-"""Judge the runs of an ablation by one rule, and their baselines once for each architecture."""
+"""Evaluate the runs of an ablation by one rule, and their baselines once for each architecture."""
 
 import hashlib
 import json

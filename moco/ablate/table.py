@@ -1,4 +1,4 @@
-"""An ablation as a table, in plain text or Markdown: what was measured beside what the paper has."""
+"""An ablation as a table, in plain text or Markdown: measured scores beside the paper's."""
 
 from collections.abc import Sequence
 from typing import NamedTuple

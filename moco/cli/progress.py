@@ -20,5 +20,5 @@ def shown_progress(console: "Console") -> "Iterator[Progress]":
         with progress:
             yield progress
     finally:
-        if progress.told:
+        if progress.reported:
             console.say(f"{duration(progress.seconds)} in all")

@@ -1,4 +1,4 @@
-"""What an encoder must beat to have learned anything: the pixels themselves, and its own architecture untrained."""
+"""The baselines of an encoder: the pixels themselves, and its own architecture with random parameters."""
 
 import copy
 
@@ -31,14 +31,14 @@ class Pixels(nn.Module):
 
 
 def random_encoder(encoder: Encoder, *, seed: int = 0) -> Encoder:
-    """The same architecture, in eval mode, on the same device, with fresh weights: what its shape alone is worth.
+    """The same architecture with random parameters, in eval mode, on the same device.
 
     BN keeps the running statistics it is made with (mean 0, variance 1), as the usual random baseline has it. That is
     the stronger baseline: on the demo's images, kNN-20 gave 54 to 59 % with them, and 46 to 50 % with statistics
     calibrated on the images.
 
     Raises:
-        RecipeError: a module of the user's own with parameters that no `reset_parameters` of it draws anew.
+        RecipeError: a module of the user's own has parameters and no `reset_parameters()`.
     """
     with torch.random.fork_rng():
         torch.manual_seed(fold(seed))

@@ -1,7 +1,7 @@
-"""Features kept in files, so that one evaluation after the other need not compute them again.
+"""A cache of features in files, so that several evaluations compute them once.
 
 The key is a hash of everything that the bits of features depend on: weights, contents of the images, settings, device,
-our code, and the versions of libraries. The files lie in the folder `features` of a run or encoder.
+our code, and the versions of libraries. The files are in the folder `features` of a run or encoder.
 """
 
 import hashlib
@@ -61,7 +61,7 @@ class FeatureCache:
     say: Callable[[str], None] = lambda text: None
 
     def read(self, key: str) -> Rows | None:
-        """What was kept under this key; None when there is nothing, or it is damaged."""
+        """The features stored under this key; None if there are none, or they are damaged."""
         file = self._file(key)
         try:
             head, _, body = file.read_bytes().partition(b"\n")
@@ -79,7 +79,7 @@ class FeatureCache:
         return x, ids
 
     def write(self, key: str, x: Float[Tensor, "n D"], ids: Int[Tensor, "n"]) -> None:
-        """Keep features. When they cannot be written it says so; this is no error."""
+        """Store features. A failure is reported by `say` and is not an error."""
         if x.nbytes > MAX_FILE or self.folder.is_symlink():
             return
         body = save({"x": x.contiguous(), "ids": ids.contiguous()})
@@ -95,7 +95,7 @@ class FeatureCache:
         return self.folder / f"{key}.features"
 
     def _remove_old(self) -> None:
-        """Remove the files that were used longest ago, where all together are too large, and what a kill left."""
+        """Remove the least recently used files over the size limit, and temporary files of killed processes."""
         sweep(self.folder)
         ours = [(path.stat(), path) for path in self.folder.iterdir() if NAME.fullmatch(path.name)]
         total = 0
@@ -106,7 +106,7 @@ class FeatureCache:
 
 
 def _header(key: str, body: bytes) -> bytes:
-    """The first line of the file of `key`: a file that was given another's name is noticed too."""
+    """The first line of the file of `key`. It also shows whether a file was renamed to another key."""
     return HEAD + hashlib.sha256(key.encode() + body).hexdigest().encode()
 
 
@@ -126,10 +126,10 @@ def extract_each_cached(
     cache: FeatureCache | None,
     progress: Progress,
 ) -> dict[str, Features]:
-    """As `extract_each`, but what is in `cache` is taken from there, and what is computed is kept there.
+    """As `extract_each`, with features read from `cache` if it has them, and stored there if not.
 
-    Not kept: features of images that are no files, of modules of the user's own (their code is in no key), and of files
-    that were changed in the meantime.
+    Not stored: features of images that are not files, of the user's own modules (no key covers their code), and of
+    files that changed meanwhile.
 
     Raises: as `extract_each`.
     """
@@ -158,7 +158,7 @@ def extract_each_cached(
 def _read_cached(
     cache: FeatureCache, keys: Mapping[str, str], images: Images, quarantine: Quarantine
 ) -> dict[str, Rows]:
-    """What the cache has, by name. Nothing, if an image without features can be read by now."""
+    """The cached features, by name. None of them if an image that was unreadable before can now be read."""
     kept = {name: rows for name, key in keys.items() if (rows := cache.read(key)) is not None}
     if not kept:
         return {}
@@ -196,7 +196,7 @@ def hash_weights(encoder: nn.Module) -> str:
 
 
 def paths_of(images: Images) -> list[str] | None:
-    """The files of images; None when they are no files, and may have other pixels each time."""
+    """The files of images; None if they are not files, so that their pixels may differ each time."""
     places = np.arange(len(images))
     while isinstance(images, Subset):
         places, images = images.indices[places], images.images
@@ -242,7 +242,7 @@ def _file_stamp(paths: list[str]) -> str:
 
 
 def _describe_device(device: torch.device) -> list[str]:
-    """What computes, and how."""
+    """The device and its numeric settings."""
     precision = torch.get_float32_matmul_precision()
     if device.type == "cuda":
         name, cudnn = torch.cuda.get_device_name(device), str(torch.backends.cudnn.version())
@@ -259,7 +259,7 @@ def _version(package: str) -> str:
 
 
 def _hash_code() -> str:
-    """SHA-256 of our source that makes features."""
+    """SHA-256 of the source files that features depend on."""
     root, digest = Path(moco.__file__).parent, hashlib.sha256(moco.__version__.encode())
     for part in CODE:
         for file in sorted((root / part).rglob("*.py")) if (root / part).is_dir() else [root / part]:

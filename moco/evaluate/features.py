@@ -1,4 +1,4 @@
-"""Frozen features of images, and `moco.load`: an encoder with all that is needed to use it."""
+"""Extract frozen features of images; and `moco.load`, which gives an encoder that is ready to use."""
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -66,7 +66,7 @@ class Features:
 
 @contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
-    """While open, `module` is in eval mode and takes no gradients; then each part of it is in its former mode again."""
+    """While open, `module` is in eval mode, without gradients. Afterwards each part is in its former mode again."""
     modes = [(part, part.training) for part in module.modules()]
     module.eval()
     try:
@@ -222,8 +222,8 @@ def load(
         weights: a run folder, an encoder folder, an imported one, a weights file of any format that `moco import`
             reads, `torchvision/NAME`, `timm/NAME` or `fair:NAME`.
         model: your own backbone, when the weights are of one.
-        architecture: what a bare weights file is of, when it does not tell.
-        prefix: what the names of the encoder's tensors begin with, in a file of several networks that does not tell.
+        architecture: the network, if a file of weights does not show it.
+        prefix: the prefix of the encoder's tensors, if a file of several networks does not show it.
 
     Raises:
         WeightsError: not there, not readable, or not the weights of that network. RecipeError: no such device.
@@ -235,7 +235,7 @@ def load(
 
 
 def _open_pictures(pictures: Any) -> Images:
-    """What was given to `embed`. A list may mix paths and pictures; anything else is read as `pretrain` reads it."""
+    """The input of `embed` as Images. A list may mix paths and pictures; other input is opened as by `pretrain`."""
     if isinstance(pictures, str | Path):
         return open_images(pictures, single=True)
     if isinstance(pictures, Dataset) or hasattr(pictures, "names"):
@@ -249,7 +249,7 @@ def _pixels(picture: Any) -> UInt8[np.ndarray, "H W 3"]:
 
 
 class Pictures:
-    """Pictures and paths that were handed over, as Images."""
+    """A list of pictures and paths, as Images."""
 
     labels: None = None
     classes: Sequence[str] = ()

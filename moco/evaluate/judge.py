@@ -1,4 +1,4 @@
-"""An encoder judged beside its baselines: raw pixels and a random encoder, by the same protocol on the same images."""
+"""Evaluate an encoder beside its baselines, raw pixels and a random encoder, on the same images."""
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
@@ -41,13 +41,13 @@ def evaluate(
     say: Callable[[str], None] = lambda text: None,
     progress: Progress | None = None,
 ) -> Table:
-    """What `moco eval` prints.
+    """The table that `moco eval` prints.
 
     Args:
-        kind: a name of KINDS, whose fields the `settings` are; or ALL, which leaves out what these images are too few
-            for, and says so in a note.
-        cached: features are kept in the folder of the weights, if they are one, and taken from there.
-        say: takes a sentence on kept features that cannot be used.
+        kind: a name of KINDS, or ALL, which skips kinds that need more images, with a note.
+        settings: fields of the kind.
+        cached: store features in the folder of the weights, if they are a folder, and reuse them.
+        say: takes a sentence on stored features that cannot be used.
 
     Raises:
         RecipeError: an unknown kind or setting, or weights that cannot be used. DataError: see `subjects`.
@@ -63,7 +63,7 @@ def evaluate(
 
 
 def _kinds(kind: str, settings: Mapping[str, Any]) -> list[Evaluation]:
-    """The evaluations that a name stands for, each with those of the settings that it has. Raises RecipeError."""
+    """The evaluations called `kind`, each with its own part of the settings. Raises RecipeError."""
     if kind not in (ALL, *KINDS):
         raise RecipeError(unknown("evaluation", kind, [ALL, *KINDS]))
     chosen = list(KINDS) if kind == ALL else [kind]
@@ -91,10 +91,10 @@ def subjects(
 
     Args:
         data: see `moco.data.sources.split.split_sources`; with `test`, all of it is for training.
-        others: more rows, say of a supervised encoder; each sees the images as it was made to.
+        others: more rows, such as a supervised encoder; each has its own size and normalization of images.
         random_encoders: how many seeds of the random baseline.
         max_bad: how many unreadable images are too many (below 1: a share); None: 0.1 %, at least 10.
-        cache: where features are kept; None: they are computed.
+        cache: where features are stored; None: they are computed.
 
     Raises:
         DataError: no labels, classes that are only in the test images, the same files among both, or too many
@@ -149,13 +149,13 @@ def _extract(
 
 
 def judge(kinds: Sequence[Evaluation], among: Subjects, *, skip: bool = False) -> Table:
-    """Every row by every kind of evaluation.
+    """Evaluate every row by every kind.
 
     Args:
-        skip: a kind that these images do not allow is left out, with a note, unless none is left.
+        skip: skip a kind that is not possible with these images, with a note.
 
     Raises:
-        DataError: without `skip`, a kind that these images do not allow; with it, none that they do.
+        DataError: a kind is not possible with these images; with `skip`, none is.
     """
     rows: dict[str, dict[str, Score]] = {name: {} for name in among.rows}
     notes = list(among.notes)
@@ -189,7 +189,7 @@ def _name_of_kind(kind: Evaluation) -> str:
 
 
 def _build_baselines(pretrained: Pretrained, random_encoders: int) -> tuple[dict[str, Encoder | Pixels], list[str]]:
-    """Raw pixels and random encoders, and a note on what could not be had."""
+    """Raw pixels and random encoders, and a note if there is no random encoder."""
     baselines: dict[str, Encoder | Pixels] = {PIXELS: Pixels(pretrained.data).to(pretrained.device)}
     try:
         for seed in range(random_encoders):

@@ -1,4 +1,4 @@
-"""The ways to judge features, and what they judge. A new one is a class with `scores`, and a name in KINDS."""
+"""The kinds of evaluation and their input. A new kind is a class with `scores` and an entry in KINDS."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,7 +19,7 @@ from moco.evaluate.protocols import PROTOCOLS, probe_sgd
 from moco.evaluate.table import Score
 from moco.recipe import DataSpec, RecipeError
 
-FEWER = "{k} neighbours were asked for, but there are only {images} training images: all of them vote"
+FEWER = "{k} neighbours requested, but there are only {images} training images: all of them vote"
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,7 +34,7 @@ class Subject:
 
 @dataclass(frozen=True, eq=False)
 class Subjects:
-    """Everything that is compared: computed once for all kinds of evaluation, and for pictures of neighbours."""
+    """All encoders that are compared, with their features: extracted once for all kinds of evaluation."""
 
     judged: str
     rows: Mapping[str, Subject]  # the baselines first
@@ -49,7 +49,7 @@ class Subjects:
 
 @runtime_checkable
 class Evaluation(Protocol):
-    """A way to judge features: the scores of a row, by column."""
+    """A kind of evaluation: it gives the scores of a row, by column."""
 
     def scores(self, row: Subject, among: Subjects) -> dict[str, Score]: ...
 

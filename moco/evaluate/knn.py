@@ -26,7 +26,7 @@ class Nearest(NamedTuple):
 
 
 class Vote(NamedTuple):
-    """What the neighbours say."""
+    """The classes that the neighbours vote for."""
 
     predictions: Int[Tensor, "n"]
     accuracy: float  # [percent] of the queries; NaN when their labels are unknown

@@ -12,7 +12,7 @@ ITERATIONS = 300  # at most; features of a few thousand images take some tens
 
 
 class Standardization(NamedTuple):
-    """What makes each dimension of some features have mean 0 and standard deviation 1."""
+    """The shift and scale that give each dimension mean 0 and standard deviation 1."""
 
     mean: Float[Tensor, "D"]
     std: Float[Tensor, "D"]

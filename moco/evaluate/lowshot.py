@@ -1,4 +1,4 @@
-"""Few labels: what a linear classifier and the nearest neighbour make of frozen features with some labels a class."""
+"""Low-shot evaluation: a linear classifier and the nearest neighbour with a few labels of each class."""
 
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple

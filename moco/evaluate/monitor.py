@@ -1,4 +1,4 @@
-"""A kNN score of the encoder while it is trained, on some labelled images that are kept in memory."""
+"""A kNN score of the encoder during training, on labelled images in memory."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -40,7 +40,7 @@ class LabelledCrops:
 
 @dataclass(frozen=True, eq=False)
 class Monitor:
-    """Labelled images, and how they look to an encoder."""
+    """Labelled images in memory, and the kNN score of an encoder on them."""
 
     train: LabelledCrops
     test: LabelledCrops
@@ -50,7 +50,7 @@ class Monitor:
     how: str  # which images, in words
 
     def __str__(self) -> str:
-        """What the log says of it."""
+        """The line in the log."""
         return (
             f"kNN score: {len(self.train.labels):,} labelled images, {len(self.test.labels):,} test images; {self.how}"
         )

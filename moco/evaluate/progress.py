@@ -1,4 +1,4 @@
-"""How far a long computation has come, told while it runs, with the time that is left."""
+"""Report the progress of a long computation and the time that is left, while it runs."""
 
 import threading
 import time
@@ -11,35 +11,38 @@ DELAY, EVERY = 2.0, 0.5  # [s] before the first line, and between lines
 
 
 class Progress:
-    """While open, tells `show` how far the present stage is, from a thread of its own, once two seconds have passed.
+    """While open, pass a line on the current stage to `show` every half second, after the first two seconds.
+
+    A thread of its own does this.
 
     Args:
-        show: takes a line, as often as it comes.
+        show: takes a line.
+        delay: [s] before the first line.
     """
 
-    def __init__(self, show: Callable[[str], None] = lambda line: None, *, patience: float = DELAY):
-        self._show, self._patience, self._begun = show, patience, time.monotonic()
+    def __init__(self, show: Callable[[str], None] = lambda line: None, *, delay: float = DELAY):
+        self._show, self._delay, self._started = show, delay, time.monotonic()
         self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._tell, daemon=True)
-        self._what, self._done, self._total, self._unit, self._start = "", 0, 0, "", self._begun
-        self.told = False  # whether any line was shown
+        self._thread = threading.Thread(target=self._report, daemon=True)
+        self._what, self._done, self._total, self._unit, self._start = "", 0, 0, "", self._started
+        self.reported = False  # whether any line was shown
 
     def stage(self, what: str, total: int = 0, unit: str = "images") -> None:
-        """Begin a stage of `total` units; 0: nobody knows how many."""
+        """Begin a stage of `total` units; 0: their number is not known."""
         self._what, self._done, self._total, self._unit, self._start = what, 0, total, unit, time.monotonic()
 
     def expect(self, total: int, unit: str) -> None:
-        """The present stage has `total` units, as it turns out."""
+        """Set the number of units of the current stage."""
         self._done, self._total, self._unit = 0, total, unit
 
     def add(self, count: int = 1) -> None:
-        """So many units more of the stage are done."""
+        """Count units of the stage as done."""
         self._done += count
 
     @property
     def seconds(self) -> float:
-        """Since the beginning."""
-        return time.monotonic() - self._begun
+        """[s] since the start."""
+        return time.monotonic() - self._started
 
     def line(self) -> str:
         """`features: 512 of 2,000 images, 6 s left`."""
@@ -57,10 +60,10 @@ class Progress:
         self._ended.set()
         self._thread.join()
 
-    def _tell(self) -> None:
-        self._ended.wait(self._patience)
+    def _report(self) -> None:
+        self._ended.wait(self._delay)
         while not self._ended.is_set():
             if self._what:
-                self.told = True
+                self.reported = True
                 self._show(self.line())
             self._ended.wait(EVERY)

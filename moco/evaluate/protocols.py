@@ -64,12 +64,12 @@ class Classifiers(nn.Module):
 
 
 class EncoderChanged(AssertionError):
-    """A frozen encoder that did not stay as it was."""
+    """A frozen encoder has changed."""
 
 
 @contextmanager
 def frozen(encoder: nn.Module, classifier: nn.Module) -> Iterator[None]:
-    """While open, nothing but the two tensors of `classifier` trains; then every tensor of `encoder` is compared.
+    """While open, only the two tensors of `classifier` train. Afterwards every tensor of `encoder` is compared.
 
     Raises:
         Moved: a parameter or buffer is not bit for bit what it was, or another number of tensors would train.

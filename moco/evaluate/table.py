@@ -48,7 +48,7 @@ class Score:
 
 @dataclass(frozen=True)
 class Table:
-    """What an encoder is worth: its scores, those of its baselines and of others, all by the same rule."""
+    """The scores of an encoder, its baselines and others, all by the same rule."""
 
     judged: str  # the row that the others are there for
     baselines: Sequence[str]  # rows that it has to beat
@@ -89,8 +89,8 @@ class Table:
         for column in self.columns:
             chosen = {row: scores[column].setting for row, scores in self.rows.items() if scores[column].setting}
             same = len(chosen) == len(self.rows) > 1 and len(set(chosen.values())) == 1
-            said = list(chosen.values())[:1] if same else [f"{row} {setting}" for row, setting in chosen.items()]
-            lines += [f"{column}: {', '.join(said)}"] if said else []
+            shown = list(chosen.values())[:1] if same else [f"{row} {setting}" for row, setting in chosen.items()]
+            lines += [f"{column}: {', '.join(shown)}"] if shown else []
         if any(score.draws for scores in self.rows.values() for score in scores.values()):
             lines.append("±: standard deviation over the draws of labelled images, which are the same for every row")
         return lines
@@ -108,7 +108,7 @@ class Table:
             side = ahead if gap > bar else behind if gap < -bar else level
             side.append(f"{column} ({ours.accuracy:.1f} against {theirs.accuracy:.1f} of {baseline})")
         learned = "" if level or behind else ": training taught it what tells the classes apart"
-        said = [
+        parts = [
             (ahead, f"{self.judged} is better than all its baselines{learned}, by"),
             (
                 level,
@@ -116,7 +116,7 @@ class Table:
             ),
             (behind, f"{self.judged} is worse than the best of its baselines, and that should be used instead, by"),
         ]
-        return " ".join(f"{what} {'; '.join(columns)}." for columns, what in said if columns)
+        return " ".join(f"{what} {'; '.join(columns)}." for columns, what in parts if columns)
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON takes it."""

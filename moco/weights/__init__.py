@@ -1,1 +1,1 @@
-"""Weights in and out: every file format, a run's encoder folder, the authors' files, other libraries."""
+"""Read and write weights: all file formats, the encoder folder of a run, the authors' files, other libraries."""

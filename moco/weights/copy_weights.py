@@ -1,4 +1,4 @@
-"""Weights that were found into a network: all of its tensors, of numbers that it can have, or an error."""
+"""Copy weights into a network: all of its tensors, with finite numbers, or an error."""
 
 import torch
 from torch import Tensor, nn
@@ -13,11 +13,11 @@ FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 
 
 def copy_weights(found: LoadedWeights, network: nn.Module, *, name: str) -> str:
-    """Copy the weights found into `network`, the backbone called `name`. Returns a sentence that says what was done.
+    """Copy the weights into `network`, the backbone called `name`. Returns a sentence on what was copied.
 
     Raises:
-        WeightsError: names are missing or left over, shapes differ, or values are no finite numbers; the network stays
-            as it was. A classifier is left out and named instead.
+        WeightsError: names are missing or left over, shapes differ, or values are not finite; the network is unchanged.
+            A classifier in the file is not an error: it is left out, and the sentence names it.
     """
     own = network.state_dict()
     names = {bare: key for key, bare in bare_names(own, name).items()}  # a compiled module's have wrappers too
@@ -33,7 +33,7 @@ def copy_weights(found: LoadedWeights, network: nn.Module, *, name: str) -> str:
 
 
 def check_values_of_parts(found: LoadedWeights) -> None:
-    """Raises WeightsError where what goes with the backbone (head, f_k, predictor, queue) is not of finite numbers."""
+    """Raise WeightsError if a value of head, f_k, predictor or queue is not finite."""
     keys = {"keys": found.queue["keys"]} if "keys" in found.queue else {}
     for part in (found.f_q, found.head, found.f_k, found.predictor, keys):
         floats = {key: value for key, value in part.items() if not key.endswith(COUNTER)}
@@ -41,7 +41,7 @@ def check_values_of_parts(found: LoadedWeights) -> None:
 
 
 def suggest_prefix(found: LoadedWeights) -> str:
-    """A sentence that lists the prefixes in a file for the user to choose one; "" where there is nothing to choose."""
+    """A sentence that lists the prefixes in a file, so that the user can choose one; "" if there is no choice."""
     tensors = found.everything or found.backbone
     if found.prefix or found.f_q or not any(key.count(".") > 1 for key in tensors):
         return ""
@@ -52,7 +52,7 @@ def suggest_prefix(found: LoadedWeights) -> str:
 
 
 def _tensors_for(wanted: Tensors, found: LoadedWeights) -> Tensors:
-    """The backbone's tensors; all of the file's where the network is the whole of which the backbone seemed a part."""
+    """The backbone's tensors; or all tensors of the file, if the network needs more than the backbone has."""
     whole = not found.prefix and wanted.keys() <= found.everything.keys() and not wanted.keys() <= found.backbone.keys()
     return found.everything if whole else found.backbone
 

@@ -1,4 +1,4 @@
-"""What was in a file of weights, in words: what `moco import` prints and writes to contents.json."""
+"""Describe a file of weights for people: `moco import` prints this and writes it to contents.json."""
 
 from typing import Any
 
@@ -67,6 +67,6 @@ def _describe_queue(found: LoadedWeights) -> str:
 
 
 def _describe_rest(found: LoadedWeights) -> dict[str, Any]:
-    """What stands beside the tensors."""
+    """What the file holds besides tensors."""
     words: dict[str, Any] = {"optimizer": "its state" if isinstance(found.content.get("optimizer"), dict) else "none"}
     return words | {key: found.facts[key] for key in ("epoch", "arch") if key in found.facts}

@@ -80,11 +80,11 @@ def load_encoder(
 def build_encoder(
     found: LoadedWeights, *, architecture: str | EncoderSpec | None = None, model: nn.Module | None = None
 ) -> tuple[Encoder, Config]:
-    """As `load_encoder`, from what was read already."""
+    """As `load_encoder`, from weights that have been read."""
     said = EncoderSpec(name=architecture) if isinstance(architecture, str) else architecture
     spec = _choose_spec(found, said, model)
     data = found.data or infer_data(spec, found.backbone)
-    with torch.random.fork_rng(devices=[]):  # the caller's random numbers are none of our business
+    with torch.random.fork_rng(devices=[]):  # the caller's random state must not change
         encoder = build_headless(spec, size=data.size, model=model)
     note = copy_weights(found, encoder.backbone, name=spec.name)
     config = Config(
@@ -94,7 +94,7 @@ def build_encoder(
 
 
 def initialize(encoder: Encoder, weights: Weights | LoadedWeights) -> str:
-    """Copy `weights` into f_q: the backbone, and the head where there is one that fits. Returns what was done.
+    """Copy `weights` into f_q: the backbone, and the head if it fits. Returns a sentence on what was copied.
 
     Args:
         weights: as for `load_encoder`, or what `find` has read.
@@ -142,7 +142,7 @@ def _choose_spec(found: LoadedWeights, said: EncoderSpec | None, model: nn.Modul
 
 
 def _check_same_network(found: LoadedWeights, spec: EncoderSpec) -> None:
-    """Refuse what names and shapes alone would let pass: another stem, other heads, a network with equal layers."""
+    """Refuse networks that names and shapes cannot tell apart: another stem, other heads, equal layers."""
     if "custom" in (spec.name, found.spec and found.spec.name):
         return
     if found.spec is None:

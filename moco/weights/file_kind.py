@@ -1,4 +1,4 @@
-"""What a file is, by its first bytes: so that an error can say more than "not a checkpoint"."""
+"""Recognise a file by its first bytes, so that an error can say more than "not a checkpoint"."""
 
 import zipfile
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 FIRST = 512  # bytes that are looked at
 SAFETENSORS = "safetensors"
 LFS = (
-    "a Git LFS pointer, which stands for a file that was not downloaded: run git lfs pull in its repository, or "
+    "a Git LFS pointer to a file that was not downloaded: run git lfs pull in its repository, or "
     "download the file itself"
 )
 HTML = "a web page (HTML), which comes in place of a file that needs a login or has moved: download it again"

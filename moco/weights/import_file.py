@@ -1,4 +1,4 @@
-"""`moco import`: a file of somebody else's -> a folder that evaluates, exports and goes on training."""
+"""`moco import`: turn a file of another project into a folder to evaluate, export and continue training from."""
 
 import json
 import os
@@ -21,9 +21,9 @@ from moco.weights.tensors import same_tensors
 def import_weights(
     weights: Weights, *, out: str | Path, architecture: str | EncoderSpec | None = None, prefix: str = ""
 ) -> str:
-    """Make the folder `out` of a file, or of released weights by name: see `moco.weights.import_folder`.
+    """Import a file, or released weights by name, into the folder `out`: see `moco.weights.import_folder`.
 
-    It appears when it is whole and has been read back: the file's content, bit for bit.
+    The folder appears only after it has been read back and equals the file's content, bit for bit.
 
     Args:
         weights: a file with weights in any format that `load_encoder` reads, or `fair:NAME`.

@@ -42,7 +42,7 @@ def split_content(
 
 
 def chosen_prefix(folder: Path) -> str:
-    """By which prefix the user has chosen the encoder when `folder` was imported; "" for none."""
+    """The prefix that the user gave when `folder` was imported; "" for none."""
     prefix = read_tensors(folder / REST).get("prefix", "")  # older folders have none
     return prefix if isinstance(prefix, str) else ""
 

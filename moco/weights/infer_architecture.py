@@ -1,4 +1,4 @@
-"""Which network, and which head, a state dict is of: by its names and shapes."""
+"""Infer the network and the head of a state dict from its names and shapes."""
 
 import math
 from collections.abc import Callable
@@ -23,12 +23,12 @@ def recognise_network(
 ) -> EncoderSpec | None:
     """The network whose names and shapes these are: a ResNet with ImageNet's stem, or a ViT of MoCo v3; or None.
 
-    Dilation leaves no trace in them, nor does the number of heads of a ViT: a ViT-S has 6 with timm and DINO, 12 with
-    MoCo v3. It is taken for MoCo v3's where the positions are those of MoCo v3, which are not trained.
+    They do not show dilation, nor the number of heads of a ViT: a ViT-S has 6 in timm and DINO, 12 in MoCo v3. It
+    counts as MoCo v3's if it has the fixed positions of MoCo v3.
 
     Args:
         of_moco_v3: it is known to be of MoCo v3, whatever the positions.
-        small_stem: a stem of 3 x 3 is known to have stride 1 and no pooling, of which there is no trace either.
+        small_stem: a stem of 3 x 3 is known to have stride 1 and no pooling, which names and shapes do not show.
     """
     vit = recognised_vit(tensors)
     if vit is not None:

@@ -1,4 +1,4 @@
-"""Which network of torchvision or timm an encoder is, and the lines of Python that load it there."""
+"""Find the network of torchvision or timm that equals an encoder, and the Python code that loads it there."""
 
 import json
 from dataclasses import dataclass, field
@@ -14,7 +14,7 @@ from moco.weights.load import WeightsError
 
 LIBRARIES = ("torchvision", "timm")
 
-# Ours that go by another name there. resnet10 is in torchvision under no name.
+# Our networks that have another name there. torchvision has no resnet10.
 RENAMED: dict[tuple[str, str], tuple[str, dict[str, Any]]] = {
     ("resnet10", "timm"): ("resnet18", {"layers": (1, 1, 1, 1)}),
     ("resnext50_32x8d", "torchvision"): ("resnet50", {"groups": 32, "width_per_group": 8}),

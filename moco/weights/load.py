@@ -1,6 +1,6 @@
-"""Weights in: a run, an encoder folder, an imported one, a file of any of our formats or a name -> tensors by name.
+"""Read weights from a run, an encoder folder, an imported folder, a file of any format, or by a published name.
 
-Nothing in a file is executed. What cannot be read is an error, never random weights in its place.
+Nothing in a file is executed. Weights that cannot be read are an error; random weights never take their place.
 """
 
 import hashlib
@@ -28,16 +28,16 @@ __all__ = ["Config", "LoadedWeights", "Weights", "WeightsError", "read_weights"]
 
 
 def read_weights(weights: Weights, *, size: int | None = None, whole: bool = False, prefix: str = "") -> LoadedWeights:
-    """Read `weights`: a folder or file of this project, somebody else's file, or the name of released weights.
+    """Read `weights`: a folder or file of this project, a file of another tool, or the name of released weights.
 
     Args:
-        size: [pixels] of the images that a pretrained network is wanted for, where it can be had for several.
-        whole: not f_q's backbone alone, but with the head, f_k, the predictor and the queue where they are there: of a
-            run, its newest checkpoint that is as it was written, instead of its encoder.
-        prefix: of a file, the encoder's tensors are those whose names begin so; "": as the names tell.
+        size: [pixels] of the images that a pretrained network is used on, for timm's networks made for one size.
+        whole: read not only f_q's backbone, but also head, f_k, predictor and queue if there are any. Of a run, this
+            reads the newest intact checkpoint instead of the encoder.
+        prefix: the names of the encoder's tensors in the file begin with this; "": found by the names.
 
     Raises:
-        WeightsError: there is no such thing, it cannot be read, or it cannot be had.
+        WeightsError: there are no such weights, or they cannot be read or downloaded.
     """
     path = Path(weights)
     if prefix and not (path.is_file() or str(weights).startswith(PREFIX)):
@@ -94,7 +94,7 @@ def _read_newest_checkpoint(run: Path, *, instead: Path | None) -> LoadedWeights
     """The newest checkpoint of a run that is as it was written; None: there never was one.
 
     Args:
-        instead: what can be taken, with a warning, where all of them are damaged.
+        instead: the encoder folder to use, with a warning, if all of them are damaged.
 
     Raises:
         WeightsError: all of them are damaged, or it is of another version.
@@ -137,7 +137,7 @@ def _is_encoder(path: Path) -> bool:
 
 
 def _read_encoder_folder(path: Path) -> LoadedWeights:
-    """What `save_encoder` or timm wrote."""
+    """A folder that `save_encoder` or timm wrote."""
     tensors = read_tensors(path / "model.safetensors")
     if theirs := _read_timm_config(path / "config.json"):
         return _read_timm_folder(path, tensors, theirs)
@@ -161,7 +161,7 @@ def _check_intact(path: Path, config: Config) -> None:
 
 
 def _read_timm_config(file: Path) -> dict[str, Any] | None:
-    """What config.json says in a folder as timm has them on the hub; None: it is none of those."""
+    """config.json of a folder that timm wrote; None: timm did not write this folder."""
     try:
         config = json.loads(file.read_bytes())
         return config if {"architecture", "pretrained_cfg"} <= config.keys() else None
@@ -170,7 +170,7 @@ def _read_timm_config(file: Path) -> dict[str, Any] | None:
 
 
 def _read_timm_folder(path: Path, tensors: dict[str, Any], config: dict[str, Any]) -> LoadedWeights:
-    """A folder that timm loads: here the number of heads is told. Raises WeightsError."""
+    """A folder that timm loads; its config.json has the number of heads. Raises WeightsError."""
     try:
         return _parse_timm_folder(path, tensors, config)
     except (ValueError, TypeError, AttributeError, KeyError, IndexError, OverflowError) as error:

@@ -1,4 +1,4 @@
-"""What can be known of weights: the tensors by name, and the network, the images and the history they come with."""
+"""Weights in memory: the tensors by name, and what is known of their network, images and training."""
 
 import hashlib
 import json
@@ -18,7 +18,7 @@ Weights = str | Path
 
 
 class Config(Spec):
-    """What is known of an encoder besides its weights: config.json of an encoder folder."""
+    """config.json of an encoder folder: all that is known of an encoder besides its weights."""
 
     format: Literal[1] = 1
     made_by: str = ""  # program and version
@@ -50,13 +50,13 @@ def digest_of(config: dict[str, Any]) -> str:
 
 @dataclass(frozen=True)
 class LoadedWeights:
-    """What was read, and what is known of it. The names are those of the parts of a `Contrast`."""
+    """Weights that were read. The names of the fields are those of the parts of a `Contrast`."""
 
-    where: str  # what to call it
+    where: str  # the file or name, for messages
     backbone: dict[str, Tensor]
     head: dict[str, Tensor] = field(default_factory=dict)
-    spec: EncoderSpec | None = None  # where the file says it
-    guess: EncoderSpec | None = None  # what the names and shapes tell; dilation, for one, leaves no trace in them
+    spec: EncoderSpec | None = None  # if the file names the network
+    guess: EncoderSpec | None = None  # inferred from names and shapes, which do not show dilation, for example
     data: DataSpec | None = None
     recipe: str = ""
     facts: dict[str, Any] = field(default_factory=dict)
@@ -64,17 +64,17 @@ class LoadedWeights:
     f_k_lags: bool = False  # Eqn. (2) was not applied after the last step: the authors' code applies it before a step
     predictor: dict[str, Tensor] = field(default_factory=dict)
     queue: dict[str, Tensor] = field(default_factory=dict)  # keys K x C; oldest, the row to be replaced next
-    contents: dict[str, Any] = field(default_factory=dict)  # what was in an official file, in words
-    content: dict[str, Any] = field(default_factory=dict)  # the file, as it was
-    f_q: dict[str, Tensor] = field(default_factory=dict)  # where `backbone` is its moving average: to go on training
-    everything: dict[str, Tensor] = field(default_factory=dict)  # of another tool's file, by its own names
-    prefix: str = ""  # that the user has chosen
+    contents: dict[str, Any] = field(default_factory=dict)  # a description of the file for people
+    content: dict[str, Any] = field(default_factory=dict)  # the unchanged file
+    f_q: dict[str, Tensor] = field(default_factory=dict)  # the trained network, if `backbone` is its moving average
+    everything: dict[str, Tensor] = field(default_factory=dict)  # all tensors of another tool's file, by its names
+    prefix: str = ""  # chosen by the user
 
     def to_train_on(self) -> "LoadedWeights":
-        """The same with the trained network for a backbone, where that was its moving average."""
+        """The same with the trained network as backbone, if the backbone is its moving average."""
         return replace(self, backbone=self.f_q, f_q={}) if self.f_q else self
 
     @property
     def summary(self) -> str:
-        """`contents` as half a sentence."""
+        """`contents` in one line."""
         return "; ".join(f"{name}: {value}" for name, value in self.contents.items())

@@ -1,4 +1,4 @@
-"""A ResNet by the numbers that `nn.Sequential(*network.children())` gives its parts, and by its names again.
+"""Rename a ResNet whose parts are numbered, as `nn.Sequential(*network.children())` does, to torchvision's names.
 
 lightly's examples make a backbone so, of torchvision's ResNets (0 conv1, 1 bn1, 2 ReLU, 3 max-pooling, 4-7 the stages)
 and of lightly's own, whose ReLU is no module, which have no pooling and call a downsample "shortcut" (2-5 the stages).
@@ -13,7 +13,7 @@ STAGES = {"torchvision": 4, "lightly": 2}  # the number of the first
 
 
 def from_numbered(tensors: dict[str, Tensor]) -> tuple[dict[str, Tensor], str] | None:
-    """The tensors by torchvision's names, and whose ResNet it is, a key of `STAGES`; None: they have no such names."""
+    """The tensors by torchvision's names, and whose ResNet it is (a key of `STAGES`); None: names have no numbers."""
     if not {"0.weight", "1.running_mean"} <= tensors.keys() or not all(NUMBERED.match(key) for key in tensors):
         return None
     for whose, first in STAGES.items():

@@ -1,7 +1,8 @@
-"""Checkpoints of other tools: which of the networks in a file is taken as the encoder, and what goes with it.
+"""Checkpoints of other tools: choose the network that becomes the encoder, and find its head, f_k and predictor.
 
-Where a file has a network twice, trained and as a moving average of itself, the average is the encoder: teacher before
-student, momentum before not, EMA before not. Training goes on from both: the trained one is f_q, the average f_k.
+Some files have a network twice: as trained, and as its moving average. The average becomes the encoder: the teacher
+rather than the student, the momentum or EMA network rather than the trained one. Training continues from both: the
+trained network is f_q, the average is f_k.
 """
 
 import re
@@ -41,12 +42,12 @@ TOOLS = (
       for average in ("model_ema", "state_dict_ema", "ema_state_dict", "ema")
       for trained in ("model", "state_dict", "model_state_dict", "model_state", "module", "net", "network")),
 )  # fmt: skip
-# Keys of a file under which state dicts stand, in the order of preference.
+# Keys of a file that hold state dicts, in the order of preference.
 AVERAGES = ("teacher", "model_ema", "state_dict_ema", "ema_state_dict", "ema", "momentum_encoder", "target_encoder")
 TRAINED = ("state_dict", "model", "model_state_dict", "model_state", "student", "module", "net", "network", "encoder",
            "backbone", "weights")  # fmt: skip
-# A single network among other things. No network of torchvision or timm has the first; the others are taken where
-# nothing but what trainings have besides stands next to them (torchvision's ViT has an "encoder." of its own).
+# Prefixes of a single network. No network of torchvision or timm has those in SURE. Those in LIKELY count only if all
+# other names are usual parts of a training, BESIDE (torchvision's ViT has an "encoder." of its own).
 SURE = ("backbone.", "student_backbone.", "student.")
 LIKELY = ("encoder.", "model.", "net.", "network.", "learner.", "resnet.", "vit.", "trunk.", "feature_extractor.", "0.")
 BESIDE = re.compile(
@@ -62,7 +63,7 @@ NETWORK = {  # names that a network has at its own top
 
 @dataclass(frozen=True)
 class ChosenEncoder:
-    """The networks of a file, each by its own names, and where they were found."""
+    """The networks in a file, each by its own names, and the prefixes that they had."""
 
     tensors: Tensors  # all of the state dict
     encoder: Tensors
@@ -73,7 +74,7 @@ class ChosenEncoder:
     head: Tensors = field(default_factory=dict)  # of f_q
     f_k: Tensors = field(default_factory=dict)  # backbone.* and head.*
     predictor: Tensors = field(default_factory=dict)
-    instead: str = ""  # prefix of the twin that was not taken
+    instead: str = ""  # prefix of the trained network, if its average was chosen
 
 
 def all_tensors(content: dict[Any, Any], where: str) -> Tensors:
@@ -96,10 +97,10 @@ def all_tensors(content: dict[Any, Any], where: str) -> Tensors:
 
 
 def choose_encoder(tensors: Tensors, where: str, prefix: str = "") -> ChosenEncoder:
-    """The network of a state dict that is the encoder: all of it, where nothing tells of another.
+    """The network in a state dict that becomes the encoder: the whole state dict, if its names do not show another one.
 
     Args:
-        prefix: it is of the tensors with this prefix, without it.
+        prefix: has been removed from the names of `tensors`.
 
     Raises:
         WeightsError: two names would become one.
@@ -138,7 +139,7 @@ def _has(names: Iterable[str], prefix: str) -> bool:
 
 
 def _only_training_parts_beside(names: Iterable[str], prefix: str) -> bool:
-    """Whether there is nothing else but what trainings have beside a network."""
+    """Whether all names without the prefix are usual parts of a training."""
     return all(name.startswith(prefix) or BESIDE.match(name) for name in names)
 
 

@@ -1,4 +1,4 @@
-"""What a file that has been read holds: our checkpoint, an official one, another tool's, Detectron2's, any other."""
+"""Recognise the layout of a file: our checkpoint, an official one, one of another tool, of Detectron2, any other."""
 
 from dataclasses import replace
 from typing import Any
@@ -18,10 +18,10 @@ DINO_VITS = {"vit_small": "timm/vit_small_patch{}_224"}  # 6 heads, where MoCo v
 
 
 def parse_content(content: dict[str, Any], where: str, *, prefix: str = "") -> LoadedWeights:
-    """What a file is of.
+    """The weights in a file, by our names.
 
     Args:
-        prefix: the encoder's tensors are those whose names begin so; "": as the names tell.
+        prefix: the names of the encoder's tensors begin with this; "": found by the names.
 
     Raises:
         WeightsError: it holds no tensors by name, none with that prefix, or is damaged.
@@ -40,7 +40,7 @@ def parse_content(content: dict[str, Any], where: str, *, prefix: str = "") -> L
 
 
 def is_checkpoint(content: dict[str, Any]) -> bool:
-    """Whether it is one of this project's, by its keys."""
+    """Whether the keys are those of a checkpoint of this project."""
     return "recipe" in content and "state" in content
 
 

@@ -1,8 +1,7 @@
-"""Plain values in place of what training scripts leave beside the tensors: argparse's namespaces and NumPy's numbers.
+"""Stand-ins for argparse namespaces and NumPy numbers, which training scripts save beside the tensors.
 
-`torch.load(weights_only=True)` refuses both. While `allow_stand_ins` is open their names stand for what is defined
-here, so the file is read and neither argparse nor NumPy takes part: a namespace becomes a dictionary, a NumPy number
-a Python number.
+`torch.load(weights_only=True)` refuses both. Inside `allow_stand_ins()` it builds the classes defined here in their
+place, without argparse and NumPy: a namespace becomes a dictionary, a NumPy number a Python number.
 """
 
 import struct
@@ -47,7 +46,7 @@ def numpy_scalar(kind: Any, raw: Any) -> Any:
 
 
 def allow_stand_ins() -> AbstractContextManager[None]:
-    """While open, `torch.load(weights_only=True)` reads namespaces and NumPy's numbers as the stand-ins above."""
+    """A context in which `torch.load(weights_only=True)` reads namespaces and NumPy numbers as the stand-ins above."""
     return torch.serialization.safe_globals(
         [
             (Namespace, "argparse.Namespace"),

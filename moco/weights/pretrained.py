@@ -1,4 +1,4 @@
-"""The pretrained weights of torchvision and timm, by name; from their own caches, or downloaded by them."""
+"""The pretrained weights of torchvision and timm, by name. The libraries download them into their own caches."""
 
 from typing import Any
 
@@ -11,13 +11,13 @@ TIMEOUT = 10.0  # [s] for an answer of the hub
 
 
 def pretrained(weights: str, size: int | None) -> LoadedWeights | None:
-    """The weights of `torchvision/NAME` or `timm/NAME`, or None where there is no such name.
+    """The weights of `torchvision/NAME` or `timm/NAME`; None if there is no network of that name.
 
     Args:
-        size: [pixels] of the images that they are wanted for, where they can be had for several.
+        size: [pixels] of the images that the network is used on, for timm's networks that are made for one size.
 
     Raises:
-        WeightsError: they cannot be had.
+        WeightsError: they cannot be downloaded.
     """
     library, _, name = weights.partition("/")
     if library == "torchvision" and weights in torchvision_names():
@@ -82,8 +82,8 @@ def check_connection(where: str, config: Any) -> None:
 def _unreachable(where: str, error: Exception) -> WeightsError:
     reason = (str(error).strip() or type(error).__name__).splitlines()[0]
     return WeightsError(
-        f"the pretrained weights of {where} could not be had ({reason}). Nothing was put in their place: check the "
-        "connection (and HF_HUB_OFFLINE), or give a file that has them. To work offline, ask for them once with a "
-        "connection, which keeps them in the cache (HF_HOME, TORCH_HOME), or bring the file from another machine: "
+        f"the pretrained weights of {where} could not be loaded ({reason}). No other weights were used: check the "
+        "connection (and HF_HUB_OFFLINE), or give a file that has them. To work offline, run the command once with a "
+        "connection, which fills the cache (HF_HOME, TORCH_HOME), or copy the file from another machine: "
         f"--init FILE, with --model {where}"
     )

@@ -39,7 +39,7 @@ def name_of(step: int) -> str:
 
 
 def step_in(name: str) -> int | None:
-    """The step of the checkpoint called `name`; None: a checkpoint is not called so."""
+    """The step of the checkpoint called `name`; None: this is not the name of a checkpoint."""
     found = NAME.fullmatch(name)
     if found is None or len(found[1]) > 18:  # no run has so many steps
         return None
@@ -47,7 +47,7 @@ def step_in(name: str) -> int | None:
 
 
 def newest_intact(folder: Path) -> Path | None:
-    """The newest checkpoint that is as it was written, or None when there never was one. Warns of each damaged one.
+    """The newest intact checkpoint; None: there are no checkpoints. Warns of each damaged one.
 
     Raises:
         CheckpointError: there are checkpoints, and none of them is whole; or one could be whole, and cannot be read.
@@ -68,9 +68,10 @@ def newest_intact(folder: Path) -> Path | None:
 
 
 def check_intact(file: Path) -> None:
-    """Raises CheckpointError when the checkpoint `file` is not as it was written.
+    """Raise CheckpointError if the checkpoint `file` is damaged.
 
-    Its hash is in the manifest beside it; where it is not (a copy elsewhere), the file's own checksums are compared.
+    Its hash is compared with the manifest beside it. A file without an entry there (a copy elsewhere) is checked by the
+    checksums in the file.
     """
     listed = {entry["name"]: entry for entry in manifest(file.parent)}
     reason = find_damage(file, listed.get(file.name, {"step": step_in(file.name), "size": None, "sha256": None}))
@@ -79,11 +80,11 @@ def check_intact(file: Path) -> None:
 
 
 def read_checkpoint(file: Path | io.BytesIO) -> dict[str, Any]:
-    """What a checkpoint holds: {"format", "recipe", "state"}, with several ranks also {"ranks", "statistics"}.
+    """The content of a checkpoint: {"format", "recipe", "state"}, with several ranks also {"ranks", "statistics"}.
 
     Nothing in the file is executed. Raises CheckpointError.
     """
-    import torch  # not before: whoever only asks what is there must not wait for it
+    import torch  # here, so that listing checkpoints does not wait for it
 
     from moco.weights.tensors import explain_unreadable
 
@@ -100,9 +101,9 @@ def read_checkpoint(file: Path | io.BytesIO) -> dict[str, Any]:
 
 
 def entries(folder: Path) -> list[dict[str, Any]]:
-    """What there is or should be, by step: what the manifest lists, and what it does not know yet.
+    """All checkpoints, sorted by step: those in the manifest, and files that it does not list yet.
 
-    A file that was renamed into place just before a kill is whole, though nobody came to list it.
+    A process can be killed after it has renamed a file into place and before it has listed it. Such a file is intact.
     """
     listed = {
         entry["name"]: entry
@@ -167,7 +168,7 @@ def find_damage(path: Path, entry: dict[str, Any]) -> str | None:
 
 
 def _find_damage_of_unlisted(path: Path, step: int | None) -> str | None:
-    """What is wrong with a file that no manifest lists: it must be whole, and of the step that its name says."""
+    """What is wrong with a file that no manifest lists. It must be intact, and of the step in its name."""
     state = read_checkpoint(path).get("state")
     with ZipFile(path) as file:  # torch itself does not check the checksums in its files
         if file.testzip() is not None:

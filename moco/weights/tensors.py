@@ -1,4 +1,4 @@
-"""A file of weights -> what it holds. Nothing in it is executed: safetensors, or torch.load(weights_only=True)."""
+"""Read a file of weights without executing anything in it: safetensors, or torch.load(weights_only=True)."""
 
 import errno
 import re
@@ -17,10 +17,10 @@ from moco.weights.validate_content import plain_content
 
 
 def read_tensors(path: Path) -> dict[str, Any]:
-    """What a file of weights holds: names with tensors, or dictionaries of them and plain values.
+    """The content of a file of weights: names with tensors, or dictionaries of them and plain values.
 
-    A safetensors file is known by its first bytes, whatever its name. An argparse.Namespace is read as a dictionary, a
-    NumPy number as a Python number.
+    A safetensors file is recognised by its first bytes, whatever its name. An argparse.Namespace is read as a
+    dictionary, a NumPy number as a Python number.
 
     Raises:
         WeightsError: it cannot be read without executing something, or it holds something else.
@@ -90,7 +90,7 @@ def _same_bits(one: Tensor, other: Tensor) -> bool:
 
 
 def explain_unreadable(path: Path, error: Exception) -> str:
-    """What the file is, where its first bytes tell; otherwise what torch or safetensors found wrong with it."""
+    """Why a file cannot be read: by its first bytes, or else by the error of torch or safetensors."""
     nothing_ran = "nothing in it was executed"
     if isinstance(error, OSError) and error.errno != errno.EINVAL:  # which mapping a file beyond its end gives
         return f"{path} cannot be read as weights ({error.strerror or error}); {nothing_ran}"

@@ -1,4 +1,4 @@
-"""What a file of weights holds, as plain data: no cycles, no depth without end, no tensor that is not what it seems."""
+"""Check that a file of weights holds plain data: no cycles, limited depth, and only tensors with their own values."""
 
 from typing import Any
 

@@ -143,7 +143,7 @@ def test_a_module_that_cannot_be_drawn_anew_is_judged_without_that_baseline(labe
 def test_fewer_training_images_than_neighbours_are_said(pretrained: Pretrained, labelled: Path):
     table = judge([Knn(200)], subjects(pretrained, labelled))
     assert table.columns == ["kNN-60", "1-NN"]  # the name says how many voted
-    said = "kNN-60: 200 neighbours were asked for, but there are only 60 training images: all of them vote"
+    said = "kNN-60: 200 neighbours requested, but there are only 60 training images: all of them vote"
     assert str(table).count(said) == 1
 
 

@@ -10,16 +10,16 @@ def test_nothing_is_told_of_what_is_short():
     with Progress(lines.append) as progress:
         progress.stage("features", 10)
         progress.add(10)
-    assert (lines, progress.told) == ([], False)
+    assert (lines, progress.reported) == ([], False)
 
 
 def test_a_long_stage_is_told_with_the_time_that_is_left():
     lines: list[str] = []
-    with Progress(lines.append, patience=0.05) as progress:
+    with Progress(lines.append, delay=0.05) as progress:
         progress.stage("features", 2000)
         progress.add(500)
         time.sleep(0.1)
-    assert progress.told
+    assert progress.reported
     assert lines[0].startswith("features: 500 of 2,000 images, ")
     assert lines[0].endswith(" left")
 

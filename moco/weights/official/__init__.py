@@ -1,1 +1,1 @@
-"""The files of facebookresearch/moco and facebookresearch/moco-v3: their names, and where they can be had."""
+"""The files of facebookresearch/moco and facebookresearch/moco-v3: their names, and where to download them."""

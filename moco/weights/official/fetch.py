@@ -1,4 +1,4 @@
-"""Released weights from the authors' server into a cache: once, whole, and checked."""
+"""Download released weights from the authors' server into a cache, once, and check them."""
 
 import fcntl
 import hashlib
@@ -25,18 +25,19 @@ TIMEOUT = 60.0  # [s] without a byte
 
 
 def cache() -> Path:
-    """The folder that fetched files are kept in: $MOCO_CACHE, or ~/.cache/moco."""
+    """The folder of downloaded files: $MOCO_CACHE, or ~/.cache/moco."""
     return Path(os.environ.get("MOCO_CACHE") or Path.home() / ".cache" / "moco")
 
 
 def fetch(one: Released, *, folder: Path | None = None) -> Path:
-    """The file, fetched if it is not in `folder` (None: the cache); what it is and on what terms is told on stderr.
+    """The path of a released file. It is downloaded if `folder` (None: the cache) does not have it.
 
-    It gets its name only when it is whole and holds the network that it should. Beside it stands what it was then
-    (NAME.json: address, SHA-256, and whether a published checksum agreed), and it is compared with that each time.
+    A download prints the file's name, address and licence to stderr. The file gets its name only when it is complete
+    and holds the expected network. NAME.json beside it records address, SHA-256 and whether a published checksum
+    agreed; each later call compares the file with that record.
 
     Raises:
-        WeightsError: it cannot be had, or is not what it was or should be. Nothing half is left.
+        WeightsError: the download failed, or the file is not the recorded or expected one. No partial file is left.
     """
     folder = cache() if folder is None else folder
     file = folder / f"{one.name.partition(':')[2]}.pth.tar"
@@ -61,7 +62,7 @@ def fetch(one: Released, *, folder: Path | None = None) -> Path:
 
 
 def _download(one: Released, file: Path) -> dict[str, Any]:
-    """Fetch it, and give it its name if it is what it should be. Returns what it is."""
+    """Download the file, check it, and move it to its name. Returns the record for NAME.json."""
     print(f"fetching {one.name} from {one.address}; licence: {one.licence}", file=sys.stderr)
     aside = file.with_name(f".tmp-{os.getpid()}-fetched")  # a killed fetch leaves it, and the next one sweeps it
     try:
@@ -106,7 +107,7 @@ def _receive(one: Released, to: Path) -> tuple[str, str]:
 
 
 class HttpsOnly(urllib.request.HTTPRedirectHandler):
-    """Follows redirects to https only: on the way of any other, the file can be changed."""
+    """Follow redirects to https only: on any other connection the file could be changed."""
 
     def redirect_request(
         self, req: urllib.request.Request, fp: Any, code: int, msg: str, headers: Any, newurl: str
@@ -117,7 +118,7 @@ class HttpsOnly(urllib.request.HTTPRedirectHandler):
 
 
 def check_content(one: Released, file: Path) -> None:
-    """Raise OSError where the file is no checkpoint, or one of another network or method than it should be."""
+    """Raise OSError if the file is not a checkpoint of the expected network and method."""
     try:
         found = parse_content(read_tensors(file), one.name)
     except WeightsError as error:
@@ -143,7 +144,7 @@ def _check_recorded_hash(file: Path, record: dict[str, Any]) -> None:
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """Wait until no other process fetches into `folder`: of many ranks, one does, and the others find it there."""
+    """Lock `folder` for one process. Of several ranks, the first one downloads, and the others find the file there."""
     with (folder / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield

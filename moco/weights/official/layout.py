@@ -52,7 +52,7 @@ def find_state(content: dict[str, Any], where: str = "the file") -> Tensors | No
 
 
 def recognise_names(state: Tensors) -> Names | None:
-    """Whose names these are; None: nobody's of the two."""
+    """The project whose names these are; None: neither of the two."""
 
     def has(*prefixes: str) -> bool:
         return any(key.startswith(prefixes) for key in state)
@@ -81,7 +81,7 @@ def is_linear_probe(content: dict[str, Any]) -> bool:
 
 
 def metadata_of(content: dict[str, Any]) -> dict[str, Any]:
-    """What a file says besides tensors."""
+    """The epoch and the architecture that a file names."""
     return {key: content[key] for key in ("epoch", "arch") if isinstance(content.get(key), int | str)}
 
 
@@ -113,10 +113,10 @@ def queue_of(state: Tensors, where: str, *, layers: bool = False) -> Tensors:
 
 
 def parse_official(content: dict[str, Any], where: str) -> LoadedWeights | None:
-    """What an official checkpoint holds, by our names; None: it is none.
+    """The parts of an official checkpoint, by our names; None: the file is not an official checkpoint.
 
     Raises:
-        WeightsError: it is one, and lacks the encoder that is transferred.
+        WeightsError: it is one, but lacks the encoder that is transferred.
     """
     state = find_state(content, where)
     names = None if state is None else recognise_names(state)

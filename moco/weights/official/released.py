@@ -1,4 +1,4 @@
-"""The weights that MoCo's authors have released: where they are, and on what terms."""
+"""The weights that MoCo's authors have released: addresses and licences."""
 
 from typing import NamedTuple
 
@@ -85,7 +85,7 @@ RELEASED = (
 
 
 def find_released(name: str) -> Released:
-    """The file called `name`. Raises WeightsError where there is none, naming the nearest."""
+    """The released file called `name`. Raises WeightsError with the nearest name if there is none."""
     for one in RELEASED:
         if one.name == name:
             return one
