@@ -26,7 +26,7 @@ from moco.weights.tensors import read_tensors
 from tests.faults.hostile_files import hostile_contents, hostile_pickles, hostile_safetensors
 from tests.faults.matrix import Fault, Tally
 
-SECONDS, MEMORY = 20, 4 << 30  # that one file may take; the process's address space beyond what it has [bytes]
+SECONDS, MEMORY = 20, 4 << 30  # of CPU that one file may take; the process's address space beyond what it has [bytes]
 
 
 def as_checkpoint(file: Path, place: Path) -> None:
@@ -99,7 +99,8 @@ def refused(reader: Callable[[Path, Path], None], file: Path, place: Path, canar
         code = 1
         try:
             warnings.simplefilter("ignore")
-            signal.alarm(SECONDS)
+            signal.setitimer(signal.ITIMER_PROF, SECONDS)
+            signal.alarm(10 * SECONDS)  # it waits for something that does not come
             used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
             resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, used + MEMORY))
             reader(file, place)
