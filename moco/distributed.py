@@ -1,29 +1,28 @@
-"""The only file that calls torch.distributed. With one process, every function is the identity."""
+"""The only file that calls torch.distributed. With one process, every collective function returns its input."""
 
-import inspect
 import json
 import os
 import re
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from datetime import timedelta
-from functools import partial
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 
-TIMEOUT = timedelta(hours=2)  # of a collective operation: rank 0 may evaluate for that long
+TIMEOUT = timedelta(hours=2)  # of a collective operation: other ranks wait while rank 0 evaluates
 START_TIMEOUT = timedelta(minutes=15)  # until all ranks have started
-STORE = "MOCO_STORE"  # the variable with the path of the file at which the ranks of one machine meet (moco/launch.py)
+FAILURE_TIMEOUT = timedelta(seconds=10)  # until the first rank that failed has written why
+STORE = "MOCO_STORE"  # variable: path of the file that the ranks of one machine share (moco/launch.py)
 
 
 class RankError(RuntimeError):
-    """Another rank has failed, or has gone, and this one cannot go on without it.
+    """Another rank has failed or ended, and this one cannot continue without it.
 
-    `kinds` are the names of the classes of what was raised there; empty when nobody can tell.
+    `kinds`: the class names of the exception that was raised there; empty when they are not known.
     """
 
     def __init__(self, message: str, kinds: tuple[str, ...] = ()):
@@ -40,44 +39,45 @@ def rank() -> int:
 
 
 def asked_ranks() -> int:
-    """The number of ranks, as the launcher says (WORLD_SIZE), before they have joined."""
+    """The number of ranks that the launcher has set (WORLD_SIZE); known before they join."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def on_main() -> bool:
-    """Whether this process writes and prints for all: rank 0, also before and after a `session`."""
+    """Whether this process is rank 0, which alone writes and prints. Known before and after a `session` too."""
     if asked_ranks() == 1 or (dist.is_available() and dist.is_initialized()):
         return rank() == 0
     return int(os.environ["RANK"]) == 0
 
 
 def restarted() -> bool:
-    """Whether torchrun has started this process again, after a failure (--max-restarts)."""
+    """Whether torchrun has restarted this process after a failure (--max-restarts)."""
     return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
 
 
 @contextmanager
 def session(device: torch.device) -> Iterator[torch.device]:
-    """Join the ranks that `launch`, torchrun or another has started, and leave them; gives this rank's own device.
+    """Join the other ranks while open. Yields this rank's device.
 
-    Tensors on the host go by gloo, so that ranks can agree without waiting for a device; those on a GPU by NCCL.
+    Tensors on the host are sent by gloo, so that ranks can agree without waiting for a device; those on a GPU by NCCL.
 
     Raises:
-        RankError: another rank has failed: what leaves one rank as an exception leaves all others as this.
+        RankError: another rank has raised an exception or has ended.
     """
     if asked_ranks() == 1 or dist.is_initialized():
         yield device
         return
     if "RANK" not in os.environ:
         raise RankError(
-            f"WORLD_SIZE={asked_ranks()} says that this is one of several ranks, and RANK is not set: start them by "
-            "torchrun, or unset WORLD_SIZE"
+            f"WORLD_SIZE={asked_ranks()} says that this is one of several ranks, but RANK is not set: start the ranks "
+            "with torchrun, or unset WORLD_SIZE"
         )
     if device.type == "cuda":
         local, there = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
         if local >= there:
             raise RankError(
-                f"rank {local} of this machine has no GPU, for there are {there}: start as many ranks, or --device cpu"
+                f"rank {local} of this machine has no GPU: there are {there}. Start as many ranks as GPUs, or add "
+                "--device cpu"
             )
         device = torch.device("cuda", local)
         torch.cuda.set_device(device)
@@ -89,8 +89,8 @@ def session(device: torch.device) -> Iterator[torch.device]:
         dist.init_process_group(backend, store=store, rank=number, world_size=size, timeout=TIMEOUT)
     try:
         yield device
-        barrier()  # no rank leaves while another may still fail
-    except Exception as error:  # no clean-up of the group: it would wait for lost ranks
+        barrier()  # wait: another rank may still fail
+    except Exception as error:  # the group is not destroyed: that would wait for lost ranks
         first = _first(error, store)
         if first is error:
             raise
@@ -100,24 +100,24 @@ def session(device: torch.device) -> Iterator[torch.device]:
 
 @contextmanager
 def _stdout_to_stderr() -> Iterator[None]:
-    """While open, what C++ prints on stdout goes to stderr: gloo of torch 2.8 says there who is connected."""
-    kept = os.dup(1)
+    """While open, what C++ prints to stdout goes to stderr: gloo of torch 2.8 reports its connections on stdout."""
+    stdout = os.dup(1)
     os.dup2(2, 1)
     try:
         yield
     finally:
-        os.dup2(kept, 1)
-        os.close(kept)
+        os.dup2(stdout, 1)
+        os.close(stdout)
 
 
 def _meet() -> tuple[dist.Store, int, int]:
     """The store that the ranks share, this rank's number, and how many there are.
 
-    The ranks of `launch` share a file: a TCPStore would listen on every address of the machine. torchrun's have one.
+    The ranks of `launch` share a file, as a TCPStore would listen on every address of the machine.
     """
     if STORE not in os.environ:
         return next(dist.rendezvous("env://", timeout=START_TIMEOUT))
-    store = dist.FileStore(os.environ[STORE], -1)  # -1: nobody removes the file, for a process may join again
+    store = dist.FileStore(os.environ[STORE], -1)  # -1: keep the file, as a process may join again
     store.set_timeout(START_TIMEOUT)
     return store, int(os.environ["RANK"]), asked_ranks()
 
@@ -125,30 +125,30 @@ def _meet() -> tuple[dist.Store, int, int]:
 def _first(error: Exception, store: dist.Store) -> Exception:
     """The first error of any rank: `error` itself, or a RankError that names it."""
     if _lost_another(error):
-        error = RankError(f"another rank has gone, look at what it said and run the same command again ({error})")
+        error = RankError(f"another rank has gone: read its last messages, then run the same command again ({error})")
     try:
         if store.add("failed", 1) == 1:
             store.set("failure", json.dumps([rank(), str(error), [kind.__name__ for kind in type(error).__mro__]]))
             return error
-        store.wait(["failure"], timedelta(seconds=10))
-        number, message, kinds = json.loads(store.get("failure"))  # JSON: what stands in a store is never unpickled
-    except (RuntimeError, ValueError):  # the store has gone with whoever held it, or holds what no rank of ours wrote
+        store.wait(["failure"], FAILURE_TIMEOUT)
+        number, message, kinds = json.loads(store.get("failure"))  # JSON, as nothing from a store may be unpickled
+    except (RuntimeError, ValueError):  # the store's process has ended, or another program wrote to it
         return error
     return RankError(f"rank {number} failed: {message}", tuple(kinds))
 
 
 def _lost_another(error: Exception) -> bool:
-    """Whether this is how torch tells that another rank has gone.
+    """Whether torch raised this error because another rank has ended.
 
-    NCCL and the store have classes for it. gloo has none: its message begins with the line of its own source that threw
-    it, "[.../gloo/transport/tcp/pair.cc:561] Connection closed by peer".
+    NCCL and the store have exception classes for that. gloo has none, but its messages begin with a line of its source:
+    "[.../gloo/transport/tcp/pair.cc:561] Connection closed by peer".
     """
     from_gloo = type(error) is RuntimeError and re.match(r"\[\S*\bgloo\b\S*:\d+\] ", str(error)) is not None
     return isinstance(error, dist.DistError) or from_gloo
 
 
 def agree(value: int) -> int:
-    """The largest `value` of all ranks. Exchanged between hosts: does not wait for a device."""
+    """The largest `value` of all ranks. The hosts exchange it, without waiting for a device."""
     return agree_all(value)[0]
 
 
@@ -162,7 +162,7 @@ def agree_all(*values: int) -> list[int]:
 
 
 def barrier() -> None:
-    """Wait, on the host, until all ranks are here."""
+    """Wait on the host until all ranks have called this."""
     agree(0)
 
 
@@ -170,9 +170,9 @@ def share(content: bytes) -> bytes:
     """Rank 0's `content`, on every rank."""
     if world_size() == 1 or not (size := agree(len(content) if rank() == 0 else 0)):
         return content if rank() == 0 else b""
-    held = torch.frombuffer(bytearray(content), dtype=torch.uint8) if rank() == 0 else torch.empty(size).byte()
-    dist.broadcast(held, src=0)
-    return held.numpy().tobytes()
+    received = torch.frombuffer(bytearray(content), dtype=torch.uint8) if rank() == 0 else torch.empty(size).byte()
+    dist.broadcast(received, src=0)
+    return received.numpy().tobytes()
 
 
 def everyone(text: str) -> list[str]:
@@ -182,11 +182,11 @@ def everyone(text: str) -> list[str]:
     content = text.encode()
     row = torch.frombuffer(bytearray(content.ljust(agree(len(content)) + 1)), dtype=torch.uint8)
     rows, lengths = gather(row[None]), gather(torch.tensor([len(content)]))
-    return [held[:length].numpy().tobytes().decode() for held, length in zip(rows, lengths.tolist(), strict=True)]
+    return [text[:length].numpy().tobytes().decode() for text, length in zip(rows, lengths.tolist(), strict=True)]
 
 
 def mean(x: Tensor) -> Tensor:
-    """The mean of `x` over the ranks. Takes no gradient."""
+    """The mean of `x` over the ranks, without gradient."""
     if world_size() == 1:
         return x
     x = x.detach().clone()
@@ -223,7 +223,7 @@ class _Gather(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
         grad = grad.clone(memory_format=torch.contiguous_format)
-        dist.all_reduce(grad)  # a row was used on every rank: sum what each rank says of it
+        dist.all_reduce(grad)  # every rank used each row: sum its gradients
         return grad.chunk(world_size())[rank()]
 
 
@@ -242,20 +242,20 @@ def shuffle(x: Float[Tensor, "N ..."], rng: torch.Generator) -> tuple[Float[Tens
     Returns:
         This rank's N rows after the shuffle, and the order that `unshuffle` needs to undo it.
     """
-    order = torch.randperm(len(x) * world_size(), generator=rng)  # on the host, as it says who sends how much
-    return _dealt(x, order), order
+    order = torch.randperm(len(x) * world_size(), generator=rng)  # on the host: decides who sends how much
+    return _permuted(x, order), order
 
 
 def unshuffle(x: Float[Tensor, "N ..."], order: Int[Tensor, "WN"]) -> Float[Tensor, "N ..."]:
     """Undo `shuffle`: row i of the result belongs to sample i of this rank again."""
-    return _dealt(x, order.argsort())
+    return _permuted(x, order.argsort())
 
 
-def _dealt(x: Tensor, order: Tensor) -> Tensor:
-    return _rows(x, order) if world_size() == 1 else _Deal.apply(x, order)  # pyright: ignore[reportReturnType]
+def _permuted(x: Tensor, order: Tensor) -> Tensor:
+    return _rows(x, order) if world_size() == 1 else _Permute.apply(x, order)  # pyright: ignore[reportReturnType]
 
 
-class _Deal(torch.autograd.Function):
+class _Permute(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, order: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
         ctx.order = order
@@ -267,60 +267,22 @@ class _Deal(torch.autograd.Function):
 
 
 def _exchange(x: Tensor, order: Tensor) -> Tensor:
-    """Send every row to the one rank that needs it."""
+    """Row order[i] of the global mini-batch becomes row i: send each row to the rank that needs it."""
     wanted = order.view(world_size(), -1)  # by each rank: W x N
     owner = wanted // len(x)
     out = [wanted[other][owner[other] == rank()] % len(x) for other in range(world_size())]
     sent = _rows(x, torch.cat(out))
     arrived, sizes = torch.empty_like(sent), owner[rank()].bincount(minlength=world_size()).tolist()
     dist.all_to_all_single(_stored(arrived), _stored(sent), sizes, [len(rows) for rows in out])
-    return _rows(arrived, owner[rank()].argsort(stable=True).argsort())  # they came by sender
+    return _rows(arrived, owner[rank()].argsort(stable=True).argsort())  # they are sorted by sender
 
 
 def _stored(x: Tensor) -> Tensor:
-    """`x` with its dimensions in the order of its memory, where that is channels-last."""
+    """`x` with its dimensions in memory order: N x H x W x C where it is channels-last."""
     return x.permute(0, 2, 3, 1) if x.ndim == 4 and x.is_contiguous(memory_format=torch.channels_last) else x
 
 
 def _rows(x: Tensor, index: Tensor) -> Tensor:
-    """x[index], each row copied as it lies in memory."""
+    """x[index], without a change of memory format."""
     rows = (stored := _stored(x)).index_select(0, index.to(x.device, non_blocking=True))
     return rows if stored is x else rows.permute(0, 3, 1, 2)
-
-
-def wrap(model: nn.Module, *, skips: bool = False) -> nn.Module:
-    """`model` with gradients that are the mean over the ranks, and rank 0's weights and buffers, taken over once.
-
-    Buffers are not sent at every forward pass, as DDP does by default: the queue alone has 32 MiB, and stays equal on
-    all ranks by itself.
-
-    Args:
-        skips: a backward pass may leave parameters without a gradient, others on each rank. What a rank skips counts as
-            0 in the mean; what all skip has no gradient, as in one process. The graph is searched at each step.
-    """
-    if world_size() == 1:
-        return model
-    model = _WithUnused(model) if skips else model
-    ddp = partial(nn.parallel.DistributedDataParallel, find_unused_parameters=skips)
-    if "forward_sync_buffers" in inspect.signature(ddp).parameters:
-        return ddp(model, forward_sync_buffers=False)
-    wrapped = ddp(model)  # older torch; there, broadcast_buffers=False would also leave out the first broadcast
-    wrapped.broadcast_buffers = False
-    return wrapped
-
-
-class _WithUnused(nn.Module):
-    """`model` with a parameter that nothing uses: DDP warns when it is told to look for some and finds none."""
-
-    def __init__(self, model: nn.Module):
-        super().__init__()
-        self.model = model
-        self.unused = nn.Parameter(torch.zeros(1, device=next(model.parameters()).device))
-
-    def forward(self, *args: Any) -> Any:
-        return self.model(*args)
-
-
-def unsynchronized(model: nn.Module) -> AbstractContextManager[None]:
-    """A context in which a DDP model keeps its gradients to itself until the next backward outside."""
-    return model.no_sync() if isinstance(model, nn.parallel.DistributedDataParallel) else nullcontext()

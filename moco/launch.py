@@ -1,4 +1,4 @@
-"""Start the ranks of a run on this machine. They meet at a file, and talk over the loopback interface only."""
+"""Start the ranks of a run on this machine. They share a file, and connect over the loopback interface only."""
 
 import multiprocessing
 import os
@@ -19,27 +19,27 @@ from moco.distributed import STORE
 from moco.stop_signals import STOP_SIGNALS
 
 LOOPBACK = ("lo", "lo0")  # the interface's name on Linux, on macOS
-TO_NOTICE = 2.0  # [s] in which ranks see by themselves that another has failed
-TO_STOP = 30.0  # [s] that ranks are given after SIGTERM
+FAILURE_TIMEOUT = 2.0  # [s] in which ranks notice that another has failed, before they get SIGTERM
+STOP_TIMEOUT = 30.0  # [s] after SIGTERM, before they get SIGKILL
 
 
 def launch(command: Callable[[], object], ranks: int) -> int:
     """Run `command` in `ranks` processes on this machine, until all have ended.
 
-    Signals are passed on to them; a second one ends them at once. When one rank fails, the others are ended.
+    Signals are forwarded to them; a second signal kills them. When one rank fails, the others are ended.
 
     Args:
-        command: a function of a module: the processes import it.
+        command: a function of a module, which the processes import.
 
     Returns:
-        The exit code of the first that failed, or 0; of one that a signal has ended, minus its number.
+        The exit code of the first rank that failed, or 0. Of a rank that a signal ended: minus the signal's number.
     """
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, torch.get_num_threads() // ranks)))  # of each rank
-    context = multiprocessing.get_context("spawn")  # not fork: this process has threads
+    context = multiprocessing.get_context("spawn")  # this process has threads, so it must not fork
     with tempfile.TemporaryDirectory(prefix="moco-ranks-", ignore_cleanup_errors=True) as private:  # mode 0700
         variables = [environment(rank, ranks, Path(private, "store")) for rank in range(ranks)]
         processes = [context.Process(target=_work, args=(command, one)) for one in variables]
-        with _passing_on_signals(processes):
+        with _forward_signals(processes):
             try:
                 for process in processes:
                     process.start()
@@ -49,10 +49,10 @@ def launch(command: Callable[[], object], ranks: int) -> int:
 
 
 def environment(rank: int, ranks: int, store: Path) -> dict[str, str]:
-    """The variables of one of `ranks` on this machine, which meet at the file `store`.
+    """The environment variables of one of `ranks` on this machine, which share the file `store`.
 
-    gloo and NCCL listen on the loopback interface, unless the user has named another one: left to themselves they look
-    up the machine's name, and listen on the address that this gives.
+    gloo and NCCL use the loopback interface, unless the user has set another one. By default they would listen on the
+    address that the machine's name resolves to.
     """
     there = [name for _, name in socket.if_nameindex() if name in LOOPBACK]
     bound = {
@@ -65,7 +65,7 @@ def environment(rank: int, ranks: int, store: Path) -> dict[str, str]:
 
 
 def _work(command: Callable[[], object], variables: Mapping[str, str]) -> None:
-    """What a rank's process does."""
+    """Run `command` in a rank's process."""
     os.environ.update(variables)
     command()
 
@@ -79,18 +79,18 @@ def _first_failure(processes: Sequence[BaseProcess]) -> int:
             process.join()
         codes = [process.exitcode for process in ended if process.exitcode]
         if codes:
-            return min(codes)  # of several at once the one that a signal has ended: the others miss it
+            return min(codes)  # negative codes first: a rank killed by a signal makes the others fail
     return 0
 
 
 def _end(processes: Sequence[BaseProcess]) -> None:
-    """End the processes that still run: wait, then ask by SIGTERM, then SIGKILL."""
+    """End the processes that still run: wait, then SIGTERM, then SIGKILL."""
     started = [process for process in processes if process.pid is not None]
-    _join(started, TO_NOTICE)
+    _join(started, FAILURE_TIMEOUT)
     for process in started:
         if process.is_alive():
             process.terminate()
-    _join(started, TO_STOP)
+    _join(started, STOP_TIMEOUT)
     for process in started:
         if process.is_alive():
             process.kill()
@@ -105,11 +105,11 @@ def _join(processes: Sequence[BaseProcess], seconds: float) -> None:
 
 
 @contextmanager
-def _passing_on_signals(processes: Sequence[BaseProcess]) -> Iterator[None]:
-    """While open, a signal goes to the processes; a second one is SIGKILL to them. Ignored ones stay ignored."""
+def _forward_signals(processes: Sequence[BaseProcess]) -> Iterator[None]:
+    """While open, signals are forwarded to the processes; a second one kills them. Ignored signals stay ignored."""
     seen: list[int] = []
 
-    def pass_on(number: int, _frame: FrameType | None) -> None:
+    def forward(number: int, _frame: FrameType | None) -> None:
         running = [process for process in processes if process.is_alive()]
         if not running:
             raise SystemExit(128 + number)
@@ -118,7 +118,7 @@ def _passing_on_signals(processes: Sequence[BaseProcess]) -> Iterator[None]:
         seen.append(number)
 
     numbers = [number for number in (signal.SIGHUP, signal.SIGQUIT) if signal.getsignal(number) != signal.SIG_IGN]
-    before = {number: signal.signal(number, pass_on) for number in (*STOP_SIGNALS, *numbers)}
+    before = {number: signal.signal(number, forward) for number in (*STOP_SIGNALS, *numbers)}
     try:
         yield
     finally:

@@ -1,1 +1,1 @@
-"""TRAINING: Algorithm 1 in `loop.py`, and all that makes it a run that can be stopped anywhere."""
+"""Training: Algorithm 1 (`loop.py`), and what makes it a run that can be stopped and resumed anywhere."""

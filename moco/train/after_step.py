@@ -1,4 +1,4 @@
-"""What happens between steps: log, evaluate, save, show, stop."""
+"""What happens after each step: log, evaluate, save, report, stop."""
 
 import signal
 import time
@@ -17,7 +17,7 @@ from moco.text import duration, message_of
 from moco.train.checkpoint import Clock, TrainState
 from moco.train.console import Reporter
 from moco.train.nan_guard import Diverged, Gate, Refusal
-from moco.train.nan_report import bundle, how_to_go_on
+from moco.train.nan_report import bundle, next_steps
 from moco.train.pace import Pace
 from moco.train.rank_sync import averaged, pool
 from moco.train.run_folder import RunFolder
@@ -29,7 +29,7 @@ from moco.train.watchdog import Watchdog
 
 @dataclass
 class Watch:
-    """Called after every step, on every rank: logs, evaluates and saves when due. Rank 0 writes and shows."""
+    """Called after every step on every rank: logs, evaluates and saves when due. Rank 0 writes and reports."""
 
     run: RunFolder
     recipe: Recipe
@@ -44,20 +44,20 @@ class Watch:
     names: Sequence[str]  # of the images
     eval_every: int  # epochs
     evaluates: bool
-    score: Callable[[], float]  # kNN accuracy of the encoder as it is, in percent; called on rank 0 only
+    score: Callable[[], float]  # kNN accuracy of the encoder now [percent]; called on rank 0 only
     quarantine: Quarantine
-    waited: Callable[[], float]  # seconds that training has waited for data
+    waited: Callable[[], float]  # [s] that training has waited for data
     began: float = field(default_factory=time.monotonic)
     first_step: int = 0
-    evaluating: float = 0.0  # seconds
+    evaluating: float = 0.0  # [s] spent on it
     last_score: float | None = None
-    skipped: int | None = None  # the last step that was skipped; it has its record already
-    unwritten: list[dict[str, Any]] = field(default_factory=list)  # records
+    skipped: int | None = None  # the last skipped step; it is logged already
+    unwritten: list[dict[str, Any]] = field(default_factory=list)  # records that could not be logged yet
 
     def __call__(self, state: TrainState, metrics: dict[str, Tensor]) -> None:
         clock = state.clock
-        if time_it_takes := self.pace.tell(clock.step):
-            self.reporter.say(time_it_takes)
+        if estimate := self.pace.tell(clock.step):
+            self.reporter.say(estimate)
         self.dog.section("step")
         if clock.step != self.skipped:
             state.window.add(clock.step, metrics)
@@ -67,37 +67,37 @@ class Watch:
             self._check_scale(state)
             self._log(state, self.score_now(state) if evaluates else {})
         stopped, due = agree_all(self.stop.look(), int(on_main() and self.saver.due(clock.step)))
-        if due or last or stopped:  # all after the same step
+        if due or last or stopped:  # all ranks after the same step
             self.save(state, must=last or bool(stopped))
         if stopped and not last:
-            said = requeue(stopped)
+            requeued = requeue(stopped)
             kind = Interrupted if stopped == signal.SIGINT else Stopped
             raise kind(
                 f"stopped by {signal.Signals(stopped).name} after step {clock.step} of {clock.total_steps}, and "
-                f"saved: the same command goes on from there. {said}".rstrip()
+                f"saved. Run the same command again to resume. {requeued}".rstrip()
             )
 
     def save(self, state: TrainState, *, must: bool = False) -> Path | None:
-        """Write a checkpoint; its path on rank 0. See `Saver.save`."""
+        """Write a checkpoint, and return its path on rank 0. See `Saver.save`."""
         self.gate.look()
         self._check_scale(state)
         self.dog.section("checkpoint")
         pool(self.quarantine)
         state.window.gather(until=state.clock.step)
         path = self.saver.save(state, must=must, unwritten=self.unwritten)
-        barrier()  # the launcher ends all ranks when one ends
+        barrier()  # no rank may end before: the launcher would end rank 0 too
         self.dog.section("step")
         return path
 
     def refuse(self, state: TrainState, refusal: Refusal) -> None:
         """Handle a discarded step: skip it if allowed, otherwise save the state before it and raise Diverged."""
         if state.clock.skipped < self.allowed_skips:
-            clock, step = state.clock, refusal.step + 1  # the clock of a GPU's run may be past it
+            clock, step = state.clock, refusal.step + 1  # on a GPU the clock may be one step further
             clock.skipped, self.skipped = clock.skipped + 1, step
             state.window.discard(step)
             self._record({"step": step, "epoch": step / clock.steps_per_epoch, "skipped": clock.skipped})
             self.reporter.say(
-                f"caution: {refusal}; skipped, as {state.clock.skipped} of {self.allowed_skips} steps may be"
+                f"caution: {refusal}; skipped: {state.clock.skipped} of at most {self.allowed_skips} steps"
             )
             return
         state.clock.step = refusal.step
@@ -108,27 +108,27 @@ class Watch:
         place = bundle(
             self.run.path / "nan", refusal, recipe=self.recipe, clock=state.clock, names=self.names, checkpoint=saved
         )
-        raise Diverged(f"{refusal}. {how_to_go_on(place, advice)}")
+        raise Diverged(f"{refusal}. {next_steps(place, advice)}")
 
     def _check_scale(self, state: TrainState) -> None:
         """Raises Diverged when the GradScaler keeps halving its scale: it then skips every step, silently.
 
-        It begins at 65,536. Below 1 a gradient overflows that was not even enlarged, or it is NaN at any scale.
+        The scale starts at 65,536. Below 1, a gradient overflows without being enlarged, or is NaN at any scale.
         """
         assert isinstance(state.scaler, torch.amp.GradScaler)
         if state.scaler.is_enabled() and (scale := state.scaler.get_scale()) < 1:
             raise Diverged(
-                f"after step {state.clock.step} the scale of fp16's gradients has fallen to {scale:g}: step after step "
-                f"they were not finite, and the weights did not move. {self._advice()}"
+                f"after step {state.clock.step} the scale of the fp16 gradients is down to {scale:g}: the gradients "
+                f"were not finite in many steps, and these steps changed nothing. {self._advice()}"
             )
 
     def _advice(self) -> str:
         lr = self.recipe.optim.lr
-        lower = f"Start again with a lower learning rate, say --set optim.lr.{lr.PEAK}={lr.peak / 10:g} --overwrite"
+        lower = f"Start again with a lower learning rate: --set optim.lr.{lr.PEAK}={lr.peak / 10:g} --overwrite"
         return lower + ("" if self.recipe.compute.precision == "fp32" else ", or with --precision fp32")
 
     def _log(self, state: TrainState, scores: dict[str, float | None]) -> None:
-        """Log the means over the steps since the last record, what this step was made with, and its scores."""
+        """Log means over the steps since the last record, this step's learning rate and momentum, and scores."""
         self.gate.look()
         clock = state.clock
         state.window.gather(until=clock.step)
@@ -139,7 +139,7 @@ class Watch:
         each = self.pace.each(clock.step) or elapsed / max(done, 1)  # seconds; the first step alone sets up too
         rate = 1 / max(each, 1e-9)
         images_per_second = rate * self.recipe.optim.batch_size
-        before = Clock(clock.steps_per_epoch, clock.total_steps, clock.step - 1)  # the step was made with these
+        before = Clock(clock.steps_per_epoch, clock.total_steps, clock.step - 1)  # the step used this learning rate
         self._record({
             "step": clock.step, "epoch": clock.epoch, **means,
             "lr": self.recipe.optim.lr(before.epoch, before.epochs),
@@ -147,7 +147,7 @@ class Watch:
             "images_per_second": round(images_per_second, 1), "seconds_waited": round(self.waited(), 2),
             **scores,
         })  # fmt: skip
-        self.reporter.live(  # the most needed first: a narrow terminal shows the beginning
+        self.reporter.live(  # most important first: a narrow terminal cuts the end
             f"ETA {duration((clock.total_steps - clock.step) / max(rate, 1e-9))}",
             f"epoch {clock.epoch:.1f}/{clock.epochs:.0f}",
             *([f"loss {means['loss']:.2f}", f"(chance {self.recipe.collapse_level:.2f})"] if means else []),
@@ -160,15 +160,15 @@ class Watch:
 
     @property
     def seconds(self) -> float:
-        """Since this process began to train."""
+        """Seconds since this process began to train."""
         return time.monotonic() - self.began
 
     def evaluate(self, state: TrainState) -> None:
-        """Log the kNN accuracy of the encoder as it is, before the first step."""
+        """Log the kNN accuracy before the first step."""
         self._record({"step": state.clock.step, "epoch": state.clock.epoch, **self.score_now(state)})
 
     def score_now(self, state: TrainState) -> dict[str, float | None]:
-        """The kNN accuracy of the encoder as it is; on the other ranks None."""
+        """The kNN accuracy of the encoder now; on the other ranks None."""
         start = time.monotonic()
         self.gate.look()
         self.dog.section("scores")
@@ -183,7 +183,7 @@ class Watch:
         return {"knn": self.last_score}
 
     def _record(self, values: dict[str, Any]) -> None:
-        """Append a record to the log; one that cannot be written now is written with the next."""
+        """Append a record to the log. One that cannot be written is kept, and written with the next."""
         if not on_main():
             return
         self.reporter.metrics(values)

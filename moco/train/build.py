@@ -85,7 +85,7 @@ def _key_encoder(recipe: Recipe, encoder: Encoder) -> nn.Module | None:
             return MomentumEncoder(encoder)
         case "shared":
             return encoder
-        case "second":  # "the two encoders can be different" (Sec. 3.4): as f_q at first, then trained by itself
+        case "second":  # "the two encoders can be different" (Sec. 3.4): a copy of f_q at first, trained on its own
             return copy.deepcopy(encoder)
         case "none":
             return None
@@ -102,7 +102,7 @@ def _dictionary(recipe: Recipe, num_images: int) -> Dictionary:
 
 @contextmanager
 def threads(count: int | None) -> Iterator[None]:
-    """While open, torch computes with `count` threads on a CPU, or with as many as it did."""
+    """While open, torch uses `count` CPU threads; None: as many as before."""
     before = torch.get_num_threads()
     torch.set_num_threads(count or before)
     try:
@@ -123,9 +123,9 @@ def precision_of(recipe: Recipe, device: torch.device) -> Callable[[], AbstractC
 
 
 def in_format(batches: Batches, recipe: Recipe) -> Iterator[tuple[list[Tensor], Tensor]]:
-    """`batches`, in the memory format that the encoder computes in."""
+    """`batches` in the memory format of the encoder."""
     layout = torch.channels_last if recipe.compute.channels_last else torch.contiguous_format
     for views, ids in batches:
-        if recipe.compute.cuda_graphs:  # outputs of the step before may be overwritten now
+        if recipe.compute.cuda_graphs:  # the outputs of the previous step may be overwritten
             torch.compiler.cudagraph_mark_step_begin()
         yield [view.contiguous(memory_format=layout) for view in views], ids

@@ -1,8 +1,8 @@
-"""All that the next step depends on, and how it gets to disk and back.
+"""The state that the next step depends on, and how a checkpoint saves it.
 
-A checkpoint is one file, `step_00012000.pt`, loadable with `weights_only=True`. It appears under its name only when it
-is whole (written aside, synced, renamed), and `MANIFEST.json` holds its size and SHA-256, so a damaged one is noticed.
-How checkpoints are read is in `moco.weights.read_checkpoint`.
+A checkpoint is one file, `step_00012000.pt`, loadable with `weights_only=True`. It is written under a temporary name,
+synced and renamed, so it is never half written. `MANIFEST.json` holds its size and SHA-256, which reveal damage.
+`moco.weights.read_checkpoint` reads checkpoints.
 """
 
 import errno
@@ -48,12 +48,12 @@ class Stateful(Protocol):
 
 @dataclass
 class Clock:
-    """How far the run is. The learning rate, the momentum m and every seed are functions of `step`."""
+    """The progress of a run. Learning rate, momentum m and seeds are functions of `step`."""
 
     steps_per_epoch: int
     total_steps: int
     step: int = 0
-    skipped: int = 0  # steps that were skipped, as something in them was not finite
+    skipped: int = 0  # steps that were not finite
 
     @property
     def epoch(self) -> float:
@@ -72,13 +72,13 @@ class Clock:
 
 @dataclass
 class TrainState:
-    """All that the next step depends on. A field here is saved and restored; nothing else may change in training."""
+    """What the next step depends on. Every field is saved and restored; nothing else may change in training."""
 
     model: Stateful  # f_q, f_k and the dictionary
     optimizer: Stateful
     clock: Clock
     scaler: Stateful = field(default_factory=lambda: torch.amp.GradScaler("cpu", enabled=False))
-    window: Window = field(default_factory=Window)  # what the next record of the log depends on
+    window: Window = field(default_factory=Window)  # for the next record of the log
 
     def state_dict(self) -> dict[str, Any]:
         return {name: part.state_dict() for name, part in vars(self).items()}

@@ -1,4 +1,4 @@
-"""What a run shows: the plan, one live line, a summary at the end. All to stderr; results go to stdout."""
+"""What a command reports on stderr: boxes, messages, one live line. Results go to stdout."""
 
 import sys
 import textwrap
@@ -17,7 +17,7 @@ from rich.table import Table
 from moco.files import append
 from moco.text import one_line, printable
 
-BETWEEN = "  "  # the parts of a live line
+SEPARATOR = "  "  # between the parts of a live line
 
 
 @runtime_checkable
@@ -30,8 +30,8 @@ class Reporter(Protocol):
     def metrics(self, record: dict[str, Any]) -> None: ...  # a line of metrics.jsonl, as soon as it is known
 
 
-class Patient:
-    """A stream to which writing never fails: what cannot be written is dropped."""
+class Unfailing:
+    """A stream that drops what cannot be written, without an error."""
 
     def __init__(self, stream: IO[str]):
         self._stream = stream
@@ -50,13 +50,13 @@ class Patient:
 
 
 class Console:
-    """Boxes, and one line that renews itself on a terminal; elsewhere a plain line every `every` seconds.
+    """Reports to stderr. On a terminal the live line replaces itself; elsewhere it is printed every `every` seconds.
 
-    Where the stream has gone (its reader has left, the disk is full) it falls silent.
+    It prints nothing where the stream cannot be written: its reader has ended, the disk is full.
     """
 
     def __init__(self, stream: IO[str] | None = None, *, every: float = 15.0):
-        self.stream = Patient(stream or sys.stderr)
+        self.stream = Unfailing(stream or sys.stderr)
         self.terminal, self.every, self._shown, self._width = self.stream.isatty(), every, 0.0, 0
         self.rich = RichConsole(file=cast(IO[str], self.stream), highlight=False)
 
@@ -83,7 +83,7 @@ class Console:
         print(*lines, sep="\n", file=self.stream, flush=True)
 
     def live(self, *parts: str) -> None:
-        """Show the line that `parts` make, the most needed first: on a terminal the last ones that do not fit go."""
+        """Show `parts` as one line, most important first: on a terminal, parts that do not fit are left out."""
         now = time.monotonic()
         if now - self._shown < (0.2 if self.terminal else self.every):
             return
@@ -93,20 +93,20 @@ class Console:
             print("\r" + line.ljust(self._width), end="", file=self.stream, flush=True)
             self._width = len(line)
         else:
-            print(one_line(BETWEEN.join(parts)), file=self.stream, flush=True)
+            print(one_line(SEPARATOR.join(parts)), file=self.stream, flush=True)
 
     def metrics(self, record: dict[str, Any]) -> None:
-        """Shows none: `live` does."""
+        """Ignored: `live` shows the progress."""
 
     def end_live(self) -> None:
-        """Begin a new line where the live line is being shown."""
+        """Start a new line after a live line."""
         if self.terminal and self._width:
             print(file=self.stream)
             self._width = 0
 
 
 class Logged:
-    """Passes everything on, and writes it with the time to a file: a run's train.log."""
+    """Reports to another reporter, and to a file with the time: a run's train.log."""
 
     def __init__(self, reporter: Reporter, file: Path):
         self.reporter, self.file, self._written = reporter, file, 0.0
@@ -127,19 +127,19 @@ class Logged:
         self.reporter.live(*parts)
         if time.monotonic() - self._written > 15:
             self._written = time.monotonic()
-            self._write(BETWEEN.join(parts))
+            self._write(SEPARATOR.join(parts))
 
     def metrics(self, record: dict[str, Any]) -> None:
         self.reporter.metrics(record)
 
     def _write(self, *lines: str) -> None:
         now = datetime.now(UTC).isoformat(timespec="seconds")
-        with suppress(OSError):  # the run goes on without its log
+        with suppress(OSError):  # a run does not fail for its log
             append(self.file, "".join(f"{now} {one_line(line)}\n" for line in lines).encode("utf-8", "surrogateescape"))
 
 
 class Silent:
-    """Shows nothing."""
+    """Reports nothing."""
 
     def box(self, title: str, rows: list[tuple[str, str]]) -> None: ...
     def say(self, text: str) -> None: ...
@@ -148,17 +148,17 @@ class Silent:
 
 
 def wrapped(line: str, width: int) -> list[str]:
-    """`line` in pieces of at most `width` characters, cut between words; a longer word, such as a path, stays whole."""
+    """`line` wrapped at `width` characters, between words; a longer word, such as a path, stays whole."""
     if len(line) <= width:
         return [line]
     return textwrap.wrap(line, width, break_long_words=False, break_on_hyphens=False) or [line]
 
 
 def fitting(parts: Sequence[str], width: int) -> str:
-    """As many of the first `parts` as fit on a line of `width` characters; a first one that does not is cut."""
+    """As many of the first `parts` as fit on a line of `width` characters; the first one is cut if it is too long."""
     line = one_line(parts[0]) if parts else ""
     for part in parts[1:]:
-        longer = line + BETWEEN + one_line(part)
+        longer = line + SEPARATOR + one_line(part)
         if len(longer) > width:
             break
         line = longer

@@ -1,4 +1,8 @@
-"""Algorithm 1."""
+"""Algorithm 1.
+
+What is random in a step depends on the run's seed and the step alone. Metrics are tensors, so that nothing waits for
+the device. A step that is not finite is discarded by the gate; without a gate it raises Diverged.
+"""
 
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
@@ -6,11 +10,12 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 from torch import Tensor, nn
 
-from moco.distributed import rank, unsynchronized
+from moco.distributed import rank
 from moco.method import Contrast
 from moco.rng import fold
 from moco.schedule import Schedule
 from moco.train.checkpoint import TrainState
+from moco.train.ddp import unsynchronized
 from moco.train.nan_guard import Gate
 
 Batches = Iterable[tuple[list[Tensor], Tensor]]  # views N x 3 x S x S of the queries and of the keys; image ids N
@@ -29,15 +34,7 @@ def train(
     gate: Gate | None = None,
     precision: Callable[[], AbstractContextManager[object]] = nullcontext,
 ) -> None:
-    """Algorithm 1. `model` is state.model, wrapped in DDP or not; `batches` start at the clock's step.
-
-    Args:
-        lr, m: the learning rate, and the momentum of Eqn. (2), by epoch.
-        seed: of the run; what is drawn in a step depends on it and on the step only.
-        after_step: called with the state and the step's metrics (tensors, so that nothing waits for the device).
-        gate: what becomes of a step with a NaN in it; None: it raises Diverged.
-        precision: makes the autocast context of the encoders.
-    """
+    """Algorithm 1, from the clock's step on. `model` is state.model, in DDP or not; `m` is the momentum of Eqn. (2)."""
     contrast, optimizer, clock, scaler = state.model, state.optimizer, state.clock, state.scaler
     assert isinstance(contrast, Contrast)
     assert isinstance(optimizer, torch.optim.Optimizer)
@@ -45,7 +42,7 @@ def train(
     gate = gate or Gate(state)
     for views, ids in batches:
         rng = torch.Generator().manual_seed(fold(seed, clock.step))  # the same on every rank
-        torch.manual_seed(fold(seed, clock.step, rank()))  # for layers that draw by themselves: dropout, drop path
+        torch.manual_seed(fold(seed, clock.step, rank()))  # for dropout, drop path and the like
         rate = lr(clock.epoch, clock.epochs)
 
         gate.remember()
@@ -54,7 +51,7 @@ def train(
             parts = contrast.parts(views, ids, rng)  # keys first
         answers = []
         for part in parts:
-            with nullcontext() if part is parts[-1] else unsynchronized(model):  # gradients meet once a step
+            with nullcontext() if part is parts[-1] else unsynchronized(model):  # averaged over the ranks once a step
                 with precision():
                     answer = model(part, rng)  # Eqn. (1)
                 scaler.scale(answer.loss).backward()
@@ -63,7 +60,7 @@ def train(
         keys, owners = torch.cat([answer.k for answer in answers]), torch.cat([part.ids for part in parts])
 
         finite = gate.admits(loss, keys, ids)
-        clock.step += 1  # the momentum update is the one that the next step's keys are made with
+        clock.step += 1  # m and enqueue below belong to the next step's keys
         if finite:
             for group in optimizer.param_groups:
                 group["lr"] = rate

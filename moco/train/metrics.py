@@ -1,4 +1,4 @@
-"""What a run logs: means over the steps since the last record."""
+"""The means that a run logs: over the steps since the last record."""
 
 import math
 from typing import Any
@@ -12,8 +12,8 @@ from moco.distributed import gather
 class Window:
     """The metrics of the steps since the last record, of all ranks.
 
-    It is a part of a checkpoint, so a record of steps before and after a kill is that of an undisturbed run. The mean
-    does not depend on when the window was gathered or saved either: its sum is rounded once (`math.fsum`).
+    A checkpoint contains it, so that a resumed run logs what an uninterrupted one would have logged. The mean does not
+    depend on when the window is gathered or saved: its sum is rounded once (`math.fsum`).
     """
 
     def __init__(self) -> None:
@@ -21,15 +21,15 @@ class Window:
         self._all: dict[str, list[float]] = {}  # of all ranks, once gathered
 
     def add(self, step: int, metrics: dict[str, Tensor]) -> None:
-        """Take in what a step returned: scalars, with the same names in every step. Nothing waits for the device."""
+        """Add the metrics of a step: scalars, with the same names in every step. Does not wait for the device."""
         self._own.append((step, metrics))
 
     def discard(self, step: int) -> None:
-        """Leave out a step that was not taken."""
+        """Remove a step that was skipped."""
         self._own = [one for one in self._own if one[0] != step]
 
     def gather(self, until: int) -> None:
-        """Bring together what the ranks have added, of steps up to `until`; every rank calls this."""
+        """Gather the metrics of all ranks, of steps up to `until`. Every rank calls this."""
         rows = [metrics for step, metrics in self._own if step <= until]
         self._own.clear()
         if rows:
@@ -40,7 +40,7 @@ class Window:
                 self._all.setdefault(name, []).extend(values)
 
     def pop_means(self) -> dict[str, float]:
-        """The mean of each metric over the gathered steps and ranks; the window is empty afterwards. {}: no steps."""
+        """The mean of each metric over the gathered steps and ranks, {} without steps. Empties the window."""
         gathered, self._all = self._all, {}
         return {name: math.fsum(values) / len(values) for name, values in gathered.items()}
 

@@ -13,7 +13,7 @@ from moco.method import MomentumEncoder
 from moco.train.checkpoint import TrainState
 
 PARTS = ("loss", "keys", "gradient")
-REMEMBERED = 100  # losses before a refused step
+REMEMBERED = 100  # losses that a report of a discarded step has
 
 
 class Diverged(RuntimeError):
@@ -24,7 +24,7 @@ class Diverged(RuntimeError):
 class Refusal:
     """A step that was discarded."""
 
-    step: int  # the clock's before it
+    step: int  # the clock before it
     ids: Int[Tensor, "N"]  # this rank's images
     parts: tuple[str, ...]  # what was not finite, on any rank
     losses: list[float]  # of the steps before it, and its own at the end
@@ -39,13 +39,13 @@ def raise_diverged(refusal: Refusal) -> None:
 
 @dataclass(frozen=True)
 class Pending:
-    """The check of a step, whose result the host may not have read yet."""
+    """The check of a step; the host may not have read its result yet."""
 
     step: int
     ids: Tensor
     losses: list[Tensor]
-    flags: Tensor  # of PARTS, above 0: not finite; on the host
-    copied: torch.cuda.Event | None  # when they are there
+    flags: Tensor  # for each of PARTS, on the host: above 0 if not finite
+    copied: torch.cuda.Event | None  # recorded when the flags have arrived
 
     def not_finite(self) -> tuple[str, ...]:
         if self.copied is not None:
@@ -66,13 +66,14 @@ def _to_host(flags: Tensor) -> tuple[Tensor, torch.cuda.Event | None]:
 class Gate:
     """Decides, the same on all ranks, whether optimizer, momentum update and queue may act on a step.
 
-    On a CPU the host looks at once. On a GPU it must not wait: the flag stays on the device, where the optimizer obeys
-    it (as it does a GradScaler's) and what else has changed is put back by it; the host looks a step later.
+    On a CPU the host reads the flag at once. On a GPU it must not wait: the flag stays on the device, makes the
+    optimizer skip the step (as a GradScaler's flag does) and undoes the other changes. The host reads it a step later.
 
     Args:
-        refused: called for each step that was not taken; the clock may be one step further then.
-        sticky: once refused, always refused, until the host has looked: for `refused` that ends the run.
-        late: None: as the device and the optimizer allow.
+        refused: called for each discarded step; the clock may be one step further then.
+        sticky: after a discarded step, discard all steps until the host has read the flags: where `refused` ends the
+            run.
+        late: read the flags a step later; None: where device and optimizer allow it.
     """
 
     def __init__(
@@ -91,26 +92,26 @@ class Gate:
         self.trained = [parameter for parameter in state.model.parameters() if parameter.requires_grad]
         obeys = getattr(state.optimizer, "_step_supports_amp_scaling", False)
         on_gpu = self.trained[0].device.type == "cuda"
-        self.late = obeys and not self.scaled and (on_gpu if late is None else late)  # a GradScaler's step waits anyway
-        self.kept = kept(state.model, dictionary_and_f_k=self.late)
-        self.copies = [torch.empty_like(tensor) for tensor in self.kept]
+        self.late = obeys and not self.scaled and (on_gpu if late is None else late)  # a GradScaler waits anyway
+        self.changed = changed_tensors(state.model, dictionary_and_f_k=self.late)
+        self.copies = [torch.empty_like(tensor) for tensor in self.changed]
         self.losses: deque[Tensor] = deque(maxlen=REMEMBERED + 1)
-        self.bad: Tensor | None = None  # on the device, 1.0 or 0.0: whether the step that runs is refused
-        self.pending: list[Pending] = []  # what the host has not looked at
+        self.bad: Tensor | None = None  # on the device: 1.0 if the present step is to be discarded, else 0.0
+        self.pending: list[Pending] = []  # steps whose flags the host has not read
 
     @torch.no_grad()
     def remember(self) -> None:
-        """Before a step: copy what its forward passes change (the statistics of BN)."""
-        _copy(self.copies, self.kept)
+        """Before a step: copy what its forward passes change (BN statistics)."""
+        _copy(self.copies, self.changed)
 
     @torch.no_grad()
     def admits(self, loss: Float[Tensor, ""], keys: Float[Tensor, "M C"], ids: Int[Tensor, "N"]) -> bool:
-        """Whether the step is finite, now that its gradient is known. If not, its changes are undone."""
+        """Whether the step is finite; called after its backward pass. If not, its changes are undone."""
         self.losses.append(loss)
         self.look()
         flags = mean(torch.stack([~torch.isfinite(x).all() for x in (loss, keys, self._norms())]).float())
         self.pending.append(Pending(self.state.clock.step, ids, list(self.losses), *_to_host(flags)))
-        if not self.late or not self.optimizer.state:  # a first step may make the optimizer's state, wanted or not
+        if not self.late or not self.optimizer.state:  # the first step creates the optimizer's state, even if skipped
             self.bad = None
             return not self.look()
         bad = flags.amax().sign()
@@ -122,21 +123,21 @@ class Gate:
     def settle(self) -> None:
         """After a step that the host has not checked yet: undo its changes on the device if its flag says so."""
         if self.bad is not None:
-            for tensor, copy in zip(self.kept, self.copies, strict=True):
+            for tensor, copy in zip(self.changed, self.copies, strict=True):
                 torch.where(self.bad > 0, copy, tensor, out=tensor)
 
     @torch.no_grad()
     def look(self) -> bool:
-        """Read the flags on the host: whether a step was discarded. `refused` sees the state as before that step."""
+        """Read the flags on the host, and return whether a step was discarded. `refused` sees the state before it."""
         pending, self.pending = self.pending, []
         for one in pending:
             parts = one.not_finite()
             if parts:
-                began = [tensor.clone() for tensor in self.kept]  # changes by the forward passes of the next step
-                _copy(self.kept, self.copies)
+                later = [tensor.clone() for tensor in self.changed]  # with changes of the next step's forward passes
+                _copy(self.changed, self.copies)
                 self.refused(Refusal(one.step, one.ids, parts, torch.stack(one.losses).tolist()))
                 if self.bad is not None:
-                    _copy(self.kept, began)
+                    _copy(self.changed, later)
         return any(one.not_finite() for one in pending)
 
     def _norms(self) -> Float[Tensor, "P"]:
@@ -146,13 +147,13 @@ class Gate:
 
 
 def _copy(into: list[Tensor], values: list[Tensor]) -> None:
-    """Copy each tensor; torch refuses empty lists, and networks without BN have no buffers."""
+    """Copy each tensor. torch refuses empty lists, which networks without BN have."""
     if into:
         torch._foreach_copy_(into, values)
 
 
-def kept(model: nn.Module, *, dictionary_and_f_k: bool) -> list[Tensor]:
-    """What a step changes besides f_q and the optimizer: statistics of BN; at its end the dictionary and f_k."""
+def changed_tensors(model: nn.Module, *, dictionary_and_f_k: bool) -> list[Tensor]:
+    """What a step changes besides f_q and the optimizer: BN statistics, and at its end the dictionary and f_k."""
     buffers: Iterable[tuple[str, Tensor]] = model.named_buffers()
     tensors = [x for name, x in buffers if dictionary_and_f_k or not name.startswith("dictionary.")]
     f_k = getattr(model, "key_encoder", None)

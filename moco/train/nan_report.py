@@ -18,7 +18,7 @@ FILES = ("facts.json", "checkpoint.pt")  # in the folder of a step
 
 
 def is_nan_folder(name: str) -> bool:
-    """Whether `bundle` names a folder so."""
+    """Whether `name` is one that `bundle` gives a folder."""
     return re.fullmatch("step_[0-9]{8,}", name) is not None
 
 
@@ -37,7 +37,7 @@ def allowed_skips(on_nan: str) -> int:
 def bundle(
     folder: Path, refusal: Refusal, *, recipe: Recipe, clock: Clock, names: Sequence[str], checkpoint: Path | None
 ) -> Path | None:
-    """Write what is needed to make the step again. Every rank calls it; rank 0 gets the bundle's folder.
+    """Write what is needed to repeat the step. Every rank calls it; rank 0 gets the folder.
 
     facts.json: step, images, seed, losses ("nan" or "inf" where one is not finite); checkpoint.pt: the state before
     the step, where there is one.
@@ -46,7 +46,7 @@ def bundle(
     if not on_main():
         return None
     place = folder / f"step_{refusal.step:08d}"
-    if folder.is_symlink() or place.is_symlink():  # never write through a link that somebody else made
+    if folder.is_symlink() or place.is_symlink():  # never write through a link
         return None
     place.mkdir(parents=True, exist_ok=True)
     facts: dict[str, Any] = {
@@ -62,9 +62,8 @@ def bundle(
     return place
 
 
-def how_to_go_on(place: Path | None, advice: str) -> str:
-    """What to do now, after the reason."""
-    seen = "" if place is None else f" Images, seed, losses and the state before it are in {place}."
-    return (
-        f"The step was discarded.{seen} The same command repeats the step; --on-nan skip:10 skips such steps. {advice}"
-    )
+def next_steps(place: Path | None, advice: str) -> str:
+    """What the user can do next, after the reason."""
+    report = "" if place is None else f" Images, seed, losses and the state before it are in {place}."
+    choices = "The same command repeats the step; --on-nan skip:10 skips such steps."
+    return f"The step was discarded.{report} {choices} {advice}"

@@ -1,4 +1,4 @@
-"""A run folder is opened by one process at a time, and a new run is started in it."""
+"""Open a run folder, for one process at a time, and start a new run in it."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,13 +13,11 @@ from moco.train.run_folder import RunFolder, locked
 
 @contextmanager
 def open_run(path: Path, recipe: Recipe, *, resume: str, overwrite: bool = False) -> Iterator[State]:
-    """The run folder, made if it is not there, is ours alone while open. Gives what is in it.
-
-    A new run is started in it by `start_run`; nothing of what is there is changed before.
+    """Create and lock the run folder while open. Yields its state. No file changes before `start_run`.
 
     Args:
-        resume: "auto" continues a run of the same recipe that is there; "never" wants a new folder; "must" an old one.
-        overwrite: a run that is there is to be replaced.
+        resume: "auto" continues a run of the same recipe; "never" refuses a folder with a run; "must" one without.
+        overwrite: an existing run is to be replaced.
 
     Raises:
         RunError: see `check_out`.
@@ -34,16 +32,16 @@ def open_run(path: Path, recipe: Recipe, *, resume: str, overwrite: bool = False
 
 
 def check_before(run: RunFolder, recipe: Recipe, *, resume: str, overwrite: bool) -> None:
-    """`check_out` without the lock, before anything is made."""
+    """`check_out` without the lock, before anything is written."""
     if not is_interrupted(run):
         check_out(run, recipe, resume=resume, overwrite=overwrite)
 
 
 def start_run(run: RunFolder, recipe: Recipe) -> None:
-    """Make an empty run of the folder; files of a run that was there are removed, and nothing else.
+    """Start an empty run in the folder. Files of an earlier run are removed, and nothing else.
 
-    recipe.json says that a folder is a run: it is there first, and it is replaced last, so a kill leaves a run behind
-    that has not started, or the old one.
+    recipe.json marks a folder as a run. It is written first and replaced last, so a kill leaves either the old run or
+    one that has not started.
     """
     remove_run(run)
     sweep(run.path)
@@ -54,7 +52,7 @@ def start_run(run: RunFolder, recipe: Recipe) -> None:
 
 
 def is_interrupted(run: RunFolder) -> bool:
-    """A kill has come while the run that was there was removed. Its recipe.json is there then: it is removed last."""
+    """Whether a kill interrupted the removal of an earlier run. Its recipe.json still exists: it is replaced last."""
     if not run.recipe_file.is_file():
         return False
     folders = [run.path, run.checkpoints, run.encoder]

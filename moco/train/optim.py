@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from moco.recipe import OptimSpec
 from moco.startup import without_compiler
 
-TOGETHER = 1 << 19  # numbers that LARS moves at a time: few kernels on a GPU, and what a CPU's cache holds
+CHUNK = 1 << 19  # numbers that LARS updates at a time: few kernels on a GPU, and a CPU's cache holds them
 
 
 def optimizer_for(model: nn.Module, spec: OptimSpec) -> torch.optim.Optimizer:
@@ -59,7 +59,7 @@ class LARS(Uncompiled):
     """Layer-wise adaptive rate scaling (arXiv:1708.03888), as MoCo v3 has it (moco-v3, optimizer.py:18-43).
 
     A weight moves in proportion to its own norm. Parameters with one dimension or none, biases and the weights of BN,
-    have neither that nor weight decay. No Nesterov, no epsilon, no clipping.
+    have neither such a scaling nor weight decay. No Nesterov, no epsilon, no clipping.
 
     Args:
         trust: the share of a weight's norm that a step with lr 1 changes.
@@ -72,19 +72,19 @@ class LARS(Uncompiled):
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """One update of each parameter that has a gradient. No norm is looked at on the host."""
+        """Update each parameter that has a gradient. Norms stay on the device."""
         for group in self.param_groups:
             moved = [parameter for parameter in group["params"] if parameter.grad is not None]
-            for weights in _bunches(parameter for parameter in moved if parameter.ndim > 1):
+            for weights in _chunks(parameter for parameter in moved if parameter.ndim > 1):
                 directions = torch._foreach_add(_gradients(weights), weights, alpha=group["weight_decay"])
                 size, length = (torch.stack(torch._foreach_norm(x)) for x in (weights, directions))
                 ratio = group["trust"] * size / length
                 ratio = ratio.where((size > 0) & (length > 0), 1.0)
-                self._move(weights, list(directions), list(ratio.unbind()), group)
-            for others in _bunches(parameter for parameter in moved if parameter.ndim <= 1):
-                self._move(others, _gradients(others), [others[0].new_ones(())] * len(others), group)
+                self._update(weights, list(directions), list(ratio.unbind()), group)
+            for others in _chunks(parameter for parameter in moved if parameter.ndim <= 1):
+                self._update(others, _gradients(others), [others[0].new_ones(())] * len(others), group)
 
-    def _move(
+    def _update(
         self, parameters: list[Tensor], directions: list[Tensor], ratios: list[Tensor], group: dict[str, Any]
     ) -> None:
         buffers: list[Tensor] = []
@@ -102,11 +102,11 @@ def _gradients(parameters: list[Tensor]) -> list[Tensor]:
     return [parameter.grad for parameter in parameters if parameter.grad is not None]
 
 
-def _bunches(parameters: Iterable[Tensor]) -> Iterator[list[Tensor]]:
-    """The parameters some at a time, `TOGETHER` numbers or a single one."""
+def _chunks(parameters: Iterable[Tensor]) -> Iterator[list[Tensor]]:
+    """The parameters in lists of at most `CHUNK` numbers, or of one parameter."""
     some: list[Tensor] = []
     for parameter in parameters:
-        if some and sum(one.numel() for one in some) + parameter.numel() > TOGETHER:
+        if some and sum(one.numel() for one in some) + parameter.numel() > CHUNK:
             yield some
             some = []
         some.append(parameter)

@@ -1,4 +1,4 @@
-"""A run is not made among its own images: --out is neither their folder nor around it or in it."""
+"""Refuse a run folder among the images of the run: --out must not be, contain or lie in their folder."""
 
 import os
 from pathlib import Path
@@ -14,11 +14,11 @@ from moco.train.run_folder import RunError, RunFolder
 def check_apart(
     out: Path, images: object, *, eval_data: object = None, init: str | Path | None = None, overwrite: bool = False
 ) -> None:
-    """Raises RunError where the run would write among its images, or would remove what it is to start from.
+    """Raises RunError where the run would write among its images, or remove the weights that it starts from.
 
     Args:
-        images: what is trained on; others than those of folders and lists are not on the disk.
-        eval_data: a folder or a list of labelled images; a run may lie in that folder, but not the other way round.
+        images: the training images; only those of folders and lists are files.
+        eval_data: a folder or list of labelled images. A run may lie in that folder, but not the folder in the run.
     """
     real = os.path.realpath(out)
     if isinstance(images, Folder):
@@ -33,11 +33,11 @@ def _check_sources(out: Path, real: str, images: Folder) -> None:
     for source in images.sources:
         root = os.path.realpath(source.root)
         if source.walked and (_is_in(real, root) or _is_in(root, real)):
-            where = "is" if real == root else "lies in" if _is_in(real, root) else "is around"
+            where = "is" if real == root else "lies in" if _is_in(real, root) else "contains"
             raise RunError(
-                f"--out {out} {where} the folder of the images, {shown(source.root)}, with other things in it than a "
-                "run: what the run writes would count as images, or replace some. Name an --out outside of it (a run "
-                "that is there can be moved)"
+                f"--out {out} {where} the image folder {shown(source.root)}, a folder with other things in it than a "
+                "run. Files of the run would count as images, or replace images. Name an --out outside of it (an "
+                "existing run can be moved)"
             )
     if not os.path.isdir(real):
         return

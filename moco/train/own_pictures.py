@@ -1,4 +1,4 @@
-"""The pictures that a run leaves in its folder at its end: curves.png and neighbours.png."""
+"""The pictures that a finished run draws into its folder: curves.png and neighbours.png."""
 
 import os
 from collections.abc import Callable
@@ -26,11 +26,11 @@ def draw_pictures(job: Job, encoder: Encoder, reporter: Reporter) -> list[Path]:
     drawn: list[Path] = []
     for path, draw in pictures.items():
         if os.path.lexists(path):
-            reporter.say(f"caution: {path} was not drawn: a file of that name is there, and is kept")
+            reporter.say(f"caution: {path} was not drawn: a file of that name exists, and stays")
             continue
         try:
             draw(path)
             drawn.append(path)
-        except Exception as error:  # of any kind: the encoder is saved, and a picture is not worth a failed run
+        except Exception as error:  # any error: the encoder is saved, and a missing picture must not fail the run
             reporter.say(f"caution: {path} could not be drawn: {type(error).__name__}: {error}")
     return drawn

@@ -10,7 +10,7 @@ from torch import nn
 from moco.data.loader.loader import ViewLoader
 from moco.data.sources.open import Sources
 from moco.device import pick_device
-from moco.distributed import on_main, restarted, session, wrap
+from moco.distributed import on_main, restarted, session
 from moco.evaluate.features import Pretrained, load
 from moco.evaluate.monitor import Monitor, monitor_for
 from moco.files import write_json
@@ -20,6 +20,7 @@ from moco.train.after_step import Watch, summary
 from moco.train.build import in_format, precision_of, threads
 from moco.train.checkpoint import TrainState
 from moco.train.console import Reporter, Silent
+from moco.train.ddp import wrap
 from moco.train.folder_state import State
 from moco.train.job import Job, plan_job
 from moco.train.loop import train

@@ -1,4 +1,4 @@
-"""Signals ask a run to stop; it finishes its step, saves and stops."""
+"""A signal makes a run finish its step, save and stop."""
 
 import os
 import signal
@@ -17,27 +17,27 @@ class Stopped(Exception):
 
 
 class Interrupted(Stopped, KeyboardInterrupt):
-    """The same by SIGINT: Ctrl-C ends a cell of a notebook, and a program, as it does elsewhere."""
+    """Stopped by SIGINT. It is a KeyboardInterrupt too, so Ctrl-C ends a notebook cell or a program as usual."""
 
 
 @dataclass
 class StopFlag:
     """Set by the first SIGINT, SIGTERM or SIGUSR1."""
 
-    number: int = 0  # of the signal; 0: none came
+    number: int = 0  # of the signal; 0: none
     parent: int = field(default_factory=os.getppid)
 
     def look(self) -> int:
-        """The signal that came. Ranks whose launcher has gone, which is all that could start them again, stop too."""
+        """The signal received, 0 for none. A rank whose launcher has ended stops too: nothing could restart it."""
         orphaned = world_size() > 1 and os.getppid() != self.parent
         return self.number or (signal.SIGHUP if orphaned else 0)
 
 
 @contextmanager
 def stop_on_signals() -> Iterator[StopFlag]:
-    """While open, a first signal sets the flag, and a second one ends the process at once.
+    """While open, a first signal sets the flag, and a second one ends the process.
 
-    Not on ranks: they may get the first one twice, from a scheduler and from their launcher; the launcher ends them.
+    With several ranks, a second one is ignored: the scheduler and the launcher may both send the first one.
     """
     flag = StopFlag()
     if threading.current_thread() is not threading.main_thread():

@@ -1,4 +1,4 @@
-"""Signal handling and Slurm requeue, without importing torch: they work from the first moment of a command."""
+"""Signals outside of training, and requeueing by Slurm. Imports no torch, so a command can handle signals at once."""
 
 import os
 import signal
@@ -11,14 +11,14 @@ from moco.stop_signals import STOP_SIGNALS
 from moco.text import message_of
 
 RESUMABLE = 75  # the exit code
-TIMEOUT = 60  # [s] for scontrol
+TIMEOUT = 60  # [s] of scontrol
 
 
 def requeue(number: int) -> str:
     """Requeue this Slurm job if the signal is SIGUSR1 (sbatch --signal=USR1@120). Only rank 0 does.
 
     Returns:
-        What was done, as a sentence; empty where there was nothing to do.
+        A sentence about what was done; empty if nothing.
     """
     job = os.environ.get("SLURM_JOB_ID")
     if number != signal.SIGUSR1 or not job or os.environ.get("RANK", "0") != "0":
@@ -35,15 +35,16 @@ def requeue(number: int) -> str:
 
 
 def stop_at_once_on_signals() -> None:
-    """Make signals end the process: before the training loop takes them over, and after it, nothing is to be saved."""
+    """Make signals end the process. Before and after training, which handles them itself, nothing is to be saved."""
 
     def handle(number: int, _frame: FrameType | None) -> None:
         for each in STOP_SIGNALS:
-            signal.signal(each, signal.SIG_IGN)  # a second one must not ask Slurm again
-        said = requeue(number)
+            signal.signal(each, signal.SIG_IGN)  # a second signal must not requeue again
+        requeued = requeue(number)
         with suppress(OSError):  # stderr is closed
             print(
-                f"moco: stopped by {signal.Signals(number).name}: run the same command again. {said}", file=sys.stderr
+                f"moco: stopped by {signal.Signals(number).name}. Run the same command again to resume. {requeued}",
+                file=sys.stderr,
             )
         os._exit(RESUMABLE)
 

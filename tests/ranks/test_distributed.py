@@ -27,11 +27,10 @@ from moco.distributed import (
     share,
     shuffle,
     unshuffle,
-    unsynchronized,
     world_size,
-    wrap,
 )
 from moco.method import Queue
+from moco.train.ddp import unsynchronized, wrap
 
 CPU = torch.device("cpu")
 

@@ -8,10 +8,11 @@ import torch
 from ranked import on_ranks
 from torch import nn
 
-from moco.distributed import mean, rank, world_size, wrap
+from moco.distributed import mean, rank, world_size
 from moco.method import NCE, Batch, CachedContrast, Contrast, MemoryBank, MomentumEncoder, Queue, synchronized
 from moco.schedule import Constant
 from moco.train.checkpoint import Clock, TrainState
+from moco.train.ddp import wrap
 from moco.train.loop import train
 from moco.train.rank_sync import averaged
 

@@ -10,7 +10,7 @@ import torch
 from ranked import on_ranks
 from torch import Tensor
 
-from moco.distributed import rank, wrap
+from moco.distributed import rank
 from moco.method import Contrast
 from moco.recipe import Recipe, RecipeError
 from moco.schedule import Constant
@@ -19,6 +19,7 @@ from moco.train import pretrain as pretraining
 from moco.train.after_step import Watch
 from moco.train.build import contrast_for
 from moco.train.checkpoint import Clock, TrainState, read_checkpoint
+from moco.train.ddp import wrap
 from moco.train.loop import train
 from moco.train.nan_guard import Diverged, Gate, Refusal
 from moco.train.nan_report import allowed_skips
@@ -123,7 +124,7 @@ def test_looked_at_later_steps_after_a_refused_one_change_nothing_until_the_host
 
 def without_copies(gate: Gate) -> None:
     """The guard taken away: BN's statistics are not put back."""
-    gate.kept, gate.copies = gate.kept[:0] or [torch.zeros(1)], gate.copies[:0] or [torch.zeros(1)]
+    gate.changed, gate.copies = gate.changed[:0] or [torch.zeros(1)], gate.copies[:0] or [torch.zeros(1)]
 
 
 def without_flag(gate: Gate) -> None:
