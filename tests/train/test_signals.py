@@ -49,7 +49,7 @@ def ended(code: str, number: int) -> tuple[int, str]:
 def test_outside_of_training_a_signal_ends_the_command_as_one_to_be_run_again(number):
     code, said = ended(GUARDED, number)
     assert code == 75
-    assert f"stopped by {signal.Signals(number).name}: run the same command again" in said
+    assert f"stopped by {signal.Signals(number).name}. Run the same command again to resume" in said
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
