@@ -13,7 +13,7 @@ from moco.recipe import EncoderSpec, RecipeError
 from moco.train.console import Silent
 from moco.train.pretrain import pretrain
 from moco.train.signals import Stopped
-from tests.train.test_pretrain import StopAt, assert_same, final_state
+from tests.train.helpers import StopAt, assert_same, final_state
 
 CUSTOM = EncoderSpec(name="custom", head="linear", dim=4)
 

@@ -153,7 +153,7 @@ def kills(count: int, folder: Path, kind: str, start: Start = fork) -> Tally:
 
 
 GUARD = (
-    "all state in one file, all else a function of the step (`tests/train/test_pretrain.py`: what a resume would "
+    "all state in one file, all else a function of the step (`tests/train/test_resume.py`: what a resume would "
     "lose, queue, f_k or BN's statistics, makes the ends differ)"
 )
 EXPECTED = "weights, queue, optimizer, each logged loss and score end with the same bits"

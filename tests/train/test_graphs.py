@@ -23,7 +23,7 @@ from moco.train.build import contrast_for, in_format
 from moco.train.checkpoint import Clock, TrainState
 from moco.train.loop import train
 from moco.train.optim import optimizer_for
-from tests.train.test_no_wait import RECIPES, N
+from tests.train.fake_gpu import RECIPES, N
 
 
 class Recorder(TorchDispatchMode):

@@ -19,8 +19,8 @@ from moco.train.console import Silent
 from moco.train.pretrain import pretrain
 from moco.train.run_folder import RunFolder
 from moco.train.signals import Stopped
-from tests.train.test_family import IN_BATCH, V3
-from tests.train.test_pretrain import StopAt, assert_same, final_state
+from tests.train.families import IN_BATCH, V3
+from tests.train.helpers import StopAt, assert_same, final_state
 
 Model = str | nn.Module
 

@@ -24,7 +24,7 @@ from moco.train.run_folder import RunFolder
 from moco.train.warm_start import refill
 from moco.weights.export import export
 from moco.weights.import_file import import_weights
-from tests.train.test_pretrain import StopAt, assert_same, final_state
+from tests.train.helpers import StopAt, assert_same, final_state
 from tests.weights import reference_files
 
 CPU = torch.device("cpu")

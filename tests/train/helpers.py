@@ -1,0 +1,43 @@
+"""What tests of runs share: a run that a signal stops at a step, and its final state."""
+
+import os
+import signal
+
+import torch
+
+from moco.train import checkpoint
+from moco.train.console import Silent
+from moco.train.run_folder import RunFolder
+
+
+class StopAt(Silent):
+    """Sends this process a signal when the run shows the given step."""
+
+    def __init__(self, step: int, number: int = signal.SIGTERM):
+        self.step, self.number = step, number
+
+    def live(self, *parts: str) -> None:
+        if f"step {self.step}" in parts:
+            os.kill(os.getpid(), self.number)
+
+
+def final_state(out) -> dict:
+    return checkpoint.read_checkpoint(checkpoint.newest_intact(out / "checkpoints"))["state"]
+
+
+def assert_same(a, b, where="state") -> None:
+    if isinstance(a, torch.Tensor):
+        assert torch.equal(a, b), where
+    elif isinstance(a, dict):
+        assert a.keys() == b.keys(), where
+        for key in a:
+            assert_same(a[key], b[key], f"{where}.{key}")
+    elif isinstance(a, list | tuple):
+        for i, (left, right) in enumerate(zip(a, b, strict=True)):
+            assert_same(left, right, f"{where}.{i}")
+    else:
+        assert a == b, where
+
+
+def losses(out) -> list:
+    return [(record["step"], record["loss"]) for record in RunFolder(out).metrics() if "loss" in record]

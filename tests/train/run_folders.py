@@ -1,0 +1,56 @@
+"""Run folders for tests, made without training."""
+
+from pathlib import Path
+
+import torch
+
+from moco.recipe import Recipe
+from moco.train import checkpoint
+from moco.train.checkpoint import Clock, TrainState
+from moco.train.folder_state import State
+from moco.train.open_run import open_run, start_run
+from moco.train.run_folder import RunFolder, note_init, note_start
+
+
+class Box:
+    """A state of a few numbers."""
+
+    def state_dict(self) -> dict:
+        return {"x": torch.zeros(3)}
+
+    def load_state_dict(self, state_dict: dict) -> None: ...
+
+
+def begin(out: Path, recipe: Recipe, **options) -> State:
+    """What `pretrain` does to the folder before the first step. Gives what was there."""
+    with open_run(out, recipe, **{"resume": "auto"} | options) as there:
+        if not there.started:
+            run = RunFolder(out)
+            start_run(run, recipe)
+            note_init(run, "w.pth", ["read"])
+            note_start(run, 0, {"versions": {}})
+    return there
+
+
+def whole(out: Path, recipe: Recipe, *, steps: int = 4, saves: bool = True, finishes: bool = True) -> RunFolder:
+    """A run with everything that a run can leave."""
+    begin(out, recipe)
+    run = RunFolder(out)
+    run.log(*({"step": step, "epoch": 0.0, "loss": 1.0} for step in range(1, steps + 1)))
+    if saves:
+        checkpoint.save(run.checkpoints, TrainState(Box(), Box(), Clock(10, 10, steps)), recipe=recipe.to_json())
+        run.note_saved(steps)
+    if finishes:
+        names = ("train.log", "bad_images.csv", "manifest.jsonl.gz", "scores.json", "curves.png", "neighbours.png")
+        nan = ("nan/step_00000002/facts.json", "nan/step_00000002/checkpoint.pt")
+        encoder = ("encoder/model.safetensors", "encoder/config.json", "encoder/README.md")
+        for name in (*names, *nan, *encoder, "finished.json"):
+            (out / name).parent.mkdir(parents=True, exist_ok=True)
+            (out / name).write_bytes(b"{}")
+    return run
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Every file below `folder`, but for the lock."""
+    files = [path for path in folder.rglob("*") if path.is_file() and path.name != ".lock"]
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}

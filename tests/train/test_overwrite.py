@@ -1,0 +1,167 @@
+"""--overwrite removes the files of a run, all or none, and nothing else."""
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from moco.recipe import Recipe
+from moco.train import replace
+from moco.train.folder_state import State, state_of
+from moco.train.run_folder import RunError, RunFolder
+from tests.train.run_folders import begin, contents, whole
+
+
+def test_overwriting_leaves_an_empty_run_and_every_file_of_the_user(tmp_path, tiny):
+    out = tmp_path / "run"
+    whole(out, tiny)
+    theirs = {
+        "notes.txt", "manifest_of_my_dataset.csv", "manifest.jsonl", "encoder/mine.txt", "checkpoints/step_best.pt",
+        "checkpoints/step_4.pt", "nan/step_00000002/mine.txt", "nan/step_x/facts.json", "nan/facts.json",
+    }  # fmt: skip
+    for name in theirs:
+        (out / name).parent.mkdir(exist_ok=True)
+        (out / name).write_text("mine")
+    assert begin(out, tiny, overwrite=True) is State.NOT_STARTED
+    kept = theirs | {"recipe.json", "init.json", "provenance.json", "saved.json"}
+    assert set(contents(out)) == kept
+    assert all(contents(out)[name] == b"mine" for name in theirs)
+    assert state_of(RunFolder(out)) is State.NOT_STARTED
+
+
+def test_overwriting_removes_the_folder_of_a_refused_step_with_its_files(tmp_path, tiny):
+    whole(tmp_path / "run", tiny)
+    begin(tmp_path / "run", tiny, overwrite=True)
+    assert list((tmp_path / "run" / "nan").iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["checkpoints", "encoder", "nan", "nan/step_00000002", "nan/step_00000007"])
+def test_overwriting_follows_no_link_to_a_folder(tmp_path, tiny, name):
+    out, home = tmp_path / "run", tmp_path / "home"
+    whole(out, tiny)
+    home.mkdir()
+    for file in ("facts.json", "checkpoint.pt", "step_00000009.pt", "model.safetensors"):
+        (home / file).write_text("precious")
+    (home / "step_00000002").mkdir()
+    (home / "step_00000002" / "facts.json").write_text("precious")
+    shutil.rmtree(out / name, ignore_errors=True)
+    (out / name).symlink_to(home)
+    before, inside = contents(home), contents(out)
+    with pytest.raises(RunError, match="is a link"):
+        begin(out, tiny, overwrite=True)
+    assert contents(home) == before
+    assert contents(out) == inside
+
+
+@pytest.mark.parametrize(
+    "name", ["finished.json", "scores.json", "encoder/config.json", "nan/step_00000002/facts.json"]
+)
+def test_overwriting_removes_a_link_to_a_file_and_not_the_file(tmp_path, tiny, name):
+    out, precious = tmp_path / "run", tmp_path / "precious"
+    whole(out, tiny)
+    precious.write_text("precious")
+    (out / name).unlink()
+    (out / name).symlink_to(precious)
+    begin(out, tiny, overwrite=True)
+    assert precious.read_text() == "precious"
+    assert not (out / name).is_symlink()
+
+
+@pytest.mark.parametrize("name", ["scores.json", "encoder/README.md", "nan/step_00000002/facts.json", "saved.json"])
+def test_a_folder_under_a_files_name_is_refused_before_anything_is_removed(tmp_path, tiny, name):
+    out = tmp_path / "run"
+    whole(out, tiny)
+    (out / name).unlink()
+    (out / name).mkdir()
+    (out / name / "thesis.tex").write_text("mine")
+    before = contents(out)
+    with pytest.raises(RunError, match="is a folder"):
+        begin(out, tiny, overwrite=True)
+    assert contents(out) == before
+
+
+@pytest.mark.parametrize("which", [0, 5, 13])
+def test_a_file_that_cannot_be_removed_leaves_the_old_run_whole(tmp_path, tiny, monkeypatch, which):
+    out = tmp_path / "run"
+    whole(out, tiny)
+    before, rename, calls = contents(out), os.rename, []
+
+    def failing(source, target):
+        calls.append(source)
+        if len(calls) == which + 1:
+            raise PermissionError(1, "Operation not permitted", str(source))
+        return rename(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(replace.os, "rename", failing)
+        with pytest.raises(RunError, match="It is as it was"):
+            begin(out, tiny, overwrite=True)
+    assert contents(out) == before
+    assert begin(out, tiny) is State.FINISHED
+
+
+class Killed(BaseException):
+    """Stands for a kill: nothing after it runs."""
+
+
+def kill_at(monkeypatch: pytest.MonkeyPatch, out: Path, recipe: Recipe, at: int) -> bool:
+    """Overwrite, and be killed at the `at`-th change of the folder; whether it came to that."""
+    calls = []
+
+    def counted(work):
+        def counting(*given, **named):
+            calls.append(given)
+            if len(calls) == at:
+                raise Killed
+            return work(*given, **named)
+
+        return counting
+
+    with monkeypatch.context() as patch:
+        patch.setattr(replace.os, "rename", counted(os.rename))
+        patch.setattr(replace.Path, "unlink", counted(Path.unlink))
+        patch.setattr(replace, "write_text", counted(replace.write_text))
+        try:
+            begin(out, recipe, overwrite=True)
+        except Killed:
+            return True
+    return False
+
+
+@pytest.mark.parametrize("at", [1, 2, 9, 17, 18, 19, 20, 26, 35])
+def test_a_kill_while_overwriting_leaves_the_old_run_or_an_empty_one(tmp_path, tiny, monkeypatch, at):
+    out = tmp_path / "run"
+    whole(out, tiny)
+    before = contents(out)
+    assert kill_at(monkeypatch, out, tiny, at)
+    there = begin(out, tiny)
+    if there is State.FINISHED:
+        assert contents(out) == before
+    else:
+        assert there is State.NOT_STARTED
+        assert set(contents(out)) == {"recipe.json", "init.json", "provenance.json", "saved.json"}
+
+
+@pytest.mark.parametrize("name", [".tmp-old", ".tmp-old-train.log", "checkpoints/.tmp-old-MANIFEST.json"])
+def test_a_folder_that_is_no_run_keeps_files_with_the_names_of_a_removal(tmp_path, tiny, name):
+    out = tmp_path / "mine"
+    (out / name).parent.mkdir(parents=True)
+    (out / name).write_text("mine")
+    before = contents(out)
+    with pytest.raises(RunError, match="with other things in it"):
+        begin(out, tiny)
+    assert contents(out) == before
+    assert not (out / ".lock").exists()
+
+
+@pytest.mark.parametrize("kind", ["folder", "file", "link"])
+def test_a_note_of_a_removal_that_no_run_has_written_is_refused(tmp_path, tiny, kind):
+    out = tmp_path / "run"
+    whole(out, tiny)
+    note = out / ".tmp-old"
+    {"folder": note.mkdir, "file": lambda: note.write_text("mine"), "link": lambda: note.symlink_to("x")}[kind]()
+    before = contents(out)
+    with pytest.raises(RunError, match="not what a run writes there"):
+        begin(out, tiny)
+    assert contents(out) == before

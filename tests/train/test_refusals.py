@@ -1,0 +1,118 @@
+"""Runs that `pretrain` refuses, before anything is written where that can be known."""
+
+import dataclasses
+import math
+import typing
+
+import pytest
+import torch
+from torch import nn
+
+from moco import recipes
+from moco.data.sources.images import DataError
+from moco.recipe import RecipeError
+from moco.schedule import Cosine
+from moco.train import checkpoint
+from moco.train.after_step import Diverged
+from moco.train.options import RunKeywords, RunOptions
+from moco.train.pretrain import pretrain
+from moco.train.run_folder import RunError
+
+
+def test_too_many_broken_files_stop_the_run(pictures, tiny, tmp_path):
+    for i in range(5):
+        (pictures / f"000{i}.png").write_bytes(b"not a picture")
+    with pytest.raises(DataError, match="allow more with --max-bad"):
+        pretrain(pictures, tmp_path / "run", recipe=tiny, max_bad=3)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_is_never_saved(pictures, tiny, tmp_path):
+    with pytest.raises(Diverged, match="learning rate"):
+        pretrain(pictures, tmp_path / "run", recipe=tiny, settings={"optim.lr": 1e30}, save_every=1)
+    path = checkpoint.newest_intact(tmp_path / "run" / "checkpoints")
+    if path is not None:
+        assert all(
+            torch.isfinite(x).all()
+            for x in checkpoint.read_checkpoint(path)["state"]["model"].values()
+            if x.is_floating_point()
+        )
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"optim.batch_size": 64, "method.size": 64}, "there are only 40"),
+        ({"method.size": 36}, "K \\+ batch <= images"),
+    ],
+)
+def test_sizes_that_do_not_fit_the_data_are_refused_before_anything_is_made(pictures, tiny, tmp_path, change, said):
+    with pytest.raises(RecipeError, match=said):
+        pretrain(pictures, tmp_path / "run", recipe=tiny, settings=change)
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_empty_folder_is_refused(tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match="no images in"):
+        pretrain(tmp_path / "empty", tmp_path / "run")
+
+
+def test_a_folder_with_other_things_in_it_is_not_written_to(pictures, tiny, tmp_path):
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "thesis.tex").write_text("x")
+    with pytest.raises(RunError, match="other things"):
+        pretrain(pictures, tmp_path / "home", recipe=tiny)
+    assert [path.name for path in (tmp_path / "home").iterdir()] == ["thesis.tex"]
+
+
+def test_an_unknown_device_is_refused(pictures, tiny, tmp_path):
+    with pytest.raises(RecipeError, match="--device expects"):
+        pretrain(pictures, tmp_path / "run", recipe=tiny, device="cuda:77")
+
+
+@pytest.mark.parametrize("epochs", [1, 0.5])
+def test_a_run_too_short_for_its_schedule_to_learn_anything_is_refused(pictures, tiny, tmp_path, epochs):
+    """The notebook's schedule counts epochs from 1, and the last one has learning rate 0."""
+    recipe = tiny.but(None, {"optim.lr": recipes.named("moco_cifar").optim.lr})
+    with pytest.raises(RecipeError, match=r"learning rate is 0 at each of the .* steps.*--epochs 2"):
+        pretrain(pictures, tmp_path / "run", recipe=recipe, settings={"optim.epochs": epochs}, dry_run=True)
+    assert not (tmp_path / "run").exists()
+    pretrain(pictures, tmp_path / "run", recipe=recipe, epochs=2, dry_run=True)
+
+
+def test_a_single_step_of_a_warm_up_is_refused_too(pictures, tiny, tmp_path):
+    changes = {"optim.epochs": 0.2, "optim.lr": Cosine(0.1, warmup=1)}
+    with pytest.raises(RecipeError, match="0 at each of the 1 steps"):
+        pretrain(pictures, tmp_path / "run", recipe=tiny.but(None, changes))
+
+
+def test_a_module_with_all_parameters_frozen_is_refused(pictures, tiny, tmp_path):
+    frozen = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU()).requires_grad_(False)
+    with pytest.raises(RecipeError, match="no parameter of your module takes a gradient"):
+        pretrain(pictures, tmp_path / "run", recipe=tiny, model=frozen)
+
+
+def test_the_options_of_a_run_are_the_keywords_of_pretrain_with_the_same_types():
+    fields = typing.get_type_hints(RunOptions)
+    assert fields == typing.get_type_hints(RunKeywords)
+    assert list(fields) == [field.name for field in dataclasses.fields(RunOptions)]
+
+
+def test_an_option_that_there_is_not_is_an_error_that_names_it(tmp_path):
+    with pytest.raises(TypeError, match="wrokers"):
+        pretrain([], tmp_path, wrokers=2)
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        {"resume": "Never"}, {"resume": False}, {"overwrite": "no"}, {"dry_run": 1}, {"keep": 0}, {"keep": -1},
+        {"keep": None}, {"save_every": 0}, {"keep_every": 0}, {"eval_every": 0}, {"save_every": 2.5}, {"patience": -1},
+        {"patience": math.nan},
+    ],
+)  # fmt: skip
+@pytest.mark.usefixtures("without_shape_checks")
+def test_an_option_with_a_value_that_it_cannot_have_is_refused_before_anything_is_made(tmp_path, option):
+    with pytest.raises(RecipeError, match=f"{next(iter(option))} expects"):
+        pretrain([], tmp_path / "run", **option)
+    assert not (tmp_path / "run").exists()
