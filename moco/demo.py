@@ -1,6 +1,6 @@
-"""The demo: pre-train on the pictures that come with the package, and judge the encoder beside its baselines.
+"""The demo: pre-train on the pictures that come with the package, and evaluate the encoder beside baselines.
 
-Nothing here but the choice of data and recipe is special: `moco pretrain` and `moco eval` do the same on any folder.
+Only its data and recipe are special: `moco pretrain` and `moco eval` do the same with any folder.
 """
 
 from dataclasses import replace
@@ -46,7 +46,7 @@ def demo(
     workers: int | None = None,
     reporter: Reporter,
 ) -> Table:
-    """Pre-train, judge, draw. Leaves scores.json, neighbours.png and curves.png in the run folder `out`.
+    """Pre-train, evaluate, draw. Writes scores.json, neighbours.png and curves.png into the run folder `out`.
 
     Args:
         quick: one epoch, to see that everything works; its scores mean nothing.
@@ -69,7 +69,7 @@ def demo(
 
 
 def draw_neighbours(out: Path, among: Subjects) -> None:
-    """The nearest training images of a few test images of different classes, by the features of every row."""
+    """Draw the nearest training images of a few test images of different classes, by the features of every row."""
     test, train = among.split.test, among.split.train
     assert test.labels is not None
     assert train.labels is not None

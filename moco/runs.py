@@ -1,4 +1,4 @@
-"""Runs side by side: what is in a folder of runs, and what two runs differ in."""
+"""List the runs in a folder, and compare two runs."""
 
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ COLUMNS = ("run", "recipe", "state", "step", "loss", "contrastive accuracy", "kN
 
 
 def describe(run: RunFolder) -> dict[str, Any]:
-    """The last values of a run, as they were logged."""
+    """The last logged values of a run."""
     last: dict[str, Any] = {}
     for record in run.metrics():
         last |= {name: value for name, value in record.items() if isinstance(value, int | float)}
@@ -22,14 +22,14 @@ def describe(run: RunFolder) -> dict[str, Any]:
         return {"run": str(run.path), "recipe": "", "state": f"unreadable: {error}"} | dict.fromkeys(VALUES)
     values = {name: last.get(name) for name in VALUES}
     state, saved = _state(run, last.get("step", 0))
-    if saved is not None:  # a run that was stopped before its first record has made steps too
+    if saved is not None:  # a run stopped before its first record has made steps too
         values["step"] = max(saved, values["step"] or 0)
     return {"run": str(run.path), "recipe": recipe, "state": state} | values
 
 
 def _state(run: RunFolder, step: int) -> tuple[str, int | None]:
-    """What can be done with a run that has logged up to `step`, and the step of its checkpoint."""
-    from moco.train import checkpoint  # brings torch, and a folder without runs is refused without it
+    """The state of a run that has logged up to `step`, and the step of its checkpoint."""
+    from moco.train import checkpoint  # imports torch; a folder without runs is refused without it
 
     if run.finished:
         return "finished", None
@@ -45,7 +45,7 @@ def _state(run: RunFolder, step: int) -> tuple[str, int | None]:
 
 
 def find_runs(folder: Path) -> list[RunFolder]:
-    """`folder`, if it is a run, or else the runs in it, by name. Raises RunError when there is none."""
+    """`folder` if it is a run, else the runs in it, sorted by name. Raises RunError if there is none."""
     runs = [RunFolder(path) for path in [folder, *sorted(folder.glob("*"))] if (path / "recipe.json").is_file()]
     if not runs:
         raise RunError(f"no runs in {folder}: expected folders with a recipe.json, as `moco pretrain --out` makes them")
@@ -68,7 +68,7 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 
 def differences(a: Path, b: Path) -> list[str]:
-    """One line for each setting that two runs differ in. Raises RunError when one is not a run."""
+    """One line for each setting that differs between two runs. Raises RunError if one is not a run."""
     for path in (a, b):
         if not (path / "recipe.json").is_file():
             raise RunError(f"{path} is not a run: it has no recipe.json")

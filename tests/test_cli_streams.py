@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from making import make_pictures
 
-from moco.cli.streams import spell_missing_characters
+from moco.cli.streams import replace_missing_characters
 from moco.evaluate.table import Score, Table
 from tests.data.bombs import gif, gif_frame
 
@@ -73,7 +73,7 @@ def test_a_table_is_printed_in_any_encoding(encoding: str, score: str, names: st
     table = Table("mine", ["raw pixels"], rows, chance=50, classes=2, how="x", class_names=["größe", "你好"])
     written = io.BytesIO()
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding=encoding))
-    spell_missing_characters()
+    replace_missing_characters()
     print(table, flush=True)
     assert score in written.getvalue().decode(encoding)
     assert names in written.getvalue().decode(encoding)

@@ -8,7 +8,7 @@ import typer
 from moco import __version__
 from moco.cli import ablate, check, evaluate, recipes, runs, train, weights
 from moco.cli.help import Command
-from moco.cli.streams import open_streams, run_and_flush, silence_pillow, spell_missing_characters
+from moco.cli.streams import open_streams, replace_missing_characters, run_and_flush, silence_pillow
 
 app = typer.Typer(
     name="moco",
@@ -59,6 +59,6 @@ def main() -> None:
     # OpenMP's waiting threads must sleep, not spin: beside other processes, spinning took up to 70 times the CPU time
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     open_streams()
-    spell_missing_characters()
+    replace_missing_characters()
     silence_pillow()
     run_and_flush(app)

@@ -1,6 +1,6 @@
-"""Checks of what was asked for that need no torch, whose import takes seconds: wrong options are refused at once.
+"""Checks of arguments that need no torch, whose import takes seconds: wrong ones are refused at once.
 
-What they find is found again, in the same words, by whoever uses the options: these checks only come first.
+The code that uses the arguments makes the same checks again, with the same messages.
 """
 
 import os
@@ -19,7 +19,7 @@ DEVICES = ("auto", "cpu", "cuda", "mps", "xpu")
 
 
 def check_weights(weights: str) -> None:
-    """Raise WeightsError where nothing has this name; those of torchvision and timm are looked up later."""
+    """Raise WeightsError for a path that does not exist. Names of torchvision and timm are checked later."""
     from moco.weights.errors import no_such_weights
     from moco.weights.official.released import PREFIX, find_released
 
@@ -30,7 +30,7 @@ def check_weights(weights: str) -> None:
 
 
 def check_sources(sources: Sequence[str], *, single: bool = False) -> None:
-    """Raise DataError for a folder or list file that is not there; with `single`, an image is a source too."""
+    """Raise DataError for a folder or list file that does not exist; with `single`, an image is a source too."""
     from moco.data.sources.folder import check_source
 
     for source in sources:
@@ -38,25 +38,25 @@ def check_sources(sources: Sequence[str], *, single: bool = False) -> None:
 
 
 def check_device(device: str) -> None:
-    """Raise RecipeError for what is no device on any machine."""
+    """Raise RecipeError for a name that is no device on any machine."""
     kind, _, number = device.partition(":")
     if kind not in DEVICES or (":" in device and not number.isdecimal()):
         raise RecipeError(f"--device expects auto, cpu, cuda, cuda:N or mps that is there, got '{device}'")
 
 
 def check_features_file(out: Path, *, overwrite: bool) -> None:
-    """Raise RecipeError for a file that `moco embed` cannot write, or that is there and not to be overwritten."""
+    """Raise RecipeError for a file that `moco embed` cannot write or may not overwrite."""
     from moco.staged import feature_files, refuse_existing
 
     if out.suffix not in FEATURE_FILES:
         raise RecipeError(unknown("kind of file for features", out.suffix or out.name, list(FEATURE_FILES)))
     if not out.parent.is_dir():
-        raise RecipeError(f"{out} cannot be written: expected a folder {out.parent}, and there is none. Make it first")
+        raise RecipeError(f"{out} cannot be written: the folder {out.parent} does not exist. Create it first")
     refuse_existing(feature_files(out), overwrite=overwrite)
 
 
 def check_recipe(recipe: str, changes: dict[str, Any]) -> None:
-    """Raise RecipeError for a recipe that is not there, or for settings that it cannot have."""
+    """Raise RecipeError for a recipe that does not exist, or settings that it cannot have."""
     from moco import recipes
     from moco.recipe import Recipe
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from moco.train.console import Console
 
 FAILED, USAGE, BAD_DATA, DIVERGED, RESUMABLE, INTERRUPTED = 1, 2, 3, 4, 75, 130
-CODES = {  # by the name of the class, so that none of them has to be imported; the first that fits counts
+CODES = {  # by class name, so that no class must be imported; the first match counts
     "Stopped": RESUMABLE,
     "Diverged": DIVERGED,
     "FloatingPointError": DIVERGED,
@@ -29,10 +29,7 @@ CODES = {  # by the name of the class, so that none of them has to be imported; 
 
 @contextmanager
 def errors() -> "Iterator[Console]":
-    """Turn errors that have a message for the user into that message on stderr and an exit code.
-
-    Gives the console that the command reports to.
-    """
+    """Turn errors with a message for the user into that message on stderr and an exit code. Yields the console."""
     from moco.train.console import Console
 
     console = Console()
@@ -43,14 +40,14 @@ def errors() -> "Iterator[Console]":
         code = code_of(error)
         if code is None:
             raise
-        if not getattr(error, "kinds", ()):  # otherwise the rank where it happened has said it
+        if not getattr(error, "kinds", ()):  # else the rank that raised it has printed it
             console.say(f"moco: {message_of(error)}")
         raise typer.Exit(code) from error
 
 
 @contextmanager
 def interruptions(console: "Console", files: Sequence[Path]) -> Iterator[None]:
-    """Turn Ctrl-C into a message that says what is left of the `files` that the command writes, and an exit code."""
+    """Turn Ctrl-C into an exit code and a message that says which of the `files` exist."""
     from moco.staged import identities, left_behind
 
     before = identities(files)
@@ -62,6 +59,6 @@ def interruptions(console: "Console", files: Sequence[Path]) -> Iterator[None]:
 
 
 def code_of(error: Exception) -> int | None:
-    """The exit code of an error that has a message for the user; None for a fault of ours."""
+    """The exit code of an error with a message for the user; None for any other error."""
     names = {kind.__name__ for kind in type(error).__mro__} | set(getattr(error, "kinds", ()))
     return next((code for name, code in CODES.items() if name in names), None)

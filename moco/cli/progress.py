@@ -1,4 +1,4 @@
-"""How far a command is, on stderr: a line that renews itself on a terminal, plain lines elsewhere."""
+"""The progress of a command on stderr: a live line on a terminal, plain lines elsewhere."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def shown_progress(console: "Console") -> "Iterator[Progress]":
-    """While open, tells how far its stage is, once two seconds have passed; at the end, how long it has taken."""
+    """While open, shows the progress of its stage after two seconds, and at the end the time taken."""
     from moco.evaluate.progress import Progress
     from moco.text import duration
 

@@ -1,4 +1,4 @@
-"""stdin, stdout and stderr of a command, also where they are closed, full, or read by nobody."""
+"""stdin, stdout and stderr of a command, also if they are closed, full, or have no reader."""
 
 import codecs
 import io
@@ -12,13 +12,13 @@ from typing import IO, TYPE_CHECKING, Any, NoReturn, cast
 if TYPE_CHECKING:
     from moco.train.console import Console
 
-SPELLED = "moco.spelled"  # name of an error handler of encoders
+ASCII_HANDLER = "moco.ascii"  # name of the error handler of text encodings
 ASCII = {"\N{PLUS-MINUS SIGN}": "+-", "\N{MULTIPLICATION SIGN}": "x", "\N{HORIZONTAL ELLIPSIS}": "..."}
-NOT_READ = 141  # the exit code that a shell gives a program whose output nobody reads: 128 + SIGPIPE
+NO_READER = 141  # exit code of a program whose output has lost its reader, in a shell: 128 + SIGPIPE
 
 
 def open_streams() -> None:
-    """Open /dev/null for each standard stream that is closed, so that no file of ours takes its number."""
+    """Open /dev/null for each closed standard stream, so that no other file gets its number."""
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         try:
             os.fstat(number)
@@ -31,21 +31,21 @@ def open_streams() -> None:
             setattr(sys, name, os.fdopen(number, "r" if number == 0 else "w", closefd=False))
 
 
-def spell_missing_characters() -> None:
-    """Let stdout and stderr spell a character that their encoding has not, where that would be an error."""
-    codecs.register_error(SPELLED, spelled)
+def replace_missing_characters() -> None:
+    """Make stdout and stderr print a replacement for characters that their encoding lacks."""
+    codecs.register_error(ASCII_HANDLER, replacement)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper) and stream.errors in ("strict", "surrogateescape"):
-            stream.reconfigure(errors=SPELLED)
+            stream.reconfigure(errors=ASCII_HANDLER)
 
 
 def silence_pillow() -> None:
-    """Pillow's warnings are not shown: a file that cannot be used is named as a bad image, with the reason."""
+    """Hide Pillow's warnings: an unusable file is reported as a bad image, with the reason."""
     warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
-def spelled(error: UnicodeError) -> tuple[str, int]:
-    """What is written instead of characters that an encoding has not: `+-` for plus-minus, an escape for most."""
+def replacement(error: UnicodeError) -> tuple[str, int]:
+    """The replacement of characters that an encoding lacks: `+-` for plus-minus, an escape for most."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
     missing = error.object[error.start : error.end]
@@ -53,11 +53,11 @@ def spelled(error: UnicodeError) -> tuple[str, int]:
 
 
 class NotWritten(Exception):
-    """What was printed could not be written to stdout: its reader has gone, the disk is full, ..."""
+    """stdout could not be written: its reader has ended, the disk is full, ..."""
 
 
 class Results:
-    """A stdout that says by its own error that it could not be written to."""
+    """A stdout that raises `NotWritten` where it cannot be written."""
 
     def __init__(self, stream: IO[str]):
         self._stream = stream
@@ -79,9 +79,9 @@ class Results:
 
 
 def run_and_flush(command: Callable[[], object]) -> NoReturn:
-    """Run `command`, write what it has printed, and exit with its code, or with one for what could not be written.
+    """Run `command`, flush its output, and exit with its code, or with another one if the output cannot be written.
 
-    A reader of stdout that has gone (`moco recipes | head -1`) is no error to talk about; a full disk is.
+    A reader that has ended (`moco recipes | head -1`) is not reported as an error; a full disk is.
     """
     code: Any = 0
     with redirect_stdout(cast(IO[str], Results(sys.stdout))):
@@ -104,28 +104,28 @@ def run_and_flush(command: Callable[[], object]) -> NoReturn:
 
 
 def _not_written(error: NotWritten) -> int:
-    """The exit code; why is said where somebody wants to know."""
+    """The exit code. Prints the reason, unless the reader has ended."""
     if isinstance(error.__cause__, BrokenPipeError):
-        return NOT_READ
+        return NO_READER
     complain(f"moco: the result could not be written to stdout: {error}")
     return 1
 
 
 def complain(text: str) -> None:
-    """Print `text` to stderr, if it takes it."""
+    """Print `text` to stderr, if that can be written."""
     with suppress(OSError):
         print(text, file=sys.stderr, flush=True)
 
 
 def discard(stream: IO[str]) -> None:
-    """Send to /dev/null what is left of `stream`, so that Python does not complain at its exit."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, stream.fileno())
-    os.close(nowhere)
+    """Send the rest of `stream` to /dev/null, so that Python prints no error at exit."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, stream.fileno())
+    os.close(null)
 
 
 class EndsLine:
-    """A stderr for everybody but the console: ends the console's live line before anything is written."""
+    """A stderr for libraries: ends the console's live line before it writes."""
 
     def __init__(self, stream: IO[str], console: "Console"):
         self._stream, self._console = stream, console
@@ -140,7 +140,7 @@ class EndsLine:
 
 @contextmanager
 def beside(console: "Console") -> Iterator[None]:
-    """While open, warnings and messages of libraries do not run into the live line of `console`."""
+    """While open, warnings and messages of libraries start on a new line, not in the live line of `console`."""
     with redirect_stderr(cast(IO[str], EndsLine(sys.stderr, console))):
         try:
             yield

@@ -1,4 +1,4 @@
-"""A picture of any run: which of its images its encoder finds similar, beside what the raw pixels find."""
+"""A picture for any run: nearest neighbours among its own images, by its encoder and by raw pixels."""
 
 import time
 from contextlib import closing
@@ -25,7 +25,7 @@ from moco.rng import fold, permuted
 
 MOST = 1000  # images that are compared
 SECONDS = 3.0  # at most, to read them and compute their features
-BATCH = 32  # images between two looks at the clock
+BATCH = 32  # images between two checks of the clock
 QUERIES, NEAREST = 6, 8
 
 
@@ -34,8 +34,8 @@ class Sample:
     """Some of the images, with their features."""
 
     ids: Int64[np.ndarray, " n"]
-    crops: UInt8[np.ndarray, "n s s 3"]  # what the encoder sees, made small
-    features: dict[str, Float32[Tensor, "n _"]]  # by the name of what computes them
+    crops: UInt8[np.ndarray, "n s s 3"]  # the encoder's input, reduced in size
+    features: dict[str, Float32[Tensor, "n _"]]  # by the name of the encoder
 
 
 def draw_own_neighbours(
@@ -50,7 +50,7 @@ def draw_own_neighbours(
 ) -> None:
     """Write a PNG of the nearest neighbours of a few images among up to 1,000, and as many as `seconds` allow.
 
-    Where they are in class folders, the queries are of different classes, and right and wrong neighbours are marked.
+    If the images are in class folders, the queries are of different classes, and neighbours are marked right or wrong.
 
     Raises:
         ValueError: fewer than two images can be read.
@@ -76,7 +76,7 @@ def take_sample(
 ) -> Sample:
     """Random images, the same in every run, with the features of the raw pixels and of the encoder.
 
-    Images that cannot be read are left out. After `seconds` no more are taken; those of one batch at least are there.
+    Unreadable images are left out. After `seconds` no more are taken; there is always one batch.
     """
     count = min(MOST, len(images))
     chosen = permuted(np.arange(count), len(images), fold(0))
@@ -102,7 +102,7 @@ def take_sample(
 
 
 def _small(x: Tensor, pixels: Pixels) -> Tensor:
-    """Normalized images as colours, at most as large as the sheet shows them: N x s x s x 3 bytes."""
+    """Normalized images as colours, at most as large as on the sheet: N x s x s x 3 bytes."""
     colours = x * pixels.get_buffer("std") + pixels.get_buffer("mean")
     if x.shape[-1] > QUERY:
         colours = F.adaptive_avg_pool2d(colours, QUERY)
@@ -115,6 +115,6 @@ def _first_of_each(labels: Int64[np.ndarray, " n"]) -> Int64[np.ndarray, " q"]:
 
 
 def _without_itself(rows: Int64[np.ndarray, "q k"], queries: Int64[np.ndarray, " q"]) -> Int64[np.ndarray, "q k-1"]:
-    """The neighbours of each query but itself; of equal images it may not be the first."""
+    """The neighbours of each query without itself. Among identical images it may not come first."""
     kept = [[i for i in row if i != query][: rows.shape[1] - 1] for row, query in zip(rows, queries, strict=True)]
     return np.array(kept, dtype=np.int64)

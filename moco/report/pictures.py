@@ -1,4 +1,4 @@
-"""Sheets of images: what an encoder finds alike, and the views that it was trained on."""
+"""Sheets of images: nearest neighbours by an encoder, and the views of training."""
 
 import io
 from collections.abc import Sequence
@@ -26,7 +26,7 @@ Picture = UInt8[np.ndarray, "_ _ 3"]  # height and width: of each picture its ow
 
 @dataclass(frozen=True)
 class Neighbours:
-    """What one kind of feature finds: the nearest images of each query, the nearest first."""
+    """The nearest images of each query by one kind of feature, nearest first."""
 
     name: str  # of the features: "raw pixels", "MoCo"
     images: Sequence[Sequence[Picture]]  # [query][rank]
@@ -112,7 +112,7 @@ def _check(queries: Sequence[Picture], found: Sequence[Neighbours], labels: Sequ
 
 
 def _block(sheet: Image.Image, each: Neighbours, corner: tuple[int, int], width: int, row: int) -> None:
-    """The neighbours that one kind of feature finds, under its name and how many are right."""
+    """Draw the neighbours by one kind of feature, under its name and the number of right ones."""
     draw, (left, head) = ImageDraw.Draw(sheet), corner
     tally = ""
     if each.correct is not None:
@@ -131,7 +131,7 @@ def _block(sheet: Image.Image, each: Neighbours, corner: tuple[int, int], width:
 
 
 def _frame(draw: ImageDraw.ImageDraw, at: tuple[int, int], right: bool) -> None:
-    """A frame around the tile at `at`; a wrong one has a cross too, for those who see no difference of colour."""
+    """Draw a frame around the tile at `at`; a wrong one has a cross too, for the colour-blind."""
     (x, y), far = at, TILE + EDGE - 1
     colour = RIGHT if right else WRONG
     draw.rectangle((x - EDGE, y - EDGE, x + far, y + far), outline=colour, width=EDGE)
@@ -143,7 +143,7 @@ def _frame(draw: ImageDraw.ImageDraw, at: tuple[int, int], right: bool) -> None:
 
 
 def _place(sheet: Image.Image, picture: Picture, at: tuple[int, int], side: int) -> None:
-    """Paste `picture`, as large as fits into a square, in its middle. Small pictures keep hard pixels."""
+    """Paste `picture` into the middle of a square, as large as fits. Enlarged pictures keep sharp pixels."""
     image = Image.fromarray(np.ascontiguousarray(picture))
     scale = side / max(image.size)
     size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
@@ -151,7 +151,7 @@ def _place(sheet: Image.Image, picture: Picture, at: tuple[int, int], side: int)
     x, y = at[0] + (side - size[0]) // 2, at[1] + (side - size[1]) // 2
     ImageDraw.Draw(sheet).rectangle(
         (x - 1, y - 1, x + size[0], y + size[1]), outline=HAIR
-    )  # white pictures end somewhere
+    )  # an outline for white pictures
     sheet.paste(image, (x, y))
 
 

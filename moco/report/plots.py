@@ -1,4 +1,4 @@
-"""The curves of a run: its loss, its learning rate, and its kNN accuracy where that was measured."""
+"""Plot the curves of a run: loss, learning rate, and kNN accuracy if there is any."""
 
 import io
 from pathlib import Path
@@ -34,7 +34,7 @@ def curves(records: Records, recipe: Recipe, out: Path, *, chance: float | None 
 
 
 def drawn(records: Records, recipe: Recipe, *, chance: float | None = None) -> "Figure":
-    """The figure that `curves` writes: one above the other, over the epochs."""
+    """The figure that `curves` writes: plots one above the other, over the epochs."""
     from matplotlib.figure import Figure
 
     steps = [record for record in records if "loss" in record]
@@ -98,7 +98,7 @@ def _loss(ax: "Axes", steps: Records, recipe: Recipe) -> None:
 
 
 def _steps_to_fill(recipe: Recipe) -> float:
-    """After so many steps no random key is left in the queue; until then the loss is that of an easier task."""
+    """The steps until no random key is left in the queue; before, the loss is that of an easier task."""
     filled = recipe.method.dictionary == "queue"
     return (recipe.method.size or 0) / recipe.keys_per_step if filled else 0
 

@@ -1,7 +1,7 @@
-"""What is in the folder that a run is to work in: nothing, a run and how far it is, or something that is not ours.
+"""What the run folder contains: nothing, a run and its progress, or other files.
 
-Nothing is written here. A folder counts as a run when its recipe.json is a recipe. Files of a run that has made no step
-may be replaced without asking, so each of them must be as a run writes it; whatever else is there is the user's.
+Nothing is written here. A folder is a run if its recipe.json is a recipe. The files of a run without a step may be
+replaced without asking, so each must look as a run writes it. All other files are the user's.
 """
 
 import gzip
@@ -22,7 +22,7 @@ from moco.weights import read_checkpoint
 
 
 class State(Enum):
-    """How far the run in a folder is."""
+    """The progress of the run in a folder."""
 
     EMPTY = "there is no run"
     NOT_STARTED = "a run that has made no step: it failed or was killed before"
@@ -35,10 +35,10 @@ class State(Enum):
         return self not in (State.EMPTY, State.NOT_STARTED)
 
 
-# What a run writes by appending, or into: through a link it would write elsewhere.
+# What a run appends to or writes into: through a link it would write elsewhere.
 WRITTEN = ("checkpoints", "encoder", "nan", ".lock", "metrics.jsonl", "train.log", "bad_images.csv")
 FOLDERS = ("checkpoints", "encoder", "nan")
-# What a run writes when it has made steps. A new kind of file belongs here, or `--overwrite` leaves it.
+# What a run writes after its first step. A new kind of file belongs here, or `--overwrite` does not remove it.
 LATER = (
     "scores.json", "curves.png", "neighbours.png",
     "encoder/model.safetensors", "encoder/config.json", "encoder/README.md",
@@ -46,10 +46,10 @@ LATER = (
 
 
 def check_out(run: RunFolder, recipe: Recipe, *, resume: str, overwrite: bool) -> State:
-    """The state of the folder, in which the run of `recipe` may begin or go on.
+    """The state of the folder, if the run of `recipe` may start or continue there.
 
     Raises:
-        RunError: the folder holds something else, another recipe, or a run where none was to be (or the reverse).
+        RunError: the folder has other files, another recipe, a run that `resume` refuses, or no run to continue.
     """
     _check_kinds(run)
     if overwrite and not _is_empty(run):
@@ -62,16 +62,14 @@ def check_out(run: RunFolder, recipe: Recipe, *, resume: str, overwrite: bool) -
             "start it with --resume auto"
         )
     if resume == "never" and state.started:
-        raise RunError(
-            f"{run.path} holds a run already: name another --out, continue it (--resume auto), or --overwrite"
-        )
+        raise RunError(f"{run.path} has a run already: name another --out, continue it (--resume auto), or --overwrite")
     if state is not State.EMPTY:
         _check_same_recipe(run, recipe, state)
     return state
 
 
 def state_of(run: RunFolder) -> State:
-    """How far the run in the folder is. Raises RunError when it holds something that is not ours, or lost a part."""
+    """The progress of the run in the folder. Raises RunError for no run, or one without its checkpoints."""
     if _is_empty(run):
         return State.EMPTY
     _check_recipe_is_there(run)
@@ -90,7 +88,7 @@ def state_of(run: RunFolder) -> State:
 
 
 def stored_recipe(out: Path) -> Recipe | None:
-    """The recipe of the run that is in `out` and has started."""
+    """The recipe of the run in `out`, if it has started."""
     run = RunFolder(out)
     if not run.recipe_file.is_file():
         return None
@@ -98,7 +96,7 @@ def stored_recipe(out: Path) -> Recipe | None:
         started = run.finished or bool(read_checkpoint.entries(run.checkpoints)) or any(_steps(run))
         return run.recipe() if started else None
     except RecipeError:
-        return None  # `check_out` tells
+        return None  # `check_out` reports it
 
 
 def _steps(run: RunFolder) -> list[int]:
@@ -106,7 +104,7 @@ def _steps(run: RunFolder) -> list[int]:
 
 
 def _is_empty(run: RunFolder) -> bool:
-    """Whether there is nothing but a lock file and leftovers of ours."""
+    """Whether there is nothing but a lock file and temporary files of a run."""
     if not run.path.exists():
         return True
     names = [entry.name for entry in run.path.iterdir()]
@@ -114,7 +112,7 @@ def _is_empty(run: RunFolder) -> bool:
 
 
 def _check_kinds(run: RunFolder) -> None:
-    """No link where a run writes, a folder where it expects one, and files where it expects files. Raises RunError."""
+    """Raises RunError for a link where a run writes, a file in the place of a folder, or the reverse."""
     path = run.path
     if path.is_symlink() or (path.exists() and not path.is_dir()):
         raise RunError(
@@ -122,7 +120,7 @@ def _check_kinds(run: RunFolder) -> None:
         )
     for own in (path / name for name in WRITTEN):
         if own.is_symlink():
-            raise RunError(f"{own} is a link, and a run writes nothing through one: remove it, or name another --out")
+            raise RunError(f"{own} is a link, and a run does not write through links: remove it, or name another --out")
         if own.exists() and own.is_dir() != (own.name in FOLDERS):
             kinds = ("folder", "file") if own.name in FOLDERS else ("file", "folder")
             raise RunError(f"{own} is expected to be a {kinds[0]}, and is a {kinds[1]}: move it, or name another --out")
@@ -144,7 +142,7 @@ def _read_recipe(run: RunFolder) -> Recipe:
 
 
 def _check_never_saved(run: RunFolder, steps: int) -> None:
-    """Raises RunError unless the run has noted that no checkpoint was made yet."""
+    """Raises RunError unless saved.json says that no checkpoint was written yet."""
     if run.never_saved() and run.checkpoints.is_dir():
         return
     raise RunError(_checkpoints_are_gone(run, f"has logged {steps} steps"))
@@ -163,7 +161,7 @@ def _check_same_recipe(run: RunFolder, recipe: Recipe, state: State) -> None:
         return
     listed = "\n  ".join(changes)
     if not state.started:
-        if (run.path / ".lock").exists():  # a run wrote it; one that has made no step may be replaced by another
+        if (run.path / ".lock").exists():  # a run wrote the recipe; without a step it may be replaced
             return
         raise RunError(
             f"{run.recipe_file} is of another recipe, and no run has written it. Changed:\n  {listed}\nName another "
@@ -172,9 +170,9 @@ def _check_same_recipe(run: RunFolder, recipe: Recipe, state: State) -> None:
     advice = "Give the same options again, name another --out, or --overwrite"
     if state is State.FINISHED:
         advice = (
-            f"It is finished, and its schedule cannot be made longer: every learning rate would have been another. To "
-            f"go on from what it has learned, --init {run.path} with another --out; to have one run with these "
-            "settings from its start, another --out, or --overwrite"
+            f"It is finished, and its schedule cannot be made longer: every learning rate would differ. To "
+            f"train on from its weights, use --init {run.path} with another --out. To train with these settings from "
+            "the start, use another --out, or --overwrite"
         )
     raise RunError(
         f"{run.path} holds a run with another recipe, which cannot be continued with this one. Changed:\n  {listed}\n"
@@ -183,20 +181,20 @@ def _check_same_recipe(run: RunFolder, recipe: Recipe, state: State) -> None:
 
 
 def _check_may_be_replaced(run: RunFolder) -> None:
-    """Of a run that has made no step: every file of its names must be as a run writes it. Raises RunError."""
+    """Raises RunError if a file in a run without a step has a run's file name, but is not what a run writes."""
     steps = [one.name for one in (run.path / "nan").glob("step_*") if is_nan_folder(one.name)]
     refused = [f"nan/{step}/{name}" for step in steps for name in FILES]
     for there in (run.path / name for name in (*LATER, *refused)):
         if os.path.lexists(there):
             raise RunError(
-                f"{there} is there, and the run has made no step that it could be from: it would be replaced. "
-                "Name another --out, or --overwrite"
+                f"{there} exists, but the run in this folder has made no step, so the file is not from it, and would "
+                "be replaced. Name another --out, or --overwrite"
             )
     for name, looks_ours in BEFORE_THE_FIRST_STEP.items():
         file = run.path / name
         if os.path.lexists(file) and not _holds(looks_ours, file):
             raise RunError(
-                f"{file} is not what a run writes there, and it would be replaced: name another --out, move it away, "
+                f"{file} is not what a run writes there, and would be replaced: name another --out, move it away, "
                 "or --overwrite"
             )
 
@@ -218,7 +216,7 @@ def _is_provenance(file: Path) -> bool:
 
 
 def _is_log_of_scores(file: Path) -> bool:
-    """No steps are in it: `state_of` has looked."""
+    """It has no steps: `state_of` has checked."""
     lines = file.read_bytes().splitlines()
     return all("step" in json.loads(line) for line in lines)
 

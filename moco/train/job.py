@@ -1,4 +1,4 @@
-"""A run that has been planned: its images, recipe, length, folder and options; checked before anything is made."""
+"""A planned run: its images, recipe, length, folder and options, checked before anything is written."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -47,7 +47,7 @@ class Job:
         return TrainState(contrast, optimizer, self.clock, scaler_for(self.recipe, self.place))
 
     def loader(self, steps: range) -> ViewLoader:
-        """The mini-batches of `steps`, this rank's share of each."""
+        """This rank's share of the mini-batches of `steps`."""
         file = self.run.path / "bad_images.csv" if on_main() else None
         return ViewLoader(
             self.images, self.recipe.data, batch_size=self.recipe.optim.batch_size, seed=self.recipe.seed,
@@ -68,13 +68,13 @@ def plan_job(
     changes: dict[str, Any],
     init: str | Path | None,
 ) -> Job:
-    """The run that is asked for. Everything that can be refused without a network is refused here; nothing is written.
+    """Plan a run. Refuses all that can be refused without building a network. Writes nothing.
 
     Raises:
         RecipeError: a recipe, device or folder that cannot be used. DataError: no images.
     """
     check_device(options.device, place)
-    allowed_skips(options.on_nan)  # raises where it says neither stop nor skip:N
+    allowed_skips(options.on_nan)  # raises for other words than stop and skip:N
     images, workers = open_images(data), workers_for(options.workers)
     stored = None if options.overwrite else stored_recipe(out)
     chosen = shared_recipe(lambda: resolve(recipe, images, place, model=model, changes=changes, stored=stored))
@@ -90,16 +90,16 @@ def plan_job(
 
 
 def check_device(asked: str, place: torch.device) -> None:
-    """Raises RecipeError for a device that several ranks cannot work on."""
+    """Raises RecipeError for a device that several ranks cannot use."""
     if world_size() > 1 and (place.type == "mps" or ":" in asked):
         raise RecipeError(
-            f"--device expects cpu or cuda where several ranks work ({world_size()} here; each takes a GPU of its "
-            f"own), got {place if place.type == 'mps' else asked}"
+            f"--device expects cpu or cuda with several ranks ({world_size()} here; each takes its own GPU), "
+            f"got {place if place.type == 'mps' else asked}"
         )
 
 
 def shared_recipe(make: Callable[[], Recipe]) -> Recipe:
-    """Rank 0's recipe: what it leaves open depends on the run folder, and on the machine."""
+    """Rank 0's recipe on every rank: its defaults depend on the run folder and the machine."""
     return Recipe.from_json(share(make().to_json().encode() if on_main() else b"").decode())
 
 

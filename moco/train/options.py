@@ -1,4 +1,4 @@
-"""How a run is carried out: what is not in its recipe. The same options in Python and on the command line."""
+"""The options of a run that are not in its recipe: the same in Python and on the command line."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,24 +11,25 @@ RESUME = ("auto", "never", "must")
 
 @dataclass(frozen=True)
 class RunOptions:
-    """Where a run works, when it scores and saves, and what it tolerates. None of it changes a result.
+    """Device and workers, scores, checkpoints, and what is tolerated. None of them changes a result.
 
     Attributes:
-        resume: "auto" continues the run that is in the folder; "never" refuses one; "must" demands one.
-        overwrite: remove the run that is in the folder first.
-        accept_data_change: continue though images were added, removed or changed.
+        resume: "auto" continues a run in the folder; "never" refuses a folder with a run; "must" one without.
+        overwrite: remove the run in the folder, and start again.
+        accept_data_change: continue although images were added, removed or changed.
         device: "auto", "cpu", "cuda", "cuda:1", "mps".
-        workers: threads that read images, or processes; None: one a core, at most 8.
-        processes: the workers are processes, for many cores beside a fast GPU.
+        workers: threads or processes that read images; None: one a core, at most 8.
+        processes: the workers are processes: for many cores and a fast GPU.
         eval_data: labelled images for a kNN score during training, every `eval_every` epochs.
-        save_every: steps between checkpoints; None: a minute.
-        keep: the newest checkpoints that stay, and besides one every `keep_every` steps.
-        on_nan: what happens at a step whose loss, keys or gradient are not finite, and which changes nothing: "stop"
-            the run, or "skip:N": skip up to N such steps.
-        max_bad: how many unreadable images are too many (below 1: a share); None: 0.1 %, at least 10.
-        patience: minutes that a step or a checkpoint may take (setting up, or a score, four times that) before the
-            process ends itself, with the stack of every thread; None or 0: for ever (the command's default is 30).
-        dry_run: show the plan and stop.
+        save_every: steps between checkpoints; None: one a minute.
+        keep: number of newest checkpoints to keep.
+        keep_every: also keep the checkpoint of every N-th step.
+        on_nan: at a step whose loss, keys or gradient are not finite, which changes nothing: "stop" the run, or
+            "skip:N": skip up to N such steps.
+        max_bad: unreadable images to tolerate: a number, or a share below 1; None: 0.1 %, at least 10.
+        patience: minutes that a step or a checkpoint may take (setup and scores: four times as long) before the process
+            prints the stack of every thread and ends; None or 0: no limit (the command's default is 30).
+        dry_run: print the plan and return.
 
     Raises:
         RecipeError: an option has a value that it cannot have.
@@ -64,12 +65,12 @@ class RunOptions:
             raise RecipeError(f"patience expects 0 or more minutes, or None, got {self.patience!r}")
 
     def restarted(self) -> "RunOptions":
-        """The options of a process that torchrun has started again after a failure: it means to continue."""
+        """The options after torchrun has restarted the process: continue the run."""
         return replace(self, overwrite=False, resume="auto")
 
 
 class RunKeywords(TypedDict, total=False):
-    """The fields of `RunOptions` as keyword arguments. A test holds the two equal."""
+    """The fields of `RunOptions` as keyword arguments; a test checks that they are the same."""
 
     resume: str
     overwrite: bool

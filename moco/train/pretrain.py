@@ -1,4 +1,4 @@
-"""`pretrain`: from images to a run folder with an encoder in it. Plans the run, builds it, lets Algorithm 1 run."""
+"""`pretrain`: plan a run, build it, train by Algorithm 1, and save the encoder in the run folder."""
 
 from dataclasses import dataclass
 from functools import partial
@@ -54,7 +54,7 @@ from moco.weights.encoder_folder import save_encoder
 
 @dataclass(frozen=True)
 class Run:
-    """A run that has ended: its folder, and what `moco.load` makes of it."""
+    """A finished run."""
 
     path: Path
     recipe: Recipe
@@ -86,7 +86,7 @@ def pretrain(
     reporter: Reporter | None = None,
     **options: Unpack[RunKeywords],
 ) -> Run:
-    """Pre-train an encoder on images by Momentum Contrast. Every rank that torchrun has started calls it alike.
+    """Pre-train an encoder on images by Momentum Contrast. With several ranks, every rank calls it.
 
     Args:
         data: folders or list files with images, a map-style Dataset (its items: an image, (image, label, ...) or a dict
@@ -102,10 +102,10 @@ def pretrain(
 
     Raises:
         RecipeError: a recipe that cannot run, or a folder that cannot be used.
-        DataError: no images, too many unreadable ones, or others than when the run began.
-        Stopped: a signal came; the state is saved. By Ctrl-C it is a KeyboardInterrupt as well.
+        DataError: no images, too many unreadable ones, or others than at the start of the run.
+        Stopped: a signal stopped the run; its state is saved. After Ctrl-C it is a KeyboardInterrupt too.
         Diverged: the loss is not finite any more.
-        RankError: another rank raised one of these, or has gone.
+        RankError: another rank raised one of these, or has ended.
     """
     chosen = RunOptions(**options)
     own = {"optim.epochs": epochs, "optim.batch_size": batch_size, "seed": seed, "compute.precision": precision}
@@ -126,14 +126,14 @@ def pretrain(
 def carry_out(
     job: Job, reporter: Reporter, dog: Watchdog, *, model: str | nn.Module | None, init: str | Path | None
 ) -> None:
-    """Do what is left of a planned run, and leave its encoder in the folder."""
+    """Start or resume a planned run, train to its end, and save the encoder."""
     with opened(job) as found, stop_on_signals() as stop, threads(job.recipe.compute.threads):
         if found is State.FINISHED:
             reporter.say(f"{job.run.path} is finished already: nothing to train (--overwrite starts again)")
             return
         monitor = monitor_of(job)
         networks = build_networks(job, model=model, init=init, fresh=not found.started)
-        if not found.started:  # from here on nothing is wrong with what was asked for
+        if not found.started:  # only now, as all checks have passed
             start_folder(job, networks)
         reporter = report_start(job, networks, reporter)
         if monitor is not None:
@@ -158,7 +158,7 @@ def carry_out(
 
 
 def monitor_of(job: Job) -> Monitor | None:
-    """The labelled images that the run is scored on, read already; None where there are none, and on other ranks."""
+    """The monitor that scores the encoder on labelled images; None without such images, and on other ranks than 0."""
     if job.options.eval_data is None or not on_main():
         return None
     return monitor_for(job.options.eval_data, job.recipe.data, device=job.place, workers=job.workers)
@@ -173,7 +173,7 @@ def watch_of(
     stop: StopFlag,
     monitor: Monitor | None,
 ) -> Watch:
-    """What is called after each step, and its NaN guard, which tells it of the steps that were refused."""
+    """The callback after each step, with the NaN guard that reports discarded steps to it."""
     options, clock = job.options, job.clock
     skips = allowed_skips(options.on_nan)
     gate = Gate(state, sticky=not skips)
@@ -194,7 +194,7 @@ def watch_of(
 
 
 def finish(job: Job, contrast: Contrast, reporter: Reporter, *, bad: int, seconds: float) -> None:
-    """Write encoder/ and mark the run as finished."""
+    """Save the encoder, mark the run as finished, draw its pictures."""
     with averaged(contrast):
         if not on_main():
             return

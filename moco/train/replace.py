@@ -1,8 +1,8 @@
-"""Removing the run that is in a folder, whole or not at all, and nothing else.
+"""Remove the run in a folder, all of it or nothing, and no other files.
 
-Only files with exactly the names of a run's files go. Each is first renamed beside itself, to `.tmp-old-NAME`; when one
-cannot be, all are renamed back. Then a note is written, and they are deleted. What a kill leaves is put in order by the
-next start: with the note the deletion is completed, without it the old run is there again.
+Only files with exactly the names of a run's files are removed. Each is first renamed to `.tmp-old-NAME`; if that fails
+for one, all are renamed back. Then a note is written, and the files are deleted. After a kill, the next start finishes
+the deletion if the note exists, and renames the files back if not.
 """
 
 import os
@@ -18,29 +18,29 @@ from moco.train.run_folder import RunError, RunFolder
 from moco.weights import read_checkpoint
 
 OLD = ".tmp-old-"
-NOTE = ".tmp-old"  # the old run is given up
+NOTE = ".tmp-old"  # says that the deletion is to be finished
 
 
 def files_of(run: RunFolder) -> list[Path]:
-    """The files in the folder that have the names of a run's files, but for recipe.json; links among them as links.
+    """The files with the names of a run's files, except recipe.json. Links are returned as links.
 
     Raises:
-        RunError: one of them is a directory, or lies behind a link: it is not ours.
+        RunError: one of them is a directory, or lies behind a link.
     """
     return [folder / name for folder, name in _own(run) if _is_file(folder / name)]
 
 
 def remove_run(run: RunFolder) -> None:
-    """Remove the files of the run that is there, all or none. recipe.json stays: it is replaced last.
+    """Remove the files of the run, all or none. recipe.json stays: it is replaced last.
 
     Raises:
-        RunError: one of them cannot be removed; the run is as it was.
+        RunError: one of them cannot be removed; the run is unchanged.
     """
     files = files_of(run)
     for folder in {file.parent for file in files}:
         if not os.access(folder, os.W_OK | os.X_OK):
             raise RunError(
-                f"the run in {run.path} cannot be replaced: {folder} cannot be written to. Nothing is changed"
+                f"the run in {run.path} cannot be replaced: {folder} cannot be written to. Nothing has changed"
             )
     try:
         for file in files:
@@ -53,7 +53,7 @@ def remove_run(run: RunFolder) -> None:
 
 
 def finish_removal(run: RunFolder) -> None:
-    """Put in order what a kill in `remove_run` has left."""
+    """Finish or undo what a kill in `remove_run` has left."""
     note = run.path / NOTE
     if note.is_dir() or note.is_symlink() or (note.exists() and note.stat().st_size):
         raise RunError(f"{note} is not what a run writes there: move it away, or name another --out")
@@ -64,7 +64,7 @@ def finish_removal(run: RunFolder) -> None:
 
 
 def restore_run(run: RunFolder) -> None:
-    """Rename the files back that were renamed; one whose place was taken stays where it is."""
+    """Rename the files back, except one whose name is taken."""
     for folder, name in _own(run):
         file = folder / name
         if _is_file(_aside(file)) and not os.path.lexists(file):
@@ -76,7 +76,7 @@ def _delete(run: RunFolder) -> None:
         if _is_file(_aside(folder / name)):
             _aside(folder / name).unlink()
     for folder in _nan_folders(run):
-        with suppress(OSError):  # something else is in it
+        with suppress(OSError):  # it contains other files
             folder.rmdir()
     (run.path / NOTE).unlink(missing_ok=True)
 
@@ -86,7 +86,7 @@ def _aside(file: Path) -> Path:
 
 
 def _own(run: RunFolder) -> Iterator[tuple[Path, str]]:
-    """Folder and name of what may be a run's file, under its name or renamed; links are not followed."""
+    """Folder and name of each file that a run may have written. Links are not followed."""
     yield run.path, "finished.json"
     for folder, names in (
         (run.checkpoints, [read_checkpoint.MANIFEST, *_names_of_checkpoints(run.checkpoints)]),
@@ -95,7 +95,9 @@ def _own(run: RunFolder) -> Iterator[tuple[Path, str]]:
         (run.path, [name for name in (*BEFORE_THE_FIRST_STEP, *LATER) if "/" not in name]),
     ):
         if folder.is_symlink():
-            raise RunError(f"{folder} is a link, and nothing behind it is removed: remove the link, or another --out")
+            raise RunError(
+                f"{folder} is a link, and nothing behind it is removed: remove the link, or name another --out"
+            )
         yield from ((folder, name) for name in names)
 
 
@@ -109,12 +111,12 @@ def _names_of_checkpoints(folder: Path) -> list[str]:
 def _nan_folders(run: RunFolder) -> list[Path]:
     folder = run.path / "nan"
     if folder.is_symlink():
-        raise RunError(f"{folder} is a link, and nothing behind it is removed: remove the link, or another --out")
+        raise RunError(f"{folder} is a link, and nothing behind it is removed: remove the link, or name another --out")
     return sorted(one for one in folder.iterdir() if is_nan_folder(one.name)) if folder.is_dir() else []
 
 
 def _is_file(path: Path) -> bool:
-    """A file, or a link, which is then not followed. Raises RunError for a directory."""
+    """Whether `path` is a file or a link (not followed). Raises RunError for a directory."""
     if path.is_dir() and not path.is_symlink():
         raise RunError(f"{path} is a folder, where a run writes a file: move it away, or name another --out")
     return os.path.lexists(path)

@@ -1,4 +1,4 @@
-"""The recipe that a run is asked for, with its changes, held against the data and the ranks."""
+"""The recipe of a run, with its changes, and whether it fits the data and the ranks."""
 
 import math
 from typing import Any
@@ -16,7 +16,7 @@ from moco.train.checkpoint import Clock
 
 
 def changes_of(own: dict[str, Any], settings: dict[str, Any] | None) -> dict[str, Any]:
-    """The settings, with those that have an option of their own."""
+    """`settings`, and those of `own` that are given."""
     return (settings or {}) | {name: value for name, value in own.items() if value is not None}
 
 
@@ -29,7 +29,7 @@ def resolve(
     changes: dict[str, Any],
     stored: Recipe | None = None,
 ) -> Recipe:
-    """The recipe that is meant, with its changes; what it leaves open is as in the run that goes on, `stored`."""
+    """The recipe of the run, with its changes. Its defaults are those of `stored`, the run that is continued."""
     if isinstance(recipe, Recipe):
         base = recipe
     elif recipe == "auto" and stored is not None:
@@ -42,35 +42,37 @@ def resolve(
     else:
         base = recipes.find_recipe(recipe)
     if model is not None:
-        name = model if isinstance(model, str) else "custom"  # what it has not is at rest: the stem of a ResNet, ...
+        name = (
+            model if isinstance(model, str) else "custom"
+        )  # settings that this network lacks, such as a ResNet's stem, get their neutral value
         others = {f"encoder.{field}": value for field, value in at_rest(name).items()}
         changes = {"encoder.name": name} | others | changes
     chosen = base.but(None, changes)
-    if chosen.compute.threads is None:  # they change the last bits of sums, so a run keeps them
+    if chosen.compute.threads is None:  # the number of threads changes the last bits of sums, so a resumed run keeps it
         threads = torch.get_num_threads() if stored is None else stored.compute.threads
         chosen = chosen.but(None, {"compute.threads": threads})
     return chosen
 
 
 def shorter_side(images: Images) -> int:
-    """The usual shorter side of the images [pixels]: the median of a few."""
+    """The median shorter side of a few images [pixels]."""
     some = np.linspace(0, len(images) - 1, min(len(images), 9)).astype(int)
     sides: list[int] = []
     for index in some:
         try:
             sides.append(min(images.read(int(index)).shape[:2]))
-        except Exception:  # a broken one is counted when its turn comes
+        except Exception:  # unreadable: training counts it later
             continue
     return int(np.median(sides)) if sides else 224
 
 
 def check_fits(recipe: Recipe, num_images: int) -> None:
-    """The rules that need to know the data and the ranks. Raises RecipeError."""
+    """Raises RecipeError for sizes that do not fit the data or the ranks."""
     batch, size, ranks = recipe.optim.batch_size, recipe.method.size, world_size()
     if num_images < batch:
         raise RecipeError(
             f"a mini-batch has {batch} images (optim.batch_size), and there are only {num_images} in all: add images, "
-            f"or --set optim.batch_size={max(4, num_images // 4)}, or --recipe auto, which fits itself to the data"
+            f"or use --set optim.batch_size={max(4, num_images // 4)}, or --recipe auto, which fits the data"
         )
     if recipe.method.dictionary == "queue" and size is not None and size + batch > num_images:
         raise RecipeError(
@@ -91,7 +93,7 @@ def check_fits(recipe: Recipe, num_images: int) -> None:
 
 
 def learning_rate_is_set_to_zero(recipe: Recipe) -> bool:
-    """Whether the recipe asks for a learning rate of 0 throughout, as a trial without training does."""
+    """Whether the recipe itself sets the learning rate to 0 in all steps, as for a trial without training."""
     lr = recipe.optim.lr
     return all(getattr(lr, field, 0) == 0 for field in ("value", "start", "stop"))
 

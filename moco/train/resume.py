@@ -1,4 +1,4 @@
-"""How a run begins, anew or where it stopped: its folder, networks, images and state, the same on all ranks."""
+"""Start or resume a run: its folder, networks, images and state, the same on all ranks."""
 
 import io
 import warnings
@@ -37,38 +37,40 @@ class Networks:
 
     contrast: Contrast
     init: str | Path | None  # the weights that they start from
-    said: list[str]  # what there is to say of them
+    messages: list[str]  # how they were built
 
 
 def build_networks(job: Job, *, model: str | nn.Module | None, init: str | Path | None, fresh: bool) -> Networks:
-    """The networks of a new run, or of one that goes on, which knows what weights it starts from. Writes nothing."""
+    """Build the networks. A resumed run starts from the weights that it has recorded. Writes nothing."""
     if not fresh:
         init = share(((on_main() and check_init(job.run, init)) or "").encode()).decode() or None
-    said = random_queue(job.recipe) if fresh and init is None else []
-    contrast = contrast_for(job.recipe, job.place, num_images=len(job.images), model=model, init=init, say=said.append)
-    return Networks(contrast, init, said)
+    messages = random_queue(job.recipe) if fresh and init is None else []
+    contrast = contrast_for(
+        job.recipe, job.place, num_images=len(job.images), model=model, init=init, say=messages.append
+    )
+    return Networks(contrast, init, messages)
 
 
 def start_folder(job: Job, networks: Networks) -> None:
-    """Make the folder ready for a new run: what was there is removed. Rank 0 does."""
+    """Rank 0 starts a new run in the folder, and removes an earlier one."""
     if on_main():
         start_run(job.run, job.recipe)
-        note_init(job.run, networks.init, networks.said)
+        note_init(job.run, networks.init, networks.messages)
 
 
 def report_start(job: Job, networks: Networks, reporter: Reporter) -> Reporter:
-    """Write the plan into the run's log, say what weights it starts from, and give whom to report to from now on."""
+    """Log the plan, report how the networks were built, and return the reporter that also writes train.log."""
     if on_main():
         reporter = Logged(reporter, job.run.path / "train.log")
         reporter.note("plan", plan(job.recipe, job.images, job.clock, job.place, job.run.path))
-    for line in networks.said:
+    for line in networks.messages:
         reporter.say(line)
     return reporter
 
 
 @contextmanager
 def opened(job: Job) -> Iterator[State]:
-    """Open the run folder for this run, and give what is in it. It is rank 0's alone: no other rank looks into it."""
+    """Rank 0 opens and locks the run folder while open. Yields its state, on every rank."""
     resume, overwrite = job.options.resume, job.options.overwrite
     ours = open_run(job.run.path, job.recipe, resume=resume, overwrite=overwrite) if on_main() else nullcontext()
     with ours as state:
@@ -76,7 +78,7 @@ def opened(job: Job) -> Iterator[State]:
 
 
 def scorer(monitor: Monitor | None, contrast: Contrast) -> Callable[[], float]:
-    """The kNN accuracy of f_q as it is, in percent."""
+    """A function that returns the kNN accuracy of f_q [percent]."""
 
     def score() -> float:
         assert monitor is not None
@@ -91,7 +93,7 @@ def encoder_of(contrast: Contrast) -> Encoder:
 
 
 def check_data(job: Job, say: Callable[[str], None]) -> str:
-    """The images' fingerprint. Raises DataError when they are not those that the run began with; rank 0 looks."""
+    """The images' fingerprint, on rank 0. Raises DataError if the images differ from those at the start of the run."""
     if not on_main():
         return ""
     run, file = job.run, job.run.path / "manifest.jsonl.gz"
@@ -100,27 +102,27 @@ def check_data(job: Job, say: Callable[[str], None]) -> str:
     if changes and not job.options.accept_data_change:
         raise DataError(
             f"the images are not those that the run in {run.path} began with. {' '.join(changes)} Put them back, start "
-            "a new run, or go on with --accept-data-change (it is then not what one undisturbed run would have been)"
+            "a new run, or continue with --accept-data-change (the result is then not that of an uninterrupted run)"
         )
     if changes:
-        say(f"going on with other images than before. {' '.join(changes)}")
+        say(f"continuing with other images than before. {' '.join(changes)}")
     if changes or not file.exists():
         write_manifest(now, file)
     return now.fingerprint
 
 
 def _changes_by_fingerprint(run: RunFolder, now: Manifest) -> list[str]:
-    """What is known of changes where the list of the images is gone: provenance.json has its fingerprint."""
+    """Changes, if the list of images is gone: provenance.json has its fingerprint."""
     starts = read_json(run.path / "provenance.json")
     last = starts[-1] if isinstance(starts, list) and starts else None
     was = last.get("data_fingerprint") if isinstance(last, dict) else None
     if was in (None, now.fingerprint):
         return []
-    return ["Their list, manifest.jsonl.gz, is gone, so which ones differ is not known."]
+    return ["Which ones differ is not known, as their list, manifest.jsonl.gz, is gone."]
 
 
 def restore(job: Job, state: TrainState, reporter: Reporter) -> None:
-    """Put the newest whole checkpoint into `state`, on every rank, and forget what was logged after it.
+    """Load the newest undamaged checkpoint into `state` on every rank, and remove what was logged after it.
 
     Raises:
         RunError: the checkpoint is of a run with another recipe.
@@ -144,10 +146,10 @@ def restore(job: Job, state: TrainState, reporter: Reporter) -> None:
             assert isinstance(state.model, nn.Module)
             put_back(state.model, payload.get("statistics", {}))
         else:
-            reporter.say(f"began with {ranks} ranks, goes on with {world_size()}: allowed, but not the same bits")
+            reporter.say(f"resumed with {world_size()} ranks instead of {ranks}: allowed, but not the same bits")
         if on_main():
             _report_unlisted(run, checkpoint.settle(run.checkpoints, state.clock.step), reporter)
-            with suppress(OSError):  # it is noted with the next checkpoint
+            with suppress(OSError):  # the next checkpoint records it
                 run.note_saved(state.clock.step)
     if on_main():
         run.forget_after(state.clock.step if content else -1)
@@ -162,7 +164,7 @@ def _report_unlisted(run: RunFolder, names: list[str], reporter: Reporter) -> No
 
 
 def _check_recipe_of_checkpoint(job: Job, payload: dict[str, Any]) -> None:
-    """Raises RunError for the checkpoint of another run, and where recipe.json was changed since it was written."""
+    """Raises RunError if the checkpoint is of another run, or recipe.json has changed since."""
     changes = diff(Recipe.from_json(payload["recipe"]), job.recipe)
     if changes:
         listed = "\n  ".join(changes)
@@ -174,14 +176,14 @@ def _check_recipe_of_checkpoint(job: Job, payload: dict[str, Any]) -> None:
 
 
 def note_this_start(job: Job, fingerprint: str) -> None:
-    """Add this start of the run to provenance.json: rank 0 does."""
+    """Rank 0 adds this start of the run to provenance.json."""
     if on_main():
         facts = provenance(device=job.place, workers=job.workers, images=job.images, data=fingerprint)
         note_start(job.run, job.clock.step, facts)
 
 
 def fill_queue(job: Job, networks: Networks, reporter: Reporter) -> None:
-    """Fill the queue of a run that starts from weights without one, by a forward pass over images."""
+    """Fill the queue of a run that starts from weights without a queue, by encoding images."""
     if networks.init is None or job.clock.step > 0:
         return
     filled = refill(

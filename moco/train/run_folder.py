@@ -33,7 +33,7 @@ FINISHED = ("images", "bad_images", "steps", "epochs", "seconds")  # numbers tha
 
 
 class RunError(RecipeError):
-    """A run folder that cannot be used as asked."""
+    """A run folder that cannot be used."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class RunFolder:
         return Recipe.read(self.recipe_file)
 
     def metrics(self) -> list[dict[str, Any]]:
-        """What was logged, a line a record; a line that a kill cut off, or that is no record, is left out."""
+        """The logged records. Lines that are no record, for example cut off by a kill, are left out."""
         records: list[Any] = []
         if self.metrics_file.exists():
             for line in self.metrics_file.read_bytes().splitlines():
@@ -78,21 +78,21 @@ class RunFolder:
         return [one for one in records if isinstance(one, dict) and isinstance(one.get("step", 0), int)]
 
     def never_saved(self) -> bool:
-        """The run has noted at its start that it has no checkpoint yet, and made none since."""
+        """Whether saved.json says that the run has no checkpoint yet."""
         return bool(read_json(self.path / "saved.json") == {"first_step": None})
 
     def first_saved(self) -> int | None:
-        """The step of the first checkpoint, as the run has noted it; None: there was none, or it is not known."""
+        """The step of the first checkpoint, from saved.json; None: there was none, or it is not known."""
         noted = read_json(self.path / "saved.json")
         step = noted.get("first_step") if isinstance(noted, dict) else None
         return step if isinstance(step, int) else None
 
     def note_saved(self, step: int | None) -> None:
-        """Record that there is a checkpoint: if all are missing later, the run must not silently start again."""
+        """Record that there is a checkpoint. If all are missing later, the run must not silently start again."""
         write_json(self.path / "saved.json", {"first_step": step})
 
     def sync(self) -> None:
-        """Flush the log to the disk: it survives a power failure afterwards."""
+        """Flush the logs to the disk, so that they survive a power failure."""
         for file in (self.metrics_file, self.path / "bad_images.csv"):
             if file.exists():
                 descriptor = os.open(file, os.O_RDONLY)
@@ -117,7 +117,7 @@ def _is_number(value: Any) -> bool:
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """The folder is this process's alone. The folder is locked besides .lock in it, which somebody may remove."""
+    """Lock the folder for this process while open: .lock in it, and the folder itself, as .lock may be removed."""
     with ExitStack() as opened:
         file = _lock_file(path / ".lock")
         opened.callback(os.close, file)
@@ -136,7 +136,7 @@ def locked(path: Path) -> Iterator[None]:
             fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise _in_use(path) from None
-        except OSError:  # a file system that locks files alone
+        except OSError:  # a file system that cannot lock folders
             pass
         yield
 
@@ -160,27 +160,27 @@ def check_init(run: RunFolder, init: str | Path | None) -> str | None:
     """Check --init of a resumed run: only the same weights as at its start may be named. Raises RunError.
 
     Returns:
-        What it must start from once more, when it was killed before its first checkpoint.
+        The weights to start from again, if the run was killed before its first checkpoint.
     """
     file = run.path / "init.json"
     try:
         was = json.loads(file.read_bytes())["weights"] if file.exists() else None
     except (ValueError, RecursionError, KeyError, TypeError) as error:
         raise RunError(
-            f"{file} is damaged ({error!r}), and what the run began from is not known: --overwrite"
+            f"{file} is damaged ({error!r}), so the initial weights of the run are not known: --overwrite"
         ) from None
     if init is not None and was != str(init):
         raise RunError(
             f"the run in {run.path} began from {was or 'random weights'}, and --init says {init}: leave --init out "
-            "to go on, or name another --out"
+            "to continue, or name another --out"
         )
     return None if entries(run.checkpoints) else was
 
 
-def note_init(run: RunFolder, init: str | Path | None, said: list[str]) -> None:
+def note_init(run: RunFolder, init: str | Path | None, messages: list[str]) -> None:
     """Record the weights that the run starts from."""
     if init is not None:
-        write_json(run.path / "init.json", {"weights": str(init), "read": said})
+        write_json(run.path / "init.json", {"weights": str(init), "read": messages})
 
 
 def note_start(run: RunFolder, step: int, facts: dict[str, Any]) -> None:

@@ -18,9 +18,9 @@ from moco.train.nan_guard import Diverged
 from moco.train.rank_sync import averaged
 from moco.train.run_folder import RunFolder
 
-FAILURES = 3  # in a row end a run,
-LASTING = 60.0  # [s] if the last comes so long after the first: with --save-every 1 three are a moment
-AGAIN = 60.0  # [s] after which a checkpoint that failed is tried again
+FAILURES = 3  # so many in a row end a run,
+FAILING = 60.0  # [s] if they go on for so long: with --save-every 1, three of them take a moment
+RETRY = 60.0  # [s] after which a failed checkpoint is retried
 
 
 @dataclass
@@ -35,23 +35,23 @@ class Saver:
     keep_every: int | None = None  # steps
     failures: int = 0  # in a row,
     failing: float = 0.0  # and when the first of them was
-    noted: bool = False  # that there is a checkpoint
+    noted: bool = False  # whether saved.json says that there is a checkpoint
     at: float = field(default_factory=time.monotonic)  # of the last one, or of the last attempt
 
     def due(self, step: int) -> bool:
         since = time.monotonic() - self.at
         if self.keep_every is not None and step % self.keep_every == 0:
             return True
-        if self.failures and since > AGAIN:
+        if self.failures and since > RETRY:
             return True
         return since > 60 if self.every is None else step % self.every == 0
 
     def save(self, state: TrainState, *, must: bool, unwritten: list[dict[str, Any]] | None = None) -> Path | None:
-        """Write a checkpoint, but never one of a state that is not finite; its path on rank 0.
+        """Write a checkpoint, unless the state is not finite, and return its path on rank 0.
 
         Args:
-            must: it is the last one: a failure is not borne with.
-            unwritten: records that could not be logged yet; they are before, or it counts as a failure.
+            must: raise if it cannot be written: it is the last one.
+            unwritten: records that could not be logged yet. They are logged first; a failure counts as one of saving.
 
         Raises:
             Diverged: a tensor is not finite. OSError: it cannot be written, once too often.
@@ -72,7 +72,7 @@ class Saver:
         self, state: TrainState, statistics: dict[str, Tensor], must: bool, unwritten: list[dict[str, Any]]
     ) -> Path | None:
         try:
-            if unwritten:  # a run that goes on from here must find what was logged before
+            if unwritten:  # a run resumed from here must find its earlier records
                 self.run.log(*unwritten)
                 unwritten.clear()
             self.run.sync()
@@ -87,16 +87,16 @@ class Saver:
                 f"the checkpoint of step {state.clock.step} could not be written to {self.run.checkpoints}: "
                 f"{message_of(error)}"
             )
-            if must or (self.failures >= FAILURES and now - self.failing >= LASTING):
+            if must or (self.failures >= FAILURES and now - self.failing >= FAILING):
                 raise OSError(
-                    f"{what}. {self.failures} failed in a row. Those from before are whole: make room, or mend the "
-                    "disk, and run the same command again, it goes on from the newest of them"
+                    f"{what}. {self.failures} failed in a row. Earlier checkpoints are intact: free disk space, or "
+                    "repair the disk, and run the same command again to resume from the newest"
                 ) from error
-            self.reporter.say(f"caution: {what}. Going on; it is tried again (failed {self.failures} times)")
+            self.reporter.say(f"caution: {what}. The run continues, and will try again (failures: {self.failures})")
             return None
         self.failures = 0
         if not self.noted:
-            with suppress(OSError):  # then it is noted the next time
+            with suppress(OSError):  # the next checkpoint records it
                 self.run.note_saved(state.clock.step)
                 self.noted = True
         return path

@@ -19,7 +19,7 @@ from moco.train.checkpoint import Clock
 from moco.train.resolve import learning_rate_is_set_to_zero
 from moco.train.run_folder import RunFolder
 
-FEW = 1000  # images; with fewer, weights that exist are the better start
+FEW = 1000  # images; with fewer, --init is the better start
 
 
 def plan(
@@ -69,7 +69,7 @@ def dictionary(recipe: Recipe, num_images: int) -> str:
 
 
 def random_queue(recipe: Recipe) -> list[str]:
-    """What the first steps with a queue of random keys look like, in a sentence or three; nothing without a queue."""
+    """An explanation of the first steps with a queue of random keys; nothing without a queue."""
     method = recipe.method
     if method.dictionary != "queue" or method.size is None:
         return []
@@ -83,7 +83,7 @@ def random_queue(recipe: Recipe) -> list[str]:
 
 
 def batch_norm(recipe: Recipe) -> str:
-    """How the batch statistics of BN are taken."""
+    """How BN computes its batch statistics."""
     each = recipe.optim.batch_size // max(recipe.groups, 1)
     return {
         "shuffle": f"{recipe.groups} BN groups of {each}, the keys' shuffled",
@@ -111,7 +111,9 @@ def cautions(recipe: Recipe, images: Images, clock: Clock, device: torch.device)
     if learning_rate_is_set_to_zero(recipe):
         found.append("the learning rate is 0 throughout (optim.lr): the encoder learns nothing")
     if clock.total_steps < 1000 and not _chosen_by_auto(recipe, clock, device):
-        found.append(f"{clock.total_steps:,} steps show that it works, and teach little: more with --epochs N")
+        found.append(
+            f"{clock.total_steps:,} steps only show that the run works; to learn more, train longer with --epochs N"
+        )
     if other := _batch_of_the_learning_rate(recipe):
         lr, batch = recipe.optim.lr, recipe.optim.batch_size
         found.append(
@@ -124,7 +126,7 @@ def cautions(recipe: Recipe, images: Images, clock: Clock, device: torch.device)
 
 
 def _chosen_by_auto(recipe: Recipe, clock: Clock, device: torch.device) -> bool:
-    """Whether the length is the one that `auto` chooses, or longer."""
+    """Whether the run is at least as long as `auto` would choose."""
     if recipe.name != "auto":
         return False
     small, accelerated = recipe.encoder.stem == "3x3", device.type != "cpu"
@@ -132,7 +134,7 @@ def _chosen_by_auto(recipe: Recipe, clock: Clock, device: torch.device) -> bool:
 
 
 def _batch_of_the_learning_rate(recipe: Recipe) -> int | None:
-    """The recipe's own batch size, where another one was set and the learning rate was not."""
+    """The recipe's own batch size, if the batch size was changed but the learning rate was not."""
     if recipe.name not in RECIPES:
         return None
     own = named(recipe.name).optim

@@ -1,4 +1,4 @@
-"""Parameters that a backward pass leaves without a gradient: ranks must know of them before the first step."""
+"""Find parameters that get no gradient: DDP must know of them before the first step."""
 
 import copy
 
@@ -12,7 +12,7 @@ from moco.recipe import Recipe
 def skips_parameters(encoder: nn.Module, recipe: Recipe) -> bool:
     """Whether a step may leave parameters of `encoder` without a gradient; the same answer on every rank.
 
-    A module of the user's own may skip layers at random, which no single pass shows; our own networks skip none.
+    A user's module may skip layers at random, which a single pass does not show. Our own networks skip none.
     """
     if world_size() == 1:
         return False
@@ -23,7 +23,7 @@ def skips_parameters(encoder: nn.Module, recipe: Recipe) -> bool:
 
 
 def unused_parameters(encoder: nn.Module, *, size: int) -> list[str]:
-    """The trained parameters that get no gradient when a copy of `encoder` goes over two images."""
+    """The trained parameters without a gradient after a pass of a copy of `encoder` over two images."""
     probe = copy.deepcopy(encoder).train()
     trained = {name: x for name, x in probe.named_parameters() if x.requires_grad}
     first = next(iter(trained.values()), None)

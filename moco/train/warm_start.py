@@ -1,7 +1,7 @@
-"""--init beyond f_q: what else the weights have, f_k, predictor and queue; and keys for a queue that they lack.
+"""Start from weights (--init): use their f_k, predictor and queue too, and fill a queue that they lack.
 
-A queue of random keys is no opponent for an encoder that can see: it would tell its own key at once, and learn little
-from the first K / N steps. So where the weights have no queue that fits, f_k encodes K images before the first step.
+A trained encoder tells random keys from its own key at once, and would learn little in the first K / N steps. So if the
+weights have no queue that fits, f_k encodes K images before the first step.
 """
 
 import math
@@ -18,11 +18,11 @@ from moco.rng import fold
 from moco.train.loop import Batches
 from moco.weights.loaded import LoadedWeights
 
-BEFORE = 0  # the step of keys that are older than the run
+BEFORE = 0  # the step of keys from before the run
 
 
 def adopt(contrast: Contrast, found: LoadedWeights, *, m: float) -> list[str]:
-    """Take over what the weights have besides f_q, which `initialize` has taken; f_k is a copy of f_q already.
+    """Load f_k, predictor and queue of the weights. `initialize` has loaded f_q, and f_k is a copy of it already.
 
     The authors' code applies Eqn. (2) at the start of a step, ours at its end: the f_k of their files gets the update
     that their code would begin with.
@@ -31,19 +31,19 @@ def adopt(contrast: Contrast, found: LoadedWeights, *, m: float) -> list[str]:
         m: the momentum of the first step.
 
     Returns:
-        Sentences that say what was taken and what not.
+        Sentences that say what was loaded and what was not.
     """
-    said: list[str] = []
+    messages: list[str] = []
     if isinstance(contrast.key_encoder, MomentumEncoder):
-        said.append(_take_f_k(contrast, contrast.key_encoder, found, m))
+        messages.append(_take_f_k(contrast, contrast.key_encoder, found, m))
     if not isinstance(contrast.predictor, nn.Identity):
-        said.append(_take("The predictor", contrast.predictor, found.predictor, otherwise="starts at random"))
+        messages.append(_take("The predictor", contrast.predictor, found.predictor, otherwise="starts at random"))
     if isinstance(contrast.dictionary, Queue):
         same_head = _fits(contrast.encoder.get_submodule("head"), found.head)
-        said.append(_take_queue(contrast.dictionary, found.queue, same_head=same_head))
+        messages.append(_take_queue(contrast.dictionary, found.queue, same_head=same_head))
     if isinstance(found.content.get("optimizer"), dict):
-        said.append("The optimizer starts anew: its state in the file is of another schedule")
-    return said
+        messages.append("The optimizer starts anew: its state in the file is of another schedule")
+    return messages
 
 
 @torch.no_grad()
@@ -55,16 +55,16 @@ def refill(
     steps_per_epoch: int,
     precision: Callable[[], AbstractContextManager[object]] = nullcontext,
 ) -> list[str]:
-    """Fill a queue that has random keys with those of K images, made as in training: BN groups, shuffled, no gradient.
+    """Replace random keys in the queue by keys of K images, encoded as in training: BN groups, shuffled, no gradient.
 
-    They are the images that the first epoch shows last: a query hardly meets another view of its own image before they
-    have left the queue, as in any later epoch of an undisturbed run.
+    They are the last images of the first epoch's order, so that few queries meet a key of their own image in the queue,
+    as in any later epoch.
 
     Args:
         batches_of: this rank's share of the mini-batches of some steps of the run; the keys' views are encoded.
 
     Returns:
-        A sentence that says what was done; none where there is nothing to fill.
+        A sentence that says what was done; none if there is nothing to fill.
     """
     queue = contrast.dictionary
     if not isinstance(queue, Queue) or not bool((queue.born < BEFORE).any()):
@@ -98,7 +98,7 @@ def _take(what: str, module: nn.Module, tensors: dict[str, Tensor], *, otherwise
 
 
 def _fits(module: nn.Module, tensors: dict[str, Tensor]) -> bool:
-    """The same names and shapes, but for counters that files from before 2018 lack and nothing uses."""
+    """Whether names and shapes are the same, but for unused counters that files from before 2018 lack."""
     wanted = {key: value.shape for key, value in module.state_dict().items()}
     there = {key: value.shape for key, value in tensors.items()}
     counters = {key for key in wanted if key.endswith("num_batches_tracked")}
@@ -106,7 +106,7 @@ def _fits(module: nn.Module, tensors: dict[str, Tensor]) -> bool:
 
 
 def _take_queue(queue: Queue, found: dict[str, Tensor], *, same_head: bool) -> str:
-    """Forget the image ids of the queue's keys: the file has none, or they are of other images."""
+    """Load the queue, without image ids: the file has none, or they are of other images."""
     if not found:
         return "There is no queue in the file"
     if not same_head:

@@ -8,31 +8,31 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-TIMES = {"setup": 4, "step": 1, "checkpoint": 1, "scores": 4}  # how many times the patience each part may take
-CHECKS = 20  # of the clock, within the limit
-STDERR = 2  # the process's own: a notebook or a test may have put another in the place of sys.stderr
-GRACE = 86400.0  # [s] after which a process that cannot look at the clock is ended: it keeps the GIL, or was suspended
+TIMES = {"setup": 4, "step": 1, "checkpoint": 1, "scores": 4}  # limit of each part, in multiples of --patience
+CHECKS = 20  # of the clock, in the time of a limit
+STDERR = 2  # the process's own: notebooks and tests replace sys.stderr
+GRACE = 86400.0  # [s] after which a process is ended that cannot check the clock, as a thread holds the GIL
 
 
 class Watchdog:
     """Ends the process, with code 1, when a part of the run takes longer than it may.
 
     Args:
-        minutes: patience with a step; None: for ever.
+        minutes: limit of a step; None or 0: no limit.
     """
 
     def __init__(self, minutes: float | None):
         self.seconds = None if not minutes else 60 * minutes
-        self.at, self.closed = ("setup", time.monotonic()), threading.Event()  # the part, and since when
+        self.at, self.closed = ("setup", time.monotonic()), threading.Event()  # the part, and its start
 
     def section(self, part: str) -> None:
         """Start the clock for this part of the run."""
-        self.at = part, time.monotonic()  # in one write: another thread reads it
+        self.at = part, time.monotonic()  # one assignment: another thread reads it
 
     def watch(self) -> None:
-        """Check the clock until the run is over; runs in a thread of its own.
+        """Check the clock until the run ends, in a thread of its own.
 
-        A suspended process (SIGSTOP, `scontrol suspend`) does not look: time in which nobody looked does not count.
+        The time in which a process is suspended (SIGSTOP, `scontrol suspend`) does not count: no check happens in it.
         """
         assert self.seconds is not None
         seen, unseen, due = self.at, 0.0, time.monotonic()
@@ -65,7 +65,7 @@ class Watchdog:
 
 @contextmanager
 def watchdog(minutes: float | None) -> Iterator[Watchdog]:
-    """Watch the run while open."""
+    """Run a watchdog while open."""
     dog = Watchdog(minutes)
     if dog.seconds is None:
         yield dog

@@ -130,7 +130,7 @@ def for_ever(count: int, folder: Path) -> Tally:
     images, whole, size = undisturbed(folder)
     for trial in range(count):
         out, first = folder / f"run{trial}", rng.choice([3, 5, 7, 9])
-        with mock.patch.object(saving, "LASTING", 0.0):
+        with mock.patch.object(saving, "FAILING", 0.0):
             ended = not started(images, out, Limits(first, -1, rng.randrange(20_000, size)))
         path = checkpoint.newest_intact(out / "checkpoints")
         kept = path is not None and int(path.stem[5:]) == first - 1

@@ -108,7 +108,7 @@ def short_of_room(tmp_path: Path) -> None:
 def test_a_full_disk_is_borne_with_and_would_end_the_run_otherwise(tmp_path, monkeypatch):
     short_of_room(tmp_path / "with")
     monkeypatch.setattr(saving, "FAILURES", 1)
-    monkeypatch.setattr(saving, "LASTING", 0.0)
+    monkeypatch.setattr(saving, "FAILING", 0.0)
     with pytest.raises(OSError, match=r"checkpoint of step 4 .*run the same command again"):
         short_of_room(tmp_path / "without")
 

@@ -33,7 +33,7 @@ def test_auto_does_not_caution_against_its_own_choice(cautioned):
 
 def test_fewer_epochs_than_auto_chooses_are_cautioned_against(cautioned):
     (said,) = cautioned(recipes.auto(64, side=256, accelerated=False, epochs=2))
-    assert "8 steps show that it works" in said
+    assert "8 steps only show that the run works" in said
 
 
 def test_another_batch_size_names_the_learning_rate_of_the_linear_rule(cautioned):

@@ -86,7 +86,7 @@ def test_never_and_must_say_what_is_to_be_there(pictures, tiny, tmp_path):
     with pytest.raises(RunError, match="there is none"):
         pretrain(pictures, tmp_path / "run", recipe=tiny, resume="must")
     pretrain(pictures, tmp_path / "run", recipe=tiny)
-    with pytest.raises(RunError, match="holds a run already"):
+    with pytest.raises(RunError, match="has a run already"):
         pretrain(pictures, tmp_path / "run", recipe=tiny, resume="never")
 
 
