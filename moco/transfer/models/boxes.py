@@ -26,7 +26,8 @@ class BoxPredictor(nn.Module):
         nn.init.zeros_(self.bbox_pred.bias)
 
     def forward(self, x: Float[Tensor, "R D"]) -> tuple[Float[Tensor, "R K1"], Float[Tensor, "R K 4"]]:
-        return self.cls_score(x), self.bbox_pred(x).reshape(len(x), -1, 4)
+        logits, deltas = self.cls_score(x), self.bbox_pred(x)
+        return logits.float(), deltas.reshape(len(x), -1, 4).float()  # under autocast, bf16 has 8 bits for pixels
 
 
 def box_losses(

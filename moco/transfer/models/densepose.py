@@ -79,7 +79,7 @@ class DensePoseBranch(Branch):
     def forward(self, x: Float[Tensor, "R D m m"]) -> Charts:
         """Charts of four times the size."""
         x = self.head(x)
-        enlarged = (interpolate(layer(x), scale_factor=2, mode="bilinear") for layer in self.predictor.values())
+        enlarged = (interpolate(layer(x).float(), scale_factor=2, mode="bilinear") for layer in self.predictor.values())
         return Charts(*enlarged)
 
     def losses(self, x: Float[Tensor, "R D m m"], samples: list[Sample], targets: list[Target]) -> dict[str, Tensor]:

@@ -59,6 +59,7 @@ class Detector(nn.Module):
         if targets is None or len(targets) != len(images):
             given = "none" if targets is None else str(len(targets))
             raise ValueError(f"training needs a target for each of {len(images)} images, got {given}")
+        targets = [on(self.mean.device, target) for target in targets]
         proposals, losses = self.rpn(features, own, targets)
         return losses | self.heads.losses(features, proposals, targets)  # pyright: ignore[reportCallIssue]
 
@@ -73,3 +74,8 @@ class Detector(nn.Module):
         for place, image in zip(batch, images, strict=True):
             place[:, : image.shape[1], : image.shape[2]] = (image.to(mean.device) - mean) / std
         return batch
+
+
+def on(device: torch.device, target: Target) -> Target:
+    """`target` with its tensors on `device`."""
+    return {name: x.to(device, non_blocking=True) if isinstance(x, Tensor) else x for name, x in target.items()}

@@ -59,7 +59,7 @@ class FCN(nn.Module):
 
     def loss(self, images: UInt8[Tensor, "N 3 H W"], labels: Integer[Tensor, "N H W"]) -> dict[str, Tensor]:
         """The mean cross entropy over all pixels whose label is not 255; 0 where there is none."""
-        logits, labels = self(images), labels.long()
+        logits, labels = self(images).float(), labels.to(self.mean.device).long()
         known = (labels != IGNORED).sum().clamp(min=1)
         return {"loss_seg": cross_entropy(logits, labels, ignore_index=IGNORED, reduction="sum") / known}
 

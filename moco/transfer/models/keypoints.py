@@ -25,7 +25,7 @@ class KeypointBranch(Branch):
 
     def forward(self, x: Float[Tensor, "R D m m"]) -> Float[Tensor, "R P M M"]:
         """The logits of the positions of P keypoints."""
-        return self.predictor(self.head(x))
+        return self.predictor(self.head(x)).float()
 
     def losses(self, x: Float[Tensor, "R D m m"], samples: list[Sample], targets: list[Target]) -> dict[str, Tensor]:
         """The cross entropy over the positions, averaged over all visible keypoints inside of their RoIs."""

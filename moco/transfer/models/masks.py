@@ -46,7 +46,7 @@ class MaskBranch(Branch):
 
     def forward(self, x: Float[Tensor, "R D m m"]) -> Float[Tensor, "R K M M"]:
         """The logits."""
-        return self.predictor(self.head(x))
+        return self.predictor(self.head(x)).float()
 
     def losses(self, x: Float[Tensor, "R D m m"], samples: list[Sample], targets: list[Target]) -> dict[str, Tensor]:
         """The mean cross entropy of the masks of the objects' classes."""

@@ -1,7 +1,9 @@
-"""Detections in pixels of the network's input to detections in pixels of the picture they are for."""
+"""Detections in pixels of the network's input to those of the picture they are for, and to what metrics take."""
 
 from torchvision.ops import clip_boxes_to_image
 
+from moco.transfer import detections as scored
+from moco.transfer.masks import rle_of_bitmap
 from moco.transfer.models.boxes import Detections
 from moco.transfer.models.masks import paste
 
@@ -21,3 +23,10 @@ def to_size(detections: Detections, own: tuple[int, int], wanted: tuple[int, int
     if "mask_probs" in moved:
         moved["masks"] = paste(moved["mask_probs"], moved["boxes"], wanted)
     return moved
+
+
+def for_metrics(found: Detections) -> scored.Detections:
+    """The same for `moco.transfer.metrics`: arrays on the host, masks as run lengths."""
+    arrays = {name: x.cpu().numpy() for name, x in found.items() if name in ("boxes", "labels", "scores", "keypoints")}
+    masks = found["masks"].cpu().numpy() if "masks" in found else None
+    return scored.Detections(**arrays, masks=None if masks is None else tuple(rle_of_bitmap(mask) for mask in masks))

@@ -58,8 +58,8 @@ class ProposalNetwork(nn.Module):
         for x, sizes, stride in zip(features, self.settings.anchor_sizes, self.strides, strict=True):
             cell = cell_anchors(sizes, self.settings.anchor_ratios).to(x.device)
             anchors.append(grid_anchors(cell, x.shape[2], x.shape[3], stride))
-        logits = [x.permute(0, 2, 3, 1).flatten(1) for x in maps]
-        return Outputs(anchors, logits, [x.permute(0, 2, 3, 1).reshape(len(x), -1, 4) for x in deltas])
+        logits = [x.permute(0, 2, 3, 1).flatten(1).float() for x in maps]  # under autocast, bf16 has 8 bits for pixels
+        return Outputs(anchors, logits, [x.permute(0, 2, 3, 1).reshape(len(x), -1, 4).float() for x in deltas])
 
     @torch.no_grad()
     def propose(self, outputs: Outputs, sizes: list[tuple[int, int]]) -> list[Proposals]:
