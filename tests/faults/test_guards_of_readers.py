@@ -67,7 +67,7 @@ def test_without_typed_errors_a_damaged_manifest_ends_in_another_one(tmp_path, m
     monkeypatch.setattr(hostile_settings, "BORNE_WITH", {})
     (tmp_path / "with").mkdir()
     assert hostile_settings.files_of_a_run(1, tmp_path / "with").lost == 0
-    monkeypatch.setattr(manifest, "_damage_told", lambda _: contextlib.nullcontext())
+    monkeypatch.setattr(manifest, "_damage_reported", lambda _: contextlib.nullcontext())
     (tmp_path / "without").mkdir()
     assert hostile_settings.files_of_a_run(1, tmp_path / "without").lost == 1
 
