@@ -89,7 +89,7 @@ def random_results(rng: np.random.Generator, truth: dict[str, Any]) -> list[dict
 def _mask(near: dict[str, Any], box, image: dict[str, Any]) -> Rle:
     x, y, w, h = box
     bitmap = np.zeros((image["height"], image["width"]), dtype=bool)
-    bitmap[int(y) : int(y + h) + 1, int(x) : int(x + w * (0.7 if near["iscrowd"] else 1)) + 1] = True
+    bitmap[int(y) : int(y + h) + 1, int(x) : int(x + w * (0.7 if near.get("iscrowd") else 1)) + 1] = True
     return rle_of_bitmap(bitmap)
 
 

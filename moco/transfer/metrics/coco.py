@@ -91,7 +91,7 @@ def coco_scores(
     most = (20,) if kind == "keypoints" else (1, 10, 100)
     if not truth or not scenes.classes:
         return _without_objects(scenes.classes, areas, most)
-    precision, recall = run(_images(scenes), _categories(scenes), truth, found, kind, deviations)
+    precision, recall = run(_images(scenes), coco_categories(scenes), truth, found, kind, deviations)
     return CocoScores(scenes.classes, areas, most, *(np.where(part < 0, np.nan, part) for part in (precision, recall)))
 
 
@@ -197,7 +197,7 @@ def _images(scenes: SceneSet) -> list[dict[str, Any]]:
     return [{"id": number, "height": 1, "width": 1} for number in range(1, len(scenes) + 1)]  # masks have sizes
 
 
-def _categories(scenes: SceneSet) -> list[dict[str, Any]]:
+def coco_categories(scenes: SceneSet) -> list[dict[str, Any]]:
     return [{"id": number, "name": name} for number, name in enumerate(scenes.classes, 1)]
 
 
@@ -209,11 +209,11 @@ def _run_fast(images: Any, categories: Any, truth: Any, found: Any, kind: Kind, 
         one.dataset = {"images": images, "categories": categories, "annotations": annotations}
         one.createIndex()
         sets.append(one)
-    evaluation = library.COCOeval_faster(*sets, kind, print_function=_silent, kpt_oks_sigmas=sigmas)
+    evaluation = library.COCOeval_faster(*sets, kind, print_function=silent, kpt_oks_sigmas=sigmas)
     evaluation.params.catIds = [one["id"] for one in categories]
     evaluation.evaluate()
     evaluation.accumulate()
-    return _arrays(evaluation.eval, evaluation.params)
+    return arrays_of(evaluation.eval, evaluation.params)
 
 
 def _run_reference(images: Any, categories: Any, truth: Any, found: Any, kind: Kind, sigmas: Any) -> tuple[Any, Any]:
@@ -230,16 +230,16 @@ def _run_reference(images: Any, categories: Any, truth: Any, found: Any, kind: K
             evaluation.params.kpt_oks_sigmas = sigmas
         evaluation.evaluate()
         evaluation.accumulate()
-    return _arrays(evaluation.eval, evaluation.params)
+    return arrays_of(evaluation.eval, evaluation.params)
 
 
-def _arrays(result: dict[str, Any], params: Any) -> tuple[np.ndarray, np.ndarray]:
+def arrays_of(result: dict[str, Any], params: Any) -> tuple[np.ndarray, np.ndarray]:
     shape = (len(params.iouThrs), len(params.recThrs), len(params.catIds), len(params.areaRng), len(params.maxDets))
     precision = np.asarray(result["precision"], dtype=np.float64).reshape(shape)
     return precision, np.asarray(result["recall"], dtype=np.float64).reshape(shape[0], *shape[2:])
 
 
-def _silent(*_: object) -> None:
+def silent(*_: object) -> None:
     """In place of the library's own output."""
 
 

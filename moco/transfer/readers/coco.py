@@ -5,6 +5,7 @@ without objects above the others.
 """
 
 import itertools
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -45,6 +46,11 @@ class Picture(NamedTuple):
     height: int
 
 
+def file_name(image: Entry) -> str:
+    """Where COCO itself names the file of an image."""
+    return image.text("file_name")
+
+
 def recognises(path: Path) -> bool:
     """A JSON file with `images` and `categories`, or a folder that holds annotations in a usual place."""
     return bool(files_of(path))
@@ -71,19 +77,25 @@ def read(path: Path, options: ReadOptions) -> SceneSet:
         AnnotationError: names file and annotation.
         DataError: no such split.
     """
-    file = choose(files_of(path), options.split, path)
-    root, skipped = read_json(file), Skipped(options.skip_bad)
+    return read_content(read_json(choose(files_of(path), options.split, path)), options)
+
+
+def read_content(root: Entry, options: ReadOptions, *, name_of: Callable[[Entry], str] = file_name) -> SceneSet:
+    """The scenes of one file's content; `name_of`: the name of an image's file."""
+    skipped = Skipped(options.skip_bad)
     categories = categories_of(root, options)
     pictures = pictures_of(root)
     found: dict[int | str, list[Annotation]] = {picture.id: [] for picture in pictures}
     sizes = {picture.id: picture for picture in pictures}
     place, seen = categories.place, set[int | str]()
     for entry in root.entries("annotations", "annotation"):
-        result = skipped.attempt(lambda entry=entry: _annotation(entry, sizes, place, len(categories.keypoints), seen))
+        result = skipped.attempt(
+            lambda entry=entry: annotation_of(entry, sizes, place, len(categories.keypoints), seen)
+        )
         if result is not None and result[1] is not None:
             found[result[0]].append(result[1])
     has_masks = any(one.mask is not None for of_image in found.values() for one in of_image)
-    paths = paths_of(pictures, file, options.images)
+    paths = paths_of(pictures, root.file, options.images, name_of)
     scenes = [
         Scene(
             paths[picture.id], picture.id, picture.width, picture.height,
@@ -159,7 +171,9 @@ def pictures_of(root: Entry) -> list[Picture]:
     return pictures
 
 
-def paths_of(pictures: list[Picture], file: Path, folder: Path | None) -> dict[int | str, Path]:
+def paths_of(
+    pictures: list[Picture], file: Path, folder: Path | None, name_of: Callable[[Entry], str]
+) -> dict[int | str, Path]:
     """The file of each image: in `folder`, or where COCO and the tools put images, seen from the annotations."""
     root = file.parent.parent if file.parent.name == "annotations" else file.parent
     split = file.stem.rpartition("_")[2]
@@ -168,9 +182,10 @@ def paths_of(pictures: list[Picture], file: Path, folder: Path | None) -> dict[i
     paths: dict[int | str, Path] = {}
     taken: dict[Path, int | str] = {}
     for picture in pictures:
-        path = files.find(picture.entry.text("file_name"))
+        name = name_of(picture.entry)
+        path = files.find(name)
         if path is None:
-            picture.entry.fail(f"there is no file {shown(picture.entry.text('file_name'))} in {files.describe()}")
+            picture.entry.fail(f"there is no file {shown(name)} in {files.describe()}")
         if path in taken:
             picture.entry.fail(f"{shown(str(path))} is the file of image {taken[path]} too")
         paths[picture.id] = path
@@ -215,17 +230,21 @@ def mask_of(entry: Entry, height: int, width: int) -> Mask | None:
         entry.fail(str(error))
 
 
-def _looks_right(file: Path) -> bool:
-    """From the first bytes and the last: whole files may have a gigabyte."""
+def ends_of(file: Path) -> bytes:
+    """The first bytes and the last of a file, which may have a gigabyte; empty where it cannot be read."""
     try:
         with file.open("rb") as opened:
             start = opened.read(2**16)
             size = opened.seek(0, 2)
             opened.seek(max(size - 2**16, 0))
-            ends = start + opened.read()
+            return start + opened.read()
     except OSError:
-        return False
-    return start.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"{") and any(
+        return b""
+
+
+def _looks_right(file: Path) -> bool:
+    ends = ends_of(file)
+    return ends.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"{") and any(
         key in ends for key in (b'"annotations"', b'"images"', b'"categories"')
     )
 
@@ -247,7 +266,7 @@ def _keypoint_names(category: Entry) -> list[str]:
     return names
 
 
-def _annotation(
+def annotation_of(
     entry: Entry, sizes: dict[int | str, Picture], place: dict[int, int], keypoints: int, seen: set[int | str]
 ) -> tuple[int | str, Annotation | None]:
     """An annotation and the id of its image; None for one without a box or a segmentation."""

@@ -15,6 +15,7 @@ from moco.transfer.readers import (
     flowers,
     inaturalist,
     labelme,
+    lvis,
     paired_folders,
     pets,
     voc,
@@ -42,6 +43,7 @@ OBJECTS: dict[str, Format[SceneSet]] = {  # the first that recognises a path rea
     "cityscapes": Format("leftImg8bit/ and gtFine/", cityscapes.recognises, cityscapes.read),
     "labelme": Format("a folder of LabelMe's JSON files", labelme.recognises, labelme.read),
     "yolo": Format("data.yaml, classes.txt or obj.names, with a text file for each image", yolo.recognises, yolo.read),
+    "lvis": Format("LVIS' JSON, v0.5 or v1", lvis.recognises, lvis.read),
     "coco": Format("a JSON file with images, annotations and categories", coco.recognises, coco.read),
 }
 PIXELS: dict[str, Format[SemanticSet]] = {
