@@ -16,6 +16,27 @@ POINTS = ("nose", "left_eye", "right_eye", "left_ear", "right_ear", "left_should
           "right_ankle")  # fmt: skip
 
 
+def content() -> dict[str, Any]:
+    """Two images in the wrong order, and one without objects; ids with gaps; every kind of segmentation."""
+    return {
+        "info": {"year": 2017},
+        "images": [
+            {"id": 139, "file_name": "000000000139.jpg", "width": 20, "height": 10},
+            {"id": 9, "file_name": "000000000009.jpg", "width": 30, "height": 40},
+            {"id": 25, "file_name": "000000000025.jpg", "width": 8, "height": 8},
+        ],
+        "annotations": [
+            {"id": 17, "image_id": 139, "category_id": 90, "bbox": [1, 2, 3.5, 4], "area": 7.25, "iscrowd": 0,
+             "segmentation": [[1, 2, 4.5, 2, 4.5, 6], [1, 2, 1, 6, 2, 6]]},
+            {"id": 3, "image_id": 139, "category_id": 3, "bbox": [0, 0, 20, 10], "area": 5, "iscrowd": 1,
+             "segmentation": {"size": [10, 20], "counts": [3, 5, 192]}},
+            {"id": 900100000025, "image_id": 9, "category_id": 1, "bbox": [5, 5, 0, 0], "area": 0.0, "iscrowd": 0,
+             "segmentation": []},
+        ],
+        "categories": [{"id": 90, "name": "toothbrush"}, {"id": 1, "name": "person"}, {"id": 3, "name": "car"}],
+    }  # fmt: skip
+
+
 def write(folder: Path, content: Any, name: str = "instances_val2017.json", images: bool = True) -> Path:
     """`folder`/annotations/`name`, and images/val2017 unless told not to."""
     file = folder / "annotations" / name

@@ -9,16 +9,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
-from jaxtyping import Float64
-
 from moco.data.sources.images import DataError
 from moco.text import shown
-from moco.transfer import masks
+from moco.transfer.readers.coco_objects import Picture, annotation_of
 from moco.transfer.readers.collect import Annotation, ReadOptions, Skipped, objects_of
-from moco.transfer.readers.entries import AnnotationError, Entry, described, read_json
+from moco.transfer.readers.entries import Entry, described, read_json
 from moco.transfer.readers.images import ImageFiles
-from moco.transfer.scenes import Mask, Scene, SceneSet
+from moco.transfer.scenes import Scene, SceneSet
 
 ROBOFLOW = "_annotations.coco.json"
 MOST_KEYPOINTS = 1000  # of an object
@@ -35,15 +32,6 @@ class Categories(NamedTuple):
     @property
     def place(self) -> dict[int, int]:
         return {number: index for index, number in enumerate(self.ids)}
-
-
-class Picture(NamedTuple):
-    """One entry of `images`."""
-
-    entry: Entry
-    id: int | str
-    width: int
-    height: int
 
 
 def file_name(image: Entry) -> str:
@@ -193,43 +181,6 @@ def paths_of(
     return paths
 
 
-def box_of(entry: Entry) -> Float64[np.ndarray, "4"]:
-    """COCO's x, y, width, height as corners."""
-    x, y, width, height = entry.numbers("bbox", 4)
-    if width < 0 or height < 0:
-        entry.fail(f"bbox has the negative size {width:g} x {height:g}")
-    return np.array([x, y, x + width, y + height])
-
-
-def mask_of(entry: Entry, height: int, width: int) -> Mask | None:
-    """The segmentation, in an image of that size; None where it is empty, as tools write for boxes."""
-    value = entry.value.get("segmentation")
-    if value is None or value == [] or value == [[]]:
-        return None
-    if isinstance(value, list):
-        parts = [entry.checked_numbers(part, "a polygon of segmentation") for part in value]
-        for part in parts:
-            if problem := masks.problem_of(part):
-                entry.fail(problem)
-        return tuple(parts)
-    run_length = Entry(value, entry.file, entry.name)
-    size = run_length.numbers("size", 2)
-    if tuple(size) != (height, width):
-        entry.fail(f"the mask has {size[0]:g} x {size[1]:g} pixels, its image {height} x {width} (height x width)")
-    counts = run_length.raw("counts")
-    try:
-        if isinstance(counts, str):
-            return masks.rle_of_text(height, width, counts)
-        runs = run_length.checked_numbers(counts, "counts") if counts != [] else np.zeros(0)
-        if (runs % 1 != 0).any():
-            entry.fail("counts must be whole numbers")
-        return masks.rle_of_runs(height, width, runs.astype(np.int64))
-    except AnnotationError:
-        raise
-    except ValueError as error:
-        entry.fail(str(error))
-
-
 def ends_of(file: Path) -> bytes:
     """The first bytes and the last of a file, which may have a gigabyte; empty where it cannot be read."""
     try:
@@ -264,38 +215,3 @@ def _keypoint_names(category: Entry) -> list[str]:
     if len(names) > MOST_KEYPOINTS or not all(isinstance(name, str) for name in names):
         category.fail(f"keypoints must be a list of names, got {described(names)}")
     return names
-
-
-def annotation_of(
-    entry: Entry, sizes: dict[int | str, Picture], place: dict[int, int], keypoints: int, seen: set[int | str]
-) -> tuple[int | str, Annotation | None]:
-    """An annotation and the id of its image; None for one without a box or a segmentation."""
-    identity = entry.identity() if entry.has("id") else entry.name
-    if identity in seen:
-        entry.fail("another annotation has the same id")
-    seen.add(identity)
-    image, category = entry.identity("image_id"), entry.integer("category_id")
-    if image not in sizes:
-        entry.fail(f"image_id {described(image)} is the id of no image")
-    if category not in place:
-        entry.fail(f"category_id {category} is the id of no category")
-    mask = mask_of(entry, sizes[image].height, sizes[image].width)
-    box = box_of(entry) if entry.has("bbox") or mask is None else _box_of_mask(mask)
-    extent = masks.area_of(mask) if mask is not None else float((box[2] - box[0]) * (box[3] - box[1]))
-    area = entry.number("area") if entry.has("area") else extent
-    if area < 0:
-        entry.fail(f"area must not be negative, got {area:g}")
-    crowd = bool(entry.integer("iscrowd", least=0, most=1)) if entry.has("iscrowd") else False
-    points = _keypoints(entry, keypoints) if keypoints and entry.has("keypoints") else None
-    return image, Annotation(entry.name, box, place[category], area, crowd, mask=mask, keypoints=points)
-
-
-def _box_of_mask(mask: Mask) -> Float64[np.ndarray, "4"]:
-    return masks.box_of_rle(mask) if isinstance(mask, masks.Rle) else masks.box_of(mask)
-
-
-def _keypoints(entry: Entry, count: int) -> Float64[np.ndarray, "K 3"]:
-    points = entry.numbers("keypoints", 3 * count).reshape(count, 3)
-    if not np.isin(points[:, 2], (0, 1, 2)).all():
-        entry.fail("the visibility of a keypoint must be 0, 1 or 2")
-    return points
