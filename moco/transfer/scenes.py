@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Bool, Float64, Int64, UInt32
+from jaxtyping import Bool, Float64, Int64, UInt8, UInt32
 
+HALF = 0.5  # [pixels] from the whole numbers of COCO's keypoints to the centres of their pixels
 Polygons = tuple[Float64[np.ndarray, "_"], ...]  # the parts of one object, each a flat x0 y0 x1 y1 ...
 
 
@@ -26,6 +27,18 @@ Mask = Polygons | Rle
 
 
 @dataclass(frozen=True)
+class BodyPoints:
+    """DensePose: points on the surface of a person's body, and its coarse parts, in the square that its box becomes."""
+
+    x: Float64[np.ndarray, "p"]  # 0 to 255 within the box
+    y: Float64[np.ndarray, "p"]
+    part: Int64[np.ndarray, "p"]  # 1 to 24
+    u: Float64[np.ndarray, "p"]  # 0 to 1 on the part
+    v: Float64[np.ndarray, "p"]
+    mask: UInt8[np.ndarray, "256 256"]  # coarse part of each pixel, 1 to 14, and 0
+
+
+@dataclass(frozen=True)
 class Objects:
     """The n objects of one image. Objects of no area are kept; `targets` leaves them out of training."""
 
@@ -37,6 +50,7 @@ class Objects:
     areas: Float64[np.ndarray, "n"]  # [pixels] as in the file: of the mask where there is one, else of the box
     masks: tuple[Mask | None, ...] | None = None
     keypoints: Float64[np.ndarray, "n K 3"] | None = None  # x, y, visibility: 0 not labelled, 1 hidden, 2 visible
+    body_points: tuple[BodyPoints | None, ...] | None = None
 
     def __len__(self) -> int:
         return len(self.ids)

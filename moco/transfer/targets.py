@@ -7,9 +7,8 @@ import torch
 from torch import Tensor
 
 from moco.transfer.masks import bitmap
-from moco.transfer.scenes import Mask, Polygons, Rle, Scene
-
-HALF = 0.5  # from the whole numbers of COCO's keypoints to the centres of their pixels
+from moco.transfer.models.densepose import Annotation
+from moco.transfer.scenes import HALF, BodyPoints, Mask, Polygons, Rle, Scene
 
 
 def targets(scene: Scene) -> dict[str, Any]:
@@ -19,6 +18,7 @@ def targets(scene: Scene) -> dict[str, Any]:
     0 to K - 1; with masks `masks`, a list of Polygons (float64 arrays x0 y0 x1 y1 ...), or where an object has a
     run-length mask a BoolTensor [n, H, W]; with keypoints `keypoints` FloatTensor [n, K, 3], at the centres of pixels,
     zeros where a point is not labelled.
+    Of DensePose `densepose`, an `Annotation` of moco.transfer.models.densepose or None for each object.
     `indices` Int64Tensor [n] are the places of these objects in `scene.objects`.
     """
     objects = scene.objects
@@ -42,7 +42,16 @@ def targets(scene: Scene) -> dict[str, Any]:
         points[..., :2] += HALF
         points[points[..., 2] == 0] = 0
         result["keypoints"] = torch.from_numpy(points).float()
+    if objects.body_points is not None:
+        result["densepose"] = [_on_body(objects.body_points[index]) for index in chosen]
     return result
+
+
+def _on_body(points: BodyPoints | None) -> Annotation | None:
+    if points is None or not len(points.x):
+        return None
+    x, y, u, v = (torch.from_numpy(values).float() for values in (points.x, points.y, points.u, points.v))
+    return Annotation(x, y, torch.from_numpy(points.part), u, v, torch.from_numpy(points.mask))
 
 
 def _masks(masks: list[Mask], scene: Scene) -> list[Polygons] | Tensor:

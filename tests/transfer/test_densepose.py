@@ -1,166 +1,108 @@
-"""Dense pose: the recorded losses, gradients and head of Detectron2, and pixels of the charts."""
+"""Reading DensePose-COCO."""
 
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
 import pytest
 import torch
-from torch.nn.functional import interpolate
+from pycocotools import mask as coco_mask
 
-from moco.encoders.resnet import NETS, ResNet
-from moco.transfer.models.build import build_detector
-from moco.transfer.models.densepose import (
-    Annotation,
-    Charts,
-    DensePoseBranch,
-    Found,
-    Weights,
-    annotated,
-    chart_losses,
-    surface,
-)  # fmt: skip
-from moco.transfer.models.detectron2_names import COMMON, renamed
-from moco.transfer.models.pooling import Pool
-from moco.transfer.models.sampling import Sample
-from moco.transfer.models.settings import Counts, Settings, paper_settings
-from tests.transfer.recorded import Recorded, recorded
-
-WEIGHTS = {"default": Weights(0.01, 1.0, 5.0), "s1x_legacy": Weights()}
+from moco.transfer.readers.collect import ReadOptions
+from moco.transfer.readers.entries import AnnotationError
+from moco.transfer.readers.formats import read_scenes
+from moco.transfer.targets import targets
+from tests.transfer.making_voc import picture
 
 
-def annotation(file: Recorded, image: int, person: int) -> Annotation | None:
-    prefix = f"image/{image}/person/{person}/"
-    if f"{prefix}x" not in file.arrays:
-        return None
-    return Annotation(*(file[f"{prefix}{name}"] for name in ("x", "y", "i", "u", "v", "segm")))
+def part(left: int) -> dict[str, Any]:
+    """A coarse part of 20 columns, as the true files have it."""
+    drawn = np.zeros((256, 256), dtype=np.uint8, order="F")
+    drawn[:, left : left + 20] = 1
+    encoded = coco_mask.encode(drawn)
+    return {"size": [256, 256], "counts": encoded["counts"].decode()}
 
 
-def persons(file: Recorded) -> tuple[list[Sample], list[dict]]:
-    samples, targets = list[Sample](), list[dict]()
-    for image in (0, 1):
-        matched, boxes = file[f"image/{image}/matched_gt"], file[f"image/{image}/proposals"]
-        samples.append(Sample(boxes, torch.zeros_like(matched), matched))
-        targets.append(
-            {"boxes": file[f"image/{image}/gt_boxes"], "densepose": [annotation(file, image, j) for j in (0, 1)]}
-        )
-    return samples, targets
+def content() -> dict[str, Any]:
+    person = {"image_id": 785, "category_id": 1, "iscrowd": 0, "area": 300.0}
+    return {
+        "images": [{"id": 785, "file_name": "COCO_val2014_000000000785.jpg", "width": 50, "height": 40}],
+        "categories": [{"id": 1, "name": "person"}],
+        "annotations": [
+            {**person, "id": 5, "bbox": [1, 2, 20, 30], "dp_x": [0.0, 127.5, 255.0], "dp_y": [3.5, 100.0, 255.0],
+             "dp_I": [1.0, 24.0, 2.0], "dp_U": [0.0, 0.5, 1.0], "dp_V": [0.25, 1.0, 0.0],
+             "dp_masks": [part(0), [], part(10), *[[]] * 11]},
+            {**person, "id": 6, "bbox": [10, 2, 20, 30]},
+        ],
+    }  # fmt: skip
 
 
-def charts(file: Recorded, coarse: int) -> Charts:
-    names = (f"coarse_segm_{coarse}", "fine_segm", "u", "v")
-    return Charts(*(file[f"pred/{name}"].clone().requires_grad_() for name in names))
+def write(root: Path, file: dict[str, Any]) -> Path:
+    picture(root / "val2014" / "COCO_val2014_000000000785.jpg")
+    path = root / "annotations" / "densepose_coco_2014_val2014.json"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(file))
+    return path
 
 
-@pytest.mark.parametrize("weights", WEIGHTS)
-@pytest.mark.parametrize("coarse", [15, 2])
-def test_losses_and_gradients_are_detectron2s(coarse: int, weights: str):
-    file = recorded("densepose_loss")
-    found, given = annotated(*persons(file), iou=-1), charts(file, coarse)
-    losses = chart_losses(given, found, WEIGHTS[weights])
-    assert len(losses) == 4
-    for name, loss in losses.items():
-        wanted = file[f"loss_{coarse}/{weights}/{name}"].item()
-        assert loss.item() == pytest.approx(wanted, abs=1e-5)
-    sum(losses.values()).backward()
-    for name, chart in zip(("coarse_segm", "fine_segm", "u", "v"), given, strict=True):
-        for kind in ("grad", "grad_norm"):
-            key = f"{kind}_{coarse}/{weights}/{name}"
-            if key in file.arrays:
-                seen = chart.grad if kind == "grad" else chart.grad.double().norm()
-                assert (
-                    (seen - file[key]).abs().max() < 1e-7 if kind == "grad" else seen == pytest.approx(file[key].item())
-                )
+def test_points_parts_and_coarse_masks_are_read_and_persons_without_have_none(tmp_path: Path):
+    scene = read_scenes(write(tmp_path, content())).scenes[0]
+    assert scene.objects.body_points is not None
+    points, nothing = scene.objects.body_points
+    assert nothing is None
+    assert points is not None
+    assert points.x.tolist() == [0, 127.5, 255]
+    assert points.y.tolist() == [3.5, 100, 255]
+    assert points.part.tolist() == [1, 24, 2]
+    assert points.u.tolist() == [0, 0.5, 1]
+    assert points.v.tolist() == [0.25, 1, 0]
+    assert (points.mask[:, :10] == 1).all()
+    assert (points.mask[:, 10:30] == 3).all()  # the later part covers the earlier one
+    assert (points.mask[:, 30:] == 0).all()
 
 
-def test_without_annotated_persons_losses_and_gradients_are_zero():
-    file = recorded("densepose_loss")
-    samples, targets = persons(file)
-    targets = [target | {"densepose": [None, None]} for target in targets]
-    given = charts(file, 15)
-    losses = chart_losses(given, annotated(samples, targets), Weights())
-    assert [loss.item() for loss in losses.values()] == file["no_annotation_15"].tolist()
-    sum(losses.values()).backward()
-    assert not any(chart.grad.any() for chart in given)
+def test_the_target_has_an_annotation_for_each_person(tmp_path: Path):
+    target = targets(read_scenes(write(tmp_path, content())).scenes[0])
+    points, nothing = target["densepose"]
+    assert nothing is None
+    assert points.x.tolist() == [0, 127.5, 255]
+    assert points.part.dtype == torch.int64
+    assert points.mask.shape == (256, 256)
+    assert points.mask.dtype == torch.uint8
 
 
-def test_the_head_is_detectron2s():
-    file = recorded("densepose_loss")
-    settings = Settings(1, keypoint_channels=16)
-    branch = DensePoseBranch(12, settings, pool=Pool(5, (4,)))
-    with torch.no_grad():
-        for name, x in branch.state_dict().items():
-            x.copy_(file[f"head/weight/{renamed(f'heads.branches.densepose.{name}', COMMON)}"])
-        assert (branch.head(file["head/input"]) - file["head/output/features"]).abs().max() < 1e-5
-        found = branch(file["head/input"])
-    for name, chart in zip(("coarse_segm", "fine_segm", "u", "v"), found, strict=True):
-        assert (chart - file[f"head/output/{name}"]).abs().max() < 1e-5
-
-
-PLANTED = {
-    "points of 0 to 255": lambda found, given: (moved(found, 256 / 255), given),
-    "the RoI in place of the person": lambda found, given: (found._replace(person=found.roi), given),
-    "the person in place of the RoI": lambda found, given: (found._replace(roi=found.person), given),
-    "the coarse grid to the far edges": lambda found, given: (found._replace(roi=stretched(found.roi)), given),
-    "U and V swapped": lambda found, given: (found, given._replace(u=given.v, v=given.u)),
+MALFORMED = {
+    "lengths": (
+        {"dp_x": [1.0]},
+        r"annotation 5: .* dp_V have different lengths: \[1, 3, 3, 3, 3\]",
+    ),
+    "missing": ({"dp_U": None}, "annotation 5: has no 'dp_U'"),
+    "part 25": ({"dp_I": [1, 25, 2]}, "dp_I must lie in 1 to 24, got 25"),
+    "part 0": ({"dp_I": [1, 0, 2]}, "dp_I must lie in 1 to 24, got 0"),
+    "half a part": ({"dp_I": [1, 1.5, 2]}, "dp_I must hold whole numbers"),
+    "U": ({"dp_U": [0, -0.5, 1]}, "dp_U must lie in 0 to 1, got -0.5"),
+    "x": ({"dp_x": [0, 300, 1]}, "dp_x must lie in 0 to 256, got 300"),
+    "nan": ({"dp_V": [0, float("nan"), 1]}, "dp_V must be a list of finite numbers"),
+    "text": ({"dp_V": ["0", 1, 1]}, "dp_V must be a list of finite numbers"),
+    "masks": ({"dp_masks": []}, "dp_masks must hold 14 masks, got 0"),
+    "no list": ({"dp_masks": {}}, "dp_masks must be a list"),
+    "size": ({"dp_masks": [{"size": [2, 2], "counts": [4]}, *[[]] * 13]}, "the mask has 2 x 2 pixels, its image 256 x"),
+    "counts": ({"dp_masks": [{"size": [256, 256], "counts": "oo"}, *[[]] * 13]}, "the compressed counts are cut short"),
+    "polygon": ({"dp_masks": [[1, 2, 3], *[[]] * 13]}, "annotation 5: expected a JSON object, got a list"),
 }
 
 
-def stretched(boxes: torch.Tensor) -> torch.Tensor:
-    return torch.cat([boxes[:, :2], boxes[:, :2] + (boxes[:, 2:] - boxes[:, :2]) * 24 / 23], dim=1)
-
-
-def moved(found: Found, scale: float) -> Found:
-    return found._replace(annotations=[a._replace(x=a.x * scale, y=a.y * scale) for a in found.annotations])
-
-
-@pytest.mark.parametrize("mistake", PLANTED)
-def test_a_planted_mistake_falls_outside_the_tolerances(mistake: str):
-    file = recorded("densepose_loss")
-    found, given = PLANTED[mistake](annotated(*persons(file), iou=-1), charts(file, 15))
-    losses = chart_losses(given, found, Weights())
-    assert any(abs(loss.item() - file[f"loss_15/s1x_legacy/{name}"].item()) > 1e-5 for name, loss in losses.items())
-
-
-def test_rois_that_overlap_their_person_by_0_7_or_less_are_left_out():
-    points = Annotation(
-        *(torch.zeros(1) for _ in range(2)), torch.ones(1).long(), *(torch.zeros(1),) * 2, torch.zeros(256, 256).byte()
-    )
-    target = {"boxes": torch.tensor([[0.0, 0, 100, 100]]), "densepose": [points]}
-    boxes = torch.tensor([[0.0, 0, 100, 70], [0, 0, 100, 71], [0, 0, 100, 100]])
-    found = annotated([Sample(boxes, torch.zeros(3).long(), torch.zeros(3).long())], [target])
-    assert found.rows.tolist() == [1, 2]
-
-
-def test_a_detector_with_dense_pose_trains_all_its_parameters_and_finds_charts():
-    torch.manual_seed(0)
-    settings = paper_settings("densepose", "fpn", 1).but(
-        fpn_channels=16, fc_channels=16, keypoint_channels=16, counts=Counts((50, 50), (20, 20)), score_threshold=0.0
-    )
-    detector = build_detector(ResNet(NETS["resnet10"], width=0.125), "densepose", "fpn", 1, settings=settings).train()
-    branch = detector.heads.branches["densepose"]
-    assert branch.pool == Pool(14, (4, 8, 16, 32), aligned=False, samples=2)
-    image = torch.randint(0, 256, (3, 64, 64), dtype=torch.uint8)
-    points = Annotation(
-        torch.rand(9) * 255, torch.rand(9) * 255, torch.arange(1, 10), torch.rand(9), torch.rand(9),
-        torch.randint(0, 15, (256, 256), dtype=torch.uint8),
-    )  # fmt: skip
-    target = {"boxes": torch.tensor([[4.0, 4, 60, 60]]), "labels": torch.tensor([0]), "densepose": [points]}
-    losses = detector([image], [target])
-    sum(losses.values()).backward()
-    assert [name for name, x in detector.named_parameters() if x.grad is None] == []
-    (found,) = detector.eval()([image])
-    assert found["fine"].shape[1:] == (25, 56, 56)
-
-
-def test_pixels_of_a_box_have_the_likeliest_part_and_its_u_and_v():
-    torch.manual_seed(0)
-    found = {"boxes": torch.tensor([[3.2, 4.0, 13.9, 11.5]])}
-    found |= {name: torch.rand(1, 2 if name == "coarse" else 25, 6, 6) for name in Charts._fields}
-    part, uv = surface(found, 0)
-    assert (part.shape, uv.shape) == ((7, 10), (2, 7, 10))
-    whole = {name: interpolate(found[name], (7, 10), mode="bilinear")[0] for name in Charts._fields}
-    for row in range(7):
-        for column in range(10):
-            likeliest = int(whole["fine"][:, row, column].argmax())
-            if whole["coarse"][1, row, column] <= whole["coarse"][0, row, column]:
-                likeliest = 0
-            assert part[row, column] == likeliest
-            wanted = [float(whole[name][likeliest, row, column]) if likeliest else 0.0 for name in "uv"]
-            assert uv[:, row, column].tolist() == pytest.approx(wanted)
+@pytest.mark.parametrize("case", MALFORMED)
+def test_malformed_points_are_an_error_that_names_file_and_annotation(tmp_path: Path, case: str):
+    changes, message = MALFORMED[case]
+    file = copy.deepcopy(content())
+    file["annotations"][0].update(changes)
+    path = write(tmp_path, file)
+    with pytest.raises(AnnotationError, match=message) as caught:
+        read_scenes(path, format="densepose")
+    assert (caught.value.file, caught.value.entry) == (path, "annotation 5")
+    scenes = read_scenes(path, ReadOptions(skip_bad=True), format="densepose")
+    assert scenes.scenes[0].objects.body_points == (None, None)
+    assert len(scenes.skipped) == 1

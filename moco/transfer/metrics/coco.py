@@ -18,8 +18,7 @@ from moco.transfer.detections import Detections
 from moco.transfer.extra import require
 from moco.transfer.masks import rle_dict
 from moco.transfer.readers.images import size_of
-from moco.transfer.scenes import Scene, SceneSet
-from moco.transfer.targets import HALF
+from moco.transfer.scenes import HALF, Scene, SceneSet
 
 Kind = Literal["bbox", "segm", "keypoints"]
 Engine = Literal["fast", "reference"]

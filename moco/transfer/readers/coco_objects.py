@@ -8,7 +8,7 @@ from jaxtyping import Float64
 from moco.transfer import masks
 from moco.transfer.readers.collect import Annotation
 from moco.transfer.readers.entries import AnnotationError, Entry, described
-from moco.transfer.scenes import Mask
+from moco.transfer.scenes import Mask, Rle
 
 
 class Picture(NamedTuple):
@@ -63,15 +63,19 @@ def mask_of(entry: Entry, height: int, width: int) -> Mask | None:
             if problem := masks.problem_of(part):
                 entry.fail(problem)
         return tuple(parts)
-    run_length = Entry(value, entry.file, entry.name)
-    size = run_length.numbers("size", 2)
+    return run_length_of(Entry(value, entry.file, entry.name), height, width)
+
+
+def run_length_of(entry: Entry, height: int, width: int) -> Rle:
+    """A run-length mask of that size: `size`, and `counts` as text or as numbers."""
+    size = entry.numbers("size", 2)
     if tuple(size) != (height, width):
         entry.fail(f"the mask has {size[0]:g} x {size[1]:g} pixels, its image {height} x {width} (height x width)")
-    counts = run_length.raw("counts")
+    counts = entry.raw("counts")
     try:
         if isinstance(counts, str):
             return masks.rle_of_text(height, width, counts)
-        runs = run_length.checked_numbers(counts, "counts") if counts != [] else np.zeros(0)
+        runs = entry.checked_numbers(counts, "counts") if counts != [] else np.zeros(0)
         if (runs % 1 != 0).any():
             entry.fail("counts must be whole numbers")
         return masks.rle_of_runs(height, width, runs.astype(np.int64))
@@ -82,7 +86,7 @@ def mask_of(entry: Entry, height: int, width: int) -> Mask | None:
 
 
 def _box_of_mask(mask: Mask) -> Float64[np.ndarray, "4"]:
-    return masks.box_of_rle(mask) if isinstance(mask, masks.Rle) else masks.box_of(mask)
+    return masks.box_of_rle(mask) if isinstance(mask, Rle) else masks.box_of(mask)
 
 
 def _keypoints(entry: Entry, count: int) -> Float64[np.ndarray, "K 3"]:

@@ -12,6 +12,7 @@ from moco.transfer.readers import (
     cityscapes,
     class_folders,
     coco,
+    densepose,
     flowers,
     inaturalist,
     labelme,
@@ -44,6 +45,7 @@ OBJECTS: dict[str, Format[SceneSet]] = {  # the first that recognises a path rea
     "labelme": Format("a folder of LabelMe's JSON files", labelme.recognises, labelme.read),
     "yolo": Format("data.yaml, classes.txt or obj.names, with a text file for each image", yolo.recognises, yolo.read),
     "lvis": Format("LVIS' JSON, v0.5 or v1", lvis.recognises, lvis.read),
+    "densepose": Format("COCO JSON with dp_I, dp_U, ... (DensePose-COCO)", densepose.recognises, densepose.read),
     "coco": Format("a JSON file with images, annotations and categories", coco.recognises, coco.read),
 }
 PIXELS: dict[str, Format[SemanticSet]] = {
