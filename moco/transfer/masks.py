@@ -56,7 +56,8 @@ def problem_of(polygon: "Float64[np.ndarray, 'xy']") -> str | None:
     if len(polygon) < 6 or len(polygon) % 2:
         return f"a polygon has {len(polygon)} numbers; expected x and y of at least 3 points"
     points = polygon.reshape(-1, 2)
-    outline = float(np.abs(points - np.roll(points, 1, axis=0)).max(1).sum())
+    with np.errstate(invalid="ignore", over="ignore"):
+        outline = float(np.abs(points - np.roll(points, 1, axis=0)).max(1).sum())
     if not outline <= LONGEST_OUTLINE:  # true for NaN too
         return f"the outline of a polygon is {outline:,.0f} pixels long; expected at most {LONGEST_OUTLINE:,}"
     return None

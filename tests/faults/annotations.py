@@ -1,0 +1,142 @@
+"""Annotations of detection data that are damaged: values of another kind, bytes, and masks that C code must not see."""
+
+import copy
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from moco.data.sources.images import DataError
+from moco.transfer import masks
+from moco.transfer.readers.collect import ReadOptions
+from moco.transfer.readers.entries import AnnotationError
+from moco.transfer.readers.formats import read_scenes
+from tests.faults.matrix import Fault, Tally
+from tests.transfer import making_coco, making_voc
+
+VALUES = (
+    None, True, -1, 0, 1.5, 1e308, float("nan"), 10**30, "", "text", [], [[]], [None], {}, {"size": [1]}, [[1] * 6],
+)  # fmt: skip
+SHAPES = {"shapes": [{"label": "a", "points": [[1, 2], [9, 2], [4, 7]], "group_id": 1, "shape_type": "polygon"}],
+          "imagePath": "a.jpg", "imageHeight": 40, "imageWidth": 50}  # fmt: skip
+
+
+def with_another_value(rng: np.random.Generator, content: Any) -> str:
+    """JSON of which one value, anywhere, is another."""
+    damaged = copy.deepcopy(content)
+    places = list(_places(damaged))
+    *path, last = places[int(rng.integers(len(places)))]
+    target = damaged
+    for key in path:
+        target = target[key]
+    target[last] = copy.deepcopy(VALUES[int(rng.integers(len(VALUES)))])
+    return json.dumps(damaged)
+
+
+def _places(value: Any, path: tuple = ()) -> list[tuple]:
+    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    return [path] * bool(path) + [place for key, part in inner for place in _places(part, (*path, key))]
+
+
+def with_other_bytes(rng: np.random.Generator, text: str) -> bytes:
+    """A text that is cut, or of which some bytes are others."""
+    data = bytearray(text.encode())
+    if rng.random() < 0.3:
+        return bytes(data[: int(rng.integers(len(data)))])
+    for place in rng.integers(0, len(data), int(rng.integers(1, 5))):
+        data[place] = int(rng.choice([0, 10, 32, 45, 46, 57, 60, 101, 255]))
+    return bytes(data)
+
+
+def _coco(folder: Path) -> tuple[Path, Callable[[np.random.Generator], bytes], str | None]:
+    content = making_coco.content()
+    file = making_coco.write(folder, content)
+    return file, lambda rng: with_another_value(rng, content).encode(), None
+
+
+def _labelme(folder: Path) -> tuple[Path, Callable[[np.random.Generator], bytes], str | None]:
+    making_voc.picture(folder / "a.jpg")
+    return folder / "a.json", lambda rng: with_another_value(rng, SHAPES).encode(), None
+
+
+def _voc(folder: Path) -> tuple[Path, Callable[[np.random.Generator], bytes], str | None]:
+    text = making_voc.xml(making_voc.PERSON_WITH_HEAD, making_voc.element("car", (1, 2, 9, 9)))
+    root = making_voc.devkit(folder)
+    return root / "VOC2007" / "Annotations" / "000009.xml", lambda rng: with_other_bytes(rng, text), "2007_test"
+
+
+def _yolo(folder: Path) -> tuple[Path, Callable[[np.random.Generator], bytes], str | None]:
+    making_voc.picture(folder / "images" / "a.jpg")
+    (folder / "labels").mkdir()
+    (folder / "classes.txt").write_text("cat\ndog\n")
+    text = "1 0.5 0.25 0.2 0.5\n0 0.1 0.2 0.5 0.2 0.5 0.9\n"
+    return folder / "labels" / "a.txt", lambda rng: with_other_bytes(rng, text), None
+
+
+FORMATS = {"coco": _coco, "labelme": _labelme, "voc": _voc, "yolo": _yolo}
+
+
+def damaged(count: int, folder: Path) -> Tally:
+    """Each is read, or is an error that names the file."""
+    tally = Tally()
+    prepared = {name: prepare(folder / name) for name, prepare in FORMATS.items() if not (folder / name).mkdir()}
+    for number in range(count):
+        name = [*FORMATS][number % len(FORMATS)]
+        file, damage, split = prepared[name]
+        file.write_bytes(damage(np.random.default_rng(number)))
+        root = folder / name / "VOCdevkit" if name == "voc" else file if name == "coco" else folder / name
+        try:
+            read_scenes(root, ReadOptions(split=split), format=name)
+        except AnnotationError as error:
+            tally += error.file == file and str(file) in str(error)
+        except DataError as error:
+            tally += "names no images" in str(error)
+        except Exception:
+            tally += False
+        else:
+            tally += True
+    return tally
+
+
+def hostile_masks(count: int, folder: Path) -> Tally:
+    """Each is refused, or C code merges it with another and measures it."""
+    from pycocotools import mask as coco_mask
+
+    tally = Tally()
+    for number in range(count):
+        rng = np.random.default_rng(number)
+        height, width = rng.integers(1, 40, 2).tolist()
+        whole = masks.rle_dict(masks.rle_of_bitmap(np.ones((height, width), dtype=bool)), height, width)
+        try:
+            mask = _random_mask(rng, number % 4, height, width)
+            encoded = masks.rle_dict(mask, height, width)
+            area = float(coco_mask.area(encoded))
+            tally += area == float(coco_mask.area(coco_mask.merge([encoded, whole], intersect=True)))
+        except ValueError:
+            tally += True
+        except Exception:
+            tally += False
+    return tally
+
+
+def _random_mask(rng: np.random.Generator, kind: int, height: int, width: int) -> masks.Rle | tuple[np.ndarray]:
+    if kind == 0:
+        return masks.rle_of_text(height, width, rng.integers(0, 256, int(rng.integers(0, 40)), np.uint8).tobytes())
+    if kind == 1:
+        return masks.rle_of_text(height, width, rng.integers(48, 112, int(rng.integers(1, 12)), np.uint8).tobytes())
+    if kind == 2:
+        return masks.rle_of_runs(height, width, rng.integers(-2, 2**40, int(rng.integers(0, 9))))
+    values = rng.choice([0.0, 5.0, 1e3, 9e8, -9e8, np.nan, np.inf, 1e300], int(rng.integers(0, 9)))
+    return (values,)
+
+
+FAULTS = [
+    Fault("I10", "damaged annotations of objects (COCO, VOC, YOLO, LabelMe)", "read, or refused with file and entry",
+          "every value is checked as it is read (`tests/transfer/test_coco_damaged.py`: a case for each check)",
+          1000, 40, damaged),
+    Fault("I11", "masks and polygons that crash C code", "refused, or measured right; the process goes on",
+          "run lengths and outlines are checked before C code gets them (`tests/faults/test_guards_of_masks.py`: without it "
+          "the process dies)", 2000, 80, hostile_masks),
+]  # fmt: skip
