@@ -137,6 +137,6 @@ FAULTS = [
           "every value is checked as it is read (`tests/transfer/test_coco_damaged.py`: a case for each check)",
           1000, 40, damaged),
     Fault("I11", "masks and polygons that crash C code", "refused, or measured right; the process goes on",
-          "run lengths and outlines are checked before C code gets them (`tests/faults/test_guards_of_masks.py`: without it "
-          "the process dies)", 2000, 80, hostile_masks),
+          "run lengths and outlines are checked before C code gets them (`tests/faults/test_guards_of_masks.py`: "
+          "without it the process dies)", 2000, 80, hostile_masks),
 ]  # fmt: skip
