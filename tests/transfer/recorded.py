@@ -13,7 +13,7 @@ from torch import Tensor
 from moco.encoders.resnet import NETS, ResNet
 from moco.transfer.models.build import build_detector
 from moco.transfer.models.detector import Detector
-from moco.transfer.models.detectron2_names import detector_to_detectron2
+from moco.transfer.models.detectron2_names import load_detectron2
 from moco.transfer.models.settings import Counts, Settings, paper_settings
 
 FOLDER = Path(__file__).parent.parent / "fixtures/detection"
@@ -84,12 +84,8 @@ class Recorded(NamedTuple):
         settings = settings or self.settings()
         network = ResNet(NETS["resnet50"], width=0.125)
         detector = build_detector(network, task, arch, settings.num_classes, settings=settings)
-        ours = detector_to_detectron2(detector)
-        theirs = {key.removeprefix("weight/") for key in self.arrays if key.startswith("weight/")}
-        assert ours.keys() == theirs
-        with torch.no_grad():
-            for name, x in ours.items():
-                x.copy_(self[f"weight/{name}"])
+        weights = {key.removeprefix("weight/"): self[key] for key in self.arrays if key.startswith("weight/")}
+        load_detectron2(detector, weights)
         return detector
 
 

@@ -6,11 +6,12 @@ import pytest
 import torch
 
 from moco.encoders.resnet import NETS, ResNet
+from moco.recipe import RecipeError
 from moco.transfer.models.boxes import near
 from moco.transfer.models.build import build_detector
 from moco.transfer.models.dc5 import DilatedC5
 from moco.transfer.models.detector import Detector
-from moco.transfer.models.detectron2_names import detectron2_names
+from moco.transfer.models.detectron2_names import detector_to_detectron2, detectron2_names, load_detectron2
 from moco.transfer.models.heads import sample
 from moco.transfer.models.keypoints import keypoint_targets
 from moco.transfer.models.masks import mask_targets, paste, rasterize
@@ -190,3 +191,14 @@ def test_the_dilated_last_stage_is_detectron2s():
 def _plain_detector() -> Detector:
     """One that does not pad."""
     return build_detector(ResNet(NETS["resnet50"], width=0.125), "detect", "c4", 1)
+
+
+def test_weights_of_another_detector_are_refused():
+    file = recorded("c4_box")
+    detector = file.detector()
+    state = dict(detector_to_detectron2(detector))
+    name = "roi_heads.box_predictor.cls_score.bias"
+    with pytest.raises(RecipeError, match=r"cls_score.bias has shape \(7,\), expected \(6,\)"):
+        load_detectron2(detector, state | {name: torch.zeros(7)})
+    with pytest.raises(RecipeError, match=r"2 names occur in one only \(other, roi_heads"):
+        load_detectron2(detector, {"other" if key == name else key: x for key, x in state.items()})

@@ -7,11 +7,20 @@ import torch
 from ranked import on_ranks
 from torch import nn
 
+from moco.distributed import mean
 from moco.encoders.resnet import NETS, ResNet
 from moco.recipe import RecipeError
 from moco.transfer.models.build import build_detector
-from moco.transfer.models.norms import NaiveSyncBatchNorm, RoIBatchNorm, freeze, precise_bn, synchronize
+from moco.transfer.models.norms import (
+    NaiveSyncBatchNorm,
+    RoIBatchNorm,
+    freeze,
+    parameter_groups,
+    precise_bn,
+    synchronize,
+)
 from moco.transfer.models.settings import Counts, paper_settings
+from tests.transfer.recorded import in_order, recorded
 
 CHANNELS = 5
 
@@ -67,6 +76,27 @@ def test_ranks_count_the_same_however_much_they_have_and_not_without_any(tmp_pat
     means = torch.stack([x[part].mean(dim=(0, 2, 3)) for part in parts[:2]]).mean(dim=0)
     assert all(torch.allclose(found["mean"], 0.1 * means, atol=1e-6) for found in ranks)
     assert ranks[2]["y"].shape == (0, CHANNELS, 4, 3)
+
+
+def test_a_step_of_a_whole_detector_on_two_ranks_is_that_of_one_process(tmp_path: Path):
+    file = recorded("c4_box")
+    image, target = file.images()[0], file.targets()[0]
+    boxes = target["boxes"][:, [2, 1, 0, 3]] * torch.tensor([-1.0, 1, -1, 1]) + torch.tensor([128.0, 0, 128, 0])
+    images, targets = [image, image.flip(2)], [target, target | {"boxes": boxes}]
+
+    def gradients(detector: nn.Module, mine: slice) -> dict[str, torch.Tensor]:
+        with in_order():
+            sum(detector.train()(images[mine], targets[mine]).values()).backward()
+        return {name: x.grad for name, x in detector.named_parameters()}
+
+    def worker(rank: int) -> dict[str, torch.Tensor]:
+        found = gradients(synchronize(file.detector()), slice(rank, rank + 1))
+        return {name: mean(grad) for name, grad in found.items()}
+
+    joined = gradients(file.detector(), slice(0, 2))
+    for found in on_ranks(worker, 2, tmp_path):
+        for name, grad in joined.items():
+            assert (found[name] - grad).norm() <= 0.02 * grad.norm() + 1e-6, name
 
 
 def test_one_rank_has_torchs_batchnorm():
@@ -191,3 +221,16 @@ def test_a_network_without_feature_maps_of_four_strides_is_refused():
     network = timm.create_model("vit_tiny_patch16_224", num_classes=0)
     with pytest.raises(RecipeError, match="has none of 4, 8, 32"):
         build_detector(network, "detect", "fpn", 2)
+
+
+def test_weights_of_norm_layers_do_not_decay():
+    detector = build_detector(ResNet(NETS["resnet10"], width=0.125), "detect", "fpn", 2)
+    decaying, rest = parameter_groups(detector, 1e-4)
+    assert (decaying["weight_decay"], rest["weight_decay"]) == (1e-4, 0)
+    names = {id(x): name for name, x in detector.named_parameters()}
+    of_norms = {names[id(x)] for x in rest["params"]}
+    norms = [name for name, layer in detector.named_modules() if isinstance(layer, nn.BatchNorm2d)]
+    assert of_norms == {f"{name}.{kind}" for name in norms for kind in ("weight", "bias")}
+    assert {names[id(x)] for x in decaying["params"]} == set(names.values()) - of_norms
+    frozen = build_detector(ResNet(NETS["resnet10"], width=0.125), "detect", "fpn", 2, norm="frozen")
+    assert len(parameter_groups(frozen, 1e-4)[1]["params"]) == 2 * 8

@@ -129,8 +129,27 @@ def test_an_architecture_that_does_not_fit_the_network_is_refused():
         build_detector(network("resnet18"), "detect", "c4", 2)
     with pytest.raises(RecipeError, match="keypoints needs --arch fpn"):
         build_detector(network(), "keypoints", "c4", 2)
+    for arch in ("c4", "fpn"):
+        with pytest.raises(RecipeError, match=r"was built with encoder\.dilate_last=true"):
+            build_detector(ResNet(NETS["resnet50"], width=SMALL, dilate_last=True), "detect", arch, 2)
     with pytest.raises(RecipeError, match="got a Linear"):
         build_detector(torch.nn.Linear(2, 2), "detect", "fpn", 2)
+
+
+@pytest.mark.parametrize(("stem", "strides"), [("3x3", (1, 2, 4, 8, 16)), ("3x3/2", (2, 4, 8, 16, 32))])
+def test_an_encoder_for_small_images_has_smaller_strides_and_anchors(stem: str, strides: tuple[int, ...]):
+    detector = build_detector(ResNet(NETS["resnet10"], width=SMALL, stem=stem), "detect", "fpn", 2)
+    assert detector.backbone.strides == detector.rpn.strides == strides
+    assert detector.settings.anchor_sizes == tuple((8.0 * stride,) for stride in strides)
+    maps = detector.backbone(torch.rand(1, 3, 32, 64))
+    assert [tuple(found.shape[2:]) for found in maps] == [(-(-32 // stride), -(-64 // stride)) for stride in strides]
+
+
+def test_a_dilated_encoder_is_dilated_once_more_in_its_first_block():
+    encoder = ResNet(NETS["resnet50"], width=SMALL, dilate_last=True)
+    detector = build_detector(encoder, "detect", "dc5", 2)
+    assert [block.conv2.dilation for block in encoder.layer4] == [(2, 2)] * 3
+    assert detector.backbone.strides == (16,)
 
 
 def test_the_shorter_side_is_resized_and_the_longer_kept_within_the_limit():

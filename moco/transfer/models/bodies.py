@@ -18,7 +18,7 @@ class ResNetBody(nn.Module):
         self.stages = [f"layer{index}" for index in range(1, stages + 1)]
         for name in self.stages:
             self.add_module(name, getattr(network, name))
-        stride = network.conv1.stride[0] * (2 if isinstance(network.maxpool, nn.MaxPool2d) else 1)
+        stride = stem_stride(network)
         self.strides, self.channels = list[int](), list[int]()
         for name in self.stages:
             first = getattr(network, name)[0]
@@ -60,6 +60,13 @@ class TimmBody(nn.Module):
     def forward(self, x: Float[Tensor, "N 3 H W"]) -> list[Float[Tensor, "N _ _ _"]]:
         """The feature maps."""
         return self.network.forward_intermediates(x, indices=self.indices, intermediates_only=True)  # pyright: ignore
+
+
+def stem_stride(network: nn.Module) -> int:
+    """How much smaller than the image the first feature map is: 4, or less with a ResNet's stem for small images."""
+    if not isinstance(network, ResNet):
+        return 4
+    return network.conv1.stride[0] * (2 if isinstance(network.maxpool, nn.MaxPool2d) else 1)
 
 
 def stride_of(block: nn.Module) -> int:

@@ -4,7 +4,7 @@ from torch import nn
 
 from moco.encoders.resnet import Bottleneck, ResNet
 from moco.recipe import RecipeError
-from moco.transfer.models.bodies import body_of
+from moco.transfer.models.bodies import body_of, stem_stride, stride_of
 from moco.transfer.models.c4 import C4, Res5Heads
 from moco.transfer.models.dc5 import DilatedC5
 from moco.transfer.models.densepose import DensePoseBranch
@@ -37,14 +37,16 @@ def build_detector(
         num_classes: K, without the background.
         norm: the encoder's BN is fine-tuned on each device's own images; synchronized over the ranks, in the new layers
             too; or frozen, with the statistics and weights that it has.
-        settings: None: the paper's, for the task and the architecture.
+        settings: None: the paper's, for the task and the architecture; anchors are smaller where the encoder's stem is
+            for small images.
         mean, std: of RGB in [0, 1], as the encoder was trained.
 
     Raises:
         RecipeError: the architecture does not fit the network or the task.
     """
-    settings = settings or paper_settings(task, arch, num_classes)
     _check(network, task, arch)
+    if settings is None:
+        settings = paper_settings(task, arch, num_classes).with_anchors_times(stem_stride(network) / 4)
     network = freeze(network) if norm == "frozen" else network
     detector = _detector(network, KIND[task], arch, settings, mean, std)
     if norm == "sync":
@@ -57,6 +59,11 @@ def _check(network: nn.Module, task: Task, arch: Arch) -> None:
         raise RecipeError(
             f"--arch {arch} needs a ResNet of ours with bottleneck blocks (resnet50 or deeper), got a "
             f"{type(network).__name__}: take --arch fpn, or another encoder"
+        )
+    if arch != "dc5" and isinstance(network, ResNet) and stride_of(network.layer4[0]) == 1:
+        raise RecipeError(
+            f"--arch {arch} needs an encoder whose last stage has stride 2, and this one was built with "
+            "encoder.dilate_last=true: take --arch dc5, or build the encoder without (its weights fit)"
         )
     if arch != "fpn" and KIND[task] in ("keypoints", "densepose"):
         raise RecipeError(f"{task} needs --arch fpn, as in the paper (appendix A.2, A.3), got --arch {arch}")

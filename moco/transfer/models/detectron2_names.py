@@ -1,10 +1,12 @@
 """Detectron2's names for the tensors of our detectors. No tensor is permuted: both have the background last."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
+import torch
 from torch import Tensor, nn
 
+from moco.recipe import RecipeError
 from moco.transfer.models.fpn import FPN
 from moco.weights.detectron2 import to_detectron2
 
@@ -50,6 +52,27 @@ def detector_to_detectron2(detector: nn.Module) -> dict[str, Tensor]:
     """The detector's weights and BN statistics under Detectron2's names."""
     state = detector.state_dict()
     return {theirs: state[ours] for ours, theirs in detectron2_names(detector).items()}
+
+
+def load_detectron2(detector: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Copy Detectron2's weights into the detector.
+
+    Raises:
+        RecipeError: a tensor is missing, not expected, or of another shape.
+    """
+    ours = detector_to_detectron2(detector)
+    if differing := sorted(ours.keys() ^ state.keys()):
+        some = ", ".join(differing[:3]) + (", ..." if len(differing) > 3 else "")
+        raise RecipeError(f"these weights are of another detector: {len(differing)} names occur in one only ({some})")
+    for name, x in ours.items():
+        if x.shape != state[name].shape:
+            raise RecipeError(
+                f"these weights are of another detector: {name} has shape {tuple(state[name].shape)}, expected "
+                f"{tuple(x.shape)}"
+            )
+    with torch.no_grad():
+        for name, x in ours.items():
+            x.copy_(state[name])
 
 
 def renamed(name: str, rules: list[Rule]) -> str:

@@ -137,3 +137,17 @@ def precise_bn(model: nn.Module, batches: Iterable[Any], forward: Callable[[Any]
                 x.copy_(before)
     for moments in found:
         moments.apply()
+
+
+def parameter_groups(model: nn.Module, weight_decay: float, *, of_norms: float = 0.0) -> list[dict[str, Any]]:
+    """The trained parameters for an optimizer: weights and biases of norm layers decay by `of_norms` only.
+
+    Detectron2's WEIGHT_DECAY and WEIGHT_DECAY_NORM (1e-4 and 0); torchvision's examples decay all (difference 12).
+    """
+    kinds = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm)  # pyright: ignore[reportPrivateUsage]
+    norms = {id(x) for layer in model.modules() if isinstance(layer, kinds) for x in layer.parameters(recurse=False)}
+    trained = [x for x in model.parameters() if x.requires_grad]
+    return [
+        {"params": [x for x in trained if id(x) not in norms], "weight_decay": weight_decay},
+        {"params": [x for x in trained if id(x) in norms], "weight_decay": of_norms},
+    ]

@@ -43,6 +43,10 @@ class Settings:
     def but(self, **changes: object) -> "Settings":
         return replace(self, **changes)  # pyright: ignore[reportArgumentType]
 
+    def with_anchors_times(self, factor: float) -> "Settings":
+        """The same with larger or smaller anchors."""
+        return self.but(anchor_sizes=tuple(tuple(size * factor for size in sizes) for sizes in self.anchor_sizes))
+
 
 KIND: dict[Task, Kind] = {
     "detect": "boxes",
