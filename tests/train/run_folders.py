@@ -1,5 +1,6 @@
 """Run folders for tests, made without training."""
 
+import json
 from pathlib import Path
 
 import torch
@@ -9,7 +10,7 @@ from moco.train import checkpoint
 from moco.train.checkpoint import Clock, TrainState
 from moco.train.folder_state import State
 from moco.train.open_run import open_run, start_run
-from moco.train.run_folder import RunFolder, note_init, note_start
+from moco.train.run_folder import FINISHED, RunFolder, note_init, note_start
 
 
 class Box:
@@ -44,9 +45,10 @@ def whole(out: Path, recipe: Recipe, *, steps: int = 4, saves: bool = True, fini
         names = ("train.log", "bad_images.csv", "manifest.jsonl.gz", "scores.json", "curves.png", "neighbours.png")
         nan = ("nan/step_00000002/facts.json", "nan/step_00000002/checkpoint.pt")
         encoder = ("encoder/model.safetensors", "encoder/config.json", "encoder/README.md")
-        for name in (*names, *nan, *encoder, "finished.json"):
+        for name in (*names, *nan, *encoder):
             (out / name).parent.mkdir(parents=True, exist_ok=True)
             (out / name).write_bytes(b"{}")
+        (out / "finished.json").write_text(json.dumps(dict.fromkeys(FINISHED, 1)))
     return run
 
 

@@ -20,7 +20,7 @@ def test_out_is_neither_the_folder_of_the_images_nor_in_it_nor_around_it(tmp_pat
     (pictures / "recipe.json").write_text(tiny.to_json())
     shutil.copy(pictures / "0000.png", pictures / "curves.png")
     before = contents(tmp_path)
-    with pytest.raises(RunError, match="the folder of the images"):
+    with pytest.raises(RunError, match="the image folder"):
         pretrain(pictures, pictures / where, recipe=tiny, overwrite=overwrite)
     assert contents(tmp_path) == before
 
@@ -28,7 +28,7 @@ def test_out_is_neither_the_folder_of_the_images_nor_in_it_nor_around_it(tmp_pat
 def test_out_is_not_the_folder_of_the_images_by_a_link(tmp_path, tiny):
     pictures = make_pictures(tmp_path / "pictures", 40)
     (tmp_path / "link").symlink_to(pictures)
-    with pytest.raises(RunError, match="the folder of the images"):
+    with pytest.raises(RunError, match="the image folder"):
         check_apart(tmp_path / "link" / "run", find_images(pictures))
 
 
