@@ -37,7 +37,6 @@ def images() -> list[torch.Tensor]:
 def test_without_objects_every_loss_is_finite_and_every_parameter_has_a_gradient(task: str, arch: str):
     model = detector(task, arch).train()
     target = {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64)}
-    target |= {"masks": [], "keypoints": torch.zeros(0, 17, 3), "densepose": []}
     losses = model(images(), [target])
     sum(losses.values()).backward()
     assert all(loss.isfinite() for loss in losses.values())
@@ -74,3 +73,29 @@ def test_without_detections_every_result_is_empty(task: str, arch: str):
 def test_a_missing_target_is_an_error():
     with pytest.raises(ValueError, match="a target for each of 1 images, got none"):
         detector("detect", "fpn").train()(images())
+
+
+BOX, LABEL = torch.tensor([[4.0, 4, 40, 40]]), torch.tensor([0])
+BAD = {
+    "boxes must be x0 y0 x1 y1": {"boxes": BOX[:, [2, 1, 0, 3]]},
+    "with x0 < x1 and y0 < y1": {"boxes": BOX * torch.nan},
+    r"labels must be 0 to 1, got \[2\]": {"labels": torch.tensor([2])},
+    r"labels must be 0 to 1, got \[-1\]": {"labels": torch.tensor([-1])},
+    r'float "boxes" n x 4 and "labels" n, got \(1, 4\) of torch.float32 and \(2,\)': {"labels": torch.tensor([0, 1])},
+    r"got \(1, 4\) of torch.int64": {"boxes": BOX.long()},
+    '"masks" for each of its 1 boxes, got 0': {"masks": []},
+}
+
+
+@pytest.mark.parametrize("message", BAD)
+def test_a_target_that_cannot_be_learned_from_is_refused(message: str):
+    model = detector("instance", "fpn").train()
+    target = {"boxes": BOX, "labels": LABEL, "masks": torch.ones(1, 64, 80, dtype=torch.bool)}
+    model(images(), [target])
+    with pytest.raises(ValueError, match=message):
+        model(images(), [target | BAD[message]])
+
+
+def test_a_target_without_what_a_branch_needs_is_refused():
+    with pytest.raises(ValueError, match='"keypoints" for each of its 1 boxes, got none'):
+        detector("keypoints", "fpn").train()(images(), [{"boxes": BOX, "labels": LABEL}])

@@ -12,6 +12,7 @@ class Branch(nn.Module):
     """Masks, keypoints or dense pose. It looks at the RoIs of objects only, cut out as it says in `pool`."""
 
     pool: Pool
+    target: str  # what it needs of a target
 
     def losses(self, x: Float[Tensor, "R D m m"], samples: list[Sample], targets: list[Target]) -> dict[str, Tensor]:
         """By name. `samples` are the RoIs of each image, and `x` the features of all."""

@@ -67,6 +67,8 @@ class DensePoseBranch(Branch):
         pool: 14 x 14, not aligned and with 2 x 2 samples a cell in that configuration.
     """
 
+    target = "densepose"
+
     def __init__(
         self, channels: int, settings: Settings, *, pool: Pool, coarse: int = 15, weights: Weights | None = None
     ) -> None:

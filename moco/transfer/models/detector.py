@@ -7,10 +7,10 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
-from moco.transfer.models.heads import Sizes
+from moco.transfer.models.heads import Sizes, branches_of
 from moco.transfer.models.output import to_size
 from moco.transfer.models.proposals import ProposalNetwork
-from moco.transfer.models.sampling import Target
+from moco.transfer.models.sampling import Target, check_target
 from moco.transfer.models.settings import Settings
 
 Image = UInt8[Tensor, "3 _ _"]  # RGB
@@ -59,6 +59,9 @@ class Detector(nn.Module):
         if targets is None or len(targets) != len(images):
             given = "none" if targets is None else str(len(targets))
             raise ValueError(f"training needs a target for each of {len(images)} images, got {given}")
+        needed = [branch.target for branch in branches_of(self.heads)]
+        for target in targets:
+            check_target(target, self.settings.num_classes, needed)
         targets = [on(self.mean.device, target) for target in targets]
         proposals, losses = self.rpn(features, own, targets)
         return losses | self.heads.losses(features, proposals, targets)  # pyright: ignore[reportCallIssue]

@@ -17,6 +17,8 @@ from moco.transfer.models.settings import Settings
 class KeypointBranch(Branch):
     """Features of RoIs to heat maps of four times their size; torchvision's layers, which are Detectron2's too."""
 
+    target = "keypoints"
+
     def __init__(self, channels: int, settings: Settings, *, pool: Pool) -> None:
         super().__init__()
         self.pool, width = pool, settings.keypoint_channels
@@ -29,7 +31,10 @@ class KeypointBranch(Branch):
 
     def losses(self, x: Float[Tensor, "R D m m"], samples: list[Sample], targets: list[Target]) -> dict[str, Tensor]:
         """The cross entropy over the positions, averaged over all visible keypoints inside of their RoIs."""
-        wanted = [keypoint_targets(*pair, self._side(x)) for pair in zip(samples, targets, strict=True)]
+        pairs = [pair for pair in zip(samples, targets, strict=True) if len(pair[0].boxes)]
+        if not pairs:
+            return {"loss_keypoint": self(x).sum() * 0}
+        wanted = [keypoint_targets(*pair, 4 * x.shape[-1]) for pair in pairs]
         position = torch.cat([found[0] for found in wanted])
         valid = torch.cat([found[1] for found in wanted])
         used = valid.any(dim=1)
@@ -50,15 +55,8 @@ class KeypointBranch(Branch):
             score = 1 / (maps.flatten(2) - peak[:, :, None]).exp().sum(dim=2)
             found["keypoints"] = torch.cat([points[:, :, :2], score[:, :, None]], dim=2)
 
-    def _side(self, x: Tensor) -> int:
-        return 4 * x.shape[-1]
-
 
 def keypoint_targets(sample: Sample, target: Target, side: int) -> tuple[Int[Tensor, "R P"], Tensor]:
     """The cell y * side + x of each keypoint in its RoI, and whether it is visible and inside."""
-    keypoints = target["keypoints"]
-    if len(sample.boxes) == 0:
-        nothing = sample.matched.new_zeros(0, keypoints.shape[1])
-        return nothing, nothing.bool()
-    position, valid = keypoints_to_heatmap(keypoints[sample.matched], sample.boxes, side)
+    position, valid = keypoints_to_heatmap(target["keypoints"][sample.matched], sample.boxes, side)
     return position, valid.bool()

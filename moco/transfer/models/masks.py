@@ -34,6 +34,8 @@ class MaskBranch(Branch):
         convs: 3x3 convolutions before the deconvolution: 4, and none in C4.
     """
 
+    target = "masks"
+
     def __init__(self, channels: int, settings: Settings, *, pool: Pool, convs: int) -> None:
         super().__init__()
         self.pool, width = pool, settings.mask_channels
@@ -67,14 +69,14 @@ class MaskBranch(Branch):
 
 def mask_targets(sample: Sample, target: Target, side: int) -> Bool[Tensor, "R M M"]:
     """What each RoI's mask should be: the part of its object that lies in the box."""
+    if len(sample.boxes) == 0:
+        return torch.zeros(0, side, side, dtype=torch.bool, device=sample.boxes.device)
     masks = target["masks"]
     if isinstance(masks, Tensor):
         rois = torch.cat([sample.matched[:, None].to(sample.boxes), sample.boxes], dim=1)
         return roi_align(masks[:, None].to(rois), rois, (side, side), 1.0, 0, True)[:, 0] >= THRESHOLD
     boxes, matched = sample.boxes.cpu().numpy(), sample.matched.tolist()
     rows = [rasterize(masks[index], box, side) for index, box in zip(matched, boxes, strict=True)]
-    if not rows:
-        return torch.zeros(0, side, side, dtype=torch.bool, device=sample.boxes.device)
     return torch.from_numpy(np.stack(rows)).to(sample.boxes.device)
 
 

@@ -1,5 +1,6 @@
 """Which anchors and proposals take part in the losses, and what they should become."""
 
+from collections.abc import Collection
 from typing import Any, NamedTuple
 
 import torch
@@ -11,6 +12,31 @@ from torchvision.ops import box_iou
 Target = dict[str, Any]  # "boxes" n x 4 (x0, y0, x1, y1), "labels" n (0 ... K-1), and "masks", "keypoints", ...
 RPN_CODER = BoxCoder((1.0, 1.0, 1.0, 1.0))
 BOX_CODER = BoxCoder((10.0, 10.0, 5.0, 5.0))
+
+
+def check_target(target: Target, num_classes: int, needed: Collection[str]) -> None:
+    """Refuse what cannot be learned from.
+
+    Args:
+        needed: what a detector's branches need beside boxes and labels: "masks", "keypoints", "densepose".
+
+    Raises:
+        ValueError: what was expected and what came.
+    """
+    boxes, labels = target["boxes"], target["labels"]
+    if boxes.ndim != 2 or boxes.shape[1] != 4 or not boxes.is_floating_point() or labels.shape != boxes.shape[:1]:
+        raise ValueError(
+            f'a target needs float "boxes" n x 4 and "labels" n, got {tuple(boxes.shape)} of {boxes.dtype} and '
+            f"{tuple(labels.shape)}"
+        )
+    if not (boxes.isfinite().all() and (boxes[:, 2:] > boxes[:, :2]).all()):
+        raise ValueError(f"boxes must be x0 y0 x1 y1 with x0 < x1 and y0 < y1, got {boxes.tolist()}")
+    if len(labels) and not (labels.min() >= 0 and labels.max() < num_classes):
+        raise ValueError(f"labels must be 0 to {num_classes - 1}, got {sorted(set(labels.tolist()))}")
+    for name in needed if len(boxes) else ():
+        if name not in target or len(target[name]) != len(boxes):
+            found = f"{len(target[name])}" if name in target else "none"
+            raise ValueError(f'a target needs "{name}" for each of its {len(boxes)} boxes, got {found}')
 
 
 class Sample(NamedTuple):
