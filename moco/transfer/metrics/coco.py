@@ -103,7 +103,7 @@ def coco_annotations(scenes: SceneSet, kind: Kind) -> list[dict[str, Any]]:
             area = NOT_COUNTED if objects.difficult[index] else float(objects.areas[index])
             entry = {
                 "id": len(result) + 1, "image_id": number, "category_id": int(objects.labels[index]) + 1,
-                "bbox": _sides(objects.boxes[index]), "area": area, "iscrowd": int(objects.crowd[index]),
+                "bbox": sides_of(objects.boxes[index]), "area": area, "iscrowd": int(objects.crowd[index]),
             }  # fmt: skip
             if kind == "segm":
                 entry |= _segmentation(scene, index)
@@ -174,7 +174,7 @@ def _size(scene: Scene) -> tuple[int, int]:
     return height, width
 
 
-def _sides(box: Float64[np.ndarray, "4"]) -> list[float]:
+def sides_of(box: Float64[np.ndarray, "4"]) -> list[float]:
     """x, y, width and height; exactly as in the file where that has at most 6 decimals."""
     sides = box[2:] - box[:2]
     decimals = np.round(sides, 6)

@@ -1,0 +1,183 @@
+"""DensePose's average precision: COCO's, with the geodesic point similarity (GPS) in place of overlap.
+
+GPS of a person and a prediction: the mean over the annotated points of exp(-d^2 / (2 k^2)), where d is the distance on
+the body's surface between the annotated and the predicted place, and k that of the point's part. As Detectron2 computes
+it: 20 predictions of an image count; those in an image without annotated persons do not, nor does one that no person
+takes and whose box overlaps by 0.8 one that is not annotated.
+R. Guler et al., DensePose, CVPR 2018, Sec. 4; Detectron2's project DensePose, DensePoseCocoEval.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float, Float64, UInt8
+
+from moco.data.sources.images import DataError
+from moco.transfer.body_surface import BodySurface
+from moco.transfer.extra import require
+from moco.transfer.metrics.coco import CocoScores, sides_of
+from moco.transfer.scenes import BodyPoints, Scene, SceneSet
+
+MOST = 20
+THRESHOLDS = np.linspace(0.5, 0.95, 10)
+RECALLS = np.linspace(0.0, 1.0, 101)
+AREAS = {"all": (0, 1e10), "medium": (32**2, 96**2), "large": (96**2, 1e10)}
+SAME_BOX = 0.8
+NORMS = np.repeat([0.351, 0.107, 0.126, 0.237, 0.173, 0.142, 0.128, 0.150], [2, 2, 2, 4, 4, 4, 4, 2])  # k of parts 1-24
+
+
+@dataclass(frozen=True)
+class BodyResults:
+    """n persons found in an image, each with part, U and V of the pixels of its box."""
+
+    boxes: Float[np.ndarray, "n 4"]
+    scores: Float[np.ndarray, "n"]
+    parts: tuple[UInt8[np.ndarray, "_ _"], ...]  # rows x columns of the box in whole pixels; 0: none
+    uv: tuple[Float[np.ndarray, "2 _ _"], ...]  # 0 to 1
+
+
+def densepose_scores(scenes: SceneSet, found: Sequence[BodyResults], surface: BodySurface) -> CocoScores:
+    """Scores of the persons found in each scene.
+
+    Raises:
+        DataError: results that do not fit the scenes.
+        ImportError: names the extra that is missing.
+    """
+    if len(found) != len(scenes):
+        raise DataError(f"{len(found)} results for {len(scenes)} images: expected one for each")
+    if len(scenes.classes) != 1:
+        raise DataError(f"expected one class, persons; got {', '.join(scenes.classes)}")
+    images = [_similarities(scene, one, surface) for scene, one in zip(scenes.scenes, found, strict=True)]
+    precision = np.full((len(THRESHOLDS), len(RECALLS), 1, len(AREAS), 1), np.nan)
+    recall = np.full((len(THRESHOLDS), 1, len(AREAS), 1), np.nan)
+    for column, limits in enumerate(AREAS.values()):
+        judged = [match(image, limits) for image in images if image.gps.size or len(image.scores) or len(image.areas)]
+        objects = sum(int((~one.objects_ignored).sum()) for one in judged)
+        if objects:
+            precision[:, :, 0, column, 0], recall[:, 0, column, 0] = _curves(judged, objects)
+    return CocoScores(scenes.classes, tuple(AREAS), (MOST,), precision, recall)
+
+
+def similarity(points: BodyPoints, box: np.ndarray, found: BodyResults, index: int, surface: BodySurface) -> float:
+    """GPS of the points of a person with that box and prediction `index`."""
+    parts, uv = found.parts[index], found.uv[index]
+    left, top, right, bottom = found.boxes[index].astype(np.float64).tolist()
+    height = parts.shape[0] if bottom - top >= 1 else 0
+    width = parts.shape[1] if right - left >= 1 else 0
+    x0, y0, across, down = sides_of(box)
+    x = (points.x * across / 255 + x0 - left).astype(np.int64)  # towards 0, as Detectron2
+    y = (points.y * down / 255 + y0 - top).astype(np.int64)
+    inside = (x >= 0) & (y >= 0) & (x < width) & (y < height)
+    if not inside.any():
+        return 0.0
+    x, y = np.where(inside, x, 0), np.where(inside, y, 0)
+    part = np.where(inside, parts[y, x].astype(np.int64), 0)
+    u, v = np.floor(uv[:, y, x].astype(np.float64) * 255).clip(0, 255) / 255  # Detectron2 stores bytes
+    wanted = surface.nearest(points.part, points.u, points.v)
+    distance = surface.geodesics(wanted, surface.nearest(part, u, v))
+    return float(np.exp(-(distance**2) / (2 * NORMS[points.part - 1] ** 2)).mean())
+
+
+class Similarities(NamedTuple):
+    """The p predictions, by falling score, and the g persons of an image."""
+
+    gps: Float64[np.ndarray, "p g"]
+    overlaps: Float64[np.ndarray, "p g"]  # of boxes
+    scores: Float64[np.ndarray, "p"]
+    box_areas: Float64[np.ndarray, "p"]
+    areas: Float64[np.ndarray, "g"]
+    annotated: Bool[np.ndarray, "g"]
+    crowd: Bool[np.ndarray, "g"]
+
+
+class Judged(NamedTuple):
+    """What came of them, at each threshold."""
+
+    scores: Float64[np.ndarray, "p"]
+    matched: Bool[np.ndarray, "T p"]
+    ignored: Bool[np.ndarray, "T p"]
+    objects_ignored: Bool[np.ndarray, "g"]
+
+
+def _similarities(scene: Scene, found: BodyResults, surface: BodySurface) -> Similarities:
+    objects, n = scene.objects, len(found.scores)
+    if not len(found.boxes) == len(found.parts) == len(found.uv) == n:
+        raise DataError(
+            f"the results of image {scene.id} are {len(found.boxes)} boxes, {n} scores, {len(found.parts)} maps"
+        )
+    points = objects.body_points or (None,) * len(objects)
+    order = np.argsort(-found.scores.astype(np.float64), kind="stable")[:MOST].tolist()
+    persons = list(zip(points, objects.boxes, strict=True))
+    rows = [
+        [0.0 if one is None else similarity(one, box, found, place, surface) for one, box in persons]
+        for place in order
+    ]  # fmt: skip
+    boxes = found.boxes[order].astype(np.float64).reshape(-1, 4)
+    overlaps = np.zeros((len(order), len(objects)))
+    if overlaps.size:
+        sides = [np.concatenate([part[:, :2], part[:, 2:] - part[:, :2]], axis=1) for part in (boxes, objects.boxes)]
+        overlaps = require("pycocotools.mask", task="the score of dense poses").iou(
+            *sides, objects.crowd.astype(int).tolist()
+        )
+    return Similarities(
+        np.array(rows, dtype=np.float64).reshape(len(order), len(objects)), np.asarray(overlaps),
+        found.scores[order].astype(np.float64), (boxes[:, 2:] - boxes[:, :2]).prod(1), objects.areas,
+        np.array([one is not None for one in points], dtype=bool), objects.crowd,
+    )  # fmt: skip
+
+
+def match(image: Similarities, limits: tuple[float, float]) -> Judged:
+    """COCO's matching, by falling score, each prediction to the most similar person that is free."""
+    ignored = ~image.annotated | (image.areas < limits[0]) | (image.areas > limits[1])
+    order = np.argsort(ignored, kind="stable")  # those that count first
+    gps, overlaps, ignored, crowd = image.gps[:, order], image.overlaps[:, order], ignored[order], image.crowd[order]
+    shape = (len(THRESHOLDS), len(image.scores))
+    matched, passed = np.zeros(shape, dtype=bool), np.full(shape, bool(ignored.all()))
+    taken = np.zeros((len(THRESHOLDS), len(order)), dtype=bool)
+    for row, threshold in enumerate(THRESHOLDS):
+        for place in range(len(image.scores)):
+            best = _most_similar(gps[place], float(threshold), taken[row] & ~crowd, ignored)
+            if best is not None:
+                matched[row, place], passed[row, place], taken[row, best] = True, ignored[best], True
+    for place in np.flatnonzero(~matched[-1]):  # Detectron2 asks at the last threshold, and answers for all
+        free = np.flatnonzero(~(taken[-1] & ~crowd) & (overlaps[place] >= SAME_BOX))
+        if len(free):
+            best = free[len(free) - 1 - overlaps[place, free][::-1].argmax()]
+            passed[:, place] = ignored[best]
+            if ignored[best]:
+                matched[-1, place] = taken[-1, best] = True
+    outside = (image.box_areas < limits[0]) | (image.box_areas > limits[1])
+    return Judged(image.scores, matched, passed | (~matched & outside), ignored)
+
+
+def _most_similar(
+    gps: Float64[np.ndarray, "g"], threshold: float, taken: Bool[np.ndarray, "g"], ignored: Bool[np.ndarray, "g"]
+) -> int | None:
+    """The free person of the greatest GPS, of several the last; one that is ignored only where no other will do."""
+    least = min(threshold, 1 - 1e-10)
+    for group in (~ignored, ignored):
+        free = np.flatnonzero(group & ~taken & (gps >= least) & (gps > 0))
+        if len(free):
+            return int(free[len(free) - 1 - gps[free][::-1].argmax()])
+    return None
+
+
+def _curves(judged: list[Judged], objects: int) -> tuple[Float64[np.ndarray, "T R"], Float64[np.ndarray, "T"]]:
+    """Precision at RECALLS and the greatest recall, at each threshold."""
+    order = np.argsort(-np.concatenate([one.scores for one in judged]), kind="stable")
+    matched = np.concatenate([one.matched for one in judged], axis=1)[:, order]
+    counted = ~np.concatenate([one.ignored for one in judged], axis=1)[:, order]
+    true, false = np.cumsum(matched & counted, axis=1), np.cumsum(~matched & counted, axis=1)
+    precision, greatest = np.zeros((len(THRESHOLDS), len(RECALLS))), np.zeros(len(THRESHOLDS))
+    for row in range(len(THRESHOLDS)):
+        if not len(order):
+            continue
+        recall = true[row] / objects
+        envelope = np.maximum.accumulate((true[row] / (false[row] + true[row] + np.spacing(1)))[::-1])[::-1]
+        places = np.searchsorted(recall, RECALLS, side="left")
+        reached = places < len(recall)
+        precision[row, reached] = envelope[places[reached]]
+        greatest[row] = recall[-1]
+    return precision, greatest
