@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from moco.data.loader.bad_images import Quarantine
 from moco.distributed import agree_all, barrier, on_main
-from moco.recipe import Recipe
+from moco.recipe_base import RecipeBase
 from moco.text import duration, message_of
 from moco.train.checkpoint import Clock, TrainState
 from moco.train.console import Reporter
@@ -24,6 +24,7 @@ from moco.train.run_folder import RunFolder
 from moco.train.saving import Saver
 from moco.train.signals import Interrupted, StopFlag, Stopped
 from moco.train.slurm import requeue
+from moco.train.step_log import StepLog
 from moco.train.watchdog import Watchdog
 
 
@@ -32,7 +33,8 @@ class Watch:
     """Called after every step on every rank: logs, evaluates and saves when due. Rank 0 writes and reports."""
 
     run: RunFolder
-    recipe: Recipe
+    recipe: RecipeBase
+    log: StepLog
     reporter: Reporter
     stop: StopFlag
     log_every: int  # steps
@@ -102,12 +104,14 @@ class Watch:
             return
         state.clock.step = refusal.step
         try:
-            saved, advice = self.save(state), self._advice()
+            saved, advice = self.save(state), self.log.advice()
         except Diverged as error:
-            saved, advice = None, f"The state before it was not saved: {error}. {self._advice()}"
+            saved, advice = None, f"The state before it was not saved: {error}. {self.log.advice()}"
+        discarded = Clock(state.clock.steps_per_epoch, state.clock.total_steps, refusal.step + 1)
         place = bundle(
-            self.run.path / "nan", refusal, recipe=self.recipe, clock=state.clock, names=self.names, checkpoint=saved
-        )
+            self.run.path / "nan", refusal, recipe=self.recipe, values=self.log.values(discarded),
+            names=self.names, checkpoint=saved,
+        )  # fmt: skip
         raise Diverged(f"{refusal}. {next_steps(place, advice)}")
 
     def _check_scale(self, state: TrainState) -> None:
@@ -119,16 +123,11 @@ class Watch:
         if state.scaler.is_enabled() and (scale := state.scaler.get_scale()) < 1:
             raise Diverged(
                 f"after step {state.clock.step} the scale of the fp16 gradients is down to {scale:g}: the gradients "
-                f"were not finite in many steps, and these steps changed nothing. {self._advice()}"
+                f"were not finite in many steps, and these steps changed nothing. {self.log.advice()}"
             )
 
-    def _advice(self) -> str:
-        lr = self.recipe.optim.lr
-        lower = f"Start again with a lower learning rate: --set optim.lr.{lr.PEAK}={lr.peak / 10:g} --overwrite"
-        return lower + ("" if self.recipe.compute.precision == "fp32" else ", or with --precision fp32")
-
     def _log(self, state: TrainState, scores: dict[str, float | None]) -> None:
-        """Log means over the steps since the last record, this step's learning rate and momentum, and scores."""
+        """Log means over the steps since the last record, what this step was made with, and scores."""
         self.gate.look()
         clock = state.clock
         state.window.gather(until=clock.step)
@@ -138,21 +137,17 @@ class Watch:
         done, elapsed = clock.step - self.first_step, time.monotonic() - self.began - self.evaluating
         each = self.pace.each(clock.step) or elapsed / max(done, 1)  # seconds; the first step alone sets up too
         rate = 1 / max(each, 1e-9)
-        images_per_second = rate * self.recipe.optim.batch_size
-        before = Clock(clock.steps_per_epoch, clock.total_steps, clock.step - 1)  # the step used this learning rate
+        images_per_second = rate * self.log.images_per_step
         self._record({
             "step": clock.step, "epoch": clock.epoch, **means,
-            "lr": self.recipe.optim.lr(before.epoch, before.epochs),
-            "m": self.recipe.method.momentum(clock.epoch, clock.epochs),
+            **self.log.values(clock),
             "images_per_second": round(images_per_second, 1), "seconds_waited": round(self.waited(), 2),
             **scores,
         })  # fmt: skip
         self.reporter.live(  # most important first: a narrow terminal cuts the end
             f"ETA {duration((clock.total_steps - clock.step) / max(rate, 1e-9))}",
-            f"epoch {clock.epoch:.1f}/{clock.epochs:.0f}",
-            *([f"loss {means['loss']:.2f}", f"(chance {self.recipe.collapse_level:.2f})"] if means else []),
-            *([] if self.last_score is None else [f"kNN {self.last_score:.1f} %"]),
-            *([f"contrastive accuracy {100 * means['pretext_top1']:.0f} %"] if means else []),
+            self.log.progress(clock),
+            *self.log.live(means, self.last_score),
             f"{images_per_second:,.0f} img/s",
             f"data wait {100 * self.waited() / max(elapsed, 1e-9):.0f} %",
             f"step {clock.step}",

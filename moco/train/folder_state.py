@@ -16,6 +16,7 @@ from typing import Any
 
 from moco.files import TEMPORARY
 from moco.recipe import Recipe, RecipeError, diff
+from moco.recipe_base import RecipeBase
 from moco.train.nan_report import FILES, is_nan_folder
 from moco.train.run_folder import RunError, RunFolder
 from moco.weights import read_checkpoint
@@ -36,16 +37,17 @@ class State(Enum):
 
 
 # What a run appends to or writes into: through a link it would write elsewhere.
-WRITTEN = ("checkpoints", "encoder", "nan", ".lock", "metrics.jsonl", "train.log", "bad_images.csv")
-FOLDERS = ("checkpoints", "encoder", "nan")
+WRITTEN = ("checkpoints", "encoder", "model", "nan", ".lock", "metrics.jsonl", "train.log", "bad_images.csv")
+FOLDERS = ("checkpoints", "encoder", "model", "nan")
 # What a run writes after its first step. A new kind of file belongs here, or `--overwrite` does not remove it.
 LATER = (
     "scores.json", "curves.png", "neighbours.png",
-    "encoder/model.safetensors", "encoder/config.json", "encoder/README.md",
+    "encoder/model.safetensors", "encoder/config.json", "encoder/README.md", "model/model.safetensors",
+    "model/config.json",
 )  # fmt: skip
 
 
-def check_out(run: RunFolder, recipe: Recipe, *, resume: str, overwrite: bool) -> State:
+def check_out(run: RunFolder, recipe: RecipeBase, *, resume: str, overwrite: bool) -> State:
     """The state of the folder, if the run of `recipe` may start or continue there.
 
     Raises:
@@ -131,9 +133,9 @@ def _check_recipe_is_there(run: RunFolder) -> None:
         raise RunError(f"--out {run.path} is a folder with other things in it, not a run: name a new or an empty one")
 
 
-def _read_recipe(run: RunFolder) -> Recipe:
+def _read_recipe(run: RunFolder) -> RecipeBase:
     try:
-        return run.recipe()
+        return run.read_recipe()
     except (RecipeError, OSError) as error:
         raise RunError(
             f"{run.recipe_file} is not a recipe of this project, so what is in {run.path} may be something else: name "
@@ -155,8 +157,8 @@ def _checkpoints_are_gone(run: RunFolder, made: str) -> str:
     )
 
 
-def _check_same_recipe(run: RunFolder, recipe: Recipe, state: State) -> None:
-    changes = diff(run.recipe(), recipe)
+def _check_same_recipe(run: RunFolder, recipe: RecipeBase, state: State) -> None:
+    changes = diff(run.read_recipe(), recipe)
     if not changes:
         return
     listed = "\n  ".join(changes)

@@ -17,6 +17,7 @@ from moco.distributed import on_main, rank, share, world_size
 from moco.encoders import check_name
 from moco.method import Contrast
 from moco.recipe import Recipe, RecipeError
+from moco.recipe_base import RecipeBase
 from moco.train.build import scaler_for
 from moco.train.checkpoint import Clock, TrainState
 from moco.train.folder_state import stored_recipe
@@ -31,16 +32,23 @@ from moco.train.run_folder import RunFolder
 
 
 @dataclass(frozen=True)
-class Job:
-    """A planned run."""
+class AnyJob:
+    """A planned run of any kind."""
 
     images: Images
-    recipe: Recipe
+    recipe: RecipeBase
     clock: Clock
     place: torch.device
     run: RunFolder
     options: RunOptions
     workers: int  # threads or processes that read images
+
+
+@dataclass(frozen=True)
+class Job(AnyJob):
+    """A planned pre-training run."""
+
+    recipe: Recipe
 
     def state(self, contrast: Contrast) -> TrainState:
         optimizer = optimizer_for(contrast, self.recipe.optim)

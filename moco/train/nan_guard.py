@@ -12,7 +12,7 @@ from moco.distributed import mean
 from moco.method import MomentumEncoder
 from moco.train.checkpoint import TrainState
 
-PARTS = ("loss", "keys", "gradient")
+PARTS = ("loss", "keys", "gradient")  # of a step of Algorithm 1
 REMEMBERED = 100  # losses that a report of a discarded step has
 
 
@@ -44,13 +44,14 @@ class Pending:
     step: int
     ids: Tensor
     losses: list[Tensor]
-    flags: Tensor  # for each of PARTS, on the host: above 0 if not finite
+    parts: tuple[str, ...]  # what was checked
+    flags: Tensor  # for each of them, on the host: above 0 if not finite
     copied: torch.cuda.Event | None  # recorded when the flags have arrived
 
     def not_finite(self) -> tuple[str, ...]:
         if self.copied is not None:
             self.copied.synchronize()
-        return tuple(part for part, flag in zip(PARTS, self.flags.tolist(), strict=True) if flag)
+        return tuple(part for part, flag in zip(self.parts, self.flags.tolist(), strict=True) if flag)
 
 
 def _to_host(flags: Tensor) -> tuple[Tensor, torch.cuda.Event | None]:
@@ -74,6 +75,7 @@ class Gate:
         sticky: after a discarded step, discard all steps until the host has read the flags: where `refused` ends the
             run.
         late: read the flags a step later; None: where device and optimizer allow it.
+        parts: what `admits` checks, as messages name it.
     """
 
     def __init__(
@@ -83,11 +85,12 @@ class Gate:
         refused: Callable[[Refusal], None] = raise_diverged,
         sticky: bool = True,
         late: bool | None = None,
+        parts: tuple[str, str, str] = PARTS,
     ):
         assert isinstance(state.model, nn.Module)
         assert isinstance(state.optimizer, torch.optim.Optimizer)
         assert isinstance(state.scaler, torch.amp.GradScaler)
-        self.state, self.refused, self.sticky = state, refused, sticky
+        self.state, self.refused, self.sticky, self.parts = state, refused, sticky, parts
         self.optimizer, self.scaled = state.optimizer, state.scaler.is_enabled()
         self.trained = [parameter for parameter in state.model.parameters() if parameter.requires_grad]
         obeys = getattr(state.optimizer, "_step_supports_amp_scaling", False)
@@ -110,7 +113,7 @@ class Gate:
         self.losses.append(loss)
         self.look()
         flags = mean(torch.stack([~torch.isfinite(x).all() for x in (loss, keys, self._norms())]).float())
-        self.pending.append(Pending(self.state.clock.step, ids, list(self.losses), *_to_host(flags)))
+        self.pending.append(Pending(self.state.clock.step, ids, list(self.losses), self.parts, *_to_host(flags)))
         if not self.late or not self.optimizer.state:  # the first step creates the optimizer's state, even if skipped
             self.bad = None
             return not self.look()

@@ -10,8 +10,8 @@ from typing import Any
 
 from moco.distributed import gather, on_main, world_size
 from moco.files import write_json
-from moco.recipe import Recipe, RecipeError
-from moco.train.checkpoint import Clock
+from moco.recipe_base import RecipeBase
+from moco.recipe_error import RecipeError
 from moco.train.nan_guard import Refusal
 
 FILES = ("facts.json", "checkpoint.pt")  # in the folder of a step
@@ -35,7 +35,13 @@ def allowed_skips(on_nan: str) -> int:
 
 
 def bundle(
-    folder: Path, refusal: Refusal, *, recipe: Recipe, clock: Clock, names: Sequence[str], checkpoint: Path | None
+    folder: Path,
+    refusal: Refusal,
+    *,
+    recipe: RecipeBase,
+    values: dict[str, float],
+    names: Sequence[str],
+    checkpoint: Path | None,
 ) -> Path | None:
     """Write what is needed to repeat the step. Every rank calls it; rank 0 gets the folder.
 
@@ -52,7 +58,7 @@ def bundle(
     facts: dict[str, Any] = {
         "step": refusal.step, "not_finite": refusal.parts, "image_ids": ids, "images": [names[i] for i in ids],
         "seed": recipe.seed, "random_numbers": "functions of (seed, step) and (seed, epoch, image id)",
-        "ranks": world_size(), "lr": recipe.optim.lr(clock.epoch, clock.epochs),
+        "ranks": world_size(), "lr": values["lr"],
         "losses": [loss if math.isfinite(loss) else str(loss) for loss in refusal.losses],  # JSON has no NaN
         "recipe": json.loads(recipe.to_json()),
     }  # fmt: skip

@@ -2,17 +2,16 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 from moco.files import sweep, write_text
-from moco.recipe import Recipe
+from moco.recipe_base import RecipeBase
 from moco.train.folder_state import State, check_out
 from moco.train.replace import NOTE, OLD, finish_removal, remove_run
 from moco.train.run_folder import RunFolder, locked
 
 
 @contextmanager
-def open_run(path: Path, recipe: Recipe, *, resume: str, overwrite: bool = False) -> Iterator[State]:
+def open_run(run: RunFolder, recipe: RecipeBase, *, resume: str, overwrite: bool = False) -> Iterator[State]:
     """Create and lock the run folder while open. Yields its state. No file changes before `start_run`.
 
     Args:
@@ -22,22 +21,21 @@ def open_run(path: Path, recipe: Recipe, *, resume: str, overwrite: bool = False
     Raises:
         RunError: see `check_out`.
     """
-    run = RunFolder(path)
     check_before(run, recipe, resume=resume, overwrite=overwrite)
-    path.mkdir(parents=True, exist_ok=True)
-    with locked(path):
+    run.path.mkdir(parents=True, exist_ok=True)
+    with locked(run.path):
         if is_interrupted(run):
             finish_removal(run)
         yield check_out(run, recipe, resume=resume, overwrite=overwrite)
 
 
-def check_before(run: RunFolder, recipe: Recipe, *, resume: str, overwrite: bool) -> None:
+def check_before(run: RunFolder, recipe: RecipeBase, *, resume: str, overwrite: bool) -> None:
     """`check_out` without the lock, before anything is written."""
     if not is_interrupted(run):
         check_out(run, recipe, resume=resume, overwrite=overwrite)
 
 
-def start_run(run: RunFolder, recipe: Recipe) -> None:
+def start_run(run: RunFolder, recipe: RecipeBase) -> None:
     """Start an empty run in the folder. Files of an earlier run are removed, and nothing else.
 
     recipe.json marks a folder as a run. It is written first and replaced last, so a kill leaves either the old run or
@@ -55,6 +53,6 @@ def is_interrupted(run: RunFolder) -> bool:
     """Whether a kill interrupted the removal of an earlier run. Its recipe.json still exists: it is replaced last."""
     if not run.recipe_file.is_file():
         return False
-    folders = [run.path, run.checkpoints, run.encoder]
+    folders = [run.path, run.checkpoints, run.encoder, run.path / "model"]
     names = [entry.name for folder in folders if folder.is_dir() for entry in folder.iterdir()]
     return NOTE in names or any(name.startswith(OLD) for name in names)

@@ -46,6 +46,7 @@ from moco.train.resume import (
 from moco.train.run_folder import RunFolder
 from moco.train.saving import Saver
 from moco.train.signals import StopFlag, stop_on_signals
+from moco.train.step_log import PretrainLog
 from moco.train.summary import closing, plan
 from moco.train.unused import skips_parameters
 from moco.train.watchdog import Watchdog, watchdog
@@ -179,7 +180,8 @@ def watch_of(
     gate = Gate(state, sticky=not skips)
     assert isinstance(state.model, Contrast)
     watch = Watch(
-        run=job.run, recipe=job.recipe, reporter=reporter, stop=stop, gate=gate, dog=dog, allowed_skips=skips,
+        run=job.run, recipe=job.recipe, log=PretrainLog(job.recipe), reporter=reporter, stop=stop, gate=gate, dog=dog,
+        allowed_skips=skips,
         pace=Pace(clock.step, clock.total_steps), names=job.images.names,
         saver=Saver(
             job.run, job.recipe.to_json(), reporter, options.save_every, options.keep, options.keep_every

@@ -91,6 +91,7 @@ def _own(run: RunFolder) -> Iterator[tuple[Path, str]]:
     for folder, names in (
         (run.checkpoints, [read_checkpoint.MANIFEST, *_names_of_checkpoints(run.checkpoints)]),
         (run.encoder, ["model.safetensors", "config.json", "README.md"]),
+        (run.path / "model", ["model.safetensors", "config.json"]),
         *((folder, list(FILES)) for folder in _nan_folders(run)),
         (run.path, [name for name in (*BEFORE_THE_FIRST_STEP, *LATER) if "/" not in name]),
     ):

@@ -17,13 +17,13 @@ from moco.encoders import Encoder
 from moco.evaluate.monitor import Monitor
 from moco.files import read_json
 from moco.method import Contrast
-from moco.recipe import Recipe, diff
+from moco.recipe import diff
 from moco.train import checkpoint
 from moco.train.build import contrast_for, in_format, precision_of
 from moco.train.checkpoint import TrainState
 from moco.train.console import Logged, Reporter
 from moco.train.folder_state import State
-from moco.train.job import Job
+from moco.train.job import AnyJob, Job
 from moco.train.open_run import open_run, start_run
 from moco.train.rank_sync import put_back
 from moco.train.run_folder import RunError, RunFolder, check_init, note_init, note_start, provenance
@@ -69,10 +69,10 @@ def report_start(job: Job, networks: Networks, reporter: Reporter) -> Reporter:
 
 
 @contextmanager
-def opened(job: Job) -> Iterator[State]:
+def opened(job: AnyJob) -> Iterator[State]:
     """Rank 0 opens and locks the run folder while open. Yields its state, on every rank."""
     resume, overwrite = job.options.resume, job.options.overwrite
-    ours = open_run(job.run.path, job.recipe, resume=resume, overwrite=overwrite) if on_main() else nullcontext()
+    ours = open_run(job.run, job.recipe, resume=resume, overwrite=overwrite) if on_main() else nullcontext()
     with ours as state:
         yield list(State)[agree(list(State).index(state) if state is not None else 0)]
 
@@ -92,7 +92,7 @@ def encoder_of(contrast: Contrast) -> Encoder:
     return contrast.encoder
 
 
-def check_data(job: Job, say: Callable[[str], None]) -> str:
+def check_data(job: AnyJob, say: Callable[[str], None]) -> str:
     """The images' fingerprint, on rank 0. Raises DataError if the images differ from those at the start of the run."""
     if not on_main():
         return ""
@@ -121,7 +121,7 @@ def _changes_by_fingerprint(run: RunFolder, now: Manifest) -> list[str]:
     return ["Which ones differ is not known, as their list, manifest.jsonl.gz, is gone."]
 
 
-def restore(job: Job, state: TrainState, reporter: Reporter) -> None:
+def restore(job: AnyJob, state: TrainState, reporter: Reporter) -> None:
     """Load the newest undamaged checkpoint into `state` on every rank, and remove what was logged after it.
 
     Raises:
@@ -163,9 +163,9 @@ def _report_unlisted(run: RunFolder, names: list[str], reporter: Reporter) -> No
         )
 
 
-def _check_recipe_of_checkpoint(job: Job, payload: dict[str, Any]) -> None:
+def _check_recipe_of_checkpoint(job: AnyJob, payload: dict[str, Any]) -> None:
     """Raises RunError if the checkpoint is of another run, or recipe.json has changed since."""
-    changes = diff(Recipe.from_json(payload["recipe"]), job.recipe)
+    changes = diff(type(job.recipe).from_json(payload["recipe"]), job.recipe)
     if changes:
         listed = "\n  ".join(changes)
         raise RunError(
@@ -175,7 +175,7 @@ def _check_recipe_of_checkpoint(job: Job, payload: dict[str, Any]) -> None:
         )
 
 
-def note_this_start(job: Job, fingerprint: str) -> None:
+def note_this_start(job: AnyJob, fingerprint: str) -> None:
     """Rank 0 adds this start of the run to provenance.json."""
     if on_main():
         facts = provenance(device=job.place, workers=job.workers, images=job.images, data=fingerprint)

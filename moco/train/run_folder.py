@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import moco
 from moco.files import MODE, append, read_json, write_json, write_text
 from moco.recipe import Recipe, RecipeError
+from moco.recipe_base import RecipeBase
 from moco.text import message_of
 from moco.weights.read_checkpoint import entries
 
@@ -38,9 +39,16 @@ class RunError(RecipeError):
 
 @dataclass(frozen=True)
 class RunFolder:
-    """The paths of a run."""
+    """The paths of a run.
+
+    Attributes:
+        kind: of its recipe.
+        product: the folder with what has been trained: an encoder, or a model that was fine-tuned.
+    """
 
     path: Path
+    kind: type[RecipeBase] = Recipe
+    product: str = "encoder"
 
     @property
     def recipe_file(self) -> Path:
@@ -60,13 +68,20 @@ class RunFolder:
 
     @property
     def finished(self) -> bool:
-        """The run has written finished.json, with its numbers in it, and its encoder is there."""
+        """The run has written finished.json, with its numbers in it, and what it trained is there."""
         noted = read_json(self.path / "finished.json")
         whole = isinstance(noted, dict) and all(_is_number(noted.get(name)) for name in FINISHED)
-        return whole and all((self.encoder / name).is_file() for name in ("model.safetensors", "config.json"))
+        return whole and all(
+            (self.path / self.product / name).is_file() for name in ("model.safetensors", "config.json")
+        )
 
     def recipe(self) -> Recipe:
+        """The recipe of a pre-training run. Raises RecipeError."""
         return Recipe.read(self.recipe_file)
+
+    def read_recipe(self) -> RecipeBase:
+        """The recipe of a run of this kind. Raises RecipeError."""
+        return self.kind.read(self.recipe_file)
 
     def metrics(self) -> list[dict[str, Any]]:
         """The logged records. Lines that are no record, for example cut off by a kill, are left out."""

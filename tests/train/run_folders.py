@@ -24,7 +24,7 @@ class Box:
 
 def begin(out: Path, recipe: Recipe, **options) -> State:
     """What `pretrain` does to the folder before the first step. Gives what was there."""
-    with open_run(out, recipe, **{"resume": "auto"} | options) as there:
+    with open_run(RunFolder(out), recipe, **{"resume": "auto"} | options) as there:
         if not there.started:
             run = RunFolder(out)
             start_run(run, recipe)

@@ -1,0 +1,112 @@
+"""Mini-batches of annotated images for training, made ahead by threads: a function of (scenes, recipe, step) alone."""
+
+import time
+from collections.abc import Iterator, Sequence
+from threading import Event
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Int64, UInt8
+from torch import Tensor
+
+from moco.data.decode.decode import BadImage, decode
+from moco.data.loader.sampler import Draw, StepSampler
+from moco.data.loader.threads import in_order
+from moco.data.sources.images import DataError
+from moco.distributed import rank, world_size
+from moco.rng import fold
+from moco.transfer.models.flip import flip
+from moco.transfer.models.resize import resize
+from moco.transfer.models.sampling import Target
+from moco.transfer.recipe import TransferRecipe
+from moco.transfer.scenes import Scene, SceneSet
+from moco.transfer.targets import targets
+
+
+class SceneBatch(NamedTuple):
+    """This rank's share of a mini-batch."""
+
+    images: list[UInt8[Tensor, "3 _ _"]]
+    targets: list[Target]
+    ids: Int64[Tensor, "N"]  # of the scenes
+
+
+class SceneLoader:
+    """The mini-batches of `steps`. Every image is flipped and resized at random, by (seed, epoch, its number).
+
+    Scenes without an object to train on are left out, as Detectron2 does. Images are drawn from all of them alike;
+    Detectron2 puts wide and tall ones into mini-batches of their own, which saves memory.
+
+    Raises:
+        DataError: no scene has an object to train on; while iterating, an image that cannot be read.
+        ValueError: see StepSampler.
+    """
+
+    def __init__(self, scenes: SceneSet, recipe: TransferRecipe, *, steps: range, workers: int) -> None:
+        self.scenes, self.recipe, self.workers = scenes, recipe, workers
+        self.chosen = np.array(
+            [i for i, one in enumerate(scenes.scenes) if len(targets(one)["labels"])], dtype=np.int64
+        )
+        if not len(self.chosen):
+            raise DataError(f"none of {len(scenes)} images has an object to train on")
+        self.sampler = StepSampler(
+            len(self.chosen), recipe.optim.batch_size, seed=recipe.seed, steps=steps, rank=rank(),
+            world_size=world_size(),
+        )  # fmt: skip
+        self.waited = 0.0  # [s] that the consumer has waited for mini-batches so far
+
+    def __iter__(self) -> Iterator[SceneBatch]:
+        made = in_order(self._make, self.sampler, workers=self.workers)
+        try:
+            for _ in range(len(self.sampler)):
+                start = time.perf_counter()
+                batch = next(made)
+                self.waited += time.perf_counter() - start
+                yield batch
+        finally:
+            made.close()
+
+    def _make(self, drawn: Draw, gone: Event) -> SceneBatch:
+        ids = self.chosen[drawn.ids]
+        pairs = [self._read(drawn.epoch, int(number)) for number in ids if not gone.is_set()]
+        return SceneBatch([image for image, _ in pairs], [target for _, target in pairs], torch.from_numpy(ids))
+
+    def _read(self, epoch: int, number: int) -> tuple[UInt8[Tensor, "3 _ _"], Target]:
+        sizes, rng = self.recipe.sizes, np.random.default_rng(fold(self.recipe.seed, epoch, number))
+        scene = self.scenes.scenes[number]
+        image, target = read_image(scene), targets(scene)
+        if rng.random() < sizes.flip:
+            image, target = flip(image, target, self.scenes.keypoint_names)
+        shorter = sizes.shorter[int(rng.integers(len(sizes.shorter)))]
+        resized, scaled = resize(image, target, shorter=shorter, longest=sizes.longest)
+        assert scaled is not None
+        return resized, scaled
+
+
+def read_image(scene: Scene) -> UInt8[Tensor, "3 h w"]:
+    """The pixels of a scene. Raises DataError: it cannot be read, or has another size than the annotations say."""
+    try:
+        pixels = decode(scene.path)
+    except BadImage as bad:
+        raise DataError(f"{bad}: repair it, or leave it out of the annotations") from bad
+    height, width = pixels.shape[:2]
+    if scene.width is not None and (width, height) != (scene.width, scene.height):
+        raise DataError(
+            f"{scene.path} has {width} x {height} pixels, and its annotations say {scene.width} x {scene.height}: "
+            "annotate the image as it is"
+        )
+    return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
+
+
+def eval_images(
+    scenes: Sequence[Scene], recipe: TransferRecipe, *, workers: int
+) -> Iterator[tuple[UInt8[Tensor, "3 H W"], tuple[int, int]]]:
+    """Every image once and in order, resized for evaluation, with its own (height, width)."""
+
+    def make(scene: Scene, gone: Event) -> tuple[Tensor, tuple[int, int]]:
+        image = read_image(scene)
+        resized, _ = resize(image, None, shorter=recipe.sizes.eval_shorter, longest=recipe.sizes.longest)
+        return resized, (image.shape[1], image.shape[2])
+
+    yield from in_order(make, scenes, workers=workers)

@@ -1,0 +1,47 @@
+"""A mirrored image with its objects."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from jaxtyping import UInt8
+from torch import Tensor
+
+from moco.transfer.models.sampling import Target
+
+
+def flip(
+    image: UInt8[Tensor, "3 h w"], target: Target, keypoint_names: Sequence[str] = ()
+) -> tuple[UInt8[Tensor, "3 h w"], Target]:
+    """Image and objects, left and right exchanged; so are keypoints whose names differ by left and right."""
+    width = image.shape[2]
+    boxes = target["boxes"]
+    found = {**target, "boxes": torch.stack([width - boxes[:, 2], boxes[:, 1], width - boxes[:, 0], boxes[:, 3]], 1)}
+    masks = target.get("masks")
+    if isinstance(masks, Tensor):
+        found["masks"] = masks.flip(2)
+    elif masks is not None:
+        found["masks"] = [[_mirrored(part, width) for part in parts] for parts in masks]
+    if "keypoints" in target:
+        points = target["keypoints"][:, mirrored_order(keypoint_names, target["keypoints"].shape[1])].clone()
+        points[..., 0] = torch.where(points[..., 2] > 0, width - points[..., 0], points[..., 0])
+        found["keypoints"] = points
+    return image.flip(2), found
+
+
+def _mirrored(polygon: np.ndarray, width: int) -> np.ndarray:
+    points = polygon.reshape(-1, 2).copy()
+    points[:, 0] = width - points[:, 0]
+    return points.ravel()
+
+
+def mirrored_order(names: Sequence[str], count: int) -> list[int]:
+    """For each of `count` keypoints, which one takes its place in a mirrored image: left_eye, right_eye."""
+    if len(names) != count:
+        return list(range(count))
+    places = {name: place for place, name in enumerate(names)}
+    order = list[int]()
+    for place, name in enumerate(names):
+        other = name.replace("left", "\0").replace("right", "left").replace("\0", "right")
+        order.append(places.get(other, place))
+    return order

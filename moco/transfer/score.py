@@ -1,0 +1,60 @@
+"""What a detector finds in the test images, and its scores."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from moco.transfer.detections import Detections
+from moco.transfer.loader import eval_images
+from moco.transfer.masks import rle_of_bitmap
+from moco.transfer.metrics.coco import coco_scores
+from moco.transfer.metrics.voc import voc_scores
+from moco.transfer.models.detector import Detector
+from moco.transfer.recipe import Task, TransferRecipe
+from moco.transfer.scenes import Scene, SceneSet
+
+KINDS = {"detect": ("bbox",), "instance": ("bbox", "segm"), "keypoints": ("bbox", "keypoints")}
+SUFFIX = {"bbox": "", "segm": "_mask", "keypoints": "_keypoints"}
+
+
+@torch.no_grad()
+def detect(detector: Detector, scenes: Sequence[Scene], recipe: TransferRecipe, *, workers: int) -> list[Detections]:
+    """The detections in each scene, in the pixels of its image. The detector is in eval mode afterwards."""
+    detector.eval()
+    place = next(detector.parameters()).device
+    found: list[Detections] = []
+    for image, size in eval_images(scenes, recipe, workers=workers):
+        found.append(to_arrays(detector([image.to(place)], sizes=[size])[0]))
+    return found
+
+
+def to_arrays(found: dict[str, Tensor]) -> Detections:
+    """What a detector returns for one image, as metrics take it."""
+    arrays = {name: x.cpu().numpy() for name, x in found.items()}
+    return Detections(
+        boxes=arrays["boxes"].astype(np.float64), labels=arrays["labels"].astype(np.int64),
+        scores=arrays["scores"].astype(np.float64),
+        masks=tuple(rle_of_bitmap(mask) for mask in arrays["masks"]) if "masks" in arrays else None,
+        keypoints=arrays.get("keypoints"),
+    )  # fmt: skip
+
+
+def score_detector(detector: Detector, scenes: SceneSet, recipe: TransferRecipe, *, workers: int) -> dict[str, float]:
+    """Scores in percent: COCO's AP, AP50 and AP75 of boxes, masks and keypoints; for boxes VOC's 11-point ones too."""
+    return score_detections(scenes, detect(detector, scenes.scenes, recipe, workers=workers), recipe.task)
+
+
+def score_detections(scenes: SceneSet, found: Sequence[Detections], task: Task) -> dict[str, float]:
+    """See `score_detector`."""
+    scores: dict[str, float] = {}
+    for kind in KINDS[task]:
+        coco = coco_scores(scenes, found, kind=kind)
+        values = {"AP": coco.ap(), "AP50": coco.ap(threshold=0.5), "AP75": coco.ap(threshold=0.75)}
+        scores |= {f"{name}{SUFFIX[kind]}": 100 * value for name, value in values.items()}
+    voc = voc_scores(scenes, found, rule="07", detectron2_rounding=True)
+    means = np.nanmean(voc.ap, axis=0)
+    places = {"AP50_voc": 0, "AP75_voc": voc.thresholds.index(0.75)}
+    scores |= {"AP_voc": 100 * float(means.mean())} | {name: 100 * float(means[i]) for name, i in places.items()}
+    return scores
