@@ -1,0 +1,179 @@
+"""Fine-tuning: schedule, mini-batches, and a run that is killed ends with the bits of one that is not."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from moco.encoders import build_headless
+from moco.recipe import EncoderSpec, RecipeError
+from moco.train.console import Silent
+from moco.train.options import RunOptions
+from moco.train.watchdog import watchdog
+from moco.transfer.fine_tune import fine_tune
+from moco.transfer.job import TransferData, plan_transfer
+from moco.transfer.loader import SceneLoader
+from moco.transfer.models.flip import flip, mirrored_order
+from moco.transfer.readers.formats import read_scenes
+from moco.transfer.recipe import TransferRecipe, TuneSpec
+from moco.transfer.recipes import SCHEDULES, transfer_recipe
+from moco.transfer.saved_model import load_detector
+from moco.transfer.score import detect
+from moco.weights.loaded import WeightsError
+from tests.transfer.scenes_made import make_scenes
+
+SPEC = EncoderSpec(name="resnet18", width=0.125)
+TINY = transfer_recipe("detect", "fpn", "4").but(
+    "tiny",
+    {
+        "encoder": SPEC, "optim.batch_size": 2, "optim.warmup": 2, "sizes.shorter": (64, 72), "sizes.eval_shorter": 64,
+        "detector.fpn_channels": 16, "detector.fc_channels": 16, "detector.anchor_sizes": (8, 16, 32, 64, 128),
+        "detector.proposals": 20, "detector.rois": 16, "precise_bn": 2,
+    },
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> TransferData:
+    folder = tmp_path_factory.mktemp("scenes")
+    train, test = (read_scenes(make_scenes(folder / str(i), 6, seed=i)) for i in (0, 1))
+    return TransferData(train, test)
+
+
+def run(data: TransferData, out: Path, recipe: TransferRecipe = TINY, **options) -> dict[str, float]:
+    torch.manual_seed(0)
+    encoder = build_headless(recipe.encoder)
+    with watchdog(None) as dog:
+        chosen = RunOptions(device="cpu", workers=1, **options)
+        job = plan_transfer(data, out, torch.device("cpu"), chosen, recipe)
+        return fine_tune(encoder, job, Silent(), dog)
+
+
+def test_the_learning_rate_is_detectron2s():
+    """WarmupMultiStepLR: base * gamma^steps passed * (factor (1 - a) + a), a = iteration / warm-up."""
+    optim = SCHEDULES["24k"]
+    assert optim.lr_at(0) == pytest.approx(0.02 * 0.001)
+    assert optim.lr_at(50) == pytest.approx(0.02 * (0.001 * 0.5 + 0.5))
+    assert [optim.lr_at(i) for i in (100, 17_999)] == [0.02, 0.02]
+    assert optim.lr_at(18_000) == pytest.approx(0.002)
+    assert optim.lr_at(22_000) == pytest.approx(0.0002)
+
+
+def test_a_shorter_schedule_keeps_the_shares():
+    assert SCHEDULES["24k"].shortened(240) == TuneSpec(lr=0.02, at=(180, 220), warmup=1, iterations=240)
+
+
+def test_an_unknown_schedule_is_refused():
+    with pytest.raises(RecipeError, match="unknown schedule '3x'"):
+        transfer_recipe("detect", "fpn", "3x")
+
+
+def test_mini_batches_are_the_same_from_any_step_on_and_for_any_number_of_workers(data):
+    whole = list(SceneLoader(data.train, TINY, steps=range(4), workers=0))
+    later = list(SceneLoader(data.train, TINY, steps=range(2, 4), workers=2))
+    for a, b in zip(whole[2:], later, strict=True):
+        assert a.ids.tolist() == b.ids.tolist()
+        assert all(torch.equal(x, y) for x, y in zip(a.images, b.images, strict=True))
+        assert all(torch.equal(x["boxes"], y["boxes"]) for x, y in zip(a.targets, b.targets, strict=True))
+
+
+def test_a_mirrored_image_has_its_objects_where_they_are_seen():
+    image = torch.zeros(3, 4, 10, dtype=torch.uint8)
+    image[:, 1:3, 2:5] = 255
+    target = {
+        "boxes": torch.tensor([[2.0, 1, 5, 3]]), "labels": torch.tensor([0]),
+        "masks": [[np.array([2.0, 1, 5, 1, 5, 3])]], "keypoints": torch.tensor([[[2.5, 1, 2], [4.5, 1, 1], [0, 0, 0]]]),
+    }  # fmt: skip
+    mirrored, found = flip(image, target, ("left_eye", "right_eye", "nose"))
+    x0, y0, x1, y1 = found["boxes"][0].int().tolist()
+    assert (x0, y0, x1, y1) == (5, 1, 8, 3)
+    assert mirrored[:, y0:y1, x0:x1].float().mean() == 255
+    assert found["masks"][0][0].tolist() == [8, 1, 5, 1, 5, 3]
+    assert found["keypoints"][0].tolist() == [[5.5, 1, 1], [7.5, 1, 2], [0, 0, 0]]  # the left eye is the right one now
+
+
+def test_keypoints_without_a_counterpart_stay():
+    assert mirrored_order(("nose", "left_ear", "right_ear", "left_tail"), 4) == [0, 2, 1, 3]
+    assert mirrored_order((), 3) == [0, 1, 2]
+
+
+def test_norm_layers_have_no_weight_decay(data, tmp_path):
+    from moco.transfer.fine_tune import new_detector, optimizer_for
+
+    job = plan_transfer(data, tmp_path / "run", torch.device("cpu"), RunOptions(device="cpu"), TINY)
+    detector = new_detector(build_headless(SPEC), job)
+    decayed, norms = optimizer_for(detector, TINY).param_groups
+    assert decayed["weight_decay"] == 1e-4
+    assert norms["weight_decay"] == 0
+    assert {x.ndim for x in norms["params"]} == {1}
+    assert len(decayed["params"]) + len(norms["params"]) == len(list(detector.parameters()))
+
+
+def test_a_run_that_is_stopped_and_resumed_ends_with_the_same_bits(data, tmp_path, monkeypatch):
+    from moco.transfer import fine_tune as module
+
+    whole = run(data, tmp_path / "whole")
+    assert set(whole) == {"AP", "AP50", "AP75", "AP_voc", "AP50_voc", "AP75_voc"}
+
+    class Killed(Exception):
+        pass
+
+    watch = module.Watch.__call__
+
+    def dies(self, state, metrics):
+        watch(self, state, metrics)
+        if state.clock.step == 2:
+            raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module.Watch, "__call__", dies)
+        with pytest.raises(Killed):
+            run(data, tmp_path / "killed", save_every=1)
+    assert run(data, tmp_path / "killed", save_every=1) == pytest.approx(whole, nan_ok=True)
+    a, b = (load_file(tmp_path / name / "model" / "model.safetensors") for name in ("whole", "killed"))
+    assert a.keys() == b.keys()
+    assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_a_finished_run_is_not_trained_again_and_another_recipe_is_refused(data, tmp_path):
+    scores = run(data, tmp_path / "run")
+    assert run(data, tmp_path / "run") == pytest.approx(scores, nan_ok=True)
+    with pytest.raises(RecipeError, match=r"optim\.lr: 0\.02 -> 0\.01"):
+        run(data, tmp_path / "run", TINY.but(None, {"optim.lr": 0.01}))
+
+
+def test_changed_annotations_are_refused_on_resume(data, tmp_path):
+    run(data, tmp_path / "run")
+    changed = TransferData(data.test, data.test)
+    with pytest.raises(RecipeError, match="data: "):
+        run(changed, tmp_path / "run")
+
+
+def test_a_saved_detector_finds_what_the_trained_one_found(data, tmp_path):
+    run(data, tmp_path / "run")
+    tuned = load_detector(tmp_path / "run" / "model")
+    assert tuned.classes == data.train.classes
+    again = load_detector(tmp_path / "run" / "model")
+    scene = data.test.scenes[0]
+    (expected,) = detect(again.detector, [scene], again.recipe, workers=0)
+    from moco.data.decode.decode import decode
+
+    found = tuned.predict(decode(scene.path))
+    assert np.array_equal(found.boxes, expected.boxes)
+
+
+def test_a_damaged_model_is_refused(data, tmp_path):
+    run(data, tmp_path / "run")
+    file = tmp_path / "run" / "model" / "model.safetensors"
+    content = bytearray(file.read_bytes())
+    content[-5] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(WeightsError, match="is damaged"):
+        load_detector(tmp_path / "run" / "model")
+
+
+def test_too_few_images_for_a_mini_batch_are_refused(data, tmp_path):
+    with pytest.raises(RecipeError, match="batch_size must be at most the 6 images"):
+        run(data, tmp_path / "run", TINY.but(None, {"optim.batch_size": 7}))
