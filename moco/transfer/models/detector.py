@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
+from moco.transfer.models.boxes import Detections
 from moco.transfer.models.heads import Sizes, branches_of
 from moco.transfer.models.output import to_size
 from moco.transfer.models.proposals import ProposalNetwork
@@ -51,11 +52,8 @@ class Detector(nn.Module):
             sizes: in evaluation, (height, width) that the detections of each image are for; None: the image's own.
         """
         own = [(image.shape[1], image.shape[2]) for image in images]
-        features = self.backbone(self.batch(images))
         if not self.training:
-            proposals, _ = self.rpn(features, own, None)
-            detections = self.heads.predict(features, proposals, own)  # pyright: ignore[reportCallIssue]
-            return [to_size(*each) for each in zip(detections, own, sizes or own, strict=True)]
+            return self._detect(images, own, sizes or own)
         if targets is None or len(targets) != len(images):
             given = "none" if targets is None else str(len(targets))
             raise ValueError(f"training needs a target for each of {len(images)} images, got {given}")
@@ -63,8 +61,16 @@ class Detector(nn.Module):
         for target in targets:
             check_target(target, self.settings.num_classes, needed)
         targets = [on(self.mean.device, target) for target in targets]
+        features = self.backbone(self.batch(images))
         proposals, losses = self.rpn(features, own, targets)
         return losses | self.heads.losses(features, proposals, targets)  # pyright: ignore[reportCallIssue]
+
+    @torch.no_grad()
+    def _detect(self, images: Sequence[Image], own: Sizes, sizes: Sizes) -> list[Detections]:
+        features = self.backbone(self.batch(images))
+        proposals, _ = self.rpn(features, own, None)
+        detections = self.heads.predict(features, proposals, own)  # pyright: ignore[reportCallIssue]
+        return [to_size(*each) for each in zip(detections, own, sizes, strict=True)]
 
     def batch(self, images: Sequence[Image]) -> Float[Tensor, "N 3 H W"]:
         """Normalized, then padded with 0 at the right and at the bottom to a common size, a multiple of `multiple`."""

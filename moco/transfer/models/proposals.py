@@ -68,8 +68,9 @@ class ProposalNetwork(nn.Module):
         boxes, logits, level = list[Tensor](), list[Tensor](), list[Tensor]()
         for index, (anchors, score, deltas) in enumerate(zip(*outputs, strict=True)):
             top, chosen = score.topk(min(self.settings.counts.before_nms[which], score.shape[1]), dim=1)
-            decoded = [RPN_CODER.decode_single(d[i], anchors[i]) for d, i in zip(deltas, chosen, strict=True)]
-            boxes.append(torch.stack(decoded))
+            moved = deltas.gather(1, chosen[:, :, None].expand(-1, -1, 4))
+            decoded = RPN_CODER.decode_single(moved.flatten(0, 1), anchors[chosen].flatten(0, 1))
+            boxes.append(decoded.view_as(moved))
             logits.append(top)
             level.append(torch.full_like(chosen, index))
         images = zip(torch.cat(boxes, 1), torch.cat(logits, 1), torch.cat(level, 1), sizes, strict=True)
