@@ -10,6 +10,7 @@ from PIL import Image
 
 from moco.data.decode.rgb import check_size
 from moco.transfer.readers.entries import AnnotationError
+from moco.transfer.readers.images import size_of
 
 IGNORED = 255  # label of pixels that are neither trained on nor counted
 UNKNOWN = -1  # in a table: a value that the format does not have
@@ -69,10 +70,9 @@ def table_of(values: Mapping[int, int]) -> Int16[np.ndarray, "256"]:
 def _values(
     scene: SemanticScene, colours: Mapping[Colour, int] | None
 ) -> tuple[UInt8[np.ndarray, "H W"], tuple[int, int]]:
-    """The values in a file, and width and height of its image as they are stored."""
+    """The values in a file, and width and height of its image, upright."""
     try:
-        with Image.open(scene.path) as image:
-            size = image.size
+        size = size_of(scene.path)
         with Image.open(scene.labels) as image:
             check_size(*image.size)
             mode, pixels = image.mode, np.asarray(image)

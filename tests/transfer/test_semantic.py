@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image
 
 from moco.data.sources.images import DataError
 from moco.transfer.metrics.miou import Confusion
@@ -120,6 +120,14 @@ def test_what_is_wrong_with_a_mask_is_an_error_with_its_file(tmp_path: Path):
     (tmp_path / "classes.txt").unlink()
     with pytest.raises(DataError, match="expected the names of the classes"):
         read_semantic(tmp_path, ReadOptions(split="train"))
+
+
+def test_an_image_that_lies_on_its_side_has_the_size_that_it_is_decoded_to(tmp_path: Path):
+    scenes = read_semantic(folders(tmp_path), ReadOptions(split="train"))
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    Image.fromarray(np.zeros((3, 2, 3), dtype=np.uint8)).save(scenes.scenes[0].path, exif=exif)  # upright: 3 x 2
+    assert scenes.read_labels(0).shape == (2, 3)
 
 
 def test_the_scores_are_those_of_a_confusion_matrix_by_hand():

@@ -71,6 +71,21 @@ def test_a_list_of_one_class_is_no_split(tmp_path: Path):
         read_scenes(devkit(tmp_path), ReadOptions(split="car_test"))
 
 
+@pytest.mark.parametrize("name", ["../../secret", "/etc/secret", "a/../../b", "..\\secret"])
+def test_a_name_in_a_list_that_leads_out_of_the_folder_is_an_error(tmp_path: Path, name: str):
+    root = devkit(tmp_path)
+    (root / "VOC2007" / "ImageSets" / "Main" / "test.txt").write_text(f"000009\n{name}\n")
+    with pytest.raises(AnnotationError, match=r"test\.txt, line 2: .* is a path out of the folder"):
+        read_scenes(root, ReadOptions(split="2007_test"))
+
+
+def test_an_image_twice_in_a_list_is_an_error(tmp_path: Path):
+    root = devkit(tmp_path)
+    (root / "VOC2007" / "ImageSets" / "Main" / "test.txt").write_text("000009\n\n000009\n")
+    with pytest.raises(AnnotationError, match=r"test\.txt, line 3: image 000009 is in line 1 already"):
+        read_scenes(root, ReadOptions(split="2007_test"))
+
+
 def test_xml_files_beside_the_images_are_read_with_the_classes_that_occur(tmp_path: Path):
     (tmp_path / "b.xml").write_text(xml(element("zebra", (1, 1, 5, 5)), element("ant", (2, 2, 9, 9))))
     (tmp_path / "a.xml").write_text("\ufeff" + xml(PERSON_WITH_HEAD), encoding="utf-8")

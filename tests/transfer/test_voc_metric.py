@@ -52,6 +52,68 @@ def test_each_recorded_set_gets_the_numbers_of_detectron2(number: int):
         assert close(float(means[5]), expected["AP75"])
 
 
+def by_definition(scenes, found, label: int, threshold: float) -> tuple[list[float], list[float]]:
+    """Recall and precision of a class, one detection after the other, as the challenge's paper describes it."""
+    every = [
+        (-float(score), number, index)
+        for number, one in enumerate(found)
+        for index, score in enumerate(one.scores)
+        if one.labels[index] == label
+    ]
+    every.sort(key=lambda entry: entry[0])  # stable
+    countable = sum(int((~one.objects.difficult[one.objects.labels == label]).sum()) for one in scenes.scenes)
+    taken: set[tuple[int, int]] = set()
+    true, false, recall, precision = 0, 0, [], []
+    for _, number, index in every:
+        of_image = scenes.scenes[number].objects
+        best, object_of_best = -1.0, -1
+        for place, (box, kind) in enumerate(zip(of_image.boxes, of_image.labels, strict=True)):
+            overlap = pair_overlap(found[number].boxes[index], box) if kind == label else -1.0
+            if overlap > best:
+                best, object_of_best = overlap, place
+        if best > threshold:
+            if not of_image.difficult[object_of_best]:
+                first = (number, object_of_best) not in taken
+                taken.add((number, object_of_best))
+                true, false = true + first, false + (not first)
+        else:
+            false += 1
+        recall.append(true / countable if countable else math.nan)
+        precision.append(true / (true + false) if true + false else 0.0)
+    return recall, precision
+
+
+def pair_overlap(one, other) -> float:
+    width = min(one[2], other[2]) - max(one[0], other[0])
+    height = min(one[3], other[3]) - max(one[1], other[1])
+    if width <= 0 or height <= 0:
+        return 0.0
+    union = (one[2] - one[0]) * (one[3] - one[1]) + (other[2] - other[0]) * (other[3] - other[1]) - width * height
+    return float(width * height / union)
+
+
+@pytest.mark.parametrize("block", range(4))
+def test_curves_of_100_fresh_sets_are_those_of_the_definition(block: int):
+    for seed in range(25 * block, 25 * block + 25):
+        rng = np.random.default_rng(1000 + seed)
+        every, found = [], []
+        for _ in range(int(rng.integers(1, 9))):
+            n, p = int(rng.integers(0, 9)), int(rng.integers(0, 20))
+            corners = rng.integers(0, 90, (n, 2)).astype(float)
+            boxes = np.concatenate([corners, corners + rng.integers(1, 60, (n, 2))], axis=1)
+            every.append(objects(boxes, rng.integers(0, 3, n), difficult=rng.random(n) < 0.2))
+            near = boxes[rng.integers(0, n, p)] if n else np.tile([0.0, 0, 9, 9], (p, 1))
+            moved = near + rng.integers(-3, 4, (p, 1)) * rng.choice([0, 1, 4], (p, 1))
+            found.append(Detections(moved, rng.integers(0, 3, p), np.round(rng.random(p), 1)))
+        scenes = scene_set("abc", every)
+        for threshold in (0.5, 0.75):
+            scores = voc_scores(scenes, found, rule="area", thresholds=[threshold])
+            for label in range(3):
+                recall, precision = by_definition(scenes, found, label, threshold)
+                assert scores.curves[label][0] == pytest.approx(np.array(recall), abs=1e-12, nan_ok=True)
+                assert scores.curves[label][1] == pytest.approx(np.array(precision), abs=1e-12)
+
+
 def test_a_perfect_detector_has_ap_1_and_the_means_leave_out_a_class_without_objects():
     scenes = scene_set("abc", [objects([[0, 0, 10, 10], [20, 20, 30, 40]], [0, 1])])
     found = [Detections(scenes.scenes[0].objects.boxes, np.array([0, 1]), np.array([0.9, 0.8]))]

@@ -102,6 +102,8 @@ def read_list(file: Path) -> list[str]:
             raise AnnotationError(
                 file, f"line {number}", "expected one name of an image in a line; lists of single classes are no splits"
             )
+        if fields and (fields[0].startswith("/") or {"..", "."} & {*fields[0].replace("\\", "/").split("/")}):
+            raise AnnotationError(file, f"line {number}", f"{shown(fields[0])} is a path out of the folder")
         if fields and fields[0] in names:
             raise AnnotationError(file, f"line {number}", f"image {fields[0]} is in line {names[fields[0]]} already")
         names |= dict.fromkeys(fields, number)
