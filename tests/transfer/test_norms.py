@@ -137,11 +137,17 @@ def test_frozen_batchnorm_is_what_it_was_in_evaluation_whatever_the_mode():
     assert not any("bn" in name or "downsample.1" in name for name, _ in frozen.named_parameters())
 
 
-def test_frozen_is_the_encoder_alone_and_new_layers_are_trained():
-    detector = build_detector(ResNet(NETS["resnet10"], width=0.125), "detect", "fpn", 2, norm="frozen")
-    trained = {name for name, layer in detector.named_modules() if isinstance(layer, nn.BatchNorm2d)}
-    assert len(trained) == 8
-    assert all(name.startswith("backbone.fpn.") for name in trained)
+def test_with_a_frozen_encoder_new_layers_have_no_batchnorm_unless_the_settings_say_so():
+    """Detectron2's configurations with FrozenBN have FPN.NORM ""."""
+    settings = paper_settings("detect", "fpn", 2)
+    for given, norms in ((None, 0), (settings, 8)):
+        network = ResNet(NETS["resnet10"], width=0.125)
+        detector = build_detector(network, "detect", "fpn", 2, norm="frozen", settings=given)
+        trained = [name for name, layer in detector.named_modules() if isinstance(layer, nn.BatchNorm2d)]
+        assert len(trained) == norms
+        assert all(name.startswith("backbone.fpn.") for name in trained)
+    c4 = build_detector(ResNet(NETS["resnet50"], width=0.125), "detect", "c4", 2, norm="frozen")
+    assert not any(isinstance(layer, nn.BatchNorm2d) for layer in c4.modules())
 
 
 def test_precise_bn_takes_the_statistics_of_the_whole_data_and_leaves_the_rest():
@@ -233,4 +239,4 @@ def test_weights_of_norm_layers_do_not_decay():
     assert of_norms == {f"{name}.{kind}" for name in norms for kind in ("weight", "bias")}
     assert {names[id(x)] for x in decaying["params"]} == set(names.values()) - of_norms
     frozen = build_detector(ResNet(NETS["resnet10"], width=0.125), "detect", "fpn", 2, norm="frozen")
-    assert len(parameter_groups(frozen, 1e-4)[1]["params"]) == 2 * 8
+    assert parameter_groups(frozen, 1e-4)[1]["params"] == []

@@ -37,8 +37,8 @@ def build_detector(
         num_classes: K, without the background.
         norm: the encoder's BN is fine-tuned on each device's own images; synchronized over the ranks, in the new layers
             too; or frozen, with the statistics and weights that it has.
-        settings: None: the paper's, for the task and the architecture; anchors are smaller where the encoder's stem is
-            for small images.
+        settings: None: the paper's, for the task, the architecture and the norm; anchors are smaller where the
+            encoder's stem is for small images.
         mean, std: of RGB in [0, 1], as the encoder was trained.
 
     Raises:
@@ -46,7 +46,7 @@ def build_detector(
     """
     _check(network, task, arch)
     if settings is None:
-        settings = paper_settings(task, arch, num_classes).with_anchors_times(stem_stride(network) / 4)
+        settings = paper_settings(task, arch, num_classes, norm).with_anchors_times(stem_stride(network) / 4)
     network = freeze(network) if norm == "frozen" else network
     detector = _detector(network, KIND[task], arch, settings, mean, std)
     if norm == "sync":

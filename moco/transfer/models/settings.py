@@ -58,9 +58,12 @@ KIND: dict[Task, Kind] = {
 }
 
 
-def paper_settings(task: Task, arch: Arch, num_classes: int) -> Settings:
-    """What the paper, or where it is silent Detectron2's configuration of that row, says of a task."""
-    settings = Settings(num_classes)
+def paper_settings(task: Task, arch: Arch, num_classes: int, norm: Norm = "tuned") -> Settings:
+    """What the paper, or where it is silent Detectron2's configuration of that row, says of a task.
+
+    With frozen BN, new layers have none, as in Detectron2's configurations: the paper's baseline on LVIS (A.4).
+    """
+    settings = Settings(num_classes, fpn_norm=norm != "frozen", box_norm=norm != "frozen")
     if arch != "fpn":  # Base-RCNN-C4.yaml, Base-RCNN-DilatedC5.yaml: one map with anchors of all sizes
         sizes = (tuple(size for sizes in settings.anchor_sizes for size in sizes),)
         settings = settings.but(anchor_sizes=sizes, counts=Counts((12000, 6000), (2000, 1000)), multiple=1)
