@@ -28,9 +28,9 @@ from moco.recipe import Recipe
 from moco.train import checkpoint, pretrain
 from moco.train.after_step import Stopped, Watch
 from moco.train.checkpoint import TrainState
-from moco.train.job import Job, clock_of
 from moco.train.nan_guard import Gate
 from moco.train.options import RunOptions
+from moco.train.plan_run import Job, clock_of
 from moco.train.run_folder import RunFolder
 
 FIRST, LAST = 8, 40  # steps of a run between which the clocks are read: its beginning is left out

@@ -12,16 +12,16 @@ import torch
 
 from moco import recipes
 from moco.data.sources.demo import demo_data
+from moco.evaluate.evaluate import Subjects, judge, subjects
 from moco.evaluate.features import load
-from moco.evaluate.judge import Subjects, judge, subjects
-from moco.evaluate.kinds import Knn, LowShot
 from moco.evaluate.knn import nearest
+from moco.evaluate.protocols import Knn, LowShot
 from moco.evaluate.table import Table
 from moco.files import write_json
 from moco.report.pictures import Neighbours, neighbour_sheet
 from moco.report.plots import curves
-from moco.train.console import Reporter
 from moco.train.pretrain import pretrain
+from moco.train.reporters import Reporter
 from moco.train.run_folder import RunFolder
 
 QUERIES, NEAREST = 6, 8  # in the picture

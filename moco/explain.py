@@ -11,7 +11,7 @@ from typing import Any
 from moco.recipe import Recipe, RecipeError, unknown
 from moco.recipes import ORIGINS, RECIPES, named
 from moco.recipes.auto import FITTED, WHAT, auto_origin, example
-from moco.recipes.origin import DEFAULTS, Origin, Published, idle, settings_of
+from moco.recipes.sources_of_numbers import DEFAULTS, Origin, Published, idle, settings_of
 from moco.schedule import ScheduleKind
 from moco.text import plural
 

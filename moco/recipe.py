@@ -6,8 +6,8 @@ from pydantic import model_validator
 
 from moco.recipe_base import RecipeBase, diff
 from moco.recipe_error import RecipeError, unknown
+from moco.recipe_specs import ComputeSpec, DataSpec, EncoderSpec, Jitter, MethodSpec, OptimSpec, Spec, View
 from moco.schedule import Schedule
-from moco.specs import ComputeSpec, DataSpec, EncoderSpec, Jitter, MethodSpec, OptimSpec, Spec, View
 
 __all__ = [
     "ComputeSpec",

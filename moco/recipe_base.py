@@ -10,7 +10,7 @@ from typing import Annotated, Any, TypeVar, cast
 from pydantic import BaseModel, Field, ValidationError
 
 from moco.recipe_error import RecipeError, in_words, unknown
-from moco.specs import Spec
+from moco.recipe_specs import Spec
 from moco.text import message_of
 
 Same = TypeVar("Same", bound="RecipeBase")

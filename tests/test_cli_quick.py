@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from moco.cli.checks import FEATURE_FILES, NETWORKS
+from moco.cli.early_checks import FEATURE_FILES, NETWORKS
 from moco.cli.errors import CODES
 from moco.cli.options import Target
 

@@ -10,7 +10,7 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "moco"
 LAYERS = [  # a part imports from the layers above its own in this list, not from its neighbours
     {"distributed", "files", "recipe_error", "rng", "schedule", "startup", "stop_signals", "text"},
-    {"specs", "launch", "staged"},
+    {"recipe_specs", "launch", "atomic_output"},
     {"recipe_base"},
     {"recipe"},
     {"method", "encoders", "data", "recipes", "device"},
@@ -28,7 +28,7 @@ WITHOUT_TORCH = {
     "recipe",
     "recipe_base",
     "recipe_error",
-    "specs",
+    "recipe_specs",
     "recipes",
     "rng",
     "schedule",

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from moco import staged as module
+from moco import atomic_output as module
+from moco.atomic_output import identities, left_behind, staged
 from moco.recipe import RecipeError
-from moco.staged import identities, left_behind, staged
 
 
 def write(folder: Path, text: str, *, overwrite: bool = True) -> None:

@@ -19,14 +19,14 @@ from moco.data.sources.demo import demo_data
 from moco.data.sources.images import Images
 from moco.data.sources.open import open_images
 from moco.device import pick_device, workers_for
-from moco.evaluate.judge import PIXELS, RANDOM
+from moco.evaluate.evaluate import PIXELS, RANDOM
 from moco.files import write_json
 from moco.recipe import Recipe, RecipeError
 from moco.schedule import Constant
 from moco.train.after_step import Diverged
-from moco.train.console import Reporter, Silent
-from moco.train.folder_state import state_of
+from moco.train.existing_folder import state_of
 from moco.train.pretrain import pretrain
+from moco.train.reporters import Reporter, Silent
 from moco.train.run_folder import RunFolder
 
 Places = str | Path | Sequence[str | Path]

@@ -13,9 +13,9 @@ from moco.data.loader.bad_images import Quarantine
 from moco.data.sources.split import Split, split_sources
 from moco.encoders import Encoder, build_headless
 from moco.evaluate.baselines import Pixels, random_encoder
+from moco.evaluate.evaluate import PIXELS, RANDOM, judge
 from moco.evaluate.features import extract_each, load
-from moco.evaluate.judge import PIXELS, RANDOM, judge
-from moco.evaluate.kinds import Evaluation, Knn, Linear, LowShot, Subject, Subjects
+from moco.evaluate.protocols import Evaluation, Knn, Linear, LowShot, Subject, Subjects
 from moco.evaluate.table import Table
 from moco.files import write_json
 from moco.recipe import DataSpec, EncoderSpec, Recipe

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from moco.cli import checks
+from moco.cli import early_checks
 from moco.cli.errors import errors
 from moco.cli.options import Device, Json, Workers
 
@@ -58,8 +58,8 @@ def ablate(
 
     with errors() as console:
         chosen = _numbers(seeds)
-        checks.check_device(device)
-        checks.check_sources([*(data or []), *([eval_data] if eval_data else [])])
+        early_checks.check_device(device)
+        early_checks.check_sources([*(data or []), *([eval_data] if eval_data else [])])
         family(name, scale=scale)
         if dry_run:
             from moco.ablate.cost import list_costs

@@ -48,7 +48,7 @@ def errors() -> "Iterator[Console]":
 @contextmanager
 def interruptions(console: "Console", files: Sequence[Path]) -> Iterator[None]:
     """Turn Ctrl-C into an exit code and a message that says which of the `files` exist."""
-    from moco.staged import identities, left_behind
+    from moco.atomic_output import identities, left_behind
 
     before = identities(files)
     try:

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from moco.cli import checks
+from moco.cli import early_checks
 from moco.cli.errors import errors
 from moco.cli.options import Architecture, Device, Json, Labelled, MaxBad, NoCache, Test, Weights, Workers
 
@@ -150,16 +150,16 @@ def _evaluate(kind: str, common: Common, **settings: Any) -> None:
     """Print the table of one kind of evaluation, or of all; `settings` are those of this kind."""
     with errors() as console:
         data = common.data
-        checks.check_weights(common.weights)
-        checks.check_device(common.device)
-        checks.check_sources([*data, *([common.test] if common.test else [])])
+        early_checks.check_weights(common.weights)
+        early_checks.check_device(common.device)
+        early_checks.check_sources([*data, *([common.test] if common.test else [])])
 
         from moco.cli.progress import shown_progress
         from moco.text import printable
 
         with shown_progress(console) as progress:
             progress.stage("loading torch")
-            from moco.evaluate.judge import evaluate
+            from moco.evaluate.evaluate import evaluate
 
             table = evaluate(
                 kind, common.weights, data[0] if len(data) == 1 else data, settings=settings, test=common.test,

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Unpack
 
 import typer
 
-from moco.cli import checks, options
+from moco.cli import early_checks, options
 from moco.cli.errors import errors
 from moco.cli.options import Device, Json, MaxBad, OverwriteRun, Resume, Workers
 from moco.cli.streams import complain
@@ -113,11 +113,11 @@ def _pretrain(
 
 def _check(data: list[str], run_options: RunOptions, *, recipe: str, changes: dict[str, Any], init: str | None) -> None:
     """Refuse what is wrong for sure before torch is imported. Raises RecipeError, WeightsError, DataError."""
-    checks.check_recipe(recipe, changes)
-    checks.check_device(run_options.device)
-    checks.check_sources([*data, *([str(run_options.eval_data)] if run_options.eval_data else [])])
+    early_checks.check_recipe(recipe, changes)
+    early_checks.check_device(run_options.device)
+    early_checks.check_sources([*data, *([str(run_options.eval_data)] if run_options.eval_data else [])])
     if init is not None:
-        checks.check_weights(init)
+        early_checks.check_weights(init)
 
 
 def _launch(ranks: int) -> int:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from moco.cli import checks
+from moco.cli import early_checks
 from moco.cli.errors import errors, interruptions
 from moco.cli.options import Architecture, Device, Json, MaxBad, OverwriteFiles, Target, Weights, Workers
 
@@ -27,13 +27,13 @@ def embed(
 ) -> None:
     """Write the features of images to a file, with their names."""
     with errors() as console:
-        checks.check_features_file(to, overwrite=overwrite)
-        checks.check_device(device)
-        checks.check_weights(weights)
-        checks.check_sources(data, single=True)
+        early_checks.check_features_file(to, overwrite=overwrite)
+        early_checks.check_device(device)
+        early_checks.check_weights(weights)
+        early_checks.check_sources(data, single=True)
 
+        from moco.atomic_output import feature_files
         from moco.cli.progress import shown_progress
-        from moco.staged import feature_files
         from moco.text import one_line, printable, shown
 
         with interruptions(console, feature_files(to)), shown_progress(console) as progress:
@@ -76,7 +76,7 @@ def export(
     with errors() as console:
         files = export_files(out, to.value)
         check_outputs(files, to.value, overwrite=overwrite)
-        checks.check_weights(weights)
+        early_checks.check_weights(weights)
 
         from moco.cli.progress import shown_progress
         from moco.text import printable
@@ -111,7 +111,7 @@ def import_(
 
     with errors() as console:
         check_new_folder(out)
-        checks.check_weights(weights)
+        early_checks.check_weights(weights)
 
         from moco.cli.progress import shown_progress
         from moco.text import printable

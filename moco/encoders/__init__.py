@@ -12,8 +12,10 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from moco.encoders.check_network import pooled
 from moco.encoders.heads import HEADS
-from moco.encoders.library import (
+from moco.encoders.resnet import NETS, ResNet, resnet
+from moco.encoders.torchvision_timm import (
     Backbone,
     is_timm,
     own_backbone,
@@ -22,8 +24,6 @@ from moco.encoders.library import (
     torchvision_backbone,
     torchvision_names,
 )
-from moco.encoders.probe import pooled
-from moco.encoders.resnet import NETS, ResNet, resnet
 from moco.encoders.vit import VITS, ViT, vit
 from moco.recipe import EncoderSpec, RecipeError, unknown
 

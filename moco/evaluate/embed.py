@@ -12,6 +12,7 @@ import numpy as np
 import torch.nn.functional as F
 from jaxtyping import Float32
 
+from moco.atomic_output import feature_files, refuse_existing, staged
 from moco.data.loader.bad_images import Quarantine
 from moco.data.loader.loader import eval_batches
 from moco.data.sources.folder import DataError, Folder, Images
@@ -20,7 +21,6 @@ from moco.device import workers_for
 from moco.evaluate.features import Pretrained, batch_for, check_finite, evaluating, load
 from moco.evaluate.progress import Progress
 from moco.recipe import RecipeError, unknown
-from moco.staged import feature_files, refuse_existing, staged
 from moco.text import extra, guard_cell, shown
 from moco.weights.encoder_folder import Weights
 

@@ -21,8 +21,8 @@ from moco.data.augment.draw import normalize
 from moco.data.decode.decode import decode
 from moco.data.loader.bad_images import Quarantine
 from moco.data.loader.loader import eval_batches
+from moco.data.sources.dataset_items import pixels
 from moco.data.sources.folder import BadImage, DataError, Images
-from moco.data.sources.items import pixels
 from moco.data.sources.labels import HOW
 from moco.data.sources.open import Sources, open_images
 from moco.device import pick_device, workers_for

@@ -1,9 +1,9 @@
 """The paper, Sec. 3: tensors in, tensors out. Knows no recipe, no file and no encoder by name."""
 
 from moco.method.batchnorm import synchronized
-from moco.method.cached import CachedContrast
 from moco.method.contrast import Contrast, Part
 from moco.method.dictionaries import Batch, Dictionary, MemoryBank, Queue
+from moco.method.gradient_cache import CachedContrast
 from moco.method.loss import NCE, LookUp, compare, info_nce
 from moco.method.momentum import MomentumEncoder
 

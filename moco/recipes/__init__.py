@@ -10,7 +10,7 @@ from moco.recipes import cifar, end_to_end, memory_bank, moco_v1, moco_v2, moco_
 from moco.recipes import demo as demo_recipe
 from moco.recipes.auto import auto
 from moco.recipes.demo import demo
-from moco.recipes.origin import Origin
+from moco.recipes.sources_of_numbers import Origin
 
 __all__ = ["ORIGINS", "PAIRS", "RECIPES", "VIEWS", "auto", "find_recipe", "named", "parse_settings"]
 

@@ -3,7 +3,7 @@
 from moco.recipe import MethodSpec, Recipe, RecipeError
 from moco.recipes.cifar import moco_cifar
 from moco.recipes.moco_v2 import moco_v2_r50
-from moco.recipes.origin import Origin
+from moco.recipes.sources_of_numbers import Origin
 from moco.schedule import Constant, Cosine
 
 FEWEST = 16  # images that make a run of any kind

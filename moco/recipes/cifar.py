@@ -1,7 +1,7 @@
 """MoCo for CIFAR-10 on one device: the setting of the authors' demo notebook."""
 
 from moco.recipe import DataSpec, EncoderSpec, Jitter, MethodSpec, OptimSpec, Recipe, View
-from moco.recipes.origin import Origin, Published
+from moco.recipes.sources_of_numbers import Origin, Published
 from moco.schedule import Constant, Cosine
 
 NOTEBOOK = "the CIFAR-10 demo notebook of facebookresearch/moco"

@@ -1,7 +1,7 @@
 """The demo: what two cores learn in a few minutes. Chosen on a part of its training images: docs/log.md."""
 
 from moco.recipe import ComputeSpec, DataSpec, EncoderSpec, Jitter, MethodSpec, OptimSpec, Recipe, View
-from moco.recipes.origin import Origin
+from moco.recipes.sources_of_numbers import Origin
 from moco.schedule import Constant, Cosine
 
 DEMO_VIEW = View(

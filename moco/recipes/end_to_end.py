@@ -2,7 +2,7 @@
 
 from moco.recipe import Recipe
 from moco.recipes.moco_v1 import LINEAR, PAPER, moco_v1_r50
-from moco.recipes.origin import Origin, Published
+from moco.recipes.sources_of_numbers import Origin, Published
 from moco.schedule import Steps
 
 

@@ -1,7 +1,7 @@
 """MoCo v1 (arXiv:1911.05722)."""
 
 from moco.recipe import DataSpec, EncoderSpec, Jitter, MethodSpec, OptimSpec, Recipe, View
-from moco.recipes.origin import Origin, Published
+from moco.recipes.sources_of_numbers import Origin, Published
 from moco.schedule import Constant, Decay, Steps
 
 PAPER, CODE = "arXiv:1911.05722", "facebookresearch/moco"

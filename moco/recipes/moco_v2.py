@@ -2,7 +2,7 @@
 
 from moco.recipe import Jitter, Recipe, View
 from moco.recipes.moco_v1 import CODE, LINEAR, moco_v1_r50
-from moco.recipes.origin import Origin, Published
+from moco.recipes.sources_of_numbers import Origin, Published
 from moco.schedule import Cosine
 
 PAPER = "arXiv:2003.04297"

@@ -4,7 +4,7 @@ from typing import Any
 
 from moco.recipe import ComputeSpec, DataSpec, EncoderSpec, Jitter, MethodSpec, OptimSpec, Recipe, View
 from moco.recipes.moco_v1 import LINEAR
-from moco.recipes.origin import Origin, Published
+from moco.recipes.sources_of_numbers import Origin, Published
 from moco.schedule import Cosine
 
 PAPER, CODE = "arXiv:2104.02057", "facebookresearch/moco-v3"

@@ -15,16 +15,16 @@ from moco.distributed import agree_all, barrier, on_main
 from moco.recipe_base import RecipeBase
 from moco.text import duration, message_of
 from moco.train.checkpoint import Clock, TrainState
-from moco.train.console import Reporter
+from moco.train.metrics_log import StepLog
 from moco.train.nan_guard import Diverged, Gate, Refusal
 from moco.train.nan_report import bundle, next_steps
 from moco.train.pace import Pace
 from moco.train.rank_sync import averaged, pool
+from moco.train.reporters import Reporter
 from moco.train.run_folder import RunFolder
 from moco.train.saving import Saver
 from moco.train.signals import Interrupted, StopFlag, Stopped
 from moco.train.slurm import requeue
-from moco.train.step_log import StepLog
 from moco.train.watchdog import Watchdog
 
 

@@ -6,10 +6,6 @@ synced and renamed, so it is never half written. `MANIFEST.json` holds its size 
 """
 
 import errno
-import hashlib
-import itertools
-import json
-import os
 import shutil
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -19,15 +15,13 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from moco.files import sweep, write_atomically, write_text
-from moco.train.metrics import Window
+from moco.files import sweep, write_atomically
+from moco.train.keep_checkpoints import choose, free_name, listed_files, write_manifest
+from moco.train.metric_means import Window
 from moco.weights.read_checkpoint import (
-    MANIFEST,
     CheckpointError,
-    UnreadableError,
     check_intact,
     checkpoint_files,
-    manifest,
     name_of,
     newest_intact,
     read_checkpoint,
@@ -36,7 +30,7 @@ from moco.weights.read_checkpoint import (
 
 __all__ = [
     "CheckpointError", "Clock", "Stateful", "TrainState", "check_intact", "checkpoint_files", "name_of",
-    "newest_intact", "read_checkpoint", "save", "settle",
+    "newest_intact", "read_checkpoint", "save",
 ]  # fmt: skip
 
 
@@ -120,46 +114,19 @@ def save(
     if ranks > 1:
         payload |= {"ranks": ranks, "statistics": statistics or {}}
     _check_room(folder, payload)
-    listed = [entry for entry in _listed(folder) if entry["step"] != step]
+    listed = [entry for entry in listed_files(folder) if entry["step"] != step]
     if path.name in unlisted(folder):
-        path.rename(_free_name(path))
+        path.rename(free_name(path))
     digest = write_atomically(path, lambda file: torch.save(payload, file))
     new = {"name": path.name, "step": step, "size": path.stat().st_size, "sha256": digest}
-    all_ = [*sorted((one for one in listed if one["step"] < step), key=lambda one: one["step"]), new]
-    marked = [entry for entry in all_[:-keep] if keep_every is not None and entry["step"] % keep_every == 0]
-    kept = [*marked, *all_[-keep:]]
+    kept = choose(listed, new, keep=keep, keep_every=keep_every)
     try:
-        _write_manifest(folder, kept, going=[entry for entry in listed if entry not in kept])
+        write_manifest(folder, kept, going=[entry for entry in listed if entry not in kept])
     except OSError:
         with suppress(OSError):  # what the manifest does not list would stay for ever
             path.unlink()
         raise
     return path
-
-
-def _listed(folder: Path) -> list[dict[str, Any]]:
-    """What the manifest lists and is there. Raises OSError where the manifest cannot be read."""
-    try:
-        listed = manifest(folder)
-    except UnreadableError as error:
-        raise OSError(str(error)) from error
-    found = [entry for entry in listed if (folder / entry["name"]).is_file()]
-    return [{key: value for key, value in entry.items() if key != "going"} for entry in found]
-
-
-def _write_manifest(folder: Path, kept: list[dict[str, Any]], *, going: list[dict[str, Any]]) -> None:
-    """List `kept`, and remove the files of `going`. They stay listed, so a kill between leaves no unknown file."""
-    entries = [*({**entry, "going": True} for entry in going), *kept]
-    write_text(folder / MANIFEST, json.dumps(entries, indent=1) + "\n")
-    for entry in going:
-        with suppress(OSError):  # it is removed with the next checkpoint
-            (folder / entry["name"]).unlink(missing_ok=True)
-
-
-def _free_name(path: Path) -> Path:
-    """A name for a file that is in the way: `step_00000100.pt.other`, or one with a number."""
-    names = (path.with_name(f"{path.name}.other{number or ''}") for number in itertools.count())
-    return next(name for name in names if not os.path.lexists(name))
 
 
 def _check_room(folder: Path, payload: dict[str, Any]) -> None:
@@ -176,30 +143,3 @@ def _bytes(node: Any) -> int:
     if isinstance(node, dict):
         return sum(map(_bytes, node.values()))
     return sum(map(_bytes, node)) if isinstance(node, list | tuple) else 0
-
-
-def settle(folder: Path, step: int) -> list[str]:
-    """Prepare `folder` for a run that goes on from its checkpoint of `step`.
-
-    Later checkpoints in the manifest are damaged, and are removed: they would count among those that are kept, and push
-    out whole ones. The checkpoint of `step` is listed, if a kill came before that. What cannot be removed stays.
-
-    Returns:
-        The names of other checkpoints that the manifest does not list. They may be the user's, and are left alone.
-    """
-    with suppress(OSError):
-        later = [entry for entry in manifest(folder) if entry["step"] > step]
-        kept = [entry for entry in manifest(folder) if entry["step"] <= step and (folder / entry["name"]).is_file()]
-        for entry in later:
-            (folder / entry["name"]).unlink(missing_ok=True)
-        own = folder / name_of(step)
-        new = [_entry_of(own, step)] if own.name in unlisted(folder) else []
-        if later or new:
-            write_text(folder / MANIFEST, json.dumps([*kept, *new], indent=1) + "\n")
-    return unlisted(folder)
-
-
-def _entry_of(path: Path, step: int) -> dict[str, Any]:
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return {"name": path.name, "step": step, "size": path.stat().st_size, "sha256": digest}

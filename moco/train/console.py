@@ -5,29 +5,15 @@ import textwrap
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from datetime import UTC, datetime
-from pathlib import Path
-from typing import IO, Any, Protocol, cast, runtime_checkable
+from typing import IO, Any, cast
 
 from rich.console import Console as RichConsole
 from rich.markup import escape
 from rich.panel import Panel
 from rich.table import Table
 
-from moco.files import append
 from moco.text import one_line, printable
-
-SEPARATOR = "  "  # between the parts of a live line
-
-
-@runtime_checkable
-class Reporter(Protocol):
-    """Where a run reports to."""
-
-    def box(self, title: str, rows: list[tuple[str, str]]) -> None: ...
-    def say(self, text: str) -> None: ...
-    def live(self, *parts: str) -> None: ...
-    def metrics(self, record: dict[str, Any]) -> None: ...  # a line of metrics.jsonl, as soon as it is known
+from moco.train.reporters import SEPARATOR
 
 
 class Unfailing:
@@ -103,48 +89,6 @@ class Console:
         if self.terminal and self._width:
             print(file=self.stream)
             self._width = 0
-
-
-class Logged:
-    """Reports to another reporter, and to a file with the time: a run's train.log."""
-
-    def __init__(self, reporter: Reporter, file: Path):
-        self.reporter, self.file, self._written = reporter, file, 0.0
-
-    def box(self, title: str, rows: list[tuple[str, str]]) -> None:
-        self.reporter.box(title, rows)
-        self.note(title, rows)
-
-    def note(self, title: str, rows: list[tuple[str, str]]) -> None:
-        """Write to the file only."""
-        self._write(*[f"{title}: {name}: {text}" for name, text in rows])
-
-    def say(self, text: str) -> None:
-        self.reporter.say(text)
-        self._write(text)
-
-    def live(self, *parts: str) -> None:
-        self.reporter.live(*parts)
-        if time.monotonic() - self._written > 15:
-            self._written = time.monotonic()
-            self._write(SEPARATOR.join(parts))
-
-    def metrics(self, record: dict[str, Any]) -> None:
-        self.reporter.metrics(record)
-
-    def _write(self, *lines: str) -> None:
-        now = datetime.now(UTC).isoformat(timespec="seconds")
-        with suppress(OSError):  # a run does not fail for its log
-            append(self.file, "".join(f"{now} {one_line(line)}\n" for line in lines).encode("utf-8", "surrogateescape"))
-
-
-class Silent:
-    """Reports nothing."""
-
-    def box(self, title: str, rows: list[tuple[str, str]]) -> None: ...
-    def say(self, text: str) -> None: ...
-    def live(self, *parts: str) -> None: ...
-    def metrics(self, record: dict[str, Any]) -> None: ...
 
 
 def wrapped(line: str, width: int) -> list[str]:

@@ -5,8 +5,8 @@ from contextlib import contextmanager
 
 from moco.files import sweep, write_text
 from moco.recipe_base import RecipeBase
-from moco.train.folder_state import State, check_out
-from moco.train.replace import NOTE, OLD, finish_removal, remove_run
+from moco.train.existing_folder import State, check_out
+from moco.train.overwrite_run import NOTE, OLD, finish_removal, remove_run
 from moco.train.run_folder import RunFolder, locked
 
 

@@ -19,18 +19,19 @@ from moco.recipe import Recipe
 from moco.train.after_step import Watch, summary
 from moco.train.build import in_format, precision_of, threads
 from moco.train.checkpoint import TrainState
-from moco.train.console import Reporter, Silent
 from moco.train.ddp import wrap
-from moco.train.folder_state import State
-from moco.train.job import Job, plan_job
+from moco.train.draw_pictures import draw_pictures
+from moco.train.existing_folder import State
 from moco.train.loop import train
+from moco.train.metrics_log import PretrainLog
 from moco.train.nan_guard import Gate
 from moco.train.nan_report import allowed_skips
 from moco.train.options import RunKeywords, RunOptions
-from moco.train.own_pictures import draw_pictures
 from moco.train.pace import Pace
+from moco.train.plan_run import Job, plan_job
 from moco.train.rank_sync import averaged
-from moco.train.resolve import changes_of
+from moco.train.reporters import Reporter, Silent
+from moco.train.resolve_recipe import changes_of
 from moco.train.resume import (
     build_networks,
     check_data,
@@ -46,9 +47,8 @@ from moco.train.resume import (
 from moco.train.run_folder import RunFolder
 from moco.train.saving import Saver
 from moco.train.signals import StopFlag, stop_on_signals
-from moco.train.step_log import PretrainLog
 from moco.train.summary import closing, plan
-from moco.train.unused import skips_parameters
+from moco.train.unused_parameters import skips_parameters
 from moco.train.watchdog import Watchdog, watchdog
 from moco.weights.encoder_folder import save_encoder
 

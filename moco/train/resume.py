@@ -21,11 +21,12 @@ from moco.recipe import diff
 from moco.train import checkpoint
 from moco.train.build import contrast_for, in_format, precision_of
 from moco.train.checkpoint import TrainState
-from moco.train.console import Logged, Reporter
-from moco.train.folder_state import State
-from moco.train.job import AnyJob, Job
+from moco.train.existing_folder import State
+from moco.train.keep_checkpoints import settle
 from moco.train.open_run import open_run, start_run
+from moco.train.plan_run import AnyJob, Job
 from moco.train.rank_sync import put_back
+from moco.train.reporters import Logged, Reporter
 from moco.train.run_folder import RunError, RunFolder, check_init, note_init, note_start, provenance
 from moco.train.summary import plan, random_queue
 from moco.train.warm_start import refill
@@ -148,7 +149,7 @@ def restore(job: AnyJob, state: TrainState, reporter: Reporter) -> None:
         else:
             reporter.say(f"resumed with {world_size()} ranks instead of {ranks}: allowed, but not the same bits")
         if on_main():
-            _report_unlisted(run, checkpoint.settle(run.checkpoints, state.clock.step), reporter)
+            _report_unlisted(run, settle(run.checkpoints, state.clock.step), reporter)
             with suppress(OSError):  # the next checkpoint records it
                 run.note_saved(state.clock.step)
     if on_main():

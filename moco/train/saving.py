@@ -13,9 +13,9 @@ from moco.distributed import on_main, world_size
 from moco.text import first_few, message_of
 from moco.train import checkpoint
 from moco.train.checkpoint import TrainState
-from moco.train.console import Reporter
 from moco.train.nan_guard import Diverged
 from moco.train.rank_sync import averaged
+from moco.train.reporters import Reporter
 from moco.train.run_folder import RunFolder
 
 FAILURES = 3  # so many in a row end a run,

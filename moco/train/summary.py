@@ -16,7 +16,7 @@ from moco.recipes.auto import epochs_for
 from moco.text import duration, plural
 from moco.train.after_step import summary
 from moco.train.checkpoint import Clock
-from moco.train.resolve import learning_rate_is_set_to_zero
+from moco.train.resolve_recipe import learning_rate_is_set_to_zero
 from moco.train.run_folder import RunFolder
 
 FEW = 1000  # images; with fewer, --init is the better start

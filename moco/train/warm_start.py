@@ -16,7 +16,7 @@ from moco.method import Contrast, MomentumEncoder, Queue
 from moco.recipe import Recipe
 from moco.rng import fold
 from moco.train.loop import Batches
-from moco.weights.loaded import LoadedWeights
+from moco.weights.loaded_weights import LoadedWeights
 
 BEFORE = 0  # the step of keys from before the run
 

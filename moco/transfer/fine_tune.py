@@ -17,15 +17,15 @@ from moco.text import plural
 from moco.train.after_step import Watch
 from moco.train.build import threads
 from moco.train.checkpoint import Clock, TrainState
-from moco.train.console import Logged, Reporter
 from moco.train.ddp import wrap
-from moco.train.folder_state import State
+from moco.train.existing_folder import State
 from moco.train.loop import AfterStep
 from moco.train.nan_guard import Gate
 from moco.train.nan_report import allowed_skips
 from moco.train.open_run import start_run
 from moco.train.optim import SGD
 from moco.train.pace import Pace
+from moco.train.reporters import Logged, Reporter
 from moco.train.resume import check_data, note_this_start, opened, restore
 from moco.train.run_folder import RunFolder, note_init
 from moco.train.saving import Saver

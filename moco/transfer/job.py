@@ -10,10 +10,10 @@ from moco.distributed import on_main, world_size
 from moco.recipe_error import RecipeError
 from moco.text import plural
 from moco.train.checkpoint import Clock
-from moco.train.job import AnyJob, check_device
 from moco.train.nan_report import allowed_skips
 from moco.train.open_run import check_before
 from moco.train.options import RunOptions
+from moco.train.plan_run import AnyJob, check_device
 from moco.train.rank_sync import check_same_images
 from moco.train.run_folder import RunFolder
 from moco.transfer.recipe import TransferRecipe

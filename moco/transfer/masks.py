@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
 from moco.data.decode.rgb import MAX_PIXELS
-from moco.transfer.extra import require
+from moco.transfer.optional_packages import require
 from moco.transfer.scenes import Mask, Polygons, Rle
 
 LONGEST_OUTLINE = 2_000_000  # [pixels]

@@ -8,7 +8,7 @@ from typing import Annotated
 from pydantic import Field, model_validator
 
 from moco.recipe_base import RecipeBase
-from moco.specs import EncoderSpec, Positive, Probability, Side, Spec
+from moco.recipe_specs import EncoderSpec, Positive, Probability, Side, Spec
 from moco.transfer.models.settings import Arch, Counts, Norm, Settings, Task, paper_settings
 
 RGB = tuple[float, float, float]

@@ -20,7 +20,7 @@ from moco.transfer.models.detector import Detector
 from moco.transfer.models.resize import resize
 from moco.transfer.recipe import TransferRecipe
 from moco.transfer.scenes import SceneSet
-from moco.weights.loaded import WeightsError
+from moco.weights.loaded_weights import WeightsError
 
 
 @dataclass(frozen=True)

@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor, nn
 
-from moco.encoders.library import classifier
+from moco.encoders.torchvision_timm import classifier
 from moco.text import first_few
-from moco.weights.loaded import LoadedWeights, WeightsError
+from moco.weights.loaded_weights import LoadedWeights, WeightsError
 from moco.weights.tensor_names import Tensors, bare_names, list_prefixes
 
 COUNTER = "num_batches_tracked"  # of BN; files from before 2018 lack it, and nothing uses it

@@ -15,7 +15,7 @@ from moco.recipe import EncoderSpec, Recipe
 from moco.weights.copy_weights import check_values_of_parts, copy_weights, suggest_prefix
 from moco.weights.infer_architecture import infer_data, other_number_of_heads
 from moco.weights.load import read_weights
-from moco.weights.loaded import Config, LoadedWeights, Weights, WeightsError
+from moco.weights.loaded_weights import Config, LoadedWeights, Weights, WeightsError
 from moco.weights.model_card import model_card
 
 __all__ = ["Config", "Weights", "WeightsError", "build_encoder", "initialize", "load_encoder", "save_encoder"]

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from moco.staged import refuse_existing
+from moco.atomic_output import refuse_existing
 from moco.weights.errors import WeightsError
 
 ENDINGS: dict[str, tuple[str, ...]] = {  # format -> endings of its file; hf writes a folder

@@ -6,15 +6,15 @@ from pathlib import Path
 
 import torch
 
+from moco.atomic_output import folder_aside
 from moco.files import write_atomically, write_text
 from moco.recipe import EncoderSpec, Recipe
-from moco.staged import folder_aside
 from moco.weights.copy_weights import check_values_of_parts
 from moco.weights.encoder_folder import build_encoder, save_encoder
 from moco.weights.export_paths import check_new_folder
 from moco.weights.import_folder import CONTENTS, REST, join_content, split_content
 from moco.weights.load import read_weights
-from moco.weights.loaded import Weights, WeightsError
+from moco.weights.loaded_weights import Weights, WeightsError
 from moco.weights.tensors import same_tensors
 
 

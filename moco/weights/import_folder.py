@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import Tensor
 
-from moco.weights.loaded import WeightsError
+from moco.weights.loaded_weights import WeightsError
 from moco.weights.tensors import read_tensors, same_tensors
 
 REST, CONTENTS = "rest.pt", "contents.json"

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from moco.encoders.heads import HEADS
-from moco.encoders.library import library_data, torchvision_names
 from moco.encoders.resnet import NETS, resnet
+from moco.encoders.torchvision_timm import library_data, torchvision_names
 from moco.encoders.vit import VITS, recognised_vit
 from moco.recipe import DataSpec, EncoderSpec
 

@@ -6,8 +6,8 @@ from typing import Any
 
 from torch import nn
 
-from moco.encoders.library import TORCHVISION, WITHOUT_AUXILIARY, timm_size
 from moco.encoders.resnet import NETS
+from moco.encoders.torchvision_timm import TORCHVISION, WITHOUT_AUXILIARY, timm_size
 from moco.encoders.vit import VITS
 from moco.recipe import EncoderSpec
 from moco.weights.load import WeightsError

@@ -10,13 +10,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from moco.encoders.library import is_timm
+from moco.encoders.torchvision_timm import is_timm
 from moco.recipe import DataSpec, EncoderSpec, Recipe, RecipeError, diff
 from moco.text import message_of
 from moco.weights.errors import no_such_weights
 from moco.weights.import_folder import REST, chosen_prefix, join_content
 from moco.weights.infer_architecture import recognise_network
-from moco.weights.loaded import Config, LoadedWeights, Weights, WeightsError, digest_of
+from moco.weights.loaded_weights import Config, LoadedWeights, Weights, WeightsError, digest_of
 from moco.weights.official.fetch import fetch
 from moco.weights.official.released import PREFIX, find_released
 from moco.weights.parse_content import is_checkpoint, parse_content

@@ -11,7 +11,7 @@ from typing import Any
 from moco.encoders.resnet import NETS
 from moco.recipe import EncoderSpec
 from moco.weights.library_equivalent import LIBRARIES, library_equivalent
-from moco.weights.loaded import Config, WeightsError
+from moco.weights.loaded_weights import Config, WeightsError
 
 CARD = """\
 ---

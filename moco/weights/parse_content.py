@@ -6,10 +6,10 @@ from typing import Any
 from moco.encoders.vit import recognised_vit
 from moco.recipe import EncoderSpec, Recipe, RecipeError
 from moco.text import first_few
-from moco.weights.describe import describe_state_dict
+from moco.weights.describe_file import describe_state_dict
 from moco.weights.detectron2 import from_detectron2, is_detectron2
 from moco.weights.infer_architecture import recognise_head, recognise_network
-from moco.weights.loaded import LoadedWeights, WeightsError
+from moco.weights.loaded_weights import LoadedWeights, WeightsError
 from moco.weights.official.layout import is_linear_probe, metadata_of, parse_official, queue_of
 from moco.weights.other_tools import ChosenEncoder, all_tensors, choose_encoder
 from moco.weights.tensor_names import Tensors, list_prefixes, under, without_wrappers

@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from moco.encoders.library import is_timm, library_data, timm_size, torchvision_names
+from moco.encoders.torchvision_timm import is_timm, library_data, timm_size, torchvision_names
 from moco.recipe import EncoderSpec
-from moco.weights.loaded import LoadedWeights, WeightsError
+from moco.weights.loaded_weights import LoadedWeights, WeightsError
 
 HUB_FILES = ("model.safetensors", "pytorch_model.bin")  # what timm asks the hub for
 TIMEOUT = 10.0  # [s] for an answer of the hub

@@ -6,7 +6,7 @@ from typing import Any
 from torch import Tensor
 
 from moco.text import first_few
-from moco.weights.loaded import WeightsError
+from moco.weights.loaded_weights import WeightsError
 
 Tensors = dict[str, Tensor]
 

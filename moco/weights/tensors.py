@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from moco.weights.file_kind import is_safetensors, kind_of
-from moco.weights.loaded import WeightsError
+from moco.weights.loaded_weights import WeightsError
 from moco.weights.pickle_stand_ins import allow_stand_ins
 from moco.weights.validate_content import plain_content
 

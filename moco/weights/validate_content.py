@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from moco.weights.loaded import WeightsError
+from moco.weights.loaded_weights import WeightsError
 from moco.weights.pickle_stand_ins import Namespace
 
 DEPTH = 100  # containers in one another; an optimizer's state has 4

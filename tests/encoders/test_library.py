@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torchvision import models
 
 from moco.encoders import build, build_headless
-from moco.encoders.library import TORCHVISION, classifier, library_data
+from moco.encoders.torchvision_timm import TORCHVISION, classifier, library_data
 from moco.recipe import EncoderSpec, RecipeError
 
 SMALL_TORCHVISION = ["resnet18", "mobilenet_v3_small", "shufflenet_v2_x0_5", "squeezenet1_1", "swin_t"]

@@ -10,8 +10,8 @@ from torchvision.models import resnet18
 import moco
 from moco.encoders import build, build_headless
 from moco.recipe import EncoderSpec, RecipeError
-from moco.train.console import Silent
 from moco.train.pretrain import pretrain
+from moco.train.reporters import Silent
 from moco.train.signals import Stopped
 from tests.train.helpers import StopAt, assert_same, final_state
 

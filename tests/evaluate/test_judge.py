@@ -11,13 +11,13 @@ from torch import nn
 import moco.data.loader.loader
 from moco.data.sources.folder import DataError, find_images
 from moco.encoders import build_headless
+from moco.evaluate.evaluate import PIXELS, RANDOM, evaluate, judge, subjects
 from moco.evaluate.features import Pretrained
-from moco.evaluate.judge import PIXELS, RANDOM, evaluate, judge, subjects
-from moco.evaluate.kinds import Knn, Linear, LowShot
 from moco.evaluate.knn import knn
 from moco.evaluate.linear import probe_lbfgs
 from moco.evaluate.lowshot import lowshot
 from moco.evaluate.progress import Progress
+from moco.evaluate.protocols import Knn, Linear, LowShot
 from moco.recipe import EncoderSpec, Recipe, RecipeError
 from moco.weights.encoder_folder import Config, save_encoder
 from tests.evaluate.samples import CPU, DATA, SPEC, trained_encoder

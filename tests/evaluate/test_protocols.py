@@ -11,10 +11,10 @@ from moco.data.loader.bad_images import Quarantine
 from moco.data.loader.loader import ViewLoader
 from moco.data.sources.folder import DataError, Folder, find_images
 from moco.encoders import Encoder
-from moco.evaluate import protocols
+from moco.evaluate import linear_sgd
 from moco.evaluate.baselines import Pixels
+from moco.evaluate.linear_sgd import PROTOCOLS, RATES, VIEW, Classifiers, EncoderChanged, frozen, probe_sgd
 from moco.evaluate.progress import Progress
-from moco.evaluate.protocols import PROTOCOLS, RATES, VIEW, Classifiers, EncoderChanged, frozen, probe_sgd
 from moco.recipe import RecipeError
 from tests.evaluate.samples import CPU, DATA
 
@@ -47,7 +47,7 @@ def trained(images: Folder, rates: tuple[float, ...], *, epochs: int) -> Classif
     """Classifiers of raw pixels, by v1's protocol."""
     heads = Classifiers(len(rates), Pixels(DATA).num_features, 4, seed=0)
     loader, rules = views_of(images, epochs=epochs), PROTOCOLS["v1"]
-    protocols._train(heads, Pixels(DATA), loader, rules, rates, epochs=epochs, progress=Progress())
+    linear_sgd._train(heads, Pixels(DATA), loader, rules, rates, epochs=epochs, progress=Progress())
     return heads
 
 
@@ -117,9 +117,9 @@ def test_a_sweep_takes_the_rate_that_is_best_on_held_out_training_images(
 ):
     train, test = images
     seen = []
-    original = protocols.hold_out
+    original = linear_sgd.hold_out
     monkeypatch.setattr(
-        protocols, "hold_out", lambda labels, **rest: seen.append(len(labels)) or original(labels, **rest)
+        linear_sgd, "hold_out", lambda labels, **rest: seen.append(len(labels)) or original(labels, **rest)
     )
     probe = probe_sgd(encoder, train, test, DATA, lr="sweep", epochs=3, batch_size=16, device=CPU)
     assert seen == [len(train)]
@@ -181,7 +181,7 @@ def test_a_rate_at_which_it_diverges_is_an_error(images: tuple[Folder, Folder]):
 def test_a_rate_at_which_it_diverges_is_never_chosen(
     encoder: Encoder, images: tuple[Folder, Folder], monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(protocols, "RATES", (1e38, 1.0))
+    monkeypatch.setattr(linear_sgd, "RATES", (1e38, 1.0))
     probe = probe_sgd(encoder, *images, DATA, lr="sweep", epochs=2, batch_size=16, device=CPU)
     assert probe.setting == 1.0
     assert probe.tried[1e38] < 0

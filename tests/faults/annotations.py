@@ -10,9 +10,9 @@ import numpy as np
 
 from moco.data.sources.images import DataError
 from moco.transfer import masks
-from moco.transfer.readers.collect import ReadOptions
 from moco.transfer.readers.entries import AnnotationError
 from moco.transfer.readers.formats import read_scenes
+from moco.transfer.readers.shared import ReadOptions
 from tests.faults.matrix import Fault, Tally
 from tests.transfer import making_coco, making_voc
 

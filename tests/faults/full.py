@@ -10,8 +10,8 @@ from pathlib import Path
 from unittest import mock
 
 from moco.train import checkpoint, saving
-from moco.train.console import Silent
 from moco.train.pretrain import pretrain
+from moco.train.reporters import Silent
 from tests.faults.disk import disk
 from tests.faults.harness import RECIPE, ending, make_images
 from tests.faults.matrix import Fault, Tally

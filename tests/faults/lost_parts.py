@@ -13,8 +13,8 @@ from pathlib import Path
 
 from moco.recipe import Recipe
 from moco.train import checkpoint
-from moco.train.console import Silent
 from moco.train.pretrain import pretrain
+from moco.train.reporters import Silent
 from moco.train.run_folder import RunError, RunFolder
 from moco.train.signals import Stopped
 from moco.weights.read_checkpoint import MANIFEST

@@ -10,7 +10,7 @@ from moco.data.check import check
 from moco.data.decode import decode
 from moco.data.loader import bad_images
 from moco.data.sources import folder
-from moco.train import console, job, resume
+from moco.train import console, plan_run, resume
 from moco.weights import model_card
 from tests.faults import changes, names, text
 from tests.faults.matrix import Fault, Tally
@@ -67,7 +67,7 @@ def test_without_sorting_the_order_is_the_disks(tmp_path, monkeypatch):
 
 
 def test_without_a_look_at_the_number_of_images_too_few_are_not_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(job, "check_fits", lambda recipe, count: None)
+    monkeypatch.setattr(plan_run, "check_fits", lambda recipe, count: None)
     assert lost(changes.too_few(6, tmp_path)) == 1
 
 

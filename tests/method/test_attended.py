@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn.attention import flex_attention as flex
 
 from moco.method import LookUp, compare
-from moco.method.attended import compare_attended
+from moco.method.attention_loss import compare_attended
 
 pytestmark = pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
 

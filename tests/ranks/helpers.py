@@ -11,8 +11,8 @@ from ranked import Ranks
 from moco.cli.errors import errors
 from moco.recipe import Recipe
 from moco.train import checkpoint
-from moco.train.console import Silent
 from moco.train.pretrain import pretrain
+from moco.train.reporters import Silent
 from moco.train.run_folder import RunFolder
 
 

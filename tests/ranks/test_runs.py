@@ -19,7 +19,7 @@ from moco.train import checkpoint
 from moco.train.console import Console
 from moco.train.pretrain import pretrain
 from moco.train.run_folder import RunFolder
-from moco.train.unused import unused_parameters
+from moco.train.unused_parameters import unused_parameters
 from tests.ranks.helpers import AtStep, ended, kill, on_two, same, slowly, until_step
 
 

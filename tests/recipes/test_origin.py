@@ -5,7 +5,7 @@ import pytest
 from moco import recipes
 from moco.explain import find_entry, lineage
 from moco.recipes.auto import FITTED, auto_origin
-from moco.recipes.origin import Origin, Published, idle, settings_of
+from moco.recipes.sources_of_numbers import Origin, Published, idle, settings_of
 
 
 def source_of(origin: Origin, name: str, value: object) -> str | None:

@@ -11,7 +11,7 @@ from moco import recipes
 from moco.data.sources.open import open_images
 from moco.encoders import build
 from moco.recipe import Recipe
-from moco.train.resolve import check_fits, resolve
+from moco.train.resolve_recipe import check_fits, resolve
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Papers: v1 = arXiv:1911.05722, v2 = arXiv:2003.04297, v3 = arXiv:2104.02057. Released: facebookresearch/moco (v1, v2)

@@ -7,7 +7,7 @@ import pytest
 from moco import recipes
 from moco.explain import explain, value_text
 from moco.recipe import Recipe
-from moco.recipes.origin import Published
+from moco.recipes.sources_of_numbers import Published
 
 TEXT = (Path(__file__).parents[2] / "docs" / "recipes.md").read_text(encoding="utf-8")
 

@@ -11,11 +11,11 @@ from moco.data.sources.open import open_images
 from moco.encoders import build_headless
 from moco.evaluate.features import extract
 from moco.recipe import DataSpec, EncoderSpec
-from moco.report import own_images
-from moco.report.own_images import draw_own_neighbours, take_sample
-from moco.train import own_pictures
-from moco.train.console import Silent
+from moco.report import neighbours_of_run
+from moco.report.neighbours_of_run import draw_own_neighbours, take_sample
+from moco.train import draw_pictures
 from moco.train.pretrain import pretrain
+from moco.train.reporters import Silent
 
 CPU, DATA = torch.device("cpu"), DataSpec(size=16, eval_resize=16)
 
@@ -36,7 +36,7 @@ def test_the_sample_has_the_features_of_evaluation(tmp_path, encoder):
 
 def test_the_time_bounds_the_sample_but_for_the_first_batch(tmp_path, encoder):
     images = find_images(make_pictures(tmp_path / "pictures", 80))
-    assert len(take_sample(images, encoder, DATA, device=CPU, workers=0, seconds=0).ids) == own_images.BATCH
+    assert len(take_sample(images, encoder, DATA, device=CPU, workers=0, seconds=0).ids) == neighbours_of_run.BATCH
 
 
 def test_an_image_is_not_its_own_neighbour_and_its_copy_is(monkeypatch, tmp_path, encoder):
@@ -44,7 +44,7 @@ def test_an_image_is_not_its_own_neighbour_and_its_copy_is(monkeypatch, tmp_path
     for path in sorted(folder.iterdir()):
         path.with_name(f"copy_{path.name}").write_bytes(path.read_bytes())
     drawn = {}
-    monkeypatch.setattr(own_images, "neighbour_sheet", lambda out, queries, **named: drawn.update(named, q=queries))
+    monkeypatch.setattr(neighbours_of_run, "neighbour_sheet", lambda out, q, **named: drawn.update(named, q=q))
     draw_own_neighbours(tmp_path / "n.png", find_images(folder), encoder, DATA, device=CPU)
     for found in drawn["found"]:
         for query, row in zip(drawn["q"], found.images, strict=True):
@@ -53,7 +53,7 @@ def test_an_image_is_not_its_own_neighbour_and_its_copy_is(monkeypatch, tmp_path
 
 def test_classes_mark_what_is_right(monkeypatch, tmp_path, encoder):
     drawn = {}
-    monkeypatch.setattr(own_images, "neighbour_sheet", lambda out, queries, **named: drawn.update(named))
+    monkeypatch.setattr(neighbours_of_run, "neighbour_sheet", lambda out, queries, **named: drawn.update(named))
     images = find_images(make_pictures(tmp_path / "pictures", 40, classes=4))
     draw_own_neighbours(tmp_path / "n.png", images, encoder, DATA, device=CPU)
     assert sorted(drawn["labels"]) == ["class0", "class1", "class2", "class3"]
@@ -96,8 +96,8 @@ def test_pictures_that_cannot_be_drawn_are_told_and_the_run_is_finished(monkeypa
     def fail(*_, **__):
         raise MemoryError("no room")
 
-    monkeypatch.setattr(own_pictures, "curves", fail)
-    monkeypatch.setattr(own_pictures, "draw_own_neighbours", fail)
+    monkeypatch.setattr(draw_pictures, "curves", fail)
+    monkeypatch.setattr(draw_pictures, "draw_own_neighbours", fail)
     run = pretrain(pictures, tmp_path / "run", recipe=tiny, workers=0, device="cpu", reporter=Heard())
     assert (run.path / "finished.json").is_file()
     told = [text for text in said if "could not be drawn: MemoryError: no room" in text]
@@ -105,7 +105,7 @@ def test_pictures_that_cannot_be_drawn_are_told_and_the_run_is_finished(monkeypa
 
 
 def test_a_file_with_the_name_of_a_picture_is_kept(monkeypatch, tmp_path, pictures, tiny):
-    monkeypatch.setattr(own_pictures, "draw_own_neighbours", lambda out, *_, **__: out.write_bytes(b"drawn"))
+    monkeypatch.setattr(draw_pictures, "draw_own_neighbours", lambda out, *_, **__: out.write_bytes(b"drawn"))
     user_s = tmp_path / "run" / "curves.png"
 
     class PutsAFileThere(Silent):

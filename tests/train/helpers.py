@@ -6,7 +6,7 @@ import signal
 import torch
 
 from moco.train import checkpoint
-from moco.train.console import Silent
+from moco.train.reporters import Silent
 from moco.train.run_folder import RunFolder
 
 

@@ -8,7 +8,7 @@ import torch
 from moco.recipe import Recipe
 from moco.train import checkpoint
 from moco.train.checkpoint import Clock, TrainState
-from moco.train.folder_state import State
+from moco.train.existing_folder import State
 from moco.train.open_run import open_run, start_run
 from moco.train.run_folder import FINISHED, RunFolder, note_init, note_start
 

@@ -8,7 +8,8 @@ from contextlib import suppress
 import pytest
 
 from moco.cli.streams import beside
-from moco.train.console import Console, Logged, fitting, wrapped
+from moco.train.console import Console, fitting, wrapped
+from moco.train.reporters import Logged
 
 ACTING = "\x1b[2J[bold red]x\rfake\u202e"
 

@@ -7,8 +7,8 @@ from moco.method import NCE, Batch, CachedContrast, MemoryBank, MomentumEncoder
 from moco.recipe import RecipeError
 from moco.train import checkpoint
 from moco.train.build import contrast_for
-from moco.train.console import Silent
 from moco.train.pretrain import pretrain
+from moco.train.reporters import Silent
 from tests.train.families import BANK, FAMILY, IN_BATCH, of_family
 
 

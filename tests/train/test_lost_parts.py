@@ -10,8 +10,8 @@ from making import make_pictures
 
 from moco.data.sources.images import DataError
 from moco.train.after_step import Stopped
-from moco.train.console import Silent
 from moco.train.pretrain import pretrain
+from moco.train.reporters import Silent
 from moco.train.run_folder import RunError, RunFolder, locked
 from moco.weights.encoder_folder import WeightsError, load_encoder
 

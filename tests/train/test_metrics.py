@@ -11,9 +11,9 @@ from making import make_pictures
 
 from moco.train import pretrain as module
 from moco.train.after_step import Watch
-from moco.train.console import Silent
-from moco.train.metrics import Window
+from moco.train.metric_means import Window
 from moco.train.pretrain import pretrain
+from moco.train.reporters import Silent
 from moco.train.run_folder import RunFolder
 from moco.train.signals import Stopped
 

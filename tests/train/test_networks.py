@@ -15,8 +15,8 @@ from torchvision import models
 
 from moco import recipes
 from moco.recipe import Recipe
-from moco.train.console import Silent
 from moco.train.pretrain import pretrain
+from moco.train.reporters import Silent
 from moco.train.run_folder import RunFolder
 from moco.train.signals import Stopped
 from tests.train.families import IN_BATCH, V3

@@ -6,7 +6,7 @@ import pytest
 from making import make_pictures
 
 from moco.data.sources.folder import find_images
-from moco.train.out_check import check_apart
+from moco.train.out_overlap import check_apart
 from moco.train.pretrain import pretrain
 from moco.train.run_folder import RunError
 from tests.train.run_folders import contents, whole

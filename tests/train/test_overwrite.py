@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from moco.recipe import Recipe
-from moco.train import replace
-from moco.train.folder_state import State, state_of
+from moco.train import overwrite_run
+from moco.train.existing_folder import State, state_of
 from moco.train.run_folder import RunError, RunFolder
 from tests.train.run_folders import begin, contents, whole
 
@@ -94,7 +94,7 @@ def test_a_file_that_cannot_be_removed_leaves_the_old_run_whole(tmp_path, tiny, 
         return rename(source, target)
 
     with monkeypatch.context() as patch:
-        patch.setattr(replace.os, "rename", failing)
+        patch.setattr(overwrite_run.os, "rename", failing)
         with pytest.raises(RunError, match="It is as it was"):
             begin(out, tiny, overwrite=True)
     assert contents(out) == before
@@ -119,9 +119,9 @@ def kill_at(monkeypatch: pytest.MonkeyPatch, out: Path, recipe: Recipe, at: int)
         return counting
 
     with monkeypatch.context() as patch:
-        patch.setattr(replace.os, "rename", counted(os.rename))
-        patch.setattr(replace.Path, "unlink", counted(Path.unlink))
-        patch.setattr(replace, "write_text", counted(replace.write_text))
+        patch.setattr(overwrite_run.os, "rename", counted(os.rename))
+        patch.setattr(overwrite_run.Path, "unlink", counted(Path.unlink))
+        patch.setattr(overwrite_run, "write_text", counted(overwrite_run.write_text))
         try:
             begin(out, recipe, overwrite=True)
         except Killed:

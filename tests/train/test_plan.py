@@ -10,7 +10,7 @@ from moco import recipes
 from moco.data.sources.folder import find_images
 from moco.evaluate.features import Pictures
 from moco.recipe import Recipe
-from moco.train.job import clock_of
+from moco.train.plan_run import clock_of
 from moco.train.summary import cautions, plan, random_queue
 
 CPU = torch.device("cpu")

@@ -10,8 +10,8 @@ from torch import nn
 from torchvision.models import resnet18
 
 import moco
-from moco.train.console import Silent
 from moco.train.pretrain import pretrain
+from moco.train.reporters import Silent
 from moco.train.run_folder import RunFolder
 from tests.train.helpers import assert_same, final_state, losses
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from moco.train.folder_state import State
+from moco.train.existing_folder import State
 from moco.train.pretrain import pretrain
 from moco.train.run_folder import RunError
 from tests.train.run_folders import begin, contents, whole

@@ -7,7 +7,7 @@ import torch
 
 from moco.train import saving
 from moco.train.checkpoint import Clock, TrainState
-from moco.train.console import Silent
+from moco.train.reporters import Silent
 from moco.train.run_folder import RunFolder
 from moco.train.saving import Saver
 

@@ -13,8 +13,8 @@ from typer.testing import CliRunner
 
 from moco.cli import app
 from moco.train import watchdog
-from moco.train.console import Silent
 from moco.train.pretrain import pretrain
+from moco.train.reporters import Silent
 from moco.train.watchdog import Watchdog
 
 SUSPENDED = 5000.0  # [s]

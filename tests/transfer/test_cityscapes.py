@@ -13,9 +13,9 @@ from moco.transfer.masks import bitmap, bitmap_of_rle, rle_of_bitmap
 from moco.transfer.metrics.cityscapes import cityscapes_scores
 from moco.transfer.metrics.coco import coco_scores
 from moco.transfer.readers.cityscapes import OBJECTS
-from moco.transfer.readers.collect import ReadOptions
 from moco.transfer.readers.entries import AnnotationError
 from moco.transfer.readers.formats import read_scenes, read_semantic
+from moco.transfer.readers.shared import ReadOptions
 from moco.transfer.scenes import SceneSet
 from tests.transfer.making_cityscapes import add, random_ids, write_png
 

@@ -9,10 +9,10 @@ import pytest
 import scipy.io
 
 from moco.data.sources.images import DataError, Images
-from moco.transfer.readers.collect import ReadOptions
 from moco.transfer.readers.entries import AnnotationError
 from moco.transfer.readers.formats import read_classes
 from moco.transfer.readers.mat import read_mat
+from moco.transfer.readers.shared import ReadOptions
 from tests.transfer.making_voc import picture
 
 TRAIN, TEST = ReadOptions(split="train"), ReadOptions(split="test")

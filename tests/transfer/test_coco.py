@@ -8,9 +8,9 @@ import pytest
 
 from moco.data.sources.images import DataError
 from moco.transfer.masks import bitmap
-from moco.transfer.readers.collect import ReadOptions
 from moco.transfer.readers.entries import AnnotationError
 from moco.transfer.readers.formats import read_scenes
+from moco.transfer.readers.shared import ReadOptions
 from moco.transfer.scenes import Rle
 from tests.transfer.making_coco import POINTS, content, write
 from tests.transfer.making_voc import picture

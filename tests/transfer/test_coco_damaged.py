@@ -10,9 +10,9 @@ import pytest
 
 from moco.data.sources.images import DataError
 from moco.transfer.masks import bitmap, rle_dict, rle_of_bitmap, rle_of_runs, rle_of_text
-from moco.transfer.readers.collect import ReadOptions
 from moco.transfer.readers.entries import AnnotationError
 from moco.transfer.readers.formats import read_scenes
+from moco.transfer.readers.shared import ReadOptions
 from tests.transfer.making_coco import content, write
 
 

@@ -9,8 +9,8 @@ from safetensors.torch import load_file
 
 from moco.encoders import build_headless
 from moco.recipe import EncoderSpec, RecipeError
-from moco.train.console import Silent
 from moco.train.options import RunOptions
+from moco.train.reporters import Silent
 from moco.train.watchdog import watchdog
 from moco.transfer.fine_tune import fine_tune
 from moco.transfer.job import TransferData, plan_transfer
@@ -21,7 +21,7 @@ from moco.transfer.recipe import TransferRecipe, TuneSpec
 from moco.transfer.recipes import SCHEDULES, transfer_recipe
 from moco.transfer.saved_model import load_detector
 from moco.transfer.score import detect
-from moco.weights.loaded import WeightsError
+from moco.weights.loaded_weights import WeightsError
 from tests.transfer.scenes_made import make_scenes
 
 SPEC = EncoderSpec(name="resnet18", width=0.125)

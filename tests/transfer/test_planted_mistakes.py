@@ -16,7 +16,7 @@ from torchvision.models.detection.roi_heads import paste_masks_in_image, project
 from torchvision.ops import batched_nms
 
 from moco.encoders.resnet import Bottleneck
-from moco.transfer.models import boxes, heads, keypoints, masks, output, pooling, proposals, sampling
+from moco.transfer.models import boxes, heads, keypoints, masks, pooling, proposals, sampling, scale_detections
 from moco.transfer.models.detector import Detector
 from moco.transfer.models.pooling import Pool
 from tests.transfer.compare import outside_of_detections, outside_of_training
@@ -117,7 +117,7 @@ def integer_paste(detector: Detector, patch: pytest.MonkeyPatch) -> None:
     def paste(probs, found, size):
         return paste_masks_in_image(probs[:, None], found, size)[:, 0] >= 0.5
 
-    patch.setattr(output, "paste", paste)
+    patch.setattr(scale_detections, "paste", paste)
 
 
 def bitmap_targets(detector: Detector, patch: pytest.MonkeyPatch) -> None:

@@ -8,9 +8,9 @@ from PIL import ExifTags, Image
 
 from moco.data.sources.images import DataError
 from moco.transfer.metrics.miou import Confusion
-from moco.transfer.readers.collect import ReadOptions
 from moco.transfer.readers.entries import AnnotationError
 from moco.transfer.readers.formats import read_semantic
+from moco.transfer.readers.shared import ReadOptions
 from moco.transfer.readers.voc_semantic import palette
 from tests.transfer.making_voc import picture
 

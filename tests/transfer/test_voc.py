@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 
 from moco.data.sources.images import DataError
-from moco.transfer.readers.collect import ReadOptions
 from moco.transfer.readers.entries import AnnotationError
 from moco.transfer.readers.formats import read_scenes
 from moco.transfer.readers.images import size_of
+from moco.transfer.readers.shared import ReadOptions
 from moco.transfer.readers.voc import CLASSES
 from tests.transfer.making_voc import PERSON_WITH_HEAD, devkit, element, picture, xml
 

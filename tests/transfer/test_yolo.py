@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from moco.data.sources.images import DataError
-from moco.transfer.readers.collect import ReadOptions
 from moco.transfer.readers.entries import AnnotationError
 from moco.transfer.readers.formats import read_scenes
+from moco.transfer.readers.shared import ReadOptions
 from tests.transfer.making_voc import picture
 
 

@@ -19,7 +19,7 @@ from moco.train.pretrain import pretrain
 from moco.weights.encoder_folder import load_encoder
 from moco.weights.export import export
 from moco.weights.load import read_weights
-from moco.weights.loaded import LoadedWeights
+from moco.weights.loaded_weights import LoadedWeights
 from moco.weights.official.layout import compose_official
 from tests.weights import reference_files
 

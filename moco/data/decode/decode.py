@@ -13,11 +13,11 @@ from jaxtyping import UInt8
 from PIL import Image, UnidentifiedImageError
 
 from moco.data.decode import jpeg, rgb
-from moco.data.decode.kinds import name_unreadable
 from moco.data.decode.limits import check_bounds, open_counted
 from moco.data.decode.ppm import decode_ppm, is_ppm
 from moco.data.decode.rgb import to_rgb
 from moco.data.decode.tiff import File
+from moco.data.decode.unreadable_kinds import name_unreadable
 from moco.text import shown
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "AVIF", "PPM")  # what a file may be, whatever its name says

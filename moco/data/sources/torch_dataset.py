@@ -17,8 +17,8 @@ from jaxtyping import Int64, UInt8
 from torch.utils.data import DataLoader, IterableDataset
 
 from moco.data.decode.decode import BadImage
+from moco.data.sources.dataset_items import described, image_in, label_in, pixels
 from moco.data.sources.images import DataError, Images, Subset
-from moco.data.sources.items import described, image_in, label_in, pixels
 
 LONG = 4096  # [bytes] a bytes object of this length or more is shared between processes, not copied
 
@@ -71,7 +71,7 @@ def _check_items(data: Any) -> None:
 
 
 class DatasetImages:
-    """A map-style data set as Images. For what its items may be, see `moco.data.sources.items`.
+    """A map-style data set as Images. For what its items may be, see `moco.data.sources.dataset_items`.
 
     Only one thread reads it at a time: a data set that seeks and reads in one open file would return mixed-up images
     otherwise (in torch's DataLoader each worker has its own copy). Arrays, tensors and data sets with an attribute

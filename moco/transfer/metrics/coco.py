@@ -15,8 +15,8 @@ from jaxtyping import Float64
 
 from moco.data.sources.images import DataError
 from moco.transfer.detections import Detections
-from moco.transfer.extra import require
 from moco.transfer.masks import rle_dict
+from moco.transfer.optional_packages import require
 from moco.transfer.readers.images import size_of
 from moco.transfer.scenes import HALF, Scene, SceneSet
 

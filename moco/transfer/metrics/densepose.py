@@ -16,8 +16,8 @@ from jaxtyping import Bool, Float, Float64, UInt8
 
 from moco.data.sources.images import DataError
 from moco.transfer.body_surface import BodySurface
-from moco.transfer.extra import require
 from moco.transfer.metrics.coco import CocoScores, sides_of
+from moco.transfer.optional_packages import require
 from moco.transfer.scenes import BodyPoints, Scene, SceneSet
 
 MOST = 20

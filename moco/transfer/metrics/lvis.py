@@ -13,8 +13,8 @@ from jaxtyping import Int64
 
 from moco.data.sources.images import DataError
 from moco.transfer.detections import Detections
-from moco.transfer.extra import require
 from moco.transfer.metrics.coco import CocoScores, arrays_of, coco_annotations, coco_categories, coco_results, silent
+from moco.transfer.optional_packages import require
 from moco.transfer.scenes import Scene, SceneSet
 
 MOST = 300  # detections of an image

@@ -4,7 +4,7 @@ from torch import nn
 
 from moco.encoders.resnet import Bottleneck, ResNet
 from moco.recipe import RecipeError
-from moco.transfer.models.bodies import body_of, stem_stride, stride_of
+from moco.transfer.models.backbones import body_of, stem_stride, stride_of
 from moco.transfer.models.c4 import C4, Res5Heads
 from moco.transfer.models.dc5 import DilatedC5
 from moco.transfer.models.densepose import DensePoseBranch

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from moco.encoders.resnet import ResNet
-from moco.transfer.models.bodies import ResNetBody, outputs_of
+from moco.transfer.models.backbones import ResNetBody, outputs_of
 from moco.transfer.models.boxes import BoxPredictor, Detections, box_losses
 from moco.transfer.models.heads import Sizes, branches_of, found_in, sample
 from moco.transfer.models.norms import RoIBatchNorm

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 from torchvision.ops import Conv2dNormActivation
 
 from moco.encoders.resnet import ResNet
-from moco.transfer.models.bodies import ResNetBody, dilate
+from moco.transfer.models.backbones import ResNetBody, dilate
 
 
 class DilatedC5(nn.Module):

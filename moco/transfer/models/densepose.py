@@ -13,7 +13,7 @@ from torch.nn.functional import cross_entropy, grid_sample, interpolate, smooth_
 from torchvision.models.detection.keypoint_rcnn import KeypointRCNNHeads
 
 from moco.transfer.models.boxes import Detections, near
-from moco.transfer.models.branch import Branch
+from moco.transfer.models.head_branch import Branch
 from moco.transfer.models.pooling import Pool
 from moco.transfer.models.sampling import Sample, Target
 from moco.transfer.models.settings import Settings

@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 from moco.transfer.models.boxes import Detections
 from moco.transfer.models.heads import Sizes, branches_of
-from moco.transfer.models.output import to_size
 from moco.transfer.models.proposals import ProposalNetwork
 from moco.transfer.models.sampling import Target, check_target
+from moco.transfer.models.scale_detections import to_size
 from moco.transfer.models.settings import Settings
 
 Image = UInt8[Tensor, "3 _ _"]  # RGB

@@ -10,7 +10,7 @@ from torchvision.ops import Conv2dNormActivation
 
 from moco.encoders.resnet import Bottleneck, ResNet
 from moco.recipe import RecipeError
-from moco.transfer.models.bodies import ResNetBody, TimmBody, dilate
+from moco.transfer.models.backbones import ResNetBody, TimmBody, dilate
 from moco.transfer.models.detector import MEAN, RGB, STD
 from moco.transfer.models.norms import freeze, synchronize
 from moco.transfer.models.settings import Norm

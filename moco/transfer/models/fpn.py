@@ -4,7 +4,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torchvision.ops.feature_pyramid_network import FeaturePyramidNetwork, LastLevelMaxPool
 
-from moco.transfer.models.bodies import ResNetBody, TimmBody
+from moco.transfer.models.backbones import ResNetBody, TimmBody
 
 
 class FPN(nn.Module):

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torchvision.models.detection.faster_rcnn import TwoMLPHead
 
 from moco.transfer.models.boxes import BoxPredictor, Detections, box_losses, detect
-from moco.transfer.models.branch import Branch
+from moco.transfer.models.head_branch import Branch
 from moco.transfer.models.pooling import Pool
 from moco.transfer.models.proposals import Proposals
 from moco.transfer.models.sampling import Sample, Target, sample_rois

@@ -8,7 +8,7 @@ from torchvision.models.detection.keypoint_rcnn import KeypointRCNNHeads, Keypoi
 from torchvision.models.detection.roi_heads import heatmaps_to_keypoints, keypoints_to_heatmap
 
 from moco.transfer.models.boxes import Detections
-from moco.transfer.models.branch import Branch
+from moco.transfer.models.head_branch import Branch
 from moco.transfer.models.pooling import Pool
 from moco.transfer.models.sampling import Sample, Target
 from moco.transfer.models.settings import Settings

@@ -15,13 +15,13 @@ from torch.nn.functional import binary_cross_entropy_with_logits, grid_sample
 from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
 from torchvision.ops import roi_align
 
-from moco.transfer.extra import require
 from moco.transfer.models.boxes import Detections
-from moco.transfer.models.branch import Branch
+from moco.transfer.models.head_branch import Branch
 from moco.transfer.models.norms import RoIBatchNorm
 from moco.transfer.models.pooling import Pool
 from moco.transfer.models.sampling import Sample, Target
 from moco.transfer.models.settings import Settings
+from moco.transfer.optional_packages import require
 
 Polygons = Sequence[np.ndarray]  # of one object: the parts, each flat x0 y0 x1 y1 ... [pixels]
 THRESHOLD = 0.5

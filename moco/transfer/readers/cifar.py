@@ -13,8 +13,8 @@ from jaxtyping import Int64, UInt8
 from moco.data.sources.images import DataError
 from moco.text import shown
 from moco.transfer.labelled import LabelledArrays
-from moco.transfer.readers.collect import ReadOptions
 from moco.transfer.readers.entries import AnnotationError, read_bytes, read_text
+from moco.transfer.readers.shared import ReadOptions
 
 PIXELS = 3 * 32 * 32
 BATCHES = [f"data_batch_{number}" for number in range(1, 6)]

@@ -14,9 +14,9 @@ from moco.data.decode.rgb import check_size
 from moco.data.sources.images import DataError
 from moco.text import shown
 from moco.transfer.masks import rle_of_runs
-from moco.transfer.readers.collect import Annotation, ReadOptions, objects_of
 from moco.transfer.readers.entries import AnnotationError
 from moco.transfer.readers.images import images_below
+from moco.transfer.readers.shared import Annotation, ReadOptions, objects_of
 from moco.transfer.scenes import Rle, Scene, SceneSet
 from moco.transfer.semantic import IGNORED, SemanticScene, SemanticSet, table_of
 

@@ -6,7 +6,7 @@ from moco.data.sources.folder import find_images
 from moco.data.sources.images import DataError
 from moco.text import shown
 from moco.transfer.labelled import Item, LabelledFiles
-from moco.transfer.readers.collect import ReadOptions
+from moco.transfer.readers.shared import ReadOptions
 
 
 def recognises(path: Path) -> bool:

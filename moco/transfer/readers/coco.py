@@ -12,9 +12,9 @@ from typing import NamedTuple
 from moco.data.sources.images import DataError
 from moco.text import shown
 from moco.transfer.readers.coco_objects import Picture, annotation_of
-from moco.transfer.readers.collect import Annotation, ReadOptions, Skipped, objects_of
 from moco.transfer.readers.entries import Entry, described, read_json
 from moco.transfer.readers.images import ImageFiles
+from moco.transfer.readers.shared import Annotation, ReadOptions, Skipped, objects_of
 from moco.transfer.scenes import Scene, SceneSet
 
 ROBOFLOW = "_annotations.coco.json"

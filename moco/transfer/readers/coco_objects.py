@@ -6,8 +6,8 @@ import numpy as np
 from jaxtyping import Float64
 
 from moco.transfer import masks
-from moco.transfer.readers.collect import Annotation
 from moco.transfer.readers.entries import AnnotationError, Entry, described
+from moco.transfer.readers.shared import Annotation
 from moco.transfer.scenes import Mask, Rle
 
 

@@ -12,8 +12,8 @@ import numpy as np
 from moco.transfer.masks import bitmap_of_rle
 from moco.transfer.readers import coco
 from moco.transfer.readers.coco_objects import run_length_of
-from moco.transfer.readers.collect import ReadOptions, Skipped
 from moco.transfer.readers.entries import Entry, read_json
+from moco.transfer.readers.shared import ReadOptions, Skipped
 from moco.transfer.scenes import BodyPoints, Scene, SceneSet
 
 PARTS, COARSE_PARTS, SIDE = 24, 14, 256

@@ -8,10 +8,10 @@ from jaxtyping import Int64
 from moco.data.sources.images import DataError
 from moco.text import shown
 from moco.transfer.labelled import Item, LabelledFiles
-from moco.transfer.readers.collect import ReadOptions
 from moco.transfer.readers.entries import AnnotationError
 from moco.transfer.readers.images import ImageFiles
 from moco.transfer.readers.mat import read_mat
+from moco.transfer.readers.shared import ReadOptions
 
 SPLITS = {"train": "trnid", "val": "valid", "test": "tstid"}
 CLASSES = 102

@@ -23,7 +23,7 @@ from moco.transfer.readers import (
     voc_semantic,
     yolo,
 )
-from moco.transfer.readers.collect import ReadOptions
+from moco.transfer.readers.shared import ReadOptions
 from moco.transfer.scenes import SceneSet
 from moco.transfer.semantic import SemanticSet
 

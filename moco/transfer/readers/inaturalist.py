@@ -6,9 +6,9 @@ from pathlib import Path
 from moco.data.sources.images import DataError
 from moco.text import shown
 from moco.transfer.labelled import Item, LabelledFiles
-from moco.transfer.readers.collect import ReadOptions
 from moco.transfer.readers.entries import AnnotationError, Entry, read_json
 from moco.transfer.readers.images import ImageFiles
+from moco.transfer.readers.shared import ReadOptions
 
 NAME = re.compile(r"(train|val)(\d{4})\.json")
 

@@ -12,9 +12,9 @@ from moco.data.decode.rgb import MAX_PIXELS
 from moco.data.sources.images import DataError
 from moco.text import shown
 from moco.transfer import masks
-from moco.transfer.readers.collect import Annotation, ReadOptions, Skipped, objects_of
 from moco.transfer.readers.entries import AnnotationError, Entry, read_json
 from moco.transfer.readers.images import ImageFiles
+from moco.transfer.readers.shared import Annotation, ReadOptions, Skipped, objects_of
 from moco.transfer.scenes import Mask, Scene, SceneSet
 
 CORNERS_OF_A_CIRCLE = 64

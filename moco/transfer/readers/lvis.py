@@ -4,8 +4,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from moco.transfer.readers import coco
-from moco.transfer.readers.collect import ReadOptions
 from moco.transfer.readers.entries import Entry, read_json
+from moco.transfer.readers.shared import ReadOptions
 from moco.transfer.scenes import Scene, SceneSet
 
 FREQUENCIES = ("r", "c", "f")  # of classes: rare, common, frequent

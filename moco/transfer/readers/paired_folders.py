@@ -4,9 +4,9 @@ from pathlib import Path
 
 from moco.data.sources.images import DataError
 from moco.text import shown
-from moco.transfer.readers.collect import ReadOptions
 from moco.transfer.readers.entries import AnnotationError, read_text
 from moco.transfer.readers.images import ImageFiles, images_below
+from moco.transfer.readers.shared import ReadOptions
 from moco.transfer.semantic import IGNORED, SemanticScene, SemanticSet, table_of
 
 LABELS = ("masks", "labels", "annotations")

@@ -5,9 +5,9 @@ from pathlib import Path
 from moco.data.sources.images import DataError
 from moco.text import shown
 from moco.transfer.labelled import Item, LabelledFiles
-from moco.transfer.readers.collect import ReadOptions
 from moco.transfer.readers.entries import AnnotationError, read_text
 from moco.transfer.readers.images import ImageFiles
+from moco.transfer.readers.shared import ReadOptions
 
 SPLITS = ("trainval", "test")
 

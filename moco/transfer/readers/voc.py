@@ -15,9 +15,9 @@ import numpy as np
 
 from moco.data.sources.images import DataError
 from moco.text import shown
-from moco.transfer.readers.collect import Annotation, ReadOptions, Skipped, objects_of
 from moco.transfer.readers.entries import LARGEST, AnnotationError, read_bytes, read_text
 from moco.transfer.readers.images import ImageFiles
+from moco.transfer.readers.shared import Annotation, ReadOptions, Skipped, objects_of
 from moco.transfer.scenes import Scene, SceneSet
 
 CLASSES = (  # of the challenges 2007 to 2012

@@ -5,9 +5,9 @@ from pathlib import Path
 
 from moco.data.sources.images import DataError
 from moco.text import shown
-from moco.transfer.readers.collect import ReadOptions
 from moco.transfer.readers.entries import AnnotationError, read_text
 from moco.transfer.readers.images import ImageFiles
+from moco.transfer.readers.shared import ReadOptions
 from moco.transfer.readers.voc import CLASSES, lists_of_split, read_list, years_of
 from moco.transfer.semantic import IGNORED, Colour, SemanticScene, SemanticSet, table_of
 

@@ -13,10 +13,10 @@ from jaxtyping import Float64
 from moco.data.sources.images import DataError
 from moco.text import shown
 from moco.transfer import masks
-from moco.transfer.extra import require
-from moco.transfer.readers.collect import Annotation, ReadOptions, Skipped, objects_of
+from moco.transfer.optional_packages import require
 from moco.transfer.readers.entries import AnnotationError, Entry, read_text
 from moco.transfer.readers.images import images_below, is_image, size_of
+from moco.transfer.readers.shared import Annotation, ReadOptions, Skipped, objects_of
 from moco.transfer.scenes import Scene, SceneSet
 
 DESCRIPTIONS = ("data.yaml", "data.yml", "dataset.yaml")

@@ -11,7 +11,7 @@ from moco.weights.export.hf import to_hf
 from moco.weights.export.libraries import to_timm, to_torchvision
 from moco.weights.export.onnx import to_onnx
 from moco.weights.export_paths import check_outputs, export_files
-from moco.weights.loaded import Weights, WeightsError
+from moco.weights.loaded_weights import Weights, WeightsError
 
 __all__ = ["FORMATS", "export"]
 

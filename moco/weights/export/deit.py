@@ -4,13 +4,13 @@ from pathlib import Path
 
 import torch
 
+from moco.atomic_output import staged_paths
 from moco.files import write_atomically
 from moco.recipe import EncoderSpec
-from moco.staged import staged_paths
 from moco.weights.encoder_folder import load_encoder
 from moco.weights.export.files import plain, verify
 from moco.weights.library_equivalent import library_equivalent
-from moco.weights.loaded import Weights, WeightsError
+from moco.weights.loaded_weights import Weights, WeightsError
 from moco.weights.official.layout import is_vit
 from moco.weights.tensors import read_tensors
 

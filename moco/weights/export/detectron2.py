@@ -10,15 +10,15 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from moco.atomic_output import staged_paths
 from moco.files import write_atomically, write_text
 from moco.recipe import EncoderSpec
-from moco.staged import staged_paths
 from moco.weights.detectron2 import from_detectron2, to_detectron2
 from moco.weights.encoder_folder import load_encoder
 from moco.weights.export.files import plain
 from moco.weights.export_paths import export_files
 from moco.weights.infer_architecture import recognise_network
-from moco.weights.loaded import Config, Weights, WeightsError
+from moco.weights.loaded_weights import Config, Weights, WeightsError
 from moco.weights.tensors import read_tensors, same_tensors
 
 DEPTHS: dict[tuple[bool, tuple[int, ...]], int] = {  # by (basic blocks, blocks of each stage)

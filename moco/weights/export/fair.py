@@ -7,16 +7,16 @@ from typing import Any
 
 import torch
 
+from moco.atomic_output import staged_paths
 from moco.encoders import Encoder
 from moco.files import write_atomically
 from moco.recipe import EncoderSpec, Recipe
-from moco.staged import staged_paths
 from moco.weights.encoder_folder import build_encoder
 from moco.weights.export.files import plain, verify
 from moco.weights.export.optimizer import reference_optimizer
 from moco.weights.library_equivalent import library_equivalent
 from moco.weights.load import read_weights
-from moco.weights.loaded import Config, LoadedWeights, Weights, WeightsError
+from moco.weights.loaded_weights import Config, LoadedWeights, Weights, WeightsError
 from moco.weights.official.layout import (
     DDP,
     F_K_UPDATED,

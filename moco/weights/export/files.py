@@ -7,9 +7,9 @@ from safetensors.torch import save
 from torch import Tensor
 
 from moco.encoders import Encoder
-from moco.encoders.probe import pooled
+from moco.encoders.check_network import pooled
 from moco.weights.library_equivalent import Call
-from moco.weights.loaded import WeightsError
+from moco.weights.loaded_weights import WeightsError
 
 TOLERANCE = 1e-5  # largest difference of a feature
 

@@ -10,13 +10,13 @@ from safetensors import SafetensorError
 from timm.models import save_for_hf
 from torch import nn
 
-from moco.encoders.probe import pooled
+from moco.atomic_output import folder_aside
+from moco.encoders.check_network import pooled
 from moco.recipe import EncoderSpec
-from moco.staged import folder_aside
 from moco.weights.encoder_folder import load_encoder
 from moco.weights.export.files import TOLERANCE, plain, some_images
 from moco.weights.library_equivalent import library_equivalent
-from moco.weights.loaded import Weights, WeightsError
+from moco.weights.loaded_weights import Weights, WeightsError
 
 
 def to_hf(weights: Weights, out: Path, *, architecture: str | EncoderSpec | None, overwrite: bool) -> str:

@@ -2,13 +2,13 @@
 
 from pathlib import Path
 
+from moco.atomic_output import staged_paths
 from moco.files import write_atomically
 from moco.recipe import EncoderSpec
-from moco.staged import staged_paths
 from moco.weights.encoder_folder import load_encoder
 from moco.weights.export.files import verify, write_state
 from moco.weights.library_equivalent import library_equivalent
-from moco.weights.loaded import Config, Weights
+from moco.weights.loaded_weights import Config, Weights
 from moco.weights.tensors import read_tensors
 
 

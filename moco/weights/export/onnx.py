@@ -12,14 +12,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from moco.atomic_output import staged_paths
 from moco.encoders import Encoder
 from moco.recipe import EncoderSpec
-from moco.staged import staged_paths
 from moco.text import extra
 from moco.weights.encoder_folder import load_encoder
 from moco.weights.export.files import some_images
 from moco.weights.export.libraries import describe_images
-from moco.weights.loaded import Weights, WeightsError
+from moco.weights.loaded_weights import Weights, WeightsError
 
 TOLERANCE = 1e-4  # largest difference of a feature, of the largest feature: other kernels sum in another order
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from moco.encoders import build
-from moco.weights.loaded import LoadedWeights
+from moco.weights.loaded_weights import LoadedWeights
 from moco.weights.official.layout import encoder_q
 
 BUFFERS = ("running_mean", "running_var", "num_batches_tracked")

@@ -15,7 +15,7 @@ from typing import IO, Any
 
 from moco.files import sweep, write_atomically, write_json
 from moco.weights.file_kind import kind_of
-from moco.weights.loaded import WeightsError
+from moco.weights.loaded_weights import WeightsError
 from moco.weights.official.released import LINEAR, Released
 from moco.weights.parse_content import parse_content
 from moco.weights.tensors import read_tensors

@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 
 from moco.text import first_few
-from moco.weights.describe import describe_official
+from moco.weights.describe_file import describe_official
 from moco.weights.infer_architecture import infer_data, recognise_head, recognise_network
-from moco.weights.loaded import LoadedWeights, WeightsError
+from moco.weights.loaded_weights import LoadedWeights, WeightsError
 from moco.weights.tensor_names import DDP, Tensors, under, without_wrappers
 
 

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from moco.text import first_few
 from moco.weights.infer_architecture import recognise_head
-from moco.weights.loaded import LoadedWeights
+from moco.weights.loaded_weights import LoadedWeights
 from moco.weights.tensor_names import count_by_prefix
 
 

@@ -24,7 +24,7 @@ class Origin:
     """
 
     sources: dict[str, str]
-    base: str | None = None  # the name of the recipe that this one derives from; None: the defaults of `moco.specs`
+    base: str | None = None  # the name of the recipe that this one derives from; None: the defaults
     deviations: dict[str, str] = field(default_factory=dict)  # by setting, as `sources`
     published: tuple[Published, ...] = ()
 

@@ -15,8 +15,8 @@ from moco.encoders import Encoder
 from moco.evaluate.baselines import Pixels, random_encoder
 from moco.evaluate.cache import FeatureCache, cache_of, extract_each_cached
 from moco.evaluate.features import Pretrained, load
-from moco.evaluate.kinds import KINDS, Evaluation, Subject, Subjects
 from moco.evaluate.progress import Progress
+from moco.evaluate.protocols import KINDS, Evaluation, Subject, Subjects
 from moco.evaluate.table import Score, Table
 from moco.recipe import RecipeError, unknown
 from moco.text import first_few

@@ -7,7 +7,7 @@ import numpy as np
 
 from moco.data.sources.folder import Folder
 from moco.text import shown
-from moco.train.replace import files_of
+from moco.train.overwrite_run import files_of
 from moco.train.run_folder import RunError, RunFolder
 
 

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from moco.encoders.probe import check_own, probe, refused, unwrap_module, unwrap_parts
+from moco.encoders.check_network import check_own, probe, refused, unwrap_module, unwrap_parts
 from moco.recipe import DataSpec, RecipeError
 
 Dense = Callable[[nn.Module, Tensor], Tensor]

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from moco.files import write_text
 from moco.text import message_of
-from moco.train.folder_state import BEFORE_THE_FIRST_STEP, LATER
+from moco.train.existing_folder import BEFORE_THE_FIRST_STEP, LATER
 from moco.train.nan_report import FILES, is_nan_folder
 from moco.train.run_folder import RunError, RunFolder
 from moco.weights import read_checkpoint

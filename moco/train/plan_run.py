@@ -20,14 +20,14 @@ from moco.recipe import Recipe, RecipeError
 from moco.recipe_base import RecipeBase
 from moco.train.build import scaler_for
 from moco.train.checkpoint import Clock, TrainState
-from moco.train.folder_state import stored_recipe
+from moco.train.existing_folder import stored_recipe
 from moco.train.nan_report import allowed_skips
 from moco.train.open_run import check_before
 from moco.train.optim import optimizer_for
 from moco.train.options import RunOptions
-from moco.train.out_check import check_apart
+from moco.train.out_overlap import check_apart
 from moco.train.rank_sync import check_same_images
-from moco.train.resolve import check_fits, check_learns, resolve
+from moco.train.resolve_recipe import check_fits, check_learns, resolve
 from moco.train.run_folder import RunFolder
 
 

@@ -5,10 +5,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from moco.encoders import Encoder
-from moco.report.own_images import draw_own_neighbours
+from moco.report.neighbours_of_run import draw_own_neighbours
 from moco.report.plots import curves
-from moco.train.console import Reporter
-from moco.train.job import Job
+from moco.train.plan_run import Job
+from moco.train.reporters import Reporter
 
 
 def draw_pictures(job: Job, encoder: Encoder, reporter: Reporter) -> list[Path]:

@@ -46,7 +46,7 @@ def check_device(device: str) -> None:
 
 def check_features_file(out: Path, *, overwrite: bool) -> None:
     """Raise RecipeError for a file that `moco embed` cannot write or may not overwrite."""
-    from moco.staged import feature_files, refuse_existing
+    from moco.atomic_output import feature_files, refuse_existing
 
     if out.suffix not in FEATURE_FILES:
         raise RecipeError(unknown("kind of file for features", out.suffix or out.name, list(FEATURE_FILES)))

@@ -1,0 +1,74 @@
+"""Which checkpoints of a run are kept, and the manifest that lists them. Files that it does not list are left alone."""
+
+import hashlib
+import itertools
+import json
+import os
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from moco.files import write_text
+from moco.weights.read_checkpoint import MANIFEST, UnreadableError, manifest, name_of, unlisted
+
+
+def choose(
+    listed: list[dict[str, Any]], new: dict[str, Any], *, keep: int, keep_every: int | None
+) -> list[dict[str, Any]]:
+    """The entries to keep: the newest `keep`, and besides them those of steps that are a multiple of `keep_every`."""
+    earlier = sorted((one for one in listed if one["step"] < new["step"]), key=lambda one: one["step"])
+    entries = [*earlier, new]
+    marked = [one for one in entries[:-keep] if keep_every is not None and one["step"] % keep_every == 0]
+    return [*marked, *entries[-keep:]]
+
+
+def listed_files(folder: Path) -> list[dict[str, Any]]:
+    """What the manifest lists and is there. Raises OSError where the manifest cannot be read."""
+    try:
+        listed = manifest(folder)
+    except UnreadableError as error:
+        raise OSError(str(error)) from error
+    found = [entry for entry in listed if (folder / entry["name"]).is_file()]
+    return [{key: value for key, value in entry.items() if key != "going"} for entry in found]
+
+
+def write_manifest(folder: Path, kept: list[dict[str, Any]], *, going: list[dict[str, Any]]) -> None:
+    """List `kept`, and remove the files of `going`. They stay listed, so a kill between leaves no unknown file."""
+    entries = [*({**entry, "going": True} for entry in going), *kept]
+    write_text(folder / MANIFEST, json.dumps(entries, indent=1) + "\n")
+    for entry in going:
+        with suppress(OSError):  # it is removed with the next checkpoint
+            (folder / entry["name"]).unlink(missing_ok=True)
+
+
+def free_name(path: Path) -> Path:
+    """A name for a file that is in the way: `step_00000100.pt.other`, or one with a number."""
+    names = (path.with_name(f"{path.name}.other{number or ''}") for number in itertools.count())
+    return next(name for name in names if not os.path.lexists(name))
+
+
+def settle(folder: Path, step: int) -> list[str]:
+    """Prepare `folder` for a run that goes on from its checkpoint of `step`.
+
+    Later checkpoints in the manifest are damaged, and are removed: they would count among those that are kept, and push
+    out whole ones. The checkpoint of `step` is listed, if a kill came before that. What cannot be removed stays.
+
+    Returns:
+        The names of other checkpoints that the manifest does not list. They may be the user's, and are left alone.
+    """
+    with suppress(OSError):
+        later = [entry for entry in manifest(folder) if entry["step"] > step]
+        kept = [entry for entry in manifest(folder) if entry["step"] <= step and (folder / entry["name"]).is_file()]
+        for entry in later:
+            (folder / entry["name"]).unlink(missing_ok=True)
+        own = folder / name_of(step)
+        new = [_entry_of(own, step)] if own.name in unlisted(folder) else []
+        if later or new:
+            write_text(folder / MANIFEST, json.dumps([*kept, *new], indent=1) + "\n")
+    return unlisted(folder)
+
+
+def _entry_of(path: Path, step: int) -> dict[str, Any]:
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return {"name": path.name, "step": step, "size": path.stat().st_size, "sha256": digest}
