@@ -114,11 +114,27 @@ def test_a_synchronized_detector_has_no_other_batchnorm_and_the_same_tensors():
     assert plain.state_dict().keys() == detector.state_dict().keys()
 
 
-def test_a_layer_that_is_more_than_batchnorm_is_not_synchronized():
+def test_timms_batchnorm_with_activation_is_synchronized_and_keeps_its_activation(tmp_path: Path):
     from timm.layers import BatchNormAct2d
 
-    with pytest.raises(RecipeError, match="0 is a BatchNormAct2d: take --bn tuned or frozen"):
-        synchronize(nn.Sequential(BatchNormAct2d(4)))
+    x, weights = data()
+    joined = step(BatchNormAct2d(CHANNELS), x, weights)
+
+    def worker(rank: int) -> dict[str, torch.Tensor]:
+        mine = slice(3 * rank, 3 * rank + 3)
+        return step(synchronize(nn.Sequential(BatchNormAct2d(CHANNELS)))[0], x[mine], weights[mine])
+
+    ranks = on_ranks(worker, 2, tmp_path)
+    for kind in ("y", "x"):
+        assert torch.allclose(torch.cat([found[kind] for found in ranks]), joined[kind], atol=1e-5)
+
+
+def test_a_layer_that_is_more_than_batchnorm_is_not_synchronized():
+    class Special(nn.BatchNorm2d):
+        pass
+
+    with pytest.raises(RecipeError, match="0 is a Special: take --bn tuned or frozen"):
+        synchronize(nn.Sequential(Special(4)))
 
 
 def test_frozen_batchnorm_is_what_it_was_in_evaluation_whatever_the_mode():
@@ -226,6 +242,9 @@ def test_a_network_without_feature_maps_of_four_strides_is_refused():
 
     network = timm.create_model("vit_tiny_patch16_224", num_classes=0)
     with pytest.raises(RecipeError, match="has none of 4, 8, 32"):
+        build_detector(network, "detect", "fpn", 2)
+    network = timm.create_model("swin_tiny_patch4_window7_224", num_classes=0)
+    with pytest.raises(RecipeError, match="takes images of one size only"):
         build_detector(network, "detect", "fpn", 2)
 
 

@@ -52,8 +52,10 @@ class TimmBody(nn.Module):
         if missing := [stride for stride in strides if stride not in last]:
             raise RecipeError(
                 f"a detector needs feature maps of strides {', '.join(map(str, strides))}; timm's {name} has none of "
-                f"{', '.join(map(str, missing))}: take a CNN with five stages, or Swin, not a ViT"
+                f"{', '.join(map(str, missing))}: take a CNN, not a ViT"
             )
+        if getattr(network, "pretrained_cfg", {}).get("fixed_input_size"):
+            raise RecipeError(f"timm's {name} takes images of one size only, and a detector's have any: take a CNN")
         self.indices = [last[stride] for stride in strides]
         self.strides, self.channels = list(strides), [info[index][1] for index in self.indices]
 

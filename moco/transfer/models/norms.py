@@ -55,25 +55,39 @@ class NaiveSyncBatchNorm(RoIBatchNorm):
         self.running_var.lerp_(var.to(self.running_var.dtype), share)
 
 
+class NaiveSyncBatchNormAct(NaiveSyncBatchNorm):
+    """The same in the place of timm's BatchNormAct2d, whose activation follows its BatchNorm."""
+
+    drop: nn.Module
+    act: nn.Module
+
+    def forward(self, input: Float[Tensor, "N C h w"]) -> Float[Tensor, "N C h w"]:
+        return self.act(self.drop(super().forward(input)))
+
+
 def synchronize(module: nn.Module) -> nn.Module:
     """`module` with NaiveSyncBatchNorm for each BatchNorm; names and tensors stay.
 
     Raises:
-        RecipeError: a layer that is derived from BatchNorm2d and does more.
+        RecipeError: a layer that is derived from BatchNorm2d and does more than timm's BatchNormAct2d.
     """
     for name, layer in list(module.named_modules()):
         if not isinstance(layer, nn.BatchNorm2d) or isinstance(layer, NaiveSyncBatchNorm):
             continue
-        if type(layer) not in (nn.BatchNorm2d, RoIBatchNorm):
+        settings = (layer.num_features, layer.eps, layer.momentum, layer.affine, layer.track_running_stats)
+        if type(layer) in (nn.BatchNorm2d, RoIBatchNorm):
+            sync = NaiveSyncBatchNorm(*settings)
+        elif type(layer).__name__ == "BatchNormAct2d":  # by name: importing timm takes a second
+            sync = NaiveSyncBatchNormAct(*settings)
+            sync.drop, sync.act = layer.get_submodule("drop"), layer.get_submodule("act")
+        else:
             raise RecipeError(
                 f"--bn sync needs plain BatchNorm2d layers, and {name} is a {type(layer).__name__}: take --bn tuned or "
                 "frozen"
             )
-        settings = (layer.num_features, layer.eps, layer.momentum, layer.affine, layer.track_running_stats)
-        sync = NaiveSyncBatchNorm(*settings).train(layer.training)
         for kind in ("_parameters", "_buffers"):
             setattr(sync, kind, getattr(layer, kind))
-        module.set_submodule(name, sync)
+        module.set_submodule(name, sync.train(layer.training))
     return module
 
 
