@@ -169,7 +169,7 @@ def test_steps_of_an_own_network_import_neither_torchs_compiler_nor_the_librarie
     make_pictures(tmp_path / "data", 24)
     probe = (
         "import sys, moco\n"
-        "from moco.train.console import Silent\n"
+        "from moco.train.reporters import Silent\n"
         "class AtEachStep(Silent):\n"
         "    def live(self, *parts):\n"
         "        print(sorted({'torch._dynamo', 'torchvision', 'timm', 'sympy', 'matplotlib'} & set(sys.modules)))\n"
