@@ -1,4 +1,4 @@
-"""Files and folders that are written aside and take their names together, when all of them are whole."""
+"""Write several files or a folder in a staging folder first, and move them into place only when all are complete."""
 
 import fcntl
 import os
@@ -11,11 +11,12 @@ from typing import IO
 from moco.recipe_error import RecipeError
 from moco.text import shown
 
-MARK, NEW = "made-by-moco", "new"  # in the folder aside: an empty file that says whose it is, and what is written
+OWNER_MARK = "made-by-moco"  # an empty file that marks a staging folder as ours
+CONTENT = "new"  # the folder in it that is written to
 
 
 def refuse_existing(files: Sequence[Path], *, overwrite: bool) -> None:
-    """Raise RecipeError where one of `files` is a folder, or is there and not to be overwritten."""
+    """Raise RecipeError if one of `files` is a folder, or exists and `overwrite` is not set."""
     for file in files:
         if file.is_dir():
             raise RecipeError(f"expected the name of a file to write, got the folder {shown(str(file))}")
@@ -24,29 +25,30 @@ def refuse_existing(files: Sequence[Path], *, overwrite: bool) -> None:
 
 
 def feature_files(out: Path) -> list[Path]:
-    """The files that hold the features of images, for the name of the first: .npy has names in a file beside it."""
+    """The files that features are written to: `out`, and for .npy also a text file with the images' names."""
     return [out, out.with_name(f"{out.stem}.names.txt")] if out.suffix == ".npy" else [out]
 
 
 @contextmanager
 def staged(files: Sequence[Path], *, overwrite: bool) -> Iterator[list[IO[bytes]]]:
-    """As `staged_paths`, with open files in place of paths."""
+    """As `staged_paths`, but yields open files."""
     with staged_paths(files, overwrite=overwrite) as aside, ExitStack() as opened:
         yield [opened.enter_context(path.open("x+b")) for path in aside]
 
 
 @contextmanager
 def staged_paths(files: Sequence[Path], *, overwrite: bool) -> Iterator[list[Path]]:
-    """Paths of the same names in a folder aside; the files written there replace `files`, if nothing was raised.
+    """Yield paths in a staging folder. The files written there replace `files` at the end, unless an error was raised.
 
-    `files[0]` is removed first and put in place last: whenever the process is killed, if it is there, the others beside
-    it belong to it.
+    `files[0]` is removed first and put in place last. So even if the process is killed, an existing `files[0]` always
+    belongs to the other files beside it.
 
     Raises:
-        RecipeError: a file is there and not to be overwritten, or another process writes it. OSError: a full disk, ...
+        RecipeError: a file exists and `overwrite` is not set, or another process is writing it.
+        OSError: the disk is full, ...
     """
     refuse_existing(files, overwrite=overwrite)
-    with folder_aside(files[0]) as folder:
+    with staging_folder(files[0]) as folder:
         aside = [folder / file.name for file in files]
         yield aside
         for path in aside:
@@ -55,34 +57,34 @@ def staged_paths(files: Sequence[Path], *, overwrite: bool) -> Iterator[list[Pat
 
 
 @contextmanager
-def folder_aside(out: Path) -> Iterator[Path]:
-    """An empty folder on the file system of `out`, ours alone while open; removed at the end unless it was renamed.
+def staging_folder(out: Path) -> Iterator[Path]:
+    """Yield an empty, locked folder on the file system of `out`. It is removed at the end unless it was renamed.
 
-    It lies in `.NAME.moco-partial`. What a killed process has left there is removed by the next one that writes NAME.
+    It is inside `.NAME.moco-partial`. If a process is killed, the next one that writes NAME removes what it left.
 
     Raises:
-        RecipeError: another process writes `out`, or something else has that name.
+        RecipeError: another process is writing `out`, or `.NAME.moco-partial` is not ours.
     """
     place = out.with_name(f".{out.name}.moco-partial")
-    descriptor = _locked_folder(place)
+    descriptor = _open_locked(place)
     try:
         _check_is_ours(place)
-        (place / MARK).touch()
-        _remove_folder(place / NEW)
-        (place / NEW).mkdir()
+        (place / OWNER_MARK).touch()
+        _remove_folder(place / CONTENT)
+        (place / CONTENT).mkdir()
         try:
-            yield place / NEW
+            yield place / CONTENT
         finally:  # still locked: no other process uses the name
             with suppress(OSError):
-                _remove_folder(place / NEW)
-                (place / MARK).unlink()
+                _remove_folder(place / CONTENT)
+                (place / OWNER_MARK).unlink()
                 place.rmdir()
     finally:
         os.close(descriptor)
 
 
-def _locked_folder(path: Path) -> int:
-    """The descriptor of the folder, which is made if need be, and locked. Raises RecipeError."""
+def _open_locked(path: Path) -> int:
+    """Create the folder if need be, lock it, and return its descriptor. Raises RecipeError."""
     while True:
         try:
             path.mkdir(exist_ok=True)
@@ -104,16 +106,16 @@ def _locked_folder(path: Path) -> int:
 
 
 def _check_is_ours(place: Path) -> None:
-    """Raises RecipeError unless the folder is empty, or one that a killed process of ours has left."""
+    """Raise RecipeError unless the folder is empty or was left by a killed process of this package."""
     names = set(os.listdir(place))
-    if names and (MARK not in names or names - {MARK, NEW}):
+    if names and (OWNER_MARK not in names or names - {OWNER_MARK, CONTENT}):
         raise _not_ours(place)
 
 
 def _not_ours(path: Path) -> RecipeError:
     return RecipeError(
-        f"{shown(str(path))} is in the way: this command writes there first, and it holds something else. Move it "
-        "away, or give another name"
+        f"{shown(str(path))} exists and was not made by this command, which needs that name for its "
+        "temporary files. Move it away, or give another name"
     )
 
 
@@ -134,8 +136,8 @@ def _sync(path: Path) -> None:
 
 
 def _put_in_place(aside: Sequence[Path], files: Sequence[Path], *, overwrite: bool) -> None:
-    """Give the files written aside their names: the first file is taken away first and put in place last."""
-    refuse_existing(files, overwrite=overwrite)  # one may have come meanwhile
+    """Move the staged files into place. `files[0]` is removed first and put in place last."""
+    refuse_existing(files, overwrite=overwrite)  # one may have appeared meanwhile
     if len(files) > 1:
         files[0].unlink(missing_ok=True)
     for path, file in reversed(list(zip(aside, files, strict=True))):
@@ -144,13 +146,13 @@ def _put_in_place(aside: Sequence[Path], files: Sequence[Path], *, overwrite: bo
 
 
 def identities(files: Sequence[Path]) -> list[tuple[int, int] | None]:
-    """What tells each file from one that takes its place; None where there is none."""
+    """(inode, time of change) of each file, which differ once it is replaced; None for a missing file."""
     there = [os.lstat(file) if os.path.lexists(file) else None for file in files]
     return [None if status is None else (status.st_ino, status.st_mtime_ns) for status in there]
 
 
 def left_behind(files: Sequence[Path], before: Sequence[tuple[int, int] | None]) -> str:
-    """What a stopped `staged` has left of `files`, in words; `before`: their identities when it began."""
+    """A message on the state of `files` after an interrupted `staged`. `before`: their `identities` at its start."""
     names = [shown(str(file)) for file in files if os.path.lexists(file)]
     if identities(files) != list(before):
         return f"there is {' and '.join(names)}" if names else "the old files were removed, and no new ones written"
@@ -158,7 +160,7 @@ def left_behind(files: Sequence[Path], before: Sequence[tuple[int, int] | None])
 
 
 def _lock(descriptor: int, path: Path) -> None:
-    """Raises RecipeError when another process has locked it."""
+    """Raise RecipeError if another process has locked it."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -15,7 +15,7 @@ def pick_device(name: str | torch.device) -> torch.device:
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         raise RecipeError(
-            f"--device expects auto, cpu, cuda, cuda:N or mps that is there, got '{name}': {reason}"
+            f"--device expects an available device (auto, cpu, cuda, cuda:N or mps), got '{name}': {reason}"
         ) from None
     return device
 
@@ -26,6 +26,6 @@ def workers_for(workers: int | None) -> int:
         return max(1, min(8, torch.get_num_threads()))
     if isinstance(workers, bool) or not isinstance(workers, int) or workers < 0:
         raise RecipeError(
-            f"workers expects 0 or more threads that read images, or None for as many as fit, got {workers!r}"
+            f"workers expects 0 or more threads that read images, or None for one per core (at most 8), got {workers!r}"
         )
     return workers

@@ -1,4 +1,4 @@
-"""Atomic writes: a file is whole, or as it was before. Everything is written through here."""
+"""Atomic writes: a file is either written completely or unchanged. All files are written through this module."""
 
 import hashlib
 import json
@@ -10,18 +10,18 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
-MODE = 0o666  # less the umask: what a group shares, its members can go on with
-TEMPORARY = re.compile(r"\.tmp-\d+-[0-9a-z]+", re.ASCII)  # how `write_atomically` names a file under way
+MODE = 0o666  # minus the umask, so that members of a group can share runs and caches
+TEMPORARY = re.compile(r"\.tmp-\d+-[0-9a-z]+", re.ASCII)  # names of the temporary files of `write_atomically`
 
 
 def write_atomically(path: Path, write: Callable[[IO[bytes]], Any]) -> str:
-    """Make `path` by `write(file)`: afterwards it is whole, or as it was before. Returns its SHA-256.
+    """Write `path` by `write(file)`. If anything fails, `path` is unchanged. Returns the SHA-256 of the content.
 
     Raises:
         OSError: the disk is full, ...
     """
-    aside = path.with_name(f".tmp-{os.getpid()}-{secrets.token_hex(4)}")
-    descriptor = os.open(aside, os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0), MODE)
+    temporary = path.with_name(f".tmp-{os.getpid()}-{secrets.token_hex(4)}")
+    descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0), MODE)
     try:
         with os.fdopen(descriptor, "w+b") as file:
             write(file)
@@ -29,12 +29,12 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], Any]) -> str:
             os.fsync(file.fileno())
             file.seek(0)
             digest = hashlib.file_digest(file, "sha256").hexdigest()
-        os.replace(aside, path)
+        os.replace(temporary, path)
     except BaseException as error:
-        with suppress(OSError):  # of a disk that fails at this too; swept later
-            aside.unlink(missing_ok=True)
+        with suppress(OSError):  # if this fails too, `remove_temporary_files` removes it later
+            temporary.unlink(missing_ok=True)
         if isinstance(error, RuntimeError) and isinstance(error.__context__, OSError):
-            raise error.__context__ from None  # torch.save fails once more when it is closed, and hides why
+            raise error.__context__ from None  # closing torch.save's archive fails again and hides the cause
         raise
     folder = os.open(path.parent, os.O_RDONLY)
     try:
@@ -49,12 +49,12 @@ def write_text(path: Path, text: str) -> None:
 
 
 def append(path: Path, content: bytes) -> None:
-    """Add `content` to a file, which is made when it is not there: all of it, or nothing.
+    """Append `content` to a file, which is created if need be. If anything fails, the file is unchanged.
 
-    A file that has other names too (hard links, as backups make them) is replaced by one of its own: they keep theirs.
+    A file with several hard links (as backups make them) is replaced by a new one, so that the backup does not change.
 
     Raises:
-        OSError: the disk is full, the path is a link, ...; the file is then as it was.
+        OSError: the disk is full, the path is a link, ...
     """
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_NOFOLLOW", 0), MODE)
     try:
@@ -74,11 +74,11 @@ def append(path: Path, content: bytes) -> None:
         os.close(descriptor)
 
 
-def sweep(folder: Path) -> None:
-    """Remove temporary files that a killed process left. Other names, and what is no file, are not ours and stay."""
+def remove_temporary_files(folder: Path) -> None:
+    """Remove temporary files that a killed process left in `folder`. Nothing else is touched."""
     for leftover in folder.glob(".tmp-*"):
         if TEMPORARY.fullmatch(leftover.name) and not leftover.is_dir():
-            with suppress(OSError):  # it is in nobody's way
+            with suppress(OSError):  # a leftover does no harm
                 leftover.unlink(missing_ok=True)
 
 
@@ -87,7 +87,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """What the file holds; None where it cannot be read, or is no JSON."""
+    """The content of a JSON file; None if it cannot be read or is not JSON."""
     try:
         return json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError):

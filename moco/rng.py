@@ -1,4 +1,4 @@
-"""Randomness as a function of the place in a run, so that a run's state has no generator in it.
+"""Random numbers as a function of (seed, place in the run), so that no generator has to be saved or resumed.
 
 The same (seed, place) gives the same numbers on any machine, in any worker, in any order, after any restart.
 """
@@ -12,7 +12,7 @@ _GOLDEN = np.uint64(0x9E3779B97F4A7C15)  # 2**64 / golden ratio: the increment o
 
 
 def fold(seed: int, *path: int) -> int:
-    """A 64-bit seed for the place `path` (an epoch, a step, a sample, a rank) of the run seeded with `seed`.
+    """Derive a 64-bit seed from `seed` for one place in the run. `path`: epoch, step, sample, rank or the like.
 
     Raises:
         ValueError: a seed or a part of the path outside of [0, 2**64).
@@ -20,7 +20,7 @@ def fold(seed: int, *path: int) -> int:
     values = (seed, *path)
     if not all(0 <= value < 2**64 for value in values):
         raise ValueError(f"expected a seed and a path in [0, 2**64), got {values}")
-    # Two words a value and their number first: SeedSequence by itself takes (1, 2) and (1, 2, 0) for the same.
+    # Two 32-bit words per value, after their number: SeedSequence alone does not tell (1, 2) from (1, 2, 0).
     words = [len(values), *(word for value in values for word in (value & 0xFFFFFFFF, value >> 32))]
     return int(np.random.SeedSequence(words).generate_state(1, np.uint64)[0])
 
@@ -33,13 +33,13 @@ def mix(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
 
 
 def uniform(seed: int, epoch: int, ids: NDArray[np.integer], slot: int | NDArray[np.integer]) -> NDArray[np.float64]:
-    """For each image of `ids` [N] a number in [0, 1): the `slot`-th random number of it in `epoch`.
+    """A number in [0, 1) for each image of `ids` [N]: its `slot`-th random number in `epoch`.
 
     A counter-based generator: SplitMix64's finalizer over the counter (id, slot), keyed by (seed, epoch). `ids` and an
     array of slots are broadcast against each other.
     """
     key = np.uint64(fold(seed, epoch))
-    with np.errstate(over="ignore"):  # 64-bit words wrap: that is the arithmetic wanted
+    with np.errstate(over="ignore"):  # 64-bit words are meant to wrap
         counter = (np.asarray(slot).astype(np.uint64) + np.uint64(1)) * _GOLDEN
         word = mix(mix(np.asarray(ids).astype(np.uint64) * _GOLDEN + key) + counter)
         word = mix(word ^ key)
@@ -47,10 +47,10 @@ def uniform(seed: int, epoch: int, ids: NDArray[np.integer], slot: int | NDArray
 
 
 def permuted(places: NDArray[np.integer], n: int, key: int) -> NDArray[np.int64]:
-    """Where the permutation `key` of [0, n) sends each of `places`, computed place by place: no array of n is made.
+    """Apply the pseudorandom permutation `key` of [0, n) to `places`, without an array of n numbers.
 
-    A Feistel network over the smallest even number of bits that holds n (at least 6), walked along its cycles until the
-    value falls into [0, n) (Black and Rogaway, CT-RSA 2002): less than 4 rounds of walking on average, 64 / n below 16.
+    A Feistel network over the smallest even number of bits that holds n (at least 6), applied again until the value is
+    in [0, n) (cycle walking; Black and Rogaway, CT-RSA 2002): fewer than 4 times on average, 64 / n for n below 16.
 
     Raises:
         ValueError: n outside of [1, 2**62], or places outside of [0, n).

@@ -3,7 +3,7 @@
 import errno
 from collections.abc import Sequence
 
-ADVICE = {  # what to do about an error of the system
+ADVICE = {  # what to do about an OSError, by its errno
     errno.EACCES: "check its owner and its mode, or give another place",
     errno.EPERM: "check its owner and its mode, or give another place",
     errno.EROFS: "the file system is read-only: give another place",
@@ -20,19 +20,19 @@ ADVICE = {  # what to do about an error of the system
 
 
 def shown(name: str) -> str:
-    """`name` as it is, or in quotes and escaped when a character of it does not print."""
+    """`name` unchanged, or quoted and escaped if it has characters that are not printable."""
     return name if name.isprintable() else ascii(name)
 
 
 def one_line(text: str) -> str:
-    """`text` with every character that does not print escaped, line ends too."""
+    """`text` with every character that is not printable escaped, line ends included."""
     if text.isprintable():
         return text
     return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text)
 
 
 def printable(text: str) -> str:
-    """Lines of text with every other character that does not print escaped."""
+    """As `one_line`, but line ends stay."""
     return "\n".join(map(one_line, text.split("\n")))
 
 
@@ -56,19 +56,20 @@ def duration(seconds: float) -> str:
 
 
 def guard_cell(text: str) -> str:
-    """`text` as a cell that no spreadsheet takes for a formula: an apostrophe before =, +, -, @, blanks and another."""
+    """`text` as a cell of a CSV file that no spreadsheet takes for a formula: a leading apostrophe where needed."""
     return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r", "\n", "'")) else text
 
 
 def message_of(error: BaseException) -> str:
-    """The message of `error`. Of an error of the system: the path, what happened and what to do, without its number."""
+    """The message of `error`; for an OSError the path, what happened and what to do, without the errno."""
     if not isinstance(error, OSError) or not error.strerror:
         return str(error)
     paths = [shown(str(name)) for name in (error.filename, error.filename2) if name is not None]
     advice = ADVICE.get(error.errno or 0, "")
-    return " to ".join(paths) + ": " * bool(paths) + error.strerror + (f" ({advice})" if advice else "")
+    where = f"{' to '.join(paths)}: " if paths else ""
+    return where + error.strerror + (f" ({advice})" if advice else "")
 
 
 def extra(name: str) -> str:
-    """The command that installs the packages of one of our extras."""
+    """The command that installs the optional packages (extra) `name`."""
     return f'pip install ".[{name}]", in the folder of the source code of momentum-contrast'

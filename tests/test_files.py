@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from moco.files import append, sweep, write_text
+from moco.files import append, remove_temporary_files, write_text
 from moco.train import run_folder
 from moco.train.run_folder import RunError
 
@@ -33,7 +33,7 @@ def test_only_files_under_our_temporary_names_are_swept(tmp_path):
     for name in (".tmp-12-0a1b2c3d", ".tmp-x", ".tmp-12", ".tmp-notes.txt", ".tmp-²-ab"):
         (tmp_path / name).write_bytes(b"")
     (tmp_path / ".tmp-7-abc").mkdir()
-    sweep(tmp_path)
+    remove_temporary_files(tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {
         ".tmp-x", ".tmp-12", ".tmp-notes.txt", ".tmp-²-ab", ".tmp-7-abc",
     }  # fmt: skip

@@ -94,7 +94,7 @@ def test_no_link_is_followed(tmp_path: Path):
     (tmp_path / "theirs").write_text("theirs")
     for name in ("theirs", "."):
         (tmp_path / ".a.csv.moco-partial").symlink_to(tmp_path / name)
-        with pytest.raises(RecipeError, match="in the way"), staged([tmp_path / "a.csv"], overwrite=True):
+        with pytest.raises(RecipeError, match="not made by this command"), staged([tmp_path / "a.csv"], overwrite=True):
             pass
         (tmp_path / ".a.csv.moco-partial").unlink()
     assert contents(tmp_path) == {"theirs": "theirs"}
@@ -105,7 +105,7 @@ def test_a_file_of_the_user_where_we_write_first_is_refused_and_stays(tmp_path: 
     file = tmp_path / name
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text("theirs")
-    with pytest.raises(RecipeError, match="in the way"), staged([tmp_path / "a.csv"], overwrite=True):
+    with pytest.raises(RecipeError, match="not made by this command"), staged([tmp_path / "a.csv"], overwrite=True):
         pass
     assert file.read_text() == "theirs"
 

@@ -41,7 +41,7 @@ def check_device(device: str) -> None:
     """Raise RecipeError for a name that is no device on any machine."""
     kind, _, number = device.partition(":")
     if kind not in DEVICES or (":" in device and not number.isdecimal()):
-        raise RecipeError(f"--device expects auto, cpu, cuda, cuda:N or mps that is there, got '{device}'")
+        raise RecipeError(f"--device expects an available device (auto, cpu, cuda, cuda:N or mps), got '{device}'")
 
 
 def check_features_file(out: Path, *, overwrite: bool) -> None:

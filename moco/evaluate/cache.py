@@ -33,7 +33,7 @@ from moco.encoders import Encoder
 from moco.evaluate.baselines import Pixels
 from moco.evaluate.features import Features, batch_for, extract_each, features_of_rows
 from moco.evaluate.progress import Progress
-from moco.files import sweep, write_atomically
+from moco.files import remove_temporary_files, write_atomically
 from moco.recipe import DataSpec
 from moco.text import message_of, shown
 
@@ -96,7 +96,7 @@ class FeatureCache:
 
     def _remove_old(self) -> None:
         """Remove the least recently used files over the size limit, and temporary files of killed processes."""
-        sweep(self.folder)
+        remove_temporary_files(self.folder)
         ours = [(path.stat(), path) for path in self.folder.iterdir() if NAME.fullmatch(path.name)]
         total = 0
         for status, path in sorted(ours, key=lambda one: one[0].st_mtime, reverse=True):

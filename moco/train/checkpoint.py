@@ -15,7 +15,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from moco.files import sweep, write_atomically
+from moco.files import remove_temporary_files, write_atomically
 from moco.train.keep_checkpoints import choose, free_name, listed_files, write_manifest
 from moco.train.metric_means import Window
 from moco.weights.read_checkpoint import (
@@ -107,7 +107,7 @@ def save(
     Raises:
         OSError: it could not be written; those before it stay as they are.
     """
-    sweep(folder)
+    remove_temporary_files(folder)
     step = state.clock.step
     path = folder / name_of(step)
     payload: dict[str, Any] = {"format": 1, "recipe": recipe, "state": state.state_dict()}

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from moco.files import sweep, write_text
+from moco.files import remove_temporary_files, write_text
 from moco.recipe_base import RecipeBase
 from moco.train.existing_folder import State, check_out
 from moco.train.overwrite_run import NOTE, OLD, finish_removal, remove_run
@@ -42,10 +42,10 @@ def start_run(run: RunFolder, recipe: RecipeBase) -> None:
     one that has not started.
     """
     remove_run(run)
-    sweep(run.path)
+    remove_temporary_files(run.path)
     write_text(run.recipe_file, recipe.to_json())
     run.checkpoints.mkdir(exist_ok=True)
-    sweep(run.checkpoints)
+    remove_temporary_files(run.checkpoints)
     run.note_saved(None)
 
 

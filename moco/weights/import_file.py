@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from moco.atomic_output import folder_aside
+from moco.atomic_output import staging_folder
 from moco.files import write_atomically, write_text
 from moco.recipe import EncoderSpec, Recipe
 from moco.weights.copy_weights import check_values_of_parts
@@ -48,7 +48,7 @@ def import_weights(
     contents = found.contents or {"layout": "moco checkpoint"}
     about = {"file": origin, **contents, "encoder": encoder.spec.model_dump(), "facts": found.facts}
     out.parent.mkdir(parents=True, exist_ok=True)
-    with folder_aside(out) as aside:
+    with staging_folder(out) as aside:
         save_encoder(aside / "encoder", encoder, recipe=recipe, facts=found.facts, imported_from=origin)
         write_atomically(aside / REST, lambda file: torch.save(rest, file))
         write_text(aside / CONTENTS, json.dumps(about, indent=1, default=str) + "\n")

@@ -72,9 +72,9 @@ def test_without_sync_the_power_takes_the_only_checkpoint(tmp_path):
     assert without_fsync(tmp_path)
 
 
-def test_without_the_sweep_leftovers_stay(tmp_path, monkeypatch):
+def test_without_the_removal_leftovers_stay(tmp_path, monkeypatch):
     (tmp_path / ".tmp-1-a").write_bytes(b"half")
-    monkeypatch.setattr(checkpoint, "sweep", lambda _: None)
+    monkeypatch.setattr(checkpoint, "remove_temporary_files", lambda _: None)
     torn.ours(tmp_path, 1)
     assert (tmp_path / ".tmp-1-a").exists()
     monkeypatch.undo()

@@ -94,7 +94,7 @@ def test_without_the_part_that_is_shown_a_long_image_takes_too_much(tmp_path, mo
 
 
 def test_without_counted_reads_a_damaged_file_takes_too_long(tmp_path, monkeypatch):
-    monkeypatch.setattr(limits, "READS", 10**9)
+    monkeypatch.setattr(limits, "MAX_READS", 10**9)
     ends_of_lines = bmp(100, 100, bytes(8 * 2**20), bits=8, packed=1)
     monkeypatch.setattr(large, "BOMBS", {"BMP": lambda: ends_of_lines})
     assert lost(large.bombs(1, tmp_path)) == 1

@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Callable
 from pathlib import Path
 
-from moco.files import sweep
+from moco.files import remove_temporary_files
 from moco.train import checkpoint
 from moco.train.checkpoint import CheckpointError
 from moco.train.keep_checkpoints import settle
@@ -115,7 +115,7 @@ def damaged_checkpoints(count: int, folder: Path) -> Tally:
 
 
 def leftovers(count: int, folder: Path) -> Tally:
-    """Half-written files are swept, a torn manifest is tolerated, files that it does not list stay."""
+    """Half-written files are removed, a torn manifest is tolerated, files that it does not list stay."""
     rng, tally = random.Random(4), Tally()
     for trial in range(count):
         place = folder / str(trial)
@@ -129,7 +129,7 @@ def leftovers(count: int, folder: Path) -> Tally:
             (place / name).write_bytes(b"not a checkpoint")
         newest = checkpoint.newest_intact(place)
         ours(place, 4)
-        sweep(place)
+        remove_temporary_files(place)
         names = {path.name for path in place.iterdir()}
         kept = {"notes.txt", "step_final.pt", "model_00000009.pt", *(f"step_0000000{i}.pt" for i in (1, 2, 3, 4))}
         tally += newest is not None and newest.name == "step_00000003.pt" and names == kept | {"MANIFEST.json"}
@@ -186,8 +186,8 @@ FAULTS = [
           f"`CheckpointError` (`{GUARDS}`: without it the run begins anew)", 20, 3,
           none_left),
     Fault(
-        "D3", "leftovers, torn manifest, foreign files", "swept; borne with; left alone",
-        f"`sweep`; entries that make no sense do not count (`{GUARDS}`)", 30, 4, leftovers,
+        "D3", "leftovers, torn manifest, foreign files", "removed; tolerated; left alone",
+        f"`remove_temporary_files`; entries that make no sense do not count (`{GUARDS}`)", 30, 4, leftovers,
     ),
     Fault("D4", "times of change equal or in disorder", "the highest step is the newest",
           f"order by step (`{GUARDS}`: by time, another is the newest)", 5, 3,

@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 
 from moco.data.check.inspect_file import Inspection, inspect_file
-from moco.data.check.near_duplicates import near
+from moco.data.check.near_duplicates import find_near
 from moco.data.loader.bad_images import Quarantine
 from moco.data.loader.threads import in_order
 from moco.data.sources.folder import Folder
 from moco.data.sources.skipped import Skipped
 from moco.text import first_few, shown
 
-FEWEST = 16  # good images that a run needs: recipes.auto.FEWEST
+FEWEST = 16  # good images that a run needs; as recipes.auto.FEWEST
 SIDES = (32, 64, 128, 256, 512, 1024, 2048, 4096)  # [pixels] bounds in the table of shorter sides
 
 
@@ -47,7 +47,7 @@ class Report:
 
     @property
     def sides(self) -> dict[str, int]:
-        """How many good ones have a shorter side of how many pixels."""
+        """Number of good images by the length of their shorter side."""
         place = np.searchsorted(SIDES, [min(one.size) for one in self.good], side="right")
         labels = [f"below {SIDES[0]}", *(f"{low} to {2 * low - 1}" for low in SIDES[:-1]), f"{SIDES[-1]} or more"]
         counts = np.bincount(place, minlength=len(labels)).tolist()
@@ -161,7 +161,7 @@ def check(
 
 
 def _near(inspections: list[Inspection]) -> list[list[int]]:
-    """Groups of near-duplicates. Of files with the same bytes only the first counts; images of one colour do not."""
+    """Groups of near-duplicates. Of files with the same bytes, only the first takes part."""
     first = {one.digest: i for i, one in reversed(list(enumerate(inspections)))}
     chosen = [
         (i, one.signature) for i, one in enumerate(inspections) if one.signature is not None and first[one.digest] == i
@@ -169,8 +169,8 @@ def _near(inspections: list[Inspection]) -> list[list[int]]:
     if not chosen:
         return []
     indices, signatures = zip(*chosen, strict=True)
-    signs, greys = zip(*signatures, strict=True)
-    return [[indices[i] for i in group] for group in near(np.array(signs, dtype=np.uint64), np.stack(greys))]
+    hashes, thumbnails = zip(*signatures, strict=True)
+    return [[indices[i] for i in group] for group in find_near(np.array(hashes, dtype=np.uint64), np.stack(thumbnails))]
 
 
 def _first_lines(lines: list[str], most: int = 10) -> list[str]:

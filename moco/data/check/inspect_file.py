@@ -8,13 +8,13 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import ExifTags, Image
 
-from moco.data.check.near_duplicates import signs_of
+from moco.data.check.near_duplicates import signature_of
 from moco.data.decode import jpeg
 from moco.data.decode.decode import EXTENSIONS, FORMATS, decode_file, open_file, reason_of
 from moco.data.decode.limits import open_counted
 from moco.data.decode.tiff import File
 
-SMALL, LONG = 32, 4  # pixels of the shorter side, and sides to one another, from where on an image is odd
+SMALL, LONG = 32, 4  # reported as odd: a shorter side below 32 pixels, an aspect ratio above 4
 _ENDINGS = dict.fromkeys((".jpg", ".jpeg", ".jpe", ".jfif"), "JPEG") | {".tif": "TIFF", ".tiff": "TIFF"}
 _ENDINGS |= dict.fromkeys((".ppm", ".pgm", ".pbm", ".pnm"), "PPM")
 _USUAL = ("RGB", "RGBA", "L", "LA", "P", "1")  # modes of Pillow
@@ -25,10 +25,10 @@ class Inspection(NamedTuple):
 
     bad: str = ""  # why it cannot be used; then only the digest may be known
     digest: bytes = b""  # SHA-256 of the file
-    kind: str = ""  # format and Pillow's mode: "JPEG RGB"
+    kind: str = ""  # format, and mode as Pillow names it: "JPEG RGB"
     size: tuple[int, int] = (0, 0)  # width, height of the upright image [pixels]
-    odd: tuple[str, ...] = ()
-    signature: tuple[int, UInt8[np.ndarray, "16 16"]] | None = None  # for near-duplicates: `signs_of`
+    odd: tuple[str, ...] = ()  # a short text for each oddity
+    signature: tuple[int, UInt8[np.ndarray, "16 16"]] | None = None  # `signature_of`: hash and thumbnail
 
 
 def inspect_file(path: str, *, compare: bool, deep: bool) -> Inspection:
@@ -45,7 +45,7 @@ def inspect_file(path: str, *, compare: bool, deep: bool) -> Inspection:
             file.seek(0)
             pixels = decode_file(file)
             file.seek(0)
-            complaint = jpeg.complaint(file.read()) if deep else ""
+            warning = jpeg.damage_warning(file.read()) if deep else ""
             file.seek(0)
             kind, odd = _header(file, path)
     except Exception as error:  # as in decode.py
@@ -53,8 +53,8 @@ def inspect_file(path: str, *, compare: bool, deep: bool) -> Inspection:
     height, width = pixels.shape[:2]
     odd += _shape(width, height)
     odd += ["of one colour"] if _is_plain(pixels) else []
-    odd += [f"damage that decoders pass over ({complaint})"] if complaint else []
-    return Inspection("", digest, kind, (width, height), tuple(odd), signs_of(pixels) if compare else None)
+    odd += [f"damage that decoders ignore ({warning})"] if warning else []
+    return Inspection("", digest, kind, (width, height), tuple(odd), signature_of(pixels) if compare else None)
 
 
 def _header(file: File, path: str) -> tuple[str, list[str]]:
@@ -74,7 +74,7 @@ def _header(file: File, path: str) -> tuple[str, list[str]]:
 def _is_animated(image: Image.Image) -> bool:
     try:
         return bool(getattr(image, "is_animated", False))
-    except Exception:  # what follows the first frame is damaged, which is not used
+    except Exception:  # a later frame is damaged; only the first is used
         return False
 
 

@@ -1,7 +1,8 @@
-"""Images that are nearly the same: another size, compression or brightness of one picture, frames of one scene.
+"""Near-duplicates: another size, compression or brightness of one picture, or frames of one scene.
 
-A picture is known by 64 signs of its lowest frequencies (a perceptual hash), and by its greys at 16 x 16 places. Two
-are near when few signs differ and the greys go together; the first finds pairs quickly, the second confirms them.
+The signature of a picture is a perceptual hash (64 bits: whether each of 64 low DCT coefficients is above their
+median) and a grey thumbnail of 16 x 16 pixels. Two pictures are near when their hashes differ in few bits and their
+thumbnails are correlated. The hash finds candidates quickly, the thumbnail confirms them.
 """
 
 from collections.abc import Iterable, Iterator
@@ -10,29 +11,31 @@ import numpy as np
 from jaxtyping import Bool, Int64, UInt8, UInt64
 from PIL import Image
 
-SIDE, PLACES = 32, 16  # the picture whose frequencies are taken, and places that are compared, per side
-SIGNS = 7  # that may differ, of 64: then one of 8 bytes of them is the same, which is where pairs are looked for
-TOGETHER = 0.98  # least correlation of the greys
-BLOCK, PART = 2**18, 2**13  # pairs whose signs, and images whose greys, are compared at once
-SMALL = 1024  # images that are compared each with each
+DCT_SIDE, THUMBNAIL_SIDE = 32, 16  # [pixels] of the picture that the hash is computed from, and of the thumbnail
+MAX_DIFFERENT_BITS = 7  # of 64. At most 7 different bits leave one of the 8 bytes equal: candidates share a byte
+MIN_CORRELATION = 0.98  # of the thumbnails
+BLOCK = 2**18  # pairs of hashes compared at a time
+PART = 2**13  # thumbnails compared at a time
+SMALL = 1024  # up to so many images, all pairs of hashes are compared at once
 
 
-def signs_of(pixels: UInt8[np.ndarray, "H W 3"]) -> tuple[int, UInt8[np.ndarray, "16 16"]]:
-    """The 64 signs of a picture, as bits, and its greys at 16 x 16 places."""
-    small = Image.fromarray(pixels).resize((SIDE, SIDE), Image.Resampling.BOX, reducing_gap=2)
+def signature_of(pixels: UInt8[np.ndarray, "H W 3"]) -> tuple[int, UInt8[np.ndarray, "16 16"]]:
+    """The hash of a picture, 64 bits, and its grey thumbnail."""
+    small = Image.fromarray(pixels).resize((DCT_SIDE, DCT_SIDE), Image.Resampling.BOX, reducing_gap=2)
     small = small.convert("L")
     grey = np.asarray(small, dtype=np.float64)
-    waves = np.cos(np.pi / SIDE * (np.arange(SIDE) + 0.5) * np.arange(9)[:, None])  # of the cosine transform, 0 to 8
-    frequencies = (waves @ grey @ waves.T).ravel()[1:65]  # the first is the mean
-    signs = np.packbits(frequencies > np.median(frequencies))
-    return int.from_bytes(signs.tobytes()), np.asarray(small.resize((PLACES, PLACES), Image.Resampling.BOX))
+    waves = np.cos(np.pi / DCT_SIDE * (np.arange(DCT_SIDE) + 0.5) * np.arange(9)[:, None])  # DCT-II, frequencies 0 to 8
+    frequencies = (waves @ grey @ waves.T).ravel()[1:65]  # without the first, which is the mean grey
+    bits = np.packbits(frequencies > np.median(frequencies))
+    thumbnail = np.asarray(small.resize((THUMBNAIL_SIDE, THUMBNAIL_SIDE), Image.Resampling.BOX))
+    return int.from_bytes(bits.tobytes()), thumbnail
 
 
-def near(signs: UInt64[np.ndarray, "n"], greys: UInt8[np.ndarray, "n 16 16"]) -> list[list[int]]:
-    """Groups of two or more images that are near, each to another of its group, in the order of their first."""
-    pictures, keys = _Pictures(signs, greys), signs.astype("<u8").view(np.uint8).reshape(len(signs), 8).T
-    pairs = [pair for key in keys for bucket in _buckets(key) for pair in _join(bucket, pictures)]
-    return groups(np.concatenate([np.zeros((0, 2), dtype=np.int64), *pairs]), len(signs))
+def find_near(hashes: UInt64[np.ndarray, "n"], thumbnails: UInt8[np.ndarray, "n 16 16"]) -> list[list[int]]:
+    """Groups of two or more images, each of which is near to another one of its group, ordered by their first image."""
+    signatures, hash_bytes = _Signatures(hashes, thumbnails), hashes.astype("<u8").view(np.uint8).reshape(-1, 8).T
+    pairs = [pair for one in hash_bytes for bucket in _buckets(one) for pair in _near_pairs(bucket, signatures)]
+    return connected(np.concatenate([np.zeros((0, 2), dtype=np.int64), *pairs]), len(hashes))
 
 
 def count_ones(numbers: UInt64[np.ndarray, "*n"]) -> UInt8[np.ndarray, "*n"]:
@@ -43,8 +46,8 @@ def count_ones(numbers: UInt64[np.ndarray, "*n"]) -> UInt8[np.ndarray, "*n"]:
     return bits.sum(axis=-1, dtype=np.uint8)
 
 
-def groups(pairs: Iterable[np.ndarray] | np.ndarray, n: int) -> list[list[int]]:
-    """What of 0..n-1 hangs together by `pairs`, two or more each, in order."""
+def connected(pairs: Iterable[np.ndarray] | np.ndarray, n: int) -> list[list[int]]:
+    """Connected components of the graph with nodes 0..n-1 and edges `pairs`, without single nodes. Union-find."""
     parent = list(range(n))
 
     def root(i: int) -> int:
@@ -61,56 +64,60 @@ def groups(pairs: Iterable[np.ndarray] | np.ndarray, n: int) -> list[list[int]]:
     return [group for group in members.values() if len(group) > 1]
 
 
-def _buckets(keys: UInt8[np.ndarray, "n"]) -> list[Int64[np.ndarray, "m"]]:
-    """Where equal keys are, two or more each."""
-    order = np.argsort(keys, kind="stable")
-    parts = np.split(order, np.flatnonzero(np.diff(keys[order].astype(int))) + 1)
+def _buckets(values: UInt8[np.ndarray, "n"]) -> list[Int64[np.ndarray, "m"]]:
+    """For each value that occurs more than once, the indices where it occurs."""
+    order = np.argsort(values, kind="stable")
+    parts = np.split(order, np.flatnonzero(np.diff(values[order].astype(int))) + 1)
     return [part for part in parts if len(part) > 1]
 
 
-def _join(rest: Int64[np.ndarray, "m"], pictures: "_Pictures") -> Iterator[Int64[np.ndarray, "k 2"]]:
-    """Pairs that join what of `rest` hangs together: fewer than m, however many are near.
+def _near_pairs(rest: Int64[np.ndarray, "m"], signatures: "_Signatures") -> Iterator[Int64[np.ndarray, "k 2"]]:
+    """Pairs that connect the near images among `rest`: fewer than m, however many pairs are near.
 
-    A group grows from its first: what is near to one of it leaves the rest, and is compared with the rest in its turn.
+    Breadth-first: a group starts with one image. Images near to a member leave `rest`, join the group, and are then
+    compared with `rest` themselves.
     """
-    if len(rest) <= SMALL:  # most have no such neighbour; this finds them at once
-        rest = rest[pictures.few_differ(rest, rest).sum(axis=1) > 1]
+    if len(rest) <= SMALL:  # drop images without a near hash at once; most have none
+        rest = rest[signatures.hashes_are_near(rest, rest).sum(axis=1) > 1]
     while len(rest) > 1:
-        first, growing, rest = rest[0], [rest[:1]], rest[1:]
-        while growing and len(rest):
-            some, rows = growing.pop(), max(BLOCK // len(rest), 1)
+        first, frontier, rest = rest[0], [rest[:1]], rest[1:]
+        while frontier and len(rest):
+            some, rows = frontier.pop(), max(BLOCK // len(rest), 1)
             if len(some) > rows:
-                growing.append(some[rows:])
-            is_near = pictures.any_near(some[:rows], rest)
+                frontier.append(some[rows:])
+            is_near = signatures.near_to_any(some[:rows], rest)
             if is_near.any():
-                growing.append(rest[is_near])
-                yield np.stack([np.full(len(growing[-1]), first), growing[-1]], axis=1)
+                frontier.append(rest[is_near])
+                yield np.stack([np.full(len(frontier[-1]), first), frontier[-1]], axis=1)
                 rest = rest[~is_near]
 
 
-class _Pictures:
-    """What is compared, by index."""
+class _Signatures:
+    """The signatures of all images, compared by index."""
 
-    def __init__(self, signs: UInt64[np.ndarray, "n"], greys: UInt8[np.ndarray, "n 16 16"]):
-        self.signs, self.greys = signs, greys.reshape(len(greys), PLACES**2)
-        self.sums = self.greys.sum(axis=1, dtype=np.float64)
-        squares = np.einsum("ij,ij->i", self.greys, self.greys, dtype=np.float64)
-        self.spreads = np.sqrt(PLACES**2 * squares - np.square(self.sums))
+    def __init__(self, hashes: UInt64[np.ndarray, "n"], thumbnails: UInt8[np.ndarray, "n 16 16"]):
+        self.hashes, self.thumbnails = hashes, thumbnails.reshape(len(thumbnails), THUMBNAIL_SIDE**2)
+        self.sums = self.thumbnails.sum(axis=1, dtype=np.float64)
+        squares = np.einsum("ij,ij->i", self.thumbnails, self.thumbnails, dtype=np.float64)
+        self.spreads = np.sqrt(THUMBNAIL_SIDE**2 * squares - np.square(self.sums))
 
-    def any_near(self, some: Int64[np.ndarray, "k"], rest: Int64[np.ndarray, "m"]) -> Bool[np.ndarray, "m"]:
-        """For each of the rest, whether it is near to one of some."""
-        few = self.few_differ(some, rest)
-        found = np.asarray(few.any(axis=0))
+    def near_to_any(self, some: Int64[np.ndarray, "k"], rest: Int64[np.ndarray, "m"]) -> Bool[np.ndarray, "m"]:
+        """For each image of `rest`, whether it is near to any of `some`."""
+        candidates = self.hashes_are_near(some, rest)
+        found = np.asarray(candidates.any(axis=0))
         places = np.flatnonzero(found)
         for part in (places[start : start + PART] for start in range(0, len(places), PART)):
-            found[part] = (few[:, part] & self.go_together(some, rest[part])).any(axis=0)
+            found[part] = (candidates[:, part] & self.thumbnails_are_near(some, rest[part])).any(axis=0)
         return found
 
-    def few_differ(self, some: Int64[np.ndarray, "k"], rest: Int64[np.ndarray, "m"]) -> Bool[np.ndarray, "k m"]:
-        return count_ones(self.signs[some][:, None] ^ self.signs[rest]) <= SIGNS
+    def hashes_are_near(self, some: Int64[np.ndarray, "k"], rest: Int64[np.ndarray, "m"]) -> Bool[np.ndarray, "k m"]:
+        return count_ones(self.hashes[some][:, None] ^ self.hashes[rest]) <= MAX_DIFFERENT_BITS
 
-    def go_together(self, some: Int64[np.ndarray, "k"], rest: Int64[np.ndarray, "m"]) -> Bool[np.ndarray, "k m"]:
-        """Whether greys are correlated; those of an image of one colour are not, with any."""
-        product = self.greys[some].astype(np.float32) @ self.greys[rest].astype(np.float32).T  # below 2**24, so exact
-        together = PLACES**2 * product.astype(np.float64) - np.outer(self.sums[some], self.sums[rest])
-        return together >= np.maximum(TOGETHER * np.outer(self.spreads[some], self.spreads[rest]), 0.5)
+    def thumbnails_are_near(
+        self, some: Int64[np.ndarray, "k"], rest: Int64[np.ndarray, "m"]
+    ) -> Bool[np.ndarray, "k m"]:
+        """Whether two thumbnails are correlated. One of a single grey has no correlation with any."""
+        a, b = self.thumbnails[some].astype(np.float32), self.thumbnails[rest].astype(np.float32)
+        covariance = THUMBNAIL_SIDE**2 * (a @ b.T).astype(np.float64)  # a product is below 2**24, so exact in float32
+        covariance -= np.outer(self.sums[some], self.sums[rest])
+        return covariance >= np.maximum(MIN_CORRELATION * np.outer(self.spreads[some], self.spreads[rest]), 0.5)

@@ -1,7 +1,7 @@
-"""Decode one image file to RGB pixels, by one written rule for all kinds of files (docs/data.md).
+"""Decode one image file to RGB pixels, by one rule for all kinds of files (docs/data.md).
 
-Pillow decodes all but PPM files (ppm.py) and plain JPEG files, which are decoded faster without it, bit for bit alike
-(jpeg.py). Nothing here changes a setting of Pillow: any number of threads may decode at once, beside other users of it.
+Pillow decodes all kinds except two: PPM files (ppm.py), and plain JPEG files, which are decoded faster without it to
+the same bits (jpeg.py). No global setting of Pillow is changed, so any number of threads may decode at once.
 """
 
 import io
@@ -20,13 +20,13 @@ from moco.data.decode.tiff import File
 from moco.data.decode.unreadable_kinds import name_unreadable
 from moco.text import shown
 
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "AVIF", "PPM")  # what a file may be, whatever its name says
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "AVIF", "PPM")  # by content, whatever the file is called
 EXTENSIONS = (
     ".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".jpe", ".jfif", ".avif", ".ppm", ".pgm", ".pbm",
     ".pnm",
-)  # fmt: skip  # of images in folders, in any case
-MAX_BYTES = 2**30  # of one file; some of Pillow's readers take a file into memory whole
-AT_ONCE = 2**24  # a file of at most so many bytes is read into memory whole
+)  # fmt: skip  # of images in folders, upper or lower case
+MAX_BYTES = 2**30  # of one file; some of Pillow's decoders read it into memory whole
+IN_MEMORY_BYTES = 2**24  # smaller files are read into memory whole
 
 
 class BadImage(Exception):
@@ -51,16 +51,16 @@ def decode(path: str | os.PathLike[str]) -> UInt8[np.ndarray, "H W 3"]:
 
 
 def open_file(path: str | os.PathLike[str]) -> File:
-    """The file at `path`: in memory, or on the disk when it is longer than AT_ONCE.
+    """The file at `path`, open: read into memory, or on disk if it has more than IN_MEMORY_BYTES.
 
     Raises:
         OSError: it cannot be read.
-        ValueError: it is no regular file, empty, or longer than MAX_BYTES.
+        ValueError: it is not a regular file, is empty, or has more than MAX_BYTES.
     """
     descriptor = os.open(path, _FLAGS)
     try:
         size = _size_of_regular(descriptor)
-        data = _read_bytes(descriptor, size) if size <= AT_ONCE else None
+        data = _read_bytes(descriptor, size) if size <= IN_MEMORY_BYTES else None
     except BaseException:
         os.close(descriptor)
         raise
@@ -71,7 +71,7 @@ def open_file(path: str | os.PathLike[str]) -> File:
 
 
 def decode_file(file: File) -> UInt8[np.ndarray, "H W 3"]:
-    """The first frame of an open file, upright, as RGB. Raises what Pillow raises, and ValueError: too large."""
+    """The first frame of an open file, upright, as RGB. Raises what Pillow raises; ValueError: too large."""
     if isinstance(file, io.BytesIO):
         data = file.getvalue()  # not a copy
         header = jpeg.read_header(data) if data.startswith(jpeg.START) else None
@@ -97,12 +97,12 @@ def _orientation_of_jpeg(file: File) -> int:
         return rgb.orientation(image)
 
 
-# do not wait for the other end of a FIFO, and do not take over a terminal
+# opening must not wait for the other end of a FIFO, nor make a terminal the controlling one
 _FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0) | getattr(os, "O_CLOEXEC", 0)
 
 
 def _size_of_regular(descriptor: int) -> int:
-    """Bytes of an open file. Raises ValueError if it is no regular file, is empty, or too large."""
+    """The size of an open file. Raises ValueError if it is not a regular file, is empty, or is too large."""
     status = os.fstat(descriptor)
     if not stat.S_ISREG(status.st_mode):
         raise ValueError("a directory" if stat.S_ISDIR(status.st_mode) else "not a regular file")
@@ -112,7 +112,7 @@ def _size_of_regular(descriptor: int) -> int:
 
 
 def _read_bytes(descriptor: int, size: int) -> bytes:
-    """The first `size` bytes, or less of a file that has become shorter."""
+    """The first `size` bytes, or fewer if the file was shortened meanwhile."""
     data = os.read(descriptor, size)
     while len(data) < size and (more := os.read(descriptor, size - len(data))):
         data += more

@@ -1,7 +1,6 @@
-"""PBM, PGM and PPM files (netpbm's P1 to P6): a header of words, then the pixels.
+"""Decode PBM, PGM and PPM files (netpbm's P1 to P6): a text header, then the pixels.
 
-Read here and not by Pillow, which converts all but the most usual of them value by value in Python: minutes for an
-image at the limit.
+Pillow converts all but the most common kinds value by value in Python, which takes minutes for the largest images.
 """
 
 import re
@@ -12,19 +11,19 @@ from jaxtyping import UInt8
 from moco.data.decode.rgb import STRIP, check_size
 from moco.data.decode.tiff import File
 
-HEADER = 4096  # bytes of a header at most, with its comments
-PLAIN = 2**24  # bytes of a file whose pixels are written as decimal numbers, at most: 0.5 s
+HEADER = 4096  # [bytes] longest header, comments included
+PLAIN = 2**24  # [bytes] longest file whose pixels are decimal numbers; takes 0.5 s
 
 _GAP = rb"(?:\s|#[^\r\n]*[\r\n])+"
 
 
 def is_ppm(start: bytes) -> bool:
-    """Whether a file with such first bytes is one."""
+    """Whether a file that starts with these bytes is a PBM, PGM or PPM file."""
     return re.match(rb"P[1-6][\s#]", start) is not None
 
 
 def decode_ppm(file: File) -> UInt8[np.ndarray, "H W 3"]:
-    """The first image of the file. 8 bits stay as they are, of 16 bits the high byte; others are scaled to 0..255.
+    """The first image of the file. 8-bit values are unchanged, 16-bit ones give the high byte, others are scaled.
 
     Raises:
         ValueError: damaged, cut short, or too large.
@@ -47,7 +46,7 @@ def decode_ppm(file: File) -> UInt8[np.ndarray, "H W 3"]:
 
 
 def _table(greatest: int, *, inverted: bool) -> UInt8[np.ndarray, " values"]:
-    """The byte for each value; values above the greatest count as the greatest. Of single bits, 1 is black."""
+    """Lookup table from value to byte. Values above `greatest` are clipped. `inverted`: single bits, 1 is black."""
     if inverted:
         return np.array([255, 0], dtype=np.uint8)
     size = 256 if greatest < 256 else 2**16
@@ -65,7 +64,7 @@ def _binary_pixels(
         wanted = min(rows, height - top)
         data = np.frombuffer(file.read(wanted * stride), dtype=np.uint8)
         if len(data) < wanted * stride:
-            raise ValueError(f"cut short: {height} rows of {width} pixels are not all there")
+            raise ValueError(f"cut short: expected {height} rows of {width} pixels")
         values = np.unpackbits(data.reshape(wanted, stride), axis=1, count=width) if bits == 1 else data
         values = values.view(">u2") if bits == 16 else values
         pixels[top : top + wanted] = table[values].reshape(wanted, width, channels)
@@ -75,18 +74,18 @@ def _binary_pixels(
 def _decimal_pixels(
     file: File, shape: tuple[int, int, int], table: UInt8[np.ndarray, " values"], *, separated: bool
 ) -> UInt8[np.ndarray, "H W 3"]:
-    """Pixels that are written as decimal numbers; single bits need no space between them."""
+    """Pixels written as decimal numbers. Single bits need not be separated."""
     text, count = file.read(PLAIN + 1), int(np.prod(shape))
     if len(text) > PLAIN:
         raise ValueError(f"more than {PLAIN:,} bytes of decimal numbers: store it as a binary PPM (P4 to P6) or a PNG")
     text = re.sub(rb"#[^\r\n]*", b"", text)
     if not re.fullmatch(rb"[\s\d]*", text):
-        raise ValueError("there is something other than numbers among the pixels")
+        raise ValueError("expected only numbers as pixels, got other characters")
     if separated:
         values = np.array(text.split()[:count], dtype=np.int64) if text.strip() else np.empty(0, np.int64)
     else:
         digits = np.frombuffer(re.sub(rb"\s", b"", text), dtype=np.uint8)[:count]
         values = digits.astype(np.int64) - ord("0")
     if len(values) < count:
-        raise ValueError(f"cut short: {len(values):,} of {count:,} values are there")
+        raise ValueError(f"cut short: expected {count:,} values, got {len(values):,}")
     return np.repeat(table[np.minimum(values, len(table) - 1)].reshape(shape), 3 // shape[2], axis=2)

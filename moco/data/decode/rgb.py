@@ -1,7 +1,7 @@
-"""A Pillow image of any mode as upright RGB, by the written rule of docs/data.md.
+"""Convert a Pillow image of any mode to upright RGB, by the rule in docs/data.md.
 
-Whatever the mode, the pixels are converted in strips of rows and written where they belong when the image is upright:
-beside Pillow's own pixels (4 bytes each at most) there are only the 3 bytes of RGB.
+Pixels are converted in strips of rows and written directly to their place in the upright image. So memory holds only
+Pillow's own pixels (at most 4 bytes each) and the 3 bytes of RGB.
 """
 
 from collections.abc import Callable, Iterator
@@ -13,10 +13,10 @@ from PIL import ExifTags, Image, JpegImagePlugin
 from moco.data.decode import tiff
 
 MAX_PIXELS = 89_478_485  # of one image; Pillow's own limit, above which it only warns: 256 MiB of RGB
-A_PIXEL = 9  # bytes of memory at most, for each pixel of the largest image: more in a pixel, fewer pixels
-PILLOWS = 4.5  # bytes of a pixel in Pillow, at most, and some for what is converted
+BYTES_PER_PIXEL = 9  # of memory, for an image of MAX_PIXELS. A kind that needs more may have fewer pixels
+PILLOW_BYTES = 4.5  # per pixel: at most 4 in Pillow, and some for the strip that is converted
 STRIP = 2**20  # pixels that are converted at once
-PAPER = "white"  # what is seen through transparent pixels: what browsers and print show, and drawings are made for
+BACKGROUND = "white"  # behind transparent pixels, as browsers and printers show them
 
 Strip = UInt8[np.ndarray, "h w c"]  # c is 3, or 1 of greys
 
@@ -29,61 +29,67 @@ _TURNS: dict[int, Callable[[np.ndarray], np.ndarray]] = {
     7: lambda stored: np.rot90(stored, 2).swapaxes(0, 1),
     8: lambda stored: np.rot90(stored, 1),
 }  # EXIF orientation -> what makes the pixels upright
-_BACK = {6: 8, 8: 6}  # orientations whose turn is undone by another one; all others undo themselves
+_INVERSE = {6: 8, 8: 6}  # orientation -> the one that undoes it; all others undo themselves
 
 
 def to_rgb(image: Image.Image) -> UInt8[np.ndarray, "H W 3"]:
     """A Pillow image of any mode, upright, as RGB. Raises what Pillow raises, and ValueError when it is too large."""
-    check_size(*image.size, a_pixel=PILLOWS + _bytes_beside(image))  # before any pixel is decoded
+    check_size(*image.size, bytes_per_pixel=PILLOW_BYTES + _decoder_bytes(image))  # before any pixel is decoded
     tiff.correct_planes(image)
     image.load()
     convert, turn = _converter(image), orientation(image)
     width, height = image.size
     pixels = np.empty((width, height, 3) if turn >= 5 else (height, width, 3), dtype=np.uint8)
-    stored = _TURNS[_BACK.get(turn, turn)](pixels) if turn > 1 else pixels  # the same memory, as the file has the rows
+    stored = (
+        _TURNS[_INVERSE.get(turn, turn)](pixels) if turn > 1 else pixels
+    )  # a view of `pixels` in the orientation of the file
     for top, strip in _strips(image):
         stored[top : top + strip.height] = convert(strip)
     return pixels
 
 
-def check_size(width: int, height: int, *, a_pixel: float = A_PIXEL) -> None:
-    """Raises ValueError for an image of too many pixels, each of which takes `a_pixel` bytes while it is decoded."""
-    most = int(MAX_PIXELS * min(A_PIXEL / a_pixel, 1))
+def check_size(width: int, height: int, *, bytes_per_pixel: float = BYTES_PER_PIXEL) -> None:
+    """Raise ValueError for an image of too many pixels, where decoding takes `bytes_per_pixel` bytes of memory each."""
+    most = int(MAX_PIXELS * min(BYTES_PER_PIXEL / bytes_per_pixel, 1))
     if width * height > most:
-        kind = f" (of this kind, whose decoder takes {a_pixel:.0f} bytes a pixel)" if most < MAX_PIXELS else ""
+        kind = f" (of this kind, whose decoder takes {bytes_per_pixel:.0f} bytes a pixel)" if most < MAX_PIXELS else ""
         raise ValueError(
             f"{width} x {height} pixels are more than the {most:,} allowed{kind}: make it smaller (to {int(most**0.5)} "
             "pixels a side, or fewer) or cut it into pieces"
         )
 
 
-def _bytes_beside(image: Image.Image) -> float:
-    """Bytes a pixel that a decoder holds beside Pillow's pixels, at most (tests/faults/large.py measures them)."""
+def _decoder_bytes(image: Image.Image) -> float:
+    """Most bytes per pixel that a decoder needs besides Pillow's pixels (tests/faults/large.py measures them)."""
     if image.format in ("WEBP", "AVIF"):
-        return 12.5  # canvases and planes
+        return 12.5  # their canvases and planes
     if isinstance(image, JpegImagePlugin.JpegImageFile) and "progressive" in image.info:
-        sizes = [(across, down) for _, across, down, _ in image.layer]  # of each band, to one another
+        sizes = [(across, down) for _, across, down, _ in image.layer]  # sampling factors of each component
         whole = max(across for across, _ in sizes) * max(down for _, down in sizes)
-        return 2 * sum(across * down for across, down in sizes) / whole  # all coefficients
-    return tiff.bytes_of_a_piece(image) / max(image.width * image.height, 1)
+        return (
+            2 * sum(across * down for across, down in sizes) / whole
+        )  # a progressive decoder holds all coefficients, 2 bytes each
+    return tiff.bytes_per_chunk(image) / max(image.width * image.height, 1)
 
 
 def orientation(image: Image.Image) -> int:
-    """The EXIF orientation, 1 to 8; 1 where there is none, or a block that cannot be read."""
+    """The EXIF orientation, 1 to 8; 1 where there is none or the block cannot be read."""
     try:
         turn = image.getexif().get(ExifTags.Base.Orientation, 1)
         return turn if turn in _TURNS else 1
-    except Exception:  # the pixels are sound: viewers show such files without turning them
+    except Exception:  # only the EXIF block is damaged; viewers show such files unturned
         return 1
 
 
 def turned(pixels: UInt8[np.ndarray, "h w 3"], turn: int) -> UInt8[np.ndarray, "H W 3"]:
     """`pixels` as stored in a file, turned upright by its EXIF orientation."""
-    return _TURNS[turn](pixels).copy() if turn > 1 else pixels  # positive strides also where a side has 1 pixel
+    return (
+        _TURNS[turn](pixels).copy() if turn > 1 else pixels
+    )  # copy: strides are then positive, also where a side has 1 pixel
 
 
 def _strips(image: Image.Image) -> Iterator[tuple[int, Image.Image]]:
-    """The image in strips of STRIP pixels, each with the row that it begins at."""
+    """(first row, strip) of the image, in strips of STRIP pixels."""
     width, height = image.size
     rows = max(STRIP // width, 1)
     if rows >= height:
@@ -94,7 +100,7 @@ def _strips(image: Image.Image) -> Iterator[tuple[int, Image.Image]]:
 
 
 def _converter(image: Image.Image) -> Callable[[Image.Image], Strip]:
-    """A function that converts a strip of `image` to RGB, or to grey. What the whole image decides is computed once."""
+    """A function that converts a strip of `image` to RGB or grey. What depends on the whole image is computed once."""
     if image.mode.startswith("I;16"):
         return _of_16_bits(image)
     if image.mode == "I":
@@ -102,10 +108,12 @@ def _converter(image: Image.Image) -> Callable[[Image.Image], Strip]:
     if image.mode == "F":
         return _of_floats(image)
     if not image.has_transparency_data:
-        return lambda strip: np.asarray(strip if strip.mode == "RGB" else strip.convert("RGB"))  # which would copy it
+        return lambda strip: np.asarray(
+            strip if strip.mode == "RGB" else strip.convert("RGB")
+        )  # convert would copy an RGB strip
     if tiff.has_false_alpha(image) or not any(_alpha_of(strip) for _, strip in _strips(image)):
         return lambda strip: np.asarray(_rgba(strip).convert("RGB"))  # as if it had no alpha
-    return lambda strip: np.asarray(_on_paper(_rgba(strip)))
+    return lambda strip: np.asarray(_on_background(_rgba(strip)))
 
 
 def _rgba(strip: Image.Image) -> Image.Image:
@@ -117,27 +125,27 @@ def _alpha_of(strip: Image.Image) -> int:
     return int(np.asarray(_rgba(strip).getchannel("A")).max())
 
 
-def _on_paper(rgba: Image.Image) -> Image.Image:
-    paper = Image.new("RGB", rgba.size, PAPER)
-    paper.paste(rgba, mask=rgba)
-    return paper
+def _on_background(rgba: Image.Image) -> Image.Image:
+    canvas = Image.new("RGB", rgba.size, BACKGROUND)
+    canvas.paste(rgba, mask=rgba)
+    return canvas
 
 
 def _of_16_bits(image: Image.Image) -> Callable[[Image.Image], Strip]:
-    """The high byte; one transparent value, if all pixels do not have it, is white."""
-    hole = image.info.get("transparency", -1)
-    if hole != -1 and all((np.asarray(strip) == hole).all() for _, strip in _strips(image)):
-        hole = -1
+    """The high byte. Pixels of the transparent value, if the file names one, are white, unless all pixels have it."""
+    transparent = image.info.get("transparency", -1)
+    if transparent != -1 and all((np.asarray(strip) == transparent).all() for _, strip in _strips(image)):
+        transparent = -1
 
     def convert(strip: Image.Image) -> Strip:
         values = np.asarray(strip)
-        return _grey_bytes(np.where(values == hole, 255, values >> 8) if hole != -1 else values >> 8)
+        return _grey_bytes(np.where(values == transparent, 255, values >> 8) if transparent != -1 else values >> 8)
 
     return convert
 
 
 def _of_integers(image: Image.Image) -> Callable[[Image.Image], Strip]:
-    """Integers of 32 bits: as 16 bits where all fit into them, otherwise stretched from the least to the greatest."""
+    """32-bit integers: treated as 16-bit where all values fit, otherwise stretched from the smallest to the largest."""
     dtype = np.uint32 if tiff.is_unsigned(image) else np.int32
 
     def values_of(strip: Image.Image) -> np.ndarray:
@@ -151,7 +159,7 @@ def _of_integers(image: Image.Image) -> Callable[[Image.Image], Strip]:
 
 
 def _of_floats(image: Image.Image) -> Callable[[Image.Image], Strip]:
-    """Floats: 0 is black and 1 is white where all lie between; otherwise stretched. What is not finite is black."""
+    """Floats: 0 is black and 1 white where all lie in [0, 1]; otherwise stretched. NaN and infinity are black."""
     low, high = np.inf, -np.inf
     for _, strip in _strips(image):
         values = np.asarray(strip)

@@ -1,4 +1,4 @@
-"""Files that cannot be read here: recognize them by their first bytes, and say what to do with them."""
+"""Recognize files that cannot be read here by their first bytes, and say what to do with them."""
 
 from typing import NamedTuple
 
@@ -7,12 +7,12 @@ from moco.data.decode.tiff import File
 
 
 class FileKind(NamedTuple):
-    """A kind of file: how it begins, its name, and what to do with it."""
+    """A kind of file that cannot be read."""
 
-    place: int  # of `mark` in the file
-    mark: bytes
-    name: str
-    advice: str
+    offset: int  # of `magic` in the file
+    magic: bytes
+    name: str  # in messages
+    advice: str  # what to do with it
 
 
 _HEIC = "convert it to JPEG or PNG, with pillow-heif or heif-convert"
@@ -65,14 +65,14 @@ _KINDS = (
 
 
 def name_unreadable(file: File) -> str:
-    """What an open file is that cannot be read, with advice. Empty where it is not recognized."""
+    """The kind of an open file that cannot be read, with advice; empty if it is not recognized."""
     file.seek(0)
     head = file.read(256)
     for kind in _KINDS:
-        if head.startswith(kind.mark, kind.place):
+        if head.startswith(kind.magic, kind.offset):
             return f"{kind.name}, which is not read here: {kind.advice}"
     if head.startswith((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")):
         return f"{tiff.describe_tiff(file)}, which Pillow cannot read: convert it to 8 bits; tifffile reads it"
     if not head.strip(b"\0"):
-        return "only zeros at its beginning: it was not copied whole; copy it again"
+        return "the file begins with zeros only, so it was not copied completely: copy it again"
     return ""

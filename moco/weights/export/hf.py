@@ -10,7 +10,7 @@ from safetensors import SafetensorError
 from timm.models import save_for_hf
 from torch import nn
 
-from moco.atomic_output import folder_aside
+from moco.atomic_output import staging_folder
 from moco.encoders.check_network import pooled
 from moco.recipe import EncoderSpec
 from moco.weights.encoder_folder import load_encoder
@@ -30,7 +30,7 @@ def to_hf(weights: Weights, out: Path, *, architecture: str | EncoderSpec | None
         "input_size": (3, data.size, data.size), "mean": data.mean, "std": data.std,
         "crop_pct": data.size / data.eval_resize, "interpolation": "bilinear", "tag": "momentum_contrast",
     }  # fmt: skip
-    with folder_aside(out) as aside:
+    with staging_folder(out) as aside:
         _save_for_hub(network, aside, model_args={"num_classes": 0} | call.arguments, look=look)
         with torch.random.fork_rng(devices=[]):
             back = timm.create_model(f"local-dir:{aside}", pretrained=True).eval()

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from moco.files import sweep, write_atomically, write_json
+from moco.files import remove_temporary_files, write_atomically, write_json
 from moco.weights.file_kind import kind_of
 from moco.weights.loaded_weights import WeightsError
 from moco.weights.official.released import LINEAR, Released
@@ -48,7 +48,7 @@ def fetch(one: Released, *, folder: Path | None = None) -> Path:
             if file.exists() and record.exists():
                 _check_recorded_hash(file, json.loads(record.read_bytes()))
             else:
-                sweep(folder)
+                remove_temporary_files(folder)
                 write_json(record, _download(one, file))
     except (OSError, http.client.HTTPException, ValueError) as error:  # ValueError: a record that is not JSON
         if isinstance(error, WeightsError):

@@ -8,7 +8,14 @@ import pytest
 from PIL import Image, ImageFilter
 
 from moco.data.check import near_duplicates
-from moco.data.check.near_duplicates import SIGNS, TOGETHER, count_ones, groups, near, signs_of
+from moco.data.check.near_duplicates import (
+    MAX_DIFFERENT_BITS,
+    MIN_CORRELATION,
+    connected,
+    count_ones,
+    find_near,
+    signature_of,
+)
 
 
 def picture(seed: int, height: int = 96, width: int = 128) -> Image.Image:
@@ -36,8 +43,8 @@ CHANGES = {
 
 
 def found(images: list[Image.Image]) -> list[list[int]]:
-    signs, greys = zip(*[signs_of(np.asarray(image)) for image in images], strict=True)
-    return near(np.array(signs, dtype=np.uint64), np.stack(greys))
+    hashes, thumbnails = zip(*[signature_of(np.asarray(image)) for image in images], strict=True)
+    return find_near(np.array(hashes, dtype=np.uint64), np.stack(thumbnails))
 
 
 @pytest.mark.parametrize("change", CHANGES)
@@ -64,24 +71,24 @@ def test_groups_keep_the_order_of_their_first():
     assert found(images) == [[0, 4, 5], [1, 2]]
 
 
-def test_what_hangs_together_by_others_is_one_group():
-    assert groups(np.array([[3, 4], [1, 2], [2, 4]]), 6) == [[1, 2, 3, 4]]
+def test_images_connected_through_others_are_one_group():
+    assert connected(np.array([[3, 4], [1, 2], [2, 4]]), 6) == [[1, 2, 3, 4]]
 
 
 def changed_on(seed: int, n: int = 150) -> tuple[np.ndarray, np.ndarray]:
-    """Signs and greys of pictures that are each an earlier one, changed: some pairs are near by both, others by one."""
+    """Hashes and thumbnails. Each comes from an earlier one, changed: some pairs are near by both, others by one."""
     rng = np.random.default_rng(seed)
-    signs, greys = rng.integers(0, 2**64, n, dtype=np.uint64), rng.normal(128, 40, (n, 16, 16))
+    hashes, thumbnails = rng.integers(0, 2**64, n, dtype=np.uint64), rng.normal(128, 40, (n, 16, 16))
     for i in range(5, n):
-        like = rng.integers(max(i - 8, 0), i, 2)  # its signs and greys mostly come from the same one
+        like = rng.integers(max(i - 8, 0), i, 2)  # its hash and thumbnail mostly come from the same one
         like[1] = like[0] if rng.random() < 0.8 else like[1]
         flips = sum(1 << int(bit) for bit in rng.choice(64, rng.integers(0, 8), replace=False))
-        signs[i], greys[i] = (
-            signs[like[0]] ^ np.uint64(flips),
-            greys[like[1]] + rng.normal(0, rng.uniform(2, 9), (16, 16)),
+        hashes[i], thumbnails[i] = (
+            hashes[like[0]] ^ np.uint64(flips),
+            thumbnails[like[1]] + rng.normal(0, rng.uniform(2, 9), (16, 16)),
         )
     mixed = rng.permutation(n)
-    return signs[mixed], np.clip(greys[mixed], 0, 255).astype(np.uint8)
+    return hashes[mixed], np.clip(thumbnails[mixed], 0, 255).astype(np.uint8)
 
 
 @pytest.mark.parametrize("small", [0, 1024])
@@ -92,29 +99,29 @@ def test_groups_are_those_of_all_near_pairs(seed: int, block: int, small: int, m
     monkeypatch.setattr(near_duplicates, "BLOCK", block)
     monkeypatch.setattr(near_duplicates, "SMALL", small)
     monkeypatch.setattr(near_duplicates, "PART", 3)
-    signs, greys = changed_on(seed)
-    together = np.corrcoef(greys.reshape(len(greys), -1)) >= TOGETHER
-    few = np.array([[(int(a) ^ int(b)).bit_count() <= SIGNS for b in signs] for a in signs])
-    pairs = [(a, b) for a, b in itertools.combinations(range(len(signs)), 2) if few[a, b] and together[a, b]]
-    expected = groups(np.array(pairs), len(signs))
-    assert near(signs, greys) == expected
+    hashes, thumbnails = changed_on(seed)
+    correlated = np.corrcoef(thumbnails.reshape(len(thumbnails), -1)) >= MIN_CORRELATION
+    few = np.array([[(int(a) ^ int(b)).bit_count() <= MAX_DIFFERENT_BITS for b in hashes] for a in hashes])
+    pairs = [(a, b) for a, b in itertools.combinations(range(len(hashes)), 2) if few[a, b] and correlated[a, b]]
+    expected = connected(np.array(pairs), len(hashes))
+    assert find_near(hashes, thumbnails) == expected
     assert max(map(len, expected)) > 3
-    assert len(pairs) < min(np.triu(few, 1).sum(), np.triu(together, 1).sum())
+    assert len(pairs) < min(np.triu(few, 1).sum(), np.triu(correlated, 1).sum())
 
 
 @pytest.mark.parametrize("byte", range(8))
-def test_signs_that_differ_in_every_byte_but_one_are_near(byte: int):
+def test_hashes_that_differ_in_every_byte_but_one_are_near(byte: int):
     one, others = 2**63 + 12345, sum(1 << 8 * k + k for k in range(8) if k != byte)
-    greys = np.repeat(np.random.default_rng(0).integers(0, 256, (1, 16, 16), dtype=np.uint8), 2, axis=0)
-    assert near(np.array([one, one ^ others], dtype=np.uint64), greys) == [[0, 1]]
+    thumbnails = np.repeat(np.random.default_rng(0).integers(0, 256, (1, 16, 16), dtype=np.uint8), 2, axis=0)
+    assert find_near(np.array([one, one ^ others], dtype=np.uint64), thumbnails) == [[0, 1]]
 
 
 def test_many_frames_of_one_scene_are_one_group():
     n, rng = 5000, np.random.default_rng(0)
     flips = np.uint64(1) << rng.integers(0, 64, (3, n), dtype=np.uint64)
     scene = rng.integers(20, 236, (16, 16))
-    greys = (scene + rng.integers(-5, 6, (n, 16, 16))).astype(np.uint8)
-    assert near(np.bitwise_xor.reduce(flips), greys) == [list(range(n))]
+    thumbnails = (scene + rng.integers(-5, 6, (n, 16, 16))).astype(np.uint8)
+    assert find_near(np.bitwise_xor.reduce(flips), thumbnails) == [list(range(n))]
 
 
 @pytest.mark.parametrize("numpy_has_it", [True, False])
@@ -127,4 +134,4 @@ def test_the_bits_that_are_1_are_counted_with_any_numpy(numpy_has_it: bool, monk
 
 
 def test_no_images_have_no_groups():
-    assert near(np.zeros(0, dtype=np.uint64), np.zeros((0, 16, 16), dtype=np.uint8)) == []
+    assert find_near(np.zeros(0, dtype=np.uint64), np.zeros((0, 16, 16), dtype=np.uint8)) == []

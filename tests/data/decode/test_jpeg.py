@@ -227,6 +227,6 @@ def test_no_pixel_of_a_too_large_photo_is_decoded(tmp_path, monkeypatch):
 
 def test_a_file_too_long_to_be_read_at_once_is_read_by_pillow_from_the_disk(tmp_path, monkeypatch):
     (tmp_path / "x.jpg").write_bytes(PLAIN)
-    monkeypatch.setattr(decode_module, "AT_ONCE", 10)
+    monkeypatch.setattr(decode_module, "IN_MEMORY_BYTES", 10)
     monkeypatch.setattr(decode_module, "_read_bytes", lambda *_: pytest.fail("it was read"))
     assert np.array_equal(decode(tmp_path / "x.jpg"), by_pillow(PLAIN))

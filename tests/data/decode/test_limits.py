@@ -109,13 +109,13 @@ SLOW = {
 def test_files_that_pillow_reads_byte_by_byte_are_refused(tmp_path, monkeypatch, kind: str):
     (tmp_path / "x").write_bytes(SLOW[kind])
     assert decode(tmp_path / "x").shape[2] == 3
-    monkeypatch.setattr(limits, "READS", 2000)
+    monkeypatch.setattr(limits, "MAX_READS", 2000)
     with pytest.raises(BadImage, match="2,000 reads"):
         decode(tmp_path / "x")
 
 
 def test_check_looks_at_a_gif_whose_end_is_zeros(tmp_path, monkeypatch):
-    monkeypatch.setattr(limits, "READS", 2000)
+    monkeypatch.setattr(limits, "MAX_READS", 2000)
     (tmp_path / "x.gif").write_bytes(gif((1, 1), gif_frame(1, 1))[:-1] + bytes(5000))
     assert not inspect_file(str(tmp_path / "x.gif"), compare=False, deep=False).bad
 
