@@ -1,4 +1,4 @@
-"""Where each number of a recipe is from: its source, where this project deviates, and what came of it elsewhere."""
+"""Explain a recipe: the source of each number, deviations of this project, and results that others published."""
 
 import itertools
 import json
@@ -11,12 +11,12 @@ from typing import Any
 from moco.recipe import Recipe, RecipeError, unknown
 from moco.recipes import ORIGINS, RECIPES, named
 from moco.recipes.auto import FITTED, WHAT, auto_origin, example
-from moco.recipes.sources_of_numbers import DEFAULTS, Origin, Published, idle, settings_of
+from moco.recipes.sources_of_numbers import DEFAULTS, Origin, Published, idle_settings, settings_of
 from moco.schedule import ScheduleKind
 from moco.text import plural
 
 Lineage = list[tuple[Origin, dict[str, object]]]
-WIDTH, LONGEST = 80, 24  # [characters] of the text; of a column but the last, at most
+WIDTH, LONGEST = 80, 24  # [characters] of a line; most of any column except the last
 IMAGENET = 1_281_167  # images of ImageNet-1k's training set
 
 
@@ -24,10 +24,10 @@ IMAGENET = 1_281_167  # images of ImageNet-1k's training set
 class Setting:
     """One number of a recipe."""
 
-    name: str  # dotted; * stands for both views
+    name: str  # dotted; * means both views
     value: str
     source: str
-    changed: str | None = None  # what the recipe of that name has instead
+    changed: str | None = None  # the value in the original recipe of that name, if it differs
 
 
 @dataclass(frozen=True)
@@ -36,9 +36,9 @@ class Explanation:
 
     recipe: Recipe
     settings: tuple[Setting, ...]  # those that have an effect
-    idle: tuple[str, ...]  # and those that have none beside them
+    idle: tuple[str, ...]  # settings without effect because of others
     deviations: dict[str, str]  # from the sources, by setting
-    published: tuple[Published, ...]  # of the recipe as it is named, by others
+    published: tuple[Published, ...]  # results that others published for the original recipe
     sanity: dict[str, str]  # what to expect of a run
 
     def to_dict(self) -> dict[str, Any]:
@@ -68,7 +68,7 @@ class Explanation:
 
 
 def explain(what: str) -> Explanation:
-    """A recipe's name, a recipe.json, or a run folder, explained; of `auto`, an example. Raises RecipeError."""
+    """Explain a recipe given by name, recipe.json or run folder; for `auto`, an example. Raises RecipeError."""
     path = Path(what)
     file = path / "recipe.json" if path.is_dir() else path
     if what in RECIPES:
@@ -78,14 +78,14 @@ def explain(what: str) -> Explanation:
     elif file.is_file():
         recipe = Recipe.read(file)
     elif path.is_dir() or what.endswith(".json"):
-        raise RecipeError(f"expected a recipe's name, a recipe.json or a run folder, and there is no file {file}")
+        raise RecipeError(f"expected the name of a recipe, a recipe.json or a run folder, and there is no file {file}")
     else:
         raise RecipeError(unknown("recipe", what, ["auto", *RECIPES]))
     return explain_recipe(recipe)
 
 
 def list_recipes() -> list[dict[str, Any]]:
-    """Every recipe: its name, what it is, and the first result that was published for it."""
+    """Every recipe: its name, a description, and its first published result."""
     rows: list[dict[str, Any]] = [{"name": "auto", "what": WHAT, "published": None}]
     for name, recipe in RECIPES.items():
         what = (recipe.__doc__ or "").strip().splitlines()[0]
@@ -95,10 +95,10 @@ def list_recipes() -> list[dict[str, Any]]:
 
 
 def explain_recipe(recipe: Recipe) -> Explanation:
-    """The sources of `recipe`, and what differs from the recipe whose name it has."""
+    """The sources of `recipe`, and its changes to the original recipe of that name."""
     origin = ORIGINS.get(recipe.name, auto_origin(recipe) if recipe.name == "auto" else None)
-    line, as_named = lineage(origin) if origin else [], _as_named(recipe)
-    now, then, without = settings_of(recipe), settings_of(as_named or recipe), idle(recipe)
+    line, original = lineage(origin) if origin else [], _original(recipe)
+    now, then, without = settings_of(recipe), settings_of(original or recipe), idle_settings(recipe)
     rows: list[Setting] = []
     deviations: dict[str, str] = {}
     for name, value in now.items():
@@ -106,7 +106,7 @@ def explain_recipe(recipe: Recipe) -> Explanation:
             continue
         if origin is None:
             rows.append(Setting(name, value_text(value), f"not among the recipes here: {recipe.source or 'no source'}"))
-        elif value == then[name] or (name == "compute.threads" and then[name] is None):  # every run settles the threads
+        elif value == then[name] or (name == "compute.threads" and then[name] is None):  # a run fills in the threads
             source = find_entry(line, lambda one: one.sources, name, then[name])
             deviation = find_entry(line, lambda one: one.deviations, name, then[name])
             rows.append(Setting(name, value_text(value), source[1] if source else "no source"))
@@ -115,11 +115,11 @@ def explain_recipe(recipe: Recipe) -> Explanation:
             change = f"changed here: {value_text(then[name])} -> {value_text(value)}"
             rows.append(Setting(name, value_text(value), change, changed=value_text(then[name])))
     published = () if origin is None else origin.published
-    return Explanation(recipe, _both_views(rows), _summed_up(now, without), deviations, published, sanity(recipe))
+    return Explanation(recipe, _merge_views(rows), _idle_names(now, without), deviations, published, sanity(recipe))
 
 
 def lineage(origin: Origin) -> Lineage:
-    """An origin, then what it derives from, and so on to the defaults, each with the settings of the one after it."""
+    """`origin`, the origin of its base, and so on to the defaults. Beside each, the settings of its base."""
     if origin is DEFAULTS:
         return [(origin, {})]
     if origin.base is None:
@@ -130,22 +130,23 @@ def lineage(origin: Origin) -> Lineage:
 def find_entry(
     line: Lineage, table: Callable[[Origin], dict[str, str]], name: str, value: object
 ) -> tuple[str, str] | None:
-    """What a table of the lineage says of a setting with this value, and the name under which it does, or None.
+    """Find the entry on a setting in a table of the lineage. Returns (key, text), or None.
 
     Args:
-        table: picks `sources` or `deviations`.
+        table: selects `sources` or `deviations` of an origin.
+        value: entries of a base that has another value do not count.
     """
     for origin, of_base in line:
-        found = _named_longest(table(origin), name)
+        found = _longest_prefix(table(origin), name)
         if found is not None:
             return found, table(origin)[found]
-        if name not in of_base or of_base[name] != value:  # what is said there is of another value
+        if name not in of_base or of_base[name] != value:  # the base has another value: its entries do not apply
             return None
     return None
 
 
 def value_text(value: object) -> str:
-    """A setting's value, as a reader would say it."""
+    """The value of a setting as text."""
     match value:
         case ScheduleKind():
             return value.describe()
@@ -160,7 +161,7 @@ def value_text(value: object) -> str:
 
 
 def sanity(recipe: Recipe) -> dict[str, str]:
-    """What to expect of a run: the loss where nothing is learned, the memory of the dictionary."""
+    """What to expect of a run: loss and accuracy at chance level, memory of the dictionary, and time scales."""
     method, dim = recipe.method, recipe.encoder.dim
     found = {
         "loss at chance": f"{recipe.collapse_level:.2f} nats (all keys alike); a collapsed encoder stays there",
@@ -169,35 +170,37 @@ def sanity(recipe: Recipe) -> dict[str, str]:
     if method.dictionary == "queue" and method.size is not None:
         found["dictionary"] = f"{method.size:,} x {dim} float32 = {method.size * dim * 4 / 2**20:.3g} MiB on each rank"
         filled = f"{method.size / recipe.keys_per_step:,.4g} steps"
-        found["a key's age, at most"] = f"{filled}; so long the queue has random keys left, and the loss starts low"
+        found["a key's age, at most"] = f"{filled}; until then the queue still has random keys, and the loss is low"
     elif method.dictionary == "bank":
         found["dictionary"] = f"images x {dim} float32; ImageNet: {IMAGENET * dim * 4 / 2**20:.0f} MiB on each rank"
     else:
         size = recipe.optim.batch_size * dim * 4 / 2**20
-        found["dictionary"] = f"{recipe.optim.batch_size:,} x {dim} float32 = {size:.3g} MiB, for the step"
+        found["dictionary"] = f"{recipe.optim.batch_size:,} x {dim} float32 = {size:.3g} MiB, during a step"
     if method.key_encoder == "momentum":
         m = method.momentum(0, recipe.optim.epochs)
-        found["f_k looks back"] = f"1 / (1 - m) = {1 / (1 - m):,.4g} steps" if m < 1 else "for ever: m = 1"
+        found["f_k looks back"] = (
+            f"1 / (1 - m) = {1 / (1 - m):,.4g} steps" if m < 1 else "at its initial weights only: m = 1"
+        )
     return found
 
 
-def _as_named(recipe: Recipe) -> Recipe | None:
-    """The recipe whose name this one has, or None; of `auto`, with what it would have fitted to the images."""
+def _original(recipe: Recipe) -> Recipe | None:
+    """The original recipe of that name, or None. For `auto`, its base with this recipe's fitted settings."""
     if recipe.name != "auto":
         return named(recipe.name) if recipe.name in RECIPES else None
     values = settings_of(recipe)
     return named(str(auto_origin(recipe).base)).but("auto", {name: values[name] for name in FITTED})
 
 
-def _named_longest(table: dict[str, str], name: str) -> str | None:
-    """The key of `table` that is `name` or the longest beginning of it, whichever view it is of."""
+def _longest_prefix(table: dict[str, str], name: str) -> str | None:
+    """The longest key of `table` that equals `name` or is a prefix of it, ignoring the number of the view."""
     plain = name.replace("views.0", "views").replace("views.1", "views")
     fits = [key for key in table if f"{plain}.".startswith(f"{key}.")]
     return max(fits, key=len, default=None)
 
 
-def _both_views(rows: list[Setting]) -> tuple[Setting, ...]:
-    """The rows, with one for both views where they have the same."""
+def _merge_views(rows: list[Setting]) -> tuple[Setting, ...]:
+    """Merge the rows of the two views where they are equal."""
     texts = {row.name: (row.value, row.source) for row in rows}
     merged: list[Setting] = []
     for row in rows:
@@ -209,8 +212,8 @@ def _both_views(rows: list[Setting]) -> tuple[Setting, ...]:
     return tuple(merged)
 
 
-def _summed_up(names: Iterable[str], without: set[str]) -> tuple[str, ...]:
-    """Those of the settings' names that are in `without`, a view that is there as a whole by its own name."""
+def _idle_names(names: Iterable[str], without: set[str]) -> tuple[str, ...]:
+    """The names that are in `without`. A view whose settings all are is named once, as a whole."""
     quiet: dict[str, None] = {}
     for name in names:
         view = name[: len("data.views.0")]
@@ -221,7 +224,7 @@ def _summed_up(names: Iterable[str], without: set[str]) -> tuple[str, ...]:
 
 
 def _columns(rows: list[tuple[str, ...]]) -> str:
-    """Rows of text in columns, in WIDTH characters: cells are wrapped."""
+    """A table of WIDTH characters; long cells are wrapped."""
     last = len(rows[0]) - 1
     widths = [min(LONGEST, max(len(row[i]) for row in rows)) for i in range(last)]
     widths.append(WIDTH - sum(widths) - 2 * (last + 1))

@@ -1,6 +1,6 @@
-"""What every recipe can do: derive from another with changed settings, be written as JSON and read back.
+"""The base class of recipes: change settings, write as JSON, read back.
 
-A recipe derives from another by `but(name, {"dotted.field": value})`; the command line's `--set` is the same call.
+`recipe.but(name, {"dotted.field": value})` derives a recipe from another. The command line's `--set` calls it too.
 """
 
 import json
@@ -22,22 +22,22 @@ class RecipeBase(Spec):
     """A frozen set of settings with a name. Every field of a subclass needs a default."""
 
     name: str
-    source: str = ""  # where the numbers are from
+    source: str = ""  # publication or code that the numbers are from
     seed: Annotated[int, Field(ge=0, lt=2**64)] = 0
 
     def but(
         self: Same, name: str | None = None, changes: dict[str, Any] | None = None, /, *, source: str | None = None
     ) -> Same:
-        """This recipe with other values at some dotted fields: `but("long", {"optim.epochs": 800})`.
+        """This recipe with other values for some fields: `but("long", {"optim.epochs": 800})`.
 
         Raises:
-            RecipeError: an unknown field (the nearest right one is named), a wrong type, or parts that do not fit.
+            RecipeError: an unknown field (similar ones are listed), a wrong type, or settings that do not fit together.
         """
         tree = self.model_dump()
         tree["name"] = name or self.name
         tree["source"] = self.source if source is None else source
         for dotted, value in (changes or {}).items():
-            tree = _with(tree, dotted, value, of=self)
+            tree = _with_value(tree, dotted, value, of=self)
         return type(self)._validated(tree)
 
     def to_json(self) -> str:
@@ -47,7 +47,7 @@ class RecipeBase(Spec):
     def from_json(cls: type[Same], text: str) -> Same:
         """The recipe that `to_json` wrote. Raises RecipeError."""
         try:
-            tree = json.loads(text, object_pairs_hook=_once_each)
+            tree = json.loads(text, object_pairs_hook=_without_duplicates)
         except RecipeError:
             raise
         except (ValueError, RecursionError) as error:  # ValueError: also a number of more than 4,300 digits
@@ -61,40 +61,40 @@ class RecipeBase(Spec):
             with file.open("rb") as content:
                 text = content.read(LONGEST + 1)
             if len(text) > LONGEST:
-                raise RecipeError(f"a recipe has at most {LONGEST:,} bytes")
+                raise RecipeError(f"expected a file of at most {LONGEST:,} bytes")
             return cls.from_json(text.decode())
         except (OSError, UnicodeDecodeError, RecipeError) as error:
             raise RecipeError(f"{file} cannot be used as a recipe: {message_of(error)}") from None
 
     def fields(self) -> dict[str, Any]:
         """Every setting by its dotted name, in order."""
-        return _leaves(self)
+        return _flattened(self)
 
     @classmethod
     def check_settings(cls, changes: dict[str, Any]) -> None:
-        """Raise RecipeError for settings that no recipe can have: unknown names, values of a wrong type or range.
+        """Raise RecipeError for settings that are wrong in any recipe: unknown names, values of a wrong type or range.
 
-        Whether they fit together depends on the recipe: `but` checks that.
+        Whether settings fit together depends on the recipe; `but` checks that.
         """
         base = cls(name="default")
         tree = base.model_dump()
         for dotted, value in changes.items():
-            tree = _with(tree, dotted, value, of=base)
+            tree = _with_value(tree, dotted, value, of=base)
         try:
             cls.model_validate(tree)
         except ValidationError as error:
             if problems := [one for one in error.errors() if one["loc"]]:
-                raise RecipeError(cls._worded(problems)) from None
+                raise RecipeError(cls._message(problems)) from None
 
     @classmethod
     def _validated(cls: type[Same], tree: Any) -> Same:
         try:
             return cls.model_validate(tree)
         except ValidationError as error:
-            raise RecipeError(cls._worded(error.errors())) from None
+            raise RecipeError(cls._message(error.errors())) from None
 
     @classmethod
-    def _worded(cls, problems: list[Any]) -> str:
+    def _message(cls, problems: list[Any]) -> str:
         names = _all_names(cls(name="default"))
         return "; ".join(in_words(problem, names) for problem in problems)
 
@@ -111,8 +111,8 @@ def diff(a: RecipeBase, b: RecipeBase) -> list[str]:
     ]
 
 
-def _once_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A JSON object, in which no name comes twice. Raises RecipeError."""
+def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object as a dict. Raises RecipeError if a name occurs twice."""
     found = dict(pairs)
     if len(found) < len(pairs):
         twice = next(name for name in found if [other for other, _ in pairs].count(name) > 1)
@@ -120,12 +120,12 @@ def _once_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _plain(value: Any) -> Any:
-    """`value` as what model_dump would have made of it."""
+def _dumped(value: Any) -> Any:
+    """`value` as model_dump would return it."""
     if isinstance(value, BaseModel):
         return value.model_dump()
     if isinstance(value, list | tuple):
-        return tuple(_plain(item) for item in value)
+        return tuple(_dumped(item) for item in value)
     return dict(vars(value)) if hasattr(value, "__pydantic_fields__") else value
 
 
@@ -139,10 +139,10 @@ def _children(node: Any) -> dict[str, Any]:
     return {}
 
 
-def _leaves(node: Any, prefix: str = "") -> dict[str, Any]:
+def _flattened(node: Any, prefix: str = "") -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, child in _children(node).items():
-        found |= _leaves(child, f"{prefix}{name}.") if _children(child) else {prefix + name: child}
+        found |= _flattened(child, f"{prefix}{name}.") if _children(child) else {prefix + name: child}
     return found
 
 
@@ -154,7 +154,7 @@ def _all_names(node: Any, prefix: str = "") -> list[str]:
 
 
 def _replaced(tree: Any, path: list[str], value: Any) -> Any:
-    """The dumped recipe with another leaf or branch at `path`. Raises LookupError or ValueError where there is none."""
+    """A dumped recipe with `value` at `path`. Raises LookupError or ValueError if there is no such path."""
     if not path:
         return value
     name, *rest = path
@@ -166,9 +166,9 @@ def _replaced(tree: Any, path: list[str], value: Any) -> Any:
     raise LookupError(name)
 
 
-def _with(tree: Any, dotted: str, value: Any, *, of: RecipeBase) -> Any:
-    """The dumped recipe `of` with another value at a dotted field. Raises RecipeError where there is no such field."""
+def _with_value(tree: Any, dotted: str, value: Any, *, of: RecipeBase) -> Any:
+    """`tree`, the dump of `of`, with another value for a field. Raises RecipeError if there is no such field."""
     try:
-        return _replaced(tree, dotted.split("."), _plain(value))
+        return _replaced(tree, dotted.split("."), _dumped(value))
     except (LookupError, ValueError):
         raise RecipeError(unknown("setting", dotted, _all_names(of))) from None

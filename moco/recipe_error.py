@@ -1,4 +1,4 @@
-"""The error of a recipe that cannot run, and how it is worded."""
+"""The error for a recipe that cannot run, and its message."""
 
 import difflib
 from typing import TYPE_CHECKING, Any
@@ -14,7 +14,7 @@ class RecipeError(ValueError):
 
 
 def unknown(what: str, name: str, known: list[str]) -> str:
-    """The message for a name that is not there: with the nearest ones, or else all of them."""
+    """The message for an unknown name, with up to three similar ones, or else all known names."""
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
     tail = name.rsplit(".", 1)[-1]
     near = near or [one for one in known if one.rsplit(".", 1)[-1] == tail][:3]
@@ -23,10 +23,10 @@ def unknown(what: str, name: str, known: list[str]) -> str:
 
 
 def in_words(problem: "ErrorDetails", names: list[str]) -> str:
-    """A problem that pydantic found in a recipe, as what was expected and what came.
+    """A validation error of pydantic as a message: the setting, what was expected, and the value.
 
     Args:
-        names: of all settings.
+        names: the names of all settings.
     """
     kinds = ("constant", "steps", "decay", "cosine")
     where = ".".join(str(step) for step in problem["loc"] if step not in kinds)
@@ -44,6 +44,6 @@ def shortened(value: Any) -> str:
     """`value` for a message, cut where it is long."""
     try:
         text = repr(value)
-    except ValueError:  # Python does not write whole numbers of more than 4,300 digits
+    except ValueError:  # Python refuses to print integers of more than 4,300 digits
         return "a number of more than 4,300 digits"
     return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}... ({len(text):,} characters)"

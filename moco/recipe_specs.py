@@ -1,4 +1,4 @@
-"""The parts of a recipe: what can be set, of what type, and what it means.
+"""The settings of a recipe: their names, types, defaults and meaning.
 
 Batch sizes and BN groups are global (over all ranks); durations say their unit.
 """
@@ -12,13 +12,13 @@ from moco.schedule import Constant, Schedule
 Probability = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(ge=1, lt=2**31)]
 Side = Annotated[int, Field(ge=1, le=16384)]  # [pixels]
-Wide = Annotated[int, Field(ge=1, le=2**20)]  # numbers in a vector
+Wide = Annotated[int, Field(ge=1, le=2**20)]  # the length of a vector
 Threads = Annotated[int, Field(ge=1, le=4096)]
 Spread = Annotated[float, Field(gt=0)]
 
 
 def _int_if_whole(value: float) -> int | float:
-    """A whole number as an int, so that it is written without a point."""
+    """A whole number as an int, so that it is written without a decimal point."""
     return int(value) if value == int(value) else value
 
 
@@ -32,40 +32,44 @@ class Spec(BaseModel):
 
 
 class EncoderSpec(Spec):
-    """f_q: what maps an image to an embedding. f_k is its copy."""
+    """f_q, which maps an image to an embedding."""
 
     name: str = (
         "resnet50"  # resnet10 ... resnet152, resnext50_32x8d; vit_small ...; torchvision/NAME; timm/NAME; custom
     )
-    stem: Literal["7x7/2+pool", "3x3", "3x3/2"] = "7x7/2+pool"  # own ResNets only: ImageNet's; for small images
+    stem: Literal["7x7/2+pool", "3x3", "3x3/2"] = "7x7/2+pool"  # own ResNets only; 3x3 and 3x3/2: for small images
     width: Annotated[float, Field(gt=0, le=64)] = 1.0  # own ResNets only: multiplies the channels of every layer
     dilate_last: bool = False  # own ResNets only: the last stage has stride 1 and dilation 2
     zero_init: bool = False  # own ResNets only: the last BN of each residual block starts at 0
     patch: Side | None = None  # [pixels] own ViTs only: the side of a patch; None: the network's (16; vit_huge 14)
-    position: Literal["sincos", "learned", "none"] = "sincos"  # own ViTs only: position embedding, fixed or trained
+    position: Literal["sincos", "learned", "none"] = "sincos"  # own ViTs only; learned is trained, sincos is fixed
     freeze_patch: bool = False  # own ViTs only: the patch projection stays random (MoCo v3, Sec. 4.2)
     head: Literal["linear", "mlp", "projector2", "projector3"] = "linear"  # g: feature -> embedding
-    hidden: Wide = 4096  # width inside of a projector, and of the predictor
+    hidden: Wide = 4096  # width of the hidden layers of projector and predictor
     head_bn: bool = True  # BN in a projector and in the predictor
     dim: Wide = 128  # C
 
 
 class MethodSpec(Spec):
-    """How keys are made, kept and compared."""
+    """How keys are computed, stored and compared with the queries."""
 
-    key_encoder: Literal["momentum", "shared", "second", "none"] = "momentum"  # f_k; second: trained beside f_q
+    key_encoder: Literal["momentum", "shared", "second", "none"] = (
+        "momentum"  # f_k; second: a second network, trained like f_q
+    )
     dictionary: Literal["queue", "batch", "bank"] = "queue"  # Fig. 2 (c), (a), (b)
-    size: Positive | None = 65536  # K: keys of the queue; negatives drawn from the bank; None: the mini-batch's keys
-    negatives: Literal["shared", "each"] = "shared"  # bank only: drawn for the mini-batch, or for each query
-    bank_momentum: Annotated[float, Field(ge=0, lt=1)] = 0.5  # bank only: of the images' keys, over the epochs
+    size: Positive | None = 65536  # K: keys in the queue, or negatives drawn from the bank; None: with dictionary batch
+    negatives: Literal["shared", "each"] = "shared"  # bank only: one draw for the mini-batch, or one for each query
+    bank_momentum: Annotated[float, Field(ge=0, lt=1)] = (
+        0.5  # bank only: momentum of each image's key, updated once an epoch
+    )
     loss: Literal["infonce", "nce"] = "infonce"
-    scale_loss: bool = False  # times 2 tau (MoCo v3, Sec. 5)
+    scale_loss: bool = False  # multiply the loss by 2 tau (MoCo v3, Sec. 5)
     temperature: Annotated[float, Field(gt=0)] = 0.07  # tau
     momentum: Schedule = Constant(0.999)  # m
-    symmetric: bool = False  # each view in turn is the query; the losses add up
-    predictor: Literal["none", "mlp", "mlp_bn"] = "none"  # on f_q only; mlp_bn ends in a BN without weights
-    bn: Literal["shuffle", "split", "sync", "plain"] = "shuffle"  # Sec. 3.3; plain: each rank's own
-    bn_groups: Positive = 8  # of shuffle and split: in how many parts of the global mini-batch BN takes its statistics
+    symmetric: bool = False  # each view is the query once; the two losses are added
+    predictor: Literal["none", "mlp", "mlp_bn"] = "none"  # after f_q only; mlp_bn ends in a BN without weights
+    bn: Literal["shuffle", "split", "sync", "plain"] = "shuffle"  # Sec. 3.3; plain: over the images of each rank
+    bn_groups: Positive = 8  # shuffle and split: parts of the global mini-batch, each with its own BN statistics
 
     @model_validator(mode="before")
     @classmethod
@@ -86,9 +90,11 @@ class OptimSpec(Spec):
     trust: Annotated[float, Field(gt=0)] = 0.001  # lars only: the trust coefficient
     weight_decay: Annotated[float, Field(ge=0)] = 1e-4
     batch_size: Positive = 256  # N, over all ranks
-    epochs: Epochs = 200  # may be a fraction, for data sets that are gone through about once
-    accumulate: Positive = 1  # in how many pieces, one after the other, a rank's mini-batch goes through f_q
-    cached: bool = False  # dictionary batch: in two passes over the pieces, with the gradient of the whole mini-batch
+    epochs: Epochs = 200  # may be a fraction, for data sets that are used about once
+    accumulate: Positive = 1  # gradient accumulation: a rank's mini-batch goes through f_q in so many pieces
+    cached: bool = (
+        False  # dictionary batch only: gradient caching, two passes over the pieces, the gradient of the whole batch
+    )
 
 
 class Jitter(Spec):
@@ -102,7 +108,7 @@ class Jitter(Spec):
 
 
 class View(Spec):
-    """The random distribution of views of an image. In what order: see `grey_first`."""
+    """The random augmentations that make a view of an image. For their order see `grey_first`."""
 
     crop_area: tuple[float, float] = (0.2, 1.0)  # of the image's area; above 1 pads with black
     crop_ratio: tuple[float, float] = (3 / 4, 4 / 3)  # width / height
@@ -115,7 +121,7 @@ class View(Spec):
     flip: Probability = 0.5
 
     @model_validator(mode="after")
-    def _ranges(self) -> "View":
+    def _check_ranges(self) -> "View":
         for name in ("crop_area", "crop_ratio", "blur_sigma"):
             low, high = getattr(self, name)
             if not 0 < low <= high:
@@ -124,20 +130,20 @@ class View(Spec):
 
 
 class DataSpec(Spec):
-    """What a view of an image is."""
+    """Views: their size, augmentations and normalization."""
 
     size: Side = 224  # [pixels] of a view, square
-    views: Annotated[tuple[View, ...], Field(min_length=1, max_length=2)] = (View(), View())  # of query, of key
+    views: Annotated[tuple[View, ...], Field(min_length=1, max_length=2)] = (View(), View())  # of the query, of the key
     eval_resize: Side = 256  # [pixels] of the shorter side, before the central crop of `size`, in evaluation
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)  # of RGB in [0, 1]
     std: tuple[Spread, Spread, Spread] = (0.229, 0.224, 0.225)
 
 
 class ComputeSpec(Spec):
-    """How the arithmetic is done, as far as it changes the numbers."""
+    """How the numbers are computed. Each setting can change results in their last bits."""
 
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"  # of autocast; loss, EMA and queue stay float32
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"  # autocast's; loss, momentum update and queue stay in float32
     channels_last: bool = True
     compile: bool = False  # torch.compile of both encoders
-    cuda_graphs: bool = False  # their passes recorded, and played back: torch.compile's mode reduce-overhead
-    threads: Threads | None = None  # of torch on a CPU: sums depend on it in their last bits; None: torch's choice
+    cuda_graphs: bool = False  # torch.compile's mode reduce-overhead
+    threads: Threads | None = None  # of torch on a CPU; the last bits of sums depend on it. None: torch's default

@@ -81,7 +81,9 @@ class Decay(ScheduleKind):
     kind: Literal["decay"] = "decay"
 
     def __call__(self, epoch: float, epochs: float) -> float:
-        return self.value * self.factor ** math.floor(epoch / self.every + 1e-9)  # the quotient may round below a whole
+        return self.value * self.factor ** math.floor(
+            epoch / self.every + 1e-9
+        )  # 1e-9: the quotient may be rounded down to just below an integer
 
     def describe(self) -> str:
         return f"{self.value:g}, x {self.factor:g} every {self.every:.4g} epochs"

@@ -1,7 +1,7 @@
-"""Encoders: image -> feature -> embedding. Which names there are, and how an encoder is built.
+"""Encoders: image -> feature -> embedding. Build one by its name.
 
-The names: those of `moco.encoders.resnet.NETS` (any width, three stems) and `moco.encoders.vit.VITS` (any patch),
-`torchvision/NAME`, `timm/NAME`, and `custom` for a module of one's own.
+Names: those of `moco.encoders.resnet.NETS` (any width, three stems) and `moco.encoders.vit.VITS` (any patch),
+`torchvision/NAME`, `timm/NAME`, and `custom` for the user's own module.
 """
 
 import difflib
@@ -27,20 +27,20 @@ from moco.encoders.torchvision_timm import (
 from moco.encoders.vit import VITS, ViT, vit
 from moco.recipe import EncoderSpec, RecipeError, unknown
 
-__all__ = ["Encoder", "at_rest", "build", "build_headless", "names"]
+__all__ = ["Encoder", "build", "build_headless", "fixed_settings", "names"]
 
-# The settings of an EncoderSpec that only some of our own networks have.
-OWN: dict[str, Collection[str]] = {
+# Setting of an EncoderSpec -> the networks that it applies to.
+NETWORKS_WITH: dict[str, Collection[str]] = {
     **dict.fromkeys(("stem", "width", "dilate_last", "zero_init"), NETS),
     **dict.fromkeys(("patch", "position", "freeze_patch"), VITS),
 }
 
 
 class Encoder(nn.Module):
-    """f_q, and by copying f_k: a backbone and the head that pre-training throws away.
+    """f_q, and as a copy f_k: a backbone, and a head that is discarded after pre-training.
 
-    The state dict has `backbone.*`, with the names that torchvision or timm give them, and `head.*`. Embeddings are not
-    normalized here: `moco.method.Contrast` does that.
+    The state dict has `backbone.*`, named as in torchvision or timm, and `head.*`. The embeddings are not normalized
+    here; `moco.method.Contrast` does that.
     """
 
     def __init__(self, backbone: Backbone, head: nn.Module, *, spec: EncoderSpec, size: int | None) -> None:
@@ -49,14 +49,14 @@ class Encoder(nn.Module):
         self.head = head
         self.num_features = backbone.num_features  # D
         self.spec = spec
-        self.size = size  # [pixels] of the images it was built for; None: its own
+        self.size = size  # [pixels] image size it was built for; None: the network's own
         self.cautions = backbone.cautions  # warnings for the user
         self._dense = backbone.dense
 
     def features(self, x: Float[Tensor, "N 3 H W"], dense: bool = False) -> Float[Tensor, "N ..."]:
-        """What is transferred: the features N x D, or the feature map N x D' x h x w or patch tokens N x T x D'.
+        """The features N x D that are transferred; `dense`: the feature map N x D' x h x w or patch tokens N x T x D'.
 
-        D' is D but for a few networks that put layers behind their pooling (VGG, MobileNetV3).
+        D' equals D, except for a few networks that have layers after their pooling (VGG, MobileNetV3).
         """
         return self._dense(self.backbone, x) if dense else pooled(self.backbone(x))
 
@@ -66,32 +66,32 @@ class Encoder(nn.Module):
 
 
 def build(spec: EncoderSpec, *, size: int | None = None, model: nn.Module | None = None) -> Encoder:
-    """The encoder that `spec` describes, with random weights from torch's global generator; never a download.
+    """The encoder that `spec` describes, with random weights from torch's global generator. Nothing is downloaded.
 
     Args:
-        size: [pixels] of the images, square; None: the network's own (224 for most). A network that does not take this
-            size, or cannot be trained, is refused here.
-        model: the user's own backbone, when `spec.name` is "custom". It becomes part of the encoder.
+        size: [pixels] of the images, square; None: the network's own (224 for most).
+        model: the user's own backbone, if `spec.name` is "custom". It becomes part of the encoder.
 
     Raises:
-        RecipeError: an unknown name (the nearest are named), or settings that the network does not have.
+        RecipeError: an unknown name (similar ones are named), settings that do not apply to the network, or a network
+            that does not take images of this size or cannot be trained.
     """
     backbone = _backbone(spec, size, model, training=True)
     return Encoder(backbone, HEADS[spec.head](backbone.num_features, spec), spec=spec, size=size)
 
 
 def build_headless(spec: EncoderSpec, *, size: int | None = None, model: nn.Module | None = None) -> Encoder:
-    """As `build`, but without a head: the embedding is the feature itself."""
+    """As `build`, but without a head: the embedding is the feature."""
     return Encoder(_backbone(spec, size, model, training=False), nn.Identity(), spec=spec, size=size)
 
 
 def names() -> list[str]:
-    """Everything that `EncoderSpec.name` can be, but for `custom`."""
+    """All values of `EncoderSpec.name` except `custom`."""
     return [*NETS, *VITS, *torchvision_names(), *timm_names()]
 
 
 def check_name(name: str) -> None:
-    """Raises RecipeError for a name that no encoder has; the nearest are named."""
+    """Raise RecipeError for a name that no encoder has; similar names are listed."""
     library, _, plain = name.partition("/")
     in_library = (library == "torchvision" and name in torchvision_names()) or (library == "timm" and is_timm(plain))
     if not in_library and name not in (*NETS, *VITS, "custom"):
@@ -100,22 +100,23 @@ def check_name(name: str) -> None:
         raise RecipeError(unknown("encoder", name, near or kinds))
 
 
-def at_rest(name: str) -> dict[str, Any]:
-    """The settings that do not apply to the network `name`, with the values that they must have."""
-    rest = EncoderSpec()
-    return {field: getattr(rest, field) for field, owners in OWN.items() if name not in owners}
+def fixed_settings(name: str) -> dict[str, Any]:
+    """The settings that do not apply to the network `name`, with the defaults that they must keep."""
+    defaults = EncoderSpec()
+    return {field: getattr(defaults, field) for field, networks in NETWORKS_WITH.items() if name not in networks}
 
 
 def _backbone(spec: EncoderSpec, size: int | None, model: nn.Module | None, *, training: bool) -> Backbone:
     if (spec.name == "custom") != (model is not None):
         raise RecipeError(
-            f"encoder.name must be 'custom' exactly if you give a module of your own: got '{spec.name}' and "
-            f"{'no module' if model is None else 'a ' + type(model).__name__}. Give model=, or set another name"
+            f"encoder.name must be 'custom' if and only if you pass a module of your own (model=): got "
+            f"'{spec.name}' and {'no module' if model is None else 'a ' + type(model).__name__}. Pass model=, or set "
+            "another name"
         )
     if model is None:
         check_name(spec.name)
     library, _, name = spec.name.partition("/")
-    _refuse_others_settings(spec)
+    _check_settings(spec)
     if spec.name in NETS:
         network = resnet(spec)
         return Backbone(network, network.num_features, ResNet.dense)  # pyright: ignore[reportArgumentType]
@@ -128,13 +129,13 @@ def _backbone(spec: EncoderSpec, size: int | None, model: nn.Module | None, *, t
     return make(name, size, training=training)
 
 
-def _refuse_others_settings(spec: EncoderSpec) -> None:
-    """Raise RecipeError where a setting that applies only to other networks is set."""
-    for field, rest in at_rest(spec.name).items():
+def _check_settings(spec: EncoderSpec) -> None:
+    """Raise RecipeError if a setting is set that does not apply to this network."""
+    for field, default in fixed_settings(spec.name).items():
         value = getattr(spec, field)
-        if value != rest:
-            plain = rest if isinstance(rest, str) else json.dumps(rest)
+        if value != default:
+            text = default if isinstance(default, str) else json.dumps(default)
             raise RecipeError(
-                f"encoder.{field} is for {', '.join(OWN[field])}; {spec.name} has none: expected {rest!r}, got "
-                f"{value!r}. Set encoder.{field}={plain}, or take one of those"
+                f"encoder.{field} applies only to {', '.join(NETWORKS_WITH[field])}, not to {spec.name}: expected "
+                f"{default!r}, got {value!r}. Set encoder.{field}={text}, or use one of these networks"
             )

@@ -1,4 +1,4 @@
-"""Try a network on images before anything else, on a copy: a network that cannot be trained is refused here."""
+"""Run a copy of a network on black images to learn its number of features, and refuse one that cannot be trained."""
 
 import copy
 from collections.abc import Callable, Iterator
@@ -11,35 +11,35 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from moco.recipe import RecipeError
-from moco.text import first_few
+from moco.text import first_few, plural
 
 CLASSIFIERS = {"fc", "classifier", "head", "heads", "last_linear"}  # in torchvision, timm and Cadene's models
 
 
 class Probed(NamedTuple):
-    """What a dry run shows about a network."""
+    """The result of a dry run."""
 
     num_features: int  # D
-    last: str | None = None  # the linear layer whose outputs are the features, if it may be a classifier
+    last: str | None = None  # the last linear layer, if its outputs are the features and it may be a classifier
 
 
 def probe(network: nn.Module, what: str, size: int, *, own_size: int | None, training: bool) -> Probed:
-    """D, by a dry run of a copy, so that `network` does not change: no mode, no buffer, no random number.
+    """Find D by a dry run of a copy. `network`, its buffers and torch's random state do not change.
 
     Args:
         what: the network's name in messages.
-        own_size: [pixels] the size that the network was made for, where it is known.
-        training: try it in training mode, too.
+        own_size: [pixels] the image size that the network was designed for, if known.
+        training: also run it in training mode.
 
     Raises:
-        RecipeError: it does not take images of `size` pixels, or gives something else than features.
+        RecipeError: it does not take images of `size` pixels, or does not return features.
     """
     try:
         tried = copy.deepcopy(network)
     except Exception as error:
         raise RecipeError(
-            f"{what} cannot be copied by copy.deepcopy ({_reason(error)}), and the key encoder is a copy: give a "
-            "module that can"
+            f"{what} cannot be copied by copy.deepcopy ({_reason(error)}). The key encoder is a copy of the network: "
+            "give a module that can be copied"
         ) from None
     with torch.no_grad(), torch.random.fork_rng(devices=[]), _last_linear(tried) as outputs:
         y = _features(tried.eval(), what, size, own_size, images=1)
@@ -55,8 +55,8 @@ def probe(network: nn.Module, what: str, size: int, *, own_size: int | None, tra
     return Probed(num_features, last)
 
 
-def check_own(network: nn.Module, *, training: bool) -> None:
-    """Raise RecipeError for a user's module that could not be trained or saved."""
+def check_module(network: nn.Module, *, training: bool) -> None:
+    """Raise RecipeError for a user's module that cannot be trained or saved."""
     tensors = [*network.named_parameters(), *network.named_buffers()]
     if lazy := [name for name, tensor in tensors if is_lazy(tensor)]:
         raise RecipeError(
@@ -83,7 +83,7 @@ def check_own(network: nn.Module, *, training: bool) -> None:
 
 
 def unwrap_module(network: nn.Module) -> nn.Module:
-    """The module inside of torch.compile, DataParallel or DistributedDataParallel: its state has the plain names."""
+    """The module inside torch.compile, DataParallel or DistributedDataParallel, whose state has no added prefix."""
     parallel = (nn.DataParallel, nn.parallel.DistributedDataParallel)
     while True:
         inner = network.module if isinstance(network, parallel) else dict(network.named_children()).get("_orig_mod")
@@ -93,23 +93,23 @@ def unwrap_module(network: nn.Module) -> nn.Module:
 
 
 def unwrap_parts(network: nn.Module) -> list[str]:
-    """Replace wrapped parts of `network`, in place, by the modules inside. Returns the names of the parts."""
+    """Unwrap the parts of `network` in place. Returns the names of the parts that were wrapped."""
     names: list[str] = []
     while True:
         parts = [(name, part) for name, part in network.named_modules() if name and unwrap_module(part) is not part]
         if not parts:
             return names
-        name, part = parts[0]  # the outermost; the names of the parts inside of it change
+        name, part = parts[0]  # the outermost first: unwrapping it renames the parts inside
         network.set_submodule(name, unwrap_module(part))
         names.append(name)
 
 
 def pooled(y: Tensor) -> Float[Tensor, "N D"]:
-    """Features as they are; a map N x D x h x w or tokens N x T x D averaged over the positions."""
+    """Features unchanged; a map N x D x h x w or tokens N x T x D averaged over the positions."""
     return y.flatten(2).mean(dim=2) if y.ndim == 4 else y.mean(dim=1) if y.ndim == 3 else y
 
 
-def refused(what: str, size: int, own_size: int | None, error: Exception, todo: str = "") -> RecipeError:
+def size_error(what: str, size: int, own_size: int | None, error: Exception, todo: str = "") -> RecipeError:
     """The error for a network that fails on images of `size` pixels."""
     if own_size not in (None, size):
         todo = f"it expects {own_size} x {own_size}: set data.size={own_size}"
@@ -118,7 +118,7 @@ def refused(what: str, size: int, own_size: int | None, error: Exception, todo: 
 
 
 def _features(network: nn.Module, what: str, size: int, own_size: int | None, *, images: int) -> Tensor:
-    """What the network gives for black images. Raises RecipeError."""
+    """The output of the network for black images. Raises RecipeError."""
     weight = next(network.parameters(), torch.empty(0))
     mode = "in training mode" if network.training else "in evaluation mode"
     try:
@@ -129,38 +129,37 @@ def _features(network: nn.Module, what: str, size: int, own_size: int | None, *,
                 f"{what} fails {mode} on {images} images of {size} x {size} pixels ({_reason(error)}): expected a "
                 "network that runs in both modes"
             ) from None
-        raise refused(what, size, own_size, error, _other_channels(network)) from None
+        raise size_error(what, size, own_size, error, _other_channels(network)) from None
     if not isinstance(y, Tensor) or y.ndim not in (2, 3, 4) or len(y) != images or not y.is_floating_point():
         came = f"{y.dtype} {list(y.shape)}" if isinstance(y, Tensor) else f"a {type(y).__name__}"
         raise RecipeError(
             "an encoder must give floating-point features N x D, a map N x D x h x w or tokens N x T x D; for "
-            f"{images} image{'s' * (images > 1)} {what} gave {came} {mode}: wrap it in a module that returns the "
-            "features alone"
+            f"{plural(images, 'image')} {what} gave {came} {mode}: wrap it in a module that returns the features alone"
         )
     return y
 
 
 def _other_channels(network: nn.Module) -> str:
-    """What to do about a first convolution that is not for RGB."""
+    """Advice on a first convolution that does not take 3 channels; empty if it takes 3."""
     first = next((one for one in network.modules() if isinstance(one, nn.Conv2d)), None)
     if first is None or first.in_channels == 3:
         return ""
     return (
-        f"its first convolution takes {first.in_channels} channel{'s' * (first.in_channels > 1)}, and all images are "
-        "given as RGB, with 3: give it a first convolution with 3 input channels"
+        f"its first convolution takes {plural(first.in_channels, 'channel')}, but all images are RGB: give it a first "
+        "convolution with 3 input channels"
     )
 
 
 @contextmanager
 def _last_linear(network: nn.Module) -> Iterator[list[tuple[str, nn.Linear, Tensor]]]:
-    """While open, the linear layers that have run, with their outputs."""
+    """Context manager: records the linear layers that run, in order, with their outputs."""
     ran: list[tuple[str, nn.Linear, Tensor]] = []
     linear = [(name, module) for name, module in network.named_modules() if isinstance(module, nn.Linear)]
 
-    def noting(name: str, layer: nn.Linear) -> Callable[[nn.Module, Any, Tensor], None]:
+    def hook_of(name: str, layer: nn.Linear) -> Callable[[nn.Module, Any, Tensor], None]:
         return lambda module, inputs, y: ran.append((name, layer, y))
 
-    handles = [layer.register_forward_hook(noting(name, layer)) for name, layer in linear]
+    handles = [layer.register_forward_hook(hook_of(name, layer)) for name, layer in linear]
     try:
         yield ran
     finally:
@@ -169,7 +168,7 @@ def _last_linear(network: nn.Module) -> Iterator[list[tuple[str, nn.Linear, Tens
 
 
 def _classifier(ran: list[tuple[str, nn.Linear, Tensor]], y: Tensor) -> str | None:
-    """The layer that gave `y`, if it is linear and has fewer outputs than inputs, or a name that classifiers have."""
+    """The layer that returned `y`, if it is linear and has fewer outputs than inputs, or a classifier's name."""
     for name, layer, output in ran[-1:]:
         named = not CLASSIFIERS.isdisjoint(name.split("."))
         if output is y and (named or layer.in_features > layer.out_features):

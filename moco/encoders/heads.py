@@ -1,6 +1,6 @@
-"""The head g, from the feature to the embedding, and the predictor behind it: both before the L2 normalization.
+"""The head g (feature to embedding), and the predictor after it. The L2 normalization is not part of them.
 
-The layers stand in nn.Sequential as in the released files, so their names agree: `0.weight`, `1.*`, `3.weight`, `4.*`.
+The layers are in nn.Sequential as in the released files, so names agree: `0.weight`, `1.*`, `3.weight`, `4.*`.
 """
 
 from collections.abc import Callable
@@ -13,7 +13,7 @@ from moco.recipe import EncoderSpec
 
 
 def linear(num_features: int, spec: EncoderSpec) -> nn.Module:
-    """MoCo v1's head: one linear layer (facebookresearch/moco, builder.py). With nn.Linear's own initial weights."""
+    """MoCo v1's head: one linear layer (facebookresearch/moco, builder.py). nn.Linear's own initial weights."""
     return nn.Linear(num_features, spec.dim)
 
 
@@ -42,17 +42,17 @@ HEADS: dict[str, Callable[[int, EncoderSpec], nn.Module]] = {
 
 
 def predictor(spec: EncoderSpec, kind: Literal["none", "mlp", "mlp_bn"]) -> nn.Module | None:
-    """MoCo v3's predictor, C -> hidden -> C, on f_q only: "mlp" with a ResNet, "mlp_bn" (BN at its end) with a ViT."""
+    """MoCo v3's predictor C -> hidden -> C, on f_q only: "mlp" for ResNets, "mlp_bn" (ends in a BN) for ViTs."""
     if kind == "none":
         return None
     return _layers((spec.dim, spec.hidden, spec.dim), bn=spec.head_bn, last_bn=kind == "mlp_bn")
 
 
 def _layers(widths: tuple[int, ...], *, bn: bool, last_bn: bool) -> nn.Sequential:
-    """Linear layers of these widths with BN and ReLU between them, and at the end BN without weights, or nothing.
+    """Linear layers of these widths, with BN and ReLU between them. `last_bn`: a BN without weights at the end.
 
-    The linear layers have no bias beside BN, which would take it out again (nor has the last one of the "mlp"
-    predictor, as in the released files). Without BN they have one: nothing else could shift a unit.
+    With `bn` no linear layer has a bias, because BN subtracts it again; the last layer of the "mlp" predictor has none
+    either, as in the released files. Without `bn` every linear layer has a bias.
     """
     layers: list[nn.Module] = []
     for i, (inputs, outputs) in enumerate(pairwise(widths)):

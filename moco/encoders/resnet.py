@@ -1,8 +1,8 @@
-"""ResNets of any width, for images of any size, with the parameter names of torchvision's.
+"""ResNets of any width, with stems for large and small images, and torchvision's parameter names.
 
-torchvision's own class has the 7x7 stem and its 64 channels written into it; this trunk takes both as arguments. Where
-torchvision has the same network, names, shapes and features are the same. Its residual blocks are not imported, because
-torchvision brings torch's compiler along, which takes a second.
+torchvision hard-codes the 7x7 stem and its 64 channels; here both are arguments. Where torchvision has the same
+network, names, shapes and features are equal. Its residual blocks are not imported, because importing torchvision loads
+torch's compiler, which takes a second.
 """
 
 from typing import NamedTuple
@@ -14,9 +14,9 @@ from moco.recipe import EncoderSpec, RecipeError
 
 
 class BasicBlock(nn.Module):
-    """Two 3x3 convolutions beside a shortcut (arXiv:1512.03385, Fig. 5 left)."""
+    """Two 3x3 convolutions and a shortcut (arXiv:1512.03385, Fig. 5 left)."""
 
-    expansion = 1  # channels out over `planes`
+    expansion = 1  # output channels / `planes`
 
     def __init__(
         self,
@@ -29,7 +29,7 @@ class BasicBlock(nn.Module):
         dilation: int = 1,
     ) -> None:
         super().__init__()
-        assert (groups, group_width, dilation) == (1, 64, 1)  # `resnet` refuses the rest
+        assert (groups, group_width, dilation) == (1, 64, 1)  # `resnet` checks this
         self.conv1, self.bn1 = _conv3x3(inputs, planes, stride), nn.BatchNorm2d(planes)
         self.relu = nn.ReLU(inplace=True)
         self.conv2, self.bn2 = _conv3x3(planes, planes), nn.BatchNorm2d(planes)
@@ -42,7 +42,7 @@ class BasicBlock(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """A 3x3 convolution between two 1x1, beside a shortcut (Fig. 5 right). The 3x3 has the stride, as torchvision's."""
+    """1x1, 3x3 and 1x1 convolutions and a shortcut (Fig. 5 right). The 3x3 has the stride, as in torchvision."""
 
     expansion = 4
 
@@ -98,17 +98,17 @@ NETS: dict[str, ResNetShape] = {
 
 
 class ResNet(nn.Module):
-    """Images to features: a stem, four stages of residual blocks, the mean over positions.
+    """Images to features: a stem, four stages of residual blocks, and global average pooling.
 
     Args:
         net: one of `NETS`.
-        stem: "7x7/2+pool" is ImageNet's (a quarter of the image's side is left); "3x3" and "3x3/2" are for small images
-            (the whole side is left, or half of it) and have no pooling.
-        width: multiplies the channels of every layer, the stem's too: R50w2x and R50w4x of MoCo v1's Table 1. (That is
-            not torchvision's wide_resnet50_2, which widens the 3x3 convolutions alone.)
-        dilate_last: the last stage keeps its input's size and has dilation 2 instead; bottleneck blocks only.
-        zero_init: the weights of the last BN of each residual block start at 0, so that the block starts as its
-            shortcut (MoCo v3: torchvision's zero_init_residual).
+        stem: "7x7/2+pool" is ImageNet's (its output has stride 4). "3x3" (stride 1) and "3x3/2" (stride 2) are for
+            small images and have no pooling.
+        width: multiplies the channels of every layer, the stem included: R50w2x and R50w4x of MoCo v1's Table 1.
+            (torchvision's wide_resnet50_2 is another network: it widens only the 3x3 convolutions.)
+        dilate_last: the last stage has stride 1 and dilation 2 instead of stride 2; bottleneck blocks only.
+        zero_init: the weight of the last BN of each residual block starts at 0, so that each block starts as the
+            identity (MoCo v3; torchvision's zero_init_residual).
     """
 
     def __init__(
@@ -122,7 +122,7 @@ class ResNet(nn.Module):
     ) -> None:
         super().__init__()
         self.net = net
-        self.channels = round(64 * width)  # so far
+        self.channels = round(64 * width)  # of the last layer built so far
         kernel, stride = {"7x7/2+pool": (7, 2), "3x3": (3, 1), "3x3/2": (3, 2)}[stem]
         self.conv1 = nn.Conv2d(3, self.channels, kernel, stride=stride, padding=kernel // 2, bias=False)
         self.bn1 = nn.BatchNorm2d(self.channels)
@@ -134,10 +134,10 @@ class ResNet(nn.Module):
         last = round(512 * width)
         self.layer4 = self._stage(3, last, stride=1, dilation=2) if dilate_last else self._stage(3, last, stride=2)
         self.num_features = self.channels
-        self._initialize(as_notebook=stem == "3x3", zero_init=zero_init)
+        self._initialize(keep_stem_init=stem == "3x3", zero_init=zero_init)
 
     def _stage(self, index: int, planes: int, *, stride: int, dilation: int = 1) -> nn.Sequential:
-        """One stage. Its first block changes stride and channels, and never dilates (as torchvision's)."""
+        """One stage. Its first block has the stride, changes the channels, and has no dilation (as in torchvision)."""
         block, inputs, outputs = self.net.block, self.channels, planes * self.net.block.expansion
         downsample = None
         if stride != 1 or inputs != outputs:
@@ -150,14 +150,14 @@ class ResNet(nn.Module):
         self.channels = outputs
         return nn.Sequential(*layers)
 
-    def _initialize(self, *, as_notebook: bool, zero_init: bool) -> None:
-        """torchvision's initial weights: He et al.'s normal, fan-out, for convolutions; BN weight 1 and bias 0.
+    def _initialize(self, *, keep_stem_init: bool, zero_init: bool) -> None:
+        """torchvision's initialization: He normal with fan-out for convolutions; BN weight 1 and bias 0.
 
-        The authors' CIFAR notebook puts its 3x3 stem into a network that torchvision has initialized already, so that
-        stem keeps nn.Conv2d's own uniform weights. The stem "3x3" does as the notebook; no paper has the stem "3x3/2".
+        The authors' CIFAR notebook replaces the stem after torchvision has initialized the network, so its 3x3 stem has
+        nn.Conv2d's default uniform weights. `keep_stem_init` does the same here. No paper uses the stem "3x3/2".
         """
         for module in self.modules():
-            if isinstance(module, nn.Conv2d) and not (as_notebook and module is self.conv1):
+            if isinstance(module, nn.Conv2d) and not (keep_stem_init and module is self.conv1):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
             elif zero_init and isinstance(module, BasicBlock | Bottleneck):
                 nn.init.zeros_(module.get_parameter("bn2.weight" if isinstance(module, BasicBlock) else "bn3.weight"))
@@ -168,7 +168,7 @@ class ResNet(nn.Module):
         return self.layer4(self.layer3(self.layer2(self.layer1(x))))
 
     def forward(self, x: Float[Tensor, "N 3 H W"]) -> Float[Tensor, "N D"]:
-        """The feature: the feature map averaged over its positions."""
+        """The feature map averaged over its positions."""
         return nn.functional.adaptive_avg_pool2d(self.dense(x), 1).flatten(1)
 
 
@@ -182,6 +182,6 @@ def resnet(spec: EncoderSpec) -> ResNet:
         )
     if spec.dilate_last and net.block is BasicBlock:
         raise RecipeError(
-            f"encoder.dilate_last needs bottleneck blocks, and {spec.name} has basic ones: take resnet50 or deeper"
+            f"encoder.dilate_last needs bottleneck blocks, and {spec.name} has basic ones: use resnet50 or deeper"
         )
     return ResNet(net, stem=spec.stem, width=spec.width, dilate_last=spec.dilate_last, zero_init=spec.zero_init)

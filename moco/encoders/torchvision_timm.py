@@ -1,9 +1,8 @@
-"""Backbones from elsewhere: any classification network of torchvision or timm by name, or the user's own module.
+"""Backbones that are not ours: any classification network of torchvision or timm by name, or the user's own module.
 
-A library's network loses only its classifier, so its parameters keep the library's names. `Backbone` says how to get
-its feature map. Nothing here downloads anything.
+Only the classifier is removed from a library's network, so its parameters keep their names. Nothing is downloaded.
 
-The libraries are imported only when one is needed: together they take two seconds.
+The libraries are imported only when needed: importing both takes two seconds.
 """
 
 from collections.abc import Callable
@@ -13,14 +12,14 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from moco.encoders.check_network import check_own, probe, refused, unwrap_module, unwrap_parts
+from moco.encoders.check_network import check_module, probe, size_error, unwrap_module, unwrap_parts
 from moco.recipe import DataSpec, RecipeError
 
 Dense = Callable[[nn.Module, Tensor], Tensor]
 
 
 class Backbone(NamedTuple):
-    """A network without a classifier, and what an encoder needs to know of it."""
+    """A network without its classifier, and what an encoder needs to know about it."""
 
     network: nn.Module  # images N x 3 x H x W -> features
     num_features: int  # D
@@ -29,16 +28,16 @@ class Backbone(NamedTuple):
 
 
 class Parts(NamedTuple):
-    """Two modules of a torchvision network."""
+    """The names of two modules of a torchvision network."""
 
-    map: str  # what gives the last feature map, or the tokens
+    map: str  # its output is the last feature map, or the tokens
     classifier: str  # the layer with one output for each class
 
 
-TORCHVISION: dict[str, Parts] = {  # by class
+TORCHVISION: dict[str, Parts] = {  # by the name of the class
     "AlexNet": Parts("features", "classifier.6"),
     "ConvNeXt": Parts("features", "classifier.2"),
-    "DenseNet": Parts("features", "classifier"),  # its ReLU after `features` works in place: the map is after it
+    "DenseNet": Parts("features", "classifier"),  # the ReLU after `features` is in place, so the map includes it
     "EfficientNet": Parts("features", "classifier.1"),
     "GoogLeNet": Parts("inception5b", "fc"),
     "Inception3": Parts("Mixed_7c", "fc"),
@@ -52,7 +51,7 @@ TORCHVISION: dict[str, Parts] = {  # by class
     "SqueezeNet": Parts("features", "classifier.1"),
     "SwinTransformer": Parts("permute", "head"),
     "VGG": Parts("features", "classifier.6"),
-    "VisionTransformer": Parts("encoder", "heads.head"),  # the class token first
+    "VisionTransformer": Parts("encoder", "heads.head"),  # tokens, the class token first
 }
 WITHOUT_AUXILIARY = {name: {"aux_logits": False, "init_weights": True} for name in ("googlenet", "inception_v3")}
 UNDECLARED_CLASS_TOKEN = ("CoaT", "VOLO")  # timm's classes that have a class token and do not declare it
@@ -72,7 +71,7 @@ def timm_names() -> list[str]:
 
 
 def is_timm(name: str) -> bool:
-    """Whether timm has a network `name` (without "timm/"), and weights of its tag where it has one ("NAME.TAG")."""
+    """Whether timm has a network `name` (without "timm/"); for "NAME.TAG", whether it also has weights of that tag."""
     import timm
 
     try:
@@ -109,14 +108,14 @@ def timm_backbone(name: str, size: int | None, *, training: bool = False) -> Bac
     own_size = library_data(f"timm/{name}").size
     try:
         network = timm.create_model(name, pretrained=False, num_classes=0, **timm_size(name, size))
-    except Exception as error:  # timm's own checks of the size raise all sorts
-        raise refused(f"timm/{name}", size or own_size, own_size, error) from None
+    except Exception as error:  # timm's checks of the size raise errors of many types
+        raise size_error(f"timm/{name}", size or own_size, own_size, error) from None
     found = probe(network, f"timm/{name}", size or own_size, own_size=own_size, training=training)
     return Backbone(network, found.num_features, _timm_map)
 
 
 def own_backbone(network: nn.Module, size: int | None, *, training: bool = False) -> Backbone:
-    """A module of the user's own: images N x 3 x H x W to features N x D, a map N x D x h x w or tokens N x T x D.
+    """The user's own module: images N x 3 x H x W to features N x D, a map N x D x h x w or tokens N x T x D.
 
     Raises:
         RecipeError: it does not take images of `size` pixels (None: 224), returns something else, or cannot be trained.
@@ -133,7 +132,7 @@ def own_backbone(network: nn.Module, size: int | None, *, training: bool = False
             "replaced by the modules inside, so that its weights load without the wrappers. --set compute.compile=true "
             "compiles the whole"
         )
-    check_own(inside, training=training)
+    check_module(inside, training=training)
     found = probe(inside, "your module", size or 224, own_size=None, training=training)
     if found.last is not None:
         cautions.append(
@@ -144,7 +143,7 @@ def own_backbone(network: nn.Module, size: int | None, *, training: bool = False
 
 
 def timm_size(name: str, size: int | None) -> dict[str, Any]:
-    """The arguments that make timm's network `name` one for images of `size` pixels."""
+    """The arguments of timm.create_model that adapt the network `name` to images of `size` pixels."""
     import timm
 
     config = timm.get_pretrained_cfg(name)
@@ -154,18 +153,19 @@ def timm_size(name: str, size: int | None) -> dict[str, Any]:
 
 
 def library_data(name: str) -> DataSpec:
-    """The images that the weights of `torchvision/NAME` or `timm/NAME` were made for; ImageNet's for any other name."""
+    """Size and normalization of the images that the library's weights expect; ImageNet's for other names."""
     library, _, name = name.rpartition("/")
     if library == "torchvision":
         from torchvision import models
 
-        look = models.get_model_weights(name)["DEFAULT"].transforms()
-        size, resize, mean, std = look.crop_size[0], look.resize_size[0], look.mean, look.std
+        expected = models.get_model_weights(name)["DEFAULT"].transforms()
+        size, resize = expected.crop_size[0], expected.resize_size[0]
+        mean, std = expected.mean, expected.std
     elif library == "timm":
         import timm
 
         config = timm.get_pretrained_cfg(name)
-        assert config is not None  # `is_timm` has seen it
+        assert config is not None  # checked by `is_timm`
         size, mean, std = config.input_size[-1], config.mean, config.std
         resize = int(size / config.crop_pct)
     else:
@@ -174,7 +174,7 @@ def library_data(name: str) -> DataSpec:
 
 
 def classifier(name: str, network: nn.Module) -> tuple[str, ...]:
-    """The modules that the library's network called `name` has and `network`, its backbone, has not."""
+    """The modules of the library's network `name` that its backbone `network` lacks: the classifier."""
     library, _, plain = name.rpartition("/")
     if library == "torchvision":
         auxiliary = ("aux1", "aux2", "AuxLogits") if plain in WITHOUT_AUXILIARY else ()
@@ -185,11 +185,11 @@ def classifier(name: str, network: nn.Module) -> tuple[str, ...]:
         with torch.device("meta"):
             full = timm.create_model(plain).state_dict()
         return tuple(sorted({key.rpartition(".")[0] for key in full.keys() - network.state_dict().keys()}))
-    return () if name == "custom" else ("fc", "head")  # a ResNet's, a ViT's
+    return () if name == "custom" else ("fc", "head")  # of ResNets, of ViTs
 
 
 def _output_of(name: str, network: nn.Module, x: Tensor) -> Tensor:
-    """What the module `name` gives while the network runs over `x`."""
+    """The output of the module `name` when the network runs on `x`."""
     caught: list[Tensor] = []
 
     def catch(module: nn.Module, inputs: Any, output: Any) -> None:
@@ -204,7 +204,7 @@ def _output_of(name: str, network: nn.Module, x: Tensor) -> Tensor:
 
 
 def _tokens_of(name: str, network: nn.Module, x: Tensor) -> Tensor:
-    return _output_of(name, network, x)[:, 1:]  # less the class token
+    return _output_of(name, network, x)[:, 1:]  # without the class token
 
 
 def _timm_map(network: nn.Module, x: Tensor) -> Tensor:

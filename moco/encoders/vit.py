@@ -1,7 +1,7 @@
-"""Vision Transformers as MoCo v3 trains them (arXiv:2104.02057, Sec. 4 and 5), with the parameter names of timm's.
+"""The Vision Transformers of MoCo v3 (arXiv:2104.02057, Sec. 4 and 5), with timm's parameter names.
 
-What is MoCo v3's own: 12 heads in ViT-S, positions that are computed and not learned, the initial weights, and a patch
-projection that may stay random. With the same weights the features are timm's.
+They differ from timm's in 12 heads for ViT-S, fixed sine-cosine positions, the initialization, and an optionally frozen
+patch projection. With the same weights, the features equal timm's.
 """
 
 import math
@@ -17,28 +17,28 @@ from moco.recipe import EncoderSpec, RecipeError
 
 
 class ViTShape(NamedTuple):
-    """The shape of a ViT. Each block's MLP is four times as wide as its tokens."""
+    """The shape of a ViT. The MLP of each block has 4 x `width` hidden units."""
 
     blocks: int
     width: int  # D, of a token
     heads: int
     patch: int = 16  # [pixels] the side of a patch
-    conv_stem: bool = False  # four 3x3 convolutions of stride 2 in place of one of stride 16
+    conv_stem: bool = False  # four 3x3 convolutions of stride 2 instead of one patch projection of stride 16
 
 
 VITS: dict[str, ViTShape] = {
-    "vit_small": ViTShape(12, 384, heads=12),  # Table 2; timm's and DINO's has 6 heads
+    "vit_small": ViTShape(12, 384, heads=12),  # Table 2; in timm and DINO it has 6 heads
     "vit_base": ViTShape(12, 768, heads=12),
     "vit_large": ViTShape(24, 1024, heads=16),
     "vit_huge": ViTShape(32, 1280, heads=16, patch=14),
     "vit_conv_small": ViTShape(11, 384, heads=12, conv_stem=True),  # moco-v3, vits.py: the stem counts as a block
     "vit_conv_base": ViTShape(11, 768, heads=12, conv_stem=True),
-    "vit_micro": ViTShape(3, 64, heads=4, patch=8),  # of no paper: for images of 32 x 32 on a CPU
+    "vit_micro": ViTShape(3, 64, heads=4, patch=8),  # not from a paper: for 32 x 32 images on a CPU
 }
 
 
 class Attention(nn.Module):
-    """Self-attention of several heads, each of `width / heads` channels."""
+    """Multi-head self-attention; each head has `width / heads` channels."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -52,7 +52,7 @@ class Attention(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention, then an MLP, each of the normalized tokens and added to them."""
+    """A pre-norm transformer block: attention, then an MLP, each with a residual connection."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -68,13 +68,13 @@ class Block(nn.Module):
 
 
 class ViT(nn.Module):
-    """Images to features: patches become tokens beside a class token, whose state after the last block is the feature.
+    """Images to features: patch tokens and a class token, whose output after the last block is the feature.
 
     Args:
         net: one of `VITS`, or another shape.
         size: [pixels] of the images, square, a multiple of the patch.
-        position: "sincos" is fixed and in the state dict all the same, "learned" is trained, "none" leaves it out.
-        freeze_patch: the patch projection takes no gradient (Sec. 4.2); not for a convolutional stem.
+        position: "sincos" is fixed (but in the state dict), "learned" is trained, "none" has no position embedding.
+        freeze_patch: the patch projection is not trained (Sec. 4.2); not for a convolutional stem.
     """
 
     def __init__(self, net: ViTShape, *, size: int = 224, position: str = "sincos", freeze_patch: bool = False) -> None:
@@ -99,9 +99,9 @@ class ViT(nn.Module):
 
     @torch.no_grad()
     def _initialize(self) -> None:
-        """MoCo v3's initial weights: Glorot's uniform, the linear map to q, k and v as three; biases 0.
+        """MoCo v3's initialization: Glorot uniform, separately for q, k and v; biases 0.
 
-        A convolutional stem keeps nn.Conv2d's own (moco-v3, vits.py).
+        A convolutional stem keeps nn.Conv2d's default weights (moco-v3, vits.py).
         """
         nn.init.normal_(self.cls_token, std=1e-6)
         for name, module in self.blocks.named_modules():
@@ -110,7 +110,7 @@ class ViT(nn.Module):
                     nn.init.xavier_uniform_(weight)
                 module.bias.zero_()
         proj = self.patch_embed.get_submodule("proj")
-        if isinstance(proj, nn.Conv2d):  # as the linear map that it is: from 3 x patch x patch numbers to D
+        if isinstance(proj, nn.Conv2d):  # as a linear layer from 3 x patch x patch inputs to D outputs
             nn.init.xavier_uniform_(proj.weight.flatten(1))
             nn.init.zeros_(proj.get_parameter("bias"))
 
@@ -123,7 +123,7 @@ class ViT(nn.Module):
         return self.norm(self._tokens(x)[:, 0])
 
     def _tokens(self, x: Float[Tensor, "N 3 H W"]) -> Float[Tensor, "N L D"]:
-        """The class token, then those of the patches."""
+        """All tokens after the last block, the class token first."""
         if x.shape[2:] != (self.size, self.size):
             raise ValueError(
                 f"this ViT was built for images of {self.size} x {self.size} pixels, got {x.shape[2]} x {x.shape[3]}: "
@@ -135,10 +135,10 @@ class ViT(nn.Module):
 
 
 def sincos(grid: int, width: int) -> Float[Tensor, "1 L D"]:
-    """Fixed positions of the L = 1 + grid^2 tokens: sin and cos of a patch's row, then of its column (Sec. 5).
+    """Fixed position embedding of the L = 1 + grid^2 tokens: sin and cos of the row, then of the column (Sec. 5).
 
-    Of each there are D / 4, with wavelengths from 2 pi to 2 pi x 10,000 patches; the class token has zeros.
-    The released weights have rows first (vits.py), though the paper's code calls that slot the width.
+    Each of the four has D / 4 frequencies, with wavelengths from 2 pi to 2 pi x 10,000 patches. The class token has
+    zeros. The released weights have rows first, although vits.py names that half after the width.
     """
     place = torch.arange(grid, dtype=torch.float64)
     rows, columns = torch.meshgrid(place, place, indexing="ij")
@@ -152,13 +152,13 @@ def vit(spec: EncoderSpec, *, size: int | None = None) -> ViT:
     """The ViT that `spec` describes, for images of `size` pixels (None: 224), with random weights.
 
     Raises:
-        RecipeError: the images are no whole number of patches, or the settings are not for this network.
+        RecipeError: `size` is not a multiple of the patch size, or a setting does not apply to this network.
     """
     net, size = VITS[spec.name], size or 224
     if net.conv_stem and spec.freeze_patch:
         raise RecipeError(
-            f"encoder.freeze_patch is for a patch projection; {spec.name} has convolutions in its place, which are "
-            "stable when trained, and which the authors advise not to freeze: set it to false"
+            f"encoder.freeze_patch applies to a patch projection; {spec.name} has a convolutional stem instead, which "
+            "is stable when trained; the authors advise against freezing it: set it to false"
         )
     if net.conv_stem and spec.patch not in (None, net.patch):
         raise RecipeError(
@@ -176,11 +176,11 @@ def vit(spec: EncoderSpec, *, size: int | None = None) -> ViT:
 
 
 def recognised_vit(tensors: dict[str, Tensor]) -> EncoderSpec | None:
-    """The ViT of `VITS` whose names and shapes these are, whatever the head behind it, or None.
+    """The ViT of `VITS` with these parameter names and shapes, ignoring any head; None if there is none.
 
-    Neither the number of heads nor a frozen patch projection leaves a trace in them: the heads are MoCo v3's, so it is
-    for the caller to know that the file is (timm's and DINO's ViT-S has 6 heads where MoCo v3's has 12). Positions that
-    are those of `sincos` are a strong sign.
+    Shapes show neither the number of attention heads nor a frozen patch projection. MoCo v3's number of heads is
+    assumed, so the caller must know that the file is from MoCo v3 (ViT-S has 12 heads there, 6 in timm and DINO). A
+    position embedding equal to `sincos` is strong evidence.
     """
     tensors = {key: value for key, value in tensors.items() if not key.startswith(("head.", "fc."))}
     cls_token, proj, position = (tensors.get(key) for key in ("cls_token", "patch_embed.proj.weight", "pos_embed"))
@@ -205,7 +205,7 @@ def recognised_vit(tensors: dict[str, Tensor]) -> EncoderSpec | None:
 
 
 def _conv_stem(width: int) -> nn.Sequential:
-    """Four convolutions that halve the side, with BN and ReLU, then one of 1 x 1 (moco-v3, vits.py)."""
+    """Four 3x3 convolutions of stride 2 with BN and ReLU, then a 1x1 convolution (moco-v3, vits.py)."""
     layers: list[nn.Module] = []
     inputs = 3
     for outputs in (width // 8, width // 4, width // 2, width):

@@ -1,4 +1,4 @@
-"""The paper, Sec. 3: tensors in, tensors out. Knows no recipe, no file and no encoder by name."""
+"""The method of the paper (Sec. 3): tensors in, tensors out, independent of recipes, files and kinds of encoders."""
 
 from moco.method.batchnorm import synchronized
 from moco.method.contrast import Contrast, Part

@@ -1,4 +1,4 @@
-"""Eqn. (1) by an attention kernel: what it needs of the dictionary is what attention with values = keys returns."""
+"""Eqn. (1) by an attention kernel: attention over the dictionary with values = keys returns all that the loss needs."""
 
 from collections.abc import Callable
 from functools import partial
@@ -16,15 +16,15 @@ from moco.method.loss import LookUp, Summed, Sums
 def compare_attended(
     look_up: LookUp, temperature: float, *, attention: Callable[..., Any] = flex_attention
 ) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
-    """As `compare`, for keys beside a separate positive, by torch's flex attention: one kernel in place of a loop.
+    """As `compare`, for shared keys and a separate positive, by torch's flex attention: one kernel instead of a loop.
 
-    Untested on a GPU, where it is meant for `attention=torch.compile(flex_attention)`. On a CPU torch does not compile
-    it with what is needed here, and without compilation the N x M logits are in memory: `compare` is faster.
+    Meant for GPUs with `attention=torch.compile(flex_attention)`; not tested on one. On a CPU torch cannot compile it
+    with the auxiliary outputs needed here, and uncompiled it holds the N x M logits in memory: `compare` is faster.
     """
     if look_up.positive is None or look_up.drawn is not None:
-        raise ValueError("expected keys that all queries share, beside a separate positive: take moco.method.compare")
+        raise ValueError("expected keys shared by all queries and a separate positive: use moco.method.compare")
     if look_up.keys.requires_grad or look_up.positive.requires_grad:
-        raise ValueError("keys beside a separate positive must not require a gradient: they are made under no_grad")
+        raise ValueError("expected keys and a separate positive without gradient: compute them under torch.no_grad()")
     sums_of = partial(_by_attention, keys=look_up.keys, attention=attention)
     return Summed.apply(look_up.q, look_up.positive, temperature, sums_of)  # pyright: ignore[reportReturnType]
 
@@ -32,14 +32,14 @@ def compare_attended(
 def _by_attention(
     scaled: Tensor, positive: Tensor, l_pos: Tensor, *, keys: Tensor, attention: Callable[..., Any]
 ) -> Sums:
-    """The softmax over the keys, joined by the positive."""
+    """The sums over the keys and the positive, from the attention over the keys."""
     q, kv = scaled[None, None], keys[None, None]  # one image, one head
     request = getattr(flex, "AuxRequest", None)
     if request is None:  # torch 2.8
         found, lse = attention(q, kv, kv, scale=1.0, return_lse=True)
         highest = None
     else:
-        on_cpu = scaled.device.type == "cpu"  # where torch does not return the largest score
+        on_cpu = scaled.device.type == "cpu"  # torch does not return the largest score on a CPU
         found, aux = attention(q, kv, kv, scale=1.0, return_aux=request(lse=True, max_scores=not on_cpu))
         lse, highest = aux.lse, None if on_cpu else aux.max_scores
     l_neg = (scaled @ keys.T).amax(dim=1) if highest is None else highest[0, 0]

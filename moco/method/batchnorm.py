@@ -1,7 +1,7 @@
-"""Over which images BatchNorm takes its statistics: G groups on one device, or all ranks together.
+"""The images over which BatchNorm computes its statistics: G groups on one device, or all ranks together.
 
-BN groups work with any backbone that has plain BatchNorm: the encoder runs over the G parts of a mini-batch one after
-the other, as virtual devices. Shuffling BN (Sec. 3.3) then means on one device what it means on G.
+BN groups act as virtual devices: the encoder runs over the G parts of a mini-batch one after the other. So Shuffling BN
+(Sec. 3.3) does on one device what it does on G devices, with any backbone that has plain BatchNorm.
 """
 
 from collections.abc import Iterable, Iterator
@@ -19,12 +19,12 @@ Module = TypeVar("Module", bound=nn.Module)
 
 @contextmanager
 def bn_group(module: nn.Module, group: int, groups: int) -> Iterator[None]:
-    """While open, a forward pass counts as part `group` (from 0) of `groups` of one mini-batch.
+    """Context manager: the forward pass inside is part `group` (from 0) of the `groups` parts of one mini-batch.
 
-    The running statistics end as the mean over the groups of each group's own update (1 - a) r + a s_g, a being the
-    layer's momentum. Pass g of G, one after the other, must for that go a_g = (a/G) / (1 - (G - g) a/G) of the way
-    from r to s_g, g from 1: the products of 1 - a_g telescope to 1 - a, and every s_g ends with the weight a/G. The
-    layer itself goes a of the way; the rest, or the excess, is taken back here, and the layer stays as it is.
+    After all G passes, the running statistics r are the mean over the groups of the usual update (1 - a) r + a s_g,
+    where a is the layer's momentum and s_g the statistics of group g. For that, pass g (from 1) must update with the
+    momentum a_g = (a/G) / (1 - (G - g) a/G): the product of all 1 - a_g telescopes to 1 - a, and every s_g gets the
+    weight a/G. The layer itself updates with a. So afterwards r is interpolated back to its value before the pass.
     """
     moved = [] if groups == 1 else list(_running(module))
     before = [x.clone() for x, _ in moved]
@@ -35,19 +35,19 @@ def bn_group(module: nn.Module, group: int, groups: int) -> Iterator[None]:
 
 
 def _running(module: nn.Module) -> Iterator[tuple[Tensor, float]]:
-    """The running statistics that a forward pass moves a fixed share `a` of the way, and their `a`."""
+    """Each running statistic that a forward pass updates with a fixed momentum, and that momentum."""
     for layer in module.modules():
         if isinstance(layer, _BatchNorm) and layer.training and layer.track_running_stats and layer.momentum:
             for x in (layer.running_mean, layer.running_var):
                 if x is not None:
-                    yield x.data, layer.momentum  # not `x`: autograd would take it for changed before its backward
+                    yield x.data, layer.momentum  # not `x`: autograd would find it modified before backward
 
 
 def in_groups(module: nn.Module, x: Tensor, members: Iterable[int], groups: int) -> Tensor:
-    """module(x), where the rows of `x` are the equal parts `members` of the `groups` parts of a mini-batch.
+    """module(x), one BN group at a time. The rows of `x` are the equal parts `members` (of `groups`) of a mini-batch.
 
-    The module gets a copy of each part: some networks change their input in place, and a view is encoded more than
-    once. Copying takes 0.01 % of the demo's step.
+    The module gets a copy of each part, because some networks change their input in place and a view is encoded more
+    than once. The copies take 0.01 % of a step of the demo.
     """
     members = list(members)
     if len(x) % len(members):
@@ -60,8 +60,8 @@ def in_groups(module: nn.Module, x: Tensor, members: Iterable[int], groups: int)
 
 
 @contextmanager
-def still(module: nn.Module) -> Iterator[None]:
-    """While open, a forward pass leaves the running statistics alone."""
+def frozen_statistics(module: nn.Module) -> Iterator[None]:
+    """Context manager: forward passes do not update the running statistics."""
     layers = [layer for layer in module.modules() if isinstance(layer, _BatchNorm) and layer.track_running_stats]
     for layer in layers:
         layer.track_running_stats = False
@@ -73,10 +73,10 @@ def still(module: nn.Module) -> Iterator[None]:
 
 
 class SyncBatchNorm(_BatchNorm):
-    """BatchNorm over the equal shares that all ranks have of a mini-batch; on one rank, BatchNorm as it is.
+    """BatchNorm over the mini-batches of all ranks, which must have equal sizes; on one rank, plain BatchNorm.
 
-    torch.nn.SyncBatchNorm does not run on a CPU. Here the ranks' means and variances are gathered (differentiably), and
-    the variance of all is the mean variance plus the variance of the means.
+    torch.nn.SyncBatchNorm does not run on a CPU. Here the ranks' means and variances are gathered (differentiably). The
+    total variance is the mean of the variances plus the variance of the means.
     """
 
     def _check_input_dim(self, input: Tensor) -> None:
@@ -87,8 +87,8 @@ class SyncBatchNorm(_BatchNorm):
         if not self.training or world_size() == 1:
             return super().forward(input)
         x = input.to(torch.promote_types(input.dtype, torch.float32))
-        others = [0, *range(2, x.ndim)]  # all but the channels
-        own = torch.stack([x.mean(others), x.var(others, unbiased=False)])  # 2 x C
+        dims = [0, *range(2, x.ndim)]  # all but the channels
+        own = torch.stack([x.mean(dims), x.var(dims, unbiased=False)])  # 2 x C
         means, variances = gather(own[None]).unbind(dim=1)  # W x C each
         mean = means.mean(dim=0)
         var = (variances + (means - mean) ** 2).mean(dim=0)
@@ -102,7 +102,7 @@ class SyncBatchNorm(_BatchNorm):
 
     @torch.no_grad()
     def _track(self, mean: Tensor, var: Tensor, count: int) -> None:
-        """The running update of torch.nn.BatchNorm, which keeps the unbiased variance."""
+        """Update the running statistics as torch.nn.BatchNorm does, with the unbiased variance."""
         assert self.running_mean is not None
         assert self.running_var is not None
         assert self.num_batches_tracked is not None
@@ -113,10 +113,10 @@ class SyncBatchNorm(_BatchNorm):
 
 
 def synchronized(module: Module) -> Module:
-    """The same module with every BatchNorm in it synchronized over the ranks; names and tensors stay.
+    """`module` with every BatchNorm replaced in place by SyncBatchNorm. Names and tensors stay the same.
 
     Raises:
-        ValueError: a layer that is derived from BatchNorm and does more, which would be lost.
+        ValueError: a layer is a subclass of BatchNorm, whose own behaviour would be lost.
     """
     for name, layer in list(module.named_modules()):
         if not isinstance(layer, _BatchNorm) or isinstance(layer, SyncBatchNorm):

@@ -1,4 +1,4 @@
-"""Algorithm 1 less the optimizer: who encodes the keys, and what the queries are compared with."""
+"""Algorithm 1 without the optimizer: encode queries and keys, look the queries up in a dictionary, compute the loss."""
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -18,22 +18,22 @@ Compare = Callable[[LookUp, float], tuple[Tensor, Tensor]]  # operands, tau -> l
 
 
 class Part(NamedTuple):
-    """A share of the mini-batch whose loss needs no other query: a BN group, or one direction of a symmetric loss."""
+    """A part of the mini-batch whose loss needs no other queries: a BN group, or one direction of a symmetric loss."""
 
     x_q: Float[Tensor, "P c H W"]
     x_k: Float[Tensor, "P c H W"]
-    k: Float[Tensor, "P C"] | None  # the keys of x_k where they take no gradient; None: made with the queries
+    k: Float[Tensor, "P C"] | None  # keys of x_k if they take no gradient; None: computed with the queries
     ids: Int[Tensor, "P"]
-    groups: range  # the BN groups that its rows are
-    weight: float  # of this part's mean loss in the mini-batch's
+    groups: range  # the BN groups that its rows form
+    weight: float  # of this part's mean loss in the loss of the mini-batch
 
 
 class Answer(NamedTuple):
-    """What a part comes to."""
+    """The result of one part."""
 
-    loss: Float[Tensor, ""]  # weighted: the parts' losses add up to the mini-batch's
-    k: Float[Tensor, "P C"]  # its keys, for `dictionary.update` once the optimizer has stepped
-    top1: Float[Tensor, ""]  # share of its queries that are closest to their own key
+    loss: Float[Tensor, ""]  # weighted, so that the losses of all parts sum to that of the mini-batch
+    k: Float[Tensor, "P C"]  # its keys, for `dictionary.update` after the optimizer step
+    top1: Float[Tensor, ""]  # share of its queries that are closer to their own key than to any other
 
 
 class Contrast(nn.Module):
@@ -43,7 +43,7 @@ class Contrast(nn.Module):
     MoCo v1, v2 (Fig. 2c)  MomentumEncoder(encoder)   Queue        no         no
     MoCo v3                MomentumEncoder(encoder)   Batch        yes        MLP
     end-to-end (Fig. 2a)   encoder itself             Batch        no         no
-    memory bank (Fig. 2b)  None: keys are past q's    MemoryBank   no         no
+    memory bank (Fig. 2b)  None: keys are past q      MemoryBank   no         no
 
     Args:
         encoder: f_q, images to embeddings N x C; normalized to unit length here.
@@ -51,10 +51,10 @@ class Contrast(nn.Module):
         dictionary: what the queries are compared with.
         predictor: on top of f_q only.
         temperature: tau.
-        symmetric: each view is the query once; the two losses add up, and the keys of both are enqueued.
-        shuffle_bn: Shuffling BN (Sec. 3.3). With one BN group on one device it does nothing, and is refused.
-        bn_groups: in how many parts of this rank's mini-batch BN takes its statistics.
-        loss: of what was looked up, at temperature tau: InfoNCE (`compare`), or an `NCE`.
+        symmetric: each view is the query once. The two losses are added, and the keys of both are enqueued.
+        shuffle_bn: Shuffling BN (Sec. 3.3). An error with one BN group on one device, where it would do nothing.
+        bn_groups: number of parts of this rank's mini-batch, each with its own BN statistics.
+        loss: maps a LookUp and tau to the loss: InfoNCE (`compare`), or an `NCE`.
         loss_scale: multiplies the loss.
     """
 
@@ -76,7 +76,7 @@ class Contrast(nn.Module):
         if shuffle_bn and key_encoder is not None and bn_groups * world_size() == 1:
             raise ValueError(
                 "shuffle_bn with one BN group on one device does nothing: key and query share BN statistics, and "
-                "the encoder can cheat (Sec. 3.3). Give bn_groups=2 or more, or shuffle_bn=False to go without"
+                "the encoder can cheat (Sec. 3.3). Set bn_groups=2 or more, or shuffle_bn=False"
             )
         self.encoder, self.key_encoder, self.dictionary = encoder, key_encoder, dictionary
         self.predictor = nn.Identity() if predictor is None else predictor
@@ -85,24 +85,24 @@ class Contrast(nn.Module):
 
     @property
     def directions(self) -> list[tuple[int, int]]:
-        """Which view is the query, and which the key."""
+        """(view of the query, view of the key) for each term of the loss."""
         return [(0, 1), (1, 0)] if self.symmetric else [(0, 1)]
 
     def parts(
         self, views: Sequence[Float[Tensor, "N c H W"]], ids: Int[Tensor, "N"], rng: torch.Generator
     ) -> list[Part]:
-        """The mini-batch as parts that go forward and backward one after the other, their keys made beforehand.
+        """Split the mini-batch into parts that run forward and backward one after the other. Encodes momentum keys.
 
         Args:
-            views: two augmented versions (x_q, x_k) of each image; of a memory bank's only the first is looked at.
+            views: two augmented views (x_q, x_k) of each image; a memory bank uses only the first.
             ids: the images' positions in the data set.
-            rng: a CPU generator at the same state on every rank.
+            rng: a CPU generator with the same state on every rank.
         """
         if len(ids) % self.bn_groups:
             raise ValueError(f"a mini-batch of {len(ids)} does not divide into {self.bn_groups} BN groups")
         whole = self.dictionary.whole or isinstance(self.loss, NCE)
-        count = 1 if whole else self.bn_groups  # how many go apart
-        each = self.bn_groups // count
+        count = 1 if whole else self.bn_groups  # parts for each direction
+        each = self.bn_groups // count  # BN groups in a part
         parts: list[Part] = []
         keys = self.momentum_keys(views, rng)
         for a, b in self.directions:
@@ -117,7 +117,7 @@ class Contrast(nn.Module):
         return parts
 
     def forward(self, part: Part, rng: torch.Generator) -> Answer:
-        """The loss of one part, its keys, and how often its queries find their own key."""
+        """The loss of one part, its keys, and its contrastive accuracy."""
         q = self.encode_queries(part.x_q, part.groups)
         k = part.k
         if k is None:  # end-to-end: with gradient; memory bank: this query is the next key
@@ -130,10 +130,10 @@ class Contrast(nn.Module):
     def momentum_keys(
         self, views: Sequence[Float[Tensor, "N c H W"]], rng: torch.Generator
     ) -> dict[int, Float[Tensor, "N C"]]:
-        """The keys of f_k by view; none where keys are trained, or are past queries.
+        """The keys of the momentum encoder, by view; empty where keys are trained or are past queries.
 
-        The running statistics of f_k depend on the order: x1 first in Algorithm 1 of v3, x2 first with a queue, as in
-        the authors' CIFAR notebook.
+        The order of the views affects the BN running statistics of f_k: x1 first in Algorithm 1 of v3, x2 first with a
+        queue, as in the authors' CIFAR notebook.
         """
         if not isinstance(self.key_encoder, MomentumEncoder):
             return {}
@@ -141,7 +141,7 @@ class Contrast(nn.Module):
         return {b: self.encode_keys(views[b], rng) for b in (sorted(order) if self.dictionary.whole else order)}
 
     def encode_queries(self, x: Float[Tensor, "P c H W"], groups: range) -> Float[Tensor, "P C"]:
-        """f_q(x), and what the predictor makes of it; `x` are the BN groups `groups`."""
+        """predictor(f_q(x)), normalized. `x` holds the BN groups `groups`."""
         features = in_groups(self.encoder, x, groups, self.bn_groups)
         return unit(in_groups(self.predictor, features, groups, self.bn_groups))
 
@@ -155,11 +155,11 @@ class Contrast(nn.Module):
         return k if order is None else unshuffle(k, order)
 
     def follow(self, m: float) -> None:
-        """Eqn. (2), where there is a momentum encoder to update."""
+        """Eqn. (2), if the key encoder is a momentum encoder."""
         if isinstance(self.key_encoder, MomentumEncoder):
             self.key_encoder.follow(self.encoder, m)
 
 
 def unit(x: Float[Tensor, "N C"]) -> Float[Tensor, "N C"]:
-    """Rows of length 1, in float32 at least, whatever autocast made of x."""
+    """Rows scaled to unit length, in float32 or wider even under autocast."""
     return F.normalize(x.to(torch.promote_types(x.dtype, torch.float32)), dim=1)

@@ -13,7 +13,7 @@ from moco.rng import fold
 class Dictionary(nn.Module):
     """The keys that contrast with a query. Its tensors are persistent buffers, so they are in every checkpoint."""
 
-    whole = False  # the queries of a mini-batch must be looked up together
+    whole = False  # True: the queries of a mini-batch must be looked up together
 
     def look_up(
         self, q: Float[Tensor, "N C"], k: Float[Tensor, "N C"], ids: Int[Tensor, "N"], rng: torch.Generator
@@ -28,15 +28,15 @@ class Dictionary(nn.Module):
         raise NotImplementedError
 
     def update(self, k: Float[Tensor, "N C"], ids: Int[Tensor, "N"], step: int) -> None:
-        """Take in the keys of the mini-batch, after the loss has seen the dictionary without them."""
+        """Add the keys of the mini-batch, after the loss was computed without them."""
         raise NotImplementedError
 
 
 class Queue(Dictionary):
     """Fig. 2(c), MoCo: the keys of the preceding mini-batches, first in, first out (Sec. 3.2).
 
-    Beside each key stand the image it is of and the step it was made at: what tells its age, and copies of an image.
-    A queue takes any number of keys at a time: the write wraps around.
+    Stores with each key its image and its step, which give its age and the other keys of the same image. The number of
+    keys added at a time need not divide the size: the write wraps around.
     """
 
     def __init__(self, size: int, dim: int):
@@ -73,19 +73,19 @@ class Batch(Dictionary):
         return LookUp(q, gather(k), match=rank() * len(q) + torch.arange(len(q), device=q.device))
 
     def update(self, k: Tensor, ids: Tensor, step: int) -> None:
-        """Nothing stays."""
+        """Stores nothing."""
 
 
 class MemoryBank(Dictionary):
     """Fig. 2(b): one key for each image of the data set, averaged over the epochs (arXiv:1805.01978).
 
-    The positive is the image's own key, as it was; the negatives are drawn from the keys of all images, with
-    replacement, the query's own not left out (as the authors' code does).
+    The positive is the image's own key from an earlier epoch. The negatives are drawn from the keys of all images with
+    replacement, the query's own included (as in the authors' code).
 
     Args:
         num_samples: n, images in the data set; takes n x dim x 4 bytes.
-        size: K, negatives that are drawn.
-        momentum: of a key, over the epochs.
+        size: K, the number of negatives drawn.
+        momentum: of a key when it is updated, once an epoch.
         shared: one draw for the mini-batch (MoCo, Sec. 3.4: "the dictionary for each mini-batch"); otherwise one for
             each query, as the authors' code does, which reads N x K keys a step.
     """
@@ -108,7 +108,7 @@ class MemoryBank(Dictionary):
     @torch.no_grad()
     def update(self, k: Tensor, ids: Tensor, step: int) -> None:
         k, ids = gather(k), gather(ids)
-        same = (ids[:, None] == ids).to(k.dtype)  # an image that came more than once brings the mean of its embeddings
+        same = (ids[:, None] == ids).to(k.dtype)  # for an image that occurs more than once, the mean of its embeddings
         k = (same @ k) / same.sum(dim=1, keepdim=True)
         self.keys[ids] = F.normalize(self.momentum * self.keys[ids] + (1 - self.momentum) * k, dim=1)
 

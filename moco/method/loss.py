@@ -1,4 +1,4 @@
-"""Eqn. (1): InfoNCE, in memory that does not grow with the dictionary; and NCE, its forerunner.
+"""Eqn. (1): InfoNCE, with temporary memory independent of the size of the dictionary; and NCE, its predecessor.
 
 Notation: N queries, C dimensions, M keys that all queries are compared with, tau the temperature.
 """
@@ -17,17 +17,17 @@ from torch.autograd.function import once_differentiable
 from moco.distributed import gather
 
 LOG2_E = math.log2(math.e)  # exp(x) = exp2(x LOG2_E), which takes a third of the time on a CPU
-SMALLEST_PLAIN = 1 / 64  # tau: exp(64) times a billion keys is still a number in float32, and exp(-64) a normal one
+SMALLEST_UNSHIFTED = 1 / 64  # tau: exp(64) times a billion keys does not overflow float32, and exp(-64) is not denormal
 
 
 class LookUp(NamedTuple):
-    """A mini-batch beside the dictionary: the operands of Eqn. (1), never its N x M logits."""
+    """The operands of Eqn. (1) for one mini-batch. The N x M logits are never stored."""
 
     q: Float[Tensor, "N C"]  # queries, of unit length
     keys: Float[Tensor, "M C"]  # the keys that all queries of the mini-batch are compared with
-    positive: Float[Tensor, "N C"] | None = None  # each query's positive key, where it is not among `keys`,
-    match: Int[Tensor, "N"] | None = None  # or else its row in `keys`
-    drawn: Int[Tensor, "N K"] | None = None  # where each query has negatives of its own: their rows in `keys`
+    positive: Float[Tensor, "N C"] | None = None  # each query's positive key, if it is not in `keys`
+    match: Int[Tensor, "N"] | None = None  # otherwise the row of the positive in `keys`
+    drawn: Int[Tensor, "N K"] | None = None  # if each query has its own negatives: their rows in `keys`
 
     def logits(self) -> tuple[Float[Tensor, "N L"], Int[Tensor, "N"]]:
         """q.k for every key, and the column of the positive. For NCE, tests, monitors and small M."""
@@ -46,30 +46,32 @@ def _dot(q: Float[Tensor, "N C"], keys: Float[Tensor, "N b C"]) -> Float[Tensor,
 
 
 def _blocks(keys: Tensor, drawn: Tensor | None, block: int) -> Iterator[Tensor]:
-    """The keys a block at a time: b x C for all queries, or N x b x C where each has its own."""
+    """The keys, one block at a time: b x C shared by all queries, or N x b x C if each has its own."""
     if drawn is None:
         yield from keys.split(block)
     else:
-        for some in drawn.split(max(1, 16 * block // len(drawn)), dim=1):  # some 16 x block x C numbers
+        for some in drawn.split(max(1, 16 * block // len(drawn)), dim=1):  # about 16 x block x C numbers
             yield keys[some]
 
 
 class Sums(NamedTuple):
-    """What one pass over the keys leaves, for each query; exp(shift) is taken out of the first two."""
+    """The result of one pass over the keys, for each query. `total` and `mean` are divided by exp(shift)."""
 
     total: Float[Tensor, "N 1"]  # sum of exp(q.k / tau)
-    mean: Float[Tensor, "N C"]  # the same sum, weighted with the keys
+    mean: Float[Tensor, "N C"]  # sum of exp(q.k / tau) k
     shift: Float[Tensor, "N 1"]
     l_neg: Float[Tensor, "N 1"]  # the largest q.k / tau of a negative
 
 
-def _plain(scaled: Tensor, positive: Tensor, l_pos: Tensor, *, keys: Tensor, drawn: Tensor | None, block: int) -> Sums:
-    """Rows have unit length, so 1 / tau bounds every logit: nothing overflows, and nothing is shifted or rescaled."""
-    l_neg, room, scaled = torch.full_like(l_pos, -math.inf), _room(scaled, keys, block), scaled * LOG2_E
+def _sums_unshifted(
+    scaled: Tensor, positive: Tensor, l_pos: Tensor, *, keys: Tensor, drawn: Tensor | None, block: int
+) -> Sums:
+    """Without a shift: rows have unit length, so 1 / tau bounds every logit and exp does not overflow."""
+    l_neg, buffer, scaled = torch.full_like(l_pos, -math.inf), _logits_buffer(scaled, keys, block), scaled * LOG2_E
     total = torch.exp(l_pos)
     mean = total * positive
     for some in _blocks(keys, drawn, block):
-        logits = _against(scaled, some, room)  # to the base 2
+        logits = _block_logits(scaled, some, buffer)  # scaled by log2(e), for exp2
         l_neg = torch.maximum(l_neg, logits.amax(dim=1, keepdim=True))
         weight = logits.exp2_()
         total.add_(weight.sum(dim=1, keepdim=True))
@@ -77,14 +79,14 @@ def _plain(scaled: Tensor, positive: Tensor, l_pos: Tensor, *, keys: Tensor, dra
     return Sums(total, mean, torch.zeros_like(total), l_neg / LOG2_E)
 
 
-def _running_shift(
+def _sums_shifted(
     scaled: Tensor, positive: Tensor, l_pos: Tensor, *, keys: Tensor, drawn: Tensor | None, block: int
 ) -> Sums:
-    """With a running maximum, as in flash attention (arXiv:2205.14135), for temperatures where the bound is too far."""
-    l_neg, room = torch.full_like(l_pos, -math.inf), _room(scaled, keys, block)
+    """Shifted by a running maximum as in flash attention (arXiv:2205.14135), for temperatures where exp overflows."""
+    l_neg, buffer = torch.full_like(l_pos, -math.inf), _logits_buffer(scaled, keys, block)
     total, mean, shift = torch.ones_like(l_pos), positive.clone(), l_pos
     for some in _blocks(keys, drawn, block):
-        logits = _against(scaled, some, room)
+        logits = _block_logits(scaled, some, buffer)
         l_neg = torch.maximum(l_neg, logits.amax(dim=1, keepdim=True))
         old, shift = shift, torch.maximum(shift, l_neg)
         weight, rescale = logits.sub_(shift).exp_(), torch.exp(old - shift)
@@ -93,26 +95,26 @@ def _running_shift(
     return Sums(total, mean, shift, l_neg)
 
 
-def _room(scaled: Tensor, keys: Tensor, block: int) -> Float[Tensor, "N b"]:
-    """Where the logits of one block after the other are."""
+def _logits_buffer(scaled: Tensor, keys: Tensor, block: int) -> Float[Tensor, "N b"]:
+    """Memory for the logits of a block, reused for every block."""
     return scaled.new_empty(len(scaled), min(block, len(keys)))
 
 
-def _against(q: Tensor, some: Tensor, room: Tensor) -> Float[Tensor, "N b"]:
-    """q.k for a block of keys; over and over in the same memory, `room`, where all queries share them."""
-    return torch.mm(q, some.T, out=room[:, : len(some)]) if some.ndim == 2 else _dot(q, some)
+def _block_logits(q: Tensor, some: Tensor, buffer: Tensor) -> Float[Tensor, "N b"]:
+    """q.k for a block of keys, written into `buffer` if all queries share the keys."""
+    return torch.mm(q, some.T, out=buffer[:, : len(some)]) if some.ndim == 2 else _dot(q, some)
 
 
 def _add_weighted(mean: Tensor, weight: Float[Tensor, "N b"], some: Tensor) -> Tensor:
-    """Add the block's keys, weighted, in place."""
+    """Add weight x keys of the block to `mean`, in place."""
     return mean.addmm_(weight, some) if some.ndim == 2 else mean.add_(torch.einsum("nb,nbc->nc", weight, some))
 
 
 class Summed(torch.autograd.Function):
-    """Eqn. (1) from sums over keys that take no gradient: no N x M logits are kept.
+    """Eqn. (1) from sums over keys that take no gradient. The N x M logits are not stored.
 
-    Softmax over the dictionary is attention with values = keys: one pass gives the loss and its gradient
-    (E[k] - k+) / tau. The backward pass is a multiplication; it has no derivative of its own.
+    Softmax over the dictionary is attention with values = keys, so one pass gives both the loss and its gradient
+    (E[k] - k+) / tau. The backward pass only multiplies; it cannot be differentiated again.
     """
 
     @staticmethod
@@ -139,11 +141,13 @@ def compare(look_up: LookUp, temperature: float, *, block: int = 1024) -> tuple[
     """The loss of Eqn. (1), and the share of queries that are closer to their own key than to any other."""
     if look_up.positive is not None:
         if look_up.keys.requires_grad or look_up.positive.requires_grad:
-            raise ValueError("keys beside a separate positive must not require a gradient: they are made under no_grad")
-        one_pass = _plain if temperature >= SMALLEST_PLAIN else _running_shift
-        sums_of = partial(one_pass, keys=look_up.keys, drawn=look_up.drawn, block=block)  # memory N x block, whatever M
+            raise ValueError(
+                "expected keys and a separate positive without gradient: compute them under torch.no_grad()"
+            )
+        one_pass = _sums_unshifted if temperature >= SMALLEST_UNSHIFTED else _sums_shifted
+        sums_of = partial(one_pass, keys=look_up.keys, drawn=look_up.drawn, block=block)  # memory N x block, for any M
         return Summed.apply(look_up.q, look_up.positive, temperature, sums_of)  # pyright: ignore[reportReturnType]
-    logits, match = look_up.logits()  # N x M, M the mini-batch: small, and its keys may carry gradient
+    logits, match = look_up.logits()  # N x M with M = the mini-batch: small, and the keys may require gradient
     return F.cross_entropy(logits / temperature, match), (logits.argmax(dim=1) == match).float().mean()
 
 
@@ -155,7 +159,7 @@ def info_nce(look_up: LookUp, temperature: float, *, block: int = 1024) -> Float
     Args:
         look_up: queries and keys of unit length, in float32 or float64.
         temperature: tau.
-        block: keys compared at a time; memory is N x block.
+        block: number of keys compared at a time. Memory is N x block.
     """
     return compare(look_up, temperature, block=block)[0]
 
@@ -163,14 +167,14 @@ def info_nce(look_up: LookUp, temperature: float, *, block: int = 1024) -> Float
 class NCE(nn.Module):
     """Noise-contrastive estimation, the loss of the first memory bank (arXiv:1805.01978, Eqn. 4 to 8).
 
-    Each key is judged by itself: is it the query's own, or noise, of which there are K for one? With n images, noise
-    uniform over them, and P(i | q) = exp(q.k_i / tau) / Z:
+    A binary classification of each key: the query's own, or one of K noise keys. With n images, noise uniform over
+    them, and P(i | q) = exp(q.k_i / tau) / Z:
 
-        h = P / (P + K / n)        L_q = -log h(own) - sum over the drawn of log(1 - h)
+        h = P / (P + K / n)        L_q = -log h(own) - sum over the noise keys of log(1 - h)
 
-    Z, which makes P a distribution, is estimated as n mean(exp(q.k / tau)) over all q.k of a mini-batch. The authors'
-    code keeps the first mini-batch's; here the estimates' exponential average does (momentum 0.99), which K. He names
-    as the cure of their lower accuracy. The current mini-batch enters before it is used. Z takes no gradient.
+    Z normalizes P. A mini-batch estimates it as n mean(exp(q.k / tau)) over all q.k. The authors' code keeps the
+    estimate of the first mini-batch. Here Z is an exponential average of the estimates (momentum 0.99, updated before
+    it is used), which K. He names as the remedy for their lower accuracy. Z takes no gradient.
     """
 
     def __init__(self, num_samples: int, *, momentum: float = 0.99):
@@ -179,7 +183,7 @@ class NCE(nn.Module):
         self.register_buffer("z", torch.zeros(()))  # 0: no mini-batch yet
 
     def forward(self, look_up: LookUp, temperature: float) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
-        """As `compare`. The mini-batch must be whole: Z is of all its queries, on all ranks."""
+        """As `compare`. Needs the whole mini-batch at once: Z is estimated from all its queries, on all ranks."""
         logits, match = look_up.logits()
         logits = logits / temperature
         estimate = self.num_samples * gather(logits.detach().exp().mean()[None]).mean()

@@ -19,6 +19,6 @@ class MomentumEncoder(nn.Module):
 
     @torch.no_grad()
     def follow(self, encoder: nn.Module, m: float) -> None:
-        """theta_k <- m theta_k + (1 - m) theta_q, in the parameters' float32. BN statistics remain f_k's own."""
+        """theta_k <- m theta_k + (1 - m) theta_q, in float32. BN running statistics are not copied: f_k has its own."""
         theta_k, theta_q = list[Tensor](self.module.parameters()), list[Tensor](encoder.parameters())
         torch._foreach_lerp_(theta_k, theta_q, 1 - m)

@@ -1,4 +1,4 @@
-"""The recipes by name: numbers only, one file a paper, each number with its source."""
+"""The recipes by name. They consist of numbers only, each with its source; one file per paper."""
 
 import json
 from collections.abc import Callable
@@ -49,7 +49,7 @@ PAIRS: dict[str, tuple[View, View]] = {name: (view, view) for name, view in VIEW
 
 
 def named(name: str) -> Recipe:
-    """The recipe called `name`. Raises RecipeError with the nearest names."""
+    """The recipe called `name`. Raises RecipeError, which lists similar names."""
     if name not in RECIPES:
         raise RecipeError(unknown("recipe", name, ["auto", *RECIPES]))
     return RECIPES[name]()
@@ -60,15 +60,15 @@ def find_recipe(recipe: str) -> Recipe:
     if not recipe.endswith(".json"):
         return named(recipe)
     if not Path(recipe).is_file():
-        raise RecipeError(f"--recipe expects a recipe's name or its JSON file, and there is no file {recipe}")
+        raise RecipeError(f"--recipe expects the name or the JSON file of a recipe, and there is no file {recipe}")
     return Recipe.read(Path(recipe))
 
 
 def parse_settings(assignments: list[str]) -> dict[str, Any]:
     """`["optim.epochs=20", "data.views=moco_v3"]` as the dict that `Recipe.but` takes.
 
-    Values are JSON where they parse as JSON, and otherwise strings. Views may be given by name: `data.views=moco_v3` is
-    both of the pair, `data.views.1=moco_v3` its second.
+    Values are parsed as JSON if possible and are strings otherwise. Views may be given by name: `data.views=moco_v3`
+    sets both views, `data.views.1=moco_v3` sets only the second.
     """
     changes: dict[str, Any] = {}
     for assignment in assignments:

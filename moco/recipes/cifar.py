@@ -69,10 +69,10 @@ ORIGINS: dict[str, Origin] = {
             "compute.precision": f"{NOTEBOOK}: no autocast",
         },
         deviations={
-            "method.bn_groups": "a group is a run of neighbours in the mini-batch, there every eighth image: the order "
-            "is random, so the law is the same",
-            "encoder.head": "the kNN accuracies are of the normalized output of this head; `moco eval knn` judges the "
-            "features before it",
+            "method.bn_groups": "a group has consecutive images of the mini-batch, in the notebook every eighth image; "
+            "the order is random, so the distribution is the same",
+            "encoder.head": "the published kNN accuracies use the normalized output of this head; `moco eval knn` uses "
+            "the features before it",
         },
         published=_knn_results(82.6, 86.3, 88.7),
     ),

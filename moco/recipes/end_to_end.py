@@ -1,4 +1,4 @@
-"""End-to-end, Fig. 2(a) of MoCo's paper (arXiv:1911.05722): the keys are the mini-batch's, and trained."""
+"""End-to-end, Fig. 2(a) of MoCo's paper (arXiv:1911.05722): in-batch keys, whose encoder is trained."""
 
 from moco.recipe import Recipe
 from moco.recipes.moco_v1 import LINEAR, PAPER, moco_v1_r50
@@ -47,8 +47,8 @@ def _origin(top1: float) -> Origin:
             "optim.lr": f"{PAPER}, Sec. 4.1: grows linearly with the mini-batch; without that about 2 % worse at 1024",
         },
         deviations={
-            "method.key_encoder": "the paper does not say whether f_k was f_q itself or a second network: f_q itself "
-            "here; method.key_encoder=second is the other reading",
+            "method.key_encoder": "the paper does not say whether f_k was f_q itself or a second network. Here it is "
+            "f_q; method.key_encoder=second is the alternative",
         },
         published=(Published(LINEAR, top1, f"read from {PAPER}, Fig. 3: not printed as a number"),),
     )

@@ -38,12 +38,13 @@ ORIGINS: dict[str, Origin] = {
             "method.bank_momentum": f"{INSTDISC}; {ITS_CODE}",
             "method.loss": f"{PAPER}, Sec. 4.1: InfoNCE in place of InstDisc's NCE",
             "method.symmetric": f"{INSTDISC}: one view of each image",
-            "method.bn": f"{PAPER}, Sec. 3.3: nothing to shuffle, positives come from earlier mini-batches",
+            "method.bn": f"{PAPER}, Sec. 3.3: no shuffling needed, positives come from earlier mini-batches",
         },
         deviations={
-            "method.negatives": f"{ITS_CODE} draws for each query instead: method.negatives=each",
-            "method.dictionary": "the bank begins as random keys of unit length; in InstDisc's code they are about "
-            "that long. An image that comes twice in a step counts once, with the mean of its embeddings",
+            "method.negatives": f"{ITS_CODE} draws negatives for each query instead: method.negatives=each",
+            "method.dictionary": "the bank is initialized with random keys of unit length; in InstDisc's code "
+            "their length is about 1. An image that occurs twice in a step is updated once, with the mean of its "
+            "embeddings",
         },
         published=(Published(LINEAR, 58.0, f"{PAPER}, Sec. 4.1 and Fig. 3"),),
     ),
@@ -54,8 +55,8 @@ ORIGINS: dict[str, Origin] = {
             "method.size": f"{INSTDISC}; {PAPER}, Sec. 4.1",
         },
         deviations={
-            "method.loss": f"Z is an exponential average (0.99) and is stored; {ITS_CODE} keeps that of the first "
-            "mini-batch, which K. He called a defect (HobbitLong/CMC#23)",
+            "method.loss": f"Z is an exponential average (0.99) and is saved in checkpoints; {ITS_CODE} uses the "
+            "estimate of the first mini-batch, which K. He called a defect (HobbitLong/CMC#23)",
         },
         published=(Published(LINEAR, 54.3, f"{PAPER}, footnote 2"),
                    Published(f"{LINEAR}, InstDisc's own", 54.0, INSTDISC)),

@@ -44,11 +44,11 @@ def moco_v1_r50w4x() -> Recipe:
     return moco_v1_r50().but("moco_v1_r50w4x", {"encoder.width": 4.0})
 
 
-IG_STEPS_PER_EPOCH = 940_000_000 // 1024  # Sec. 4: "~1 billion (940M)" images. A schedule counts in epochs
+IG_STEPS_PER_EPOCH = 940_000_000 // 1024  # Sec. 4: "~1 billion (940M)" images; schedules are in epochs
 
 
 def moco_v1_ig1b() -> Recipe:
-    """MoCo v1, ResNet-50, on a billion images: gone through 1.36 times, in 1.25 million steps."""
+    """MoCo v1, ResNet-50, on a billion images: 1.36 epochs, 1.25 million steps."""
     return moco_v1_r50().but(
         "moco_v1_ig1b",
         {
@@ -100,9 +100,10 @@ ORIGINS: dict[str, Origin] = {
         },
         deviations={
             "method.bn_groups": "on fewer devices the groups go through the encoder one after the other, each with "
-            "its own statistics; the running statistics are the groups' mean, the released code keeps the first GPU's",
-            "data.views": "views are drawn by counter-based random numbers and changed in batches: the same "
-            "distribution, held against torchvision's transforms in tests/data",
+            "its own statistics; the running statistics are the mean of all groups; the released code saves those of "
+            "the first GPU",
+            "data.views": "views use counter-based random numbers and are augmented in batches: the same distribution "
+            "as torchvision's transforms, tested in tests/data",
         },
         published=(
             Published(LINEAR, 60.6, f"{PAPER}, Table 1"),
@@ -134,8 +135,8 @@ ORIGINS: dict[str, Origin] = {
             "optim.epochs": f"{PAPER}, Sec. 4: 1.25 million iterations, about 1.4 epochs",
         },
         deviations={
-            "optim.lr": "counted in epochs of 917,968 steps (940 million images, 1,024 a step): the same steps there, "
-            "the same fractions of the run on other images; the images are not public",
+            "optim.lr": "given in epochs of 917,968 steps (940 million images, 1,024 per step). On other images the "
+            "decay happens at the same fractions of the run; the paper's images are not public",
         },
         published=(Published("VOC 07+12 detection (C4), AP", 57.2, f"{PAPER}, Table 2"),),
     ),

@@ -1,4 +1,4 @@
-"""MoCo v2 (arXiv:2003.04297): v1 but an MLP head, stronger views, temperature 0.2 and a cosine."""
+"""MoCo v2 (arXiv:2003.04297): v1 with an MLP head, stronger augmentation, temperature 0.2 and a cosine schedule."""
 
 from moco.recipe import Jitter, Recipe, View
 from moco.recipes.moco_v1 import CODE, LINEAR, moco_v1_r50

@@ -9,7 +9,7 @@ from moco.schedule import Cosine
 
 PAPER, CODE = "arXiv:2104.02057", "facebookresearch/moco-v3"
 BATCH = 4096
-TIMES = BATCH / 256  # the rule by which the base learning rates grow with the batch
+LR_FACTOR = BATCH / 256  # linear rule: the base learning rates are for 256 images
 
 V3_FIRST_VIEW = View(
     crop_area=(0.2, 1.0), jitter=Jitter(brightness=0.4, contrast=0.4, saturation=0.2, hue=0.1, p=0.8),
@@ -34,7 +34,7 @@ def moco_v3_r50_100() -> Recipe:
             momentum=Cosine(0.99, stop=1.0), symmetric=True, predictor="mlp", bn="sync",
         ),
         optim=OptimSpec(
-            optimizer="lars", lr=Cosine(0.6 * TIMES, warmup=10), momentum=0.9, trust=0.001, weight_decay=1e-6,
+            optimizer="lars", lr=Cosine(0.6 * LR_FACTOR, warmup=10), momentum=0.9, trust=0.001, weight_decay=1e-6,
             batch_size=BATCH, epochs=100,
         ),
         data=DataSpec(size=224, views=V3_VIEWS),
@@ -44,7 +44,9 @@ def moco_v3_r50_100() -> Recipe:
 
 def moco_v3_r50_300() -> Recipe:
     """MoCo v3, ResNet-50, 300 epochs."""
-    return moco_v3_r50_100().but("moco_v3_r50_300", {"optim.lr": Cosine(0.3 * TIMES, warmup=10), "optim.epochs": 300})
+    return moco_v3_r50_100().but(
+        "moco_v3_r50_300", {"optim.lr": Cosine(0.3 * LR_FACTOR, warmup=10), "optim.epochs": 300}
+    )
 
 
 def moco_v3_r50_1000() -> Recipe:
@@ -61,7 +63,7 @@ def moco_v3_vit_small() -> Recipe:
         "encoder.name": "vit_small", "encoder.zero_init": False, "encoder.freeze_patch": True,
         "encoder.position": "sincos", "encoder.head": "projector3",
         "method.predictor": "mlp_bn", "method.temperature": 0.2,
-        "optim.optimizer": "adamw", "optim.lr": Cosine(1.5e-4 * TIMES, warmup=40), "optim.weight_decay": 0.1,
+        "optim.optimizer": "adamw", "optim.lr": Cosine(1.5e-4 * LR_FACTOR, warmup=40), "optim.weight_decay": 0.1,
         "optim.epochs": 300, "data.views": V3_VIT_VIEWS,
     }  # fmt: skip
     return moco_v3_r50_100().but("moco_v3_vit_small", changes)
@@ -98,7 +100,7 @@ ORIGINS: dict[str, Origin] = {
             "method.momentum": f"{CODE} CONFIG.md: --moco-m-cos, at every step",
             "method.symmetric": f"{PAPER}, Sec. 3, Algorithm 1",
             "method.predictor": f"{CODE} builder.py: 2 layers, no BN at the end",
-            "method.bn": f"{PAPER}, appendix: synchronized, of each view by itself; {CODE} main_moco.py",
+            "method.bn": f"{PAPER}, appendix: synchronized, each view separately; {CODE} main_moco.py",
             "optim.optimizer": f"{CODE} optimizer.py: neither decay nor trust ratio for tensors of one dimension",
             "optim.lr": f"{CODE} CONFIG.md: 0.6 x batch / 256, warm-up from exactly 0, then at every step",
             "optim.momentum": f"{CODE} main_moco.py",
@@ -118,11 +120,11 @@ ORIGINS: dict[str, Origin] = {
             "compute.precision": f"{CODE} main_moco.py: autocast, with a GradScaler",
         },
         deviations={
-            "compute.precision": "of both encoders only: normalization, logits and loss are in float32 here, and in "
-            "autocast there. On a CPU it works, and fp32 is faster",
-            "optim.lr": "the rule is written into the number: a run with another batch has to change it",
-            "data.views": "views are drawn by counter-based random numbers and changed in batches: the same "
-            "distribution, held against torchvision's transforms in tests/data",
+            "compute.precision": "only the encoders use it: normalization, logits and loss are in float32 here, and "
+            "under autocast in the released code. On a CPU, fp32 is faster",
+            "optim.lr": "the linear rule is applied already: change it for another batch size",
+            "data.views": "views use counter-based random numbers and are augmented in batches: the same distribution "
+            "as torchvision's transforms, tested in tests/data",
         },
         published=(Published(LINEAR, 68.9, f"{CODE} CONFIG.md"),),
     ),
@@ -132,7 +134,7 @@ ORIGINS: dict[str, Origin] = {
             "optim.lr": f"{CODE} CONFIG.md: 0.3 x batch / 256, warm-up from exactly 0, then at every step",
             "optim.epochs": f"{CODE} CONFIG.md",
         },
-        deviations={"optim.lr": "the rule is written into the number: a run with another batch has to change it"},
+        deviations={"optim.lr": "the linear rule is applied already: change it for another batch size"},
         published=(Published(LINEAR, 72.8, f"{CODE} CONFIG.md"),),
     ),
     "moco_v3_r50_1000": Origin(
@@ -164,8 +166,8 @@ ORIGINS: dict[str, Origin] = {
             "data.views.crop_area": f"{CODE} --crop-min, its default",
         },
         deviations={
-            "optim.lr": "the rule is written into the number: a run with another batch has to change it "
-            "(with 1024 on 8 GPUs, as CONFIG.md offers: 6e-4)",
+            "optim.lr": "the linear rule is applied already: change it for another batch size "
+            "(6e-4 for 1024 images on 8 GPUs, as in CONFIG.md)",
         },
         published=(
             Published(LINEAR, 73.2, f"{CODE} CONFIG.md"),
@@ -185,7 +187,9 @@ ORIGINS: dict[str, Origin] = {
     "moco_v3_vit_large": Origin(
         base="moco_v3_vit_small",
         sources={"encoder.name": f"{PAPER}, Table 2: 24 blocks, 1024 wide, 16 heads, 304 M"},
-        deviations={"encoder.name": "not in the released PyTorch code: the settings are the paper's, for every ViT"},
+        deviations={
+            "encoder.name": "not in the released PyTorch code: the settings are those of the paper for all ViTs"
+        },
         published=(
             Published(f"{LINEAR}, on TPUs", 77.6, PAPER),
             Published("ImageNet, fine-tuned (100 epochs, drop path 0.5), top-1", 84.1, PAPER),

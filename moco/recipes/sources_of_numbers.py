@@ -1,4 +1,4 @@
-"""Where a recipe's numbers are from, as data: every setting has a source, or is said to be this project's choice."""
+"""The sources of a recipe's numbers, as data. Every setting has a source or is marked as this project's choice."""
 
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -8,7 +8,7 @@ from moco.schedule import Schedule
 
 
 class Published(NamedTuple):
-    """A result that others have printed for a recipe; none of them was measured in this project."""
+    """A result that others have published for a recipe. This project did not measure it."""
 
     measure: str
     value: float  # [percent]
@@ -17,32 +17,32 @@ class Published(NamedTuple):
 
 @dataclass(frozen=True)
 class Origin:
-    """Of one recipe: the sources of its settings, where they deviate from those, and what came of them.
+    """The sources of one recipe's settings, its deviations from them, and published results.
 
-    A setting is named by its dotted name without the number of a view (`data.views.blur`), or by the beginning of it
-    (`data.views`); the longest name counts. What is not named here, and is as in `base`, is from where the base has it.
+    A key is the dotted name of a setting without the number of the view (`data.views.blur`), or a prefix of it
+    (`data.views`); the longest match counts. A setting without a key that has the value of `base` has its source too.
     """
 
     sources: dict[str, str]
     base: str | None = None  # the name of the recipe that this one derives from; None: the defaults
-    deviations: dict[str, str] = field(default_factory=dict)  # by setting, as `sources`
+    deviations: dict[str, str] = field(default_factory=dict)  # keys as in `sources`
     published: tuple[Published, ...] = ()
 
 
 DEFAULTS = Origin(
     {
         "seed": "this project's choice: any number",
-        "optim.accumulate": "this project's choice: the mini-batch in one piece",
-        "compute.channels_last": "this project's choice: a memory layout, which changes rounding only",
-        "compute.compile": "this project's choice: as torch runs it",
-        "compute.cuda_graphs": "this project's choice: as torch runs it",
-        "compute.threads": "this project's choice: torch's when a run begins, then kept",
+        "optim.accumulate": "this project's choice: no accumulation",
+        "compute.channels_last": "this project's choice: a memory layout, which changes only rounding",
+        "compute.compile": "this project's choice: torch's default",
+        "compute.cuda_graphs": "this project's choice: torch's default",
+        "compute.threads": "this project's choice: torch's default when a run starts; a resumed run uses the same",
     }
 )
 
 
 def settings_of(recipe: Recipe) -> dict[str, object]:
-    """Every setting by its dotted name, in order; a schedule counts as one, name and source are none."""
+    """Every setting by its dotted name, in order. A schedule is one setting; `name` and `source` are left out."""
     schedules: dict[str, Schedule] = {"method.momentum": recipe.method.momentum, "optim.lr": recipe.optim.lr}
     found: dict[str, object] = {}
     for name, value in recipe.fields().items():
@@ -51,8 +51,8 @@ def settings_of(recipe: Recipe) -> dict[str, object]:
     return {name: value for name, value in found.items() if name not in ("name", "source")}
 
 
-def idle(recipe: Recipe) -> set[str]:
-    """The settings that have no effect beside the others: a queue has no bank_momentum, for one."""
+def idle_settings(recipe: Recipe) -> set[str]:
+    """The settings that have no effect because of others. Example: bank_momentum, if the dictionary is a queue."""
     encoder, method, optim, data = recipe.encoder, recipe.method, recipe.optim, recipe.data
     mlps = encoder.head.startswith("projector") or method.predictor != "none"
     conditions = {

@@ -10,7 +10,7 @@ from torch import nn
 from moco import recipes
 from moco.data.sources.images import Images
 from moco.distributed import world_size
-from moco.encoders import at_rest
+from moco.encoders import fixed_settings
 from moco.recipe import Recipe, RecipeError
 from moco.train.checkpoint import Clock
 
@@ -45,7 +45,7 @@ def resolve(
         name = (
             model if isinstance(model, str) else "custom"
         )  # settings that this network lacks, such as a ResNet's stem, get their neutral value
-        others = {f"encoder.{field}": value for field, value in at_rest(name).items()}
+        others = {f"encoder.{field}": value for field, value in fixed_settings(name).items()}
         changes = {"encoder.name": name} | others | changes
     chosen = base.but(None, changes)
     if chosen.compute.threads is None:  # the number of threads changes the last bits of sums, so a resumed run keeps it

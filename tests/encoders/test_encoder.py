@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from moco.encoders import at_rest, build, build_headless, names
+from moco.encoders import build, build_headless, fixed_settings, names
 from moco.recipe import EncoderSpec, RecipeError
 
 DEMO = EncoderSpec(name="resnet10", width=0.25, stem="3x3/2", head="mlp", dim=128)
@@ -92,22 +92,22 @@ def test_an_unknown_name_is_refused_with_the_nearest(name: str, near: str) -> No
 @pytest.mark.parametrize("name", ["torchvision/resnet18", "timm/test_vit", "vit_small"])
 @pytest.mark.parametrize("setting", [{"width": 2.0}, {"stem": "3x3"}, {"dilate_last": True}, {"zero_init": True}])
 def test_settings_of_our_own_resnets_are_refused_for_others(setting: dict[str, object], name: str) -> None:
-    with pytest.raises(RecipeError, match=f"encoder.{next(iter(setting))} is for resnet10"):
+    with pytest.raises(RecipeError, match=f"encoder.{next(iter(setting))} applies only to resnet10"):
         build(EncoderSpec.model_validate({"name": name} | setting))
 
 
 @pytest.mark.parametrize("name", ["torchvision/resnet18", "timm/test_vit", "resnet18"])
 @pytest.mark.parametrize("setting", [{"patch": 8}, {"position": "learned"}, {"freeze_patch": True}])
 def test_settings_of_our_own_vits_are_refused_for_others(setting: dict[str, object], name: str) -> None:
-    with pytest.raises(RecipeError, match=f"encoder.{next(iter(setting))} is for vit_small.*; {name} has none"):
+    with pytest.raises(RecipeError, match=f"encoder.{next(iter(setting))} applies only to vit_small.*; {name} has none"):
         build(EncoderSpec.model_validate({"name": name} | setting))
 
 
 def test_what_a_network_has_not_is_what_others_alone_have() -> None:
     resnets, vits = {"stem", "width", "dilate_last", "zero_init"}, {"patch", "position", "freeze_patch"}
-    assert at_rest("resnet50").keys() == vits
-    assert at_rest("vit_base").keys() == resnets
-    assert at_rest("custom").keys() == at_rest("timm/vit_base_patch16_224").keys() == resnets | vits
+    assert fixed_settings("resnet50").keys() == vits
+    assert fixed_settings("vit_base").keys() == resnets
+    assert fixed_settings("custom").keys() == fixed_settings("timm/vit_base_patch16_224").keys() == resnets | vits
 
 
 def test_custom_and_a_module_go_together() -> None:

@@ -76,7 +76,7 @@ BAD = {
     "lazy": (lazy(), r"lazy layers.*\(0.weight"),
     "a stem for grey images": (
         nn.Conv2d(1, 6, 3),
-        "first convolution takes 1 channel, and all images are given as RGB",
+        "first convolution takes 1 channel, but all images are RGB",
     ),
     "a stem for four channels": (nn.Conv2d(4, 6, 3), "takes 4 channels"),
     "frozen": (plain().requires_grad_(False), "no parameter of your module takes a gradient"),

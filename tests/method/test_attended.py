@@ -62,5 +62,5 @@ def test_keys_that_are_not_the_same_for_all_queries_or_hold_the_positive_are_ref
     q, positive, keys = operands()
     rows = torch.zeros(len(q), dtype=torch.long)
     looked_up = LookUp(q, keys, match=rows) if other == "match" else LookUp(q, keys, positive, drawn=rows[:, None])
-    with pytest.raises(ValueError, match=r"take moco\.method\.compare"):
+    with pytest.raises(ValueError, match=r"use moco\.method\.compare"):
         compare_attended(looked_up, 0.2)

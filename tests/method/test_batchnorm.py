@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from moco.method.batchnorm import SyncBatchNorm, in_groups, still, synchronized
+from moco.method.batchnorm import SyncBatchNorm, frozen_statistics, in_groups, synchronized
 
 
 @pytest.mark.parametrize("groups", [1, 2, 4, 8])
@@ -67,7 +67,7 @@ def test_running_statistics_stay_still_while_asked_to():
     module = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4))
     before = {name: x.clone() for name, x in module.state_dict().items()}
     x = torch.randn(8, 3)
-    with still(module):
+    with frozen_statistics(module):
         y = module(x)
     assert all(torch.equal(x, before[name]) for name, x in module.state_dict().items())
     assert torch.equal(y, module(x))  # computed with the same batch statistics

@@ -109,5 +109,5 @@ def test_what_cannot_be_cut_is_refused():
     encoder = net()
     with pytest.raises(ValueError, match="whole number of the 4 BN groups"):
         CachedContrast(encoder, MomentumEncoder(encoder), Batch(), bn_groups=4, pieces=3)
-    with pytest.raises(ValueError, match="take Contrast"):
+    with pytest.raises(ValueError, match="use Contrast"):
         CachedContrast(encoder, MomentumEncoder(encoder), Queue(8, 4), bn_groups=4, pieces=2)

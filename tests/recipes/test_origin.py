@@ -5,7 +5,7 @@ import pytest
 from moco import recipes
 from moco.explain import find_entry, lineage
 from moco.recipes.auto import FITTED, auto_origin
-from moco.recipes.sources_of_numbers import Origin, Published, idle, settings_of
+from moco.recipes.sources_of_numbers import Origin, Published, idle_settings, settings_of
 
 
 def source_of(origin: Origin, name: str, value: object) -> str | None:
@@ -16,7 +16,7 @@ def source_of(origin: Origin, name: str, value: object) -> str | None:
 @pytest.mark.parametrize("name", recipes.RECIPES)
 def test_every_setting_of_every_recipe_has_a_source(name: str):
     recipe, origin = recipes.named(name), recipes.ORIGINS[name]
-    without = idle(recipe)
+    without = idle_settings(recipe)
     bare = [
         setting
         for setting, value in settings_of(recipe).items()
@@ -100,7 +100,7 @@ def test_what_the_automatic_recipe_fits_is_all_that_differs_from_its_base(side: 
     ],
 )
 def test_settings_without_effect_are_known(name: str, without: set[str]):
-    assert without <= idle(recipes.named(name))
+    assert without <= idle_settings(recipes.named(name))
 
 
 @pytest.mark.parametrize(
@@ -114,7 +114,7 @@ def test_settings_without_effect_are_known(name: str, without: set[str]):
     ],
 )
 def test_settings_with_an_effect_are_not_called_idle(name: str, needed: set[str]):
-    assert not needed & idle(recipes.named(name))
+    assert not needed & idle_settings(recipes.named(name))
 
 
 def test_a_published_result_is_a_percentage_with_a_source():

@@ -74,7 +74,7 @@ def test_the_recipe_makes_the_objects_of_its_method(tiny):
     (IN_BATCH | {"optim.accumulate": 2}, "set optim.cached=true"),
     ({"optim.cached": True}, "optim.cached is for method.dictionary=batch"),
     (BANK | {"method.symmetric": True}, "a memory bank has one of each image"),
-    ({"method.loss": "nce"}, "are of the memory bank"),
+    ({"method.loss": "nce"}, "need a memory bank"),
     ({"method.dictionary": "batch"}, "set method.size=null"),
     ({"method.key_encoder": "shared"}, "method.key_encoder=momentum"),
     (BANK | {"method.bn": "shuffle"}, "set method.bn=split"),

@@ -16,7 +16,7 @@ from moco.data.sources.folder import Folder
 from moco.data.sources.skipped import Skipped
 from moco.text import first_few, shown
 
-FEWEST = 16  # good images that a run needs; as recipes.auto.FEWEST
+MIN_IMAGES = 16  # good images that a run needs; as recipes.auto.MIN_IMAGES
 SIDES = (32, 64, 128, 256, 512, 1024, 2048, 4096)  # [pixels] bounds in the table of shorter sides
 
 
@@ -77,8 +77,8 @@ class Report:
         why = list(self.changed)
         if len(self.bad) > self.limit:
             why.append(f"{len(self.bad):,} of {len(self.names):,} images are bad, more than the {self.limit:,} allowed")
-        if len(self.good) < FEWEST:
-            why.append(f"{len(self.good)} images are good, and pre-training expects at least {FEWEST}")
+        if len(self.good) < MIN_IMAGES:
+            why.append(f"{len(self.good)} images are good, and pre-training expects at least {MIN_IMAGES}")
         return why
 
     def to_dict(self) -> dict[str, Any]:

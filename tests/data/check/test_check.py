@@ -12,7 +12,7 @@ from PIL import Image
 from moco.data.check.check import check
 from moco.data.check.inspect_file import inspect_file
 from moco.data.sources.folder import find_images
-from moco.recipes.auto import FEWEST
+from moco.recipes.auto import MIN_IMAGES
 
 
 @pytest.fixture
@@ -47,8 +47,8 @@ def test_the_verdict_is_by_the_limit_of_a_run(folder, bad: int, max_bad: float |
 
 
 def test_fewer_images_than_a_recipe_can_be_fitted_to_are_not_fit(tmp_path):
-    assert report_of(make_pictures(tmp_path / "enough", FEWEST)).unfit == []
-    assert "at least 16" in report_of(make_pictures(tmp_path / "few", FEWEST - 1)).unfit[0]
+    assert report_of(make_pictures(tmp_path / "enough", MIN_IMAGES)).unfit == []
+    assert "at least 16" in report_of(make_pictures(tmp_path / "few", MIN_IMAGES - 1)).unfit[0]
 
 
 def test_files_with_the_same_bytes_are_found_whatever_their_names(folder):

@@ -153,7 +153,7 @@ def test_an_end_mark_within_a_segment_is_none():
 
 @pytest.mark.parametrize("block", [2, 3, 7])
 def test_marks_are_found_across_the_blocks_that_are_read(monkeypatch, block: int):
-    monkeypatch.setattr(limits, "BLOCK", block)
+    monkeypatch.setattr(limits, "SEARCH_BLOCK", block)
     with pytest.raises(ValueError, match="scans"):
         check_bounds(io.BytesIO(many_scans(101, side=16)))
 
