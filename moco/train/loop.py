@@ -22,6 +22,15 @@ Batches = Iterable[tuple[list[Tensor], Tensor]]  # views N x 3 x S x S of the qu
 AfterStep = Callable[[TrainState, dict[str, Tensor]], None]
 
 
+def seed_step(seed: int, step: int) -> torch.Generator:
+    """Seed torch for a step, differently on each rank: for dropout, drop path and the like.
+
+    Returns a CPU generator with the same state on every rank: for Shuffling BN and draws from a memory bank.
+    """
+    torch.manual_seed(fold(seed, step, rank()))
+    return torch.Generator().manual_seed(fold(seed, step))
+
+
 def train(
     model: nn.Module,
     state: TrainState,
@@ -41,8 +50,7 @@ def train(
     assert isinstance(scaler, torch.amp.GradScaler)
     gate = gate or Gate(state)
     for views, ids in batches:
-        rng = torch.Generator().manual_seed(fold(seed, clock.step))  # the same on every rank
-        torch.manual_seed(fold(seed, clock.step, rank()))  # for dropout, drop path and the like
+        rng = seed_step(seed, clock.step)
         rate = lr(clock.epoch, clock.epochs)
 
         gate.remember()

@@ -11,11 +11,9 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 from torch import Tensor, nn
 
-from moco.distributed import rank
 from moco.method import Contrast, MomentumEncoder, Queue
 from moco.recipe import Recipe
-from moco.rng import fold
-from moco.train.loop import Batches
+from moco.train.loop import Batches, seed_step
 from moco.weights.loaded_weights import LoadedWeights
 
 BEFORE = 0  # the step of keys from before the run
@@ -69,11 +67,10 @@ def refill(
     queue = contrast.dictionary
     if not isinstance(queue, Queue) or not bool((queue.born < BEFORE).any()):
         return []
-    size, seed = len(queue.keys), recipe.seed
+    size = len(queue.keys)
     steps = range(steps_per_epoch - math.ceil(size / recipe.optim.batch_size), steps_per_epoch)
     for step, (views, ids) in zip(steps, batches_of(steps), strict=True):
-        rng = torch.Generator().manual_seed(fold(seed, step))  # the same on every rank
-        torch.manual_seed(fold(seed, step, rank()))  # for dropout, drop path
+        rng = seed_step(recipe.seed, step)
         with precision():
             keys = contrast.encode_keys(views[1], rng)
         queue.update(keys, ids, BEFORE)

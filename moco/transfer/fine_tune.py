@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from moco.data.loader.bad_images import Quarantine
-from moco.distributed import barrier, on_main, rank
+from moco.distributed import barrier, on_main
 from moco.encoders import Encoder
 from moco.files import write_json
 from moco.rng import fold
@@ -19,7 +19,7 @@ from moco.train.build import threads
 from moco.train.checkpoint import Clock, TrainState
 from moco.train.ddp import wrap
 from moco.train.existing_folder import State
-from moco.train.loop import AfterStep
+from moco.train.loop import AfterStep, seed_step
 from moco.train.nan_guard import Gate
 from moco.train.nan_report import allowed_skips
 from moco.train.open_run import start_run
@@ -143,7 +143,7 @@ def tune(
     place = next(state.model.parameters()).device
     model.train()
     for batch in batches:
-        torch.manual_seed(fold(recipe.seed, clock.step, rank()))
+        seed_step(recipe.seed, clock.step)
         gate.remember()
         optimizer.zero_grad(set_to_none=True)
         losses = model(*on_device(batch, place))
@@ -195,7 +195,7 @@ def finish(job: TransferJob, detector: Detector, *, seconds: float) -> dict[str,
         later = range(recipe.optim.iterations, recipe.optim.iterations + recipe.precise_bn)
         batches = SceneLoader(job.data.train, recipe, steps=later, workers=job.workers)
         detector.train()
-        torch.manual_seed(fold(recipe.seed, recipe.optim.iterations, rank()))
+        seed_step(recipe.seed, recipe.optim.iterations)
         precise_bn(detector, batches, lambda batch: detector(*on_device(batch, job.place)))
     scores: dict[str, float] = {}
     if on_main():

@@ -99,7 +99,7 @@ def test_settings_of_our_own_resnets_are_refused_for_others(setting: dict[str, o
 @pytest.mark.parametrize("name", ["torchvision/resnet18", "timm/test_vit", "resnet18"])
 @pytest.mark.parametrize("setting", [{"patch": 8}, {"position": "learned"}, {"freeze_patch": True}])
 def test_settings_of_our_own_vits_are_refused_for_others(setting: dict[str, object], name: str) -> None:
-    with pytest.raises(RecipeError, match=f"encoder.{next(iter(setting))} applies only to vit_small.*; {name} has none"):
+    with pytest.raises(RecipeError, match=f"encoder.{next(iter(setting))} applies only to vit_small.*, not to {name}"):
         build(EncoderSpec.model_validate({"name": name} | setting))
 
 

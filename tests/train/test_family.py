@@ -72,13 +72,13 @@ def test_the_recipe_makes_the_objects_of_its_method(tiny):
 
 @pytest.mark.parametrize(("changes", "said"), [
     (IN_BATCH | {"optim.accumulate": 2}, "set optim.cached=true"),
-    ({"optim.cached": True}, "optim.cached is for method.dictionary=batch"),
-    (BANK | {"method.symmetric": True}, "a memory bank has one of each image"),
+    ({"optim.cached": True}, "optim.cached needs method.dictionary=batch"),
+    (BANK | {"method.symmetric": True}, "a memory bank has one for each image"),
     ({"method.loss": "nce"}, "need a memory bank"),
     ({"method.dictionary": "batch"}, "set method.size=null"),
     ({"method.key_encoder": "shared"}, "method.key_encoder=momentum"),
     (BANK | {"method.bn": "shuffle"}, "set method.bn=split"),
-    ({"optim.accumulate": 4}, "whole number of BN groups"),
+    ({"optim.accumulate": 4}, "must have whole BN groups"),
 ])  # fmt: skip
 def test_what_is_no_method_is_refused_with_the_way_out(changes, said, tiny):
     with pytest.raises(RecipeError) as error:
