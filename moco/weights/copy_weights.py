@@ -27,9 +27,9 @@ def copy_weights(found: LoadedWeights, network: nn.Module, *, name: str) -> str:
     kept = {key: value for key, value in tensors.items() if key in wanted}
     _check_values({key: (value, wanted[key]) for key, value in kept.items()}, found.where)
     network.load_state_dict({names[key]: value for key, value in kept.items()}, strict=False)
-    said = f" ({found.summary})" if found.contents else ""
+    summary = f" ({found.summary})" if found.contents else ""
     without = f"; its classifier ({first_few(dropped, most=6)}) was left out" if dropped else ""
-    return f"{len(kept)} tensors of {name} read from {found.where}{said}{without}"
+    return f"{len(kept)} tensors of {name} read from {found.where}{summary}{without}"
 
 
 def check_values_of_parts(found: LoadedWeights) -> None:
@@ -52,7 +52,7 @@ def suggest_prefix(found: LoadedWeights) -> str:
 
 
 def _tensors_for(wanted: Tensors, found: LoadedWeights) -> Tensors:
-    """The backbone's tensors; or all tensors of the file, if the network needs more than the backbone has."""
+    """The backbone's tensors; or all tensors of the file, if the network needs some that the backbone lacks."""
     whole = not found.prefix and wanted.keys() <= found.everything.keys() and not wanted.keys() <= found.backbone.keys()
     return found.everything if whole else found.backbone
 
@@ -84,20 +84,23 @@ def _check_names_and_shapes(
 
 
 def _check_values(pairs: dict[str, tuple[Tensor, Tensor | None]], where: str) -> None:
-    """Of tensors by name, each with the one of the network that it is for, where that is known."""
+    """Raise WeightsError for values that are not finite floating-point numbers.
+
+    Args:
+        pairs: name -> a tensor of the file, and the network's own tensor, if known.
+    """
     kinds = [
         f"{key} is {str(value.dtype).removeprefix('torch.')}"
         for key, (value, own) in pairs.items()
         if (own is None or own.is_floating_point()) and value.dtype not in FLOATS
     ]
     if kinds:
-        raise WeightsError(f"{where} is not of floating-point numbers, as weights are: {first_few(kinds, most=6)}")
+        raise WeightsError(f"expected floating-point weights, got others in {where}: {first_few(kinds, most=6)}")
     bad = [key for key, (value, own) in pairs.items() if not _is_finite(value, own)]
     if bad:
         raise WeightsError(
-            f"{where} holds values that are no finite numbers (NaN or infinite), in {len(bad)} of {len(pairs)} tensors "
-            f"({first_few(bad, most=6)}). It is damaged, or from a run that diverged: give another file, or an earlier "
-            "checkpoint"
+            f"{where} has NaN or infinite values in {len(bad)} of {len(pairs)} tensors ({first_few(bad, most=6)}). It "
+            "is damaged, or from a run that diverged: give another file, or an earlier checkpoint"
         )
 
 

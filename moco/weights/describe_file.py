@@ -11,10 +11,10 @@ from moco.weights.tensor_names import count_by_prefix
 
 
 def describe_official(layout: str, found: LoadedWeights, others: list[str]) -> dict[str, Any]:
-    """Of a checkpoint of MoCo's authors.
+    """Describe a checkpoint of MoCo's authors.
 
     Args:
-        others: names in the file that no part of the method has.
+        others: names of tensors in the file that belong to no part of the method.
     """
     words = {"layout": layout, "f_q": _describe_network(found, found.backbone), "head": _describe_head(found)}
     words["f_k"] = f"{len(found.f_k)} tensors" if found.f_k else "none"
@@ -26,17 +26,17 @@ def describe_official(layout: str, found: LoadedWeights, others: list[str]) -> d
 
 
 def describe_state_dict(layout: str, found: LoadedWeights, *, taken: str = "", instead: str = "") -> dict[str, Any]:
-    """Of any other file: a network, with a linear classifier or without.
+    """Describe any other file: a network, with or without a linear classifier.
 
     Args:
-        taken: the prefix of the network that is the encoder.
-        instead: the prefix of the same network as it is trained, where the encoder is its moving average.
+        taken: the prefix of the network that became the encoder.
+        instead: the prefix of the trained network, if its moving average became the encoder.
     """
     words = {"layout": layout, "network": _describe_network(found, found.backbone)}
     if taken:
         words["taken"] = f"{taken}*"
     if instead:
-        words["taken"] += f", the moving average of {instead}* (training goes on from both)"
+        words["taken"] += f", the moving average of {instead}* (training continues from both)"
     if found.f_k:
         words |= {"head": _describe_head(found), "queue": _describe_queue(found)}
     others = [key for key in found.everything if not key.startswith((taken, instead or taken))] if taken else []
@@ -50,7 +50,7 @@ def describe_state_dict(layout: str, found: LoadedWeights, *, taken: str = "", i
 
 def _describe_network(found: LoadedWeights, tensors: dict[str, Tensor]) -> str:
     if found.guess is None:
-        return f"{len(tensors)} tensors, whose names and shapes do not tell of what network"
+        return f"{len(tensors)} tensors of an unknown network"
     width = "" if found.guess.width == 1 else f" of width {found.guess.width:g}"
     return f"{found.guess.name}{width}, {len(tensors)} tensors"
 
@@ -67,6 +67,6 @@ def _describe_queue(found: LoadedWeights) -> str:
 
 
 def _describe_rest(found: LoadedWeights) -> dict[str, Any]:
-    """What the file holds besides tensors."""
+    """Facts in the file other than tensors."""
     words: dict[str, Any] = {"optimizer": "its state" if isinstance(found.content.get("optimizer"), dict) else "none"}
     return words | {key: found.facts[key] for key in ("epoch", "arch") if key in found.facts}

@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import Tensor
 
-# (torchvision's, Detectron2's): each is applied in turn
+# (pattern in torchvision's names, replacement in Detectron2's), applied one after the other
 TO = [
     (r"^(?!layer)", r"stem."),
     (r"^layer(\d)", lambda match: f"res{int(match[1]) + 1}"),

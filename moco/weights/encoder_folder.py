@@ -1,4 +1,4 @@
-"""Encoders to files and back: `save_encoder`, `load_encoder`, and `initialize`, which is --init. See also `export`."""
+"""Save and load encoders: `save_encoder`, `load_encoder`, and `initialize`, which --init calls. See also `export`."""
 
 import hashlib
 from pathlib import Path
@@ -21,21 +21,21 @@ from moco.weights.model_card import model_card
 __all__ = ["Config", "Weights", "WeightsError", "build_encoder", "initialize", "load_encoder", "save_encoder"]
 
 HEADS_OF_VIT_S = (
-    ". The heads of a ViT-S cannot be seen in a file: timm's and DINO's, timm/vit_small_patch16_224, has 6, that of "
-    "MoCo v3, vit_small, has 12, and each loads as the other and then gives wrong features"
+    ". A file does not show the number of heads of a ViT-S: timm's and DINO's, timm/vit_small_patch16_224, has 6; MoCo "
+    "v3's, vit_small, has 12. Each loads as the other, and then gives wrong features"
 )
 
 
 def save_encoder(
     folder: Path, encoder: Encoder, *, recipe: Recipe, facts: dict[str, Any], imported_from: str = ""
 ) -> None:
-    """Write `model.safetensors` (the backbone alone, by the library's names), `config.json` and `README.md`.
+    """Write `model.safetensors` (only the backbone, under the library's names), `config.json` and `README.md`.
 
-    Each file appears whole or not at all.
+    Each file is complete, or does not appear.
 
     Args:
-        facts: what is worth knowing of the run, as JSON: steps, epochs, images, scores.
-        imported_from: the file that the weights are from, when they are not of a run.
+        facts: what to record about the run, as JSON: steps, epochs, images, scores.
+        imported_from: the file that the weights come from, if they are not from a run.
     """
     # cloned, because safetensors takes neither tied nor channels_last tensors
     tensors = {key: value.detach().cpu().contiguous().clone() for key, value in encoder.backbone.state_dict().items()}
@@ -59,17 +59,16 @@ def load_encoder(
     model: nn.Module | None = None,
     prefix: str = "",
 ) -> tuple[Encoder, Config]:
-    """The pre-trained encoder without a head, in eval mode, on the CPU; and what is known of it.
+    """The pre-trained encoder without a head, in eval mode, on the CPU; and what is known about it.
 
     Args:
         weights: a run folder (its encoder, or the newest readable checkpoint of a run under way), an encoder folder, a
             folder that `moco import` made, a checkpoint, a file of MoCo's authors, of Detectron2 or with the state dict
             of a torchvision or timm network, or a name: `torchvision/NAME`, `timm/NAME` or `fair:NAME`, which are
             downloaded.
-        architecture: what the weights are of, when a bare state dict does not say (ResNets and MoCo v3's ViTs are
-            recognised).
-        model: the user's own backbone, when the weights are of one. They are copied into it.
-        prefix: what the names of the encoder's tensors begin with, in a file of several networks that does not tell.
+        architecture: the network, if a bare state dict does not show it (ResNets and MoCo v3's ViTs are recognised).
+        model: the user's own backbone, if the weights are from one. They are copied into it.
+        prefix: the prefix of the encoder's tensors, if a file of several networks does not show it.
 
     Raises:
         WeightsError: not there, not readable, or not the weights of that network.
@@ -81,8 +80,8 @@ def build_encoder(
     found: LoadedWeights, *, architecture: str | EncoderSpec | None = None, model: nn.Module | None = None
 ) -> tuple[Encoder, Config]:
     """As `load_encoder`, from weights that have been read."""
-    said = EncoderSpec(name=architecture) if isinstance(architecture, str) else architecture
-    spec = _choose_spec(found, said, model)
+    given = EncoderSpec(name=architecture) if isinstance(architecture, str) else architecture
+    spec = _choose_spec(found, given, model)
     data = found.data or infer_data(spec, found.backbone)
     with torch.random.fork_rng(devices=[]):  # the caller's random state must not change
         encoder = build_headless(spec, size=data.size, model=model)
@@ -97,10 +96,10 @@ def initialize(encoder: Encoder, weights: Weights | LoadedWeights) -> str:
     """Copy `weights` into f_q: the backbone, and the head if it fits. Returns a sentence on what was copied.
 
     Args:
-        weights: as for `load_encoder`, or what `find` has read.
+        weights: as for `load_encoder`, or what `read_weights` has returned.
 
     Raises:
-        WeightsError: as there; nothing is copied then.
+        WeightsError: as in `load_encoder`; nothing is copied then.
     """
     found = weights if isinstance(weights, LoadedWeights) else read_weights(weights, size=encoder.size, whole=True)
     found = found.to_train_on()
@@ -116,42 +115,44 @@ def initialize(encoder: Encoder, weights: Weights | LoadedWeights) -> str:
     return f"f_q starts from {note}, and its head too"
 
 
-def _choose_spec(found: LoadedWeights, said: EncoderSpec | None, model: nn.Module | None) -> EncoderSpec:
-    if found.spec is not None and said is not None and found.spec.name != said.name:
-        raise WeightsError(f"{found.where} is of {found.spec.name}, and architecture says {said.name}: leave it out")
-    if (
-        said is not None
-        and found.guess is not None
-        and (trouble := other_number_of_heads(found.backbone, found.guess, said.name))
-    ):
-        raise WeightsError(f"{found.where} is not of {said.name}: {trouble}")
-    spec = found.spec or said or (found.guess if model is None else EncoderSpec(name="custom"))
-    if spec is None:
+def _choose_spec(found: LoadedWeights, given: EncoderSpec | None, model: nn.Module | None) -> EncoderSpec:
+    if found.spec is not None and given is not None and found.spec.name != given.name:
         raise WeightsError(
-            f"{found.where} does not say what network its {len(found.backbone)} tensors are of{suggest_prefix(found)}. "
-            "To name the network, give --architecture, such as timm/convnext_tiny (architecture= in Python)"
-            + HEADS_OF_VIT_S
-            * any("blocks.0." in key for key in found.backbone)
+            f"{found.where} holds a {found.spec.name}, but --architecture is {given.name}: leave --architecture out"
+        )
+    if (
+        given is not None
+        and found.guess is not None
+        and (trouble := other_number_of_heads(found.backbone, found.guess, given.name))
+    ):
+        raise WeightsError(f"{found.where} does not hold a {given.name}: {trouble}")
+    spec = found.spec or given or (found.guess if model is None else EncoderSpec(name="custom"))
+    if spec is None:
+        heads = HEADS_OF_VIT_S if any("blocks.0." in key for key in found.backbone) else ""
+        raise WeightsError(
+            f"{found.where} does not show which network its {len(found.backbone)} tensors belong "
+            f"to{suggest_prefix(found)}. To name the network, give --architecture, such as timm/convnext_tiny "
+            f"(architecture= in Python){heads}"
         )
     if spec.name == "custom" and model is None:
         raise WeightsError(
-            f"{found.where} holds the weights of a module of your own, and not the module: give model=, the "
-            f"module made as before the training, in Python: moco.load({found.where!r}, model=YourModule())"
+            f"{found.where} holds the weights of a module of your own, but not its code: build the module as for "
+            f"training, and load them in Python: moco.load({found.where!r}, model=YourModule())"
         )
     return spec
 
 
 def _check_same_network(found: LoadedWeights, spec: EncoderSpec) -> None:
-    """Refuse networks that names and shapes cannot tell apart: another stem, other heads, equal layers."""
+    """Refuse weights of another network with the same names and shapes: another stem, or number of heads."""
     if "custom" in (spec.name, found.spec and found.spec.name):
         return
     if found.spec is None:
         if trouble := other_number_of_heads(found.backbone, found.guess, spec.name):
-            raise WeightsError(f"f_q is a {spec.name}, which {found.where} must not be loaded into: {trouble}")
+            raise WeightsError(f"f_q is a {spec.name}, and {found.where} must not be loaded into it: {trouble}")
         return
     theirs, ours = ((one.name.rpartition("/")[2].partition(".")[0], one.stem) for one in (found.spec, spec))
     if theirs != ours:
         raise WeightsError(
-            f"f_q is a {spec.name} (stem {spec.stem}), {found.where} is of {found.spec.name} (stem {found.spec.stem}): "
-            "expected the same network. Set encoder.name and encoder.stem, or give other weights"
+            f"f_q is a {spec.name} (stem {spec.stem}), {found.where} holds a {found.spec.name} (stem "
+            f"{found.spec.stem}): expected the same network. Set encoder.name and encoder.stem, or give other weights"
         )

@@ -1,14 +1,14 @@
-"""The error of everything that reads or writes weights. Imports no torch, so that a command can refuse at once."""
+"""The error for weights that cannot be read or written. Imports no torch, so a command can check arguments fast."""
 
 from moco.recipe import RecipeError
 
 
 class WeightsError(RecipeError):
-    """Weights that are not there, cannot be read, or are of another network."""
+    """Weights that do not exist, cannot be read, or belong to another network."""
 
 
 def no_such_weights(weights: object) -> WeightsError:
-    """The error for weights that are neither a path nor a name that is known."""
+    """The error for weights that are neither a path nor a known name."""
     return WeightsError(
         f"there are no weights '{weights}': expected a run folder, an encoder folder, a .pt, .pth, .pth.tar or "
         ".safetensors file, torchvision/NAME or timm/NAME for their pretrained weights, or fair:NAME (moco weights)"

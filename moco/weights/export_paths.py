@@ -1,4 +1,4 @@
-"""The endings of exported files. Imports no torch, so that a command can refuse at once."""
+"""Check the names of exported files. Imports no torch, so a command can check arguments fast."""
 
 from pathlib import Path
 
@@ -32,7 +32,7 @@ def export_files(out: Path, to: str) -> list[Path]:
 
 
 def check_outputs(files: list[Path], to: str, *, overwrite: bool) -> None:
-    """Raises RecipeError where one of the files is there and not to be overwritten, or a folder is not empty."""
+    """Raise RecipeError if a file exists and must not be overwritten, or a folder is not empty."""
     if ENDINGS[to]:
         refuse_existing(files, overwrite=overwrite)
     else:
@@ -40,12 +40,10 @@ def check_outputs(files: list[Path], to: str, *, overwrite: bool) -> None:
 
 
 def check_new_folder(out: Path) -> None:
-    """Raise WeightsError where `out` is there and no empty folder: a folder is never replaced."""
-    if out.name in ("", ".."):  # it gets its name when it is whole
+    """Raise WeightsError if `out` exists and is not an empty folder: a folder is never replaced."""
+    if out.name in ("", ".."):  # a complete folder is renamed to this name
         raise WeightsError(
             f"expected the name of a new folder, got {str(out)!r}: give its name, such as {out / 'encoder'}"
         )
     if out.is_symlink() or (out.exists() and (not out.is_dir() or any(out.iterdir()))):
-        raise WeightsError(
-            f"expected a new or an empty folder to write, and {out} is neither: name another, or remove it"
-        )
+        raise WeightsError(f"expected a new or an empty folder, and {out} is neither: give another name, or remove it")

@@ -3,21 +3,23 @@
 import zipfile
 from pathlib import Path
 
-FIRST = 512  # bytes that are looked at
+from moco.text import first_few
+
+FIRST = 512  # [bytes] that are read
 SAFETENSORS = "safetensors"
 LFS = (
     "a Git LFS pointer to a file that was not downloaded: run git lfs pull in its repository, or "
     "download the file itself"
 )
-HTML = "a web page (HTML), which comes in place of a file that needs a login or has moved: download it again"
-PACKED = "a packed file ({}): unpack it, and give the file of weights that is in it"
-OTHERS = "{}: give the weights as PyTorch or safetensors has them"
+HTML = "a web page (HTML), which servers send if a file needs a login or has moved: download it again"
+PACKED = "a compressed file ({}): unpack it, and give the weights file in it"
+OTHERS = "{}: convert the weights to a PyTorch or safetensors file first"
 
 BEGINNINGS: dict[bytes, str] = {
     b"version https://git-lfs": LFS,
-    b"\x89HDF\r\n\x1a\n": OTHERS.format("a file of HDF5, which Keras writes"),
-    b"GGUF": OTHERS.format("a GGUF file, which llama.cpp reads"),
-    b"\x93NUMPY": OTHERS.format("an array of NumPy (.npy)"),
+    b"\x89HDF\r\n\x1a\n": OTHERS.format("an HDF5 file, as Keras writes"),
+    b"GGUF": OTHERS.format("a GGUF file, as llama.cpp reads"),
+    b"\x93NUMPY": OTHERS.format("a NumPy array (.npy)"),
     b"PAR1": OTHERS.format("a Parquet file"),
     b"\x89PNG\r\n": OTHERS.format("an image (PNG)"),
     b"\xff\xd8\xff": OTHERS.format("an image (JPEG)"),
@@ -35,7 +37,7 @@ ONNX_FIELDS = (0x12, 0x1A, 0x22, 0x28, 0x32, 0x3A, 0x42)  # tags of ModelProto t
 
 
 def is_safetensors(path: Path) -> bool:
-    """Whether the file begins as safetensors do: the length of a JSON header that is in the file, and its brace."""
+    """Whether the file starts like a safetensors file: the length of a JSON header that fits in it, and a brace."""
     size = path.stat().st_size
     with path.open("rb") as file:
         first = file.read(9)
@@ -43,7 +45,7 @@ def is_safetensors(path: Path) -> bool:
 
 
 def kind_of(path: Path) -> str | None:
-    """What the file is that cannot be read as weights, and what to do: half a sentence. None where it does not tell."""
+    """The kind of a file that cannot be read as weights, and what to do, as a phrase; None if it is unknown."""
     with path.open("rb") as file:
         first = file.read(FIRST)
     if not first:
@@ -55,15 +57,15 @@ def kind_of(path: Path) -> str | None:
         if first.startswith(beginning):
             return kind
     if first[4:8] == b"TFL3":
-        return OTHERS.format("a file of TensorFlow Lite")
+        return OTHERS.format("a TensorFlow Lite file")
     if _is_onnx(first, path):
-        return OTHERS.format("an ONNX file, which holds a program and its numbers under names of its own")
+        return OTHERS.format("an ONNX file, whose weights have other names than in PyTorch")
     if first.startswith(b"PK"):
         return _kind_of_zip(path)
     if is_safetensors(path) and path.suffix != ".safetensors":
-        return "a safetensors file, by its first bytes, that is damaged: download it again"
+        return "a damaged safetensors file: download it again"
     if first.isascii() and all(byte >= 32 or byte in b"\t\r\n\f" for byte in first):
-        return OTHERS.format(f"text, which begins with {first[:40].decode()!a}")
+        return OTHERS.format(f"a text file that starts with {first[:40].decode()!a}")
     return None
 
 
@@ -79,19 +81,19 @@ def _kind_of_zip(path: Path) -> str:
             names = archive.namelist()
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
         return (
-            "a zip archive, as torch.save writes, that is cut off or damaged (its table of contents, at the end, cannot"
-            " be read): copy or download it again"
+            "a cut off or damaged zip archive, as torch.save writes (the table of contents at its end cannot be read): "
+            "copy or download it again"
         )
     ends = {name.rpartition("/")[2] for name in names}
     if "data.pkl" in ends and "constants.pkl" in ends:
-        return "TorchScript, a program: save model.state_dict() instead, where the model is made"
+        return "a TorchScript program: save model.state_dict() instead, where the model was trained"
     if any(name.endswith(".data/extern_modules") for name in names):
-        return "a torch.package, a program: save model.state_dict() instead, where the model is made"
+        return "a torch.package program: save model.state_dict() instead, where the model was trained"
     if "model.weights.h5" in ends:
-        return OTHERS.format("a model of Keras")
+        return OTHERS.format("a Keras model")
     if "data.pkl" in ends:
-        return "a file of torch.save that is damaged, or holds something else than tensors: make or download it again"
+        return "a file of torch.save that is damaged or does not hold tensors: save or download it again"
     if names and all(name.endswith(".npy") for name in names):
-        return OTHERS.format("arrays of NumPy (.npz)")
-    some = ", ".join(ascii(name)[1:-1] for name in names[:3])
-    return f"a zip archive (with {some or 'nothing in it'}): unpack it, and give the file of weights that is in it"
+        return OTHERS.format("NumPy arrays (.npz)")
+    some = first_few([ascii(name)[1:-1] for name in names])
+    return f"a zip archive ({f'with {some}' if some else 'empty'}): unpack it, and give the weights file in it"

@@ -1,4 +1,4 @@
-"""`moco import`: turn a file of another project into a folder to evaluate, export and continue training from."""
+"""`moco import`: convert a weights file of another project into a folder that other commands can use."""
 
 import json
 import os
@@ -23,23 +23,23 @@ def import_weights(
 ) -> str:
     """Import a file, or released weights by name, into the folder `out`: see `moco.weights.import_folder`.
 
-    The folder appears only after it has been read back and equals the file's content, bit for bit.
+    The folder appears only after it was read back and found equal to the file, bit for bit.
 
     Args:
         weights: a file with weights in any format that `load_encoder` reads, or `fair:NAME`.
         architecture, prefix: as for `load_encoder`.
 
     Returns:
-        What was in the file, and where it is now; lines.
+        Lines that describe the content of the file and name the folder.
 
     Raises:
-        WeightsError: there is no such file, it is of no network that is known, or `out` holds something.
+        WeightsError: the file does not exist, its network is unknown, or `out` is not empty.
     """
     out = Path(out)
     check_new_folder(out)
     found = read_weights(weights, prefix=prefix)
     if not found.content:
-        raise WeightsError(f"moco import expects a file of weights, got {weights}: it can be used as it is")
+        raise WeightsError(f"moco import expects a weights file, got {weights}: use it directly, without an import")
     encoder, config = build_encoder(found, architecture=architecture)
     recipe = Recipe(name=found.recipe or "imported", source=found.where, encoder=encoder.spec, data=config.data)
     origin = Path(found.where).name
@@ -53,7 +53,7 @@ def import_weights(
         write_atomically(aside / REST, lambda file: torch.save(rest, file))
         write_text(aside / CONTENTS, json.dumps(about, indent=1, default=str) + "\n")
         if not same_tensors(join_content(aside), found.content):
-            raise WeightsError(f"{out} would not hold what is in {found.where}: a fault of the disk or of moco")
-        os.rename(aside, out)  # of an empty folder at most
+            raise WeightsError(f"{out} would not contain what is in {found.where}: the disk or moco is at fault")
+        os.rename(aside, out)  # replaces at most an empty folder
     lines = [f"{name}: {value}" for name, value in contents.items()]
     return "\n".join([f"{found.where} holds", *(f"  {line}" for line in lines), f"All of it is in {out}."])

@@ -1,9 +1,9 @@
-"""A folder made by `moco import`: an encoder folder, and beside it everything else that was in the file, bit for bit.
+"""A folder made by `moco import`: an encoder folder, and everything else that the file contained, bit for bit.
 
 encoder/       as `save_encoder` writes it
 rest.pt        {"format": 1, "content": the file as it was, with None for each tensor that encoder/ has,
-               "in_encoder": [[path of names in content, name in encoder/], ...], "prefix": that the user has chosen}
-contents.json  what was in the file, in words
+               "in_encoder": [[path of names in content, name in encoder/], ...], "prefix": chosen by the user}
+contents.json  a description of the file for people
 """
 
 from pathlib import Path
@@ -20,12 +20,12 @@ REST, CONTENTS = "rest.pt", "contents.json"
 def split_content(
     content: dict[str, Any], backbone: dict[str, Tensor], saved: dict[str, Tensor], *, prefix: str = ""
 ) -> dict[str, Any]:
-    """What rest.pt holds: all of `content` but those tensors of `backbone` that `saved` has too.
+    """The content of rest.pt: `content` without the tensors of `backbone` that `saved` has too.
 
     Args:
-        backbone: tensors in `content`, by the names they have in an encoder folder.
-        saved: what the encoder folder holds. What differs there, by its data type for one, stays in the rest.
-        prefix: by which the user has chosen the encoder among several networks.
+        backbone: tensors in `content`, under their names in an encoder folder.
+        saved: the tensors in the encoder folder. A tensor that differs there, say in data type, stays in rest.pt.
+        prefix: the prefix that the user has chosen, if the file has several networks.
     """
     names = {id(tensor): name for name, tensor in backbone.items() if same_tensors(saved.get(name), tensor)}
     taken: list[list[Any]] = []
@@ -51,7 +51,7 @@ def join_content(folder: Path) -> dict[str, Any]:
     """The content of the file that `folder` was imported from.
 
     Raises:
-        WeightsError: rest.pt or the encoder cannot be read, or they are not of each other.
+        WeightsError: rest.pt or the encoder cannot be read, or they do not belong together.
     """
     rest, encoder = read_tensors(folder / REST), read_tensors(folder / "encoder" / "model.safetensors")
     try:
@@ -62,6 +62,6 @@ def join_content(folder: Path) -> dict[str, Any]:
                 node = node[key]
             node[path[-1]] = encoder[name]
     except (KeyError, TypeError, ValueError, IndexError) as error:
-        where = f"{folder / REST} is not what moco import wrote beside {folder / 'encoder'}"
+        where = f"{folder / REST} does not belong to {folder / 'encoder'}"
         raise WeightsError(f"{where} ({error}): import the file again") from None
     return content

@@ -21,14 +21,14 @@ MOST = 20_000  # tensors of a network
 def recognise_network(
     tensors: dict[str, Tensor], *, of_moco_v3: bool = False, small_stem: bool = False
 ) -> EncoderSpec | None:
-    """The network whose names and shapes these are: a ResNet with ImageNet's stem, or a ViT of MoCo v3; or None.
+    """The network with these names and shapes: a ResNet with ImageNet's stem, or a ViT of MoCo v3; None: another one.
 
-    They do not show dilation, nor the number of heads of a ViT: a ViT-S has 6 in timm and DINO, 12 in MoCo v3. It
-    counts as MoCo v3's if it has the fixed positions of MoCo v3.
+    Names and shapes do not show dilation, nor the number of heads of a ViT: a ViT-S has 6 in timm and DINO, 12 in MoCo
+    v3. A ViT counts as MoCo v3's if it has the fixed positions of MoCo v3.
 
     Args:
-        of_moco_v3: it is known to be of MoCo v3, whatever the positions.
-        small_stem: a stem of 3 x 3 is known to have stride 1 and no pooling, which names and shapes do not show.
+        of_moco_v3: the weights are known to be from MoCo v3, whatever the positions.
+        small_stem: a 3 x 3 stem is known to have stride 1 and no pooling, which names and shapes do not show.
     """
     vit = recognised_vit(tensors)
     if vit is not None:
@@ -54,7 +54,7 @@ def recognise_network(
 
 
 def recognise_head(tensors: dict[str, Tensor]) -> dict[str, Any]:
-    """The settings of an EncoderSpec for the head whose names and shapes these are; empty where it is none of ours."""
+    """The settings of an EncoderSpec for a head with these names and shapes; empty for a head that we do not have."""
     matrices = [tensor for tensor in tensors.values() if tensor.ndim == 2]
     if not matrices:
         return {}
@@ -70,7 +70,7 @@ def recognise_head(tensors: dict[str, Tensor]) -> dict[str, Any]:
 
 
 def infer_data(spec: EncoderSpec, tensors: dict[str, Tensor]) -> DataSpec:
-    """The images that the network is for: its library's, or ImageNet's, of the size that a ViT's positions tell."""
+    """The images that the network expects: as its library has them, or ImageNet's; the size from a ViT's positions."""
     if spec.name not in VITS or "pos_embed" not in tensors:
         return library_data(spec.name)
     side = math.isqrt(tensors["pos_embed"].shape[1] - 1) * (spec.patch or VITS[spec.name].patch)
@@ -78,10 +78,10 @@ def infer_data(spec: EncoderSpec, tensors: dict[str, Tensor]) -> DataSpec:
 
 
 def other_number_of_heads(tensors: dict[str, Tensor], guess: EncoderSpec | None, name: str) -> str | None:
-    """Why the ViT called `name` must not take these tensors of a ViT, though the shapes agree; or None.
+    """Why a ViT's tensors must not be loaded into the ViT called `name`, although the shapes agree; None: they may be.
 
     Args:
-        guess: what they are of; None: they do not tell.
+        guess: the network of the tensors; None: unknown.
     """
     vit = recognised_vit(tensors)
     if vit is None or (guess is not None and guess.name == name):
@@ -89,26 +89,26 @@ def other_number_of_heads(tensors: dict[str, Tensor], guess: EncoderSpec | None,
     here = _number_of_heads(name)
     if guess is None and name == vit.name and _number_of_heads_is_open(vit):
         return (
-            f"nothing in it tells whether its ViT-S has {here} heads, as {name} of MoCo v3, or 6, as timm's, DINO's "
-            "and DeiT's: the shapes agree, the features do not. Say it: moco import FILE --out DIR --architecture "
-            f"{name}, and take DIR"
+            f"its ViT-S can have {here} heads, as MoCo v3's {name}, or 6, as timm's, DINO's and DeiT's: the shapes "
+            f"agree, the features do not. If it has {here}, run moco import FILE --out DIR --architecture {name}, and "
+            "give DIR"
         )
     there = None if guess is None else VITS[guess.name].heads
     if here is not None and there is not None and here != there:
         return (
             f"it is a {vit.name} of MoCo v3 with {there} heads, and {name} has {here}: the shapes agree, so it would "
-            f"load and give wrong features. Take {vit.name}"
+            f"load and give wrong features. Use {vit.name}"
         )
     return None
 
 
 def _number_of_heads_is_open(vit: EncoderSpec) -> bool:
-    """Whether timm has a ViT of the same shapes with other heads, and the positions do not tell it from MoCo v3's."""
+    """Whether timm has a ViT with equal shapes and another number of heads, and the positions are not MoCo v3's."""
     return vit.name == "vit_small" and vit.position != "sincos"
 
 
 def _number_of_heads(name: str) -> int | None:
-    """Of the attention of our or timm's ViT called `name`; None: it is no ViT."""
+    """The number of attention heads of our or timm's ViT called `name`; None: it is not a ViT."""
     if name in VITS:
         return VITS[name].heads
     library, _, plain = name.partition("/")
@@ -127,7 +127,7 @@ def _has_shapes_of(tensors: dict[str, Tensor], network: Callable[[], nn.Module])
 
 
 def _backbone_shapes(tensors: dict[str, Tensor]) -> Shapes:
-    """Of a ResNet, without its classifier."""
+    """Names and shapes of a ResNet without its classifier."""
     return {
         key: shape
         for key, shape in _shapes_by_name(tensors).items()

@@ -14,7 +14,7 @@ from moco.weights.load import WeightsError
 
 LIBRARIES = ("torchvision", "timm")
 
-# Our networks that have another name there. torchvision has no resnet10.
+# Our networks whose name differs in the libraries. torchvision has no resnet10.
 RENAMED: dict[tuple[str, str], tuple[str, dict[str, Any]]] = {
     ("resnet10", "timm"): ("resnet18", {"layers": (1, 1, 1, 1)}),
     ("resnext50_32x8d", "torchvision"): ("resnet50", {"groups": 32, "width_per_group": 8}),
@@ -28,7 +28,7 @@ TIMM_VITS: dict[str, tuple[str, dict[str, Any]]] = {
     "vit_huge": ("vit_huge_patch14_224", {}),
     "vit_micro": ("vit_tiny_patch16_224", {"patch_size": 8, "embed_dim": 64, "depth": 3, "num_heads": 4}),
 }
-# The libraries' own that are the same network in both.
+# Networks that are the same in both libraries.
 IN_BOTH = frozenset(
     f"{family}{variant}"
     for family, variants in {
@@ -47,7 +47,7 @@ DILATED: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class Call:
-    """A library's constructor with its arguments: what is printed is what is run."""
+    """A call of a library's constructor. `str` gives the code, and `whole` and `bare` run it."""
 
     library: str
     name: str
@@ -82,17 +82,17 @@ class Call:
         return f"{function}({', '.join(arguments)})"
 
     def program(self, file: str) -> str:
-        """Python lines that make the network and load the weights of `file`: all but the classifier's."""
+        """Python code that builds the network and loads `file` into it; the classifier keeps random weights."""
         if self.library == "timm":
             without = self.written(num_classes=0, checkpoint_path=file)
-            return f"import timm\nmodel = {without}  # features alone"
+            return f"import timm\nmodel = {without}  # features only"
         module, read = ("safetensors.torch", "load_file") if file.endswith(".safetensors") else ("torch", "load")
         load = f"model.load_state_dict({module}.{read}({file!r}), strict=False)  # all but the classifier"
         return f"import {module}, torchvision\nmodel = {self}\n{load}"
 
 
 def library_equivalent(spec: EncoderSpec, library: str, size: int) -> Call:
-    """How `library` ("torchvision" or "timm") makes this network, for images of `size` pixels.
+    """The call by which `library` ("torchvision" or "timm") builds this network, for images of `size` pixels.
 
     Raises:
         WeightsError: the library has no such network.
@@ -109,11 +109,12 @@ def library_equivalent(spec: EncoderSpec, library: str, size: int) -> Call:
     if spec.name not in NETS:
         where = f"export it to {home}" if home else "it loads in moco only"
         raise WeightsError(f"{spec.name} is not a network of {library}: {where}")
-    ours = [f"the stem {spec.stem}"] * (spec.stem != "7x7/2+pool") + [f"width {spec.width:g}"] * (spec.width != 1)
+    stem = [f"the stem {spec.stem}"] if spec.stem != "7x7/2+pool" else []
+    ours = stem + ([f"width {spec.width:g}"] if spec.width != 1 else [])
     if ours:
         raise WeightsError(f"{library} has no {spec.name} with {' and '.join(ours)}: this one loads in moco only")
     if (spec.name, library) == ("resnet10", "torchvision"):
-        raise WeightsError("torchvision has no resnet10; timm has: export it there")
+        raise WeightsError("torchvision has no resnet10, but timm has: export it --to timm")
     name, arguments = RENAMED.get((spec.name, library), (spec.name, {}))
     return Call(library, name, arguments | (DILATED[library] if spec.dilate_last else {}))
 
@@ -121,7 +122,9 @@ def library_equivalent(spec: EncoderSpec, library: str, size: int) -> Call:
 def _vit_equivalent(spec: EncoderSpec, library: str, size: int) -> Call:
     """The same for our ViTs."""
     if library == "torchvision":
-        raise WeightsError(f"torchvision has no {spec.name}: the weights of its ViTs have other names. Export to timm")
+        raise WeightsError(
+            f"torchvision has no {spec.name}: the weights of its ViTs have other names. Export it --to timm"
+        )
     if VITS[spec.name].conv_stem:
         raise WeightsError(f"timm has no ViT with the convolutional stem of {spec.name}: this one loads in moco only")
     name, arguments = TIMM_VITS[spec.name]

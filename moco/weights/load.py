@@ -42,7 +42,7 @@ def read_weights(weights: Weights, *, size: int | None = None, whole: bool = Fal
     path = Path(weights)
     if prefix and not (path.is_file() or str(weights).startswith(PREFIX)):
         raise WeightsError(
-            f"prefix={prefix!r} is for a file with several networks, and {weights} is none: leave it out"
+            f"prefix={prefix!r} is for a file with several networks, and {weights} is not one: leave the prefix out"
         )
     if path.is_dir():
         return _read_folder(path, whole)
@@ -91,13 +91,13 @@ def _read_folder(path: Path, whole: bool) -> LoadedWeights:
 
 
 def _read_newest_checkpoint(run: Path, *, instead: Path | None) -> LoadedWeights | None:
-    """The newest checkpoint of a run that is as it was written; None: there never was one.
+    """The newest undamaged checkpoint of a run; None: there are no checkpoints.
 
     Args:
         instead: the encoder folder to use, with a warning, if all of them are damaged.
 
     Raises:
-        WeightsError: all of them are damaged, or it is of another version.
+        WeightsError: all of them are damaged, or another version wrote the newest.
     """
     try:
         file = newest_intact(run / "checkpoints")
@@ -106,7 +106,7 @@ def _read_newest_checkpoint(run: Path, *, instead: Path | None) -> LoadedWeights
     except CheckpointError as error:
         if instead is None:
             raise WeightsError(f"no checkpoint of {run} can be read: {error}") from None
-        warnings.warn(f"{error}. Taking {instead}, which has f_q's backbone alone", stacklevel=2)
+        warnings.warn(f"{error}. Using {instead} instead, which has only the backbone of f_q", stacklevel=2)
         return None
     if file is None:
         return None
@@ -118,7 +118,7 @@ def _read_newest_checkpoint(run: Path, *, instead: Path | None) -> LoadedWeights
 
 
 def _check_is_of_run(content: dict[str, Any], run: Path, file: Path) -> None:
-    """Raises WeightsError for the checkpoint of another run, where the folder says what run it is of."""
+    """Raise WeightsError if the checkpoint has another recipe than the run folder."""
     if not (run / "recipe.json").is_file():
         return
     try:
@@ -127,8 +127,8 @@ def _check_is_of_run(content: dict[str, Any], run: Path, file: Path) -> None:
         raise WeightsError(f"{run / 'recipe.json'} and {file} cannot be compared: {error}") from None
     if changes:
         raise WeightsError(
-            f"{file} is of a run with another recipe than {run / 'recipe.json'} ({'; '.join(changes)}): put the run's "
-            "own back from a copy, or give the path of the checkpoint itself"
+            f"{file} has another recipe than {run / 'recipe.json'} ({'; '.join(changes)}): restore the run's own "
+            "checkpoint or recipe.json from a backup, or give the path of the checkpoint itself"
         )
 
 
@@ -149,14 +149,14 @@ def _read_encoder_folder(path: Path) -> LoadedWeights:
 
 
 def _check_intact(path: Path, config: Config) -> None:
-    """Raises WeightsError where the weights in an encoder folder are not those that config.json has the SHA-256 of."""
+    """Raise WeightsError if model.safetensors does not have the SHA-256 in config.json."""
     with (path / "model.safetensors").open("rb") as file:
         intact = config.sha256 in ("", hashlib.file_digest(file, "sha256").hexdigest())
     if not intact:
         raise WeightsError(
-            f"{path / 'model.safetensors'} is not what was written (config.json beside it has another SHA-256): put it "
-            "back from a copy, or take the encoder from the run's checkpoints (move this folder away). If you changed "
-            "it on purpose, remove sha256 and config_sha256 from config.json"
+            f"{path / 'model.safetensors'} is damaged or was changed (its SHA-256 is not that in config.json): restore "
+            "it from a backup, or move this folder away to use the run's checkpoints. If you changed it on purpose, "
+            "remove sha256 and config_sha256 from config.json"
         )
 
 
@@ -170,12 +170,12 @@ def _read_timm_config(file: Path) -> dict[str, Any] | None:
 
 
 def _read_timm_folder(path: Path, tensors: dict[str, Any], config: dict[str, Any]) -> LoadedWeights:
-    """A folder that timm loads; its config.json has the number of heads. Raises WeightsError."""
+    """The weights in a folder that timm wrote; its config.json has the number of heads. Raises WeightsError."""
     try:
         return _parse_timm_folder(path, tensors, config)
     except (ValueError, TypeError, AttributeError, KeyError, IndexError, OverflowError) as error:
         reason = " ".join(str(error).split())
-        raise WeightsError(f"{path / 'config.json'} is not one that timm writes: {reason}") from None
+        raise WeightsError(f"{path / 'config.json'} is not a valid config.json of timm: {reason}") from None
 
 
 def _parse_timm_folder(path: Path, tensors: dict[str, Any], config: dict[str, Any]) -> LoadedWeights:
@@ -195,10 +195,12 @@ def _read_config(path: Path) -> Config:
         config = Config.model_validate_json(content)
     except (OSError, ValueError) as error:
         reason = " ".join(message_of(error).split())
-        raise WeightsError(f"{path / 'config.json'} is not that of an encoder, format 1: {reason}") from None
+        raise WeightsError(
+            f"{path / 'config.json'} is not a valid config.json of an encoder (format 1): {reason}"
+        ) from None
     if config.config_sha256 not in ("", digest_of(json.loads(content))):
         raise WeightsError(
-            f"{path / 'config.json'} is not what was written (its checksum, config_sha256, differs): put it back from "
-            "a copy. If you changed it on purpose, remove config_sha256 from it"
+            f"{path / 'config.json'} is damaged or was changed (its checksum, config_sha256, differs): restore it from "
+            "a backup. If you changed it on purpose, remove config_sha256 from it"
         )
     return config

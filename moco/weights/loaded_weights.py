@@ -1,4 +1,4 @@
-"""Weights in memory: the tensors by name, and what is known of their network, images and training."""
+"""Weights in memory: the tensors by name, and what is known about their network, images and training."""
 
 import hashlib
 import json
@@ -18,7 +18,7 @@ Weights = str | Path
 
 
 class Config(Spec):
-    """config.json of an encoder folder: all that is known of an encoder besides its weights."""
+    """config.json of an encoder folder: everything about an encoder except its weights."""
 
     format: Literal[1] = 1
     made_by: str = ""  # program and version
@@ -27,8 +27,8 @@ class Config(Spec):
     data: DataSpec  # the images it is for: size, eval_resize, mean, std
     recipe: str = ""
     facts: dict[str, Any] = Field(default_factory=dict)  # steps, epochs, images, scores
-    sha256: str = ""  # of model.safetensors; older folders do not say
-    config_sha256: str = ""  # of all the rest of config.json: see `digest_of`; older folders do not say
+    sha256: str = ""  # of model.safetensors; older folders lack it
+    config_sha256: str = ""  # of the rest of config.json, see `digest_of`; older folders lack it
     note: str = Field(default="", exclude=True)  # what was read from where, and what was left out
 
     def to_json(self) -> str:
@@ -43,7 +43,7 @@ class Config(Spec):
 
 
 def digest_of(config: dict[str, Any]) -> str:
-    """The SHA-256 of what is in a config.json, as JSON in the order of the names, less the checksum itself."""
+    """The SHA-256 of the content of config.json without this checksum, as JSON with sorted names."""
     rest = {name: value for name, value in config.items() if name != "config_sha256"}
     return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
@@ -65,7 +65,7 @@ class LoadedWeights:
     predictor: dict[str, Tensor] = field(default_factory=dict)
     queue: dict[str, Tensor] = field(default_factory=dict)  # keys K x C; oldest, the row to be replaced next
     contents: dict[str, Any] = field(default_factory=dict)  # a description of the file for people
-    content: dict[str, Any] = field(default_factory=dict)  # the unchanged file
+    content: dict[str, Any] = field(default_factory=dict)  # the content of the file, unchanged
     f_q: dict[str, Tensor] = field(default_factory=dict)  # the trained network, if `backbone` is its moving average
     everything: dict[str, Tensor] = field(default_factory=dict)  # all tensors of another tool's file, by its names
     prefix: str = ""  # chosen by the user

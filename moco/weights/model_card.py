@@ -1,7 +1,7 @@
-"""The model card: what an encoder folder says of itself to a reader, in Markdown.
+"""The model card: README.md of an encoder folder.
 
-Names and facts come from outside. They appear as code spans in one line each, so they cannot become markup; the YAML
-front matter is constant.
+Names and facts are untrusted text. Each is a code span on one line, so it cannot become markup; the YAML front matter
+is constant.
 """
 
 import json
@@ -29,10 +29,10 @@ tags:
 
 - network: {network}
 - parameters: {parameters}
-- images: shorter side to {eval_resize} pixels, the central {size} x {size} of them, RGB in [0, 1] with mean {mean} and
-  standard deviation {std} taken out
+- images: resize the shorter side to {eval_resize} pixels, crop the central {size} x {size}, scale RGB to [0, 1],
+  subtract the mean {mean}, divide by the standard deviation {std}
 
-## Where it is from
+## Where it comes from
 
 - recipe: {recipe}, after {source}
 {facts}
@@ -44,7 +44,7 @@ With moco:
 ```python
 import moco
 encoder = moco.load(".")  # this folder
-features = encoder.embed(["a.jpg", "b.jpg"])  # one row of {num_features} an image
+features = encoder.embed(["a.jpg", "b.jpg"])  # one row of {num_features} numbers for each image
 ```
 
 {libraries}
@@ -54,26 +54,26 @@ features = encoder.embed(["a.jpg", "b.jpg"])  # one row of {num_features} an ima
 """
 TRAINED = """\
 The backbone of the query encoder of a MoCo run: it maps an image to {num_features} numbers. It was trained without
-labels; the head that pre-training needs has been left out."""
+labels. The head, which only pre-training needs, is not included."""
 IMPORTED = """\
-It was read from {file} and maps an image to {num_features} numbers. Heads and classifiers have been left out."""
+It was read from {file} and maps an image to {num_features} numbers. Heads and classifiers are not included."""
 OWN_LICENCE = """\
-The weights are yours to license as you choose; the program that made them claims nothing. Mind the terms of the
-images."""
+You may license the weights as you choose: momentum-contrast claims no rights to them. Check the licence of the
+training images."""
 THEIR_LICENCE = """\
-That of the file it was read from."""
+The licence of the file that it was read from."""
 
 
 def model_card(config: Config, *, parameters: int, source: str, imported_from: str = "") -> str:
     """README.md of an encoder folder.
 
     Args:
-        parameters: how many.
-        source: where the recipe's numbers are from.
-        imported_from: the file that the weights are from, when they are not of a run.
+        parameters: their number.
+        source: the source of the recipe's numbers.
+        imported_from: the file that the weights come from, if they are not from a run.
     """
     spec, data = config.encoder, config.data
-    own = f" (stem {spec.stem}, width {spec.width:g}{', last stage dilated' * spec.dilate_last})"
+    own = f" (stem {spec.stem}, width {spec.width:g}{', last stage dilated' if spec.dilate_last else ''})"
     origin = IMPORTED.format(file=code_span(imported_from), num_features=config.num_features)
     return CARD.format(
         title="imported" if imported_from else "pre-trained by Momentum Contrast",
@@ -89,7 +89,7 @@ def model_card(config: Config, *, parameters: int, source: str, imported_from: s
 
 
 def code_span(value: Any) -> str:
-    """`value` as a code span on one line, whatever is in it."""
+    """`value` as a code span on one line, whatever characters it has."""
     text = value if isinstance(value, str) else json.dumps(value, default=str)
     text = re.sub(r"[\s\x00-\x1f\x7f-\x9f\u2028\u2029]+", " ", text.replace("`", "'")).strip()
     return f"`{text[:200] or ' '}`"

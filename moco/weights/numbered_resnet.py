@@ -1,7 +1,8 @@
-"""Rename a ResNet whose parts are numbered, as `nn.Sequential(*network.children())` does, to torchvision's names.
+"""Rename a ResNet with numbered parts, as `nn.Sequential(*network.children())` has them, to torchvision's names.
 
-lightly's examples make a backbone so, of torchvision's ResNets (0 conv1, 1 bn1, 2 ReLU, 3 max-pooling, 4-7 the stages)
-and of lightly's own, whose ReLU is no module, which have no pooling and call a downsample "shortcut" (2-5 the stages).
+lightly's examples build backbones in this way. From torchvision's ResNets: 0 conv1, 1 bn1, 2 ReLU, 3 max-pooling, 4-7
+the stages. From lightly's own, without pooling or a module for ReLU: 0 conv1, 1 bn1, 2-5 the stages; a downsample is
+called "shortcut".
 """
 
 import re
@@ -9,11 +10,11 @@ import re
 from torch import Tensor
 
 NUMBERED = re.compile(r"(\d+)\.(.+)")
-STAGES = {"torchvision": 4, "lightly": 2}  # the number of the first
+STAGES = {"torchvision": 4, "lightly": 2}  # number of the first stage
 
 
 def from_numbered(tensors: dict[str, Tensor]) -> tuple[dict[str, Tensor], str] | None:
-    """The tensors by torchvision's names, and whose ResNet it is (a key of `STAGES`); None: names have no numbers."""
+    """The tensors by torchvision's names, and the ResNet's origin (a key of `STAGES`); None: the parts have names."""
     if not {"0.weight", "1.running_mean"} <= tensors.keys() or not all(NUMBERED.match(key) for key in tensors):
         return None
     for whose, first in STAGES.items():

@@ -15,12 +15,12 @@ from moco.weights.tensor_names import Tensors, state_dicts, under, without_wrapp
 
 
 class Tool(NamedTuple):
-    """The prefixes that a tool gives the parts of what it trains; "" where it has none."""
+    """The prefixes that a tool uses for the parts of its model; "": it has no such part."""
 
     name: str
     trained: str
     average: str
-    head: str = ""  # of the trained network, and of its average
+    head: str = ""  # of the trained network; average_head: of its average
     average_head: str = ""
     predictor: str = ""
 
@@ -42,12 +42,12 @@ TOOLS = (
       for average in ("model_ema", "state_dict_ema", "ema_state_dict", "ema")
       for trained in ("model", "state_dict", "model_state_dict", "model_state", "module", "net", "network")),
 )  # fmt: skip
-# Keys of a file that hold state dicts, in the order of preference.
+# Keys under which files have state dicts, in the order of preference.
 AVERAGES = ("teacher", "model_ema", "state_dict_ema", "ema_state_dict", "ema", "momentum_encoder", "target_encoder")
 TRAINED = ("state_dict", "model", "model_state_dict", "model_state", "student", "module", "net", "network", "encoder",
            "backbone", "weights")  # fmt: skip
 # Prefixes of a single network. No network of torchvision or timm has those in SURE. Those in LIKELY count only if all
-# other names are usual parts of a training, BESIDE (torchvision's ViT has an "encoder." of its own).
+# other names are usual parts of a training program, BESIDE (torchvision's ViT has an "encoder." of its own).
 SURE = ("backbone.", "student_backbone.", "student.")
 LIKELY = ("encoder.", "model.", "net.", "network.", "learner.", "resnet.", "vit.", "trunk.", "feature_extractor.", "0.")
 BESIDE = re.compile(
@@ -55,7 +55,7 @@ BESIDE = re.compile(
     r"prototypes|neck|decoder|momentum|teacher|student|target|online|ema|metrics?|train|val|valid|test|knn|center|"
     r"temperature|logit_scale|contrast|augment|normali[sz]e)[a-z0-9_]*(\.|$)"
 )
-NETWORK = {  # names that a network has at its own top
+NETWORK = {  # names that show that a state dict is a bare network
     "conv1.weight", "patch_embed.proj.weight", "class_token", "cls_token", "stem.conv1.weight", "conv_proj.weight",
     "features.0.0.weight", "features.0.weight",
 }  # fmt: skip
@@ -65,12 +65,12 @@ NETWORK = {  # names that a network has at its own top
 class ChosenEncoder:
     """The networks in a file, each by its own names, and the prefixes that they had."""
 
-    tensors: Tensors  # all of the state dict
+    tensors: Tensors  # the whole state dict
     encoder: Tensors
     prefix: str = ""  # of the encoder
-    tool: str = ""  # in words
-    numbered: str = ""  # whose ResNet it was, when its names were numbers
-    f_q: Tensors = field(default_factory=dict)  # where the encoder is its average
+    tool: str = ""  # the tool's name, or a description
+    numbered: str = ""  # the ResNet's origin, if its parts were numbered
+    f_q: Tensors = field(default_factory=dict)  # the trained network, if the encoder is its average
     head: Tensors = field(default_factory=dict)  # of f_q
     f_k: Tensors = field(default_factory=dict)  # backbone.* and head.*
     predictor: Tensors = field(default_factory=dict)
@@ -78,7 +78,7 @@ class ChosenEncoder:
 
 
 def all_tensors(content: dict[Any, Any], where: str) -> Tensors:
-    """The state dict in a file by unwrapped names; of a network and its average in two, each with a prefix; {}: none.
+    """The state dict in a file, without wrappers' prefixes; {}: none. Several state dicts get a prefix each.
 
     Raises:
         WeightsError: two names would become one.
@@ -97,7 +97,7 @@ def all_tensors(content: dict[Any, Any], where: str) -> Tensors:
 
 
 def choose_encoder(tensors: Tensors, where: str, prefix: str = "") -> ChosenEncoder:
-    """The network in a state dict that becomes the encoder: the whole state dict, if its names do not show another one.
+    """Choose the network in a state dict that becomes the encoder: the whole state dict, if its names show no other.
 
     Args:
         prefix: has been removed from the names of `tensors`.
@@ -139,7 +139,7 @@ def _has(names: Iterable[str], prefix: str) -> bool:
 
 
 def _only_training_parts_beside(names: Iterable[str], prefix: str) -> bool:
-    """Whether all names without the prefix are usual parts of a training."""
+    """Whether all names without the prefix are usual parts of a training program."""
     return all(name.startswith(prefix) or BESIDE.match(name) for name in names)
 
 

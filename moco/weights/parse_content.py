@@ -1,4 +1,4 @@
-"""Recognise the layout of a file: our checkpoint, an official one, one of another tool, of Detectron2, any other."""
+"""Recognise the layout of a file: our checkpoint, an official one, another tool's, Detectron2's, or any state dict."""
 
 from dataclasses import replace
 from typing import Any
@@ -24,7 +24,7 @@ def parse_content(content: dict[str, Any], where: str, *, prefix: str = "") -> L
         prefix: the names of the encoder's tensors begin with this; "": found by the names.
 
     Raises:
-        WeightsError: it holds no tensors by name, none with that prefix, or is damaged.
+        WeightsError: the file has no tensors by name, none with that prefix, or is damaged.
     """
     if is_checkpoint(content) and not prefix:
         return _parse_checkpoint(content, where)
@@ -33,7 +33,7 @@ def parse_content(content: dict[str, Any], where: str, *, prefix: str = "") -> L
     tensors = all_tensors(content, where)
     if not tensors:
         came = first_few([str(key) for key in content], most=6) or "nothing"
-        raise WeightsError(f"{where} holds no state dict: expected names with tensors, got {came}")
+        raise WeightsError(f"{where} holds no state dict: expected tensors by name, got {came}")
     if prefix:
         return _to_loaded(_choose_by_prefix(content, tensors, where, prefix), content, where, prefix=prefix)
     return _to_loaded(choose_encoder(tensors, where), content, where)
@@ -75,7 +75,7 @@ def _layout(one: ChosenEncoder, content: dict[str, Any]) -> str:
     if is_linear_probe(content):
         return "linear probe of MoCo's authors"
     if one.numbered:
-        return f"state dict of a ResNet of {one.numbered}, its parts by number"
+        return f"state dict of a ResNet of {one.numbered} with numbered parts"
     return "state dict"
 
 
@@ -86,7 +86,7 @@ def _guess(one: ChosenEncoder, encoder: Tensors) -> EncoderSpec | None:
 
 
 def _parse_checkpoint(content: dict[str, Any], where: str) -> LoadedWeights:
-    """Of this project."""
+    """The weights in a checkpoint of this project."""
     try:
         recipe = Recipe.from_json(content["recipe"])
         tensors, step = content["state"]["model"], content["state"].get("clock", {}).get("step")
@@ -94,7 +94,7 @@ def _parse_checkpoint(content: dict[str, Any], where: str) -> LoadedWeights:
         f_k, predictor = under(tensors, "key_encoder.module."), under(tensors, "predictor.")
         queue = under(tensors, "dictionary.")
     except (RecipeError, KeyError, TypeError, AttributeError) as error:
-        raise WeightsError(f"{where} is not a checkpoint that this version reads: {error}") from None
+        raise WeightsError(f"{where} is not a checkpoint that this version can read: {error}") from None
     return LoadedWeights(
         where, without_wrappers(backbone, where), head, spec=recipe.encoder, data=recipe.data, recipe=recipe.name,
         facts={} if step is None else {"steps": step}, f_k=f_k, predictor=predictor,

@@ -18,16 +18,16 @@ NUMBERS = {  # NumPy's code of a type -> struct's
 
 
 class Namespace(dict[str, Any]):
-    """In place of argparse.Namespace: its attributes by name. `plain` makes it a dict."""
+    """In place of argparse.Namespace: its attributes by name. `plain_content` converts it to a dict."""
 
     def __setstate__(self, state: Any) -> None:
         if not isinstance(state, dict):
-            raise UnpicklingError("a namespace has names with values")
+            raise UnpicklingError("a namespace must be a dictionary of attributes")
         self.update(state)
 
 
 class NumpyType:
-    """In place of numpy.dtype: its code, and the order of the bytes."""
+    """In place of numpy.dtype: its type code and byte order."""
 
     def __init__(self, code: Any, *_: Any) -> None:
         self.code, self.order = code, "<"
@@ -38,10 +38,10 @@ class NumpyType:
 
 
 def numpy_scalar(kind: Any, raw: Any) -> Any:
-    """In place of numpy's `scalar`: the number that the bytes `raw` are."""
+    """In place of numpy's `scalar`: the number that `raw` encodes."""
     letter = NUMBERS.get(kind.code) if isinstance(kind, NumpyType) and isinstance(kind.code, str) else None
     if letter is None or not isinstance(raw, bytes) or len(raw) != struct.calcsize(kind.order + letter):
-        raise UnpicklingError("a NumPy scalar that is no number")
+        raise UnpicklingError("a NumPy scalar that is not a number")
     return struct.unpack(kind.order + letter, raw)[0]
 
 

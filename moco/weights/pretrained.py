@@ -6,8 +6,8 @@ from moco.encoders.torchvision_timm import is_timm, library_data, timm_size, tor
 from moco.recipe import EncoderSpec
 from moco.weights.loaded_weights import LoadedWeights, WeightsError
 
-HUB_FILES = ("model.safetensors", "pytorch_model.bin")  # what timm asks the hub for
-TIMEOUT = 10.0  # [s] for an answer of the hub
+HUB_FILES = ("model.safetensors", "pytorch_model.bin")  # that timm requests from the hub
+TIMEOUT = 10.0  # [s] in which the hub must answer
 
 
 def pretrained(weights: str, size: int | None) -> LoadedWeights | None:
@@ -50,7 +50,7 @@ def _from_timm(name: str, size: int | None) -> LoadedWeights:
         raise WeightsError(f"timm has no pretrained weights for {name}: give a file, or one of timm.list_pretrained()")
     check_connection(where, config)
     try:
-        # with its classes: only then does timm check that every name is there
+        # with its classifier: only then does timm check that no name is missing
         network = timm.create_model(name, pretrained=True, **timm_size(name, size))
     except Exception as error:
         raise _unreachable(where, error) from None
@@ -75,15 +75,15 @@ def check_connection(where: str, config: Any) -> None:
         return
     try:
         huggingface_hub.get_session().head(huggingface_hub.constants.ENDPOINT, timeout=TIMEOUT)
-    except Exception as error:  # of whichever client the hub's library has
+    except Exception as error:  # the hub's library has changed its HTTP client
         raise _unreachable(where, error) from None
 
 
 def _unreachable(where: str, error: Exception) -> WeightsError:
     reason = (str(error).strip() or type(error).__name__).splitlines()[0]
     return WeightsError(
-        f"the pretrained weights of {where} could not be loaded ({reason}). No other weights were used: check the "
-        "connection (and HF_HUB_OFFLINE), or give a file that has them. To work offline, run the command once with a "
-        "connection, which fills the cache (HF_HOME, TORCH_HOME), or copy the file from another machine: "
+        f"the pretrained weights of {where} could not be loaded ({reason}). Check the connection (and "
+        "HF_HUB_OFFLINE). To work offline, run the command once with a connection, which fills the cache (HF_HOME, "
+        "TORCH_HOME), or copy the weights file from another machine: "
         f"--init FILE, with --model {where}"
     )

@@ -1,8 +1,8 @@
-"""Checkpoints of a run on the disk, and the one way to read them: for resume, embed, --init, export, ablate and report.
+"""Find and read the checkpoints of a run. Resume, embed, --init, export, ablate and report all use this module.
 
-A checkpoint is one file, `step_00012000.pt`, and MANIFEST.json beside it holds its size and SHA-256. A file of any
-other name is not ours: it is neither read nor removed. A file of such a name that the manifest does not list may be the
-user's: it is read, and never removed.
+A checkpoint is one file, `step_00012000.pt`, and MANIFEST.json beside it holds its size and SHA-256. Files with
+other names are neither read nor removed. A file with such a name that the manifest does not list may be the user's: it
+is read, and never removed.
 """
 
 import hashlib
@@ -20,17 +20,17 @@ NAME = re.compile(r"step_([0-9]{8,})\.pt")
 
 
 class CheckpointError(RuntimeError):
-    """No readable checkpoint where one is needed."""
+    """There is no readable checkpoint, but one is needed."""
 
 
 class UnreadableError(CheckpointError):
-    """A checkpoint that the system does not let us read: it may be whole, so no other one is taken in its place."""
+    """The system does not let us read a checkpoint. It may be intact, so no older one is used in its place."""
 
     def __init__(self, path: Path, error: OSError) -> None:
         super().__init__(
-            f"{path} cannot be read: {error.strerror or error}. It may be whole, so no older checkpoint is used in its "
-            "place. Make it readable (its owner and mode, the disk it is on) and run the same command again. If it is "
-            "lost, move it out of the folder: the checkpoint before it is used then"
+            f"{path} cannot be read: {error.strerror or error}. It may be intact, so no older checkpoint is used in "
+            "its place. Make it readable (check owner, mode and disk) and run the same command again. If it is lost, "
+            "move it out of the folder to use the checkpoint before it"
         )
 
 
@@ -41,7 +41,7 @@ def name_of(step: int) -> str:
 def step_in(name: str) -> int | None:
     """The step of the checkpoint called `name`; None: this is not the name of a checkpoint."""
     found = NAME.fullmatch(name)
-    if found is None or len(found[1]) > 18:  # no run has so many steps
+    if found is None or len(found[1]) > 18:  # no run has that many steps
         return None
     return int(found[1]) if name_of(int(found[1])) == name else None
 
@@ -50,18 +50,18 @@ def newest_intact(folder: Path) -> Path | None:
     """The newest intact checkpoint; None: there are no checkpoints. Warns of each damaged one.
 
     Raises:
-        CheckpointError: there are checkpoints, and none of them is whole; or one could be whole, and cannot be read.
+        CheckpointError: all checkpoints are damaged. UnreadableError: the system does not let us read one.
     """
     listed, reasons = entries(folder), list[str]()
     for entry in reversed(listed):
         reason = find_damage(folder / entry["name"], entry)
         if reason is None:
             return folder / entry["name"]
-        warnings.warn(f"checkpoint {entry['name']} is {reason}; taking the one before it", stacklevel=2)
+        warnings.warn(f"checkpoint {entry['name']} is {reason}; using the one before it", stacklevel=2)
         reasons.append(f"{entry['name']} is {reason}")
     if listed:
         raise CheckpointError(
-            f"no checkpoint in {folder} is readable: {'; '.join(reasons)}. Put one back from a copy, or start again "
+            f"no checkpoint in {folder} is readable: {'; '.join(reasons)}. Restore one from a backup, or start again "
             "with --overwrite"
         )
     return None
@@ -76,7 +76,7 @@ def check_intact(file: Path) -> None:
     listed = {entry["name"]: entry for entry in manifest(file.parent)}
     reason = find_damage(file, listed.get(file.name, {"step": step_in(file.name), "size": None, "sha256": None}))
     if reason is not None:
-        raise CheckpointError(f"the checkpoint {file} is {reason}: take another one, or put it back from a copy")
+        raise CheckpointError(f"the checkpoint {file} is {reason}: use another one, or restore it from a backup")
 
 
 def read_checkpoint(file: Path | io.BytesIO) -> dict[str, Any]:
@@ -126,9 +126,9 @@ def checkpoint_files(folder: Path) -> list[Path]:
 
 
 def manifest(folder: Path) -> list[dict[str, Any]]:
-    """The entries that make sense; none where there is no manifest. Raises UnreadableError.
+    """The valid entries of the manifest; [] without a manifest. Raises UnreadableError.
 
-    An entry that is `going` is of a file that was to be removed once the manifest was written. It may be gone.
+    The file of an entry with `going` was about to be removed when the manifest was written. It may not exist any more.
     """
     try:
         listed = json.loads((folder / MANIFEST).read_bytes())
@@ -147,7 +147,7 @@ def is_valid_entry(entry: Any) -> bool:
 
 
 def find_damage(path: Path, entry: dict[str, Any]) -> str | None:
-    """What is wrong with the file, or None. Raises UnreadableError where the system does not let us read it."""
+    """What is wrong with the file, or None. Raises UnreadableError if the system does not let us read it."""
     try:
         with path.open("rb") as file:
             size, digest = os.fstat(file.fileno()).st_size, hashlib.file_digest(file, "sha256").hexdigest()
@@ -158,7 +158,7 @@ def find_damage(path: Path, entry: dict[str, Any]) -> str | None:
     if entry["sha256"] is not None:
         if size != entry["size"]:
             return f"{size} bytes long instead of {entry['size']}"
-        return None if digest == entry["sha256"] else "not what was written (its SHA-256 differs)"
+        return None if digest == entry["sha256"] else "damaged (its SHA-256 differs)"
     try:
         return _find_damage_of_unlisted(path, entry["step"])
     except CheckpointError as error:
@@ -168,11 +168,11 @@ def find_damage(path: Path, entry: dict[str, Any]) -> str | None:
 
 
 def _find_damage_of_unlisted(path: Path, step: int | None) -> str | None:
-    """What is wrong with a file that no manifest lists. It must be intact, and of the step in its name."""
+    """What is wrong with a file that the manifest does not list: it is damaged, or not of the step in its name."""
     state = read_checkpoint(path).get("state")
     with ZipFile(path) as file:  # torch itself does not check the checksums in its files
         if file.testzip() is not None:
-            return "not what was written (a checksum differs)"
+            return "damaged (a checksum differs)"
     clock = state.get("clock") if isinstance(state, dict) else None
     holds = clock.get("step") if isinstance(clock, dict) else None
     return None if step is None or holds == step else f"of step {holds}, not of the step in its name"

@@ -17,13 +17,13 @@ from moco.weights.validate_content import plain_content
 
 
 def read_tensors(path: Path) -> dict[str, Any]:
-    """The content of a file of weights: names with tensors, or dictionaries of them and plain values.
+    """The content of a weights file: tensors by name, or dictionaries of them and plain values.
 
     A safetensors file is recognised by its first bytes, whatever its name. An argparse.Namespace is read as a
     dictionary, a NumPy number as a Python number.
 
     Raises:
-        WeightsError: it cannot be read without executing something, or it holds something else.
+        WeightsError: the file is damaged, could only be read by executing code, or has other content.
     """
     try:
         if path.suffix == ".safetensors" or is_safetensors(path):
@@ -34,18 +34,18 @@ def read_tensors(path: Path) -> dict[str, Any]:
         size = path.stat().st_size
     except WeightsError:
         raise
-    except Exception as error:  # damaged files raise all sorts
+    except Exception as error:  # damaged files raise errors of many kinds
         raise WeightsError(explain_unreadable(path, error)) from None
     if not isinstance(content, dict):
-        raise WeightsError(f"{path} holds a {type(content).__name__}, expected a state dict: names with tensors")
+        raise WeightsError(f"{path} holds a {type(content).__name__}, expected a state dict: tensors by name")
     return plain_content(content, str(path), file_size=size)
 
 
 def check_checksums(path: Path) -> None:
     """Compare the checksums in a file of torch.save with its contents, which torch.load does not do.
 
-    A file that was written without checksums (`torch.serialization.set_crc32_options(False)`) has zeros in their place,
-    and is taken; so is the older format, which has none.
+    Files without checksums are accepted: the older format, and files written after
+    `torch.serialization.set_crc32_options(False)`, which have zeros in their place.
 
     Raises:
         WeightsError: a checksum differs. BadZipFile: the file is damaged elsewhere.
@@ -59,8 +59,7 @@ def check_checksums(path: Path) -> None:
         damaged = file.testzip() if has_checksums and is_plain else None
     if damaged is not None:
         raise WeightsError(
-            f"{path} is not what was written (the checksum of {damaged} in it differs): put it back from a copy, or "
-            "download it again"
+            f"{path} is damaged (the checksum of {damaged} in it differs): restore it from a backup, or fetch it again"
         )
 
 
@@ -92,23 +91,23 @@ def _same_bits(one: Tensor, other: Tensor) -> bool:
 def explain_unreadable(path: Path, error: Exception) -> str:
     """Why a file cannot be read: by its first bytes, or else by the error of torch or safetensors."""
     nothing_ran = "nothing in it was executed"
-    if isinstance(error, OSError) and error.errno != errno.EINVAL:  # which mapping a file beyond its end gives
+    if isinstance(error, OSError) and error.errno != errno.EINVAL:  # EINVAL comes from mapping a truncated file
         return f"{path} cannot be read as weights ({error.strerror or error}); {nothing_ran}"
     foreign = re.search(r"GLOBAL (\S+)", str(error))
     if foreign:
         return (
-            f"{path} cannot be read as weights (it wants to run {foreign[1]}); {nothing_ran}. Write it anew where it "
-            "was made, with tensors, texts and numbers alone: torch.save({'state_dict': model.state_dict()}, NEW_FILE)"
+            f"{path} cannot be read as weights (it would execute {foreign[1]}); {nothing_ran}. Save it again where it "
+            "was made, with only tensors, strings and numbers: torch.save({'state_dict': model.state_dict()}, NEW_FILE)"
         )
     kind = kind_of(path)
     if path.suffix == ".safetensors" and kind is not None and "torch.save" in kind:
-        kind += ". (Its name says safetensors: if it is whole, call it .pth)"
+        kind += ". (Its name ends in .safetensors: if it is intact, rename it to .pth)"
     if kind is not None:
         return f"{path} cannot be read as weights; {nothing_ran}. It is {kind}"
     reason = (str(error).splitlines() or [""])[0]
-    if not reason or "weights_only" in reason or len(reason) > 200:  # torch's advice is to execute it
-        reason = "it is not what torch.save writes, or it is damaged"
+    if not reason or "weights_only" in reason or len(reason) > 200:  # torch would advise to execute it
+        reason = "it is damaged, or not a file of torch.save"
     return (
-        f"{path} cannot be read as weights ({reason}); {nothing_ran}. Expected tensors alone: a safetensors file, or "
-        "what torch.save(model.state_dict(), ...) writes"
+        f"{path} cannot be read as weights ({reason}); {nothing_ran}. Expected a file with only tensors: a safetensors "
+        "file, or one of torch.save(model.state_dict(), ...)"
     )

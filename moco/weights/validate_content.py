@@ -1,4 +1,4 @@
-"""Check that a file of weights holds plain data: no cycles, limited depth, and only tensors with their own values."""
+"""Check that the content of a weights file is plain data: no cycles, limited depth, tensors with their own values."""
 
 from typing import Any
 
@@ -8,9 +8,9 @@ from torch import Tensor
 from moco.weights.loaded_weights import WeightsError
 from moco.weights.pickle_stand_ins import Namespace
 
-DEPTH = 100  # containers in one another; an optimizer's state has 4
-ENTRIES = 500_000  # in all containers, counted once for each way that leads to them
-SLACK = 64 * 2**20  # [bytes]
+DEPTH = 100  # nested containers; an optimizer's state has 4
+ENTRIES = 500_000  # in all containers, counted once for each path to them
+SLACK = 64 * 2**20  # [bytes] that tensors may take beyond the file's size
 
 
 def plain_content(content: dict[Any, Any], where: str, *, file_size: int) -> dict[Any, Any]:
@@ -21,8 +21,8 @@ def plain_content(content: dict[Any, Any], where: str, *, file_size: int) -> dic
             tensors that are in the file once and under several names.
 
     Raises:
-        WeightsError: a container is inside of itself, or a tensor has no values of its own: it is meta, sparse,
-            quantized, nested, or expanded to far more than the file holds.
+        WeightsError: a container contains itself, or a tensor is meta, sparse, quantized, nested, or expanded to far
+            more than the file holds.
     """
     walk = _Walk(where, 4 * file_size + SLACK)
     plain = walk.plain(content, ())
@@ -42,7 +42,7 @@ class _Walk:
         if not isinstance(node, dict | list | tuple):
             return node
         if id(node) in self.open or len(path) > DEPTH:
-            what = "inside of itself" if id(node) in self.open else f"more than {DEPTH} levels deep"
+            what = "inside itself" if id(node) in self.open else f"more than {DEPTH} levels deep"
             raise self._refused(path, f"a {type(node).__name__} that is {what}")
         self.open.add(id(node))
         try:
@@ -54,7 +54,7 @@ class _Walk:
         """`node` itself where nothing in it has changed."""
         self.entries -= len(node)
         if self.entries < 0:
-            raise self._refused(path, f"in a content of more than {ENTRIES:,} entries")
+            raise self._refused(path, f"one of more than {ENTRIES:,} entries")
         named = node.items() if isinstance(node, dict) else enumerate(node)
         changed = {}
         for key, value in named:
@@ -77,7 +77,9 @@ class _Walk:
         size = tensor.numel() * tensor.element_size()
         self.left -= size
         if self.left < 0:
-            raise self._refused(path, f"a tensor of {size:,} bytes: with it there are far more than the file holds")
+            raise self._refused(
+                path, f"a tensor of {size:,} bytes: the tensors would take far more than the file holds"
+            )
 
     def _refused(self, path: tuple[str, ...], what: str) -> WeightsError:
         name = ".".join(path[:6]) + ("..." if len(path) > 6 else "")
@@ -87,13 +89,15 @@ class _Walk:
 
 
 def _not_plain(tensor: Tensor) -> str | None:
-    """What the tensor is, if it is none that can be copied into a network as it is."""
+    """Why the tensor cannot be copied into a network as it is; None: it can."""
     if tensor.is_meta:
         return "a meta tensor, which has a shape and no values"
     if tensor.is_nested:
         return "a nested tensor"
     if tensor.is_quantized:
-        return "a quantized tensor: export the network before it is quantized"
+        return "a quantized tensor: save the network before quantization"
     if tensor.layout != torch.strided:
-        return f"a tensor of layout {str(tensor.layout).removeprefix('torch.')}: save it dense, by .to_dense()"
+        return (
+            f"a tensor of layout {str(tensor.layout).removeprefix('torch.')}: convert it by .to_dense() before saving"
+        )
     return None

@@ -1,4 +1,4 @@
-"""Each guard of the matrix taken away once: the fault that it stands against must then be seen."""
+"""Remove each guard of the matrix once: its fault must then have an effect."""
 
 import os
 import pickle
@@ -105,7 +105,7 @@ def short_of_room(tmp_path: Path) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-def test_a_full_disk_is_borne_with_and_would_end_the_run_otherwise(tmp_path, monkeypatch):
+def test_a_full_disk_is_tolerated_and_without_retries_ends_the_run(tmp_path, monkeypatch):
     short_of_room(tmp_path / "with")
     monkeypatch.setattr(saving, "FAILURES", 1)
     monkeypatch.setattr(saving, "FAILING", 0.0)
@@ -168,7 +168,7 @@ def test_without_the_lock_two_work_in_one_folder(tmp_path, monkeypatch):
         pass
 
 
-def test_the_watchdog_ends_what_stands_still_and_nothing_does_without_it(monkeypatch):
+def test_the_watchdog_ends_a_run_that_hangs_and_without_it_nothing_does(monkeypatch):
     ended: list[str] = []
     monkeypatch.setattr(Watchdog, "_end", lambda dog, part, limit: (ended.append(part), dog.closed.set()))
     with watchdog(0.1 / 60) as dog:
@@ -181,7 +181,7 @@ def test_the_watchdog_ends_what_stands_still_and_nothing_does_without_it(monkeyp
     assert ended == ["step"]
 
 
-def test_the_watchdog_lets_what_moves_be(monkeypatch):
+def test_the_watchdog_does_not_end_a_run_that_makes_progress(monkeypatch):
     ended: list[str] = []
     monkeypatch.setattr(Watchdog, "_end", lambda dog, part, limit: ended.append(part))
     with watchdog(2 / 60) as dog:
@@ -191,7 +191,7 @@ def test_the_watchdog_lets_what_moves_be(monkeypatch):
     assert ended == []
 
 
-def test_a_state_of_the_harness_tells_its_step(tmp_path):
+def test_a_state_of_the_harness_shows_its_step(tmp_path):
     path = checkpoint.save(tmp_path, small(5), recipe="{}")
     assert step_of(path) == 5
     wrong = small(5)
@@ -214,7 +214,7 @@ def test_without_an_error_for_checkpoints_that_are_all_damaged_a_run_begins_anew
     (tmp_path / "out" / "finished.json").unlink()
     for path in (tmp_path / "out" / "checkpoints").glob("step_*.pt"):
         path.write_bytes(b"damaged")
-    with pytest.warns(UserWarning, match="taking the one before it"), pytest.raises(checkpoint.CheckpointError):
+    with pytest.warns(UserWarning, match="using the one before it"), pytest.raises(checkpoint.CheckpointError):
         checkpoint.newest_intact(tmp_path / "out" / "checkpoints")
     monkeypatch.setattr(checkpoint, "newest_intact", lambda folder: None)
     said = pretrain(tmp_path / "images", tmp_path / "out", **settings)

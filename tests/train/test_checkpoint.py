@@ -59,7 +59,7 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(tmp_path, damage
         path.write_bytes(content)
     else:
         path.write_bytes(content[: len(content) // 2 if damage == "truncated" else 0])
-    with pytest.warns(UserWarning, match="taking the one before"):
+    with pytest.warns(UserWarning, match="using the one before"):
         found = checkpoint.newest_intact(tmp_path)
     assert checkpoint.read_checkpoint(found)["state"]["clock"]["step"] == 1
 

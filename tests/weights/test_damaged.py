@@ -69,7 +69,7 @@ def step_read(run: Path, *, whole: bool) -> int:
 def test_a_flipped_bit_makes_every_reader_take_the_checkpoint_before_and_say_so(run, whole):
     assert step_read(run, whole=whole) == 2
     flip(run / "checkpoints" / "step_00000002.pt")
-    with pytest.warns(UserWarning, match=r"step_00000002\.pt is not what was written"):
+    with pytest.warns(UserWarning, match=r"step_00000002\.pt is damaged"):
         assert step_read(run, whole=whole) == 1
 
 
@@ -102,17 +102,17 @@ def test_a_checkpoint_that_is_named_is_refused_when_it_is_damaged(run, place):
         shutil.copy(run / "checkpoints" / "step_00000002.pt", file)
     read_weights(file)
     flip(file)
-    with pytest.raises(WeightsError, match="not what was written"):
+    with pytest.raises(WeightsError, match="is damaged"):
         read_weights(file)
 
 
 def test_with_all_checkpoints_damaged_the_encoder_is_taken_aloud_and_without_it_nothing(run):
     for file in (run / "checkpoints").glob("*.pt"):
         flip(file)
-    with pytest.warns(UserWarning, match="taking the one before"), pytest.raises(WeightsError, match="can be read"):
+    with pytest.warns(UserWarning, match="using the one before"), pytest.raises(WeightsError, match="can be read"):
         read_weights(run, whole=True)
     save_encoder(run / "encoder", encoder(1), recipe=RECIPE, facts={})
-    with pytest.warns(UserWarning, match="Taking .*encoder, which has f_q's backbone alone"):
+    with pytest.warns(UserWarning, match="Using .*encoder instead, which has only the backbone of f_q"):
         assert step_read(run, whole=True) == 1
 
 
@@ -120,7 +120,7 @@ def test_a_flipped_bit_of_an_encoder_folder_is_noticed(tmp_path):
     save_encoder(tmp_path / "encoder", encoder(1), recipe=RECIPE, facts={})
     load_encoder(tmp_path)
     flip(tmp_path / "encoder" / "model.safetensors")
-    with pytest.raises(WeightsError, match="another SHA-256"):
+    with pytest.raises(WeightsError, match="its SHA-256 is not that in config"):
         load_encoder(tmp_path)
 
 
@@ -129,7 +129,7 @@ def test_a_changed_number_in_config_json_is_noticed_unless_its_checksum_was_remo
     file = tmp_path / "config.json"
     text = file.read_text()
     file.write_text(text.replace('"steps": 3', '"steps": 2'))
-    with pytest.raises(WeightsError, match=r"config\.json is not what was written"):
+    with pytest.raises(WeightsError, match=r"config\.json is damaged"):
         load_encoder(tmp_path)
     changed = json.loads(file.read_text())
     del changed["config_sha256"]
@@ -159,9 +159,9 @@ def test_a_flipped_bit_in_a_foreign_file_is_noticed_by_the_checksums_in_it(forei
     load_encoder(foreign[0])
     flip_in(*foreign)
     torch.load(foreign[0], weights_only=True)  # which does not look
-    with pytest.raises(WeightsError, match="is not what was written"):
+    with pytest.raises(WeightsError, match="is damaged"):
         load_encoder(foreign[0])
-    with pytest.raises(WeightsError, match="is not what was written"):
+    with pytest.raises(WeightsError, match="is damaged"):
         import_weights(foreign[0], out=tmp_path / "imported")
     assert not (tmp_path / "imported").exists()
 
@@ -182,5 +182,5 @@ def test_a_flipped_bit_in_an_imported_folder_is_noticed_by_who_goes_on_training(
     read_weights(imported, whole=True)
     fc = torch.load(imported / "rest.pt", weights_only=True)["content"]["fc.weight"]
     flip_in(imported / file, fc if file == "rest.pt" else foreign[1])
-    with pytest.raises(WeightsError, match="is not what was written"):
+    with pytest.raises(WeightsError, match="is damaged"):
         read_weights(imported, whole=True)

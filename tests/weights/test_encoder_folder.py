@@ -136,7 +136,7 @@ def test_a_small_stem_is_not_guessed_and_can_be_said(tmp_path: Path) -> None:
 
 
 def test_an_architecture_that_contradicts_the_file_is_refused(folder: Path) -> None:
-    with pytest.raises(WeightsError, match="of resnet10, and architecture says resnet18"):
+    with pytest.raises(WeightsError, match="holds a resnet10, but --architecture is resnet18"):
         load_encoder(folder, architecture="resnet18")
 
 
@@ -144,7 +144,7 @@ def test_a_module_of_ones_own_is_saved_and_needed_to_load(tmp_path: Path) -> Non
     module = nn.Sequential(nn.Conv2d(3, 5, 3), nn.BatchNorm2d(5))
     encoder = build(EncoderSpec(name="custom"), model=module, size=32)
     save_encoder(tmp_path, encoder, recipe=RECIPE, facts={})
-    with pytest.raises(WeightsError, match=rf"give model=.*: moco.load\('{tmp_path}', model=YourModule\(\)\)"):
+    with pytest.raises(WeightsError, match=rf"load them in Python.*: moco.load\('{tmp_path}', model=YourModule\(\)\)"):
         load_encoder(tmp_path)
     other = nn.Sequential(nn.Conv2d(3, 5, 3), nn.BatchNorm2d(5))
     loaded, config = load_encoder(tmp_path, model=other)
@@ -155,7 +155,7 @@ def test_a_module_of_ones_own_is_saved_and_needed_to_load(tmp_path: Path) -> Non
 @pytest.mark.parametrize("config", ["", "{}", '{"architecture": "resnet50"}', '{"format": 2}'])
 def test_a_config_json_of_something_else_is_refused(folder: Path, config: str) -> None:
     (folder / "config.json").write_text(config)
-    with pytest.raises(WeightsError, match=r"config\.json is not that of an encoder, format 1"):
+    with pytest.raises(WeightsError, match=r"config\.json is not a valid config\.json of an encoder \(format 1\)"):
         load_encoder(folder)
 
 

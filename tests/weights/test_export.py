@@ -164,8 +164,8 @@ def test_a_network_of_equal_names_and_other_features_is_found_out(saved, tmp_pat
     ("call", "found"),
     [
         (Call("torchvision", "resnet34"), r"layer1\.2\.conv1\.weight"),  # more layers
-        (Call("timm", "resnet26"), "another network"),
-        (Call("torchvision", "resnet18", {"width_per_group": 128}), "BasicBlock|another network"),
+        (Call("timm", "resnet26"), "do not fit"),
+        (Call("torchvision", "resnet18", {"width_per_group": 128}), "BasicBlock|do not fit"),
     ],
 )
 def test_a_network_of_other_names_or_shapes_is_found_out(saved, tmp_path, monkeypatch, call, found) -> None:
@@ -181,7 +181,7 @@ def test_features_that_are_not_numbers_are_found_out(tmp_path) -> None:
     encoder = build_headless(spec)
     nn.init.constant_(encoder.backbone.conv1.weight, 3e38)  # finite, and its sums are not
     save_encoder(tmp_path / "encoder", encoder, recipe=Recipe(name="r", encoder=spec), facts={})
-    with pytest.raises(WeightsError, match="gives other features: nan"):
+    with pytest.raises(WeightsError, match="gives other features: they differ by nan"):
         export(tmp_path / "encoder", to="torchvision", out=tmp_path / "out.pth")
 
 

@@ -192,11 +192,11 @@ def test_a_run_without_checkpoints_is_stripped_and_says_so(exported) -> None:
 def test_a_vit_without_checkpoints_goes_out_by_the_names_of_v3(exported) -> None:
     content, said = exported("v3 vit", "encoder")
     assert {key.split(".")[1] for key in content["state_dict"]} == {"base_encoder"}
-    assert "num_heads=4" in said  # in the network to load it into
+    assert "num_heads=4" in said  # of the network that loads it
 
 
 def test_a_network_that_their_scripts_do_not_make_is_named(exported) -> None:
-    assert "scripts do not make this network: torchvision has no resnet18 with width 0.125" in exported("v1")[1]
+    assert "scripts cannot build this network: torchvision has no resnet18 with width 0.125" in exported("v1")[1]
 
 
 def test_a_file_of_torchvision_becomes_a_stripped_checkpoint(tmp_path: Path) -> None:

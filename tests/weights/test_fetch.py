@@ -123,7 +123,7 @@ def test_without_a_published_checksum_the_sha256_is_noted_and_said(server: Serve
     digest = hashlib.sha256(CONTENT).hexdigest()
     assert json.loads((tmp_path / "test.pth.tar.json").read_text())["sha256"] == digest
     assert (
-        f"it holds MoCo v2 of resnet18; no checksum is published, so its SHA-256, {digest}, is noted"
+        f"no checksum is published, so later calls compare it with its present SHA-256, {digest}"
         in capsys.readouterr().err
     )
 
@@ -131,7 +131,9 @@ def test_without_a_published_checksum_the_sha256_is_noted_and_said(server: Serve
 def test_a_file_that_has_changed_since_is_refused(server: Server, tmp_path: Path) -> None:
     file = fetch(server.file("whole"), folder=tmp_path)
     file.write_bytes(CONTENT[:-1] + b"?")
-    with pytest.raises(WeightsError, match=r"not what was fetched: its SHA-256 is .* Remove it and its \.json"):
+    with pytest.raises(
+        WeightsError, match=r"has changed since its download: its SHA-256 is .* Remove it and its \.json"
+    ):
         fetch(server.file("whole"), folder=tmp_path)
 
 
@@ -142,18 +144,18 @@ def left_in(folder: Path) -> set[str]:
 @pytest.mark.parametrize(
     ("name", "md5", "said"),
     [
-        ("whole", "b251726a", rf"its MD5 begins with {MD5[:8]}, and the published one with b251726a"),
+        ("whole", "b251726a", rf"its MD5 begins with {MD5[:8]}, expected b251726a as published"),
         ("cut", None, rf"ended after {len(CONTENT) // 2:,} of {len(CONTENT):,} bytes"),
         ("nothing", None, "404"),
-        ("page", None, r"what came is a web page \(HTML\)"),
-        ("empty", None, "what came is an empty file"),
-        ("half", None, "what came is "),
-        ("moved", None, "redirects to http://127.0.0.1.*expected an address of https"),
+        ("page", None, r"the server sent a web page \(HTML\)"),
+        ("empty", None, "the server sent an empty file"),
+        ("half", None, "the server sent "),
+        ("moved", None, "redirects to http://127.0.0.1.*expected an https address"),
     ],
     ids=["wrong checksum", "cut off", "not there", "a page", "empty", "cut off, of no known length", "sent to http"],
 )
 def test_what_is_not_right_is_an_error_and_leaves_nothing(server: Server, tmp_path: Path, name, md5, said) -> None:
-    with pytest.raises(WeightsError, match=rf"fair:test could not be fetched from http.*{said}.*Nothing was kept"):
+    with pytest.raises(WeightsError, match=rf"fair:test could not be downloaded from http.*{said}.*No file was saved"):
         fetch(server.file(name, md5=md5), folder=tmp_path)
     assert left_in(tmp_path) == set()
 
@@ -163,7 +165,7 @@ def test_what_is_not_right_is_an_error_and_leaves_nothing(server: Server, tmp_pa
     [("MoCo v2", "resnet50"), ("MoCo v1", "resnet18"), ("MoCo v3", "resnet18"), (LINEAR, "resnet18")],
 )
 def test_a_checkpoint_of_another_network_or_method_is_not_kept(server, tmp_path: Path, layout, network) -> None:
-    said = rf"holds MoCo v2 \(facebookresearch/moco\) of resnet18, expected {layout} of {network}.*Nothing was kept"
+    said = rf"the server sent MoCo v2 .* of resnet18, expected {layout} of {network}.*No file was saved"
     with pytest.raises(WeightsError, match=said):
         fetch(server.file("whole", layout=layout, network=network), folder=tmp_path)
     assert left_in(tmp_path) == set()
@@ -186,7 +188,7 @@ def test_a_checkpoint_of_each_kind_is_known_as_what_it_is(tmp_path: Path, made, 
 def test_a_server_that_is_not_there_is_an_error_and_leaves_nothing(server: Server, tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-    with pytest.raises(WeightsError, match="could not be fetched"):
+    with pytest.raises(WeightsError, match="could not be downloaded"):
         fetch(Released("fair:test", f"http://127.0.0.1:{port}/whole", "none", "MoCo v2", "resnet18"), folder=tmp_path)
     assert left_in(tmp_path) == set()
 
@@ -263,6 +265,6 @@ def test_the_table_has_the_released_files_with_what_is_published_of_them() -> No
 
 def test_waiting_for_a_silent_server_ends(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fetching, "TIMEOUT", 0.2)
-    with pytest.raises(WeightsError, match=r"could not be fetched .*timed out"):
+    with pytest.raises(WeightsError, match=r"could not be downloaded .*timed out"):
         fetch(server.file("silent"), folder=tmp_path)
     assert left_in(tmp_path) == set()

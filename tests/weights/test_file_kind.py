@@ -50,10 +50,10 @@ KINDS: dict[str, tuple[bytes, str]] = {
     "ONNX": (b"\x08\x0a\x12\x07pytorch\x1a\x052.1.0:\x92\x01" + bytes(200), "an ONNX file"),
     "zip": (zipped(["README.txt", "weights.pth"]), r"a zip archive \(with README.txt, weights.pth\): unpack it"),
     "cut off": (saved({"a": torch.zeros(10000)})[:20000], "cut off or damaged.*copy or download it again"),
-    "packed": (gzip.compress(saved({})), r"a packed file \(gzip\): unpack it"),
-    "NumPy": (array(), r"an array of NumPy \(\.npy\)"),
+    "packed": (gzip.compress(saved({})), r"a compressed file \(gzip\): unpack it"),
+    "NumPy": (array(), r"a NumPy array \(\.npy\)"),
     "HDF5": (b"\x89HDF\r\n\x1a\n" + bytes(100), "Keras writes"),
-    "text": (b'{"message": "not found"}', "text, which begins with '{\"message\""),
+    "text": (b'{"message": "not found"}', "a text file that starts with '{\"message\""),
     "image": (b"\x89PNG\r\n\x1a\n" + bytes(100), "an image"),
 }  # fmt: skip
 
@@ -73,7 +73,7 @@ def test_the_error_says_what_the_file_is(tmp_path: Path, name: str, ending: str)
 @pytest.mark.filterwarnings("ignore")
 def test_torchscript_is_named_and_not_run(tmp_path: Path) -> None:
     (tmp_path / "some.pt").write_bytes(script())
-    with pytest.raises(WeightsError, match=r"TorchScript, a program: save model\.state_dict\(\) instead") as caught:
+    with pytest.raises(WeightsError, match=r"a TorchScript program: save model\.state_dict\(\) instead") as caught:
         load_encoder(tmp_path / "some.pt")
     assert "weights_only" not in str(caught.value)
 
@@ -96,5 +96,5 @@ def test_safetensors_are_read_under_any_name(tmp_path: Path, name: str) -> None:
 
 def test_a_file_of_torch_save_that_is_called_safetensors_says_so(tmp_path: Path) -> None:
     torch.save(reference_files.Narrow(10).state_dict(), tmp_path / "some.safetensors")
-    with pytest.raises(WeightsError, match=r"a file of torch\.save.*call it \.pth"):
+    with pytest.raises(WeightsError, match=r"a file of torch\.save.*rename it to \.pth"):
         load_encoder(tmp_path / "some.safetensors")

@@ -124,9 +124,9 @@ def test_detectron2_is_told_the_shape_of_the_network(spec, depth, groups, group_
 @pytest.mark.parametrize(
     ("spec", "said"),
     [
-        (EncoderSpec(name="resnet18", stem="3x3"), "ImageNet's 7x7 stem, and resnet18, as it is here, is none"),
+        (EncoderSpec(name="resnet18", stem="3x3"), "ImageNet's 7x7 stem, and this resnet18 is not one"),
         (EncoderSpec(name="resnet10"), "no ResNet with .1, 1, 1, 1. basic blocks"),
-        (EncoderSpec(name="vit_micro"), "vit_micro, as it is here, is none"),
+        (EncoderSpec(name="vit_micro"), "this vit_micro is not one"),
     ],
 )
 def test_what_detectron2_has_not_is_refused(saved, tmp_path: Path, spec: EncoderSpec, said: str) -> None:
@@ -168,7 +168,7 @@ def test_a_vit_small_is_exported_with_its_12_heads_in_the_printed_program(saved,
 
 def test_a_resnet_is_not_for_deit(saved, tmp_path: Path) -> None:
     folder, _ = saved(EncoderSpec(name="resnet10"))
-    with pytest.raises(WeightsError, match="for ViTs, and resnet10 is none"):
+    with pytest.raises(WeightsError, match="expects a ViT, got resnet10"):
         export(folder, to="deit", out=tmp_path / "out.pth")
 
 
@@ -216,7 +216,7 @@ def test_onnx_runtime_gives_the_features_of_any_number_of_images(saved, tmp_path
     for n in (1, 2, 3):
         got = session.run(None, {"images": X[:n, :, :32, :32].numpy()})[0]
         torch.testing.assert_close(torch.from_numpy(got), features[:n], rtol=1e-4, atol=1e-4)
-    assert "shorter side to 40 pixels" in said
+    assert "resize the shorter side to 40 pixels" in said
     assert [path.name for path in tmp_path.iterdir() if path.suffix != ""] == ["encoder.onnx"]  # no data beside it
 
 

@@ -172,7 +172,7 @@ def test_the_card_does_not_claim_that_a_run_made_it(imported: Path) -> None:
     card = (imported / "encoder" / "README.md").read_text()
     assert "# An image encoder, imported" in card
     assert "It was read from `in.pth.tar`" in card
-    assert "yours to license" not in card
+    assert "license the weights as you choose" not in card
 
 
 def test_a_checkpoint_of_ours_is_imported_too(tmp_path: Path) -> None:
@@ -207,7 +207,7 @@ def test_an_empty_folder_is_taken(imported: Path) -> None:
 
 def test_a_file_of_an_unknown_network_leaves_nothing_behind(tmp_path: Path) -> None:
     torch.save({"state_dict": {"module.encoder_q.some.weight": torch.zeros(3)}}, tmp_path / "in.pth")
-    with pytest.raises(WeightsError, match="does not say what network"):
+    with pytest.raises(WeightsError, match="does not show which network"):
         import_weights(tmp_path / "in.pth", out=tmp_path / "out")
     assert [path.name for path in tmp_path.iterdir()] == ["in.pth"]
 
@@ -247,7 +247,7 @@ def test_what_is_besides_the_encoder_is_summed_by_its_first_prefix(tmp_path: Pat
 def test_a_hostile_file_is_not_imported_and_nothing_in_it_runs(tmp_path: Path) -> None:
     proof = tmp_path / "proof"
     torch.save(reference_files.v1() | {"args": Hostile(proof)}, tmp_path / "in.pth.tar")
-    with pytest.raises(WeightsError, match=r"wants to run .*system.*nothing in it was executed"):
+    with pytest.raises(WeightsError, match=r"would execute .*system.*nothing in it was executed"):
         import_weights(tmp_path / "in.pth.tar", out=tmp_path / "out")
     assert not proof.exists()
     assert not (tmp_path / "out").exists()
@@ -256,14 +256,14 @@ def test_a_hostile_file_is_not_imported_and_nothing_in_it_runs(tmp_path: Path) -
 def test_a_hostile_rest_is_refused_and_nothing_in_it_runs(imported: Path) -> None:
     proof = imported / "proof"
     torch.save({"content": Hostile(proof), "in_encoder": []}, imported / "rest.pt")
-    with pytest.raises(WeightsError, match="wants to run"):
+    with pytest.raises(WeightsError, match="would execute"):
         read_weights(imported, whole=True)
     assert not proof.exists()
 
 
 def test_a_rest_of_another_encoder_is_refused(imported: Path) -> None:
     save_file({"conv1.weight": torch.zeros(1)}, imported / "encoder" / "model.safetensors")
-    with pytest.raises(WeightsError, match="is not what moco import wrote beside"):
+    with pytest.raises(WeightsError, match="does not belong to"):
         read_weights(imported, whole=True)
 
 
@@ -274,7 +274,7 @@ def test_what_is_not_there_is_refused(tmp_path: Path, weights: str) -> None:
 
 
 def test_an_encoder_folder_needs_no_import(imported: Path) -> None:
-    with pytest.raises(WeightsError, match="it can be used as it is"):
+    with pytest.raises(WeightsError, match="use it directly"):
         import_weights(imported, out=imported.parent / "again")
 
 

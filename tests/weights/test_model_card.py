@@ -15,7 +15,12 @@ def made(*, recipe: str = "demo", source: str = "here", spec: EncoderSpec | None
 
 def test_the_card_says_what_the_encoder_is_and_how_it_was_trained() -> None:
     text = made(steps=1200, knn=71.9)
-    for fact in ("to 128 numbers", "`resnet10` (stem 3x3/2, width 0.25)", "307,536", "36 pixels, the central 32 x 32"):
+    for fact in (
+        "to 128 numbers",
+        "`resnet10` (stem 3x3/2, width 0.25)",
+        "307,536",
+        "36 pixels, crop the central 32 x 32",
+    ):
         assert fact in text
     for fact in ("- recipe: `demo`, after `here`", "- `steps`: `1200`", "- `knn`: `71.9`", "as you choose"):
         assert fact in text

@@ -76,7 +76,7 @@ def test_head_and_f_k_of_lightly_go_out_as_an_official_file(tmp_path: Path) -> N
 def test_what_was_taken_is_said(tmp_path: Path) -> None:
     said = import_weights(written(tmp_path, of_dino().content), out=tmp_path / "imported")
     assert "layout: DINO" in said
-    assert "taken: teacher.backbone.*, the moving average of student.backbone.* (training goes on from both)" in said
+    assert "taken: teacher.backbone.*, the moving average of student.backbone.* (training continues from both)" in said
     assert "besides: teacher. (6 tensors), student. (6 tensors)" in said
 
 

@@ -1,4 +1,4 @@
-"""Encoders for other programs: `export`, by the table FORMATS. A file stays once it has been read back."""
+"""Export an encoder for other libraries and programs: `export`. A file appears after it was read back and checked."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -34,22 +34,23 @@ def export(
     architecture: str | EncoderSpec | None = None,
     overwrite: bool = False,
 ) -> str:
-    """Write `out` for the program or library `to`, one of `FORMATS`, and check that it gives the same there.
+    """Write `out` for the library or program `to`, one of `FORMATS`, and check that its features are the same there.
 
-    torchvision, timm: a state dict, with exactly the classifier missing. hf: a folder for timm and the hub. fair: the
-    checkpoint of MoCo's authors, with all that is known besides f_q. deit: for fine-tuning ViTs. detectron2: a ResNet,
-    with its settings beside it. onnx: images to features. The files appear when they have been checked, or not at all.
+    torchvision, timm: a state dict that lacks only the classifier. hf: a folder for timm and the Hugging Face hub.
+    fair: a checkpoint as MoCo's authors write it, with f_k, queue, predictor and optimizer if they are known. deit: for
+    fine-tuning a ViT by DeiT's script. detectron2: a ResNet, and a file of settings. onnx: images to features. No file
+    appears before it has passed the check.
 
     Args:
         weights, architecture: as for `load_encoder`.
-        overwrite: replace files that are there; a folder is never replaced.
+        overwrite: replace existing files; a folder is never replaced.
 
     Returns:
-        What was written, how far its features are apart from ours, and how to load it.
+        What was written, how much its features differ from ours, and how to load it.
 
     Raises:
-        WeightsError: the other side has no such network, or does not get the same out of it. RecipeError: a file
-            that is there, or that is read. ImportError: an extra.
+        WeightsError: the library has no such network, or gives other features. RecipeError: `out` exists, or is one of
+            the files that are read. ImportError: an optional package is missing.
     """
     if to not in FORMATS:
         raise WeightsError(unknown("format", to, list(FORMATS)))
@@ -61,7 +62,7 @@ def export(
 
 
 def _check_not_read(weights: Weights, files: list[Path]) -> None:
-    """Raise RecipeError where a file that is to be replaced is read, or lies in the folder that is read."""
+    """Raise RecipeError if a file to be replaced is one of the weights, or lies in their folder."""
     read = Path(weights).resolve()
     for file in files:
         if read.exists() and file.exists() and (read == file.resolve() or read in file.resolve().parents):

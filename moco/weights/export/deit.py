@@ -1,4 +1,4 @@
-"""A ViT for DeiT's fine-tuning script: {"model": the encoder without a head}, which it takes with --resume."""
+"""Export a ViT for DeiT's fine-tuning script: {"model": the encoder without a head}, for its option --resume."""
 
 from pathlib import Path
 
@@ -19,14 +19,14 @@ def to_deit(weights: Weights, out: Path, *, architecture: str | EncoderSpec | No
     encoder, config = load_encoder(weights, architecture=architecture)
     state = plain(encoder.backbone.state_dict())
     if not is_vit(state):
-        raise WeightsError(f"DeiT's script is for ViTs, and {config.encoder.name} is none: export it to timm")
+        raise WeightsError(f"DeiT's script expects a ViT, got {config.encoder.name}: export it --to timm")
     call = library_equivalent(config.encoder, "timm", config.data.size)
     with staged_paths([out], overwrite=overwrite) as (aside,):
         write_atomically(aside, lambda file: torch.save({"model": state}, file))
         apart, missing = verify(read_tensors(aside)["model"], call, encoder, size=config.data.size)
     return (
-        f"{out} is what DeiT's script takes with --resume (its load must not be strict: {', '.join(missing)} are new). "
-        f"The network must be\n\n{call}\n\nThere the features of 2 random images differ by at most {apart:.1g}."
-        + (" DeiT's own deit_small has 6 heads: the file would load there, and give other features."
+        f"{out}: give it to DeiT's script as --resume, and load it with strict=False, as {', '.join(missing)} are "
+        f"missing. The network must be\n\n{call}\n\nIts features of 2 random images differ by at most {apart:.1g}."
+        + (" DeiT's own deit_small has 6 heads: the file loads into it too, but gives wrong features."
            if config.encoder.name == "vit_small" else "")
     )  # fmt: skip

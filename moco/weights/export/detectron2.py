@@ -1,7 +1,7 @@
-"""A ResNet for Detectron2: its weights under Detectron2's names, and the settings that go with them.
+"""Export a ResNet for Detectron2: its weights under Detectron2's names, and a file of settings.
 
-The file is loadable with weights_only. Detectron2's loader matches names by their ends where a file says
-"matching_heuristics", which a C4 detector needs, whose res5 is in its box head.
+The weights can be loaded with weights_only=True. "matching_heuristics" in the file makes Detectron2 match names by
+their ends: a C4 detector has res5 in its box head, under a longer name.
 """
 
 import json
@@ -29,7 +29,7 @@ DEPTHS: dict[tuple[bool, tuple[int, ...]], int] = {  # by (basic blocks, blocks 
     (False, (3, 8, 36, 3)): 152,
 }
 YAML = """\
-# For {file}: what it was trained with. Without STRIDE_IN_1X1 it would load, and compute another network.
+# Settings for {file}. Without STRIDE_IN_1X1: False, the weights load into a different network.
 MODEL:
   WEIGHTS: {file}
   PIXEL_MEAN: {mean}
@@ -64,25 +64,25 @@ def to_detectron2_file(weights: Weights, out: Path, *, architecture: str | Encod
         write_atomically(aside, lambda file: torch.save(content, file))
         back = {from_detectron2(key): value for key, value in read_tensors(aside)["model"].items()}
         if not same_tensors(back, state):
-            raise WeightsError(f"{out} does not give back what was written: a fault of the disk or of moco")
+            raise WeightsError(f"{out} does not contain what was written: the disk or moco is at fault")
         write_text(settings_aside, YAML.format(**fields))
     return (
-        f"{out} holds {len(state)} tensors by Detectron2's names, without the classifier. Read back, they are the "
-        f"encoder's, bit for bit.\n{out.with_suffix('.yaml')} has the settings to merge into yours; its WEIGHTS is "
-        f"{out.name}, which Detectron2 looks for where it is started."
+        f"{out} holds {len(state)} tensors under Detectron2's names, without the classifier. They were read back and "
+        f"are equal to the encoder's, bit for bit.\nMerge the settings in {out.with_suffix('.yaml')} into your own. "
+        f"Their WEIGHTS is {out.name}: Detectron2 looks for it in the folder where it is started."
     )
 
 
 def detectron2_settings(state: dict[str, Tensor], config: Config, *, file: str) -> dict[str, object]:
-    """The fields of `YAML` for a ResNet of torchvision's names.
+    """The fields of `YAML` for a ResNet with torchvision's names.
 
     Raises:
-        WeightsError: it is no ResNet, or one that Detectron2 does not have.
+        WeightsError: it is not a ResNet, or Detectron2 does not have it.
     """
     if "conv1.weight" not in state or recognise_network(state) is None:
         raise WeightsError(
-            f"Detectron2 has ResNets with ImageNet's 7x7 stem, and {config.encoder.name}, as it is here, is none: "
-            "export it to timm"
+            f"Detectron2 has only ResNets with ImageNet's 7x7 stem, and this {config.encoder.name} is not one: "
+            "export it --to timm"
         )
     blocks = tuple(len({key.split(".")[1] for key in state if key.startswith(f"layer{i}.")}) for i in (1, 2, 3, 4))
     basic = "layer1.0.conv3.weight" not in state
@@ -90,7 +90,7 @@ def detectron2_settings(state: dict[str, Tensor], config: Config, *, file: str) 
     if depth is None or (basic and stem != 64):
         raise WeightsError(
             f"Detectron2 has no ResNet with {blocks} {'basic' if basic else 'bottleneck'} blocks and a stem of {stem} "
-            f"channels, as {config.encoder.name}: export it to timm"
+            f"channels, which {config.encoder.name} is: export it --to timm"
         )
     inner = state["layer1.0.conv2.weight"]
     groups = state["layer1.0.conv1.weight"].shape[0] // inner.shape[1]

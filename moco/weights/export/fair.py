@@ -1,4 +1,4 @@
-"""A checkpoint as MoCo's authors write it: with all that is known, for their scripts to go on with or to convert."""
+"""Export a checkpoint as MoCo's authors write it, for their scripts to resume from or to convert."""
 
 import json
 from dataclasses import replace
@@ -31,7 +31,7 @@ from moco.weights.tensors import read_tensors, same_tensors
 
 
 def to_fair(weights: Weights, out: Path, *, architecture: str | EncoderSpec | None, overwrite: bool) -> str:
-    """An official file goes out as it came in; a run of ours with f_q, f_k, queue or predictor, optimizer and epoch."""
+    """Write a run with f_q, f_k, queue or predictor, optimizer and epoch; an official file with unchanged content."""
     found = read_weights(weights, whole=True).to_train_on()
     state = find_state(found.content)
     official = state is not None and (recognise_names(state) is not None or is_linear_probe(found.content))
@@ -45,21 +45,21 @@ def to_fair(weights: Weights, out: Path, *, architecture: str | EncoderSpec | No
         write_atomically(aside, lambda file: torch.save(content, file))
         back = read_tensors(aside)
         if not same_tensors(back, content):
-            raise WeightsError(f"{out} does not give back what was written: a fault of the disk or of moco")
+            raise WeightsError(f"{out} does not contain what was written: the disk or moco is at fault")
     read = parse_official(back, str(out))
-    lines = [f"{out} holds {'what was in the file' if read is None else read.summary}."]
+    lines = [f"{out} holds {'the content of the file' if read is None else read.summary}."]
     return "\n".join([*lines, _compare_in_reference_network(config, encoder)])
 
 
 def _wrap_in_ddp(content: dict[str, Any]) -> dict[str, Any]:
-    """An official file with the wrapper and the "module." that the reference scripts expect, where it lacks them."""
+    """Add what the reference scripts expect, if an official file lacks it: "state_dict", and names with "module."."""
     wrapped = isinstance(content.get("state_dict"), dict)
     state = find_state(content) or {}
     return (content if wrapped else {}) | {"state_dict": {DDP + key: value for key, value in state.items()}}
 
 
 def _reference_content(found: LoadedWeights, weights: Weights) -> dict[str, Any]:
-    """The checkpoint that the reference script would have written, as far as it is known."""
+    """The checkpoint that the reference script would have written, with all parts that are known."""
     assert found.spec is not None
     v3 = not found.queue and (
         bool(found.predictor) or found.spec.head.startswith("projector") or is_vit(found.backbone)
@@ -72,13 +72,13 @@ def _reference_content(found: LoadedWeights, weights: Weights) -> dict[str, Any]
     optimizer = reference_optimizer(found)
     if optimizer is not None:
         content["optimizer"] = optimizer
-    if v3 and optimizer is not None:  # fp32 has none; theirs begins so
+    if v3 and optimizer is not None:  # in fp32 we have none: write the state that theirs starts with
         content["scaler"] = found.content["state"].get("scaler") or torch.amp.GradScaler("cpu").state_dict()
     return content
 
 
 def _epoch(found: LoadedWeights, weights: Weights) -> int | None:
-    """Whole epochs done: by the steps, and the number of images that the run notes; None where that is not known."""
+    """Complete epochs, from the steps and the number of images in provenance.json; None if that is not known."""
     if "steps" not in found.facts or not found.content:
         return found.facts.get("epochs")
     path = Path(weights)
@@ -92,11 +92,11 @@ def _epoch(found: LoadedWeights, weights: Weights) -> int | None:
 
 
 def _compare_in_reference_network(config: Config, encoder: Encoder) -> str:
-    """f_q in the network that the reference scripts make, in a sentence."""
+    """Load f_q into the network that the reference scripts build. Returns a sentence on how its features differ."""
     library = "timm" if is_vit(encoder.backbone.state_dict()) else "torchvision"
     try:
         call = library_equivalent(config.encoder, library, config.data.size)
     except WeightsError as error:
-        return f"The authors' scripts do not make this network: {error}."
+        return f"The authors' scripts cannot build this network: {error}."
     apart, _ = verify(plain(encoder.backbone.state_dict()), call, encoder, size=config.data.size)
-    return f"Their network is {call}: with f_q in it, the features of 2 random images differ by at most {apart:.1g}."
+    return f"Their network is {call}. Its features of 2 random images, with f_q loaded, differ by at most {apart:.1g}."

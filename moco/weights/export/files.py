@@ -1,4 +1,4 @@
-"""What all exports share: tensors as files have them, and the check in another library."""
+"""What several exports share: write a state dict, and check it in another library."""
 
 from typing import IO
 
@@ -15,12 +15,12 @@ TOLERANCE = 1e-5  # largest difference of a feature
 
 
 def plain(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Tensors of their own, contiguous, as both file formats want them."""
+    """Contiguous copies on the CPU. safetensors takes no tensors that share memory."""
     return {key: value.detach().cpu().contiguous().clone() for key, value in state.items()}
 
 
 def write_state(state: dict[str, Tensor], file: IO[bytes], suffix: str) -> None:
-    """A bare state dict, as safetensors or torch.save by the ending."""
+    """Write a bare state dict: by safetensors or torch.save, depending on `suffix`."""
     if suffix == ".safetensors":
         file.write(save(plain(state), metadata={"format": "pt"}))
     else:
@@ -28,26 +28,26 @@ def write_state(state: dict[str, Tensor], file: IO[bytes], suffix: str) -> None:
 
 
 def verify(state: dict[str, Tensor], call: Call, encoder: Encoder, *, size: int) -> tuple[float, list[str]]:
-    """Load `state` into the library's network. Returns how far its features are apart, and what was missing.
+    """Load `state` into the library's network. Returns the largest difference of a feature, and the missing names.
 
     Raises:
-        WeightsError: a name besides the classifier's is missing, one is left over, or the features differ.
+        WeightsError: names other than the classifier's are missing, names are left over, or the features differ.
     """
     with torch.random.fork_rng(devices=[]):
         whole, bare = call.whole(), call.bare()
     try:
-        bare.load_state_dict(state)  # strict: so the classifier is all that the whole network misses
+        bare.load_state_dict(state)  # strict, so below only the classifier can be missing
     except RuntimeError as error:
-        raise WeightsError(f"{call} is another network: {error}") from None
+        raise WeightsError(f"the weights do not fit {call}: {error}") from None
     missing = whole.load_state_dict(state, strict=False).missing_keys
     images = some_images(2, size)
     with torch.no_grad():
         apart = (pooled(bare.eval()(images)) - encoder.eval().features(images)).abs().max().item()
     if not apart < TOLERANCE:
-        raise WeightsError(f"{call} gives other features: {apart:.1g} apart, expected less than {TOLERANCE:g}")
+        raise WeightsError(f"{call} gives other features: they differ by {apart:.1g}, expected less than {TOLERANCE:g}")
     return apart, missing
 
 
 def some_images(n: int, size: int) -> Tensor:
-    """n x 3 x size x size, random, the same every time."""
+    """Random images n x 3 x size x size, the same in every call."""
     return torch.randn(n, 3, size, size, generator=torch.Generator().manual_seed(0))

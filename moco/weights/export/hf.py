@@ -1,4 +1,4 @@
-"""A folder as timm keeps its networks on the Hugging Face hub: config.json and model.safetensors."""
+"""Export a folder as timm has them on the Hugging Face hub: config.json and model.safetensors."""
 
 import os
 from pathlib import Path
@@ -38,16 +38,18 @@ def to_hf(weights: Weights, out: Path, *, architecture: str | EncoderSpec | None
         with torch.no_grad():
             apart = (pooled(back(x)) - encoder.features(x)).abs().max().item()
         if not apart < TOLERANCE:
-            raise WeightsError(f"timm gives other features: {apart:.1g} apart, expected less than {TOLERANCE:g}")
-        os.rename(aside, out)  # of an empty folder at most
+            raise WeightsError(
+                f"timm gives other features: they differ by {apart:.1g}, expected less than {TOLERANCE:g}"
+            )
+        os.rename(aside, out)  # replaces at most an empty folder
     return (
-        f"{out} is {call} for timm and the Hugging Face hub: loaded there, the features of 2 random images differ by "
-        f'at most {apart:.1g}.\n\nimport timm\nmodel = timm.create_model("local-dir:{out}", pretrained=True)'
+        f"{out} is {call} for timm and the Hugging Face hub. Its features of 2 random images, loaded by timm, differ "
+        f'by at most {apart:.1g}.\n\nimport timm\nmodel = timm.create_model("local-dir:{out}", pretrained=True)'
     )
 
 
 def _save_for_hub(network: nn.Module, folder: Path, *, model_args: dict[str, Any], look: dict[str, Any]) -> None:
-    """Raises OSError where it cannot be written, as on a full disk: safetensors has an error of its own for that."""
+    """Write the folder. Raises OSError if it cannot be written, in place of safetensors' own error."""
     try:
         save_for_hf(
             network, str(folder), model_args=model_args, model_config={"pretrained_cfg": look}, safe_serialization=True

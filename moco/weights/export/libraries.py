@@ -1,4 +1,4 @@
-"""An encoder as a state dict that torchvision or timm loads with exactly the classifier missing."""
+"""Export a state dict for torchvision or timm: their network loads it, and only its classifier is missing."""
 
 from pathlib import Path
 
@@ -29,15 +29,15 @@ def _to_library(
         write_atomically(aside, lambda file: write_state(encoder.backbone.state_dict(), file, out.suffix))
         apart, missing = verify(read_tensors(aside), call, encoder, size=config.data.size)
     return (
-        f"{out} is {call} but for {', '.join(missing)}: loaded there, the features of 2 random images differ by at "
-        f"most {apart:.1g}.\n{describe_images(config)}\n\n{call.program(str(out))}"
+        f"{out} is {call} without {', '.join(missing)}. Its features of 2 random images, loaded by {library}, differ "
+        f"by at most {apart:.1g}.\n{describe_images(config)}\n\n{call.program(str(out))}"
     )
 
 
 def describe_images(config: Config) -> str:
-    """What images the encoder is for, in a sentence."""
+    """A sentence on how the encoder's images must be prepared."""
     data = config.data
     return (
-        f"Images: shorter side to {data.eval_resize} pixels, central {data.size} x {data.size}, RGB in [0, 1] less "
-        f"mean {data.mean}, over std {data.std}."
+        f"Images: resize the shorter side to {data.eval_resize} pixels, crop the central {data.size} x {data.size}, "
+        f"scale RGB to [0, 1], subtract mean {data.mean}, divide by std {data.std}."
     )

@@ -1,4 +1,4 @@
-"""An encoder for ONNX: images N x 3 x S x S to features N x D, any N; compared with torch in ONNX Runtime."""
+"""Export an encoder to ONNX: images N x 3 x S x S to features N x D, any N. ONNX Runtime must agree with torch."""
 
 import json
 import logging
@@ -21,13 +21,13 @@ from moco.weights.export.files import some_images
 from moco.weights.export.libraries import describe_images
 from moco.weights.loaded_weights import Weights, WeightsError
 
-TOLERANCE = 1e-4  # largest difference of a feature, of the largest feature: other kernels sum in another order
+TOLERANCE = 1e-4  # largest difference, relative to the largest feature: ONNX Runtime sums in another order
 
 PROGRAM = """\
 import numpy as np
 import onnxruntime
 session = onnxruntime.InferenceSession({out}, providers=["CPUExecutionProvider"])
-images = np.zeros((1, 3, {size}, {size}), np.float32)  # put yours here
+images = np.zeros((1, 3, {size}, {size}), np.float32)  # your images
 (features,) = session.run(None, {{"images": images}})"""
 
 
@@ -45,7 +45,7 @@ class FeatureNetwork(nn.Module):
 def to_onnx(weights: Weights, out: Path, *, architecture: str | EncoderSpec | None, overwrite: bool) -> str:
     try:
         runtime = import_module("onnxruntime")
-        import_module("onnxscript")  # torch's exporter is made of it
+        import_module("onnxscript")  # torch's exporter needs it
     except ImportError as error:
         raise ImportError(f"export to onnx needs {error.name}: {extra('export')}") from None
     encoder, config = load_encoder(weights, architecture=architecture)
@@ -60,14 +60,14 @@ def to_onnx(weights: Weights, out: Path, *, architecture: str | EncoderSpec | No
         apart = max(_difference(session, network, some_images(n, size)) for n in (1, 3))
     return (
         f"{out} maps `images`, N x 3 x {size} x {size}, to `features`, N x {config.num_features}. In ONNX Runtime they "
-        f"differ from torch's by at most {apart:.1g} of the largest, for 1 and for 3 random images.\n"
+        f"differ from torch's by at most {apart:.1g} of the largest feature, for 1 and for 3 random images.\n"
         f"{describe_images(config)}\n\n{PROGRAM.format(out=json.dumps(str(out)), size=size)}"
     )
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """While open, torch's exporter does not talk of what it does."""
+    """While open, torch's exporter prints nothing."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -80,11 +80,13 @@ def quiet() -> Iterator[None]:
 
 
 def _difference(session: Any, network: nn.Module, x: Tensor) -> float:
-    """The largest difference, relative to the largest feature. Raises WeightsError where it is too much."""
+    """The largest difference of a feature, relative to the largest. Raises WeightsError above the tolerance."""
     with torch.no_grad():
         expected = network(x)
     got = torch.from_numpy(session.run(None, {"images": x.numpy()})[0])
     apart = ((got - expected).abs().max() / expected.abs().max()).item()
     if not apart < TOLERANCE:
-        raise WeightsError(f"ONNX Runtime gives other features: {apart:.1g} of the largest, expected {TOLERANCE:g}")
+        raise WeightsError(
+            f"ONNX Runtime gives other features: they differ by {apart:.1g} of the largest, expected {TOLERANCE:g}"
+        )
     return apart

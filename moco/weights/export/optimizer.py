@@ -1,4 +1,4 @@
-"""The state of our optimizer as that of the reference scripts': the same numbers, for their order of parameters."""
+"""Convert the optimizer state of a run to that of the reference scripts: the same numbers in their order."""
 
 from typing import Any
 
@@ -13,13 +13,13 @@ BUFFERS = ("running_mean", "running_var", "num_batches_tracked")
 
 
 def reference_optimizer(found: LoadedWeights) -> dict[str, Any] | None:
-    """The optimizer's state dict for a checkpoint that the reference scripts resume from, or None where it is unknown.
+    """The optimizer's state dict for a checkpoint that the reference scripts resume from, or None if there is none.
 
-    Theirs is made of all parameters (f_q, f_k, predictor) and has a state for those that take a gradient
-    (main_moco.py:291-296; moco-v3's :224-230); ours is made of the latter.
+    Their optimizer gets all parameters (f_q, f_k, predictor), and has state for those with a gradient
+    (main_moco.py:291-296; moco-v3's :224-230). Ours gets only those with a gradient.
 
     Args:
-        found: of a checkpoint of ours; of anything else there is no state.
+        found: a checkpoint of a run; other weights have no optimizer state.
     """
     if "recipe" not in found.content or len((ours := found.content["state"]["optimizer"])["param_groups"]) != 1:
         return None
@@ -34,14 +34,14 @@ def reference_optimizer(found: LoadedWeights) -> dict[str, Any] | None:
     group["params"] = list(range(len(theirs)))
     if "trust" in group:  # LARS
         group["trust_coefficient"] = group.pop("trust")
-    for how in ("fused", "foreach"):  # how it is computed is for them to say
+    for how in ("fused", "foreach"):  # implementation choices: left to their script
         if how in group:
             group[how] = None
     return {"state": state, "param_groups": [group]}
 
 
 def _parameter_state(values: dict[str, Any], group: dict[str, Any]) -> dict[str, Any]:
-    """Of one parameter. Their LARS calls its momentum "mu"."""
+    """The state of one parameter. Their LARS calls the momentum "mu"."""
     renamed = {"momentum_buffer": "mu"} if "trust" in group else {}
     return {
         renamed.get(name, name): value.contiguous() if isinstance(value, Tensor) else value

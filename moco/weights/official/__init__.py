@@ -1,1 +1,1 @@
-"""The files of facebookresearch/moco and facebookresearch/moco-v3: their names, and where to download them."""
+"""Checkpoints of MoCo's authors (facebookresearch/moco and moco-v3): convert their names, download them."""

@@ -55,16 +55,16 @@ def fetch(one: Released, *, folder: Path | None = None) -> Path:
             raise
         reason = str(error) or type(error).__name__
         raise WeightsError(
-            f"{one.name} could not be fetched from {one.address} into {folder} ({reason}). Nothing was kept: check the "
-            "connection, or fetch it by other means and give the file"
+            f"{one.name} could not be downloaded from {one.address} to {folder} ({reason}). No file was saved. Check "
+            "the connection, or download it by other means and give the file"
         ) from None
     return file
 
 
 def _download(one: Released, file: Path) -> dict[str, Any]:
     """Download the file, check it, and move it to its name. Returns the record for NAME.json."""
-    print(f"fetching {one.name} from {one.address}; licence: {one.licence}", file=sys.stderr)
-    aside = file.with_name(f".tmp-{os.getpid()}-fetched")  # a killed fetch leaves it, and the next one sweeps it
+    print(f"downloading {one.name} from {one.address}; licence: {one.licence}", file=sys.stderr)
+    aside = file.with_name(f".tmp-{os.getpid()}-fetched")  # a killed download leaves it, and the next one removes it
     try:
         md5, sha256 = _receive(one, aside)
         check_content(one, aside)
@@ -74,10 +74,10 @@ def _download(one: Released, file: Path) -> dict[str, Any]:
     checked = (
         f"its MD5 begins with {one.md5}, as published"
         if one.md5
-        else f"it holds {one.layout} of {one.network}; no checksum is published, so its SHA-256, {sha256}, is noted "
-        "beside it and compared from now on"
+        else f"it holds {one.layout} of {one.network}; no checksum is published, so later calls compare it with its "
+        f"present SHA-256, {sha256}"
     )
-    print(f"fetched to {file}: {checked}", file=sys.stderr)
+    print(f"downloaded to {file}: {checked}", file=sys.stderr)
     return {"name": one.name, "address": one.address, "licence": one.licence, "sha256": sha256, "md5": md5,
             "checked": checked}  # fmt: skip
 
@@ -100,7 +100,7 @@ def _receive(one: Released, to: Path) -> tuple[str, str]:
         if expected is not None and received != int(expected):
             raise OSError(f"the connection ended after {received:,} of {int(expected):,} bytes")
         if one.md5 is not None and not md5.hexdigest().startswith(one.md5):
-            raise OSError(f"its MD5 begins with {md5.hexdigest()[:8]}, and the published one with {one.md5}")
+            raise OSError(f"its MD5 begins with {md5.hexdigest()[:8]}, expected {one.md5} as published")
 
     sha256 = write_atomically(to, receive)
     return md5.hexdigest(), sha256
@@ -113,7 +113,7 @@ class HttpsOnly(urllib.request.HTTPRedirectHandler):
         self, req: urllib.request.Request, fp: Any, code: int, msg: str, headers: Any, newurl: str
     ) -> urllib.request.Request | None:
         if not newurl.lower().startswith("https://"):
-            raise urllib.error.URLError(f"the server redirects to {newurl}, expected an address of https")
+            raise urllib.error.URLError(f"the server redirects to {newurl}, expected an https address")
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
@@ -123,13 +123,13 @@ def check_content(one: Released, file: Path) -> None:
         found = parse_content(read_tensors(file), one.name)
     except WeightsError as error:
         reason = str(error).replace(str(file), "it")
-        raise OSError(f"what came is {kind_of(file) or f'no checkpoint: {reason}'}") from None
+        raise OSError(f"the server sent {kind_of(file) or f'no checkpoint: {reason}'}") from None
     network = found.guess.name if found.guess is not None else "an unknown network"
     layout = found.contents.get("layout", "")
     with_classifier = LINEAR if "linear classifier" in found.contents else layout
     right = with_classifier == LINEAR if one.layout == LINEAR else layout.startswith(f"{one.layout} (")
     if network != one.network or not right:
-        raise OSError(f"what came holds {layout} of {network}, expected {one.layout} of {one.network}")
+        raise OSError(f"the server sent {layout} of {network}, expected {one.layout} of {one.network}")
 
 
 def _check_recorded_hash(file: Path, record: dict[str, Any]) -> None:
@@ -137,8 +137,8 @@ def _check_recorded_hash(file: Path, record: dict[str, Any]) -> None:
         digest = hashlib.file_digest(content, "sha256").hexdigest()
     if digest != record.get("sha256"):
         raise WeightsError(
-            f"{file} is not what was fetched: its SHA-256 is {digest}, expected {record.get('sha256')}. Remove it and "
-            "its .json, and it will be fetched again"
+            f"{file} has changed since its download: its SHA-256 is {digest}, expected {record.get('sha256')}. Remove "
+            "it and its .json to download it again"
         )
 
 

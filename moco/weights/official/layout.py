@@ -1,11 +1,12 @@
-"""The checkpoints of facebookresearch/moco (v1, v2) and facebookresearch/moco-v3: their names -> ours, and back.
+"""Convert checkpoints of facebookresearch/moco (v1, v2) and facebookresearch/moco-v3 to our names, and back.
 
     {"epoch", "arch", "state_dict", "optimizer"[, "scaler"]}; every name in state_dict begins with DDP's "module."
-    Files that we write have "f_k_updated" too, which no script of theirs reads: f_k is not behind as theirs is.
+    Files that we write also have "f_k_updated": their f_k has had its last momentum update, which in the authors' files
+    is missing. The authors' scripts ignore this key.
     v1, v2: encoder_q.*, encoder_k.* (torchvision's names; the head is fc), queue [C, K], queue_ptr [1]
     v3:     base_encoder.*, momentum_encoder.* (torchvision's or timm's; the head is fc or head), predictor.*
 
-The released v1 and v2 files have encoder_q alone.
+The released v1 and v2 files have only encoder_q.
 """
 
 import re
@@ -23,7 +24,7 @@ from moco.weights.tensor_names import DDP, Tensors, under, without_wrappers
 
 
 class Names(NamedTuple):
-    """What a project calls its two encoders."""
+    """The prefixes of a project's two encoders."""
 
     f_q: str
     f_k: str
@@ -32,13 +33,13 @@ class Names(NamedTuple):
 
 V1 = Names("encoder_q.", "encoder_k.", "facebookresearch/moco")
 V3 = Names("base_encoder.", "momentum_encoder.", "facebookresearch/moco-v3")
-VERSIONS = {"linear": "MoCo v1", "mlp": "MoCo v2"}  # by the head
+VERSIONS = {"linear": "MoCo v1", "mlp": "MoCo v2"}  # head -> version
 F_K_UPDATED = "f_k_updated"
 HEAD = re.compile(r"(?:fc|head)\.((?:\d+\.)?(?:weight|bias|running_mean|running_var|num_batches_tracked))")
 
 
 def find_state(content: dict[str, Any], where: str = "the file") -> Tensors | None:
-    """The state dict in a file: bare, or under "state_dict" or "model"; by unwrapped names; or None.
+    """The state dict in a file, without wrappers' prefixes: the file itself, or under "state_dict" or "model"; or None.
 
     Raises:
         WeightsError: two names would become one.
@@ -48,27 +49,27 @@ def find_state(content: dict[str, Any], where: str = "the file") -> Tensors | No
     if not content or not all(isinstance(key, str) and isinstance(value, Tensor) for key, value in content.items()):
         return None
     state = without_wrappers(content, where)
-    return under(state, "model.") if all(key.startswith("model.") for key in state) else state  # Lightning's
+    return under(state, "model.") if all(key.startswith("model.") for key in state) else state  # as Lightning saves it
 
 
 def recognise_names(state: Tensors) -> Names | None:
-    """The project whose names these are; None: neither of the two."""
+    """The project that uses these names; None: neither of the two."""
 
     def has(*prefixes: str) -> bool:
         return any(key.startswith(prefixes) for key in state)
 
     if has(V1.f_q, V1.f_k):
         return V1
-    # "encoder." with "momentum_encoder." is of others
+    # other tools have "encoder." beside "momentum_encoder."
     theirs = has(V3.f_q) or all(key.startswith((V3.f_k, "predictor.")) for key in state)
     return V3 if theirs else None
 
 
 def is_linear_probe(content: dict[str, Any]) -> bool:
-    """Whether a file is what the authors' main_lincls.py writes: a backbone with a trained classifier in its place.
+    """Whether the authors' main_lincls.py wrote the file: a backbone with a linear classifier in place of the head.
 
-    A supervised training writes the same names. But the probe's optimizer has the classifier's two tensors alone
-    (main_lincls.py asserts it), and a file without an optimizer does not tell.
+    Supervised training gives the same names. But the optimizer of a linear probe has only the classifier's two tensors
+    (main_lincls.py asserts it). A file without an optimizer does not count as a linear probe.
     """
     state, optimizer = content.get("state_dict"), content.get("optimizer")
     names = {f"{prefix}{last}.weight" for prefix in ("", DDP) for last in ("fc", "head")}
@@ -81,18 +82,18 @@ def is_linear_probe(content: dict[str, Any]) -> bool:
 
 
 def metadata_of(content: dict[str, Any]) -> dict[str, Any]:
-    """The epoch and the architecture that a file names."""
+    """The epoch and the architecture, as the file records them."""
     return {key: content[key] for key in ("epoch", "arch") if isinstance(content.get(key), int | str)}
 
 
 def queue_of(state: Tensors, where: str, *, layers: bool = False) -> Tensors:
-    """The queue of a state dict as ours: keys K x C; oldest, the row to be replaced next. Empty where there is none.
+    """The queue of a state dict in our layout: keys K x C; oldest, the row to be replaced next. Empty: no queue.
 
     Args:
-        layers: it may be 2 x C x K, a queue for the keys of each view, as in solo-learn; the first is taken.
+        layers: allow 2 x C x K, a queue for the keys of each view, as solo-learn has; the first one is used.
 
     Raises:
-        WeightsError: it has another shape, or its pointer points nowhere.
+        WeightsError: the queue has another shape, or the pointer is out of range.
     """
     if "queue" not in state or "queue_ptr" not in state:
         return {}
@@ -101,13 +102,13 @@ def queue_of(state: Tensors, where: str, *, layers: bool = False) -> Tensors:
         queue = queue[0]
     if queue.ndim != 2 or not queue.is_floating_point():
         raise WeightsError(
-            f"the queue in {where} is {queue.dtype} of shape {list(queue.shape)}: expected numbers C x K, a column for "
-            "each key"
+            f"the queue in {where} is {queue.dtype} of shape {list(queue.shape)}: expected floating-point numbers "
+            "C x K, a column for each key"
         )
     size = queue.shape[1]
     if pointer.numel() != 1 or pointer.dtype != torch.int64 or not 0 <= int(pointer) < max(size, 1):
         raise WeightsError(
-            f"queue_ptr in {where} is {pointer.flatten()[:3].tolist()}: expected one of the {size:,} keys"
+            f"queue_ptr in {where} is {pointer.flatten()[:3].tolist()}: expected the index of one of the {size:,} keys"
         )
     return {"keys": queue.T.contiguous(), "oldest": pointer.reshape(())}
 
@@ -116,7 +117,7 @@ def parse_official(content: dict[str, Any], where: str) -> LoadedWeights | None:
     """The parts of an official checkpoint, by our names; None: the file is not an official checkpoint.
 
     Raises:
-        WeightsError: it is one, but lacks the encoder that is transferred.
+        WeightsError: it is one, but lacks f_q, the encoder to evaluate.
     """
     state = find_state(content, where)
     names = None if state is None else recognise_names(state)
@@ -125,7 +126,7 @@ def parse_official(content: dict[str, Any], where: str) -> LoadedWeights | None:
     backbone, head = _split_head(under(state, names.f_q))
     if not backbone:
         raise WeightsError(
-            f"{where} has no {names.f_q}*, the encoder that is transferred: give a checkpoint that has it. It has only "
+            f"{where} has no {names.f_q}*, the query encoder: give a checkpoint that has it. It has only "
             f"{first_few(list(state), most=6)}"
         )
     keys_backbone, keys_head = _split_head(under(state, names.f_k))
@@ -145,11 +146,11 @@ def parse_official(content: dict[str, Any], where: str) -> LoadedWeights | None:
 
 
 def compose_official(found: LoadedWeights, *, v3: bool) -> Tensors:
-    """The state dict of an official checkpoint: as many of its parts as were found. Undoes `parse`."""
+    """The state dict of an official checkpoint, with all parts that `found` has. The inverse of `parse_official`."""
     names = V3 if v3 else V1
     last = "head." if is_vit(found.backbone) else "fc."
     renamed: Tensors = {}
-    if found.queue and not v3:  # a module's own tensors come before those in it
+    if found.queue and not v3:  # a module's own buffers come before those of its submodules
         renamed["queue"] = found.queue["keys"].T.contiguous()
         renamed["queue_ptr"] = found.queue["oldest"].reshape(1)
     for prefix, encoder in ((names.f_q, encoder_q(found)), (names.f_k, found.f_k)):
@@ -162,7 +163,7 @@ def compose_official(found: LoadedWeights, *, v3: bool) -> Tensors:
 
 
 def encoder_q(found: LoadedWeights) -> Tensors:
-    """f_q as `found.f_k` has f_k: backbone.* and head.*."""
+    """The tensors of f_q, named like those in `found.f_k`: backbone.* and head.*."""
     parts = {"backbone.": found.backbone, "head.": found.head}
     return {prefix + key: value for prefix, tensors in parts.items() for key, value in tensors.items()}
 
@@ -172,7 +173,7 @@ def is_vit(tensors: Tensors) -> bool:
 
 
 def _split_head(encoder: Tensors) -> tuple[Tensors, Tensors]:
-    """Backbone and head."""
+    """The tensors of the backbone, and those of the head."""
     matches = {key: HEAD.fullmatch(key) for key in encoder}
     head = {match[1]: encoder[key] for key, match in matches.items() if match}
     return {key: value for key, value in encoder.items() if not matches[key]}, head

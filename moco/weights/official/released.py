@@ -19,9 +19,9 @@ class Released(NamedTuple):
     name: str
     address: str
     licence: str
-    layout: str  # what it holds: MoCo v1, v2 or v3, or LINEAR
+    layout: str  # of the file: MoCo v1, v2 or v3, or LINEAR
     network: str
-    md5: str | None = None  # its first digits, where they are published
+    md5: str | None = None  # its first digits, if published
 
 
 RELEASED = (
