@@ -1,1 +1,1 @@
-"""The papers' ablations: families of recipes, run, judged, and set beside the published numbers."""
+"""Repeat the papers' ablations: train families of recipes, evaluate them, compare with the published numbers."""

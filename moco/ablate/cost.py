@@ -8,11 +8,11 @@ from moco.ablate.scales import Scale, at_scale
 from moco.encoders import build
 from moco.recipe import Recipe, diff
 
-BACKWARD = 2  # forward passes that a backward pass costs as much as
+BACKWARD = 2  # cost of a backward pass, in forward passes
 
 
 def list_costs(name: str, *, scale: str, seeds: int) -> str:
-    """Every recipe of an ablation by what it differs in from the base, with its steps and an estimate of its cost.
+    """List the recipes of an ablation: changes from the base recipe, steps, estimated cost.
 
     Raises:
         RecipeError: an unknown ablation or scale.

@@ -1,4 +1,4 @@
-"""The ablations as data: families of recipes, and what the papers found."""
+"""The ablations as data: families of recipes, and the papers' results."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -9,7 +9,9 @@ from moco.recipe import Recipe, RecipeError, unknown
 from moco.schedule import Cosine
 
 V1, V2, V3 = "arXiv:1911.05722", "arXiv:2003.04297", "arXiv:2104.02057"
-Paper = Mapping[tuple[str, str], float | str]  # (series, label) -> ImageNet linear top-1 [percent], or in words
+Paper = Mapping[
+    tuple[str, str], float | str
+]  # (series, label) -> ImageNet linear top-1 [percent], or a word such as "fails"
 MOCO, BANK, END_TO_END = "MoCo", "memory bank", "end-to-end"
 
 
@@ -17,9 +19,9 @@ MOCO, BANK, END_TO_END = "MoCo", "memory bank", "end-to-end"
 class Cell:
     """One recipe of a family."""
 
-    label: str  # its place on the axis
-    changes: dict[str, Any]  # of the family's base
-    series: str = ""  # the line that it is on
+    label: str  # on the axis
+    changes: dict[str, Any]  # to the family's base recipe
+    series: str = ""  # name of its line in the plot
 
     @property
     def name(self) -> str:
@@ -28,22 +30,22 @@ class Cell:
 
 @dataclass(frozen=True)
 class Family:
-    """An ablation: recipes that differ in one thing or two."""
+    """An ablation: recipes that differ in one or two settings."""
 
     name: str
     title: str
     base: Recipe
     cells: tuple[Cell, ...]
-    axis: str  # what the labels are
+    axis: str  # name of the axis
     paper: Paper
     source: str  # of the paper's numbers
-    place: Callable[[str], float] | None = float  # of a label on the axis; None: in order
-    log: bool = True  # the axis
-    measures: tuple[str, ...] = ()  # beside the scores: names of moco.ablate.table.MEASURES
-    remark: str = ""  # what has to be known to read the table
+    place: Callable[[str], float] | None = float  # label -> position on the axis; None: in order
+    log: bool = True  # logarithmic axis
+    measures: tuple[str, ...] = ()  # further columns: names in moco.ablate.table.MEASURES
+    remark: str = ""  # shown below the table
 
     def recipe(self, cell: Cell, *, seed: int = 0) -> Recipe:
-        """Raises RecipeError for a cell whose parts do not fit."""
+        """The recipe of a cell. Raises RecipeError if its settings do not fit together."""
         return self.base.but(f"ablate-{self.name}", {**cell.changes, "seed": seed}, source=self.source)
 
 
@@ -82,9 +84,9 @@ def mechanism(scale: Scale) -> Family:
         {(series, at): y for series, curve in curves.items() for at, y in curve.items()},
         f"{FIGURE_3}; NCE: footnote 2", measures=("consistency", "agreement", "stored", "remade"),
         remark="Every run sees each image equally often. End-to-end has as many keys as its mini-batch has images (one "
-        "of them the positive), so with more keys it takes fewer steps, with a learning rate that grows in proportion. "
-        "A memory bank sees one view of each image and its positive is the image's own key of earlier epochs: with "
-        "{epochs} epochs that key is made of {epochs} embeddings at most, in the paper of 200.",
+        "of them is the positive), so with more keys it makes fewer steps, at a proportionally larger learning rate. "
+        "A memory bank uses one view of each image, and its positive is the image's own key from earlier epochs: an "
+        "average of at most {epochs} embeddings here, of 200 in the paper.",
     )  # fmt: skip
 
 
@@ -95,12 +97,12 @@ def momentum(scale: Scale) -> Family:
         {("", "0"): "fails", ("", "0.9"): 55.2, ("", "0.99"): 57.8, ("", "0.999"): 59.0, ("", "0.9999"): 58.9},
         f"{V1}, Sec. 4.1 (K = 4096)", place=_memory, measures=("memory", "lag", "consistency", "stored", "remade"),
         remark="f_k averages f_q over about 1/(1-m) steps. A run has {steps:,} of them here, 1,000,000 in the paper: "
-        "an m whose 1/(1-m) is near the length of the run, or beyond, leaves f_k near its random beginning.",
+        "an m whose 1/(1-m) is near the length of the run, or beyond, leaves f_k near its random initialization.",
     )  # fmt: skip
 
 
 def _memory(m: str) -> float:
-    """How many steps f_k averages over."""
+    """The number of steps that f_k averages over."""
     return round(1 / (1 - float(m)), 6)
 
 
@@ -123,11 +125,11 @@ def shufflebn(scale: Scale) -> Family:
             Cell(f"{groups} groups, not shuffled", {"method.bn": "split"}),
             Cell("one group", {"method.bn": "plain"}),
         ),
-        "", {}, f"{V1}, Sec. 3.3 and appendix: without shuffling the pretext task becomes easy (over 99.9 %) while kNN "
-        "falls; the authors' CIFAR notebook names 4 points after 800 epochs", place=None, log=False,
+        "", {}, f"{V1}, Sec. 3.3 and appendix: without shuffling, contrastive accuracy exceeds 99.9 % and kNN accuracy "
+        "drops; the authors' CIFAR notebook reports 4 points after 800 epochs", place=None, log=False,
         measures=("pretext", "own", "apart"),
-        remark="Cheating shows as own keys that are found in training and not when the keys' BN statistics come from "
-        "other images: the two columns on the right are of the trained network on the same views.",
+        remark="A cheating encoder finds its own keys in training, but not if the keys' BN statistics come from other "
+        "images: the two columns on the right measure both for the trained network, on the same views.",
     )  # fmt: skip
 
 
@@ -240,7 +242,7 @@ def v3_heads(scale: Scale) -> Family:
     return _v3_few(
         scale, "v3-heads", "BN in MoCo v3's heads",
         (("with BN", {}, 76.5), ("without", {"encoder.head_bn": False}, 74.4)),
-        "The paper's number without BN is of a mini-batch of 2048, its other one of 4096.",
+        "The paper's number without BN is for a mini-batch of 2048, the other one for 4096.",
     )  # fmt: skip
 
 

@@ -19,7 +19,7 @@ from moco.train import checkpoint
 from moco.train.build import contrast_for, in_format, threads
 from moco.train.run_folder import RunFolder
 
-SAMPLE = 1024  # images whose own keys are looked for
+SAMPLE = 1024  # images whose own keys are searched
 
 
 def measures(run: RunFolder, images: Images, *, device: torch.device, workers: int) -> dict[str, float]:
@@ -28,14 +28,15 @@ def measures(run: RunFolder, images: Images, *, device: torch.device, workers: i
     loss, pretext: the means over the last epoch; pretext is the share [percent] of queries that find their own key.
     level: the loss when all keys are alike.
     steps: of the optimizer.
-    lag: |theta_k - theta_q| / |theta_q - theta_q at first|: 0 when f_k is f_q, 1 when it is where both began (about).
-    consistency: cosine between the keys of the dictionary and what the encoder makes of the same views now, mean.
-    agreement: cosine between the two views of an image by the encoder (f_q, and f_k if there is one), mean.
-    stored, remade: the share [percent] of new queries that find their own key, among the queue's keys as they are and
-        as the encoder makes the same views now: what is more among those as they are is known by being new.
-        These four in the middle of the run where it has saved there: at the end, with a learning rate of 0, nothing
-        moves.
-    own, apart: the share [percent] of queries that find their own key in the queue; with the key's BN statistics as in
+    lag: |theta_k - theta_q| / |theta_q - initial theta_q|: 0 if f_k equals f_q, about 1 if f_k has not moved.
+    consistency: mean cosine between the dictionary's keys and the present encoder's keys of the same views.
+    agreement: mean cosine between the embeddings of the two views of an image (by f_q, and f_k if there is one).
+    stored, remade: the share [percent] of new queries that find their own key, among the queue's keys as stored, and
+        among keys that the present encoder makes of the same views. If `stored` is higher, queries recognise their own
+        key by its being newer than the others.
+        These four are measured in the middle of the run if it has a checkpoint there: at the end, with a learning rate
+        of 0, nothing changes any more.
+    own, apart: the share [percent] of queries that find their own key in the queue, with the key's BN statistics as in
         training, and with those of other images.
     """
     recipe = run.recipe()
@@ -67,12 +68,12 @@ def middle(run: RunFolder, steps: int) -> Path:
 
 
 def untrained(recipe: Recipe, images: Images, device: torch.device) -> Contrast:
-    """Encoders and dictionary as they are before the first step."""
+    """Encoders and dictionary before the first step."""
     return contrast_for(recipe, device, num_images=len(images), model=None, init=None, say=lambda _: None)
 
 
 def restore(run: RunFolder, recipe: Recipe, images: Images, device: torch.device, *, step: int) -> Contrast:
-    """Encoders and dictionary of the checkpoint of `step`. Raises CheckpointError where it is damaged or missing."""
+    """Encoders and dictionary of the checkpoint of `step`. Raises CheckpointError if it is damaged or missing."""
     contrast, file = untrained(recipe, images, device), run.checkpoints / checkpoint.name_of(step)
     checkpoint.check_intact(file)
     contrast.load_state_dict(checkpoint.read_checkpoint(file)["state"]["model"])
@@ -80,7 +81,7 @@ def restore(run: RunFolder, recipe: Recipe, images: Images, device: torch.device
 
 
 def lag(contrast: Contrast, at_first: Contrast) -> float:
-    """How far f_k is behind f_q, in units of how far f_q has come."""
+    """The distance of f_k from f_q, relative to the distance of f_q from its initial weights."""
     assert isinstance(contrast.key_encoder, MomentumEncoder)
     now, key, then = (
         torch.cat([parameter.flatten() for parameter in network.parameters()])
@@ -90,7 +91,7 @@ def lag(contrast: Contrast, at_first: Contrast) -> float:
 
 
 def leak(contrast: Contrast, recipe: Recipe, images: Images, *, step: int, workers: int) -> dict[str, float]:
-    """own and apart, on the last mini-batches before `step`; of an encoder with a queue."""
+    """The measures `own` and `apart` of an encoder with a queue, on the last mini-batches before `step`."""
     assert isinstance(contrast.dictionary, Queue)
     steps = range(max(0, step - math.ceil(SAMPLE / recipe.optim.batch_size)), step)
     queries, keys, ids, x_k = encode(contrast, recipe, images, steps, workers)
@@ -103,9 +104,9 @@ def leak(contrast: Contrast, recipe: Recipe, images: Images, *, step: int, worke
 
 
 def staleness(contrast: Contrast, recipe: Recipe, images: Images, *, step: int, workers: int) -> dict[str, float]:
-    """consistency and agreement, on the mini-batches before `step` that a queue has kept, or those of an epoch.
+    """The measures `consistency` and `agreement`, on the mini-batches before `step` in the queue, or of an epoch.
 
-    Of a queue also stored and remade, on the mini-batches that come next.
+    With a queue also `stored` and `remade`, on the next mini-batches.
     """
     batch, dictionary = recipe.optim.batch_size, contrast.dictionary
     size = len(dictionary.keys) if isinstance(dictionary, Queue) else 0
@@ -126,9 +127,9 @@ def staleness(contrast: Contrast, recipe: Recipe, images: Images, *, step: int, 
 def encode(
     contrast: Contrast, recipe: Recipe, images: Images, seen: range, workers: int
 ) -> tuple[Float[Tensor, "n C"], Float[Tensor, "n C"], Tensor, Tensor]:
-    """What the present encoders make of the mini-batches of the steps `seen`: queries, keys, image ids, key views.
+    """Encode the mini-batches of the steps `seen` by the present encoders: queries, keys, image ids, key views.
 
-    The mini-batches, their order in Shuffling BN too, are those of training. A memory bank's keys are queries of x_k.
+    Mini-batches and Shuffling BN's order are the same as in training. A memory bank's keys are queries of x_k.
     """
     device = next(contrast.parameters()).device
     loader = ViewLoader(
@@ -151,7 +152,7 @@ def encode(
 
 
 def encode_apart(contrast: Contrast, x: Float[Tensor, "n 3 S S"], batch: int) -> Float[Tensor, "n C"]:
-    """Keys of several mini-batches whose images were mixed first, so that BN statistics tell nothing of the queries."""
+    """Keys of several mini-batches, mixed before encoding so that BN statistics reveal nothing about the queries."""
     assert isinstance(contrast.key_encoder, nn.Module)
     order = torch.randperm(len(x), generator=torch.Generator().manual_seed(0)).to(x.device)
     parts = [

@@ -1,4 +1,4 @@
-"""Draw an ablation: the scores measured here, and the paper's beside them."""
+"""Plot an ablation: the scores measured here, and the paper's."""
 
 import io
 from collections.abc import Mapping, Sequence
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")  # Okabe and Ito: safe for the colour-blind
 MARKERS = ("o", "s", "^", "D")
 GREY = "#666666"
-PALE = {"facecolor": "white", "edgecolor": "none", "alpha": 0.7, "pad": 0.5}  # behind words
+PALE = {"facecolor": "white", "edgecolor": "none", "alpha": 0.7, "pad": 0.5}  # behind text
 
 
 def plot(result: Result, out: Path) -> None:
-    """Write a PNG: a panel for each score and one for the paper's numbers, where it has any."""
+    """Write a PNG: a panel for each score, and one for the paper's numbers if there are any."""
     image = io.BytesIO()
     draw_figure(result).savefig(image, format="png")
     write_atomically(out, lambda file: file.write(image.getvalue()))
@@ -55,7 +55,7 @@ def draw_figure(result: Result) -> "Figure":
 
 
 def _draw_series(ax: "Axes", result: Result, column: str, looks: Mapping[str, tuple[str, str]]) -> None:
-    """Accuracy over the axis, a line for each series; see `Row.uncertainty` for the bars."""
+    """Accuracy over the axis, one line for each series, error bars from `Row.uncertainty`."""
     for name in dict.fromkeys(row.series for row in result.rows):
         rows = [row for row in result.rows if row.series == name and row.scores(column)]
         values = [row.scores(column) for row in rows]
@@ -77,7 +77,7 @@ def _draw_paper_series(ax: "Axes", result: Result, looks: Mapping[str, tuple[str
 
 
 def _draw_rows(ax: "Axes", result: Result, column: str, looks: Mapping[str, tuple[str, str]]) -> None:
-    """A line of the picture for each cell, the first at the top; every run is a point."""
+    """One horizontal row for each cell, the first at the top; every run is a point."""
     for place, row in enumerate(result.rows):
         values = row.scores(column)
         ax.plot(values, [place] * len(values), linestyle="", marker="o", markersize=4, color=COLOURS[0], alpha=0.45)
@@ -114,7 +114,7 @@ def _draw_baselines(ax: "Axes", result: Result, column: str, *, upright: bool) -
 
 
 def _mark_run_length(ax: "Axes", result: Result) -> None:
-    """Where f_k averages over as many steps as the run has, on an axis of 1/(1-m)."""
+    """On an axis of 1/(1-m), mark where f_k averages over as many steps as the run has."""
     steps = max(row.facts["steps"] for row in result.rows)
     ax.axvline(steps, color=GREY, linewidth=1, alpha=0.6)
     ax.annotate(
@@ -124,7 +124,7 @@ def _mark_run_length(ax: "Axes", result: Result) -> None:
 
 
 def _format_axes(ax: "Axes", result: Result, shown: Sequence[str]) -> None:
-    """Grid and names; the labels `shown` at their places, on a logarithmic axis if it is to be one."""
+    """Draw grid and names, and the labels `shown` at their positions, on a logarithmic axis if the family has one."""
     ax.spines[["top", "right"]].set_visible(False)
     ax.grid(axis="y" if result.places else "x", color="#DDDDDD", linewidth=0.8)
     if not result.places:

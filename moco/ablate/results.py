@@ -12,8 +12,8 @@ class Row:
 
     label: str
     series: str
-    paper: float | str | None  # ImageNet linear top-1 [percent], or in words
-    facts: Mapping[str, float]  # what follows from the recipe: steps, memory, age
+    paper: float | str | None  # ImageNet linear top-1 [percent], or a word such as "fails"
+    facts: Mapping[str, float]  # computed from the recipe: steps, memory, age
     runs: Sequence[Mapping[str, Any]]
 
     @property
@@ -22,34 +22,34 @@ class Row:
 
     @property
     def failed(self) -> int:
-        """Runs whose loss was not finite any more."""
+        """The number of runs that diverged."""
         return sum("failed" in run for run in self.runs)
 
     def scores(self, column: str) -> list[float]:
-        """Accuracies [percent] of the runs that ended."""
+        """Accuracies [percent] of the runs that did not diverge."""
         return [run["scores"][column]["accuracy"] for run in self.runs if "scores" in run]
 
     def uncertainty(self, column: str) -> float:
-        """Standard deviation over the runs; of a single run the standard error for the choice of test images."""
+        """Standard deviation over the runs; for a single run, the standard error from the choice of test images."""
         values, runs = self.scores(column), [run for run in self.runs if "scores" in run]
         return runs[0]["scores"][column]["standard_error"] if len(values) == 1 else spread(values)
 
     def measured(self, name: str) -> list[float]:
-        """A measure of each run that has it; a fact counts as one."""
+        """The values of a measure, of each run that has it; `facts` count as measures too."""
         found = [run["measures"][name] for run in self.runs if name in run.get("measures", {})]
         return [self.facts[name]] if not found and name in self.facts else found
 
 
 @dataclass(frozen=True)
 class Result:
-    """An ablation as far as it has been run."""
+    """The results of an ablation so far."""
 
     ablation: str
     title: str
     scale: str
     axis: str
     log: bool
-    places: Mapping[str, float]  # of labels on the axis; empty: in order
+    places: Mapping[str, float]  # label -> position on the axis; empty: in order
     columns: Sequence[str]  # scores
     measures: Sequence[str]
     rows: Sequence[Row]
@@ -57,7 +57,7 @@ class Result:
     source: str
     chance: float
     baselines: Mapping[str, Mapping[str, Sequence[float]]]  # row -> column -> accuracies
-    says: Sequence[str]  # what this can and cannot show
+    says: Sequence[str]  # notes on what the results can and cannot show
 
     @property
     def seeds(self) -> int:

@@ -30,12 +30,12 @@ from moco.train.reporters import Reporter, Silent
 from moco.train.run_folder import RunFolder
 
 Places = str | Path | Sequence[str | Path]
-SHORT = 2000  # steps: half a run that saves in its middle, for `measures`, and not every minute
+SHORT = 2000  # steps: runs of up to twice as many save a checkpoint in their middle, for `measures`
 
 
 @dataclass(frozen=True)
 class Bench:
-    """The folder, the images and the evaluation that all runs of an ablation share."""
+    """What all runs of an ablation share: folder, images, evaluation."""
 
     runs: Path
     images: Images
@@ -57,25 +57,27 @@ def ablate(
     workers: int | None = None,
     reporter: Reporter | None = None,
 ) -> Result:
-    """Every recipe of the family `name` with every seed, beside the paper's numbers; also in `out`/SCALE/NAME.json.
+    """Train and evaluate every recipe of the family `name` with every seed, and write `out`/SCALE/NAME.json.
 
-    A run is known by its settings: what another ablation has run is not run again, and what was stopped goes on.
+    A run is identified by its settings: runs of other ablations are used again, and an interrupted run is resumed.
 
     Args:
-        scale: a name of `moco.ablate.scales.SCALES`; "demo" brings its own images.
+        scale: a name of `moco.ablate.scales.SCALES`; "demo" has its own images.
         data: folders or list files of images to train on.
-        eval_data: labelled images to be judged on: a folder with train/ and test/ (or val/).
+        eval_data: labelled images to evaluate on: a folder with train/ and test/ (or val/).
         out: the folder of all ablations.
 
     Raises:
-        RecipeError: an unknown ablation or scale, data missing or too many, or results of other data in `out`.
-        And what pre-training and evaluation raise, but for Diverged: that is a result.
+        RecipeError: an unknown ablation or scale, data that is missing or not expected, or results of other data in
+            `out`. Errors of pre-training and evaluation, except Diverged, which counts as a result.
     """
     described, chosen, folder = family(name, scale=scale), at_scale(scale), Path(out) / scale
     train, labelled = choose_data(scale, data, eval_data)
     folder.mkdir(parents=True, exist_ok=True)
     check_same_data(folder / "data.json", {"data": str(train), "eval_data": str(labelled)})
-    place = pick_device("cpu" if scale == "demo" and device == "auto" else device)  # so small a network gains nothing
+    place = pick_device(
+        "cpu" if scale == "demo" and device == "auto" else device
+    )  # a GPU does not speed up such a small network
     workers = workers_for(workers)
     judge = Judge(labelled, folder / "baselines", scale=chosen, device=place, workers=workers)
     bench = Bench(folder / "runs", open_images(train), judge, place, workers, reporter or Silent())
@@ -89,7 +91,7 @@ def ablate(
 
 
 def train_once(recipe: Recipe, bench: Bench, what: str) -> dict[str, Any]:
-    """The result of a run: from its folder if it is there, otherwise by training and evaluating it."""
+    """The result of a run: read from its folder if it exists, else by training and evaluating."""
     folder = bench.runs / run_name(recipe)
     file = folder / "scores.json"
     if not file.is_file():
@@ -113,7 +115,9 @@ def train_and_score(recipe: Recipe, folder: Path, bench: Bench) -> dict[str, Any
         return {"failed": str(error)}
     facts = measures(RunFolder(folder), bench.images, device=bench.device, workers=bench.workers)
     spent = {"training": trained - start, "judging": time.process_time() - trained}
-    cost = {part: round(seconds, 1) for part, seconds in spent.items()} if whole else {}  # else a part is not known
+    cost = (
+        {part: round(seconds, 1) for part, seconds in spent.items()} if whole else {}
+    )  # of a resumed run, a part is not known
     return {"scores": scores, "measures": facts, "cpu_seconds": cost}
 
 
@@ -144,7 +148,7 @@ def collect_result(described: Family, scale: Scale, done: dict[str, list[dict[st
 
 
 def recipe_facts(recipe: Recipe, num_images: int) -> dict[str, float]:
-    """What follows from the recipe: optimizer steps; steps that f_k averages over; age of the queue's oldest key."""
+    """Numbers from the recipe: optimizer steps; steps that f_k averages over; age of the queue's oldest key."""
     method, batch = recipe.method, recipe.optim.batch_size
     facts: dict[str, float] = {"steps": recipe.optim.epochs * (num_images // batch)}
     if isinstance(method.momentum, Constant) and method.key_encoder == "momentum":
@@ -155,7 +159,7 @@ def recipe_facts(recipe: Recipe, num_images: int) -> dict[str, float]:
 
 
 def baseline_rows(baselines: dict[str, dict[str, Any]]) -> dict[str, dict[str, list[float]]]:
-    """Raw pixels, and the random encoders of each describe_architecture under one name: row -> column -> accuracies."""
+    """Raw pixels, and the random encoders of each architecture under one name: row -> column -> accuracies."""
     found: dict[str, dict[str, list[float]]] = {}
     for network, scores in baselines.items():
         for row, columns in scores["rows"].items():
@@ -171,13 +175,15 @@ def choose_data(scale: str, data: Places | None, eval_data: str | Path | None) -
     """Images to train on, and labelled ones. Raises RecipeError."""
     if scale == "demo":
         if data is not None or eval_data is not None:
-            raise RecipeError("the scale demo brings its own images: leave --data and --eval-data out, or take cifar")
+            raise RecipeError(
+                "the scale demo has its own images: leave --data and --eval-data out, or give --scale cifar"
+            )
         folder = demo_data()
         return folder / "train", folder
     if data is None or eval_data is None:
         raise RecipeError(
             f"the scale {scale} expects --data, images to train on, and --eval-data, a folder with train/ and test/ "
-            "(or val/) of class folders; --dry-run shows what would be run"
+            "(or val/) of class folders; --dry-run lists the runs"
         )
     return data, eval_data
 
@@ -187,11 +193,11 @@ def check_same_data(file: Path, now: dict[str, str]) -> None:
     if not file.is_file():
         write_json(file, now)
     elif (was := json.loads(file.read_text())) != now:
-        raise RecipeError(f"{file.parent} holds results of {was}, not of {now}: name another --out")
+        raise RecipeError(f"{file.parent} has results of {was}, not of {now}: give another --out")
 
 
 def run_name(recipe: Recipe) -> str:
-    """The name of a run: of its settings that are not at their defaults, so that a new setting changes no old name."""
+    """The name of a run, from its settings that differ from the defaults, so that a new setting changes no old name."""
     rest = Recipe(name="").fields()
     settings = {name: value for name, value in recipe.fields().items() if name not in ("name", "source")}
     chosen = sorted(f"{name}={value!r}" for name, value in settings.items() if name not in rest or rest[name] != value)

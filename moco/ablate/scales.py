@@ -13,15 +13,15 @@ __all__ = ["SCALES", "Scale", "at_scale"]
 
 @dataclass(frozen=True)
 class Scale:
-    """What a family of recipes is derived from."""
+    """Base recipes and values from which families of recipes are derived."""
 
     name: str
-    images: int  # of the training set, for the plan alone
+    images: int  # in the training set; for the cost estimate only
     moco: Recipe  # the queue, as MoCo v1 has it
     v3: Recipe  # MoCo v3 with a ViT
     momentum_keys: int  # K of the ablation of m
     keys: tuple[int, ...]  # K of the queue and of the bank
-    more_keys: tuple[int, ...]  # K of the queue alone, in its own ablation
+    more_keys: tuple[int, ...]  # further K of the queue, in the ablation `queue`
     batches: tuple[int, ...]  # N = K of end-to-end
     widths: tuple[float, float, float]  # x1, x2, x4
     steps: Steps  # the learning rate of v2's baseline; v2 itself has a cosine
@@ -30,12 +30,12 @@ class Scale:
     patch_rates: tuple[float, ...]  # base learning rates of v3, which grow with N / 256
     patch_epochs: int
     v3_batches: tuple[int, ...]
-    linear: bool  # a linear classifier with all labels is among the scores
+    linear: bool  # whether to score by a linear classifier with all labels
     neighbours: int  # k of kNN
-    flops_per_unit: float  # floating-point operations that a unit of cost buys
+    flops_per_unit: float  # floating-point operations in a unit of cost
     unit: str
-    rate_from: str  # where that is from
-    says: str  # what any result at this scale is worth
+    rate_from: str  # source of that number
+    says: str  # what results at this scale can and cannot show
 
 
 # 53 h on 8 V100s for 200 epochs of MoCo v1 with a ResNet-50 (arXiv:2003.04297, Table 3): four times the 8.2 GFLOP of a
@@ -84,8 +84,8 @@ def demo() -> Scale:
         flops_per_unit=CORE_MINUTE, unit="minutes of one core", rate_from="as measured for docs/ablations.md",
         says="12,000 grey pictures of 32 x 32 pixels, networks of 0.1 to 0.3 million parameters and a few epochs: "
         "this shows what breaks a method at once, and what helps or hinders its first thousand steps. It cannot show "
-        "what pays in a long training or in a large network. Scores are of 2,000 test pictures, so that of one run is "
-        "uncertain by about a point before anything that depends on the seed.",
+        "what helps in long training or a large network. Scores are measured on 2,000 test pictures, so the score of "
+        "one run has a standard error of about a point, apart from the effect of the seed.",
     )  # fmt: skip
 
 

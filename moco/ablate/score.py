@@ -1,4 +1,4 @@
-"""Evaluate the runs of an ablation by one rule, and their baselines once for each architecture."""
+"""Evaluate the runs of an ablation in the same way, and their baselines once for each architecture."""
 
 import hashlib
 import json
@@ -22,7 +22,13 @@ from moco.recipe import DataSpec, EncoderSpec, Recipe
 
 RANDOM_SEEDS = 3  # random encoders of an architecture
 Scores = dict[str, dict[str, Any]]  # column -> what Score.to_dict gives
-UNUSED = ("head", "hidden", "head_bn", "dim", "freeze_patch")  # settings that the feature of a random encoder has not
+UNUSED = (
+    "head",
+    "hidden",
+    "head_bn",
+    "dim",
+    "freeze_patch",
+)  # settings that do not change the features of a random encoder
 
 
 class Judge:
@@ -30,20 +36,20 @@ class Judge:
 
     Args:
         labelled: see `moco.data.sources.split.split_sources`.
-        kept: the folder in which the baselines are kept, a file an architecture.
+        stored: the folder for the results of the baselines, one file for each architecture.
     """
 
     def __init__(
         self,
         labelled: str | Path,
-        kept: Path,
+        stored: Path,
         *,
         scale: Scale,
         device: torch.device,
         workers: int,
     ) -> None:
         self.split: Split = split_sources(labelled)
-        self.kept, self.device, self.workers = kept, device, workers
+        self.stored, self.device, self.workers = stored, device, workers
         self.kinds: list[Evaluation] = [LowShot(), Knn(k=scale.neighbours), *([Linear()] if scale.linear else [])]
 
     def __call__(self, run: Path) -> Scores:
@@ -52,15 +58,15 @@ class Judge:
         return self._table({"": pretrained.encoder}, pretrained.data).to_dict()["rows"][""]
 
     def baselines(self, recipe: Recipe) -> dict[str, Any]:
-        """What the recipe's encoder has to beat: {"chance": percent, "rows": row -> scores}."""
-        file = self.kept / f"{_baseline_key(recipe)}.json"
+        """The baselines of the recipe's encoder: {"chance": percent, "rows": row -> scores}."""
+        file = self.stored / f"{_baseline_key(recipe)}.json"
         if not file.is_file():
             build = build_headless(recipe.encoder, size=recipe.data.size)
             rows: dict[str, Encoder | Pixels] = {PIXELS: Pixels(recipe.data)}
             rows |= {f"{RANDOM} {seed}": random_encoder(build, seed=seed) for seed in range(RANDOM_SEEDS)}
             rows = {name: row.to(self.device).eval() for name, row in rows.items()}
             table = self._table(rows, recipe.data)
-            self.kept.mkdir(parents=True, exist_ok=True)
+            self.stored.mkdir(parents=True, exist_ok=True)
             write_json(file, {"chance": table.chance, "rows": table.to_dict()["rows"]})
         return json.loads(file.read_text())
 
@@ -78,7 +84,7 @@ class Judge:
 
 
 def describe_architecture(recipe: Recipe) -> str:
-    """The network in words, less what only its training has."""
+    """A description of the network, without settings that only training uses."""
     spec, rest = recipe.encoder, EncoderSpec()
     more = [
         f"{name} {getattr(spec, name)}" for name in ("stem", "width", "patch", "position")

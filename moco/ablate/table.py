@@ -1,4 +1,4 @@
-"""An ablation as a table, in plain text or Markdown: measured scores beside the paper's."""
+"""An ablation as a table in plain text or Markdown: measured scores and the paper's."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -7,7 +7,7 @@ from moco.ablate.results import Result, Row, mean, spread
 
 
 class Measure(NamedTuple):
-    """A column beside the scores."""
+    """A further column of the table."""
 
     head: str
     form: str
@@ -41,7 +41,7 @@ MEANINGS = {
 
 
 def text(result: Result) -> str:
-    """The table as aligned text, with what there is to know beside it."""
+    """The table as aligned text, with notes below."""
     head, *body = _cells(result)
     widths = [max(len(line[i]) for line in [head, *body]) for i in range(len(head))]
     lines = ["  ".join(cell.ljust(width) if i == 0 else cell.rjust(width)
@@ -59,7 +59,7 @@ def markdown(result: Result) -> str:
 
 
 def notes_of(result: Result) -> list[str]:
-    """One sentence or two a line."""
+    """The notes below the table, one or two sentences in a line."""
     one = ", one seed; its bar in the picture is the standard error of the test images"
     runs = f", mean ± standard deviation over {result.seeds} seeds" if result.seeds > 1 else one
     measured = " (ImageNet, linear classifier, top-1)" if result.paper else ""
@@ -76,7 +76,7 @@ def format_mean(values: Sequence[float], form: str = ".1f") -> str:
 
 
 def _measured_columns(result: Result) -> list[str]:
-    """The measures that any row has."""
+    """The measures that at least one row has."""
     return [name for name in result.measures if any(row.measured(name) for row in result.rows)]
 
 

@@ -1,1 +1,1 @@
-"""Frozen features, judged beside their baselines (Sec. 4.1)."""
+"""Evaluate frozen features, and compare them with baselines (Sec. 4.1)."""

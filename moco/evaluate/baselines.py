@@ -33,8 +33,8 @@ class Pixels(nn.Module):
 def random_encoder(encoder: Encoder, *, seed: int = 0) -> Encoder:
     """The same architecture with random parameters, in eval mode, on the same device.
 
-    BN keeps the running statistics it is made with (mean 0, variance 1), as the usual random baseline has it. That is
-    the stronger baseline: on the demo's images, kNN-20 gave 54 to 59 % with them, and 46 to 50 % with statistics
+    BN keeps its initial running statistics (mean 0, variance 1), as is usual for a random baseline. That is the
+    stronger baseline: on the demo's images, kNN-20 gave 54 to 59 % with them, and 46 to 50 % with statistics
     calibrated on the images.
 
     Raises:
@@ -58,7 +58,7 @@ def _reset_copy(encoder: Encoder) -> Encoder:
             reset()
         elif next(module.parameters(recurse=False), None) is not None:
             raise RecipeError(
-                f"the random baseline needs fresh weights, and {name or type(module).__name__} has parameters but no "
-                "reset_parameters() that draws them: give it one"
+                f"the random baseline needs random weights, but {name or type(module).__name__} has parameters and no "
+                "reset_parameters() that initializes them: add that method"
             )
     return fresh

@@ -39,22 +39,22 @@ from moco.text import message_of, shown
 
 FOLDER = "features"  # in the folder of a run or encoder
 FORMAT = 2  # of the keys and of the files
-HEAD = f"moco features {FORMAT} ".encode()  # then the SHA-256 of the key and the rest, and a line break
+HEAD = f"moco features {FORMAT} ".encode()  # followed by the SHA-256 of key and body, and a line break
 NAME = re.compile(r"[0-9a-f]{64}\.features")
 MAX_FILE, MAX_TOTAL = 2**30, 2**32  # [bytes]
 PACKAGES = ("torch", "torchvision", "timm", "pillow", "numpy", "simplejpeg", "numba")  # their versions may change bits
 CODE = ("encoders", "data/decode", "data/augment", "data/loader", "evaluate/baselines.py", "evaluate/features.py")
 CHUNK = 64  # files that a thread hashes at a time
 
-Rows = tuple[Float[Tensor, "n D"], Int[Tensor, "n"]]  # features, and the index of the image that each row is of
+Rows = tuple[Float[Tensor, "n D"], Int[Tensor, "n"]]  # features, and for each row the index of its image
 
 
 @dataclass(frozen=True)
 class FeatureCache:
-    """Files in a folder of their own. A damaged one is reported, and counts as missing.
+    """Files of features in one folder. A damaged file is reported, and counts as missing.
 
     Args:
-        say: takes a sentence on a file that cannot be read or written.
+        say: called with a sentence about a file that cannot be read or written.
     """
 
     folder: Path
@@ -75,7 +75,7 @@ class FeatureCache:
             self.say(f"features are computed again, {shown(str(file))} cannot be used: {message_of(error)}")
             return None
         with suppress(OSError):
-            os.utime(file)  # it was used
+            os.utime(file)  # mark as recently used
         return x, ids
 
     def write(self, key: str, x: Float[Tensor, "n D"], ids: Int[Tensor, "n"]) -> None:
@@ -89,7 +89,7 @@ class FeatureCache:
             write_atomically(self._file(key), lambda file: (file.write(head), file.write(body)))
             self._remove_old()
         except OSError as error:
-            self.say(f"features are not kept in {shown(str(self.folder))}: {message_of(error)}")
+            self.say(f"features are not stored in {shown(str(self.folder))}: {message_of(error)}")
 
     def _file(self, key: str) -> Path:
         return self.folder / f"{key}.features"
@@ -106,12 +106,12 @@ class FeatureCache:
 
 
 def _header(key: str, body: bytes) -> bytes:
-    """The first line of the file of `key`. It also shows whether a file was renamed to another key."""
+    """The first line of the file of `key`; it depends on the key, so a renamed file is noticed."""
     return HEAD + hashlib.sha256(key.encode() + body).hexdigest().encode()
 
 
 def cache_of(weights: str | Path, say: Callable[[str], None] = lambda text: None) -> FeatureCache | None:
-    """The cache in the folder of a run or encoder; None for weights that are no folder."""
+    """The cache in the folder of a run or encoder; None for weights that are not a folder."""
     return FeatureCache(Path(weights) / FOLDER, say) if os.path.isdir(weights) else None
 
 
@@ -129,7 +129,7 @@ def extract_each_cached(
     """As `extract_each`, with features read from `cache` if it has them, and stored there if not.
 
     Not stored: features of images that are not files, of the user's own modules (no key covers their code), and of
-    files that changed meanwhile.
+    files that changed during the extraction.
 
     Raises: as `extract_each`.
     """
@@ -204,14 +204,14 @@ def paths_of(images: Images) -> list[str] | None:
 
 
 def _hash_contents(paths: list[str], *, workers: int, progress: Progress) -> str:
-    """SHA-256 of the SHA-256 of each file, in order."""
+    """SHA-256 of the concatenated SHA-256 of the files, in order."""
 
     def hashes(some: list[str], gone: Event) -> list[bytes]:
         if gone.is_set():
             raise Abandoned
         return [_hash_file(path) for path in some]
 
-    progress.stage("hashing images, to find kept features", len(paths))
+    progress.stage("hashing images, to find stored features", len(paths))
     digest = hashlib.sha256()
     chunks = [paths[start : start + CHUNK] for start in range(0, len(paths), CHUNK)]
     for some in in_order(hashes, chunks, workers=workers):

@@ -1,4 +1,4 @@
-"""`moco embed`: the features of many images in one file, with their names. Memory does not grow with the images."""
+"""`moco embed`: write the features of many images to one file, with their names, in constant memory."""
 
 import csv
 import io
@@ -29,15 +29,15 @@ Chunk = tuple[list[str], Float32[np.ndarray, "n D"]]  # names and features of so
 
 @dataclass(frozen=True)
 class Embedded:
-    """What was written."""
+    """The files and the numbers of images that `embed_to_file` has written."""
 
-    files: Sequence[Path]  # the features, and for .npy their names
+    files: Sequence[Path]  # with the features; for .npy, then the file with the names
     images: int  # rows
     features: int  # columns
     left_out: dict[str, str]  # name of an image that could not be read -> reason
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON takes it."""
+        """The same as plain values for JSON."""
         return {
             "files": list(map(str, self.files)), "images": self.images, "features": self.features,
             "left_out": self.left_out,
@@ -59,17 +59,17 @@ def embed_to_file(
 ) -> Embedded:
     """Write the pooled features of all images to `out`: .npy (names in STEM.names.txt), .csv or .parquet.
 
-    The files appear when all is done, or not at all: where a .npy file is, the names beside it are its own.
+    The files appear together when they are complete, so a .npy file and its names always belong together.
 
     Args:
         data: folders, list files or single images.
         normalize: divide each feature by its Euclidean length.
         max_bad: how many unreadable images may be left out (below 1: a share); None: 0.1 %, at least 10.
-        overwrite: replace files that are there.
+        overwrite: replace existing files.
 
     Raises:
-        RecipeError: another suffix, no such folder, a file that is there, no pyarrow for parquet, or weights that
-            cannot be used.
+        RecipeError: another suffix, no such folder, a file that exists, no pyarrow for parquet, or weights that cannot
+            be used.
         DataError: no images, or too many unreadable ones. FloatingPointError: a feature that is not finite.
     """
     files, progress = output_files(out), progress or Progress()
@@ -85,26 +85,26 @@ def embed_to_file(
     with staged(files, overwrite=overwrite) as (file, *more):
         WRITERS[files[0].suffix](file, _collect_names(names, chunks, progress), pretrained.encoder.num_features)
         if not names:
-            raise DataError(f"expected images that can be read, and none of the {len(images):,} can")
+            raise DataError(f"none of the {len(images):,} images can be read")
         for beside in more:
             beside.write("".join(f"{name}\n" for name in names).encode())
     return Embedded(files, len(names), pretrained.encoder.num_features, quarantine.bad)
 
 
 def output_files(out: str | Path) -> list[Path]:
-    """The files that are written for `out`. Raises RecipeError when it cannot be one of them."""
+    """The files to write for `out`. Raises RecipeError if `out` has another suffix or no folder."""
     out = Path(out)
     if out.suffix not in WRITERS:
         raise RecipeError(unknown("kind of file for features", out.suffix or out.name, list(WRITERS)))
     if not out.parent.is_dir():
-        raise RecipeError(f"{out} cannot be written: expected a folder {out.parent}, and there is none. Make it first")
+        raise RecipeError(f"{out} cannot be written: the folder {out.parent} does not exist. Create it first")
     if out.suffix == ".parquet":
         _import_pyarrow()
     return feature_files(out)
 
 
 def _check_not_read(given: Sequence[str | Path], images: Folder, files: Sequence[Path]) -> None:
-    """Raise RecipeError when a file that is to be written is one that is read."""
+    """Raise RecipeError if one of the files to write is also one to read."""
     for file in files:
         if not file.exists():
             continue
@@ -118,7 +118,7 @@ def _check_not_read(given: Sequence[str | Path], images: Folder, files: Sequence
 def _chunks(
     pretrained: Pretrained, images: Images, *, normalize: bool, workers: int, quarantine: Quarantine
 ) -> Iterator[Chunk]:
-    """The features of a mini-batch after the other, with one-line names."""
+    """The features of one mini-batch after another, with one-line names."""
     data, device = pretrained.data, pretrained.device
     batches = eval_batches(
         images, data, batch_size=batch_for(data), device=device, workers=workers, quarantine=quarantine
@@ -141,13 +141,13 @@ def _collect_names(names: list[str], chunks: Iterator[Chunk], progress: Progress
 
 
 def escape_line_breaks(name: str) -> str:
-    """A file name as one line of valid UTF-8: line breaks and bytes that are no text are written as escapes."""
+    """A file name as one line of valid UTF-8: line breaks and bytes that are not text become escapes."""
     name = name.encode("utf-8", "backslashreplace").decode()
     return name.replace("\n", "\\n").replace("\r", "\\r")
 
 
 def write_npy(file: IO[bytes], chunks: Iterator[Chunk], num_features: int) -> None:
-    """One float32 array n x D. Its header has n in it, and is written again at the end: numpy leaves room for that."""
+    """Write one float32 array n x D. The header contains n, so it is written again at the end, in the same space."""
 
     def header(n: int) -> bytes:
         text = io.BytesIO()
@@ -165,7 +165,7 @@ def write_npy(file: IO[bytes], chunks: Iterator[Chunk], num_features: int) -> No
 
 
 def write_csv(file: IO[bytes], chunks: Iterator[Chunk], num_features: int) -> None:
-    """Columns name, f0, f1, ...; nine digits, which give back the same float32."""
+    """Write columns name, f0, f1, ...; nine digits restore the same float32."""
     text = io.TextIOWrapper(file, encoding="utf-8", newline="")
     rows = csv.writer(text)
     rows.writerow(["name", *(f"f{i}" for i in range(num_features))])
@@ -178,7 +178,7 @@ def write_csv(file: IO[bytes], chunks: Iterator[Chunk], num_features: int) -> No
 
 
 def write_parquet(file: IO[bytes], chunks: Iterator[Chunk], num_features: int) -> None:
-    """Columns `name` (string) and `feature` (a list of D float32)."""
+    """Write columns `name` (string) and `feature` (a list of D float32)."""
     arrow, parquet = _import_pyarrow()
     schema = arrow.schema([("name", arrow.string()), ("feature", arrow.list_(arrow.float32(), num_features))])
     with parquet.ParquetWriter(file, schema) as writer:

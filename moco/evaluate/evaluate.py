@@ -19,7 +19,7 @@ from moco.evaluate.progress import Progress
 from moco.evaluate.protocols import KINDS, Evaluation, Subject, Subjects
 from moco.evaluate.table import Score, Table
 from moco.recipe import RecipeError, unknown
-from moco.text import first_few
+from moco.text import first_few, plural
 from moco.weights.encoder_folder import Weights
 
 ALL = "all"  # kinds of evaluation
@@ -44,10 +44,10 @@ def evaluate(
     """The table that `moco eval` prints.
 
     Args:
-        kind: a name of KINDS, or ALL, which skips kinds that need more images, with a note.
-        settings: fields of the kind.
+        kind: a name in KINDS, or ALL: all kinds; those that need more images are skipped, with a note.
+        settings: values for fields of the kind.
         cached: store features in the folder of the weights, if they are a folder, and reuse them.
-        say: takes a sentence on stored features that cannot be used.
+        say: called with a sentence about stored features that cannot be used.
 
     Raises:
         RecipeError: an unknown kind or setting, or weights that cannot be used. DataError: see `subjects`.
@@ -92,8 +92,8 @@ def subjects(
     Args:
         data: see `moco.data.sources.split.split_sources`; with `test`, all of it is for training.
         others: more rows, such as a supervised encoder; each has its own size and normalization of images.
-        random_encoders: how many seeds of the random baseline.
-        max_bad: how many unreadable images are too many (below 1: a share); None: 0.1 %, at least 10.
+        random_encoders: number of random encoders, each with its own seed.
+        max_bad: unreadable images to tolerate: a number, or a share below 1; None: 0.1 %, at least 10.
         cache: where features are stored; None: they are computed.
 
     Raises:
@@ -118,10 +118,7 @@ def subjects(
             some, of, split, workers=workers, quarantine=quarantine, cache=cache, progress=progress
         )  # fmt: skip
     if len(quarantine):
-        one = len(quarantine) == 1
-        notes.append(
-            f"{len(quarantine):,} image{'' if one else 's'} could not be read: {first_few(list(quarantine.bad))}"
-        )
+        notes.append(f"{plural(len(quarantine), 'image')} could not be read: {first_few(list(quarantine.bad))}")
     progress.stage("looking for test images among the training images")
     notes += filter(None, [copies_note(split.train, split.test)])
     return Subjects(pretrained.name, rows, baselines, split, pretrained.device, workers, quarantine, notes, progress)
@@ -155,7 +152,7 @@ def judge(kinds: Sequence[Evaluation], among: Subjects, *, skip: bool = False) -
         skip: skip a kind that is not possible with these images, with a note.
 
     Raises:
-        DataError: a kind is not possible with these images; with `skip`, none is.
+        DataError: a kind is not possible with these images; with `skip`, no kind is.
     """
     rows: dict[str, dict[str, Score]] = {name: {} for name in among.rows}
     notes = list(among.notes)

@@ -49,7 +49,7 @@ class Features:
     labels: Int[Tensor, "n"] | None  # index into `classes`
     classes: Sequence[str]
     names: Sequence[str]
-    ids: Int[Tensor, "n"]  # index of each image in what they are of: bad ones are left out
+    ids: Int[Tensor, "n"]  # index of each image in the data; bad images are missing
 
     def known_labels(self) -> Int[Tensor, "n"]:
         """The labels. Raises DataError where there are none."""
@@ -70,7 +70,7 @@ def evaluating(module: nn.Module) -> Iterator[None]:
     modes = [(part, part.training) for part in module.modules()]
     module.eval()
     try:
-        with torch.no_grad():  # not inference_mode: what a module caches then could not be trained with
+        with torch.no_grad():  # not inference_mode: a module could not train with tensors that it caches there
             yield
     finally:
         for part, mode in modes:
@@ -109,7 +109,7 @@ def extract_each(
     """The pooled features that each encoder gives, by name; the images are read once for all of them.
 
     Raises:
-        DataError: an image that cannot be read; with a `quarantine`, which takes it, only too many of them.
+        DataError: an image cannot be read; with a `quarantine`, only if too many cannot.
         FloatingPointError: a feature that is not finite.
     """
     rows: dict[str, Tensor] = {}
@@ -127,7 +127,7 @@ def extract_each(
         n += len(x)
         progress.add(len(x))
     if not n:
-        raise DataError(f"expected images that can be read, and none of the {len(images):,} can")
+        raise DataError(f"none of the {len(images):,} images can be read")
     found = {name: features_of_rows(images, rows[name][:n], ids[:n]) for name in encoders}
     for name, features in found.items():
         check_finite(features.x, features.names, of=name)
@@ -142,7 +142,7 @@ def features_of_rows(images: Images, x: Float[Tensor, "n D"], ids: Int[Tensor, "
 
 
 def check_finite(x: Float[Tensor, "n D"], names: Sequence[str], *, of: str = "") -> None:
-    """Raise FloatingPointError where a feature of the images `names` is not a finite number."""
+    """Raise FloatingPointError if a feature of one of the images `names` is not finite."""
     bad = ~torch.isfinite(x).all(dim=1)
     if bad.any():
         first = shown(names[int(bad.nonzero()[0])])
@@ -154,10 +154,10 @@ def check_finite(x: Float[Tensor, "n D"], names: Sequence[str], *, of: str = "")
 
 @dataclass(frozen=True, eq=False)
 class Pretrained:
-    """An encoder and the images it is for: what `moco.load` gives."""
+    """An encoder, ready to use, with its settings for images. `moco.load` returns it."""
 
     encoder: Encoder  # in eval mode, without a head
-    config: Config  # what else is known of it
+    config: Config  # what else is known about it
     device: torch.device
     name: str
 
@@ -171,7 +171,7 @@ class Pretrained:
         return self.config.data
 
     def transform(self, picture: Picture | UInt8[np.ndarray, "H W 3"]) -> Float32[Tensor, "3 S S"]:
-        """A picture or the path of one as `features` takes it: resized, its centre cut out, normalized; on the CPU.
+        """Prepare a picture, or the file at a path, for `features`: resize, crop the centre, normalize; on the CPU.
 
         Raises:
             BadImage: a file that cannot be read.
@@ -180,7 +180,7 @@ class Pretrained:
         return normalize(crop[None], mean=self.data.mean, std=self.data.std)[0]
 
     def features(self, x: Float[Tensor, "N 3 H W"], dense: bool = False) -> Float[Tensor, "N ..."]:
-        """The features N x D of transformed images, or with `dense` their map or patch tokens; without gradients."""
+        """The features N x D of transformed images, or with `dense` the map or patch tokens; without gradients."""
         with evaluating(self.encoder):
             return self.encoder.features(x.to(self.device), dense)
 
@@ -195,7 +195,7 @@ class Pretrained:
         """The pooled features of images in their order: a path, a list, a Dataset, an array, or all of a folder.
 
         Args:
-            normalize: divide each by its Euclidean length; otherwise they are as the encoder gives them.
+            normalize: divide each feature vector by its Euclidean length.
 
         Raises:
             DataError: an image that cannot be read, or a folder without any.
@@ -226,7 +226,7 @@ def load(
         prefix: the prefix of the encoder's tensors, if a file of several networks does not show it.
 
     Raises:
-        WeightsError: not there, not readable, or not the weights of that network. RecipeError: no such device.
+        WeightsError: the weights do not exist, cannot be read, or are not of that network. RecipeError: no such device.
     """
     chosen = pick_device(device)
     encoder, config = load_encoder(weights, architecture=architecture, model=model, prefix=prefix)
@@ -260,7 +260,9 @@ class Pictures:
             os.fspath(one) if isinstance(one, str | os.PathLike) else f"picture {i}" for i, one in enumerate(pictures)
         ]
         self.sizes = self.mtimes = np.zeros(len(pictures), dtype=np.int64)
-        self._locks = {id(one): Lock() for one in pictures}  # Pillow decodes late: one thread for each picture
+        self._locks = {
+            id(one): Lock() for one in pictures
+        }  # Pillow decodes on first use: only one thread may use a picture
 
     def __len__(self) -> int:
         return len(self.pictures)
@@ -271,5 +273,5 @@ class Pictures:
                 return _pixels(self.pictures[index])
         except (BadImage, DataError):
             raise
-        except Exception as error:  # a Pillow image is decoded, and may fail, as late as here
+        except Exception as error:  # Pillow decodes an image only here, with errors of any kind
             raise BadImage(self.names[index], f"{type(error).__name__}: {error}") from error

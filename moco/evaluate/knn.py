@@ -1,4 +1,4 @@
-"""k nearest neighbours of frozen features by cosine similarity, and what they vote for (InstDisc, arXiv:1805.01978)."""
+"""Weighted k-nearest-neighbour classification of frozen features by cosine similarity (InstDisc, arXiv:1805.01978)."""
 
 from typing import NamedTuple
 
@@ -15,7 +15,7 @@ K = 200  # neighbours: InstDisc and MoCo's CIFAR notebook
 TEMPERATURE = 0.1  # MoCo's CIFAR notebook, InstDisc on CIFAR-10; InstDisc on ImageNet: 0.07
 QUERIES, BANK = 512, 32768  # rows compared at a time: 64 MiB of similarities, whatever n is
 VOTES = 2**24  # queries x classes whose votes are counted at a time: 64 MiB
-GROUP = 8  # columns that are looked at together; 4 and 16 take a tenth longer
+GROUP = 8  # columns in a group of `_top_k`; 4 and 16 take a tenth longer
 
 
 class Nearest(NamedTuple):
@@ -30,7 +30,7 @@ class Vote(NamedTuple):
 
     predictions: Int[Tensor, "n"]
     accuracy: float  # [percent] of the queries; NaN when their labels are unknown
-    k: int  # neighbours asked: fewer than wanted when the bank has no more
+    k: int  # neighbours that voted: fewer than requested if the bank is smaller
 
 
 def knn(
@@ -70,13 +70,13 @@ def nearest(
 
 
 def _top_k(similarities: Float[Tensor, "n m"], k: int) -> Nearest:
-    """The k greatest of each row, the greatest first, as torch.topk's, in two thirds of its time on a CPU.
+    """The k greatest of each row in descending order, as torch.topk, in two thirds of its time on a CPU.
 
-    Columns are taken in groups of 8. None of the k greatest is outside of the k groups with the greatest maxima: each
-    of those has one that is greater.
+    Columns are grouped by 8. The k greatest values all lie in the k groups with the greatest maxima: a value in another
+    group is below the maximum of each of these k groups.
     """
     n, m = similarities.shape
-    width = m // GROUP  # a group's members are so many columns apart
+    width = m // GROUP  # distance in columns between the members of a group
     if k > width:
         return Nearest(*similarities.topk(min(k, m)))
     column = torch.arange(m, device=similarities.device)
@@ -88,7 +88,7 @@ def _top_k(similarities: Float[Tensor, "n m"], k: int) -> Nearest:
 
 
 def _merge_nearest(some: Nearest, more: Nearest, k: int) -> Nearest:
-    """The k nearest of both."""
+    """The k nearest of two sets of neighbours."""
     similarities, indices = (torch.cat(pair, dim=1) for pair in zip(some, more, strict=True))
     best, which = similarities.topk(min(k, similarities.shape[1]))
     return Nearest(best, indices.gather(1, which))

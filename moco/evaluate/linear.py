@@ -1,4 +1,4 @@
-"""Linear classification on cached features: logistic regression to its optimum. The papers' way is in protocols.py."""
+"""Linear classification on cached features: logistic regression to its optimum. See protocols.py for SGD."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -17,12 +17,12 @@ STRENGTHS = (1.0, 1e-1, 1e-2, 1e-3, 1e-4, 1e-5)  # of the L2 penalty, see logist
 
 
 class Probe(NamedTuple):
-    """A linear classifier's answers."""
+    """The predictions of a linear classifier, and how its setting was chosen."""
 
     predictions: Int[Tensor, " n"]  # of the test images
     accuracy: float  # [percent]
     setting: float  # L2 strength, or lr for a batch of 256: given, or chosen on held-out training images
-    tried: dict[float, float]  # accuracy [percent] of each setting on those
+    tried: dict[float, float]  # setting -> accuracy [percent] on those images
 
 
 def probe_lbfgs(
@@ -34,10 +34,10 @@ def probe_lbfgs(
     device: str | torch.device = "cpu",
     progress: Progress | None = None,
 ) -> Probe:
-    """Logistic regression on features that the training images standardize.
+    """Logistic regression on features, standardized by the training images.
 
-    The L2 strength is the one that is best on a held-out fifth of the training images; then all of them are fitted. The
-    strengths are tried from the strongest; once two have been worse than the best, the weaker ones are left out.
+    The L2 strength with the best accuracy on a held-out fifth of the training images is used for a fit on all of them.
+    Strengths are tried from strong to weak, until two were worse than the best.
 
     Raises:
         DataError: no labels, or too few images.

@@ -26,6 +26,7 @@ from moco.evaluate.progress import Progress
 from moco.recipe import DataSpec, Jitter, RecipeError, View, unknown
 from moco.rng import fold
 from moco.schedule import Cosine, Schedule, Steps
+from moco.text import first_few, plural
 
 VIEW = View(crop_area=(0.08, 1.0), jitter=Jitter(p=0.0), grey=0.0, blur=0.0, flip=0.5)  # of a training image
 RATES = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)  # of a sweep: lr for a batch of 256
@@ -50,7 +51,7 @@ PROTOCOLS = {
 
 
 class Classifiers(nn.Module):
-    """L linear classifiers side by side, in two tensors; they begin alike."""
+    """L linear classifiers with the same initial weights, in two tensors."""
 
     def __init__(self, num: int, num_features: int, classes: int, *, seed: int):
         super().__init__()
@@ -59,7 +60,7 @@ class Classifiers(nn.Module):
         self.bias = nn.Parameter(torch.zeros(num, 1, classes))
 
     def forward(self, x: Float[Tensor, "N D"]) -> Float[Tensor, "L N classes"]:
-        """The logits of each."""
+        """The logits of each classifier."""
         return torch.baddbmm(self.bias, x.expand(len(self.weight), *x.shape), self.weight.transpose(1, 2))
 
 
@@ -72,7 +73,7 @@ def frozen(encoder: nn.Module, classifier: nn.Module) -> Iterator[None]:
     """While open, only the two tensors of `classifier` train. Afterwards every tensor of `encoder` is compared.
 
     Raises:
-        Moved: a parameter or buffer is not bit for bit what it was, or another number of tensors would train.
+        EncoderChanged: a parameter or buffer has changed, or more or fewer than two tensors would train.
     """
     asked = [(parameter, parameter.requires_grad) for parameter in encoder.parameters()]
     before = {name: tensor.detach().clone() for name, tensor in _tensors(encoder)}
@@ -81,7 +82,7 @@ def frozen(encoder: nn.Module, classifier: nn.Module) -> Iterator[None]:
         training = sum(parameter.requires_grad for one in (encoder, classifier) for parameter in one.parameters())
         if training != 2:
             raise EncoderChanged(
-                f"weight and bias of the classifier must train and nothing else, and {training} tensors do"
+                f"expected only weight and bias of the classifier to train, got {training} trained tensors"
             )
         yield
     finally:
@@ -90,8 +91,8 @@ def frozen(encoder: nn.Module, classifier: nn.Module) -> Iterator[None]:
     moved = [name for name, tensor in _tensors(encoder) if not torch.equal(tensor, before[name])]
     if moved:
         raise EncoderChanged(
-            f"the frozen encoder changed during the probe: {len(moved)} tensors, such as {', '.join(moved[:3])}. "
-            "Does a part of it go back to train mode, or update itself in eval mode?"
+            f"the frozen encoder changed during the probe: {plural(len(moved), 'tensor')} ({first_few(moved)}). "
+            "Does a module of it switch to train mode, or update its buffers in eval mode?"
         )
 
 
@@ -128,7 +129,7 @@ def probe_sgd(
 
     Raises:
         RecipeError: an unknown protocol, or a learning rate at which the classifier diverged.
-        DataError: no labels, or too few images. EncoderChanged: the encoder did not stay as it was.
+        DataError: no labels, or too few images. EncoderChanged: the encoder has changed.
     """
     rules, progress = _protocol(protocol), progress or Progress()
     rates = _learning_rates(rules.lr if lr is None else lr)
@@ -158,10 +159,10 @@ def _protocol(name: str) -> Protocol:
 
 
 def _best_probe(classifiers: Classifiers, rates: tuple[float, ...], held_out: Features | None, test: Features) -> Probe:
-    """The answers of the classifier that is best on `held_out`; of the first one where there is nothing held out.
+    """The predictions of the classifier that is best on `held_out`; of the first one without held-out images.
 
     Raises:
-        RecipeError: it diverged.
+        RecipeError: the classifier diverged.
     """
     tried = {} if held_out is None else {rate: _score(classifiers, i, held_out) for i, rate in enumerate(rates)}
     best = max(range(len(rates)), key=lambda i: tried.get(rates[i], 0.0))
@@ -197,7 +198,7 @@ def _train(
     progress: Progress,
 ) -> None:
     labels = torch.as_tensor(loader.images.labels, device=loader.device)
-    # a loss times r, without weight decay, moves its classifier as a learning rate times r does
+    # without weight decay, a loss times r has the effect of a learning rate times r
     per_loss = torch.tensor(rates, device=loader.device) * loader.sampler.batch_size / 256
     optimizer = torch.optim.SGD(classifiers.parameters(), lr=1.0, momentum=0.9)
     for step, (views, ids) in enumerate(loader):
@@ -224,7 +225,7 @@ def _predict(classifiers: Classifiers, index: int, features: Features) -> Tensor
 
 
 def _score(classifiers: Classifiers, index: int, features: Features) -> float:
-    """Accuracy [percent]; of a classifier that diverged, less than any."""
+    """Accuracy [percent]; of a classifier that diverged, less than 0."""
     if not _is_finite(classifiers, index):
         return -1.0
     return accuracy(_predict(classifiers, index, features), features.known_labels())

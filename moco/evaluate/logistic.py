@@ -7,8 +7,8 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-ROWS = 65536  # whose logits exist at a time
-ITERATIONS = 300  # at most; features of a few thousand images take some tens
+ROWS = 65536  # whose logits are in memory at a time
+ITERATIONS = 300  # at most; a few thousand images need tens of iterations
 
 
 class Standardization(NamedTuple):
@@ -19,7 +19,7 @@ class Standardization(NamedTuple):
 
     @classmethod
     def of(cls, x: Float[Tensor, "n D"]) -> "Standardization":
-        """A dimension that does not vary is left as it is, at 0."""
+        """From features. A dimension that does not vary becomes 0."""
         std, mean = torch.std_mean(x, dim=0, correction=0)
         return cls(mean, torch.where(std > 1e-6 * mean.abs(), std, torch.ones_like(std)))
 
@@ -49,8 +49,8 @@ def fit(
     The same objective as scikit-learn's LogisticRegression(C=1 / (l2 * n)).
 
     Args:
-        x: standardized features, on the device that is to compute.
-        start: where to begin; it changes the time that it takes, not the result.
+        x: standardized features, on the device to compute on.
+        start: initial weights; they change the time, not the result.
     """
     if len(x) < x.shape[1]:  # the weights of the minimum lie in the span of the images: fewer unknowns
         basis = torch.linalg.qr(x.T).Q

@@ -19,9 +19,9 @@ from moco.text import shown
 
 LABELS = 10  # of each class
 DRAWS = 5
-# The fixed strength of the logistic regression, in scikit-learn's measure. Of 0.001 ... 10 it is the one at which raw
-# pixels, random encoders and MoCo lose least against the best strength of each (1.2 points at most), on a held-out part
-# of the demo's training images.
+# The fixed strength of the logistic regression, as scikit-learn's C. Of 0.001 ... 10 it is the value with the smallest
+# loss in accuracy against the best strength of each of raw pixels, random encoders and MoCo (1.2 points at most), on a
+# held-out part of the demo's training images.
 C = 0.03
 
 
@@ -44,8 +44,8 @@ def lowshot(
 ) -> LowShotAccuracies:
     """Logistic regression and 1-NN with the labels of a few training images, for several fixed draws of these.
 
-    Features are standardized by all training images, which takes no label. The L2 strength is fixed, for want of images
-    to choose it on.
+    Features are standardized by all training images, which needs no labels. The L2 strength is fixed, as there are no
+    held-out images to choose it on.
 
     Raises:
         DataError: no labels, or a class with too few images.
@@ -72,7 +72,7 @@ def draw_labelled_rows(
     if len(members[fewest]) < per_class:
         raise DataError(
             f"expected at least {per_class} training images of each class, and {shown(classes[fewest])} has "
-            f"{len(members[fewest])}: ask for fewer with --labels-per-class, or add images"
+            f"{len(members[fewest])}: give a smaller --labels-per-class, or add images"
         )
     for draw in range(draws):
         first = [

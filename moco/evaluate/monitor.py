@@ -47,7 +47,7 @@ class Monitor:
     classes: Sequence[str]
     data: DataSpec
     device: torch.device
-    how: str  # which images, in words
+    how: str  # which images, for the log
 
     def __str__(self) -> str:
         """The line in the log."""
@@ -56,7 +56,7 @@ class Monitor:
         )
 
     def score(self, encoder: Encoder) -> float:
-        """kNN accuracy [percent] of the pooled features of `encoder`, which is left as it was."""
+        """kNN accuracy [percent] of the pooled features of `encoder`, which does not change."""
         return knn(
             self._features(encoder, self.train), self._features(encoder, self.test), k=K, device=self.device
         ).accuracy
@@ -78,7 +78,7 @@ def monitor_for(
     Images that cannot be read are left out.
 
     Raises:
-        DataError: no labels, no image that can be read, or what `split_sources` raises.
+        DataError: no labels, no readable image, or an error of `split_sources`.
     """
     split = split_sources(eval_data)
     check_disjoint(split.train, split.test)
@@ -107,6 +107,6 @@ def _read_crops(images: Images, data: DataSpec, most: int, workers: int) -> Labe
     parts = [chosen[start : start + CHUNK] for start in range(0, len(chosen), CHUNK)]
     found = [one for part in in_order(cut, parts, workers=workers) for one in part]
     if not found:
-        raise DataError(f"expected images for the kNN score, and none of the {len(chosen):,} chosen can be read")
+        raise DataError(f"none of the {len(chosen):,} images chosen for the kNN score can be read")
     ids, crops = zip(*found, strict=True)
     return LabelledCrops(torch.from_numpy(np.stack(crops)), torch.from_numpy(labels[list(ids)]))

@@ -13,10 +13,10 @@ DELAY, EVERY = 2.0, 0.5  # [s] before the first line, and between lines
 class Progress:
     """While open, pass a line on the current stage to `show` every half second, after the first two seconds.
 
-    A thread of its own does this.
+    A separate thread does this.
 
     Args:
-        show: takes a line.
+        show: called with each line.
         delay: [s] before the first line.
     """
 

@@ -37,7 +37,7 @@ class Subjects:
     """All encoders that are compared, with their features: extracted once for all kinds of evaluation."""
 
     judged: str
-    rows: Mapping[str, Subject]  # the baselines first
+    rows: Mapping[str, Subject]  # baselines first
     baselines: Sequence[str]
     split: Split
     device: torch.device
@@ -84,7 +84,7 @@ class Linear:
         if self.protocol == "lbfgs":
             if (self.lr, self.epochs, self.batch_size) != (None, None, None):
                 raise RecipeError(
-                    f"lr, epochs and batch size are of the SGD protocols: choose {' or '.join(PROTOCOLS)}"
+                    f"lr, epochs and batch size apply only to the SGD protocols: choose {' or '.join(PROTOCOLS)}"
                 )
             probe, what = probe_lbfgs(row.train, row.test, device=among.device, progress=among.progress), "L2"
         else:

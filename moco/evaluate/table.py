@@ -1,4 +1,4 @@
-"""Scores beside their baselines, and the sentence that says what they mean."""
+"""The table of scores and baselines, and the sentence that says whether the encoder is better."""
 
 import math
 import statistics
@@ -11,7 +11,7 @@ from moco.text import first_few
 
 NAMED = 10  # classes that a table names
 WIDTH = 80  # [characters] to which sentences are wrapped
-NARROW = 12  # [characters] a column's name is cut between words to this: all kinds fit 80 columns
+NARROW = 12  # [characters] at which column names are wrapped, so that all kinds fit in 80 columns
 CLEAR = 2.0  # standard errors by which one accuracy must differ from another to be called better or worse
 
 
@@ -22,7 +22,7 @@ class Score:
     accuracy: float
     images: int
     draws: Sequence[float] = ()
-    setting: str = ""  # what was chosen or had to be changed on the way, in words
+    setting: str = ""  # a note on settings that were chosen or changed
 
     @property
     def spread(self) -> float:
@@ -31,7 +31,7 @@ class Score:
 
     @property
     def error(self) -> float:
-        """Standard error [points]: binomial, for the choice of test images, and that of the mean over the draws."""
+        """Standard error [points]: binomial, for the choice of test images, plus that of the mean over draws."""
         share = self.accuracy / 100
         return math.hypot(
             100 * math.sqrt(share * (1 - share) / self.images), self.spread / math.sqrt(len(self.draws) or 1)
@@ -48,10 +48,10 @@ class Score:
 
 @dataclass(frozen=True)
 class Table:
-    """The scores of an encoder, its baselines and others, all by the same rule."""
+    """The scores of an encoder, its baselines and other encoders, all computed in the same way."""
 
-    judged: str  # the row that the others are there for
-    baselines: Sequence[str]  # rows that it has to beat
+    judged: str  # the row of the evaluated encoder
+    baselines: Sequence[str]  # rows to compare it with
     rows: Mapping[str, Mapping[str, Score]]  # row -> column -> score
     chance: float  # [percent] the share of the largest class in the test images
     classes: int
@@ -96,7 +96,7 @@ class Table:
         return lines
 
     def verdict(self) -> str:
-        """By which scores the encoder is better than the best of its baselines, and by which it is not, in words."""
+        """Sentences on which scores of the encoder are better than those of its best baseline, and which are not."""
         ahead, level, behind = [], [], []
         for column in self.columns:
             baselines = {row: self.rows[row][column] for row in self.baselines}
@@ -107,19 +107,19 @@ class Table:
             gap, bar = ours.accuracy - theirs.accuracy, CLEAR * math.hypot(ours.error, theirs.error)
             side = ahead if gap > bar else behind if gap < -bar else level
             side.append(f"{column} ({ours.accuracy:.1f} against {theirs.accuracy:.1f} of {baseline})")
-        learned = "" if level or behind else ": training taught it what tells the classes apart"
+        learned = "" if level or behind else ": training helped it to tell the classes apart"
         parts = [
             (ahead, f"{self.judged} is better than all its baselines{learned}, by"),
             (
                 level,
                 f"{self.judged} cannot be told from the best of its baselines, within {CLEAR:g} standard errors, by",
             ),
-            (behind, f"{self.judged} is worse than the best of its baselines, and that should be used instead, by"),
+            (behind, f"{self.judged} is worse than the best of its baselines (use that one instead), by"),
         ]
         return " ".join(f"{what} {'; '.join(columns)}." for columns, what in parts if columns)
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON takes it."""
+        """The same as plain values for JSON."""
         rows = {row: {column: score.to_dict() for column, score in scores.items()} for row, scores in self.rows.items()}
         return {
             "judged": self.judged, "chance": self.chance, "classes": self.classes, "rows": rows,

@@ -122,7 +122,7 @@ def test_the_baselines_are_raw_pixels_once_and_three_random_encoders(tiny_family
 
 def test_results_of_other_images_are_not_mixed_in(tiny_family, places, tmp_path):
     ablate("tiny", **places)
-    with pytest.raises(RecipeError, match="name another --out"):
+    with pytest.raises(RecipeError, match="give another --out"):
         ablate("tiny", **places | {"data": tmp_path / "others"})
 
 

@@ -84,5 +84,5 @@ def test_a_module_that_cannot_be_drawn_anew_is_an_error_that_names_the_part():
             return x.mean(dim=(2, 3)) * self.scale
 
     encoder = build_headless(EncoderSpec(name="custom"), model=nn.Sequential(Scaled()), size=16)
-    with pytest.raises(RecipeError, match=r"backbone\.0 has parameters but no reset_parameters"):
+    with pytest.raises(RecipeError, match=r"backbone\.0 has parameters and no reset_parameters"):
         random_encoder(encoder)

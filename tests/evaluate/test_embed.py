@@ -135,7 +135,7 @@ def test_nothing_that_can_be_read_is_an_error_and_leaves_no_file(run: Path, tmp_
     make_pictures(tmp_path / "p", 2)
     for path in (tmp_path / "p").iterdir():
         path.write_bytes(b"no")
-    with pytest.raises(DataError, match="none of the 2 can"):
+    with pytest.raises(DataError, match="none of the 2 images can"):
         embed_to_file(run, tmp_path / "p", tmp_path / "out.npy", device="cpu")
     assert not (tmp_path / "out.npy").exists()
 
@@ -147,7 +147,7 @@ def test_another_kind_of_file_is_refused_before_any_work(run: Path, pictures: Pa
 
 
 def test_a_folder_that_is_not_there_is_an_error(run: Path, pictures: Path):
-    with pytest.raises(RecipeError, match="Make it first"):
+    with pytest.raises(RecipeError, match="Create it first"):
         embed_to_file(run, pictures, run.parent / "nowhere" / "a.npy")
 
 

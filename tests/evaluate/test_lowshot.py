@@ -63,7 +63,7 @@ def test_an_image_that_was_not_drawn_is_nobodys_neighbour():
 def test_a_class_with_too_few_images_is_named():
     labels = np.array([0] * 30 + [1] * 9 + [2] * 30)
     train = features_of(np.random.default_rng(0).normal(size=(69, 4)), labels)
-    with pytest.raises(DataError, match="c1 has 9: ask for fewer with --labels-per-class"):
+    with pytest.raises(DataError, match="c1 has 9: give a smaller --labels-per-class"):
         lowshot(train, train)
 
 

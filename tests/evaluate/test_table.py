@@ -31,7 +31,7 @@ def test_the_standard_error_of_a_mean_has_the_draws_in_it():
 @pytest.mark.parametrize(
     ("ours", "said"),
     [
-        (71.9, "run1 is better than all its baselines: training taught it"),
+        (71.9, "run1 is better than all its baselines: training helped it"),
         (66.5, "run1 cannot be told from the best of its baselines"),
         (60.0, "run1 is worse than the best of its baselines"),
     ],
