@@ -1,4 +1,4 @@
-"""Annotations of detection data that are damaged: values of another kind, bytes, and masks that C code must not see."""
+"""I10, I11: damaged annotations of objects (changed values, changed bytes), and masks that could crash C code."""
 
 import copy
 import json
@@ -24,7 +24,7 @@ SHAPES = {"shapes": [{"label": "a", "points": [[1, 2], [9, 2], [4, 7]], "group_i
 
 
 def with_another_value(rng: np.random.Generator, content: Any) -> str:
-    """JSON of which one value, anywhere, is another."""
+    """The content as JSON, with one random value replaced."""
     damaged = copy.deepcopy(content)
     places = list(_places(damaged))
     *path, last = places[int(rng.integers(len(places)))]
@@ -41,7 +41,7 @@ def _places(value: Any, path: tuple = ()) -> list[tuple]:
 
 
 def with_other_bytes(rng: np.random.Generator, text: str) -> bytes:
-    """A text that is cut, or of which some bytes are others."""
+    """The text, truncated or with some bytes changed."""
     data = bytearray(text.encode())
     if rng.random() < 0.3:
         return bytes(data[: int(rng.integers(len(data)))])
@@ -79,7 +79,7 @@ FORMATS = {"coco": _coco, "labelme": _labelme, "voc": _voc, "yolo": _yolo}
 
 
 def damaged(count: int, folder: Path) -> Tally:
-    """Each is read, or is an error that names the file."""
+    """Each file is read, or gives an error that names the file."""
     tally = Tally()
     prepared = {name: prepare(folder / name) for name, prepare in FORMATS.items() if not (folder / name).mkdir()}
     for number in range(count):
@@ -101,7 +101,7 @@ def damaged(count: int, folder: Path) -> Tally:
 
 
 def hostile_masks(count: int, folder: Path) -> Tally:
-    """Each is refused, or C code merges it with another and measures it."""
+    """Each mask is refused, or C code merges it with another one and measures it."""
     from pycocotools import mask as coco_mask
 
     tally = Tally()
@@ -134,9 +134,9 @@ def _random_mask(rng: np.random.Generator, kind: int, height: int, width: int) -
 
 FAULTS = [
     Fault("I10", "damaged annotations of objects (COCO, VOC, YOLO, LabelMe)", "read, or refused with file and entry",
-          "every value is checked as it is read (`tests/transfer/test_coco_damaged.py`: a case for each check)",
+          "every value is checked when it is read (`tests/transfer/test_coco_damaged.py`: a case for each check)",
           1000, 40, damaged),
-    Fault("I11", "masks and polygons that crash C code", "refused, or measured right; the process goes on",
-          "run lengths and outlines are checked before C code gets them (`tests/faults/test_guards_of_masks.py`: "
-          "without it the process dies)", 2000, 80, hostile_masks),
+    Fault("I11", "masks and polygons that crash C code", "refused, or measured correctly; the process survives",
+          "run lengths and outlines are checked before they reach C code (`tests/faults/test_guards_of_masks.py`: "
+          "without the check the process dies)", 2000, 80, hostile_masks),
 ]  # fmt: skip

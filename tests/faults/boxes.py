@@ -1,4 +1,4 @@
-"""A state that is small, and tells by its content whether it came back."""
+"""A small state whose content shows which step it was saved at."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,12 +23,12 @@ class Box:
 
 
 def state(step: int) -> TrainState:
-    """Of step `step`: every number in it is one of a sequence that starts there."""
+    """The state after `step`: its numbers are a sequence that starts at `step`."""
     return TrainState(Box(torch.arange(SIZE) + float(step)), Box(), Clock(10, 10**9, step))
 
 
 def step_of(path: Path) -> int:
-    """Of which step a checkpoint is, by its content; -1 when it is not what `state` made."""
+    """The step of a checkpoint, from its content; -1 if the content is not from `state`."""
     try:
         found = checkpoint.read_checkpoint(path)["state"]
     except checkpoint.CheckpointError:

@@ -1,4 +1,4 @@
-"""I7 and I8: images that change between runs or during one, come in any order, or are too few."""
+"""I7 and I8: images that change between or during runs, are listed in any order, or are too few."""
 
 import hashlib
 import os
@@ -41,7 +41,7 @@ def swapped(folder: Path) -> None:
 
 
 def rewritten(folder: Path) -> None:
-    """Other bytes, as many as before."""
+    """Replace the bytes by as many others."""
     data = (folder / "dogs/00.png").read_bytes()
     (folder / "dogs/00.png").write_bytes(data[:-20] + bytes(20))
 
@@ -86,11 +86,11 @@ DURING: dict[str, Callable[[str], Any]] = {
     "a FIFO": lambda path: (os.unlink(path), os.mkfifo(path)),
     "another file": lambda path: Path(path).write_bytes(b"<html>404</html>"),
 }
-NOON = 1_700_000_000 * 10**9  # [ns] when all pictures were changed
+NOON = 1_700_000_000 * 10**9  # [ns] modification time of the pictures
 
 
 def dated(folder: Path) -> None:
-    """All pictures of one age, but for the size of a nanosecond each."""
+    """Set modification times that differ by one nanosecond."""
     for i, file in enumerate(sorted(folder.rglob("*.png"))):
         os.utime(file, ns=(NOON + 2 * i * 1000, NOON + 2 * i * 1000))
 
@@ -108,19 +108,19 @@ def contents(folder: Path) -> str:
     return digest.hexdigest()
 
 
-def refused(images: Path, out: Path, said: str) -> bool:
-    """Whether the run goes on neither with these images, nor changes its folder, and says what differs."""
+def refused(images: Path, out: Path, message: str) -> bool:
+    """Whether resuming is refused with the message, and the run folder does not change."""
     before = contents(out / "checkpoints"), (out / "manifest.jsonl.gz").read_bytes()
     try:
         run(images, out)
     except DataError as error:
         same = before == (contents(out / "checkpoints"), (out / "manifest.jsonl.gz").read_bytes())
-        return same and said in str(error) and "--accept-data-change" in str(error)
+        return same and message in str(error) and "--accept-data-change" in str(error)
     return False
 
 
-def borne(images: Path, out: Path, change: Callable[[str], Any]) -> bool:
-    """Whether a run ends though an image changes before it is read, and sets aside that one."""
+def tolerated(images: Path, out: Path, change: Callable[[str], Any]) -> bool:
+    """Whether a run finishes although an image is damaged before it is read, and skips only that image."""
     read, count = Folder.read, iter(range(10**9))
 
     def changing(self: Folder, index: int) -> np.ndarray:
@@ -136,14 +136,14 @@ def borne(images: Path, out: Path, change: Callable[[str], Any]) -> bool:
 
 
 def changed(count: int, scratch: Path) -> Tally:
-    """Between two runs, and during one."""
+    """Change images between two runs, and during a run."""
     tally, whole, out = Tally(), pictures(scratch / "whole"), scratch / "out"
     dated(whole)
     if in_child(lambda: run(whole, out)) is None:
-        raise RuntimeError("the run does not work")
-    (out / "finished.json").unlink()  # as if it had been killed at its end
+        raise RuntimeError("the undisturbed run failed")
+    (out / "finished.json").unlink()  # as after a kill at the end
     tries = [lambda images, it=it: refused(images, out, it[1]) for it in BETWEEN.values()]
-    tries += [lambda images, it=it: borne(images, images / "../run", it) for it in DURING.values()]
+    tries += [lambda images, it=it: tolerated(images, images / "../run", it) for it in DURING.values()]
     changes = [it[0] for it in BETWEEN.values()] + [lambda folder: None] * len(DURING)
     for number, (change, test) in enumerate(list(zip(changes, tries, strict=True))[:count]):
         images = scratch / f"{number}" / "images"
@@ -157,7 +157,7 @@ def changed(count: int, scratch: Path) -> Tally:
 
 
 class Shuffled:
-    """What os.scandir gives, in another order."""
+    """The result of os.scandir in random order."""
 
     def __init__(self, entries: Any, rng: random.Random):
         self.entries, self.rng = entries, rng
@@ -172,7 +172,7 @@ class Shuffled:
 
 
 def reordered(count: int, scratch: Path) -> Tally:
-    """A disk lists a folder in any order: images come in theirs."""
+    """The images have the same order, in whatever order the disk lists them."""
     tally, rng, scandir = Tally(), random.Random(0), os.scandir
     folder = pictures(scratch / "pictures", 60)
     (folder / "cats" / "deep").mkdir()
@@ -185,7 +185,7 @@ def reordered(count: int, scratch: Path) -> Tally:
 
 
 def too_few(count: int, scratch: Path) -> Tally:
-    """Nothing, or not enough: a message that says what is there, and no run folder."""
+    """No images or too few: an error that says what was found, and no run folder."""
     tally = Tally()
     (scratch / "empty").mkdir()
     (scratch / "others").mkdir()
@@ -198,12 +198,12 @@ def too_few(count: int, scratch: Path) -> Tally:
         ("empty", "found no files at all"), ("others", "found 1 x .md file"), ("list.txt", "lists no images"),
         ("nowhere", "does not exist"), (few.name, "only 5"), (bad.name, "more than the 10 allowed"),
     ]  # fmt: skip
-    for name, said in cases[:count]:
+    for name, message in cases[:count]:
         try:
             run(scratch / name, scratch / f"run-{name}")
             tally += False
         except Exception as error:
-            plain = isinstance(error, DataError | RecipeError) and said in str(error)
+            plain = isinstance(error, DataError | RecipeError) and message in str(error)
             tally += plain and (name == "bad" or not (scratch / f"run-{name}").exists())
     return tally
 
@@ -211,15 +211,17 @@ def too_few(count: int, scratch: Path) -> Tally:
 FAULTS = [
     Fault(
         "I7", "images that change between runs, or during one",
-        "refused with what differs and the run untouched; what goes bad during a run is skipped",
-        "the manifest; quarantine (`tests/faults/test_names.py`: lost without)", 25, 25, changed,
+        "refused with a list of changes, the run unchanged; images damaged during a run are skipped",
+        "the manifest; the list of bad images (`tests/faults/test_names.py`: tries are lost without "
+        "it)", 25, 25, changed,
     ),
     Fault(
         "I7", "folders listed in any order", "the same images in the same order",
-        "sorting by bytes (`tests/faults/test_names.py`: lost without)", 20, 20, reordered,
+        "names are sorted by their bytes (`tests/faults/test_names.py`: tries are lost without it)", 20, 20, reordered,
     ),
     Fault(
-        "I8", "no images, or too few", "refused with what was found; with no run folder made, if nothing need be read",
-        "checks before anything is written (`tests/faults/test_names.py`: lost without)", 6, 6, too_few,
+        "I8", "no images, or too few", "refused with what was found; no run folder is created, unless images had to "
+        "be read to know",
+        "checks before anything is written (`tests/faults/test_names.py`: tries are lost without them)", 6, 6, too_few,
     ),
 ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""Work in a forked child, which may die, hang or swallow memory, and what it took."""
+"""Run a function in a forked child, which may die, hang or use too much memory, and measure it."""
 
 import ctypes
 import json
@@ -12,10 +12,10 @@ from typing import Any, NamedTuple
 
 
 class Seen(NamedTuple):
-    """What a child answered."""
+    """The result of a child."""
 
-    answer: Any  # what JSON can hold
-    megabytes: float  # most memory at once, above what it began with
+    answer: Any  # any JSON value
+    megabytes: float  # peak memory above that at the start
     seconds: float  # of CPU
 
 
@@ -28,8 +28,8 @@ def in_child(work: Callable[[], Any], *, seconds: int = 60) -> Seen | None:
             os.close(reader)
             signal.signal(signal.SIGALRM, signal.SIG_DFL)
             signal.alarm(seconds)
-            ctypes.CDLL(None).malloc_trim(0)  # what the parent has freed must not be used again unseen
-            Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
+            ctypes.CDLL(None).malloc_trim(0)  # else the child could reuse memory that the parent has freed, unmeasured
+            Path("/proc/self/clear_refs").write_text("5")  # reset the peak
             before, start = _megabytes("VmRSS"), time.process_time()
             answer = work()
             seen = Seen(answer, _megabytes("VmHWM") - before, time.process_time() - start)

@@ -1,4 +1,4 @@
-"""I9: a user's data set that must not be read by two threads at once: it seeks and reads in one open file."""
+"""I9: a user's data set that seeks and reads in one open file, so that two threads must not read it at once."""
 
 import random
 import time
@@ -71,9 +71,9 @@ def one_file(count: int, scratch: Path) -> Tally:
 
 FAULTS = [
     Fault(
-        "I9", "a user's data set that seeks and reads in one open file", "each image as it is, for any number of "
-        "threads; processes that would share the file are refused",
-        "one thread at a time reads it, each process a copy (`tests/faults/test_guards_of_readers.py`: without, "
-        "images are mixed up)", 40, 4, one_file,
+        "I9", "a user's data set that seeks and reads in one open file", "every image is read correctly with any "
+        "number of threads; processes that would share the file are refused",
+        "one thread at a time reads it; each process gets a copy (`tests/faults/test_guards_of_readers.py`: without "
+        "that, images are mixed up)", 40, 4, one_file,
     ),
 ]  # fmt: skip

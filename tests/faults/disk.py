@@ -1,4 +1,4 @@
-"""A disk that can be made to fail, and that tells what was asked of it: in the place of `os` in `moco.files`."""
+"""Record the disk operations of `moco.files`, or make them fail, by a stand-in for `os` there."""
 
 import io
 import os
@@ -10,52 +10,52 @@ from unittest import mock
 
 from moco import files
 
-Told = Callable[[str, str, int, bytes], None]  # operation, path (or "old\nnew"), place in the file, bytes
+OnOperation = Callable[[str, str, int, bytes], None]  # operation, path (or "old\nnew"), place in the file, bytes
 
 
 class Watched(io.FileIO):
-    """A file whose writes are told beforehand."""
+    """A file that reports each write before it is done."""
 
-    def __init__(self, descriptor: int, path: str, told: Told):
+    def __init__(self, descriptor: int, path: str, on_operation: OnOperation):
         super().__init__(descriptor, "w+b")
-        self.path, self.told = path, told
+        self.path, self.on_operation = path, on_operation
 
     def write(self, content) -> int:
-        self.told("write", self.path, self.tell(), bytes(content))
+        self.on_operation("write", self.path, self.tell(), bytes(content))
         return super().write(content)
 
 
 @contextmanager
-def disk(told: Told) -> Iterator[None]:
-    """While open, `told` hears of all that `moco.files` does before it is done; what it raises comes instead."""
+def disk(on_operation: OnOperation) -> Iterator[None]:
+    """While open, call `on_operation` before each operation of `moco.files`. An error prevents the operation."""
     paths: dict[int, str] = {}
 
     def open_(path, flags, mode=0o777) -> int:
         if flags & os.O_CREAT:
-            told("create", str(path), 0, b"")
+            on_operation("create", str(path), 0, b"")
         descriptor = os.open(path, flags, mode)
         paths[descriptor] = str(path)
         return descriptor
 
     def fdopen(descriptor: int, mode: str):
-        return io.BufferedRandom(Watched(descriptor, paths[descriptor], told))
+        return io.BufferedRandom(Watched(descriptor, paths[descriptor], on_operation))
 
     def write(descriptor: int, content: bytes) -> int:
-        told("write", paths[descriptor], os.fstat(descriptor).st_size, bytes(content))
+        on_operation("write", paths[descriptor], os.fstat(descriptor).st_size, bytes(content))
         return os.write(descriptor, content)
 
     def fsync(descriptor: int) -> None:
-        told("fsync", paths[descriptor], 0, b"")
+        on_operation("fsync", paths[descriptor], 0, b"")
         os.fsync(descriptor)
 
     def replace(old, new) -> None:
-        told("rename", f"{old}\n{new}", 0, b"")
+        on_operation("rename", f"{old}\n{new}", 0, b"")
         os.replace(old, new)
 
     unlink = Path.unlink
 
     def unlinked(path: Path, missing_ok: bool = False) -> None:
-        told("unlink", str(path), 0, b"")
+        on_operation("unlink", str(path), 0, b"")
         unlink(path, missing_ok)
 
     shim = SimpleNamespace(**vars(os) | {

@@ -19,7 +19,7 @@ from tests.faults.matrix import ROOT, Fault, Tally
 
 TWO = RECIPE.but("two", {"method.bn_groups": 2, "compute.threads": 1})
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--max-restarts", "3", "-m"]
-SECONDS = 180  # until a run must have come so far
+SECONDS = 180  # in which a run must reach a step
 
 
 def run(images: Path, out: Path) -> None:
@@ -44,7 +44,7 @@ def reached(out: Path, step: int) -> bool:
 
 
 def torchrun_restarts(count: int, folder: Path) -> Tally:
-    """One of two ranks gets SIGKILL once the run has come to a random step; torchrun starts both again."""
+    """One of two ranks gets SIGKILL after a random step; torchrun restarts both."""
     rng, tally = random.Random(12), Tally()
     images, whole = undisturbed(folder)
     recipe = folder / "recipe.json"
@@ -67,14 +67,14 @@ def torchrun_restarts(count: int, folder: Path) -> Tally:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(rng.choice(victims), signal.SIGKILL)
             tally += process.wait(SECONDS) == 0 and ending(out) == whole
-        else:  # too late: not a try
+        else:  # the kill came too late: does not count as a try
             process.wait(SECONDS)
         shutil.rmtree(out)
     return tally
 
 
 def ranks_disagree(count: int, folder: Path) -> Tally:
-    """Rank 1 has a folder of its own, with older, newer, damaged or no checkpoints: both go on from rank 0's."""
+    """Rank 1 has its own folder with older, newer, damaged or no checkpoints: both resume from rank 0's."""
     rng, tally = random.Random(13), Tally()
     images, whole = undisturbed(folder)
     for trial in range(count):
@@ -95,10 +95,11 @@ def ranks_disagree(count: int, folder: Path) -> Tally:
 
 
 FAULTS = [
-    Fault("P5", "one of two ranks killed under torchrun", "all start again from one step; same bits as undisturbed",
-          "rank 0's checkpoint is sent to all (`tests/ranks/test_runs.py`: without each rank's own statistics the ends "
-          "differ)", 8, 1, torchrun_restarts),
-    Fault("P6", "ranks see different checkpoints", "all go on from rank 0's; the others' are not looked at",
-          "rank 0 alone keeps and reads checkpoints (`tests/faults/test_guards_of_readers.py`: each with its own, they "
-          "do not go on together)", 10, 2, ranks_disagree),
+    Fault("P5", "one of two ranks killed under torchrun", "both resume from the same step; same bits as the "
+          "undisturbed run",
+          "rank 0 sends its checkpoint to all ranks (`tests/ranks/test_runs.py`: without each rank's own statistics "
+          "the results differ)", 8, 1, torchrun_restarts),
+    Fault("P6", "ranks see different checkpoints", "all resume from rank 0's; those of other ranks are ignored",
+          "only rank 0 writes and reads checkpoints (`tests/faults/test_guards_of_readers.py`: if each rank reads its "
+          "own, they do not resume from the same step)", 10, 2, ranks_disagree),
 ]  # fmt: skip

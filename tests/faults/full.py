@@ -1,4 +1,4 @@
-"""D1: a disk that is full, broken or read-only, while a run writes its checkpoints and logs."""
+"""D1: the disk is full or fails while a run writes its checkpoints and logs."""
 
 import errno
 import random
@@ -16,11 +16,11 @@ from tests.faults.disk import disk
 from tests.faults.harness import RECIPE, ending, make_images
 from tests.faults.matrix import Fault, Tally
 
-ATTEMPTS = 12  # starts of a run until it has ended
+ATTEMPTS = 12  # starts until a run must have finished
 
 
 class Limits(Silent):
-    """From one step to another no file may be longer than `most` bytes: the kernel cuts the write there (EFBIG)."""
+    """Between two steps, limits files to `most` bytes: the kernel fails longer writes (EFBIG)."""
 
     def __init__(self, first: int, last: int, most: int):
         self.first, self.last, self.most = first, last, most
@@ -40,7 +40,7 @@ def run(images: Path, out: Path, reporter: Silent | None = None) -> None:
 
 
 def started(images: Path, out: Path, reporter: Silent | None = None) -> bool:
-    """Start the run or go on with it; whether it came to its end. Only an OSError that has a way out may end it."""
+    """Start or resume the run; returns whether it has finished. Only an OSError that says what to do may end it."""
     try:
         run(images, out, reporter)
         return True
@@ -54,13 +54,13 @@ def started(images: Path, out: Path, reporter: Silent | None = None) -> bool:
 
 
 def still_there(out: Path) -> bool:
-    """Whether what was saved before can be read."""
+    """Whether the earlier checkpoints can be read."""
     folder = out / "checkpoints"
     return not any(folder.glob("step_*.pt")) or checkpoint.newest_intact(folder) is not None
 
 
-def made_whole(images: Path, out: Path, whole: str, reporter: Silent | None = None) -> bool:
-    """Whether the run, started as often as it takes, ends with the bits of the undisturbed one."""
+def resumes_to_same_bits(images: Path, out: Path, whole: str, reporter: Silent | None = None) -> bool:
+    """Whether the run, restarted until it finishes, has the same bits as the undisturbed one."""
     for _ in range(ATTEMPTS):
         done = started(images, out, reporter)
         if not still_there(out):
@@ -72,7 +72,7 @@ def made_whole(images: Path, out: Path, whole: str, reporter: Silent | None = No
 
 
 def undisturbed(folder: Path) -> tuple[Path, str, int]:
-    """Images, the ending of a run on them, and how long its checkpoint is [bytes]."""
+    """Images, the final hash of a run on them, and the size of its checkpoint [bytes]."""
     images = folder / "images"
     make_images(images, "small")
     run(images, folder / "whole")
@@ -82,7 +82,7 @@ def undisturbed(folder: Path) -> tuple[Path, str, int]:
 
 
 def cut_off(count: int, folder: Path) -> Tally:
-    """For some steps, from one checkpoint to all that are left, writes fail at a random byte of a checkpoint or log."""
+    """For a random number of steps, writes fail at a random byte of a checkpoint or log."""
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     rng, tally = random.Random(7), Tally()
     images, whole, size = undisturbed(folder)
@@ -90,24 +90,24 @@ def cut_off(count: int, folder: Path) -> Tally:
         first = rng.randrange(1, 18)
         most = rng.randrange(size) if trial % 4 else rng.randrange(600)  # the logs are short
         limits = Limits(first, first + rng.randrange(1, 9), most)
-        tally += made_whole(images, folder / f"run{trial}", whole, limits)
+        tally += resumes_to_same_bits(images, folder / f"run{trial}", whole, limits)
     return tally
 
 
 @contextmanager
 def broken(rng: random.Random) -> Iterator[None]:
-    """While open, for a stretch of the operations on the disk each of one kind fails."""
+    """While open, disk operations of one kind fail for some time."""
     kind = rng.choice(["create", "write", "fsync", "rename", "unlink"])
     number = rng.choice([errno.ENOSPC, errno.EIO, errno.EROFS, errno.EDQUOT])
     first, length, seen = rng.randrange(1, 60), rng.choice([1, 1, 2, 5, 40]), [0]
 
-    def told(what: str, path: str, place: int, content: bytes) -> None:
+    def on_operation(what: str, path: str, place: int, content: bytes) -> None:
         if what == kind:
             seen[0] += 1
             if first <= seen[0] < first + length:
                 raise OSError(number, f"planted at the {what} of {path.partition(chr(10))[0]}")
 
-    with disk(told):
+    with disk(on_operation):
         yield
 
 
@@ -118,13 +118,13 @@ def fails_in_part(count: int, folder: Path) -> Tally:
         out = folder / f"run{trial}"
         with broken(rng):
             done = started(images, out)
-        good = still_there(out) and (ending(out) == whole if done else made_whole(images, out, whole))
+        good = still_there(out) and (ending(out) == whole if done else resumes_to_same_bits(images, out, whole))
         tally += good
     return tally
 
 
-def for_ever(count: int, folder: Path) -> Tally:
-    """A disk that stays full: the run says so at each checkpoint, and ends after the third; nothing older is lost."""
+def stays_full(count: int, folder: Path) -> Tally:
+    """The disk stays full: the run reports each failed checkpoint and ends after the third; older ones are intact."""
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     rng, tally = random.Random(9), Tally()
     images, whole, size = undisturbed(folder)
@@ -135,19 +135,20 @@ def for_ever(count: int, folder: Path) -> Tally:
         path = checkpoint.newest_intact(out / "checkpoints")
         kept = path is not None and int(path.stem[5:]) == first - 1
         log = (out / "train.log").read_text()
-        tally += ended and kept and log.count("could not be written") == 2 and made_whole(images, out, whole)
+        tally += ended and kept and log.count("could not be written") == 2 and resumes_to_same_bits(images, out, whole)
     return tally
 
 
 GUARD = (
-    "written aside; a failure is told and tried again; three in a row, over a minute or more (here: at once), end the "
-    "run (`tests/faults/test_guards.py`: without that, the first ends it)"
+    "files are written under a temporary name; a failed save is reported and retried; three in a row, over a minute or "
+    "more (here: at once), end the run (`tests/faults/test_guards.py`: without that, the first failure ends it)"
 )
 FAULTS = [
-    Fault("D1", "disk full at byte k, by the kernel's limit", "the run goes on, or ends and goes on later: same bits",
+    Fault("D1", "disk full at byte k, by the kernel's limit", "the run continues, or ends and can be resumed: same "
+          "bits",
           GUARD, 60, 6, cut_off),
     Fault("D1", "create, write, fsync, rename or unlink fails", "the same; older checkpoints intact", GUARD, 40, 6,
           fails_in_part),
-    Fault("D1", "disk full for ever", "ends with an error after the third checkpoint that failed; the one before loads",
-          GUARD, 6, 1, for_ever),
+    Fault("D1", "disk that stays full", "ends with an error after the third failed checkpoint; the one before loads",
+          GUARD, 6, 1, stays_full),
 ]  # fmt: skip

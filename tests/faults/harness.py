@@ -1,7 +1,7 @@
-"""P1: runs that are killed: a parent that has imported everything once forks a child for each try.
+"""P1: kill runs. The parent imports everything once, and forks a child for each try.
 
-A small run is made undisturbed, then runs that get SIGKILL at a random moment and are started again, with other numbers
-of workers, until enough kills are done and all have come to their end: with the same bits.
+A small run finishes undisturbed. Further runs get SIGKILL at random moments and are restarted with other numbers of
+workers, until they finish. All must end with the same bits.
 """
 
 import hashlib
@@ -49,7 +49,7 @@ def make_images(folder: Path, kind: str, n: int = 50) -> None:
 
 
 def fork(images: Path, out: Path, workers: int) -> int:
-    """Start the run, or go on with it, in a child."""
+    """Start or resume the run in a forked child."""
     child = os.fork()
     if child == 0:
         code = 1
@@ -64,7 +64,7 @@ def fork(images: Path, out: Path, workers: int) -> int:
 
 
 def command(images: Path, out: Path, workers: int) -> int:
-    """The same by `moco pretrain`, in a process that has nothing of ours."""
+    """The same by the command `moco pretrain`, in a new process."""
     recipe = images.with_name("recipe.json")
     recipe.write_text(RECIPE.to_json())
     words = [sys.executable, "-m", "moco", "pretrain", images, "--out", out, "--recipe", recipe, "--workers", workers]
@@ -76,7 +76,7 @@ def command(images: Path, out: Path, workers: int) -> int:
 
 
 def ending(out: Path) -> str:
-    """A hash over everything a run ends with: weights, queue, optimizer, clock, and every logged loss."""
+    """A hash of the final weights, queue, optimizer and clock, and of every logged loss."""
     digest = hashlib.sha256()
     path = checkpoint.newest_intact(out / "checkpoints")
     assert path is not None
@@ -93,9 +93,9 @@ def ending(out: Path) -> str:
 
 
 def state_hash(payload: dict) -> str:
-    """A hash over all that a checkpoint restores."""
+    """A hash of everything that a checkpoint restores."""
     digest = hashlib.sha256()
-    _feed(digest, [payload["state"], payload.get("statistics")])  # the latter of several ranks
+    _feed(digest, [payload["state"], payload.get("statistics")])  # statistics: only with several ranks
     return digest.hexdigest()
 
 
@@ -114,11 +114,13 @@ def _feed(digest, node) -> None:
 
 
 def killed_run(images: Path, out: Path, rng: random.Random, seconds: float, start: Start = fork) -> int:
-    """Start, kill, start again, until the run has ended by itself. Returns the number of kills."""
+    """Start, kill and restart the run until it finishes. Returns the number of kills."""
     kills = 0
     while True:
         child = start(images, out, rng.choice([0, 1, 2]))
-        moment = time.monotonic() + (rng.uniform(0, seconds) if kills < 4 else math.inf)  # and then it may live
+        moment = time.monotonic() + (
+            rng.uniform(0, seconds) if kills < 4 else math.inf
+        )  # the fifth start is not killed
         done, status = 0, 0
         while not done and time.monotonic() < moment:
             done, status = os.waitpid(child, os.WNOHANG)
@@ -135,7 +137,7 @@ def killed_run(images: Path, out: Path, rng: random.Random, seconds: float, star
 
 
 def kills(count: int, folder: Path, kind: str, start: Start = fork) -> Tally:
-    """Kills count as survived when the run that they came to ends as the undisturbed one."""
+    """Kills count as survived if their run ends like the undisturbed one."""
     images = folder / "images"
     make_images(images, kind)
     os.waitpid(start(images, folder / "warm", 0), 0)  # what is compiled or cached the first time
@@ -153,10 +155,10 @@ def kills(count: int, folder: Path, kind: str, start: Start = fork) -> Tally:
 
 
 GUARD = (
-    "all state in one file, all else a function of the step (`tests/train/test_resume.py`: what a resume would "
-    "lose, queue, f_k or BN's statistics, makes the ends differ)"
+    "all state is in one file, everything else is a function of the step (`tests/train/test_resume.py`: if a resume "
+    "loses the queue, f_k or BN's statistics, the results differ)"
 )
-EXPECTED = "weights, queue, optimizer, each logged loss and score end with the same bits"
+EXPECTED = "final weights, queue and optimizer, and each logged loss and score, have the same bits"
 FAULTS = [
     Fault("P1", "SIGKILL anywhere in a run", EXPECTED, GUARD, 140, 12, partial(kills, kind="mixed")),
     Fault("P1", "SIGKILL anywhere, images in memory", EXPECTED, GUARD, 60, 6, partial(kills, kind="small")),

@@ -1,4 +1,4 @@
-"""S1: hostile files, given to everything that reads weights or checkpoints."""
+"""S1: hostile files, given to every function that reads weights or checkpoints."""
 
 import io
 import json
@@ -92,7 +92,7 @@ SAFETENSORS_READERS = [as_weights, as_init, as_import, as_encoder_folder]
 
 
 def refused(reader: Callable[[Path, Path], None], file: Path, place: Path, canary: Path) -> bool:
-    """Whether it says no, in a typed error that names a file, within its time and memory; in a process of its own."""
+    """Whether the reader raises a typed error that names a file, within limits of time and memory, in a new process."""
     place.mkdir(parents=True)
     child = os.fork()
     if child == 0:
@@ -100,7 +100,7 @@ def refused(reader: Callable[[Path, Path], None], file: Path, place: Path, canar
         try:
             warnings.simplefilter("ignore")
             signal.setitimer(signal.ITIMER_PROF, SECONDS)
-            signal.alarm(10 * SECONDS)  # it waits for something that does not come
+            signal.alarm(10 * SECONDS)  # ends a reader that blocks
             used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
             resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, used + MEMORY))
             reader(file, place)
@@ -152,18 +152,18 @@ def safetensors(count: int, folder: Path) -> Tally:
 
 FAULTS = [
     Fault(
-        "S1", "hostile pickles, to seven readers each", "refused by name; nothing executed",
+        "S1", "hostile pickles, each given to seven readers", "refused by name; nothing executed",
         "`torch.load(weights_only=True)`, typed errors (`tests/faults/test_guards.py`: with `weights_only=False` the "
         "canary appears)", 52, 12, pickles,
     ),
     Fault(
-        "S1", "files of tensors that are none, or no numbers, to three readers each", "refused by name",
-        "a walk through what was read, and a look at every value (`tests/faults/test_guards_of_readers.py`: without "
-        "both some are taken)", 16, 6, contents,
+        "S1", "files without plain tensors or finite numbers, each given to three readers", "refused by name",
+        "the structure and every value are checked after reading (`tests/faults/test_guards_of_readers.py`: without "
+        "both, some are accepted)", 16, 6, contents,
     ),
     Fault(
-        "S1", "hostile safetensors headers, to four readers each", "refused by name",
-        "the format's own checks, typed errors (`tests/faults/test_guards_of_readers.py`: a reader that believes the "
-        "header takes some)", 15, 8, safetensors,
+        "S1", "hostile safetensors headers, each given to four readers", "refused by name",
+        "the format's own checks, typed errors (`tests/faults/test_guards_of_readers.py`: a reader that trusts the "
+        "header accepts some)", 15, 8, safetensors,
     ),
 ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""Files that mean harm: pickles that would run something, and containers whose sizes are lies."""
+"""Hostile files: pickles that would execute something, and containers with false sizes."""
 
 import io
 import json
@@ -34,7 +34,7 @@ def named(line: str, arguments: str) -> bytes:
 
 
 def calls(canary: Path) -> dict[str, bytes]:
-    """Pickles that would make the file `canary`, each by another door."""
+    """Pickles that would create the file `canary`, each in another way."""
     touch, code = f"touch {canary}", f"open({str(canary)!r}, 'w')"
     doors = {
         "os system": touch, "posix system": touch, "subprocess getoutput": touch,
@@ -68,7 +68,7 @@ def calls(canary: Path) -> dict[str, bytes]:
 
 
 def odd_pickles() -> dict[str, bytes]:
-    """Pickles whose content is a lie: sizes, types, depth."""
+    """Pickles with false sizes, wrong types or great depth."""
     rebuild = torch._utils._rebuild_tensor_v2
     storage = torch.zeros(4)._typed_storage()
     return {
@@ -87,7 +87,7 @@ def odd_pickles() -> dict[str, bytes]:
 
 
 def containers(inner: bytes) -> dict[str, bytes]:
-    """The pickle `inner` in each of the forms that torch has had."""
+    """The pickle `inner` in every file format that torch has used."""
     return {
         "bare": inner,
         "zip": _zip({"archive/data.pkl": inner, "archive/version": b"3\n"}),
@@ -118,7 +118,7 @@ def odd_zips() -> dict[str, bytes]:
 
 
 def hostile_contents() -> dict[str, Any]:
-    """By name: contents that `torch.load(weights_only=True)` reads, and that are no weights. A ResNet-18 otherwise."""
+    """By name: contents that `torch.load(weights_only=True)` reads, but that are not weights. Based on a ResNet-18."""
     good = dict(Narrow(10).state_dict())
     one = good["conv1.weight"]
     found = {name: good | {"conv1.weight": tensor} for name, tensor in _hostile_tensors(one).items()}
@@ -137,7 +137,7 @@ def hostile_contents() -> dict[str, Any]:
 
 
 def _hostile_tensors(one: torch.Tensor) -> dict[str, torch.Tensor]:
-    """In place of the tensor `one`."""
+    """Replacements for the tensor `one`."""
     parts = list(one.unbind())
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -175,7 +175,7 @@ def _tar(contents: dict[str, bytes]) -> bytes:
 
 
 def hostile_pickles(canary: Path) -> dict[str, bytes]:
-    """By name. One call in every container, the other calls in those that are in use: bare and zip in turn."""
+    """By name. One call in every container, the other calls in the present ones, bare and zip in turn."""
     found = {f"reduce, {form}": content for form, content in containers(calls(canary)["reduce"]).items()}
     for i, (door, inner) in enumerate(calls(canary).items()):
         form = ("bare", "zip")[i % 2]
@@ -184,7 +184,7 @@ def hostile_pickles(canary: Path) -> dict[str, bytes]:
 
 
 def hostile_safetensors() -> dict[str, bytes]:
-    """By name: each breaks another rule of the format."""
+    """By name: each violates another rule of the format."""
     one = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}
     size = {"F32": 4}["F32"]
 

@@ -1,4 +1,4 @@
-"""S6: recipes and the small files of a run that mean harm, or were damaged."""
+"""S6: recipes and small files of a run that are hostile or damaged."""
 
 import json
 import shutil
@@ -65,7 +65,7 @@ def of_recipe(text: Text, images: Path, place: Path) -> None:
 
 
 def of_run(name: str, content: bytes) -> Callable[[Path, Path], None]:
-    """A run that was stopped, whose file `name` is another now."""
+    """Resume a stopped run whose file `name` was replaced."""
 
     def go_on(images: Path, place: Path) -> None:
         shutil.copytree(images.parent / "stopped", place / "run")
@@ -76,7 +76,7 @@ def of_run(name: str, content: bytes) -> Callable[[Path, Path], None]:
 
 
 def of_encoder(content: bytes) -> Callable[[Path, Path], None]:
-    """The folder of an encoder, whose config.json is another now."""
+    """Load an encoder folder whose config.json was replaced."""
 
     def load(images: Path, place: Path) -> None:
         shutil.copytree(images.parent / "stopped" / "encoder", place / "encoder")
@@ -100,7 +100,7 @@ REFUSED = {
         b'{"architecture": "hf-hub:somebody/something", "pretrained_cfg": {"input_size": [3, 1e99, 1e99]}}'
     ),
 }
-BORNE_WITH = {
+TOLERATED = {
     "metrics.jsonl of a run": of_run("metrics.jsonl", b'\xff\n[1]\n{"step": "x"}\n' + DEEP + b"\n"),
     "provenance.json of a run": of_run("provenance.json", b"{"),
     "provenance.json of a run, deep": of_run("provenance.json", DEEP),
@@ -109,7 +109,7 @@ BORNE_WITH = {
 
 
 def outcome(work: Callable[[], None], place: Path) -> str:
-    """What came of it: done, the message of a typed error, or the kind of any other."""
+    """The outcome: done, the message of a typed error, or the type of any other error."""
     try:
         work()
         return "done"
@@ -121,7 +121,7 @@ def outcome(work: Callable[[], None], place: Path) -> str:
 
 
 def settings(count: int, folder: Path) -> Tally:
-    """A refusal names what is wrong; nothing is executed and nothing made."""
+    """Each is refused with what is wrong; nothing is executed or created."""
     images, tally = make_pictures(folder / "images", 50), Tally()
     for name, text in list(RECIPES.items())[:: max(1, len(RECIPES) // count)]:
         place = folder / str(tally.tried)
@@ -135,18 +135,18 @@ def settings(count: int, folder: Path) -> Tally:
 
 
 def files_of_a_run(count: int, folder: Path) -> Tally:
-    """What decides is refused by name when it makes no sense; what only tells is borne with."""
+    """Damaged files that the run depends on are refused by name; damaged logs are tolerated."""
     images, tally = make_pictures(folder / "images", 50), Tally()
     pretrain(images, folder / "stopped", recipe=RECIPE, device="cpu", workers=0)
-    (folder / "stopped" / "finished.json").unlink()  # as of a run that was killed at its very end
-    cases = list((REFUSED | BORNE_WITH).items())
+    (folder / "stopped" / "finished.json").unlink()  # as after a kill at the end
+    cases = list((REFUSED | TOLERATED).items())
     for name, case in cases[:: max(1, len(cases) // count)]:
         place = folder / str(tally.tried)
         place.mkdir()
         said = outcome(lambda case=case, place=place: case(images, place), place)
         good = (
             said == "done"
-            if name in BORNE_WITH
+            if name in TOLERATED
             else said.startswith("refused") and name.split()[0].split(".")[0] in said
         )
         tally += good
@@ -156,10 +156,11 @@ def files_of_a_run(count: int, folder: Path) -> Tally:
 
 
 FAULTS = [
-    Fault("S6", "hostile and nonsensical recipes", "refused before a run is made, with what is wrong",
-          "frozen types, bounds, each name once, at most 1 MiB (`tests/faults/test_guards.py`: without the bounds the "
-          "same files end in other errors)", len(RECIPES), 9, settings),
-    Fault("S6", "damaged small files of runs and encoders", "refused by name where they decide, else borne with",
-          "typed errors; logs are not read but for what makes sense (`tests/faults/test_guards_of_readers.py`: without "
-          "them a damaged manifest ends in another error)", len(REFUSED | BORNE_WITH), 6, files_of_a_run),
+    Fault("S6", "hostile and nonsensical recipes", "refused before a run starts, with what is wrong",
+          "strict types, bounds, no name twice, at most 1 MiB (`tests/faults/test_guards.py`: without the bounds the "
+          "same files cause other errors)", len(RECIPES), 9, settings),
+    Fault("S6", "damaged small files of runs and encoders", "refused by name if the run depends on them, else "
+          "tolerated",
+          "typed errors; invalid lines of logs are skipped (`tests/faults/test_guards_of_readers.py`: without typed "
+          "errors a damaged manifest causes another error)", len(REFUSED | TOLERATED), 6, files_of_a_run),
 ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""I1 to I3: damaged images by the thousand, damage that nobody can see, and every kind of sound image."""
+"""I1 to I3: thousands of damaged images, damage that decoding does not show, and intact images of every kind."""
 
 import itertools
 import os
@@ -25,18 +25,18 @@ from tests.faults.harness import RECIPE
 from tests.faults.matrix import Fault, Tally
 
 BATCH = 100  # files a child decodes
-SLOW, HUGE = 2.0, 700.0  # CPU seconds of a file, and MB of a child, from where on it counts as lost
+SLOW, HUGE = 2.0, 700.0  # CPU seconds of a file, and MB of a child, above which a try is lost
 
 
 def mutant(trial: int) -> tuple[str, bytes]:
-    """Name and bytes of a damaged file; the kinds come in turn."""
+    """Name and bytes of a damaged file; kinds alternate."""
     seeds = sorted(seed_files().items())
     name, data = seeds[trial % len(seeds)]
     return f"{trial:05d}.{name.split('.')[-1]}", damaged(data, np.random.default_rng(trial))
 
 
 def sound(file: Path) -> bool:
-    """Whether decoding ends, soon, in an image or a bad one with a reason, and by both decoders in the same."""
+    """Whether both decoders soon give the same: an image, or a BadImage with a reason."""
     start = time.process_time()
     fate = outcome(file)
     if time.process_time() - start > SLOW:
@@ -49,7 +49,7 @@ def sound(file: Path) -> bool:
 
 
 def outcome(file: Path) -> np.ndarray | str:
-    """The image, or why it is bad; nothing when something else was raised."""
+    """The image, or why it is bad; "" after another error."""
     try:
         return decode(file)
     except BadImage as bad:
@@ -59,7 +59,7 @@ def outcome(file: Path) -> np.ndarray | str:
 
 
 def fuzzed(count: int, folder: Path) -> Tally:
-    """Damaged files of every kind, decoded in children."""
+    """Decode damaged files of every kind in child processes."""
     tally = Tally()
 
     def batch(trials: range) -> list[bool]:
@@ -82,7 +82,7 @@ def fuzzed(count: int, folder: Path) -> Tally:
 
 
 def in_a_run(count: int, folder: Path) -> Tally:
-    """Damaged files among as many sound ones, in a run: exactly the bad ones are skipped, and it ends."""
+    """A run with as many damaged as intact files skips exactly the bad ones, and finishes."""
     images, out, tally = folder / "images", folder / "run", Tally()
     images.mkdir()
     warnings.simplefilter("ignore")
@@ -106,7 +106,7 @@ def in_a_run(count: int, folder: Path) -> Tally:
 
 
 def unseen(count: int, folder: Path) -> Tally:
-    """A byte of a photo is another one, and it still decodes: size, time and decoder say nothing, the hash does."""
+    """A changed byte of a photo that still decodes: size, time and decoder do not show it, the hash does."""
     tally, rng = Tally(), np.random.default_rng(0)
     for i in range(20):
         small = Image.fromarray(rng.integers(0, 256, (8, 8, 3), dtype=np.uint8))
@@ -138,7 +138,7 @@ def digests(folder: Path) -> dict[str, bytes]:
 
 
 def golden(count: int, folder: Path) -> Tally:
-    """Sound files of every kind become what the table of docs/data.md says."""
+    """Intact files of every kind decode to what the table in docs/data.md says."""
     tally = Tally()
     warnings.simplefilter("ignore")
     for case in CASES[:count]:
@@ -151,21 +151,23 @@ def golden(count: int, folder: Path) -> Tally:
 
 FAULTS = [
     Fault(
-        "I1", "damaged images, decoded", "an image, or a bad one with a reason; within 2 s of CPU; two decoders agree",
-        "every exception is a BadImage, simplejpeg is strict (`tests/faults/test_images.py`: lost without)",
+        "I1", "damaged images, decoded", "an image, or an error with a reason, within 2 s of CPU; both decoders agree",
+        "every exception becomes BadImage; simplejpeg is strict (`tests/faults/test_images.py`: tries are lost "
+        "without it)",
         5000, 300, fuzzed,
     ),
     Fault(
-        "I1", "damaged images in a run", "the bad ones are skipped by name, and the run ends",
-        "quarantine (`tests/faults/test_images.py`: lost without it)", 500, 30, in_a_run,
+        "I1", "damaged images in a run", "the bad ones are skipped and listed, and the run finishes",
+        "the list of bad images (`tests/faults/test_images.py`: tries are lost without it)", 500, 30, in_a_run,
     ),
     Fault(
-        "I2", "damage that still decodes", "not seen by decoder, size or time; `moco check --against` names the file",
-        "SHA-256 of the contents (`tests/test_cli_check.py`); a run does not look: a limit", 20, 5, unseen,
+        "I2", "damage that still decodes", "decoder, size and time do not show it; `moco check --against` names the "
+        "file",
+        "SHA-256 of the contents (`tests/test_cli_check.py`); a run does not compute it: a known limit", 20, 5, unseen,
     ),
     Fault(
-        "I3", "every kind of sound image", "pixels as the table of docs/data.md says",
-        "the rule, written out (`tests/faults/test_images.py`: lost with Pillow's convert)",
+        "I3", "intact images of every kind", "pixels as the table in docs/data.md says",
+        "explicit rules for each kind (`tests/faults/test_images.py`: tries are lost with Pillow's convert)",
         len(CASES), len(CASES), golden,
     ),
 ]  # fmt: skip

@@ -34,13 +34,13 @@ def imported(weights: Path, out: Path) -> None:
 
 
 def holds(out: Path, tensors: dict[str, torch.Tensor]) -> bool:
-    """Whether the file or folder is whole, and has these weights."""
+    """Whether the file or folder is complete, with these weights."""
     found = load_file(out) if out.is_file() else load_encoder(out)[0].backbone.state_dict()
     return found.keys() == tensors.keys() and all(torch.equal(found[name], tensors[name]) for name in tensors)
 
 
 def in_fork(work: Callable[[], None], seconds: float | None = None) -> float:
-    """Do `work` in a child, and kill it after `seconds`. Returns the seconds that it took."""
+    """Run `work` in a child, and kill it after `seconds`. Returns how long it ran [s]."""
     start, child = time.monotonic(), os.fork()
     if child == 0:
         code = 1
@@ -61,9 +61,9 @@ def in_fork(work: Callable[[], None], seconds: float | None = None) -> float:
 
 
 def kills(count: int, folder: Path) -> Tally:
-    """After a kill, `out` is whole or not there (an old file: as it was); the next command leaves it, and nothing else.
+    """After a kill, `out` is complete or absent (an old file: unchanged); after the next command only `out` is left.
 
-    Half of the kills come in the last fifth of the time, where files are written.
+    Half of the kills fall in the last fifth of the time, when files are written.
     """
     rng, tally = random.Random(16), Tally()
     old, new = (timm.create_model("test_resnet", num_classes=0).state_dict() for _ in range(2))
@@ -94,7 +94,8 @@ def kills(count: int, folder: Path) -> Tally:
 
 
 FAULTS = [
-    Fault("P2", "SIGKILL of an export or import", "the file or folder is whole, or as before; the next removes what is "
-          "left aside", "written aside, renamed when whole (`tests/test_staged.py`: killed at any call)",
+    Fault("P2", "SIGKILL of an export or import", "the file or folder is complete, or as before; the next command "
+          "removes temporary files", "files are written under a temporary name and renamed when complete "
+          "(`tests/test_staged.py`: killed at any call)",
           40, 3, kills),
 ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""I4 and I5: bombs, and huge images that are sound."""
+"""I4 and I5: decompression bombs, and huge intact images."""
 
 import io
 import warnings
@@ -20,7 +20,7 @@ SIDE = int(MAX_PIXELS**0.5)
 
 
 def fate(file: Path) -> list[int] | str:
-    """The shape of the image, or why it is bad."""
+    """The shape of the image, or why it is refused."""
     warnings.simplefilter("ignore")
     try:
         pixels = decode(file)
@@ -31,7 +31,7 @@ def fate(file: Path) -> list[int] | str:
 
 
 def bombs(count: int, folder: Path) -> Tally:
-    """Each is refused, and each long but harmless file is read, at once and in little memory."""
+    """Each is refused, and each long but harmless file is read, fast and in little memory."""
     tally, file = Tally(), folder / "x"
     for name, make in [*BOMBS.items(), *HARMLESS.items()][:count]:
         if in_child(lambda make=make: file.write_bytes(make())) is None:
@@ -61,7 +61,7 @@ HUGE = {
 
 
 def huge(count: int, folder: Path) -> Tally:
-    """Above the limit an image is refused in little memory, at the limit it is read in a few bytes a pixel."""
+    """An image above the limit is refused in little memory; one at the limit is read in a few bytes a pixel."""
     tally = Tally()
     for name, make in [*HUGE.items()][:count]:
         if in_child(lambda make=make: (folder / "x").write_bytes(make()), seconds=300) is None:
@@ -80,12 +80,13 @@ FAULTS = [
     Fault(
         "I4", "decompression bombs, headers that lie, endless lists",
         "refused, below 200 MB above the process after its imports, within 1 s of CPU; long, harmless files are read",
-        "limits before Pillow (`tests/data/decode/test_limits.py`: read or slow without)",
+        "limits are checked before Pillow (`tests/data/decode/test_limits.py`: without them files are read, or slow)",
         len(BOMBS) + len(HARMLESS), len(BOMBS) + len(HARMLESS), bombs,
     ),
     Fault(
-        "I5", "huge images that are sound", "refused above 89,478,485 pixels; read below in 9 bytes a pixel at most",
-        "size from the header first, conversion in bands (`tests/faults/test_images.py`: lost without)",
+        "I5", "huge intact images", "refused above 89,478,485 pixels; below, read in at most 9 bytes a pixel",
+        "size is read from the header first, conversion in bands (`tests/faults/test_images.py`: tries are lost "
+        "without it)",
         len(HUGE), len(HUGE), huge,
     ),
 ]  # fmt: skip

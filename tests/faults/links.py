@@ -1,4 +1,4 @@
-"""S7: links that somebody has laid where a run writes."""
+"""S7: symbolic links planted where a run writes."""
 
 import sys
 from collections.abc import Callable
@@ -42,7 +42,7 @@ def out_itself(place: Path) -> bool:
 
 
 def a_temporary_name(place: Path) -> bool:
-    """The name of the file that is written aside is guessed, and is a link: it is not written through."""
+    """A link with a guessed temporary name is not written through."""
     home = victim(place)
     (place / "run").mkdir()
     guessed = mock.patch("moco.files.secrets.token_hex", return_value="guessed")
@@ -56,7 +56,7 @@ def a_temporary_name(place: Path) -> bool:
 
 
 def a_finished_file(place: Path) -> bool:
-    """A file's own name is a link: the link is replaced, what it leads to stays."""
+    """A link with a final file's name is replaced; its target does not change."""
     home = victim(place)
     (place / "recipe.json").symlink_to(home / "file")
     write_atomically(place / "recipe.json", lambda file: file.write(b"x"))
@@ -98,7 +98,7 @@ def links(count: int, folder: Path) -> Tally:
 
 
 FAULTS = [
-    Fault("S7", "links where a run writes", "refused, or replaced; what they lead to is not touched",
-          "looked for at the start; `O_NOFOLLOW`, `O_EXCL` (`tests/faults/test_guards.py`: a plain open writes "
-          "through)", len(CASES), 5, links),
+    Fault("S7", "links where a run writes", "refused, or replaced; their targets do not change",
+          "a check at the start; `O_NOFOLLOW`, `O_EXCL` (`tests/faults/test_guards.py`: a plain open writes "
+          "through a link)", len(CASES), 5, links),
 ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""P1: a record of metrics.jsonl is a mean over several steps; a kill comes between them."""
+"""P1: kill runs between the steps whose mean is one record of metrics.jsonl."""
 
 import os
 import random
@@ -21,7 +21,7 @@ def watch(**parts: object) -> Watch:
 
 
 def fork(images: Path, out: Path, workers: int) -> int:
-    """Start the run, or go on with it, in a child."""
+    """Start or resume the run in a forked child."""
     child = os.fork()
     if child == 0:
         code = 1
@@ -41,7 +41,7 @@ def records(out: Path) -> list[list[float]]:
 
 
 def kills(count: int, folder: Path) -> Tally:
-    """Kills count as survived when the run that they came to has logged what the undisturbed one has."""
+    """Kills count as survived if their run has the same records as the undisturbed one."""
     images, rng, tally = folder / "images", random.Random(17), Tally()
     make_images(images, "small")
     os.waitpid(fork(images, folder / "warm", 0), 0)  # what is compiled or cached the first time

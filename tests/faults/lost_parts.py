@@ -1,4 +1,4 @@
-"""D3, S6: a run folder that has lost a part, or got one of another run, between two starts."""
+"""D3, S6: files of a run folder are lost, damaged, or replaced by another run's, between two starts."""
 
 import gzip
 import json
@@ -26,7 +26,7 @@ NAMES = [f"step_{step:08d}.pt" for step in range(2, 10)]
 
 
 class StopAtStep4(Silent):
-    """Sends this process a signal when the run shows its fourth step."""
+    """Sends this process a signal when the run reports its fourth step."""
 
     def live(self, *parts: str) -> None:
         if "step 4" in parts:
@@ -46,7 +46,7 @@ def train(images: Path, out: Path, recipe: Recipe = SHORT, *, stop: bool = False
 
 
 def ending(out: Path) -> list[object]:
-    """What a run ends with: its state, its encoder and each logged loss."""
+    """The final state of a run, its encoder and each logged loss."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         path = checkpoint.newest_intact(out / "checkpoints")
@@ -63,7 +63,7 @@ def ending(out: Path) -> list[object]:
 def tries(
     count: int, folder: Path, start: str, work: Callable[[Path, Path, random.Random, list[object]], bool]
 ) -> Tally:
-    """`work` on copies of a run that was stopped after step 4, or of one that has ended."""
+    """Run `work` on copies of a run that was stopped after step 4, or of a finished one."""
     images, tally, rng = folder / "images", Tally(), random.Random(7)
     make_images(images, "small")
     train(images, folder / "finished")
@@ -80,7 +80,7 @@ def tries(
 
 
 def lost_manifests(count: int, folder: Path) -> Tally:
-    """Removed, emptied or cut; every other time the newest checkpoint is damaged besides. No checkpoint is removed."""
+    """The manifest is removed, emptied or truncated, and in every other try the newest checkpoint is damaged too."""
 
     def work(images: Path, out: Path, rng: random.Random, whole: list[object]) -> bool:
         place = out / "checkpoints"
@@ -99,7 +99,7 @@ def lost_manifests(count: int, folder: Path) -> Tally:
 
 
 def foreign_checkpoints(count: int, folder: Path) -> Tally:
-    """Of another seed, whole or cut, of an earlier or a later step. A whole, later one is refused; each one stays."""
+    """Checkpoints of another seed, intact or truncated, earlier or later. Only an intact later one is refused."""
     other = SHORT.but("short", {"seed": 7})
 
     def work(images: Path, out: Path, rng: random.Random, whole: list[object]) -> bool:
@@ -124,7 +124,7 @@ def foreign_checkpoints(count: int, folder: Path) -> Tally:
 
 
 def damaged_ends(count: int, folder: Path) -> Tally:
-    """finished.json is cut, flipped, emptied or other JSON: the run ends once more, with the same bits."""
+    """finished.json is truncated, flipped, emptied or other JSON: the run finishes again, with the same bits."""
 
     def work(images: Path, out: Path, rng: random.Random, whole: list[object]) -> bool:
         file = out / "finished.json"
@@ -142,10 +142,10 @@ def damaged_ends(count: int, folder: Path) -> Tally:
 GUARDS = "tests/train/test_checkpoint.py"
 FAULTS = [
     Fault("D3", "a lost manifest", "the same bits; no checkpoint is removed",
-          f"a checkpoint's own checksums; what is not listed stays (`{GUARDS}`)", 20, 2, lost_manifests),
+          f"a checkpoint's own checksums; unlisted files are never removed (`{GUARDS}`)", 20, 2, lost_manifests),
     Fault("D3", "checkpoints of another run among a run's own",
-          "the newest is refused with what differs, older and damaged ones are left alone: the same bits",
-          f"the recipe in each checkpoint; what is not listed stays (`{GUARDS}`)", 20, 3, foreign_checkpoints),
-    Fault("S6", "damaged finished.json", "the run writes its end again: the same bits",
-          "its numbers are looked for (`tests/train/test_lost_parts.py`)", 20, 3, damaged_ends),
+          "refused with the differing settings if it is the newest; older and damaged ones are ignored: the same bits",
+          f"the recipe in each checkpoint; unlisted files are never removed (`{GUARDS}`)", 20, 3, foreign_checkpoints),
+    Fault("S6", "damaged finished.json", "the run finishes again: the same bits",
+          "the numbers in it are checked (`tests/train/test_lost_parts.py`)", 20, 3, damaged_ends),
 ]  # fmt: skip

@@ -1,9 +1,9 @@
-"""The fault matrix: what can go wrong, how often it is tried, and what came of it.
+"""The fault matrix: what can go wrong, how often it was tried, and how often the run survived.
 
     make faults, or python -m tests.faults.matrix [--quick] [--only P1 D2 ...] [--jobs N]
 
-A module of this folder that tries faults has a list `FAULTS`; this runs all of them with their full counts, each in a
-process of its own, and writes benchmarks/results/faults.json and the table of docs/reliability.md.
+Modules of this folder that try faults have a list `FAULTS`. This program runs all of them with their full counts, each
+in its own process, and writes benchmarks/results/faults.json and the table in docs/reliability.md.
 """
 
 import argparse
@@ -29,11 +29,11 @@ BEGIN, END = "<!-- the table: make faults -->", "<!-- end of the table -->"
 
 @dataclass
 class Tally:
-    """What came of some tries."""
+    """The results of some tries."""
 
     tried: int = 0
     survived: int = 0  # ended as the matrix expects
-    lost: int = 0  # anything that was lost, let in, or silently wrong
+    lost: int = 0  # tries in which something was lost, accepted, or silently wrong
 
     def __iadd__(self, good: bool) -> "Tally":
         """One more try."""
@@ -46,12 +46,12 @@ class Fault:
     """One row of the matrix."""
 
     row: str  # "P1"
-    name: str  # in a few words: "SIGKILL anywhere in a run"
-    expected: str  # what must come of it
-    guard: str  # what stands against it, and how its absence was seen: the test that fails without it
+    name: str  # such as "SIGKILL anywhere in a run"
+    expected: str  # the expected outcome
+    guard: str  # the protection, and the test that fails without it
     count: int  # tries of a full run
-    quick: int  # tries of every change
-    run: Callable[[int, Path], Tally]  # tries, scratch folder -> what came of them
+    quick: int  # tries in the test suite
+    run: Callable[[int, Path], Tally]  # number of tries, scratch folder -> results
 
     @property
     def title(self) -> str:
@@ -65,7 +65,7 @@ def modules() -> list[str]:
 
 
 def faults(only: list[str], module: str | None = None) -> list[Fault]:
-    """All of them, or those of some rows or of one module, in the order of the matrix."""
+    """All faults, or those of some rows or of one module, in the order of the matrix."""
     names = modules() if module is None else [module]
     found = [fault for name in names for fault in importlib.import_module(f"tests.faults.{name}").FAULTS]
     return sorted((fault for fault in found if not only or fault.row in only), key=lambda fault: _place(fault.row))
@@ -76,7 +76,7 @@ def _place(row: str) -> tuple[int, int, str]:
 
 
 class Try:
-    """Tries of a fault, in a fork with a scratch folder of its own."""
+    """Run the tries of a fault in a fork with its own scratch folder."""
 
     def __init__(self, fault: Fault, count: int):
         self.fault, self.count, self.start = fault, count, time.monotonic()
@@ -104,7 +104,7 @@ class Try:
 
 
 def tried(chosen: list[Fault], *, quick: bool, jobs: int) -> Iterator[dict]:
-    """What came of each fault, as they end; so many at a time."""
+    """Run the faults, `jobs` at a time, and yield the result of each when it ends."""
     waiting, running = list(chosen), dict[int, Try]()
     while waiting or running:
         while waiting and len(running) < jobs:
@@ -117,9 +117,9 @@ def tried(chosen: list[Fault], *, quick: bool, jobs: int) -> Iterator[dict]:
 
 
 def table(results: list[dict]) -> str:
-    """The rows of the matrix with what came of them, in Markdown."""
+    """The matrix with its results as a Markdown table."""
     about = {fault.title: fault for fault in faults([])}
-    lines = ["| | fault | expected | guard, and how its absence was seen | tried | survived | lost |"]
+    lines = ["| | fault | expected | guard, and a test without it | tried | survived | lost |"]
     lines.append("|---|---|---|---|---|---|---|")
     for one in results:
         if fault := about.get(one["fault"]):
@@ -129,25 +129,25 @@ def table(results: list[dict]) -> str:
 
 
 def published(results: list[dict], page: str) -> str:
-    """The page with this table in it."""
+    """The page with the table replaced."""
     before, rest = page.split(BEGIN)
     return f"{before}{BEGIN}\n{table(results)}{END}{rest.split(END)[1]}"
 
 
 def merged(old: list[dict], new: list[dict]) -> list[dict]:
-    """Results in the order of the matrix; what was not tried this time stays, faults that are no more do not."""
+    """Old and new results in the order of the matrix, without faults that no longer exist."""
     by_title = {one["fault"]: one for one in [*old, *new]}
     return [by_title[fault.title] for fault in faults([]) if fault.title in by_title]
 
 
 def main() -> int:
-    """The exit code: 1 when anything was lost."""
+    """Returns the exit code: 1 if anything was lost."""
     parser = argparse.ArgumentParser(description="Try every fault, and count.")
     parser.add_argument("--quick", action="store_true", help="few tries of each; nothing is published")
     parser.add_argument("--only", nargs="+", default=[], help="rows: P1 D2")
     parser.add_argument("--module", help="the faults of one module of tests/faults")
     parser.add_argument("--to", type=Path, help="write the results here instead of publishing them")
-    parser.add_argument("--jobs", type=int, default=1, help="so many faults at a time")
+    parser.add_argument("--jobs", type=int, default=1, help="number of faults that run at a time")
     options = parser.parse_args()
     cpu.kernels(wait=True)  # once, before anything is forked
     results: list[dict] = []

@@ -1,4 +1,4 @@
-"""I6: odd things in a folder of images, and odd names of images."""
+"""I6: unusual files in a folder of images, and unusual names."""
 
 import os
 import shutil
@@ -17,17 +17,17 @@ from tests.faults.child import in_child
 from tests.faults.matrix import Fault, Tally
 from tests.making import make_pictures
 
-SOUND = 4  # pictures beside the odd thing
+SOUND = 4  # intact pictures in the same folder
 
 
 @dataclass(frozen=True)
 class Odd:
-    """Something in a folder of pictures."""
+    """An unusual file in a folder of pictures."""
 
     what: str
     make: Callable[[Path], Any]  # puts it into the folder
-    passed: str = ""  # why it is passed over, a part of the reason; nothing: it is taken for an image
-    bad: str = ""  # why it is a bad image, a part of the reason
+    passed: str = ""  # part of the reason why it is not listed as an image; "": it is listed
+    bad: str = ""  # part of the reason why it is a bad image
 
 
 def socket_at(path: Path) -> None:
@@ -95,7 +95,7 @@ ODDS = [
 
 
 def as_expected(odd: Odd, folder: Path) -> bool:
-    """Whether the folder is found and read with `odd` in it, and nothing raw gets out."""
+    """Whether the folder is read correctly with `odd` in it, and no unescaped name is printed."""
     images = find_images(folder)
     named = odd.what.startswith("named ")
     if len(images) != SOUND + named + bool(odd.bad):
@@ -125,7 +125,7 @@ def listed(names: Any, folder: Path) -> bool:
 
 
 def unprivileged(odd: Odd, folder: Path) -> bool:
-    """As anybody, for root may read everything."""
+    """Run as an unprivileged user, as root may read everything."""
     if os.getuid() == 0:
         os.chown(folder, 65534, 65534)
         os.setgroups([])
@@ -136,7 +136,7 @@ def unprivileged(odd: Odd, folder: Path) -> bool:
 
 
 def odd_files(count: int, scratch: Path) -> Tally:
-    """Each in a folder of its own, that anybody may enter."""
+    """Try each in its own folder, which every user may enter."""
     del scratch  # others may not enter it
     tally = Tally()
     for odd in ODDS[:count]:
@@ -158,8 +158,9 @@ def odd_files(count: int, scratch: Path) -> Tally:
 
 FAULTS = [
     Fault(
-        "I6", "odd files and names", "passed over or skipped, by reason; nothing hangs, nothing is printed raw",
-        "files are looked at before they are opened, and opened without waiting; names are shown escaped "
-        "(`tests/faults/test_names.py`: lost without each)", len(ODDS), len(ODDS), odd_files,
+        "I6", "odd files and names", "not listed, or skipped, with a reason; nothing hangs; no name is printed "
+        "unescaped",
+        "the type of a file is checked before it is opened; opening does not block; names are escaped "
+        "(`tests/faults/test_names.py`: tries are lost without each)", len(ODDS), len(ODDS), odd_files,
     ),
 ]  # fmt: skip

@@ -60,7 +60,7 @@ def run(images: Path, out: Path, **options) -> None:
 
 
 def intact(images: Path, out: Path, whole: Path, part: str, step: int, value: float) -> bool:
-    """Whether the run stops with the state before the step, and goes on to the bits of the undisturbed one."""
+    """Whether the run stops with the state before the step, and resumes to the bits of the undisturbed one."""
     try:
         with injected(part, step, value):
             run(images, out, save_every=5)
@@ -94,9 +94,10 @@ def not_finite(count: int, folder: Path) -> Tally:
 
 FAULTS = [
     Fault(
-        "N1", "NaN or infinity in loss, gradient or keys", "the run stops; state as before the step, to the bit",
-        "flag over loss, gradient and keys before anything acts (`tests/train/test_nan_guard.py`: without it the queue "
-        "is poisoned; without the copies BN's statistics are)",
+        "N1", "NaN or infinity in loss, gradient or keys", "the run stops; its state is the one before the step, bit "
+        "for bit",
+        "loss, gradient and keys are checked before the update (`tests/train/test_nan_guard.py`: without the check NaN "
+        "enters the queue; without the copies, BN's statistics)",
         60, 6, not_finite,
     ),
 ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""The same harness on what others build their checkpoints from: their primitives, not their trainers.
+"""The same tries on the functions from which other projects build their checkpoints.
 
 python -m tests.faults.peers     prints the table of docs/reliability.md
 """
@@ -24,7 +24,7 @@ def plain(folder: Path, step: int) -> None:
 
 
 def step_in(path: Path) -> int:
-    """Of which step the file is; -1: it does not load; -2: it loads, and its content is not that step's."""
+    """The step of the file; -1: it does not load; -2: it loads with other content."""
     try:
         found = torch.load(path, weights_only=True)["state"]
         step = found["clock"]["step"]
@@ -34,7 +34,7 @@ def step_in(path: Path) -> int:
 
 
 def torn(folder: Path, save: Callable[[Path, int], None], newest: Callable[[Path], Path | None]) -> int:
-    """After how many of the kills inside a save nothing that is whole is loaded."""
+    """The number of kills inside a save after which no intact checkpoint is loaded."""
     rng, lost, step = random.Random(2), 0, 0
     for _ in range(KILLS):
         told = killed_in(save, folder, step + 1, rng.uniform(0.002, 0.06))
@@ -46,7 +46,7 @@ def torn(folder: Path, save: Callable[[Path, int], None], newest: Callable[[Path
 
 
 def silent(file: Path) -> tuple[int, int]:
-    """Of the damaged files, how many do not load, and how many load with another content."""
+    """The numbers of damaged files that do not load, and that load with other content."""
     rng, content = random.Random(3), file.read_bytes()
     found = []
     for _ in range(DAMAGES):
@@ -56,7 +56,7 @@ def silent(file: Path) -> tuple[int, int]:
 
 
 def queue_after_a_resume() -> tuple[int, int]:
-    """Keys of lightly's memory bank before a restart by its state dict, and how many are the same after it."""
+    """The number of keys in lightly's memory bank, and of those that its state dict restores."""
     from lightly.models.modules.memory_bank import MemoryBankModule
 
     def bank() -> MemoryBankModule:

@@ -1,4 +1,4 @@
-"""P3: the power goes while a checkpoint is saved; every state that the disk may be found in is built and read."""
+"""P3: power loss while a checkpoint is saved: build every state that the disk may be in, and read it."""
 
 import itertools
 import os
@@ -17,7 +17,7 @@ from tests.faults.matrix import Fault, Tally
 
 
 class Operation(NamedTuple):
-    """What was asked of the disk."""
+    """A disk operation."""
 
     kind: str  # create, write, fsync, rename, unlink
     name: str  # in the folder; of the folder itself ""
@@ -30,21 +30,21 @@ def recorded(folder: Path, step: int) -> list[Operation]:
     """The operations of one save into `folder`, in order."""
     found: list[Operation] = []
 
-    def told(kind: str, path: str, place: int, content: bytes) -> None:
+    def on_operation(kind: str, path: str, place: int, content: bytes) -> None:
         names = [os.path.relpath(one, folder) for one in path.split("\n")]
         old, new = (*["" if name == "." else name for name in names], "")[:2]
         found.append(Operation(kind, old, new, place, content))
 
-    with disk(told):
+    with disk(on_operation):
         checkpoint.save(folder, state(step), recipe="{}")
     return found
 
 
 def afterwards(start: dict[str, bytes], done: list[Operation]) -> Iterator[dict[str, bytes]]:
-    """What may be on the disk when the power goes after the operations `done`, from files `start` on.
+    """The possible contents of the disk if power fails after the operations `done` on files `start`.
 
-    Bytes are certain once their file was synced; names, new, moved or removed, once the folder was. What is not certain
-    may have come to the disk or not, each by itself: of bytes, none, half, or all.
+    Bytes are on the disk once their file was synced; created, renamed and removed names once the folder was synced.
+    Anything else may be on the disk or not, independently: of bytes none, half, or all.
     """
     settled = max((i for i, one in enumerate(done) if one.kind == "fsync" and not one.name), default=-1)
     loose = [i for i, one in enumerate(done) if one.kind in ("create", "rename", "unlink") and i > settled]
@@ -78,7 +78,7 @@ def build(folder: Path, found: dict[str, bytes]) -> None:
 
 
 def readable(folder: Path, before: int) -> bool:
-    """Whether a checkpoint loads, the one before the save or a newer one, with the content of its step."""
+    """Whether a checkpoint loads with the content of its step: the one before the save, or a newer one."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -89,7 +89,7 @@ def readable(folder: Path, before: int) -> bool:
 
 
 def power_loss(count: int, folder: Path) -> Tally:
-    """`count` states of the disk at most, drawn from all that three saves can leave."""
+    """At most `count` states of the disk, drawn from all that can result from three saves."""
     tally, found = Tally(), []
     saved = folder / "saved"
     saved.mkdir()
@@ -112,9 +112,9 @@ def _different(states: list[dict[str, bytes]]) -> list[dict[str, bytes]]:
 
 
 def without_fsync(folder: Path) -> bool:
-    """The guard taken away: whether some state of the disk after a save that syncs no file has no checkpoint left.
+    """Without the guard: whether a save without sync can leave the disk without an intact checkpoint.
 
-    There is none before it, so the one that tears is the only one.
+    It is the first save, so there is no earlier checkpoint.
     """
     saved, built = folder / "saved", folder / "built"
     saved.mkdir()
@@ -135,9 +135,9 @@ def without_fsync(folder: Path) -> bool:
 
 FAULTS = [
     Fault(
-        "P3", "power lost in a save: every order of writes", "the checkpoint before it, or it, loads",
-        "file synced, then renamed, then the folder synced, then the manifest the same way "
-        "(`tests/faults/test_guards.py`: with no sync, a state of the disk is found that has lost the file)",
+        "P3", "power loss in a save: every order of writes", "this checkpoint or the one before it loads",
+        "sync the file, rename it, sync the folder; then the same for the manifest "
+        "(`tests/faults/test_guards.py`: without sync, there is a state of the disk without the file)",
         66, 66, power_loss,
     ),
 ]  # fmt: skip

@@ -1,7 +1,7 @@
-"""P1, P5: runs of each mechanism that are killed, on one rank and on several.
+"""P1, P5: kill runs of each mechanism, on one rank and on several.
 
-A small run is made undisturbed, then runs whose ranks, all of them or one alone, get SIGKILL at a random moment and are
-started again, until enough kills are done and all runs have come to their end: with the same bits.
+A small run finishes undisturbed. In further runs, one rank or all get SIGKILL at random moments and are restarted,
+until the runs finish. All must end with the same bits.
 """
 
 import random
@@ -16,7 +16,7 @@ from moco.train.pretrain import pretrain
 from tests.faults.harness import EXPECTED, GUARD, RECIPE, ending, make_images
 from tests.faults.matrix import Fault, Tally
 
-SECONDS = 20  # that survivors are given
+SECONDS = 20  # [s] in which surviving ranks must end
 BATCH = {"method.dictionary": "batch", "method.size": None}
 MECHANISMS = {
     "queue": {},
@@ -44,17 +44,17 @@ def started(images: Path, out: Path, mechanism: str, ranks: int, workers: int) -
 
 
 def killed_run(images: Path, out: Path, mechanism: str, ranks: int, rng: random.Random, seconds: float) -> dict:
-    """Start, kill, start again, until the run has ended by itself.
+    """Start, kill and restart the run until it finishes.
 
-    Gives counts: of kills, of those of one rank alone, of survivors that had not met the others yet and waited until
-    they were killed, as a launcher does; and how long the survivors that had met lived on [s].
+    Returns counts: of kills; of kills of a single rank; of surviving ranks that were still waiting for the others to
+    join, and were killed, as a launcher does; and how long the other survivors ran on [s].
     """
     counts = {"kills": 0, "of_one_rank": 0, "before_they_met": 0, "longest_survival": 0.0}
     while True:
         running = started(images, out, mechanism, ranks, workers=rng.choice([0, 1, 2]))
         lone = rng.choice([None, *range(ranks)]) if ranks > 1 else None
-        struck = time.monotonic() + rng.uniform(0, 0.7 * seconds)  # later ones come too late too often
-        if counts["kills"] < 4:  # and then it may live
+        struck = time.monotonic() + rng.uniform(0, 0.7 * seconds)  # later kills often come after the end
+        if counts["kills"] < 4:  # the fifth start is not killed
             while running.running and time.monotonic() < struck:
                 running.poll()
                 time.sleep(0.001)
@@ -75,7 +75,7 @@ def killed_run(images: Path, out: Path, mechanism: str, ranks: int, rng: random.
 
 
 def kills(count: int, folder: Path, ranks: int) -> Tally:
-    """Of each mechanism as many, `count` in all."""
+    """`count` tries, equally many for each mechanism."""
     images, tally = folder / "images", Tally()
     make_images(images, "mixed")
     for number, mechanism in enumerate(MECHANISMS):
@@ -97,6 +97,6 @@ def kills(count: int, folder: Path, ranks: int) -> Tally:
 FAULTS = [
     Fault("P1", "SIGKILL anywhere, every mechanism", EXPECTED, GUARD, 60, 4, partial(kills, ranks=1)),
     Fault("P5", "one rank of two, or both, killed: every mechanism", EXPECTED,
-          "each rank's statistics are in the checkpoint (`tests/ranks/test_runs.py`: taken from another rank, the ends "
-          "differ)", 60, 4, partial(kills, ranks=2)),
+          "each rank's statistics are in the checkpoint (`tests/ranks/test_runs.py`: with those of another rank, the "
+          "results differ)", 60, 4, partial(kills, ranks=2)),
 ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""P7: signals at any phase of a run; under Slurm, one that asks for another turn."""
+"""P7: signals at any phase of a run; under Slurm, one that requeues the job."""
 
 import os
 import random
@@ -14,11 +14,11 @@ from tests.faults.matrix import ROOT, Fault, Tally
 
 RESUMABLE = 75
 CHOICES = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
-SECONDS = 120  # until a command must have ended
+SECONDS = 120  # in which a command must end
 
 
 def scontrol(place: Path) -> Path:
-    """A folder for PATH with an `scontrol` that notes what it is asked."""
+    """A folder for PATH with an `scontrol` that records its arguments."""
     place.mkdir()
     script = place / "scontrol"
     script.write_text(f'#!/bin/sh\necho "$@" >> "{place}/asked"\n')
@@ -34,7 +34,7 @@ def command(images: Path, out: Path, recipe: Path) -> list[str]:
 
 
 def run(arguments: list[str], tools: Path, numbers: list[int], seconds: float) -> int:
-    """The exit code of the command, which is sent the signals after so long, one shortly after the other."""
+    """The exit code of the command, which gets the signals after `seconds`, one shortly after the other."""
     environment = os.environ | {
         "PATH": f"{tools}{os.pathsep}{os.environ['PATH']}", "SLURM_JOB_ID": "4711", "OMP_NUM_THREADS": "1",
         "PYTHONPATH": str(ROOT),
@@ -68,7 +68,7 @@ def signals(count: int, folder: Path) -> Tally:
         numbers = [number] * (1 + twice)
         code = run(command(images, out, recipe), tools, numbers, rng.uniform(0.3, 1.0) * seconds)
         turns = asked.read_text().splitlines() if asked.exists() else []
-        if twice:  # at once; Slurm is asked once, or not, if there was no time
+        if twice:  # ended at once; Slurm requeues once, or not if there was no time
             good = code in (0, RESUMABLE, -number) and len(turns) <= 1
         else:
             due = ["requeue 4711"] if number == signal.SIGUSR1 and code == RESUMABLE else []
@@ -82,12 +82,12 @@ def signals(count: int, folder: Path) -> Tally:
 
 
 def went_on(images: Path, out: Path) -> bool:
-    """Whether the run came to its end when it was started again, without a signal: in a fork, which is quicker."""
+    """Whether the run finishes when it is resumed without a signal, in a fork (faster)."""
     return os.waitstatus_to_exitcode(os.waitpid(fork(images, out, workers=1), 0)[1]) == 0
 
 
 def idle(out: Path) -> bool:
-    """Whether the run has not begun, as Python itself was starting, or has ended, and Python too."""
+    """Whether the run has not started yet, or has finished: the signal came while Python started or exited."""
     return not (out / "recipe.json").exists() or (out / "finished.json").exists()
 
 
@@ -98,9 +98,9 @@ def loads(out: Path) -> bool:
 
 FAULTS = [
     Fault(
-        "P7", "SIGTERM, SIGINT, SIGUSR1, one or two, at any phase", "code 75 after its step, or at once before the "
-        "first (by the signal while Python itself starts or ends); one `scontrol requeue`; then the same bits",
-        "handlers from the command's first moment on (`tests/train/test_signals.py`: with none, the run ends by the "
-        "signal, without a checkpoint)", 40, 4, signals,
+        "P7", "SIGTERM, SIGINT, SIGUSR1, one or two, at any phase", "code 75 after the current step, or at once before "
+        "the first (ended by the signal while Python starts or exits); one `scontrol requeue`; resumed: the same bits",
+        "handlers are installed at the start of the command (`tests/train/test_signals.py`: without them, the signal "
+        "ends the run without a checkpoint)", 40, 4, signals,
     ),
 ]  # fmt: skip

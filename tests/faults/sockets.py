@@ -1,4 +1,4 @@
-"""S8: what a run opens to the network, and what comes in by it: strangers write to every port and key of two ranks."""
+"""S8: the network ports that a run opens, and hostile data sent to each port and store key of two ranks."""
 
 import contextlib
 import os
@@ -22,7 +22,7 @@ KEYS = ("failure", "failed", "session0/failure", "session0/failed", "session1/fa
 
 
 class Planted:
-    """A pickle that leaves a mark where it is executed."""
+    """A pickle that creates the file `mark` if it is executed."""
 
     def __init__(self, mark: Path):
         self.mark = mark
@@ -32,7 +32,7 @@ class Planted:
 
 
 def opened(count: int, folder: Path) -> Tally:
-    """Runs of two ranks and of one process, embed and eval, in turn, each in a network of its own."""
+    """Runs of two ranks and of one process, embed and eval, in turn, each in its own network namespace."""
     images, recipe, tally = folder / "images", folder / "recipe.json", Tally()
     make_images(images, "small")
     recipe.write_text(TWO.to_json())
@@ -54,7 +54,7 @@ def opened(count: int, folder: Path) -> Tally:
 
 
 def strangers(count: int, folder: Path) -> Tally:
-    """While two ranks train, pickles are sent to each port that they listen on, and planted in their store."""
+    """While two ranks train, send pickles to each port that they listen on, and write some into their store."""
     images, tally, rng = folder / "images", Tally(), random.Random(14)
     make_images(images, "small")
     assert not any(started(images, folder / "whole").wait())
@@ -95,10 +95,10 @@ def plant(store: Path, content: bytes, rng: random.Random) -> None:
 
 
 FAULTS = [
-    Fault("S8", "what a run opens to the network", "one process: nothing. Several ranks: the loopback interface",
-          "the ranks of one machine meet at a file, gloo is bound to the loopback interface (`tests/ranks/"
-          "test_network.py`: by torch's elastic launcher they listen on all addresses)", 8, 1, opened),
-    Fault("S8", "pickles sent to the ranks' ports and put into their store", "none is executed; the run ends with the "
-          "same bits, or with an error", "what stands in the store is read as JSON (`tests/ranks/test_distributed.py`: "
-          "read by pickle, it is executed)", 10, 1, strangers),
+    Fault("S8", "network ports that a run opens", "one process: none. Several ranks: only on the loopback interface",
+          "the ranks of one machine join through a file; gloo is bound to the loopback interface (`tests/ranks/"
+          "test_network.py`: under torch's elastic launcher they listen on all addresses)", 8, 1, opened),
+    Fault("S8", "pickles sent to the ranks' ports and written to their store", "none is executed; the run ends with "
+          "the same bits, or with an error", "the store is read as JSON (`tests/ranks/test_distributed.py`: read by "
+          "pickle, its content is executed)", 10, 1, strangers),
 ]  # fmt: skip

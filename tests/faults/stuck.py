@@ -1,4 +1,4 @@
-"""P4, P8, P9: a thread that dies, a run that stands still, two processes in one folder."""
+"""P4, P8, P9: a thread that dies, a run that hangs, two processes in one folder."""
 
 import ctypes
 import os
@@ -24,7 +24,7 @@ from tests.faults.harness import RECIPE, ending, make_images
 from tests.faults.matrix import Fault, Tally
 
 PATIENCE = 0.05  # minutes
-LONG = 90.0  # [s]: what hangs, hangs for so long
+LONG = 90.0  # [s] that a planted hang lasts
 
 
 def run(images: Path, out: Path, workers: int = 0, **options) -> None:
@@ -42,7 +42,7 @@ def undisturbed(folder: Path) -> tuple[Path, str]:
 
 
 def in_a_child(work: Callable[[], None], said: Path) -> int:
-    """The exit code of `work` in a process of its own, whose stderr goes to a file."""
+    """The exit code of `work` in a child process, whose stderr goes to a file."""
     child = os.fork()
     if child == 0:
         code = 1
@@ -60,7 +60,7 @@ def in_a_child(work: Callable[[], None], said: Path) -> int:
 
 
 def dying_threads(count: int, folder: Path) -> Tally:
-    """An error that nobody foresaw, in a thread that reads images: it ends the run as itself, and leaves no thread."""
+    """An unexpected error in a thread that reads images ends the run with that error, and leaves no thread."""
     rng, tally = random.Random(11), Tally()
     images, whole = undisturbed(folder)
     for trial in range(count):
@@ -95,7 +95,7 @@ def hang_with_the_gil(*_: object, **__: object) -> None:
     ctypes.PyDLL(None).sleep(int(LONG))  # no other thread of Python can run meanwhile
 
 
-PLACES = {  # what hangs, and what must be said of it
+PLACES = {  # what hangs, and a part of the expected output
     "reading": (mock.patch.object(ViewMaker, "_read", hang), "(in: step)"),
     "the step": (mock.patch.object(Contrast, "forward", hang), "(in: step)"),
     "a checkpoint": (mock.patch.object(saving.checkpoint, "save", hang), "(in: checkpoint)"),
@@ -106,7 +106,7 @@ PLACES = {  # what hangs, and what must be said of it
 
 
 def hangs(count: int, folder: Path) -> Tally:
-    """The process ends by itself with code 1, and has said where it stood; then the run goes on."""
+    """The process ends with code 1 and prints where it hung; then the run can be resumed."""
     tally = Tally()
     images, whole = undisturbed(folder)
     for place, (patch, expected) in list(PLACES.items())[:count]:
@@ -128,7 +128,7 @@ def hangs(count: int, folder: Path) -> Tally:
 
 
 def races(count: int, folder: Path) -> Tally:
-    """Two processes begin in one folder at once: one works, the other is told so and changes nothing."""
+    """Two processes start in one folder at once: one runs, the other is refused and changes nothing."""
     tally = Tally()
     images, whole = undisturbed(folder)
     for trial in range(count):
@@ -151,7 +151,7 @@ def races(count: int, folder: Path) -> Tally:
 
 
 def slowly(call: Callable) -> Callable:
-    """So that neither has ended before the other begins."""
+    """Slow a run down, so that neither process finishes before the other starts."""
 
     def later(self, state, metrics) -> None:
         time.sleep(0.02)
@@ -161,14 +161,14 @@ def slowly(call: Callable) -> Callable:
 
 
 FAULTS = [
-    Fault("P4", "a reading thread dies of an unforeseen error", "the run ends with that error, no thread is left; same "
-          "bits later", "errors of threads are raised where their mini-batch is due "
-          "(`tests/faults/test_guards_of_readers.py`: passed over, the run goes on with wrong views)",
+    Fault("P4", "an unexpected error in a thread that reads images", "the run ends with that error, no thread is left; "
+          "resumed: same bits", "errors of threads are raised when their mini-batch is needed "
+          "(`tests/faults/test_guards_of_readers.py`: if ignored, the run continues with wrong views)",
           30, 4, dying_threads),
-    Fault("P8", "a hang: reading, step, checkpoint, score, setup", "code 1 and the stack of every thread; same bits "
-          "later", "the watchdog, `--patience`; where the GIL is kept, a day after it (here: 2 s) "
-          "(`tests/faults/test_guards.py`: without it the run still hangs then)",
+    Fault("P8", "a hang: reading, step, checkpoint, score, setup", "code 1 and the stack of every thread; resumed: "
+          "same bits", "the watchdog, `--patience`; a day later (here: 2 s) if the thread holds the GIL "
+          "(`tests/faults/test_guards.py`: without the watchdog the run still hangs)",
           6, 2, hangs),
-    Fault("P9", "two processes begin in one folder", "one works; the other is told so",
-          "`flock` (`tests/faults/test_guards.py`: without it both work)", 20, 3, races),
+    Fault("P9", "two processes start in one folder", "one runs; the other is refused",
+          "`flock` (`tests/faults/test_guards.py`: without it both run)", 20, 3, races),
 ]  # fmt: skip

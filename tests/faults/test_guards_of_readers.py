@@ -64,7 +64,7 @@ def test_without_typed_errors_a_damaged_manifest_ends_in_another_one(tmp_path, m
     monkeypatch.setattr(
         hostile_settings, "REFUSED", {name: hostile_settings.REFUSED[name] for name in ["manifest of a run"]}
     )
-    monkeypatch.setattr(hostile_settings, "BORNE_WITH", {})
+    monkeypatch.setattr(hostile_settings, "TOLERATED", {})
     (tmp_path / "with").mkdir()
     assert hostile_settings.files_of_a_run(1, tmp_path / "with").lost == 0
     monkeypatch.setattr(manifest, "_damage_reported", lambda _: contextlib.nullcontext())

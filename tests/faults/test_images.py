@@ -1,4 +1,4 @@
-"""When a guard of images is taken away, something is lost; that with it nothing is, test_matrix.py tries."""
+"""Without a guard of images, tries are lost. With it none are: see test_matrix.py."""
 
 import sys
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Each fault of the matrix, a few times; the page says what the full counts came to."""
+"""A few tries of each fault of the matrix. docs/reliability.md has the results of the full counts."""
 
 import json
 import os

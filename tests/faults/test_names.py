@@ -1,4 +1,4 @@
-"""Each guard of names, of changing images and of text stands: when it is taken away, something is lost."""
+"""Without a guard of names, of changing images or of text, tries are lost."""
 
 import os
 import re

@@ -1,4 +1,4 @@
-"""S4: markup, formulas and terminal escapes in names and messages stay text, wherever they are shown."""
+"""S4: markup, formulas and terminal escapes in names and messages have no effect wherever they are shown."""
 
 import contextlib
 import csv
@@ -61,12 +61,12 @@ def broken_with(payload: str) -> Iterator[None]:
 
 
 def is_text(output: str) -> bool:
-    """Whether a terminal would show it as it is; a live line begins with a return."""
+    """Whether the output has no control characters; a live line starts with a carriage return."""
     return all(line.isprintable() for line in output.replace("\r", "\n").split("\n"))
 
 
 def is_log(text: str) -> bool:
-    """Whether each line is one that was written, with its time."""
+    """Whether each line starts with a time, so that no message has added a line."""
     return is_text(text) and all(re.match(r"\d{4}-\d\d-\d\dT[\d:+]+ ", line) for line in text.splitlines())
 
 
@@ -79,13 +79,13 @@ def is_table(data: bytes) -> bool:
 
 
 def is_plain_markdown(text: str, payload: str) -> bool:
-    """Whether nothing of the payload stands outside of code."""
+    """Whether the payload appears only in code spans."""
     outside = re.sub(r"`[^`\n]*`", "", re.sub(r"```.*?```", "", text, flags=re.DOTALL))
     return is_text(text) and not any(part in outside for part in (payload, "<script", "<img", "javascript:", "evil."))
 
 
 def stays_text(folder: Path, payload: str, place: str) -> str:
-    """What let it out; nothing when all is well."""
+    """The output in which the payload has an effect; "" if there is none."""
     images = pictures(folder / "images", payload, place)
     out = folder / (payload if place == "run" else "run")
     message = payload if place == "message" else "cannot be read"
@@ -111,7 +111,7 @@ def stays_text(folder: Path, payload: str, place: str) -> str:
 def injected(count: int, scratch: Path) -> Tally:
     """Each payload in each place: 15 and 4 have no common divisor."""
     tally = Tally()
-    stays_text(scratch, "nothing", "file")  # what takes long at first need not be done in each child
+    stays_text(scratch, "nothing", "file")  # do slow first-time work once, and not in each child
     for trial in range(count):
         payload, place = PAYLOADS[trial % len(PAYLOADS)], PLACES[trial % len(PLACES)]
         folder = scratch / str(trial)
@@ -127,8 +127,9 @@ def injected(count: int, scratch: Path) -> Tally:
 FAULTS = [
     Fault(
         "S4", "markup, formulas, terminal escapes in names and messages",
-        "text in console, train.log, bad_images.csv, model card, `moco check`",
-        "names are shown escaped, cells guarded, facts code spans (`tests/faults/test_names.py`: lost without each)",
+        "plain text in console, train.log, bad_images.csv, model card and `moco check`",
+        "names are escaped, cells guarded, facts in code spans (`tests/faults/test_names.py`: tries are lost without "
+        "each)",
         60, 12, injected,
     ),
 ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""P2, D2 to D4: kills inside a save, damaged checkpoints, leftovers, clocks that jump."""
+"""P2, D2 to D4: kills inside a save, damaged checkpoints, leftover files, wrong modification times."""
 
 import os
 import random
@@ -25,7 +25,7 @@ def ours(folder: Path, step: int) -> None:
 
 
 def killed_in(save: Save, folder: Path, first: int, seconds: float) -> int:
-    """The last step that a child told to have saved before it got SIGKILL; `first` - 1: none."""
+    """The last step that a child reported as saved before it got SIGKILL; `first` - 1: none."""
     read, write = os.pipe()
     child = os.fork()
     if child == 0:
@@ -46,7 +46,7 @@ def killed_in(save: Save, folder: Path, first: int, seconds: float) -> int:
 
 
 def kills_in_a_save(count: int, folder: Path) -> Tally:
-    """The newest that loads is the last that was told to be saved, or the one under way; its content is its own."""
+    """The newest that loads is the last one reported as saved, or the one after it, with the content of its step."""
     rng, tally, step = random.Random(2), Tally(), 1
     ours(folder, step)
     for _ in range(count):
@@ -58,7 +58,7 @@ def kills_in_a_save(count: int, folder: Path) -> Tally:
 
 
 def damaged(content: bytes, rng: random.Random) -> tuple[str, bytes]:
-    """One of the ways in which a file comes back other than it was written."""
+    """The content damaged in a random way, and the name of that way."""
     kind = rng.choice(["cut", "bit", "block of zeros", "longer", "blocks exchanged", "empty"])
     at = rng.randrange(len(content))
     if kind == "cut":
@@ -76,10 +76,10 @@ def damaged(content: bytes, rng: random.Random) -> tuple[str, bytes]:
     return kind, b""
 
 
-def goes_past(folder: Path) -> bool:
-    """Whether a run of --keep 2 that goes on from step 2, and is past step 3 when it saves, has two whole ones.
+def keeps_two_intact(folder: Path) -> bool:
+    """Whether a run with --keep 2 that resumes from step 2 and saves at step 4 has both of these checkpoints.
 
-    The damaged one of step 3 is removed where the manifest lists it, and else left alone: it may be the user's.
+    The damaged one of step 3 is removed if the manifest lists it. Otherwise it stays: it may be the user's.
     """
     place = folder / "past"
     shutil.rmtree(place, ignore_errors=True)
@@ -91,7 +91,7 @@ def goes_past(folder: Path) -> bool:
 
 
 def damaged_checkpoints(count: int, folder: Path) -> Tally:
-    """Every third time, the manifest does not know the newest: it was renamed into place just before a kill."""
+    """In every third try the manifest does not list the newest, as after a kill just after its rename."""
     rng, tally = random.Random(3), Tally()
     for step in (1, 2):
         ours(folder, step)
@@ -109,13 +109,13 @@ def damaged_checkpoints(count: int, folder: Path) -> Tally:
             (-1 if path is None else step_of(path)),
             any("step_00000003.pt" in str(one.message) for one in said),
         )
-        harmless = bad == content or (trial % 3 == 0 and step == 3)  # a bit that nothing reads, content as it was
-        tally += harmless or (step == 2 and loud and goes_past(folder))
+        harmless = bad == content or (trial % 3 == 0 and step == 3)  # a bit that is never read: the content is the same
+        tally += harmless or (step == 2 and loud and keeps_two_intact(folder))
     return tally
 
 
 def leftovers(count: int, folder: Path) -> Tally:
-    """Half-written files are removed, a torn manifest is tolerated, files that it does not list stay."""
+    """Temporary files are removed, a damaged manifest is tolerated, unlisted files stay."""
     rng, tally = random.Random(4), Tally()
     for trial in range(count):
         place = folder / str(trial)
@@ -137,7 +137,7 @@ def leftovers(count: int, folder: Path) -> Tally:
 
 
 def clocks(count: int, folder: Path) -> Tally:
-    """Times of change in any order, all equal, in the future, before 1970."""
+    """Modification times in any order, all equal, in the future, before 1970."""
     rng, tally = random.Random(5), Tally()
     for step in (8, 9, 10, 11, 12):
         checkpoint.save(folder, state(step), recipe="{}", keep=5)
@@ -151,7 +151,7 @@ def clocks(count: int, folder: Path) -> Tally:
 
 
 def none_left(count: int, folder: Path) -> Tally:
-    """All of them damaged: an error with the names and the way out, never a new run."""
+    """All are damaged: an error that names them and says what to do, never a new run."""
     rng, tally = random.Random(6), Tally()
     for step in (1, 2, 3):
         ours(folder, step)
@@ -172,24 +172,25 @@ def none_left(count: int, folder: Path) -> Tally:
 GUARDS = "tests/faults/test_guards.py"
 FAULTS = [
     Fault(
-        "P2", "SIGKILL inside a save", "the newest loads, or the one before it; none is torn",
-        f"written aside, renamed when whole (`{GUARDS}`: written in place, kills leave torn files)", 500, 60,
+        "P2", "SIGKILL inside a save", "the newest or the one before it loads; none is incomplete",
+        f"written under a temporary name, renamed when complete (`{GUARDS}`: written in place, kills leave incomplete "
+        f"files)", 500, 60,
         kills_in_a_save,
     ),
     Fault(
-        "D2", "newest checkpoint cut, flipped, zeroed", "noticed by its SHA-256; the one before it is used, loudly, "
-        "and stays when the run is past the damaged one",
-        f"hash in the manifest; the file's own checksums where it is not listed yet (`{GUARDS}`: without the hash, a "
-        "flipped bit loads)", 300, 60, damaged_checkpoints,
+        "D2", "newest checkpoint truncated, flipped, zeroed", "noticed by its SHA-256; the one before it is used, with "
+        "a warning, and is not removed in place of the damaged one later",
+        f"hash in the manifest; the file's own checksums if it is not listed yet (`{GUARDS}`: without the hash, a "
+        "flipped bit is loaded)", 300, 60, damaged_checkpoints,
     ),
-    Fault("D2", "all checkpoints damaged", "an error that names them and the way out",
-          f"`CheckpointError` (`{GUARDS}`: without it the run begins anew)", 20, 3,
+    Fault("D2", "all checkpoints damaged", "an error that names them and says what to do",
+          f"`CheckpointError` (`{GUARDS}`: without it the run starts again from step 0)", 20, 3,
           none_left),
     Fault(
-        "D3", "leftovers, torn manifest, foreign files", "removed; tolerated; left alone",
-        f"`remove_temporary_files`; entries that make no sense do not count (`{GUARDS}`)", 30, 4, leftovers,
+        "D3", "leftovers, damaged manifest, foreign files", "removed; tolerated; left alone",
+        f"`remove_temporary_files`; invalid entries are ignored (`{GUARDS}`)", 30, 4, leftovers,
     ),
-    Fault("D4", "times of change equal or in disorder", "the highest step is the newest",
-          f"order by step (`{GUARDS}`: by time, another is the newest)", 5, 3,
+    Fault("D4", "modification times equal or out of order", "the highest step is the newest",
+          f"order by step (`{GUARDS}`: by time, another one is the newest)", 5, 3,
           clocks),
 ]  # fmt: skip

@@ -11,13 +11,13 @@ from tests.faults.ranks import MECHANISMS
 
 
 def run(images: Path, out: Path, recipe: Recipe, workers: int) -> str:
-    """A hash over all that the run ends with."""
+    """A hash of the final state of a run."""
     pretrain(images, out, recipe=recipe, workers=workers, device="cpu", eval_data=images, eval_every=1)
     return ending(out)
 
 
 def pairs(count: int, folder: Path) -> Tally:
-    """Of each mechanism in turn, with a seed of its own; and another seed gives another end."""
+    """Each mechanism in turn, with its own seed; another seed must give other results."""
     tally, ends, images = Tally(), [], folder / "images"
     make_images(images, "mixed")
     for trial in range(count):
@@ -43,9 +43,9 @@ def workers(count: int, folder: Path) -> Tally:
 
 
 FAULTS = [
-    Fault("N2", "the same seed twice", "the same bits; with another seed, others", "all randomness is a function of "
-          "(seed, place) (`tests/data/loader/test_same_batches.py`: with random numbers of one generator a later start "
-          "goes on with others)",
+    Fault("N2", "the same seed twice", "the same bits; with another seed, others", "random numbers are functions of "
+          "seed and position (`tests/data/loader/test_same_batches.py`: with one generator, a resumed run gets other "
+          "numbers)",
           10, 2, pairs),
     Fault("N2", "any number of workers", "the same bits",
           "the same (`tests/data/loader/test_same_batches.py`: random numbers from a shared generator depend on the "

@@ -1,4 +1,4 @@
-"""P4: worker processes that are killed, and an image that ends every process that reads it."""
+"""P4: killed worker processes, and an image that crashes every process that reads it."""
 
 import hashlib
 import multiprocessing
@@ -18,11 +18,11 @@ from tests.faults.harness import RECIPE, make_images
 from tests.faults.matrix import Fault, Tally
 
 STEPS, BATCH, WORKERS = 24, 8, 2
-BROKEN = 1  # picture that make_images spoils
+BROKEN = 1  # the picture that make_images damages
 
 
 def bits(images: Images, workers: int, quarantine: Quarantine, *, delay: float | None = None) -> str:
-    """A hash over all views; after `delay` seconds a worker is killed."""
+    """A hash of all views; after `delay` seconds a worker is killed."""
     loader = ViewLoader(
         images, RECIPE.data, batch_size=BATCH, seed=1, steps=range(STEPS), workers=workers, processes=True,
         device=torch.device("cpu"), quarantine=quarantine,
@@ -58,7 +58,7 @@ def killed(count: int, scratch: Path) -> Tally:
 
 
 class Deadly:
-    """Images of which one ends the process that reads it."""
+    """Images, one of which crashes the process that reads it."""
 
     def __init__(self, images: Images, deadly: int):
         self.names, self.labels, self.classes = images.names, images.labels, images.classes
@@ -87,12 +87,14 @@ def crashed(count: int, scratch: Path) -> Tally:
 GUARDS = "tests/faults/test_guards.py"
 FAULTS = [
     Fault(
-        "P4", "a worker process killed", "it is replaced; the same bits, no image skipped for it, no process left",
-        f"mini-batches are made again, from the step that is due (`{GUARDS}`: not replaced, it ends the run)",
+        "P4", "a worker process killed", "it is replaced; the same bits, no image is skipped, no process is left",
+        f"mini-batches are made again from the current step (`{GUARDS}`: without a replacement the run ends)",
         30, 2, killed,
     ),
     Fault(
-        "P4", "an image that ends the process that reads it", "skipped by name after the second time; it goes on",
-        f"who was at which image is noted before it is read (`{GUARDS}`: not blamed, it ends the run)", 10, 1, crashed,
+        "P4", "an image that crashes the process that reads it", "skipped and listed after the second crash; the run "
+        "goes on",
+        f"each worker records which image it reads (`{GUARDS}`: if the image is not identified, the run "
+        f"ends)", 10, 1, crashed,
     ),
 ]  # fmt: skip
