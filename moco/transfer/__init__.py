@@ -1,1 +1,1 @@
-"""Fine-tune and score an encoder on detection, segmentation, keypoints and classification (tables 2 to 6)."""
+"""Fine-tune an encoder on detection, segmentation, keypoints and classification, and score it (Tables 2 to 6)."""

@@ -1,4 +1,4 @@
-"""What a detector finds in one image, in the original image's pixels."""
+"""The detections in one image, in pixels of the original image."""
 
 from dataclasses import dataclass
 
@@ -10,7 +10,7 @@ from moco.transfer.scenes import Mask
 
 @dataclass(frozen=True)
 class Detections:
-    """n found objects, in any order. Coordinates as in `scenes`, but keypoints at the centres of pixels."""
+    """n detected objects, in any order. Coordinates as in `scenes`, except keypoints, which are at pixel centres."""
 
     boxes: Float[np.ndarray, "n 4"]
     labels: Int64[np.ndarray, "n"]  # index into the classes

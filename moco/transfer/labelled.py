@@ -1,4 +1,4 @@
-"""Images with one class each, in the order of a list: `Images` as pre-training and evaluation take them."""
+"""Images with one class each, as `Images` for pre-training and evaluation."""
 
 import os
 from collections.abc import Sequence

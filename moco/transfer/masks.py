@@ -1,4 +1,4 @@
-"""Masks of objects: polygons and runs, checked in Python before any C code sees them, and as bitmaps."""
+"""Object masks: polygons, run lengths and bitmaps. All are checked in Python before C code reads them."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ LONGEST_OUTLINE = 2_000_000  # [pixels]
 
 
 def rle_of_runs(height: int, width: int, runs: "Int64[np.ndarray, 'n']") -> Rle:
-    """A mask of lengths of runs. Raises ValueError: negative, or not the number of pixels."""
+    """A mask from run lengths. Raises ValueError if one is negative or their sum is not the number of pixels."""
     if height < 1 or width < 1 or height * width > MAX_PIXELS:
         raise ValueError(f"a mask of {height} x {width} pixels; expected 1 to {MAX_PIXELS:,}")
     if len(runs) and (runs.min() < 0 or runs.max() > height * width):
@@ -24,10 +24,10 @@ def rle_of_runs(height: int, width: int, runs: "Int64[np.ndarray, 'n']") -> Rle:
 
 
 def rle_of_text(height: int, width: int, text: str | bytes) -> Rle:
-    """A mask of COCO's compressed counts. Raises ValueError where they are damaged.
+    """A mask from COCO's compressed counts. Raises ValueError if they are damaged.
 
-    Each character holds 5 bits and one that says whether more follow; the last one's highest bit is the sign. From the
-    fourth run on, the number is the difference to the run two before.
+    Each character has 5 bits of a number and one bit that is set if more follow; the highest bit of the last one is the
+    sign. From the fourth run on, a number is the difference from the run two positions before.
     """
     data = text.encode("ascii", "replace") if isinstance(text, str) else text
     digits = np.frombuffer(data, dtype=np.uint8).astype(np.int64) - 48
@@ -49,9 +49,9 @@ def rle_of_text(height: int, width: int, text: str | bytes) -> Rle:
 
 
 def problem_of(polygon: "Float64[np.ndarray, 'xy']") -> str | None:
-    """Why a polygon cannot be rasterised, or None.
+    """Why a polygon cannot be rasterised; None if it can.
 
-    C code would take 4 numbers for a box, and needs memory for each pixel of the outline.
+    pycocotools would read 4 numbers as a box, and it allocates memory for each pixel of the outline.
     """
     if len(polygon) < 6 or len(polygon) % 2:
         return f"a polygon has {len(polygon)} numbers; expected x and y of at least 3 points"
@@ -78,7 +78,7 @@ def bitmap_of_rle(rle: Rle) -> Bool[np.ndarray, "H W"]:
 
 
 def rle_dict(mask: Mask, height: int, width: int) -> dict[str, Any]:
-    """The mask in an image of that size as pycocotools has it: `size`, and `counts` in bytes.
+    """The mask in an image of that size in the format of pycocotools: `size`, and `counts` in bytes.
 
     Raises:
         ValueError: a run-length mask of another size than the image.
@@ -96,14 +96,14 @@ def rle_dict(mask: Mask, height: int, width: int) -> dict[str, Any]:
 
 
 def bitmap(mask: Mask, height: int, width: int) -> Bool[np.ndarray, "H W"]:
-    """The mask in an image of that size, polygons rasterised as COCO does. Raises as `rle_dict`."""
+    """The mask in an image of that size. Polygons are rasterised as in COCO. Raises as `rle_dict`."""
     if isinstance(mask, Rle) and (mask.height, mask.width) == (height, width):
         return bitmap_of_rle(mask)
     return bitmap_of_rle(rle_of_text(height, width, rle_dict(mask, height, width)["counts"]))
 
 
 def area_of(mask: Mask) -> float:
-    """[pixels]; of polygons by the shoelace formula, overlapping parts counted twice."""
+    """The area [pixels]. For polygons by the shoelace formula, which counts overlaps of parts twice."""
     if isinstance(mask, Rle):
         return float(mask.runs[1::2].sum())
     return sum(_shoelace(part) for part in mask)

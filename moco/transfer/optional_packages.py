@@ -1,4 +1,4 @@
-"""Import the packages of the extra `transfer`, which are not installed with the package itself."""
+"""Import the optional packages of the extra `transfer`."""
 
 from importlib import import_module
 from types import ModuleType
@@ -7,7 +7,7 @@ from moco.text import extra
 
 
 def require(module: str, *, task: str) -> ModuleType:
-    """The module of that name. Raises ImportError, which names the extra, where it is not installed."""
+    """Import a module. Raises ImportError with the command that installs it."""
     try:
         return import_module(module)
     except ImportError as error:

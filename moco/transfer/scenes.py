@@ -1,7 +1,7 @@
-"""Images with annotated objects, as every reader returns them and every metric takes them.
+"""Images with annotated objects: the format that every reader returns and every metric takes.
 
 Coordinates are continuous and 0-based: the pixel in column 0 covers x from 0 to 1. A box is `x0 y0 x1 y1`.
-Keypoints are as COCO stores them, whole numbers at the centre of a pixel; `targets` adds the 0.5 for a network.
+Keypoints are as in COCO, integers that mean the centre of a pixel; `targets` adds 0.5 for the network.
 """
 
 from dataclasses import dataclass, field
@@ -10,13 +10,13 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Bool, Float64, Int64, UInt8, UInt32
 
-HALF = 0.5  # [pixels] from the whole numbers of COCO's keypoints to the centres of their pixels
+HALF = 0.5  # [pixels] added to COCO's integer keypoints to get pixel centres
 Polygons = tuple[Float64[np.ndarray, "_"], ...]  # the parts of one object, each a flat x0 y0 x1 y1 ...
 
 
 @dataclass(frozen=True)
 class Rle:
-    """A mask of `height` x `width` pixels, run by run down the columns, the first run outside of the object."""
+    """A run-length mask of `height` x `width` pixels, column by column. The first run is background."""
 
     height: int
     width: int
@@ -28,7 +28,7 @@ Mask = Polygons | Rle
 
 @dataclass(frozen=True)
 class BodyPoints:
-    """DensePose: points on the surface of a person's body, and its coarse parts, in the square that its box becomes."""
+    """DensePose: points on a person's body and its coarse parts, in the person's box scaled to a square."""
 
     x: Float64[np.ndarray, "p"]  # 0 to 255 within the box
     y: Float64[np.ndarray, "p"]
@@ -40,13 +40,13 @@ class BodyPoints:
 
 @dataclass(frozen=True)
 class Objects:
-    """The n objects of one image. Objects of no area are kept; `targets` leaves them out of training."""
+    """The n objects of one image, those without area included; `targets` excludes them from training."""
 
     ids: tuple[str, ...]  # as error messages name them
     boxes: Float64[np.ndarray, "n 4"]  # as in the file: may reach beyond the image
     labels: Int64[np.ndarray, "n"]  # index into the classes of the SceneSet
-    crowd: Bool[np.ndarray, "n"]  # a group of objects: neither trained on nor counted as missed
-    difficult: Bool[np.ndarray, "n"]  # VOC: trained on, not counted in evaluation
+    crowd: Bool[np.ndarray, "n"]  # a group of objects: not used for training, and not counted as missed
+    difficult: Bool[np.ndarray, "n"]  # VOC: used for training, not counted in evaluation
     areas: Float64[np.ndarray, "n"]  # [pixels] as in the file: of the mask where there is one, else of the box
     masks: tuple[Mask | None, ...] | None = None
     keypoints: Float64[np.ndarray, "n K 3"] | None = None  # x, y, visibility: 0 not labelled, 1 hidden, 2 visible
@@ -62,24 +62,24 @@ class Scene:
 
     path: Path
     id: int | str  # as in the file; unique in a SceneSet
-    width: int | None  # None where the annotations do not say; use `readers.images.size_of`
+    width: int | None  # None if the annotations do not have it; use `readers.images.size_of`
     height: int | None
     objects: Objects
-    negative: tuple[int, ...] = ()  # LVIS: classes that are certainly not in the image
+    negative: tuple[int, ...] = ()  # LVIS: classes verified as absent
     not_exhaustive: tuple[int, ...] = ()  # LVIS: classes of which not every object is annotated
-    ignored: Rle | None = None  # Cityscapes: pixels that count neither for nor against a prediction
+    ignored: Rle | None = None  # Cityscapes: pixels that are not scored
 
 
 @dataclass(frozen=True)
 class SceneSet:
-    """Annotated images in an order that depends on the annotations alone, not on the file system."""
+    """Annotated images. Their order depends only on the annotations, not on the file system."""
 
     classes: tuple[str, ...]
     scenes: tuple[Scene, ...]
     category_ids: tuple[int, ...]  # the classes' numbers in the file, which a result file must use
     keypoint_names: tuple[str, ...] = ()
     frequencies: tuple[str, ...] = ()  # LVIS: r, c or f of each class
-    skipped: tuple[str, ...] = field(default=(), repr=False)  # what was wrong with each annotation that was skipped
+    skipped: tuple[str, ...] = field(default=(), repr=False)  # for each skipped annotation, the reason
 
     def __len__(self) -> int:
         return len(self.scenes)

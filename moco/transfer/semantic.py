@@ -1,4 +1,4 @@
-"""Images of which every pixel has a class: pairs of files, and what the values in the second mean."""
+"""Images with a class for each pixel: pairs of an image and a label file, and the meaning of the labels."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,13 +13,13 @@ from moco.transfer.readers.entries import AnnotationError
 from moco.transfer.readers.images import size_of
 
 IGNORED = 255  # label of pixels that are neither trained on nor counted
-UNKNOWN = -1  # in a table: a value that the format does not have
+UNKNOWN = -1  # in a table: a value that the format does not define
 Colour = tuple[int, int, int]
 
 
 @dataclass(frozen=True)
 class SemanticScene:
-    """One image and the file with a value for each of its pixels."""
+    """One image and the file with the label value of each pixel."""
 
     path: Path
     id: str
@@ -28,7 +28,7 @@ class SemanticScene:
 
 @dataclass(frozen=True)
 class SemanticSet:
-    """Pairs of files in an order that depends on their names alone."""
+    """Pairs of image and label file. Their order depends only on their names."""
 
     classes: tuple[str, ...]
     scenes: tuple[SemanticScene, ...]
@@ -60,7 +60,7 @@ class SemanticSet:
 
 
 def table_of(values: Mapping[int, int]) -> Int16[np.ndarray, "256"]:
-    """The table of a format whose files hold these values, each with its class."""
+    """The table from value to class of a format with these values."""
     table = np.full(256, UNKNOWN, dtype=np.int16)
     for value, label in values.items():
         table[value] = label

@@ -1,4 +1,4 @@
-"""What torchvision's detectors learn from: the objects of a scene as a dict of tensors."""
+"""Training targets: the objects of a scene as a dict of tensors, as torchvision's detectors take them."""
 
 from typing import Any
 
@@ -12,14 +12,16 @@ from moco.transfer.scenes import HALF, BodyPoints, Mask, Polygons, Rle, Scene
 
 
 def targets(scene: Scene) -> dict[str, Any]:
-    """The objects of a scene to train on: no crowds, and none that has no area inside of the image.
+    """The objects of a scene to train on, without crowds and without objects that have no area inside of the image.
 
-    `boxes` FloatTensor [n, 4], corners, cut at the image's border where its size is known; `labels` Int64Tensor [n],
-    0 to K - 1; with masks `masks`, a list of Polygons (float64 arrays x0 y0 x1 y1 ...), or where an object has a
-    run-length mask a BoolTensor [n, H, W]; with keypoints `keypoints` FloatTensor [n, K, 3], at the centres of pixels,
-    zeros where a point is not labelled.
-    Of DensePose `densepose`, an `Annotation` of moco.transfer.models.densepose or None for each object.
-    `indices` Int64Tensor [n] are the places of these objects in `scene.objects`.
+    Returns a dict:
+        boxes: FloatTensor [n, 4], corners, clipped to the image if its size is known.
+        labels: Int64Tensor [n], 0 to K - 1.
+        indices: Int64Tensor [n], index of each object in `scene.objects`.
+        masks: if there are masks, a list of Polygons (float64 arrays x0 y0 x1 y1 ...); a BoolTensor [n, H, W] if any
+            object has a run-length mask.
+        keypoints: if there are keypoints, FloatTensor [n, K, 3] at pixel centres; zeros for points not labelled.
+        densepose: if there are body points, an `Annotation` of moco.transfer.models.densepose or None per object.
     """
     objects = scene.objects
     boxes = objects.boxes.copy()
@@ -55,10 +57,10 @@ def _on_body(points: BodyPoints | None) -> Annotation | None:
 
 
 def _masks(masks: list[Mask], scene: Scene) -> list[Polygons] | Tensor:
-    """As polygons where all objects have them, otherwise as bitmaps of the image's size."""
+    """Polygons if all objects have them, otherwise bitmaps of the size of the image."""
     polygons = [mask for mask in masks if not isinstance(mask, Rle)]
     if len(polygons) == len(masks):
         return polygons
-    assert scene.height is not None  # of a set with run-length masks, sizes are known
+    assert scene.height is not None  # sets with run-length masks have sizes
     assert scene.width is not None
     return torch.from_numpy(np.stack([bitmap(mask, scene.height, scene.width) for mask in masks]))

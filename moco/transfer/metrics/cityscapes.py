@@ -1,9 +1,9 @@
 """Average precision of instance segmentation as Cityscapes defines it (https://www.cityscapes-dataset.com/benchmarks).
 
-A prediction is true for the object of its class with which its overlap is above the threshold; of several the one with
-the best score. One that is on no object is false, unless more of it than the threshold lies on pixels that do not
-count: void, groups, and objects of less than 100 pixels. The curve has a point for each score; AP is the sum of
-precision times half the change of recall between the neighbours of the point.
+A prediction is a true positive if its IoU with an object of its class is above the threshold. If several predictions
+match one object, only the one with the best score is true. A prediction that matches no object is false, unless its
+share of ignored pixels is above the threshold: void, groups, and objects below 100 pixels. The curve has a point for
+each score; AP is the sum of precision times half the difference of recall between the two neighbours of a point.
 """
 
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ from moco.transfer.masks import bitmap, bitmap_of_rle
 from moco.transfer.scenes import Rle, Scene, SceneSet
 
 THRESHOLDS = tuple(np.arange(0.5, 1.0, 0.05).tolist())
-LEAST_PIXELS = 100  # of an object that counts
+LEAST_PIXELS = 100  # smaller objects are ignored
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class CityscapesScores:
 
 
 def cityscapes_scores(scenes: SceneSet, detections: Sequence[Detections]) -> CityscapesScores:
-    """Scores of the masks that were found in each scene. Objects must not overlap, as in Cityscapes.
+    """Score the masks detected in each scene. Objects must not overlap, as in Cityscapes.
 
     Raises:
         DataError: results that do not fit the scenes.
@@ -57,7 +57,7 @@ def cityscapes_scores(scenes: SceneSet, detections: Sequence[Detections]) -> Cit
 
 
 class _Overlaps(NamedTuple):
-    """The p predictions and n objects of an image, in pixels."""
+    """Pixel counts of the p predictions and n objects of an image, and of their intersections."""
 
     common: Int64[np.ndarray, "p n"]
     void: Int64[np.ndarray, "p"]  # of each prediction
@@ -93,7 +93,7 @@ def _overlaps(scene: Scene, found: Detections) -> _Overlaps:
     rows = [np.bincount(owner[bitmap(mask, *size)], minlength=n + 2) for mask in found.masks or ()]
     counts = np.array(rows, dtype=np.int64).reshape(len(found), n + 2)
     sizes = counts.sum(1)
-    seen = sizes > 0  # an empty prediction is none
+    seen = sizes > 0  # without empty predictions
     return _Overlaps(
         counts[seen, 1 : n + 1], counts[seen, n + 1], sizes[seen], found.labels[seen],
         found.scores[seen].astype(np.float64), np.bincount(owner.reshape(-1), minlength=n + 2)[1 : n + 1],
@@ -112,7 +112,7 @@ def _judge(image: _Overlaps, label: int, threshold: float) -> _Judged:
     kept: list[float] = []
     for column in np.flatnonzero(counted):
         matching = np.sort(scores[close[:, column]])[::-1].tolist()
-        true += [place == 0 for place in range(len(matching))]  # the best one is true, the others are false
+        true += [place == 0 for place in range(len(matching))]  # the best is true, the others false
         kept += matching
     ignored = image.void[mine] + common[:, groups].sum(1) + common[:, small].sum(1)  # a small group counts twice
     alone = ~close.any(1) & (ignored / sizes <= threshold)

@@ -23,25 +23,25 @@ from moco.transfer.scenes import HALF, Scene, SceneSet
 Kind = Literal["bbox", "segm", "keypoints"]
 Engine = Literal["fast", "reference"]
 PERSON = (26, 25, 25, 35, 35, 79, 79, 72, 72, 62, 62, 107, 107, 87, 87, 89, 89)  # 1000 sigma of COCO's 17 keypoints
-NOT_COUNTED = 1e15  # area of an object that is ignored: outside of every range of areas
+NOT_COUNTED = 1e15  # area that marks an object as ignored: outside of every range
 
 
 @dataclass(frozen=True)
 class CocoScores:
-    """Precision and recall by threshold of overlap, class, area and number of detections; NaN where nothing counts."""
+    """Precision and recall by IoU threshold, class, range of areas and number of detections; NaN without objects."""
 
     classes: tuple[str, ...]
     areas: tuple[str, ...]  # all, small, medium, large
-    most: tuple[int, ...]  # detections of an image that count
+    most: tuple[int, ...]  # limits on the number of detections per image
     precision: Float64[np.ndarray, "T R K A M"]  # at thresholds 0.50 to 0.95 and recalls 0 to 1
     recall: Float64[np.ndarray, "T K A M"]
 
     def ap(self, *, area: str = "all", threshold: float | None = None) -> float:
-        """Mean precision over thresholds (or at one), recalls and classes, in 0 to 1."""
+        """Average precision in [0, 1]: the mean over thresholds (or at one), recalls and classes."""
         return _mean(self._at(self.precision, area, threshold, self.most[-1]))
 
     def ar(self, *, area: str = "all", threshold: float | None = None, most: int | None = None) -> float:
-        """Mean greatest recall over thresholds and classes, in 0 to 1."""
+        """Average recall in [0, 1]: the mean of the largest recall over thresholds and classes."""
         return _mean(self._at(self.recall, area, threshold, most or self.most[-1]))
 
     def ap_by_class(self) -> dict[str, float]:
@@ -71,10 +71,10 @@ def coco_scores(
     engine: Engine = "fast",
     sigmas: Sequence[float] | None = None,
 ) -> CocoScores:
-    """Scores of what was found in each scene.
+    """Score the detections in each scene.
 
-    Crowds are ignored as COCO does; so are difficult objects, and for masks those that have none. `sigmas` of
-    keypoints, default: COCO's for 17 of them, else the mean of COCO's.
+    Crowds are ignored as in COCO. So are difficult objects and, for masks, objects without a mask.
+    `sigmas`: of the keypoints; by default COCO's for 17 keypoints, otherwise the mean of COCO's.
 
     Raises:
         DataError: results that do not fit the scenes.
@@ -95,7 +95,7 @@ def coco_scores(
 
 
 def coco_annotations(scenes: SceneSet, kind: Kind) -> list[dict[str, Any]]:
-    """The objects as COCO has them, numbered from 1: an annotation 0 would count as none."""
+    """The objects in COCO's format, numbered from 1: evaluation would treat id 0 as no match."""
     result: list[dict[str, Any]] = []
     for number, scene in enumerate(scenes.scenes, 1):
         objects = scene.objects
@@ -115,7 +115,7 @@ def coco_annotations(scenes: SceneSet, kind: Kind) -> list[dict[str, Any]]:
 
 
 def coco_results(scenes: SceneSet, detections: Sequence[Detections], kind: Kind) -> list[dict[str, Any]]:
-    """What was found, as the official evaluation reads results, with area and box as it computes them."""
+    """The detections in the format of the official evaluation, with area and box computed as it does."""
     result: list[dict[str, Any]] = []
     for number, (scene, found) in enumerate(zip(scenes.scenes, detections, strict=True), 1):
         _check(scene, found, kind, len(scenes.classes))
@@ -143,7 +143,7 @@ def coco_results(scenes: SceneSet, detections: Sequence[Detections], kind: Kind)
 
 
 def _check(scene: Scene, found: Detections, kind: Kind, classes: int) -> None:
-    """Raises DataError for results that do not fit."""
+    """Raise DataError for results that do not fit the scene."""
     missing = {"segm": found.masks is None, "keypoints": found.keypoints is None}.get(kind, False)
     if missing and len(found):
         raise DataError(f"the results of image {scene.id} have no {'masks' if kind == 'segm' else kind}")
@@ -156,7 +156,7 @@ def _check(scene: Scene, found: Detections, kind: Kind, classes: int) -> None:
 
 
 def _segmentation(scene: Scene, index: int) -> dict[str, Any]:
-    """The mask of an object; of one without, the box, which does not count."""
+    """The mask of an object. An object without one gets its box, marked as ignored."""
     height, width = _size(scene)
     mask = None if scene.objects.masks is None else scene.objects.masks[index]
     if mask is not None:
@@ -239,7 +239,7 @@ def arrays_of(result: dict[str, Any], params: Any) -> tuple[np.ndarray, np.ndarr
 
 
 def silent(*_: object) -> None:
-    """In place of the library's own output."""
+    """Replaces the library's print."""
 
 
 def _without_objects(classes: tuple[str, ...], areas: tuple[str, ...], most: tuple[int, ...]) -> CocoScores:

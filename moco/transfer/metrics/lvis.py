@@ -1,6 +1,6 @@
-"""LVIS' average precision: of each class only over the images where it is known to be present or absent.
+"""LVIS' average precision: each class is scored only on images where its presence or absence is annotated.
 
-Computed by faster-coco-eval. Of an image 300 detections count, over all classes.
+Computed by faster-coco-eval. The best 300 detections of an image count, over all classes.
 A. Gupta et al., LVIS: A Dataset for Large Vocabulary Instance Segmentation, CVPR 2019, Sec. 2.
 """
 
@@ -41,7 +41,7 @@ class LvisScores:
 
 
 def lvis_scores(scenes: SceneSet, detections: Sequence[Detections], *, kind: Literal["bbox", "segm"]) -> LvisScores:
-    """Scores of what was found in each scene of LVIS.
+    """Score the detections in each scene of LVIS.
 
     Raises:
         DataError: results that do not fit the scenes, scenes of another data set.
@@ -74,14 +74,14 @@ def lvis_scores(scenes: SceneSet, detections: Sequence[Detections], *, kind: Lit
 
 
 def _best(found: Detections) -> Detections:
-    """The MOST best."""
+    """The MOST detections with the best scores."""
     if len(found) <= MOST:
         return found
     return _chosen(found, np.sort(np.argsort(-found.scores, kind="stable")[:MOST]))
 
 
 def _known(scene: Scene, found: Detections) -> Detections:
-    """Those of classes that are known to be present or absent; the others do not count."""
+    """The detections of classes annotated as present or absent; others are not scored."""
     return _chosen(found, np.flatnonzero(np.isin(found.labels, [*scene.objects.labels, *scene.negative])))
 
 

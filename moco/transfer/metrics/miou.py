@@ -11,7 +11,7 @@ from moco.transfer.semantic import IGNORED
 
 @dataclass(frozen=True)
 class SemanticScores:
-    """In 0 to 1; NaN for a class that is neither in the truth nor predicted."""
+    """Scores in [0, 1]; NaN for a class that is neither in the ground truth nor predicted."""
 
     classes: tuple[str, ...]
     iou: Float64[np.ndarray, "K"]
@@ -20,13 +20,13 @@ class SemanticScores:
 
     @property
     def miou(self) -> float:
-        """Mean over the classes that occur or are predicted."""
+        """Mean IoU over the classes that occur or are predicted."""
         known = self.iou[~np.isnan(self.iou)]
         return float(known.mean()) if known.size else float("nan")
 
 
 class Confusion:
-    """How many pixels of each true class were given each class; pixels of the truth that are IGNORED do not count."""
+    """Confusion matrix: pixels by true and predicted class. Pixels labelled IGNORED do not count."""
 
     def __init__(self, classes: tuple[str, ...]):
         self.classes = classes

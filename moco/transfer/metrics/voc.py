@@ -1,7 +1,7 @@
 """Average precision as Pascal VOC defines it: by 11 points (until 2009) or by the area under the curve (later).
 
-A detection counts for the object that it overlaps most, if by more than the threshold; for a second one of the same
-object, and for none, it counts as false. Difficult objects, and what is found on them, count neither way.
+A detection is matched to the object with the largest IoU. It is true if the IoU is above the threshold and no better
+detection has matched that object, otherwise false. Difficult objects and detections matched to them are not counted.
 M. Everingham et al., The Pascal Visual Object Classes Challenge, IJCV 2010, Sec. 4.2 and 4.3.
 """
 
@@ -17,7 +17,7 @@ from moco.transfer.detections import Detections
 from moco.transfer.scenes import SceneSet
 
 Rule = Literal["07", "area"]
-THRESHOLDS = tuple(np.arange(50, 100, 5) / 100)  # of overlap, over which "AP" is the mean (Detectron2; the paper's AP)
+THRESHOLDS = tuple(np.arange(50, 100, 5) / 100)  # of IoU; "AP" is the mean over them (Detectron2; the paper's AP)
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class VocScores:
     curves: tuple[Float64[np.ndarray, "2 _"], ...]  # recall and precision of each class at the first threshold
 
     def means(self) -> Float64[np.ndarray, "T"]:
-        """Over the classes that have countable objects, at each threshold."""
+        """The mean AP over the classes that have countable objects, at each threshold."""
         counted = ~np.isnan(self.ap).all(1)
         return self.ap[counted].mean(0) if counted.any() else np.full(len(self.thresholds), np.nan)
 
@@ -81,7 +81,7 @@ def average_precision(recall: Float64[np.ndarray, "n"], precision: Float64[np.nd
 
 @dataclass(frozen=True)
 class _Found:
-    """All detections of one class by falling score, each with its best overlap."""
+    """All detections of one class by decreasing score, each with its best IoU."""
 
     overlaps: Float64[np.ndarray, "n"]  # with the object that it overlaps most; -inf where the image has none
     objects: Int64[np.ndarray, "n"]  # that object's number in the whole set
@@ -118,7 +118,7 @@ class _Found:
         return _Found(best, of, hard, positives)
 
     def curve(self, threshold: float) -> tuple[Float64[np.ndarray, "n"], Float64[np.ndarray, "n"]]:
-        """Recall and precision after each detection, by falling score."""
+        """Recall and precision after each detection, by decreasing score."""
         matched = self.overlaps > threshold
         counted = matched & ~self.difficult
         first = np.zeros(len(matched), dtype=bool)

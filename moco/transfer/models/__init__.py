@@ -1,1 +1,1 @@
-"""Detectors on any of our encoders, from torchvision's R-CNN parts, that compute what Detectron2 does."""
+"""Detectors on our encoders, built from torchvision's R-CNN parts, with the computations of Detectron2."""

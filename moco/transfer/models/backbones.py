@@ -37,7 +37,7 @@ class ResNetBody(nn.Module):
 
 
 class TimmBody(nn.Module):
-    """A network of timm, which stays what it is: its feature maps of strides 4, 8, 16 and 32."""
+    """The feature maps of a timm network at strides 4, 8, 16 and 32. The network is not changed."""
 
     def __init__(self, network: nn.Module, strides: Sequence[int] = (4, 8, 16, 32)) -> None:
         super().__init__()
@@ -65,7 +65,7 @@ class TimmBody(nn.Module):
 
 
 def stem_stride(network: nn.Module) -> int:
-    """How much smaller than the image the first feature map is: 4, or less with a ResNet's stem for small images."""
+    """The stride of the first feature map: 4, or less with a ResNet stem for small images."""
     if not isinstance(network, ResNet):
         return 4
     return network.conv1.stride[0] * (2 if isinstance(network.maxpool, nn.MaxPool2d) else 1)
@@ -80,7 +80,7 @@ def outputs_of(block: nn.Module) -> int:
 
 
 def dilate(stage: nn.Module) -> None:
-    """Give every 3x3 convolution of a stage of bottlenecks dilation 2 and stride 1, the first too (difference 8).
+    """Give every 3x3 convolution of a stage of bottlenecks, the first included, dilation 2 and stride 1 (difference 8).
 
     torchvision's replace_stride_with_dilation, and our `dilate_last`, leave the first block's at dilation 1; the
     paper's appendix A.5 has "the 3x3 convolutions" dilated, and Detectron2's RES5_DILATION all three.

@@ -1,4 +1,4 @@
-"""The box head's end: classes and boxes of RoIs, their losses, and detections (Fast R-CNN, arXiv:1504.08083)."""
+"""The outputs of the box head: classes and boxes of RoIs, their losses, detections (Fast R-CNN, arXiv:1504.08083)."""
 
 import torch
 from jaxtyping import Float
@@ -14,7 +14,7 @@ Detections = dict[str, Tensor]  # of one image: "boxes" n x 4, "scores" n, "labe
 
 
 class BoxPredictor(nn.Module):
-    """Features of RoIs to logits of K classes and the background, which is last, and to a box for each class."""
+    """RoI features to logits of K classes and the background (the last), and to a box for each class."""
 
     def __init__(self, channels: int, num_classes: int) -> None:
         super().__init__()
@@ -52,7 +52,7 @@ def box_losses(
 
 
 def near(sample: Sample, objects: Float[Tensor, "n 4"]) -> Float[Tensor, "R 4"]:
-    """The box of each RoI's object; of an image without objects, the RoI itself."""
+    """The box of the object matched to each RoI; in an image without objects, the RoI itself."""
     return objects[sample.matched] if len(objects) else sample.boxes
 
 
@@ -63,7 +63,7 @@ def detect(
     size: tuple[int, int],
     settings: Settings,
 ) -> Detections:
-    """The detections in one image of `size` (height, width), the surest first."""
+    """The detections in one image of `size` (height, width), by decreasing score."""
     boxes = BOX_CODER.decode_single(deltas.flatten(1), proposals).view(len(proposals), -1, 4)
     finite = logits.isfinite().all(dim=1) & boxes.isfinite().flatten(1).all(dim=1)
     scores = logits.softmax(dim=1)[:, :-1]

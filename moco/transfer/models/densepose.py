@@ -35,7 +35,7 @@ class Annotation(NamedTuple):
 
 
 class Charts(NamedTuple):
-    """What the branch gives for each of R boxes, on a grid over the box."""
+    """The outputs of the branch for each of R boxes, on a grid over the box."""
 
     coarse: Float[Tensor, "R C M M"]  # logits: background and 14 coarse parts, or background and person
     fine: Float[Tensor, "R 25 M M"]  # logits of the parts
@@ -44,7 +44,7 @@ class Charts(NamedTuple):
 
 
 class Weights(NamedTuple):
-    """Of the losses of U and V, of parts, of coarse parts."""
+    """Weights of the losses: of U and V, of parts, of coarse parts."""
 
     points: float = 0.1
     part: float = 0.3

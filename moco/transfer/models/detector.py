@@ -20,7 +20,7 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, as Detec
 
 
 class Detector(nn.Module):
-    """`backbone(images)` gives feature maps, `rpn` proposals, `heads` the rest.
+    """A two-stage detector: `backbone(images)` returns feature maps, `rpn` proposals, `heads` losses or detections.
 
     Args:
         mean, std: of RGB in [0, 1].

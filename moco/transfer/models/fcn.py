@@ -15,7 +15,7 @@ from moco.transfer.models.detector import MEAN, RGB, STD
 from moco.transfer.models.norms import freeze, synchronize
 from moco.transfer.models.settings import Norm
 
-IGNORED = 255  # label of pixels that neither train nor count
+IGNORED = 255  # label of pixels that are excluded from training and scores
 
 
 class FCN(nn.Module):

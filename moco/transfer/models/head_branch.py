@@ -1,4 +1,4 @@
-"""What a detector may compute for its RoIs beside boxes."""
+"""The interface of branches: what a detector computes for its RoIs besides boxes."""
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -15,9 +15,9 @@ class Branch(nn.Module):
     target: str  # what it needs of a target
 
     def losses(self, x: Float[Tensor, "R D m m"], samples: list[Sample], targets: list[Target]) -> dict[str, Tensor]:
-        """By name. `samples` are the RoIs of each image, and `x` the features of all."""
+        """The losses, by name. `samples`: the RoIs of each image. `x`: the features of all RoIs."""
         raise NotImplementedError
 
     def predict(self, x: Float[Tensor, "R D m m"], detections: list[Detections]) -> None:
-        """Adds to each image's detections what was found in their boxes."""
+        """Add the branch's predictions for the detected boxes to the detections of each image."""
         raise NotImplementedError

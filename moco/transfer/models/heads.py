@@ -1,4 +1,4 @@
-"""What a detector computes for its RoIs: boxes, and by further branches masks, keypoints or dense pose."""
+"""The heads of a detector: boxes, and branches for masks, keypoints or dense pose."""
 
 from collections.abc import Sequence
 from typing import cast
@@ -19,7 +19,7 @@ Sizes = list[tuple[int, int]]  # (height, width) of each image
 
 
 class StandardHeads(nn.Module):
-    """Each branch cuts RoIs of its own out of the feature maps (FPN and dilated C5)."""
+    """Heads for FPN and dilated C5: each branch pools its own RoIs from the feature maps."""
 
     def __init__(self, channels: int, strides: tuple[int, ...], settings: Settings) -> None:
         super().__init__()
@@ -68,7 +68,7 @@ def branches_of(heads: nn.Module) -> list[Branch]:
 
 
 def sample(proposals: list[Proposals], targets: list[Target], settings: Settings) -> list[Sample]:
-    """The RoIs of each image that training looks at."""
+    """The RoIs of each image that are used in training."""
     count, k = settings.rois_sampled, settings.num_classes
     pairs = zip(proposals, targets, strict=True)
     return [sample_rois(found.boxes, target, count=count, num_classes=k) for found, target in pairs]
@@ -81,7 +81,7 @@ def found_in(
     sizes: Sizes,
     settings: Settings,
 ) -> list[Detections]:
-    """The detections of each image, from what the box head says of all their proposals."""
+    """The detections of each image, from the box head's outputs for all proposals."""
     counts = [len(found) for found in boxes]
     images = zip(logits.split(counts), deltas.split(counts), boxes, sizes, strict=True)
     return [detect(*image, settings) for image in images]

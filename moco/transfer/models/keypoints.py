@@ -15,7 +15,7 @@ from moco.transfer.models.settings import Settings
 
 
 class KeypointBranch(Branch):
-    """Features of RoIs to heat maps of four times their size; torchvision's layers, which are Detectron2's too."""
+    """RoI features to heat maps of four times their size, with torchvision's layers, which equal Detectron2's."""
 
     target = "keypoints"
 

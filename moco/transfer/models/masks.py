@@ -28,7 +28,7 @@ THRESHOLD = 0.5
 
 
 class MaskBranch(Branch):
-    """Features of RoIs to a mask for each class, of twice their size.
+    """RoI features to a mask of twice their size for each class.
 
     Args:
         convs: 3x3 convolutions before the deconvolution: 4, and none in C4.
@@ -68,7 +68,7 @@ class MaskBranch(Branch):
 
 
 def mask_targets(sample: Sample, target: Target, side: int) -> Bool[Tensor, "R M M"]:
-    """What each RoI's mask should be: the part of its object that lies in the box."""
+    """The target mask of each RoI: the part of its object that is inside of its box."""
     if len(sample.boxes) == 0:
         return torch.zeros(0, side, side, dtype=torch.bool, device=sample.boxes.device)
     masks = target["masks"]

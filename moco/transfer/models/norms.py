@@ -12,7 +12,7 @@ from moco.recipe import RecipeError
 
 
 class RoIBatchNorm(nn.BatchNorm2d):
-    """BatchNorm over RoIs, of which there may be none: then nothing is normalized and no statistic changes."""
+    """BatchNorm over RoIs. An empty batch is returned as it is and does not change the statistics."""
 
     def forward(self, input: Float[Tensor, "R C h w"]) -> Float[Tensor, "R C h w"]:
         if len(input):
@@ -21,10 +21,10 @@ class RoIBatchNorm(nn.BatchNorm2d):
 
 
 class NaiveSyncBatchNorm(RoIBatchNorm):
-    """BatchNorm over all ranks: the averages over the ranks of the means, and of the means of the squares.
+    """BatchNorm over all ranks: averages the ranks' means and mean squares.
 
-    Every rank counts the same however many pixels or RoIs it has, and one without any does not count. The running
-    variance is the biased one, unlike torch's. Both are Detectron2's NaiveSyncBatchNorm, which the authors'
+    Every rank has the same weight, whatever its number of pixels or RoIs; an empty rank has none. The running variance
+    is the biased one, unlike torch's. Both are Detectron2's NaiveSyncBatchNorm, which the authors'
     configuration names; torch's SyncBatchNorm does not run on CPUs. With one rank, this is torch's BatchNorm.
     """
 
@@ -99,7 +99,7 @@ def freeze(module: nn.Module) -> nn.Module:
 
 
 class _Moments:
-    """Counts and sums of what a BatchNorm layer gets, added up over batches in float64."""
+    """Counts and sums of the inputs of a BatchNorm layer, accumulated over batches in float64."""
 
     def __init__(self, layer: nn.BatchNorm2d) -> None:
         self.layer = layer
@@ -113,7 +113,7 @@ class _Moments:
         self.sums += torch.cat([x.sum(others), x.square().sum(others), count]).cpu()
 
     def apply(self) -> None:
-        """Make the statistics of all batches, on all ranks, the layer's running statistics."""
+        """Set the layer's running statistics to those of all batches on all ranks."""
         assert self.layer.running_mean is not None
         assert self.layer.running_var is not None
         sums = total(self.sums)

@@ -11,7 +11,7 @@ from torchvision.ops import roi_align
 
 
 class Pool(NamedTuple):
-    """Cuts boxes out of feature maps, each at `resolution` x `resolution`.
+    """RoIAlign: pools boxes from feature maps, each to `resolution` x `resolution`.
 
     torchvision's MultiScaleRoIAlign is not aligned, takes 2 x 2 samples in each cell, and keeps the scales that it has
     inferred from the first batch. Detectron2's ROIAlignV2 is aligned, and takes as many samples as a cell has pixels
@@ -42,7 +42,7 @@ class Pool(NamedTuple):
 
 
 def levels(boxes: Float[Tensor, "R 4"], strides: tuple[int, ...]) -> Int[Tensor, "R"]:
-    """Which of the feature maps each box is cut out of: a box of 224 x 224 pixels from that of stride 16."""
+    """The feature map that each box is pooled from. A box of 224 x 224 pixels: the one of stride 16."""
     first, last = int(math.log2(strides[0])), int(math.log2(strides[-1]))
     area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
     level = torch.floor(4 + torch.log2(area.sqrt() / 224 + 1e-8))

@@ -19,14 +19,14 @@ NMS_IOU = 0.7
 
 
 class Proposals(NamedTuple):
-    """Of one image, the most likely first."""
+    """The proposals of one image, by decreasing score."""
 
     boxes: Float[Tensor, "n 4"]  # clipped to the image
     logits: Float[Tensor, "n"]
 
 
 class Outputs(NamedTuple):
-    """What the RPN says of the anchors, one entry for each feature map."""
+    """The outputs of the RPN, one entry for each feature map."""
 
     anchors: list[Tensor]  # HWA x 4
     logits: list[Tensor]  # N x HWA
@@ -63,7 +63,7 @@ class ProposalNetwork(nn.Module):
 
     @torch.no_grad()
     def propose(self, outputs: Outputs, sizes: list[tuple[int, int]]) -> list[Proposals]:
-        """The most likely boxes of each feature map, without near duplicates; of those the most likely of all."""
+        """The best boxes of each feature map after NMS; of those, the best over all maps."""
         which = 0 if self.training else 1
         boxes, logits, level = list[Tensor](), list[Tensor](), list[Tensor]()
         for index, (anchors, score, deltas) in enumerate(zip(*outputs, strict=True)):

@@ -1,4 +1,4 @@
-"""Images and their objects at the size that the network gets (difference 9)."""
+"""Resize images and their objects for the network (difference 9)."""
 
 import numpy as np
 import torch

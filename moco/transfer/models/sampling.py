@@ -1,4 +1,4 @@
-"""Which anchors and proposals take part in the losses, and what they should become."""
+"""Sample the anchors and proposals that take part in the losses, with their training targets."""
 
 from collections.abc import Collection
 from typing import Any, NamedTuple
@@ -40,11 +40,11 @@ def check_target(target: Target, num_classes: int, needed: Collection[str]) -> N
 
 
 class Sample(NamedTuple):
-    """The RoIs of one image that the losses look at, those of objects first."""
+    """The sampled RoIs of one image, those matched to objects first."""
 
     boxes: Float[Tensor, "n 4"]
     classes: Int[Tensor, "n"]  # K is the background
-    matched: Int[Tensor, "n"]  # index of the object in the target; of no meaning for the background
+    matched: Int[Tensor, "n"]  # index of the object in the target; meaningless for background
 
     def foreground(self, num_classes: int) -> "Sample":
         keep = self.classes < num_classes
@@ -54,7 +54,7 @@ class Sample(NamedTuple):
 def match(
     objects: Float[Tensor, "n 4"], boxes: Float[Tensor, "m 4"], matcher: Matcher
 ) -> tuple[Int[Tensor, "m"], Int[Tensor, "m"]]:
-    """For each box its object, and 1 where it counts as one, 0 where as background, -1 where as neither."""
+    """For each box the object that it matches best, and its kind: 1 object, 0 background, -1 neither."""
     if len(objects) == 0:
         nothing = torch.zeros(len(boxes), dtype=torch.int64, device=boxes.device)
         return nothing, nothing.clone()
@@ -68,7 +68,7 @@ def subsample(kind: Int[Tensor, "m"], count: int, fraction: float) -> tuple[Int[
     positive, negative = torch.where(kind == 1)[0], torch.where(kind == 0)[0]
     positives = min(len(positive), int(count * fraction))
     negatives = min(len(negative), count - positives)
-    # both drawn, even where all are taken: the sequence of random numbers is the reference's
+    # always draw for both, so that the sequence of random numbers is that of the reference
     first = torch.randperm(len(positive), device=kind.device)[:positives]
     second = torch.randperm(len(negative), device=kind.device)[:negatives]
     return positive[first], negative[second]
@@ -78,7 +78,7 @@ def subsample(kind: Int[Tensor, "m"], count: int, fraction: float) -> tuple[Int[
 def sample_rois(
     proposals: Float[Tensor, "m 4"], target: Target, *, count: int, num_classes: int, fraction: float = 0.25
 ) -> Sample:
-    """`count` RoIs of one image, drawn from the proposals and, behind them, the objects themselves."""
+    """Sample `count` RoIs of one image from the proposals, to which the objects themselves are appended."""
     boxes = torch.cat([proposals, target["boxes"]])
     matched, kind = match(target["boxes"], boxes, Matcher(0.5, 0.5))
     index = torch.cat(subsample(kind, count, fraction))

@@ -1,4 +1,4 @@
-"""Detections in pixels of the network's input to those of the picture they are for, and to what metrics take."""
+"""Convert detections from pixels of the network's input to pixels of the image, and to the format of metrics."""
 
 from torchvision.ops import clip_boxes_to_image
 
@@ -26,7 +26,7 @@ def to_size(detections: Detections, own: tuple[int, int], wanted: tuple[int, int
 
 
 def for_metrics(found: Detections) -> scored.Detections:
-    """The same for `moco.transfer.metrics`: arrays on the host, masks as run lengths."""
+    """Detections in the format of `moco.transfer.metrics`: arrays on the host, masks as run lengths."""
     arrays = {name: x.cpu().numpy() for name, x in found.items() if name in ("boxes", "labels", "scores", "keypoints")}
     masks = found["masks"].cpu().numpy() if "masks" in found else None
     return scored.Detections(**arrays, masks=None if masks is None else tuple(rle_of_bitmap(mask) for mask in masks))

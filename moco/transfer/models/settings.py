@@ -1,4 +1,4 @@
-"""The numbers of a detector, and what each task and architecture of the paper takes (appendix A.1 to A.4)."""
+"""The settings of a detector, and those of each task and architecture of the paper (appendix A.1 to A.4)."""
 
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -11,7 +11,7 @@ Kind = Literal["boxes", "masks", "keypoints", "densepose"]  # what a detector fi
 
 @dataclass(frozen=True)
 class Counts:
-    """How many proposals the RPN hands on for an image, in training and in evaluation."""
+    """Number of proposals of the RPN per image, in training and in evaluation."""
 
     before_nms: tuple[int, int]  # of each feature map
     after_nms: tuple[int, int]  # of all together

@@ -10,7 +10,7 @@ from moco.transfer.readers.shared import ReadOptions
 
 
 def recognises(path: Path) -> bool:
-    """Any folder with folders: the last format to try."""
+    """Any folder with folders. This is the last format to try."""
     return path.is_dir() and any(entry.is_dir() for entry in path.iterdir())
 
 

@@ -1,4 +1,4 @@
-"""Annotation files as checked values: whatever is in a file, what is wrong is an AnnotationError that says where."""
+"""Read annotation files as checked values. Any fault raises an AnnotationError that names file and entry."""
 
 import json
 import math

@@ -22,7 +22,7 @@ def recognises(path: Path) -> bool:
 
 
 def read(path: Path, options: ReadOptions) -> LabelledFiles:
-    """`train`, `val`, `test` or several joined with +, in the order of setid.mat. The classes have numbers for names.
+    """`train`, `val`, `test` or several joined with +, in the order of setid.mat. Class names are their numbers.
 
     Raises:
         AnnotationError: a damaged file, a missing image.

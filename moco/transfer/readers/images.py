@@ -15,8 +15,8 @@ from moco.text import shown
 class ImageFiles:
     """Finds files below some folders by the names that annotations give them. Each folder is listed once.
 
-    Tools write paths of the machine that they ran on (`C:\\data\\cat.jpg`, `../../media/cat.jpg`): of such a path the
-    longest end that exists below one of the folders counts. No file outside of the folders is ever opened.
+    Tools write paths of the machine that they ran on (`C:\\data\\cat.jpg`, `../../media/cat.jpg`). The longest end of
+    such a path that exists below a folder is used. No file outside of the folders is ever opened.
     """
 
     def __init__(self, folders: Sequence[Path]):
@@ -34,7 +34,7 @@ class ImageFiles:
         return None
 
     def with_stem(self, stem: str) -> Path | None:
-        """The image file of that name, whatever its ending."""
+        """The image file with that name and any extension."""
         parent, _, last = stem.rpartition("/")
         for folder in self.folders:
             listed = self._listed(folder / parent)
