@@ -1,1 +1,1 @@
-"""Our time beside a reference's, in one run. `make bench` runs all of them."""
+"""Benchmarks: our time and a reference's, measured in the same run. `make bench` runs all of them."""

@@ -1,6 +1,6 @@
-"""Peers that collide with what is installed here: each in an environment of its own, and measured in a process there.
+"""Peers that conflict with installed packages: each runs in a process with an environment of its own.
 
-The environment holds the peer alone and takes all else from this one: what is compared differs in the peer only.
+That environment has only the peer and takes all other packages from this one, so only the peer differs.
 """
 
 import subprocess
@@ -24,23 +24,23 @@ GO, DONE = "go", "done"
 
 
 class Unavailable(Exception):
-    """A peer that cannot be had here; says why."""
+    """A peer that cannot be installed or run here. The message says why."""
 
 
 @dataclass(frozen=True)
 class Peer:
-    """What pip calls it, and the work that its process does on the files of a folder."""
+    """A peer: its requirement for pip, and its work on the files of a folder."""
 
     requirement: str
     work: Callable[[Path], Work]
-    more: Sequence[str] = ()  # what it needs and we have not
+    more: Sequence[str] = ()  # its dependencies that are not installed here
 
     @property
     def name(self) -> str:
         return self.requirement.partition("==")[0]
 
     def python(self) -> Path:
-        """The interpreter of its environment, which is made if need be. Raises Unavailable."""
+        """The interpreter of its environment, which is created if need be. Raises Unavailable."""
         place = ENVIRONMENTS / self.name
         python, finished = place / "bin" / "python", place / "finished"
         wanted = " ".join((self.requirement, *self.more))
@@ -51,7 +51,7 @@ class Peer:
                 self.requirement, *self.more,
             )  # fmt: skip
             inside = Path(sysconfig.get_path("purelib", vars={"base": str(place), "platbase": str(place)}))
-            (inside / "others.pth").write_text(sysconfig.get_path("purelib") + "\n")  # looked into last
+            (inside / "others.pth").write_text(sysconfig.get_path("purelib") + "\n")  # searched last
             finished.write_text(wanted)
         return python
 
@@ -62,8 +62,8 @@ def _run(*command: str) -> None:
         raise Unavailable((done.stderr.strip() or f"exit code {done.returncode}").splitlines()[-1])
 
 
-class Elsewhere(AbstractContextManager["Elsewhere"]):
-    """A process that does a work each time it is told to. Raises Unavailable when it cannot."""
+class PeerProcess(AbstractContextManager["PeerProcess"]):
+    """A process that does a peer's work on request. Raises Unavailable if it ends."""
 
     def __init__(self, python: Path, peer: str, folder: Path):
         command = [str(python), "-m", "benchmarks.apart", peer, str(folder)]
@@ -95,7 +95,7 @@ class Elsewhere(AbstractContextManager["Elsewhere"]):
 
 
 def pillow(folder: Path) -> Work:
-    """The reference with the Pillow that is installed."""
+    """The reference, with the Pillow of the environment."""
     from benchmarks.inputs import data_of, folder_of, usual
 
     return usual(folder_of(folder)[1], data_of("v2"))
@@ -115,11 +115,11 @@ PEERS = {
         more=("astunparse", "gast", "libcst", "makefun", "nvidia-nvimgcodec-cu13", "nvtx", "optree", "pyyaml", "six"),
     ),
 }
-HERE = "pillow"  # the reference with the Pillow of this environment, in a process like the others
+HERE = "pillow"  # the reference with the Pillow of this environment, in a process like the peers
 
 
 def serve(peer: str, folder: Path) -> None:
-    """Do the work for every line that comes in."""
+    """Do the work once for every line on stdin."""
     torch.set_num_threads(1)
     work = pillow(folder) if peer == HERE else PEERS[peer].work(folder)
     work()

@@ -1,4 +1,4 @@
-"""CPU time of this process and of all that it has started."""
+"""CPU time of this process and its child processes."""
 
 import os
 import resource
@@ -7,19 +7,19 @@ from pathlib import Path
 
 
 def cpu() -> float:
-    """[CPU s] of this process, of children that have ended, and, on Linux, of those at work."""
+    """[CPU s] of this process and of its ended children; on Linux also of its running children."""
     ended = resource.getrusage(resource.RUSAGE_CHILDREN)
     living = sum(map(_of_process, children(os.getpid())))
     return time.process_time() + ended.ru_utime + ended.ru_stime + living
 
 
 def sees_children() -> bool:
-    """Whether `cpu` counts those at work: not without Linux's /proc."""
+    """Whether `cpu` counts running children, which needs Linux's /proc."""
     return Path(f"/proc/self/task/{os.getpid()}/children").exists()
 
 
 def children(process: int) -> list[int]:
-    """Those of the process, and theirs."""
+    """All descendants of a process."""
     found: list[int] = []
     for file in Path(f"/proc/{process}/task").glob("*/children"):
         try:
@@ -30,8 +30,8 @@ def children(process: int) -> list[int]:
 
 
 def _of_process(process: int) -> float:
-    """[CPU s] of all its threads; Linux names that clock by ~p in the upper bits, and 2 for CPU time."""
+    """[CPU s] of all threads of a process. Linux's id of that clock: ~process in the upper bits, 2 for CPU time."""
     try:
         return time.clock_gettime((~process << 3) | 2)
-    except OSError:  # it has ended, and its parent has not yet asked for it
+    except OSError:  # it has ended and waits for its parent
         return 0.0

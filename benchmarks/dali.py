@@ -1,6 +1,6 @@
-"""Two views of MoCo v2 by DALI's operators, without a GPU: what runs in the environment that has DALI.
+"""Two views of MoCo v2 by DALI's operators on the CPU. Runs in the environment that has DALI.
 
-Another distribution: its jitter has one order of operations, a hue that is not Pillow's, and no limits in between.
+The distribution differs: the jitter has a fixed order, another hue than Pillow's, and does not clip between changes.
 """
 
 from pathlib import Path

@@ -1,7 +1,7 @@
-"""A training step of a detector: ours beside torchvision's own of equal shape, on the same narrow ResNet-50.
+"""A training step of a detector: ours against torchvision's of equal shape, on the same narrow ResNet-50.
 
-torchvision's has its own anchors, RoIAlign with 2 x 2 samples a cell, smooth L1 loss; it takes as
-many proposals and RoIs as ours, and does not resize.
+torchvision's detector keeps its own anchors, RoIAlign with 2 x 2 samples per cell, and smooth L1 loss. It takes as many
+proposals and RoIs as ours, and does not resize.
 """
 
 from collections.abc import Iterator
@@ -22,8 +22,8 @@ from moco.transfer.models.build import build_detector
 from moco.transfer.models.settings import Arch, Counts, Settings, Task, paper_settings
 
 SIZE, IMAGES, OBJECTS, CLASSES = (320, 384), 2, 6, 20
-PROPOSALS, ROIS = 500, 256  # of an image
-CHANNELS = 32  # of the FPN; an eighth, as the network
+PROPOSALS, ROIS = 500, 256  # per image
+CHANNELS = 32  # of the FPN; an eighth, like the network
 
 
 def network(width: float = 0.125) -> ResNet:
@@ -39,7 +39,7 @@ def settings(task: Task, arch: Arch) -> Settings:
 
 
 def batch() -> tuple[list[Tensor], list[dict[str, Any]]]:
-    """Two images with six objects each; masks are bitmaps, which both take."""
+    """Two images with six objects each; masks are bitmaps, which both accept."""
     rng = torch.Generator().manual_seed(1)
     images, targets = list[Tensor](), list[dict[str, Any]]()
     for _ in range(IMAGES):
@@ -73,7 +73,7 @@ def step(
 
 
 def torchvisions(task: Task, arch: Arch) -> Work:
-    """The same step of torchvision's detector, which takes images of 0 to 1 and has the background as class 0."""
+    """The same step of torchvision's detector, which expects images in [0, 1] and uses class 0 for the background."""
     limits = {
         "min_size": SIZE[0], "max_size": SIZE[1], "rpn_pre_nms_top_n_train": 2000,
         "rpn_post_nms_top_n_train": PROPOSALS, "box_batch_size_per_image": ROIS,
@@ -110,7 +110,7 @@ def narrow_masks(detector: nn.Module) -> None:
 
 
 class Third(nn.Sequential):
-    """The first three stages, as torchvision wants a backbone."""
+    """The first three stages as a backbone for torchvision."""
 
     def __init__(self, body: ResNet) -> None:
         super().__init__(body.conv1, body.bn1, body.relu, body.maxpool, body.layer1, body.layer2, body.layer3)
@@ -138,7 +138,7 @@ def single_map(task: Task, limits: dict[str, int]) -> nn.Module:
 
 
 def row(task: Task, arch: Arch, rounds: int) -> Iterator[Result]:
-    """Our step beside torchvision's."""
+    """Our step against torchvision's."""
     name = f"detector/{task}-{arch}"
     yield compare(name, ours(task, arch), torchvisions(task, arch), against="torchvision's detector", rounds=rounds)
 

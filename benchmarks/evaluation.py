@@ -1,4 +1,4 @@
-"""Judging an encoder: nearest neighbours, and the features of a folder of images."""
+"""Evaluation: the kNN classifier, and the features of a folder of images."""
 
 import tempfile
 from collections.abc import Iterator
@@ -25,7 +25,7 @@ from moco.recipe import DataSpec, EncoderSpec, Recipe
 from moco.weights.encoder_folder import save_encoder
 
 BANK, QUERIES, WIDTH, CLASSES = 20_000, 2_000, 512, 10
-K, TEMPERATURE, AT_ONCE = 200, 0.1, 512  # AT_ONCE: queries, in the usual form and in the floor
+K, TEMPERATURE, AT_ONCE = 200, 0.1, 512  # AT_ONCE: queries per block, in the reference and the lower bound
 
 
 def features(count: int, seed: int) -> Features:
@@ -36,7 +36,7 @@ def features(count: int, seed: int) -> Features:
 
 
 def usual_knn(train: Features, test: Features) -> float:
-    """The similarities of some queries to the whole bank, the best of them, a vote through one-hot labels."""
+    """The usual kNN: similarities of a block of queries to the whole bank, top k, a vote with one-hot labels."""
     labels = train.known_labels()
     bank, correct = F.normalize(train.x, dim=1).t().contiguous(), 0
     for some, truth in zip(test.x.split(AT_ONCE), test.known_labels().split(AT_ONCE), strict=True):
@@ -55,27 +55,27 @@ def sklearn_knn(train: Features, test: Features) -> Work:
         return np.exp((1 - distances) / TEMPERATURE)
 
     def work() -> float:
-        judge: Any = KNeighborsClassifier(K, metric="cosine", algorithm="brute", weights=cast("Any", weights))
-        judge.fit(train.x.numpy(), train.known_labels().numpy())
-        return judge.score(test.x.numpy(), test.known_labels().numpy())
+        classifier: Any = KNeighborsClassifier(K, metric="cosine", algorithm="brute", weights=cast("Any", weights))
+        classifier.fit(train.x.numpy(), train.known_labels().numpy())
+        return classifier.score(test.x.numpy(), test.known_labels().numpy())
 
     return work
 
 
 def neighbours(rounds: int) -> Iterator[Result]:
-    """Floor: the product of queries and bank."""
+    """kNN. Lower bound: the product of queries and bank."""
     train, test = features(BANK, 0), features(QUERIES, 1)
     columns = train.x.T
     works: dict[str, Work] = {
         "ours": lambda: knn(train, test, k=K, temperature=TEMPERATURE),
         "usual": lambda: usual_knn(train, test),
-        "floor": lambda: [some @ columns for some in test.x.split(AT_ONCE)],
+        "lower_bound": lambda: [some @ columns for some in test.x.split(AT_ONCE)],
     }
     if installed("sklearn"):
         works["scikit-learn"] = sklearn_knn(train, test)
     times = interleaved(works, rounds=rounds)
     yield result(
-        "knn/20000", times["ours"], times["usual"], floor=times["floor"],
+        "knn/20000", times["ours"], times["usual"], lower_bound=times["lower_bound"],
         against="all similarities of 512 queries, one-hot votes; lower bound: the product",
     )  # fmt: skip
     if "scikit-learn" in times:
@@ -88,17 +88,17 @@ def neighbours(rounds: int) -> Iterator[Result]:
 
 def usual_features(encoder: Encoder, folder: Path, data: DataSpec) -> Tensor:
     """torchvision's transforms on Pillow, an ImageFolder, a DataLoader."""
-    look = T.Compose(
+    transform = T.Compose(
         [T.Resize(data.eval_resize), T.CenterCrop(data.size), T.ToTensor(), T.Normalize(data.mean, data.std)]
     )
-    loader = torch.utils.data.DataLoader(ImageFolder(str(folder), look), batch_size=batch_for(data))
+    loader = torch.utils.data.DataLoader(ImageFolder(str(folder), transform), batch_size=batch_for(data))
     encoder.eval()
     with torch.no_grad():
         return torch.cat([encoder.features(x) for x, _ in loader])
 
 
 def embedding(name: str, recipe: Recipe, folder: Path, rounds: int) -> Result:
-    """`moco.load`, then all images of a folder, in one thread. Floor: the loaded network alone, on ready batches."""
+    """`moco.load`, then all images of a folder, in one thread. Lower bound: the network alone, on ready batches."""
     torch.manual_seed(0)
     usual = build(recipe.encoder, size=recipe.data.size)
     with tempfile.TemporaryDirectory() as weights:
@@ -110,11 +110,11 @@ def embedding(name: str, recipe: Recipe, folder: Path, rounds: int) -> Result:
     works: dict[str, Work] = {
         "ours": lambda: ours.embed(folder, workers=0),
         "usual": lambda: usual_features(usual, folder, data),
-        "floor": lambda: [ours.features(x) for x in ready],
+        "lower_bound": lambda: [ours.features(x) for x in ready],
     }
     times = interleaved(works, rounds=rounds)
     what = f"{len(images):,} images by ImageFolder, Pillow, DataLoader; lower bound: our network alone"
-    return result(name, times["ours"], times["usual"], floor=times["floor"], against=what)
+    return result(name, times["ours"], times["usual"], lower_bound=times["lower_bound"], against=what)
 
 
 def embed_demo(rounds: int) -> Iterator[Result]:

@@ -1,8 +1,8 @@
-"""`python -m benchmarks.fidelity`: which peers draw their views from the reference's distribution, and whether we do.
+"""`python -m benchmarks.fidelity`: compare the distribution of views, ours and the peers', with the reference's.
 
-Marginals of MoCo v2's views of the same photos with independent random numbers, beside those of a second reference
-with other numbers, which is how far chance alone goes. Whether ours are Pillow's views bit for bit, with the same
-random numbers, is tested in tests/data; here our loader is a way like others.
+Statistics of MoCo v2's views of the same photos with independent random numbers. The reference is measured twice, with
+different random numbers, to show the differences due to chance. (tests/data tests that our views equal Pillow's bit for
+bit, given the same random numbers.)
 """
 
 import argparse
@@ -21,7 +21,7 @@ from benchmarks.peers_input import PEERS, all_of
 from benchmarks.pictures import jpegs
 from moco.recipe import DataSpec
 
-IMAGES, PASSES = 64, 8  # and views a pass: two of each image
+IMAGES, PASSES = 64, 8  # each pass has two views of each image
 BINS = 64
 LUMA = torch.tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)
 
@@ -30,13 +30,13 @@ Statistic = Callable[[Tensor], Tensor]  # views N x 3 x S x S in [0, 255] -> a n
 
 
 def gradient(views: Tensor) -> Tensor:
-    """Mean absolute difference of neighbours in luma: high where a resize has picked pixels instead of averaging."""
+    """Mean absolute luma difference between neighbours: high if a resize does not average (aliasing)."""
     luma = (views * LUMA).sum(1)
     return (luma.diff(dim=1).abs().mean((1, 2)) + luma.diff(dim=2).abs().mean((1, 2))) / 2
 
 
 def chroma(views: Tensor) -> Tensor:
-    """Mean distance of the largest and the smallest channel."""
+    """Mean difference between the largest and the smallest channel."""
     return (views.amax(1) - views.amin(1)).mean((1, 2))
 
 
@@ -63,7 +63,7 @@ def marginals(passes: Iterator[list[Tensor]], data: DataSpec) -> tuple[Marginals
 
 
 def ways(folder: Path, data: DataSpec) -> dict[str, Work]:
-    """What gives the views of all photos, anew at each call."""
+    """By name, a function that makes new views of all photos at each call."""
     images, paths = folder_of(folder)
     mine = ours(images, data)
     found: dict[str, Work] = {
@@ -78,7 +78,7 @@ def ways(folder: Path, data: DataSpec) -> dict[str, Work]:
 
 
 def rows(images: int, passes: int) -> Iterator[str]:
-    """A table: each statistic over the reference's, and how far the histogram is from its (total variation)."""
+    """The rows of a table: each statistic / the reference's, and the total variation distance of the histograms."""
     data = data_of("v2")
     yield f"| views of MoCo v2 | {' | '.join(STATISTICS)} | histogram |\n|---|{'---|' * (len(STATISTICS) + 1)}"
     with tempfile.TemporaryDirectory() as scratch:

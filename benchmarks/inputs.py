@@ -1,4 +1,7 @@
-"""Files to views: ours against torchvision's transforms on Pillow, in one thread and in two. Floor: decoding alone."""
+"""From files to views: ours against torchvision's transforms on Pillow, in one thread and in two.
+
+Lower bound: decoding alone.
+"""
 
 import tempfile
 from collections.abc import Iterator
@@ -15,7 +18,7 @@ from torch import Tensor
 from benchmarks import clocks
 from benchmarks.measure import Result, Row, Spent, Work, cpu_of, interleaved, result, spent, wall_of
 from benchmarks.pictures import jpegs, small_pngs
-from benchmarks.reference.transforms import Views, opened, views_of
+from benchmarks.reference.transforms import Views, open_rgb, views_of
 from moco import recipes
 from moco.data.augment import cpu
 from moco.data.loader.bad_images import Quarantine
@@ -25,15 +28,15 @@ from moco.data.sources.images import Images
 from moco.recipe import DataSpec
 
 VERSIONS = {"v1": "moco_v1_r50", "v2": "moco_v2_r50", "v3": "moco_v3_vit_base"}
-N, SMALL = 32, 256  # images of a mini-batch: photos, and pictures of 32 x 32
-BATCHES = 6  # that two threads make before they have to begin anew
+N, SMALL = 32, 256  # mini-batch of photos, and of 32 x 32 images
+BATCHES = 6  # mini-batches per call with two threads
 CPU = torch.device("cpu")
 AGAINST = "torchvision's transforms on Pillow"
 DECODED, COPIED = "lower bound: decoding alone, by libjpeg-turbo", "lower bound: writing the views to memory"
 
 
-class HandedOver(ViewLoader):
-    """Mini-batches as bytes, as another device than the CPU gets them: that device has no part in the time."""
+class ByteLoader(ViewLoader):
+    """Mini-batches of cropped bytes, as they are copied to a GPU. The work of the GPU itself is not measured."""
 
     def _finish(self, plan: Any, slot: Any) -> Any:
         return slot
@@ -43,41 +46,41 @@ def data_of(version: str) -> DataSpec:
     return recipes.named(VERSIONS[version]).data
 
 
-def batches(images: Images, data: DataSpec, *, steps: range, workers: int, handed_over: bool) -> ViewLoader:
-    """All of `images` in each mini-batch."""
+def batches(images: Images, data: DataSpec, *, steps: range, workers: int, as_bytes: bool) -> ViewLoader:
+    """A loader whose mini-batches have all of `images`."""
     cpu.kernels(wait=True)
-    kind, device = (HandedOver, torch.device("meta")) if handed_over else (ViewLoader, CPU)
+    kind, device = (ByteLoader, torch.device("meta")) if as_bytes else (ViewLoader, CPU)
     return kind(
         images, data, batch_size=len(images), seed=0, steps=steps, workers=workers, device=device,
         quarantine=Quarantine(None, 0, len(images)),
     )  # fmt: skip
 
 
-def ours(images: Images, data: DataSpec, *, handed_over: bool = False) -> Work:
-    """The next mini-batch, made when it is asked for."""
-    endless = iter(batches(images, data, steps=range(1 << 20), workers=0, handed_over=handed_over))
+def ours(images: Images, data: DataSpec, *, as_bytes: bool = False) -> Work:
+    """The next mini-batch, made in the calling thread."""
+    endless = iter(batches(images, data, steps=range(1 << 20), workers=0, as_bytes=as_bytes))
     return lambda: next(endless)
 
 
-def ours_ahead(images: Images, data: DataSpec, *, handed_over: bool = False) -> Work:
-    """Some mini-batches by two threads, read by the caller; the same ones every time."""
-    loader = batches(images, data, steps=range(BATCHES), workers=2, handed_over=handed_over)
+def ours_ahead(images: Images, data: DataSpec, *, as_bytes: bool = False) -> Work:
+    """BATCHES mini-batches, made by two threads and read by the caller; the same ones in each call."""
+    loader = batches(images, data, steps=range(BATCHES), workers=2, as_bytes=as_bytes)
 
     def work() -> None:
         for made in loader:
-            if not handed_over:  # bytes lie where the device fetches them
-                look_at(made.views)
+            if not as_bytes:  # bytes are already in the memory that the device copies from
+                touch(made.views)
 
     return work
 
 
 def usual(paths: list[Path], data: DataSpec) -> Work:
     views = views_of(data)
-    return lambda: stacked([views(opened(path)) for path in paths])
+    return lambda: stacked([views(open_rgb(path)) for path in paths])
 
 
 def usual_ahead(paths: list[Path], data: DataSpec) -> Work:
-    """Some mini-batches by the two workers of a DataLoader, who have started before."""
+    """BATCHES mini-batches, made by the two persistent workers of a DataLoader."""
     return ahead(Views(paths, data, repeats=BATCHES), len(paths))
 
 
@@ -88,7 +91,7 @@ def ahead(views: "torch.utils.data.Dataset[list[Tensor]]", batch: int) -> Work:
 
     def work() -> None:
         for batch_of_views in loader:
-            look_at(batch_of_views)
+            touch(batch_of_views)
 
     return work
 
@@ -97,8 +100,8 @@ def _one_thread(worker: int) -> None:
     torch.set_num_threads(1)
 
 
-def look_at(views: list[Tensor]) -> float:
-    """A number of each cache line."""
+def touch(views: list[Tensor]) -> float:
+    """Read one number of each cache line."""
     return sum(float(view.permute(0, 2, 3, 1).reshape(-1)[::16].sum()) for view in views)
 
 
@@ -111,7 +114,7 @@ def decoding(paths: list[Path]) -> Work:
 
 
 def photos(version: str, rounds: int, images: int = N) -> Iterator[Result]:
-    """A recipe's views of photos, in one thread, and by two that work ahead."""
+    """A recipe's views of photos, in one thread and with two prefetching threads."""
     with tempfile.TemporaryDirectory() as scratch:
         folder = jpegs(Path(scratch), images)
         yield from one_thread(version, folder, rounds)
@@ -121,13 +124,13 @@ def photos(version: str, rounds: int, images: int = N) -> Iterator[Result]:
 def one_thread(version: str, folder: Path, rounds: int) -> Iterator[Result]:
     data, (found, paths) = data_of(version), folder_of(folder)
     works = {
-        "usual": usual(paths, data), "fused": ours(found, data), "hand-over": ours(found, data, handed_over=True),
-        "floor": decoding(paths),
+        "usual": usual(paths, data), "fused": ours(found, data), "hand-over": ours(found, data, as_bytes=True),
+        "lower_bound": decoding(paths),
     }  # fmt: skip
     times = interleaved(works, rounds=rounds)
     for name in ("fused", "hand-over"):
         yield result(
-            f"input/{version}/{name}/1-thread", times[name], times["usual"], floor=times["floor"],
+            f"input/{version}/{name}/1-thread", times[name], times["usual"], lower_bound=times["lower_bound"],
             against=f"{AGAINST}; {DECODED}",
         )  # fmt: skip
 
@@ -137,12 +140,16 @@ def two_threads(version: str, folder: Path, rounds: int) -> Iterator[Result]:
     data, (found, paths) = data_of(version), folder_of(folder)
     works = {
         "usual": usual_ahead(paths, data), "fused": ours_ahead(found, data),
-        "hand-over": ours_ahead(found, data, handed_over=True), "floor": _times(BATCHES, decoding(paths)),
+        "hand-over": ours_ahead(found, data, as_bytes=True), "lower_bound": _repeated(BATCHES, decoding(paths)),
     }  # fmt: skip
     times = spent(works, rounds=rounds, repeat=1)
     for name in ("fused", "hand-over"):
         yield from both_clocks(
-            f"input/{version}/{name}/2-threads", times[name], times["usual"], floor=times["floor"], floor_says=DECODED
+            f"input/{version}/{name}/2-threads",
+            times[name],
+            times["usual"],
+            lower_bound=times["lower_bound"],
+            bound_text=DECODED,
         )
 
 
@@ -151,25 +158,31 @@ def folder_of(folder: Path) -> tuple[Images, list[Path]]:
     return images, [Path(images.path(index)) for index in range(len(images))]
 
 
-def _times(repeats: int, work: Work) -> Work:
+def _repeated(repeats: int, work: Work) -> Work:
     return lambda: [work() for _ in range(repeats)]
 
 
 def both_clocks(
-    name: str, mine: list[Spent], theirs: list[Spent], *, floor: list[Spent], floor_says: str
+    name: str, mine: list[Spent], theirs: list[Spent], *, lower_bound: list[Spent], bound_text: str
 ) -> Iterator[Result]:
-    """A row in CPU time, where workers' can be told, and one by the clock, by which two threads halve the floor."""
+    """A row in CPU time, if that of workers can be measured, and one in wall time, with half the lower bound."""
     what = "a DataLoader with 2 workers, the same transforms"
     if clocks.sees_children():
-        yield result(name, cpu_of(mine), cpu_of(theirs), floor=cpu_of(floor), against=f"{what}; {floor_says}")
-    halved = [one.wall / 2 for one in floor]
+        yield result(
+            name, cpu_of(mine), cpu_of(theirs), lower_bound=cpu_of(lower_bound), against=f"{what}; {bound_text}"
+        )
+    halved = [one.wall / 2 for one in lower_bound]
     yield result(
-        f"{name}/wall", wall_of(mine), wall_of(theirs), floor=halved, against=f"{what}, by the clock; {floor_says} / 2"
+        f"{name}/wall",
+        wall_of(mine),
+        wall_of(theirs),
+        lower_bound=halved,
+        against=f"{what}, by the clock; {bound_text} / 2",
     )
 
 
 def small(rounds: int, images: int = SMALL) -> Iterator[Result]:
-    """Pictures of 32 x 32 that have been read before."""
+    """Images of 32 x 32 pixels that are in memory."""
     data = recipes.named("moco_cifar").data
     with tempfile.TemporaryDirectory() as scratch:
         found, paths = folder_of(small_pngs(Path(scratch), images))
@@ -177,24 +190,28 @@ def small(rounds: int, images: int = SMALL) -> Iterator[Result]:
         views, made = views_of(data), torch.randn(len(data.views), images, 3, data.size, data.size)
         works = {
             "usual": lambda: stacked([views(Image.fromarray(one)) for one in pixels]),
-            "ours": ours(found, data), "floor": made.clone,
+            "ours": ours(found, data), "lower_bound": made.clone,
         }  # fmt: skip
         times = interleaved(works, rounds=rounds)
         yield result(
-            "input/32/1-thread", times["ours"], times["usual"], floor=times["floor"], against=f"{AGAINST}; {COPIED}"
+            "input/32/1-thread",
+            times["ours"],
+            times["usual"],
+            lower_bound=times["lower_bound"],
+            against=f"{AGAINST}; {COPIED}",
         )
         ahead_of_it = {
             "usual": ahead(InMemory(pixels, data, BATCHES), images), "ours": ours_ahead(found, data),
-            "floor": _times(BATCHES, made.clone),
+            "lower_bound": _repeated(BATCHES, made.clone),
         }  # fmt: skip
         both = spent(ahead_of_it, rounds=rounds, repeat=1)
         yield from both_clocks(
-            "input/32/2-threads", both["ours"], both["usual"], floor=both["floor"], floor_says=COPIED
+            "input/32/2-threads", both["ours"], both["usual"], lower_bound=both["lower_bound"], bound_text=COPIED
         )
 
 
 class InMemory(torch.utils.data.Dataset[list[Tensor]]):
-    """The views of pictures in memory, each `repeats` times over."""
+    """The views of images in memory, all `repeats` times."""
 
     def __init__(self, pixels: np.ndarray, data: DataSpec, repeats: int):
         self.pixels, self.views, self.repeats = pixels, views_of(data), repeats

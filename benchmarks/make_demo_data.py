@@ -1,10 +1,10 @@
-"""Make the demo's images: Fashion-MNIST's garments, scaled and placed anywhere on a 32 x 32 canvas.
+"""Make the demo's images: Fashion-MNIST's garments, scaled and placed at random on a 32 x 32 canvas.
 
-On the aligned originals raw pixels are nearly unbeatable at the demo's budget; placed anywhere, a representation is
-needed.
+On the aligned originals, a demo of a few minutes hardly beats raw pixels; placed at random, the garments need a learned
+representation.
 
     python benchmarks/make_demo_data.py FOLDER            # writes moco/data/demo/fashion-mnist-placed.zip
-    python benchmarks/make_demo_data.py FOLDER --check    # makes it again, and compares it with the one that is there
+    python benchmarks/make_demo_data.py FOLDER --check    # makes it again and compares it with the existing one
 
 FOLDER holds the four .gz files of Fashion-MNIST (Debian's package dataset-fashion-mnist has them in
 /usr/share/datasets/fashion-mnist). The pixels are the same everywhere; the bytes of the PNGs are those of Pillow 13.

@@ -1,4 +1,4 @@
-"""Ratios that can be trusted on a busy machine: process CPU time, one thread, interleaved rounds, medians."""
+"""Reliable ratios on a busy machine: process CPU time, one thread, interleaved rounds, medians."""
 
 import gc
 import statistics
@@ -11,32 +11,32 @@ from typing import Any, NamedTuple
 from benchmarks import clocks
 
 Work = Callable[[], object]
-LEAST = 0.1  # [CPU s] of a turn; what is shorter is repeated
+MIN_TURN = 0.1  # [CPU s] shorter work is repeated within a turn
 
 
 class Spent(NamedTuple):
-    """[s] on one call."""
+    """The time of one call [s]."""
 
-    cpu: float  # of all threads, and of processes that were started
+    cpu: float  # of all threads, child processes included
     wall: float
 
 
 @dataclass(frozen=True)
 class Result:
-    """Ours against a reference: `ratio` is our time over theirs, the median over the rounds. None: does not apply."""
+    """Ours against a reference. `ratio`: our time / theirs, the median over the rounds. None: does not apply."""
 
     name: str
     against: str  # what the reference is
     ratio: float | None
-    low: float | None = None  # of the rounds
+    low: float | None = None  # smallest and largest ratio of the rounds
     high: float | None = None
     ours_ms: float | None = None
     reference_ms: float | None = None
     rounds: int = 0
-    memory_mb: float | None = None  # ours; what it is the peak of: docs of the row
+    memory_mb: float | None = None  # ours; which memory it is says the function of the row
     reference_memory_mb: float | None = None
-    floor_share: float | None = None  # lower bound / ours: how much of our time cannot be saved
-    error: float | None = None  # relative, against float64
+    floor_share: float | None = None  # lower bound / ours: the part of our time that cannot be saved
+    error: float | None = None  # relative error of the gradient, against float64
 
     @property
     def speedup(self) -> float | None:
@@ -46,7 +46,7 @@ class Result:
         return asdict(self) | {"speedup": None if self.speedup is None else round(self.speedup, 3)}
 
     def row(self) -> str:
-        """A line of the table, under `HEADER`."""
+        """A row of the table with the header `HEADER`."""
         spread = "" if self.low is None or self.high is None else f" ({self.low:.2f}-{self.high:.2f})"
         cells = [
             self.name,
@@ -63,7 +63,7 @@ class Result:
 
 
 HEADER = """\
-| what | ours / reference (spread) | speed-up | ours [ms] | reference [ms] | ours [MB] | reference [MB] | floor | reference |
+| what | ours / reference (spread) | speed-up | ours [ms] | reference [ms] | ours [MB] | reference [MB] | lower bound / ours | reference |
 |---|---|---|---|---|---|---|---|---|"""  # noqa: E501
 
 
@@ -73,16 +73,16 @@ def _shown(value: float | None, form: str, unit: str = "") -> str:
 
 @dataclass(frozen=True)
 class Row:
-    """One comparison, or several that share their work: what `make bench` can run by itself."""
+    """One comparison, or several that share their work. `make bench` can run each row alone."""
 
     name: str
     run: Callable[[int], Iterator[Result]]  # rounds -> results
-    slow: bool = False  # left out of a quick run
-    large: bool = False  # run when it is asked for: it downloads hundreds of megabytes
+    slow: bool = False  # not in a quick run
+    large: bool = False  # only with --large or by name: downloads hundreds of megabytes
 
 
 def absent(name: str, peer: str, why: str = "not installed") -> Result:
-    """The row of a peer that cannot be compared with."""
+    """The row of a peer that is not available."""
     return Result(name, f"{peer}: {why}", None)
 
 
@@ -91,26 +91,26 @@ def installed(package: str) -> bool:
 
 
 def interleaved(works: Mapping[str, Work], *, rounds: int, repeat: int | None = None) -> dict[str, list[float]]:
-    """CPU seconds of one call of each, `rounds` times, in turn; see `spent`."""
+    """CPU seconds of one call of each work, in `rounds` interleaved rounds; see `spent`."""
     return {name: cpu_of(of_it) for name, of_it in spent(works, rounds=rounds, repeat=repeat).items()}
 
 
 def spent(works: Mapping[str, Work], *, rounds: int, repeat: int | None = None) -> dict[str, list[Spent]]:
-    """What one call of each took, `rounds` times, in turn.
+    """The time of one call of each work, in `rounds` interleaved rounds.
 
-    Whatever drifts in the machine touches all of a round alike, so ratios are taken within a round.
+    Changes in the machine's speed affect all works of a round alike, so ratios are computed within rounds.
 
     Args:
-        repeat: calls within a turn; None: as many as take a tenth of a second.
+        repeat: calls per turn; None: as many as take a tenth of a second.
     """
     repeats: dict[str, int] = {}
     for name, work in works.items():
-        first = _turn(work, 1).cpu  # what is made once is made now
-        usual = first if repeat or first > LEAST else _turn(work, 1).cpu
-        repeats[name] = repeat or max(1, int(LEAST / max(usual, 1e-9)))
+        first = _turn(work, 1).cpu  # includes one-time initialization
+        usual = first if repeat or first > MIN_TURN else _turn(work, 1).cpu
+        repeats[name] = repeat or max(1, int(MIN_TURN / max(usual, 1e-9)))
     times: dict[str, list[Spent]] = {name: [] for name in works}
     for _ in range(rounds):
-        gc.collect()  # in no one's time
+        gc.collect()  # not measured
         for name, work in works.items():
             times[name].append(_turn(work, repeats[name]))
     return times
@@ -125,7 +125,7 @@ def wall_of(turns: list[Spent]) -> list[float]:
 
 
 def _turn(work: Work, repeats: int) -> Spent:
-    """Of one call, on average."""
+    """The mean time of one call."""
     cpu, wall = clocks.cpu(), time.perf_counter()
     for _ in range(repeats):
         work()
@@ -138,20 +138,21 @@ def result(
     reference: list[float],
     *,
     against: str,
-    floor: list[float] | None = None,
+    lower_bound: list[float] | None = None,
     memory: tuple[float | None, float | None] = (None, None),
     error: float | None = None,
 ) -> Result:
-    """What the rounds come to: seconds of each in, medians out.
+    """The medians over the rounds.
 
     Args:
-        lower bound: seconds of what cannot be saved.
+        ours, reference: seconds in each round.
+        lower_bound: seconds of the lower bound: the part of the work that cannot be avoided.
         memory: [MB] ours and the reference's.
     """
     ratios = [mine / theirs for mine, theirs in zip(ours, reference, strict=True)]
     share = None
-    if floor is not None:
-        share = round(statistics.median(least / mine for least, mine in zip(floor, ours, strict=True)), 4)
+    if lower_bound is not None:
+        share = round(statistics.median(least / mine for least, mine in zip(lower_bound, ours, strict=True)), 4)
     ratio, low, high = (round(x, 4) for x in (statistics.median(ratios), min(ratios), max(ratios)))
     mine, theirs = (round(1000 * statistics.median(column), 4) for column in (ours, reference))
     return Result(
@@ -161,9 +162,9 @@ def result(
 
 
 def compare(
-    name: str, ours: Work, reference: Work, *, against: str, floor: Work | None = None, rounds: int = 7
+    name: str, ours: Work, reference: Work, *, against: str, lower_bound: Work | None = None, rounds: int = 7
 ) -> Result:
-    """Run both, and the floor, in turn, `rounds` times."""
-    works = {"ours": ours, "reference": reference} | ({} if floor is None else {"floor": floor})
+    """Measure both, and the lower bound, in `rounds` interleaved rounds."""
+    works = {"ours": ours, "reference": reference} | ({} if lower_bound is None else {"lower_bound": lower_bound})
     times = interleaved(works, rounds=rounds)
-    return result(name, times["ours"], times["reference"], against=against, floor=times.get("floor"))
+    return result(name, times["ours"], times["reference"], against=against, lower_bound=times.get("lower_bound"))

@@ -1,7 +1,7 @@
-"""Work in a process of its own, and its peak memory there.
+"""Run work in a new process and measure its peak memory.
 
-VmHWM after a reset through /proc/self/clear_refs: `ru_maxrss` survives exec, so a child of a large parent would report
-its parent's peak. Linux only; elsewhere, or where /proc cannot be written, memory is not known.
+The peak is VmHWM, after a reset through /proc/self/clear_refs. `ru_maxrss` cannot be used: it survives exec, so the
+child of a large process would report its parent's peak. Linux only; where /proc cannot be written, the result is None.
 """
 
 import multiprocessing
@@ -20,24 +20,26 @@ T = TypeVar("T")
 
 
 class Peak(NamedTuple):
-    """[MB]"""
+    """Peak memory [MB]."""
 
-    total: float  # of the process, torch and all
-    beyond: float  # what was there before the work began
+    total: float  # of the process, torch included
+    beyond: float  # more than before the work
 
 
 def peak(make: Callable[[], Work]) -> Peak | None:
-    """The peak while the work that `make` returns is done once; `make` can be pickled, and warms up.
+    """The peak during one call of the work that `make` returns. `make` must be picklable.
 
-    None where it cannot be measured.
+    None if it cannot be measured.
     """
     return alone(_peak, make)
 
 
 def alone(function: Callable[..., T], *arguments: object) -> T:
-    """What `function` returns in a new process, where no earlier work has left memory to be used again."""
+    """The result of `function` in a new process, where no memory freed by earlier work can be reused."""
     spawned = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(1, spawned, torch.set_num_threads, (1,)) as pool:  # who may have processes of their own
+    with ProcessPoolExecutor(
+        1, spawned, torch.set_num_threads, (1,)
+    ) as pool:  # unlike Pool's, its workers may have children
         return pool.submit(function, *arguments).result()
 
 
@@ -50,7 +52,7 @@ def beyond_mb(of: Peak | None) -> float | None:
 
 
 def private_of_children() -> float | None:
-    """[MB] that a child of this process has for itself, on average; None where it cannot be told."""
+    """Mean private memory [MB] of the children of this process; None if it cannot be measured."""
     sizes = []
     for child in clocks.children(os.getpid()):
         try:

@@ -18,8 +18,8 @@ from moco.recipe import OptimSpec
 from moco.train.optim import optimizer_for
 
 N, C, TAU = 256, 128, 0.2
-BLOCK = 1024  # keys at a time, of the floor
-FEW = 32  # queries whose gradient is looked at in float64
+BLOCK = 1024  # keys at a time, in the lower bound
+FEW = 32  # queries whose gradient is compared with float64
 
 
 def operands(size: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -30,7 +30,7 @@ def operands(size: int) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def our_loss(q: Tensor, positive: Tensor, keys: Tensor) -> Tensor:
-    """Forward and backward; the gradient by q."""
+    """Our loss, forward and backward. Returns the gradient with respect to q."""
     leaf = q.clone().requires_grad_()
     info_nce(LookUp(leaf, keys, positive=positive), TAU).backward()
     assert leaf.grad is not None
@@ -38,7 +38,7 @@ def our_loss(q: Tensor, positive: Tensor, keys: Tensor) -> Tensor:
 
 
 def usual_loss(q: Tensor, positive: Tensor, columns: Tensor) -> Tensor:
-    """The same with the queue as C x K, and all logits in memory."""
+    """The usual loss: the queue as C x K, and all logits in memory."""
     leaf = q.clone().requires_grad_()
     loss_of(leaf, positive, columns, TAU).backward()
     assert leaf.grad is not None
@@ -46,7 +46,7 @@ def usual_loss(q: Tensor, positive: Tensor, columns: Tensor) -> Tensor:
 
 
 def two_products(q: Tensor, keys: Tensor) -> Tensor:
-    """The lower bound: what the keys weigh, and their weighted sum, a block at a time."""
+    """The lower bound: q.k, and the sum of keys weighted by it, a block at a time."""
     total = torch.zeros_like(q)
     for some in keys.split(BLOCK):
         total.addmm_(q @ some.T, some)
@@ -54,7 +54,7 @@ def two_products(q: Tensor, keys: Tensor) -> Tensor:
 
 
 def gradient_error(size: int) -> float:
-    """Our dL/dq against float64, relative, of a few queries: |ours - exact| / |exact|."""
+    """Relative error of our dL/dq against float64 for a few queries: |ours - exact| / |exact|."""
     q, positive, keys = operands(size)
     exact = usual_loss(q[:FEW].double(), positive[:FEW].double(), keys.T.double().contiguous())
     ours = our_loss(q[:FEW], positive[:FEW], keys).double()
@@ -71,38 +71,38 @@ def make_usual(size: int) -> Work:
 
 
 def warm(make: Callable[[int], Work], size: int) -> Work:
-    """The work over `size` keys, after that over a few has made what is made once."""
+    """The work over `size` keys, after one call with few keys that does one-time initialization."""
     make(BLOCK)()
     return make(size)
 
 
 def loss_times(size: int, rounds: int) -> dict[str, list[float]]:
-    """Seconds of the loss, the usual one and the floor, on the same operands."""
+    """Seconds of our loss, the usual one and the lower bound, on the same operands."""
     q, positive, keys = operands(size)
     works: dict[str, Work] = {
         "ours": partial(our_loss, q, positive, keys),
         "usual": partial(usual_loss, q, positive, keys.T.contiguous()),
-        "floor": partial(two_products, q, keys),
+        "lower_bound": partial(two_products, q, keys),
     }
     return interleaved(works, rounds=rounds)
 
 
 def loss(size: int, rounds: int) -> Iterator[Result]:
-    """Eqn. (1) forward and backward; memory beyond its operands.
+    """Eqn. (1), forward and backward, and the memory that it takes besides its operands.
 
-    In new processes: glibc asks the kernel for every buffer of 32 MB and more anew, which is most of the usual form's
-    time, unless earlier work has left room for it.
+    Runs in new processes, where no freed memory can be reused: glibc requests every buffer of 32 MB or more from the
+    kernel, which is most of the usual loss's time.
     """
     times = memory.alone(loss_times, size, rounds)
     ours, usual = (memory.beyond_mb(memory.peak(partial(warm, make, size))) for make in (make_ours, make_usual))
     yield result(
         f"loss/K={size}", times["ours"], times["usual"], against="all logits, cross-entropy; lower bound: two products",
-        floor=times["floor"], memory=(ours, usual), error=gradient_error(size),
+        lower_bound=times["lower_bound"], memory=(ours, usual), error=gradient_error(size),
     )  # fmt: skip
 
 
 def per_key(rounds: int) -> Iterator[Result]:
-    """Our time for a block of keys among many over that of one among few."""
+    """Our time per block of keys with many keys, against that with few keys."""
     few, many = 1 << 14, 1 << 20
     times = interleaved({"many": make_ours(many), "few": make_ours(few)}, rounds=rounds)
     of_many, of_few = (
@@ -112,9 +112,9 @@ def per_key(rounds: int) -> Iterator[Result]:
 
 
 def copied(network: nn.Module, streams: float) -> Work:
-    """The floor of an update in place that reads and writes `streams` numbers a parameter: a copy of as much.
+    """The lower bound of an in-place update that reads and writes `streams` numbers per parameter: a copy of as many.
 
-    A copy has three of them: the target's cache lines are read before they are written.
+    A copy has three per element, because the target's cache lines are read before they are written.
     """
     count = int(sum(parameter.numel() for parameter in network.parameters()) * streams / 3)
     return partial(torch.ones(count).copy_, torch.zeros(count))
@@ -125,7 +125,7 @@ def momentum_update(rounds: int) -> Iterator[Result]:
     f_q = resnet50(num_classes=C)
     f_k, usual = MomentumEncoder(f_q), MoCo(f_q, dim=C, size=N, m=0.999, temperature=TAU)
     yield compare(
-        "ema/resnet50", lambda: f_k.follow(f_q, 0.999), usual.follow, floor=copied(f_q, streams=3),
+        "ema/resnet50", lambda: f_k.follow(f_q, 0.999), usual.follow, lower_bound=copied(f_q, streams=3),
         against="a loop of new tensors; lower bound: a copy of as much", rounds=rounds,
     )  # fmt: skip
 
@@ -137,7 +137,7 @@ def with_gradients(network: nn.Module) -> nn.Module:
 
 
 def update(name: str, make: Callable[[], nn.Module], spec: OptimSpec, streams: float, rounds: int) -> Iterator[Result]:
-    """One step of an optimizer, with gradients at hand, against torch's default (of LARS: a plain loop)."""
+    """One optimizer step with given gradients, against torch's default (for LARS, a plain loop)."""
     ours, usual = with_gradients(make()), with_gradients(make())
     optimizer, decay = optimizer_for(ours, spec), spec.weight_decay
     for group in optimizer.param_groups:
@@ -151,7 +151,7 @@ def update(name: str, make: Callable[[], nn.Module], spec: OptimSpec, streams: f
             other = LARS(usual.parameters(), lr=1e-5, momentum=spec.momentum, weight_decay=decay, trust=spec.trust)
     what = "a loop that looks at the norms" if spec.optimizer == "lars" else "torch's default"
     yield compare(
-        f"optimizer/{name}", optimizer.step, other.step, floor=copied(ours, streams=streams),
+        f"optimizer/{name}", optimizer.step, other.step, lower_bound=copied(ours, streams=streams),
         against=f"{what}; lower bound: a copy of as much", rounds=rounds,
     )  # fmt: skip
 
@@ -166,7 +166,7 @@ ROWS = [
     Row("loss/K=1048576", partial(loss, 1 << 20), slow=True),
     Row("loss/per-key", per_key, slow=True),
     Row("ema/resnet50", momentum_update),
-    # numbers read and written a parameter: SGD p, g, momentum; AdamW one more; LARS reads p and g for the norms first
+    # numbers read and written per parameter: SGD p, g, momentum; AdamW one more; LARS also reads p and g for norms
     Row("optimizer/sgd-resnet50", partial(update, "sgd-resnet50", resnet50, SGD, 5)),
     Row("optimizer/adamw-vit-small", partial(update, "adamw-vit-small", partial(ViT, VITS["vit_small"]), ADAMW, 7)),
     Row("optimizer/lars-resnet50", partial(update, "lars-resnet50", resnet50, LARS_SPEC, 7), slow=True),

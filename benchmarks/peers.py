@@ -1,4 +1,4 @@
-"""lightly's MoCo, put together from its public parts as its documents do."""
+"""lightly's MoCo, built from its public parts as in its documentation."""
 
 import copy
 from importlib.metadata import version

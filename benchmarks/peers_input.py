@@ -1,4 +1,4 @@
-"""Peers' ways from a JPEG to two views of MoCo v2. Which of them draw from another distribution is said beside them."""
+"""How peers make two views of MoCo v2 from a JPEG. The rows of those with another distribution say so."""
 
 import os
 import statistics
@@ -16,12 +16,12 @@ import torch
 from torch import Tensor
 
 from benchmarks import clocks
-from benchmarks.apart import HERE, Elsewhere, Unavailable
+from benchmarks.apart import HERE, PeerProcess, Unavailable
 from benchmarks.apart import PEERS as APART
 from benchmarks.inputs import N, data_of, folder_of, ours, stacked, usual
 from benchmarks.measure import Result, Row, Work, absent, installed, interleaved, result
 from benchmarks.pictures import jpegs
-from benchmarks.reference.transforms import opened
+from benchmarks.reference.transforms import open_rgb
 from moco.recipe import DataSpec, View
 
 Way = Callable[[Path], list[Tensor]]  # a file to its views
@@ -37,12 +37,12 @@ def lightly_views(data: DataSpec) -> Way:
         input_size=data.size, min_scale=view.crop_area[0], sigmas=view.blur_sigma,
         normalize={"mean": list(data.mean), "std": list(data.std)},
     )  # fmt: skip
-    return lambda path: transform(opened(path))
+    return lambda path: transform(open_rgb(path))
 
 
 def albumentations_views(data: DataSpec, *, area: bool) -> Way:
-    """albumentations on OpenCV's arrays, with its usual interpolation, or by the mean over pixels."""
-    os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"  # it asks the network for a newer version of itself
+    """albumentations on OpenCV's arrays, with its default interpolation, or (`area`) averaging over pixels."""
+    os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"  # otherwise it looks for a newer version on the network
     import cv2
 
     cv2.setNumThreads(1)
@@ -81,7 +81,7 @@ def _around_one(strength: float) -> tuple[float, float]:
 
 
 def tensor_views(data: DataSpec) -> Way:
-    """torchvision's transforms of tensors, from its own decoder on."""
+    """torchvision's decoder and its transforms of tensors."""
     from torchvision.io import ImageReadMode, decode_jpeg
     from torchvision.transforms import v2 as T
 
@@ -109,7 +109,7 @@ def tensor_views(data: DataSpec) -> Way:
     return way
 
 
-PEERS: dict[str, tuple[str, str, Callable[[DataSpec], Way]]] = {  # row -> package, what is said of it, how it is made
+PEERS: dict[str, tuple[str, str, Callable[[DataSpec], Way]]] = {  # row -> package, description, constructor
     "lightly": ("lightly", "MoCoV2Transform", lightly_views),
     "torchvision-v2": ("torchvision", "transforms.v2 on tensors", tensor_views),
     "albumentations": ("albumentations", f"bilinear, its usual: {SAMPLING_BIAS}",
@@ -125,7 +125,7 @@ def named(peer: str) -> str:
 
 
 def peers(rounds: int, images: int = N) -> Iterator[Result]:
-    """Our float32 views of MoCo v2, in one thread, against those of peers that can be installed beside each other."""
+    """Our float32 views of MoCo v2, in one thread, against peers that can be installed in this environment."""
     data = data_of("v2")
     with tempfile.TemporaryDirectory() as scratch:
         found, paths = folder_of(jpegs(Path(scratch), images))
@@ -153,14 +153,14 @@ def _beside(peer: str, ours: list[float], theirs: list[float], usual: list[float
 
 
 def apart(peer: str, rounds: int, images: int = N) -> Iterator[Result]:
-    """The same against a peer in an environment of its own. The reference works in a process like the peer's."""
+    """The same against a peer in its own environment. The reference runs in a process like the peer's."""
     with tempfile.TemporaryDirectory() as scratch, ExitStack() as stack:
         folder = jpegs(Path(scratch), images)
         try:
             if not clocks.sees_children():
                 raise Unavailable("the CPU time of its process cannot be told without Linux's /proc")
-            one = stack.enter_context(Elsewhere(APART[peer].python(), peer, folder))
-            here = stack.enter_context(Elsewhere(Path(sys.executable), HERE, folder))
+            one = stack.enter_context(PeerProcess(APART[peer].python(), peer, folder))
+            here = stack.enter_context(PeerProcess(Path(sys.executable), HERE, folder))
         except Unavailable as why:
             yield absent(f"input/v2/peers/{peer}", peer, str(why))
             return

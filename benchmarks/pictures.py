@@ -1,6 +1,6 @@
-"""Folders of JPEGs to be read, made at run time from the real photographs that matplotlib and scikit-learn ship.
+"""Make folders of JPEGs from the photographs that matplotlib and scikit-learn ship.
 
-ImageNet's files have about half a byte a pixel, and decoding takes time in proportion to both.
+Their size in pixels and bytes (half a byte per pixel) is as in ImageNet, because both determine the decoding time.
 """
 
 import io
@@ -13,13 +13,13 @@ from PIL import Image
 
 CLASSES = 4
 IMAGENET = ((500, 375), (375, 500), (500, 375), (500, 333), (500, 500))  # [pixels] width and height; 196,000 on average
-BYTES = 0.5  # a pixel: 110 KB for the 220,000 pixels of ImageNet's average file
-GRAIN = 4.0  # [of 255] standard deviation: what enlarging a photograph has taken from it
+BYTES = 0.5  # per pixel: 110 KB for the 220,000 pixels of ImageNet's average file
+GRAIN = 4.0  # [of 255] standard deviation of added noise, for the detail that enlarging a photograph lacks
 QUALITIES = range(75, 98)
 
 
 def jpegs(folder: Path, count: int, *, sizes: tuple[tuple[int, int], ...] = IMAGENET) -> Path:
-    """`folder` with `count` JPEGs in a few class folders: parts of photographs, of `sizes` in turn."""
+    """Fill `folder` with `count` JPEGs in a few class folders: random crops of photographs, of `sizes` in turn."""
     rng, sources = np.random.default_rng(0), photographs()
     for index in range(count):
         part = part_of(sources[index % len(sources)], sizes[index % len(sizes)], rng)
@@ -30,7 +30,7 @@ def jpegs(folder: Path, count: int, *, sizes: tuple[tuple[int, int], ...] = IMAG
 
 
 def photographs() -> list[Image.Image]:
-    """Three at most: a portrait of matplotlib's, and a building and a flower where scikit-learn is installed."""
+    """A portrait from matplotlib, and a building and a flower if scikit-learn is installed."""
     files = [Path(matplotlib.get_data_path(), "sample_data", "grace_hopper.jpg")]
     spec = find_spec("sklearn")
     if spec is not None and spec.origin is not None:
@@ -39,7 +39,7 @@ def photographs() -> list[Image.Image]:
 
 
 def part_of(photograph: Image.Image, size: tuple[int, int], rng: np.random.Generator) -> Image.Image:
-    """Somewhere in the photograph, at most enlarged as far as it must be to have `size`, perhaps mirrored."""
+    """A random crop of the photograph at `size`, perhaps mirrored; enlarged only if the photograph is too small."""
     least = max(side / whole for side, whole in zip(size, photograph.size, strict=True))
     width, height = (side / least / rng.uniform(1, 1.2) for side in size)
     left, top = (
@@ -51,7 +51,7 @@ def part_of(photograph: Image.Image, size: tuple[int, int], rng: np.random.Gener
 
 
 def encoded(image: Image.Image) -> bytes:
-    """A JPEG with about `BYTES` a pixel."""
+    """A JPEG with about `BYTES` per pixel."""
     low, high = QUALITIES[0], QUALITIES[-1]
     while low < high:
         quality = (low + high + 1) // 2
@@ -68,7 +68,7 @@ def _jpeg(image: Image.Image, quality: int) -> bytes:
 
 
 def small_pngs(folder: Path, count: int, *, side: int = 32) -> Path:
-    """`folder` with `count` PNGs of `side` x `side` pixels: parts of photographs, made smaller."""
+    """Fill `folder` with `count` PNGs of `side` x `side` pixels: random crops of photographs, reduced."""
     rng, sources = np.random.default_rng(0), photographs()
     folder.mkdir(parents=True, exist_ok=True)
     for index in range(count):

@@ -1,4 +1,4 @@
-"""What two ranks send each other in a step, over gloo on one machine: shuffled images, gathered keys."""
+"""Communication of two ranks in a step, over gloo on one machine: shuffled images and gathered keys."""
 
 import multiprocessing
 import tempfile
@@ -15,7 +15,7 @@ from benchmarks.measure import Result, Row, Work, interleaved, result
 from moco.distributed import gather, shuffle, unshuffle
 
 RANKS, DIM = 2, 128
-SHUFFLES, GATHERS = 20, 400  # in a turn: the same on every rank, for they must meet
+SHUFFLES, GATHERS = 20, 400  # calls per turn; fixed, because all ranks must make the same calls
 
 
 def usual_gather(x: Tensor) -> Tensor:
@@ -26,14 +26,14 @@ def usual_gather(x: Tensor) -> Tensor:
 
 
 def usual_shuffle(x: Tensor, k: Tensor) -> Tensor:
-    """All images to all ranks, the order from rank 0, and the keys back home."""
-    everything = usual_gather(x)
-    order = torch.randperm(len(everything))
+    """Send all images to all ranks, take the order from rank 0, and unshuffle the keys."""
+    gathered = usual_gather(x)
+    order = torch.randperm(len(gathered))
     dist.broadcast(order, src=0)
-    dealt = everything[order.view(RANKS, -1)[dist.get_rank()]]
-    assert dealt.shape == x.shape
-    home = torch.argsort(order)
-    return usual_gather(k)[home.view(RANKS, -1)[dist.get_rank()]]
+    shuffled = gathered[order.view(RANKS, -1)[dist.get_rank()]]
+    assert shuffled.shape == x.shape
+    inverse = torch.argsort(order)
+    return usual_gather(k)[inverse.view(RANKS, -1)[dist.get_rank()]]
 
 
 def our_shuffle(x: Tensor, k: Tensor) -> Tensor:
@@ -41,10 +41,10 @@ def our_shuffle(x: Tensor, k: Tensor) -> Tensor:
     return unshuffle(k, order)
 
 
-def run(rank: int, meeting: Path, shape: tuple[int, ...], rounds: int) -> dict[str, list[float]]:
-    """One rank's times, on images of this shape and their keys."""
+def run(rank: int, rendezvous: Path, shape: tuple[int, ...], rounds: int) -> dict[str, list[float]]:
+    """The times of one rank, for images of this shape and their keys."""
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=meeting.as_uri(), rank=rank, world_size=RANKS)
+    dist.init_process_group("gloo", init_method=rendezvous.as_uri(), rank=rank, world_size=RANKS)
     x, k = torch.randn(shape), torch.randn(shape[0], DIM)
     ours = x.contiguous(memory_format=torch.channels_last)
     shuffles: dict[str, Work] = {
@@ -59,18 +59,18 @@ def run(rank: int, meeting: Path, shape: tuple[int, ...], rounds: int) -> dict[s
 
 
 def ranks(shape: tuple[int, ...], rounds: int) -> Iterator[Result]:
-    """CPU time of both ranks together, as waiting takes none."""
+    """Total CPU time of both ranks; waiting takes no CPU time."""
     with tempfile.TemporaryDirectory() as folder, multiprocessing.get_context("spawn").Pool(RANKS) as pool:
-        meeting = Path(folder, "meeting")
-        found = pool.starmap(run, [(rank, meeting, shape, rounds) for rank in range(RANKS)], chunksize=1)
+        rendezvous = Path(folder, "rendezvous")
+        found = pool.starmap(run, [(rank, rendezvous, shape, rounds) for rank in range(RANKS)], chunksize=1)
     times = {name: np.sum([one[name] for one in found], axis=0).tolist() for name in found[0]}
     size = shape[-1]
     yield result(
-        f"ranks/{size}/shuffle", times["shuffle"], times["usual shuffle"], floor=times["copy"],
+        f"ranks/{size}/shuffle", times["shuffle"], times["usual shuffle"], lower_bound=times["copy"],
         against=f"all images of {shape[0]} a rank to all ranks, order broadcast; lower bound: a copy of a rank's own",
     )  # fmt: skip
     yield result(
-        f"ranks/{size}/gather", times["gather"], times["usual gather"], floor=times["copied keys"],
+        f"ranks/{size}/gather", times["gather"], times["usual gather"], lower_bound=times["copied keys"],
         against=f"all_gather, concatenation, {shape[0]} keys a rank; lower bound: a copy of a rank's own",
     )  # fmt: skip
 

@@ -1,7 +1,7 @@
-"""`python -m benchmarks.run`: our time beside the usual implementation's, and beside peers', in one run on one machine.
+"""`python -m benchmarks.run`: our time against the usual implementation's and against peers', on one machine.
 
-A table goes to stdout, and every row into benchmarks/results/latest.json, where rows of earlier runs that were not
-measured again stay; each says on which machine it was measured.
+Prints a table, and updates the measured rows in benchmarks/results/latest.json. Other rows there stay. Each row has the
+machine that it was measured on.
 """
 
 import argparse
@@ -55,9 +55,9 @@ def main() -> None:
 def select(
     rows: Sequence[Row], *, quick: bool = False, large: bool = False, only: Sequence[str] | None = None
 ) -> list[Row]:
-    """The rows to be run: of those that begin as `only` says, slow ones too, and large ones that it names.
+    """The rows to run. With `only`: those whose names begin so, slow ones included.
 
-    A name may be of one result of a row.
+    A name in `only` may also be that of a single result of a row.
     """
     if not only:
         return [row for row in rows if not (quick and row.slow) and (large or not row.large)]
@@ -68,7 +68,7 @@ def select(
 
 
 def keep(file: Path, results: Iterable[Result], *, machine: str) -> None:
-    """Put `results` into `file` in the place of those with the same names. A peer that is absent has no result."""
+    """Replace the results of the same names in `file`. A peer that is not available has no result."""
     kept: list[dict[str, Any]] = json.loads(file.read_text()) if file.exists() else []
     by_name = {one["name"]: one for one in kept}
     by_name |= {one.name: one.as_dict() | {"machine": machine} for one in results if one.ratio is not None}
@@ -77,7 +77,7 @@ def keep(file: Path, results: Iterable[Result], *, machine: str) -> None:
 
 
 def machine() -> str:
-    """Processor, cores and versions, which ratios depend on."""
+    """Processor, cores and versions: the ratios depend on them."""
     info = Path("/proc/cpuinfo")
     models = [line for line in info.read_text().splitlines() if line.startswith("model name")] if info.exists() else []
     processor = models[0].split(":", 1)[1].strip() if models else platform.processor() or platform.machine()

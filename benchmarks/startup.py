@@ -1,4 +1,4 @@
-"""How long it takes to begin: the command's help, the first step on a folder of many files; and memory of the input."""
+"""Start-up time of the command's help and of a run on many files, and memory of the input."""
 
 import shutil
 import subprocess
@@ -17,14 +17,14 @@ from benchmarks.pictures import jpegs
 from benchmarks.reference.transforms import Views
 
 ROOT = Path(__file__).parent.parent
-FILES, CLASSES, SIDE = 100_000, 100, 96  # of 96 x 96 pixels: too large to be kept in memory
-DIFFERENT = 200  # pictures; the others are copies
-STEPS, IMAGES = 4, 64  # that are read for the peak of memory
+FILES, CLASSES, SIDE = 100_000, 100, 96  # 96 x 96 pixels: too large for the cache of images
+DIFFERENT = 200  # images; the others are copies
+STEPS, IMAGES = 4, 64  # read to measure peak memory
 FEW, MANY = 2, 8  # threads
 
 
 def python(*arguments: str) -> Work:
-    """A run of this interpreter, from its start to its end."""
+    """A complete run of this interpreter."""
 
     def work() -> None:
         done = subprocess.run([sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
@@ -35,16 +35,20 @@ def python(*arguments: str) -> Work:
 
 
 def help_text(rounds: int) -> Iterator[Result]:
-    works = {"ours": python("-m", "moco", "--help"), "typer": python("-c", "import typer"), "floor": python("-c", "")}
+    works = {
+        "ours": python("-m", "moco", "--help"),
+        "typer": python("-c", "import typer"),
+        "lower_bound": python("-c", ""),
+    }
     times = interleaved(works, rounds=rounds, repeat=3)
     yield result(
-        "start/help", times["ours"], times["typer"], floor=times["floor"],
+        "start/help", times["ours"], times["typer"], lower_bound=times["lower_bound"],
         against="python -c 'import typer'; lower bound: python alone",
     )  # fmt: skip
 
 
 def first_step(rounds: int, files: int = FILES) -> Iterator[Result]:
-    """From the start of the process, imports and all. Cold: a new run. Warm: one that has seen the folder."""
+    """From the start of the process to the end of the first step. Cold: a new run. Warm: files were listed before."""
     with tempfile.TemporaryDirectory() as scratch:
         folder, cold, warm = many(Path(scratch, "images"), files), Path(scratch, "cold"), Path(scratch, "warm")
 
@@ -55,26 +59,27 @@ def first_step(rounds: int, files: int = FILES) -> Iterator[Result]:
         works = {
             "cold": anew, "warm": python("-m", "benchmarks.first_step", str(folder), str(warm)),
             "usual": python("-m", "benchmarks.usual_first_batch", str(folder)),
-            "floor": python("-c", "import torch"),
+            "lower_bound": python("-c", "import torch"),
         }  # fmt: skip
         times = spent(works, rounds=rounds, repeat=1)
     for name in ("cold", "warm"):
-        yield from _both(f"start/{files}-files/{name}", times[name], times["usual"], times["floor"])
+        yield from _both(f"start/{files}-files/{name}", times[name], times["usual"], times["lower_bound"])
 
 
-def _both(name: str, ours: list[Spent], usual: list[Spent], floor: list[Spent]) -> Iterator[Result]:
+def _both(name: str, ours: list[Spent], usual: list[Spent], lower_bound: list[Spent]) -> Iterator[Result]:
     against = "torchvision imported, ImageFolder, a first batch without a step"
     yield result(
-        name, cpu_of(ours), cpu_of(usual), floor=cpu_of(floor), against=f"{against}; lower bound: import torch"
+        name, cpu_of(ours), cpu_of(usual), lower_bound=cpu_of(lower_bound),
+        against=f"{against}; lower bound: import torch",
     )  # fmt: skip
     yield result(
-        f"{name}/wall", wall_of(ours), wall_of(usual), floor=wall_of(floor),
+        f"{name}/wall", wall_of(ours), wall_of(usual), lower_bound=wall_of(lower_bound),
         against=f"{against}, by the clock; lower bound: import torch",
     )  # fmt: skip
 
 
 def many(folder: Path, files: int) -> Path:
-    """`folder` with so many small JPEGs in a hundred classes."""
+    """Fill `folder` with `files` small JPEGs in a hundred classes."""
     with tempfile.TemporaryDirectory() as scratch:
         some = sorted(jpegs(Path(scratch), min(DIFFERENT, files), sizes=((SIDE, SIDE),)).glob("*/*.jpg"))
         contents = [path.read_bytes() for path in some]
@@ -86,25 +91,25 @@ def many(folder: Path, files: int) -> Path:
 
 
 def reading(folder: Path, workers: int) -> Work:
-    """Some mini-batches of MoCo v2's views by so many threads."""
-    loader = batches(folder_of(folder)[0], data_of("v2"), steps=range(STEPS), workers=workers, handed_over=False)
+    """STEPS mini-batches of MoCo v2's views, made by `workers` threads."""
+    loader = batches(folder_of(folder)[0], data_of("v2"), steps=range(STEPS), workers=workers, as_bytes=False)
     return lambda: [None for _ in loader]
 
 
-def of_a_usual_worker(folder: Path) -> float | None:
-    """[MB] of its own that a worker of a DataLoader has, at most."""
+def worker_memory(folder: Path) -> float | None:
+    """Most private memory [MB] of a worker of a DataLoader."""
     views = Views(folder_of(folder)[1], data_of("v2"), repeats=STEPS)
     loader = torch.utils.data.DataLoader(views, batch_size=IMAGES, num_workers=2)
     seen = [memory.private_of_children() for _ in loader]
     return max((one for one in seen if one is not None), default=None)
 
 
-def of_input(rounds: int, images: int = IMAGES) -> Iterator[Result]:
-    """What two threads take with all buffers, what each thread more adds to that, and what a usual worker has."""
+def input_memory(rounds: int, images: int = IMAGES) -> Iterator[Result]:
+    """Memory of two threads with all buffers, and of one more thread, against workers of a DataLoader."""
     with tempfile.TemporaryDirectory() as scratch:
         folder = jpegs(Path(scratch), images)
         few, many_more = (memory.peak(partial(reading, folder, workers)) for workers in (FEW, MANY))
-        usual = memory.alone(of_a_usual_worker, folder)
+        usual = memory.alone(worker_memory, folder)
     if few is None or many_more is None or usual is None:
         return
     each = max(0.0, many_more.beyond - few.beyond) / (MANY - FEW)
@@ -123,5 +128,5 @@ def _megabytes(name: str, ours: float, usual: float, what: str) -> Result:
 ROWS = [
     Row("start/help", help_text),
     Row(f"start/{FILES}-files", first_step, slow=True),
-    Row("memory/input", of_input),
+    Row("memory/input", input_memory),
 ]

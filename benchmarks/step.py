@@ -1,4 +1,4 @@
-"""A training step: ours, as `moco pretrain` makes it, beside the usual one."""
+"""A training step: ours, as in `moco pretrain`, and the usual one."""
 
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -21,12 +21,12 @@ from moco.train.nan_guard import Gate
 from moco.train.optim import optimizer_for
 
 CPU = torch.device("cpu")
-STEPS = 1000  # an epoch has; the schedules are at their beginning
+STEPS = 1000  # per epoch, so that schedules are at their start
 AGAINST = {
     "queue": "split BN by a view, EMA by a loop, all logits, NCHW; lower bound: the networks alone",
     "batch": "explicit attention, EMA by a loop, AdamW by a loop; lower bound: the networks alone",
 }
-LR = {"sgd": 0.03, "adamw": 1e-4}  # of the reference: no schedule
+LR = {"sgd": 0.03, "adamw": 1e-4}  # of the reference, constant
 
 
 def resnet18() -> Recipe:
@@ -46,27 +46,27 @@ def vit_small() -> Recipe:
 
 
 def views(recipe: Recipe) -> tuple[Tensor, Tensor]:
-    """Two tensors in the place of a mini-batch's views, NCHW."""
+    """Random tensors in place of the two views of a mini-batch, NCHW."""
     rng, size = torch.Generator().manual_seed(1), recipe.data.size
     x_q, x_k = (torch.randn(recipe.optim.batch_size, 3, size, size, generator=rng) for _ in range(2))
     return x_q, x_k
 
 
 def state(recipe: Recipe) -> TrainState:
-    """A run's state at its first step."""
+    """The state of a run before its first step."""
     contrast = contrast_for(recipe, CPU, num_images=100_000, model=None, init=None, say=print)
     clock = Clock(STEPS, round(recipe.optim.epochs * STEPS))
     return TrainState(contrast, optimizer_for(contrast, recipe.optim), clock)
 
 
 def ours(recipe: Recipe) -> Work:
-    """A step of `moco.train.loop.train`, from views on as our loader makes them: in channels_last."""
+    """A step of `moco.train.loop.train` on ready views in channels_last, as from our loader."""
     return ours_of(state(recipe), recipe)
 
 
 def ours_of(state: TrainState, recipe: Recipe) -> Work:
-    """The same from a state on, which goes on with every call."""
-    both = [laid_out(view, recipe) for view in views(recipe)]
+    """The same with a given state, which each call advances by a step."""
+    both = [in_format(view, recipe) for view in views(recipe)]
     batch = both, torch.arange(recipe.optim.batch_size)
     assert isinstance(state.model, Contrast)
     model, gate = state.model, Gate(state)
@@ -80,8 +80,8 @@ def ours_of(state: TrainState, recipe: Recipe) -> Work:
     return step
 
 
-def laid_out(x: Tensor, recipe: Recipe) -> Tensor:
-    """In the memory format that the encoder computes in."""
+def in_format(x: Tensor, recipe: Recipe) -> Tensor:
+    """`x` in the memory format of the encoder."""
     return x.contiguous(memory_format=torch.channels_last if recipe.compute.channels_last else torch.contiguous_format)
 
 
@@ -109,18 +109,18 @@ def _default_optimizer(moco: torch.nn.Module, recipe: Recipe) -> torch.optim.Opt
     return torch.optim.SGD(moco.parameters(), lr, momentum=spec.momentum, weight_decay=spec.weight_decay)
 
 
-def floor(recipe: Recipe) -> Work:
-    """What no step can leave out: f_k forward, f_q forward and backward, in the same BN groups. No loss, no update."""
+def lower_bound(recipe: Recipe) -> Work:
+    """What every step needs: f_k forward, f_q forward and backward, in the same BN groups. No loss, no update."""
     contrast = state(recipe).model
     assert isinstance(contrast, Contrast)
     assert contrast.key_encoder is not None
-    key_encoder, both = contrast.key_encoder, [laid_out(view, recipe) for view in views(recipe)]
-    up = torch.randn(recipe.optim.batch_size, recipe.encoder.dim)
+    key_encoder, both = contrast.key_encoder, [in_format(view, recipe) for view in views(recipe)]
+    grads = torch.randn(recipe.optim.batch_size, recipe.encoder.dim)
 
     def step() -> None:
         contrast.zero_grad(set_to_none=True)
         for a, b in contrast.directions:
-            for x_q, x_k, grad in zip(*(x.chunk(recipe.groups) for x in (both[a], both[b], up)), strict=True):
+            for x_q, x_k, grad in zip(*(x.chunk(recipe.groups) for x in (both[a], both[b], grads)), strict=True):
                 key_encoder(x_k)
                 contrast.predictor(contrast.encoder(x_q)).backward(grad)
 
@@ -128,19 +128,19 @@ def floor(recipe: Recipe) -> Work:
 
 
 def row(make: Callable[[], Recipe], rounds: int, *, with_memory: bool = False) -> Iterator[Result]:
-    """Our step beside the usual one; on request the peaks of two more processes."""
+    """Our step against the usual one. `with_memory`: also the peak memory of both, in new processes."""
     recipe = make()
     times = interleaved(
-        {"ours": ours(recipe), "usual": reference(recipe), "floor": floor(recipe)}, rounds=rounds
+        {"ours": ours(recipe), "usual": reference(recipe), "lower_bound": lower_bound(recipe)}, rounds=rounds
     )  # fmt: skip
     yield result(
-        f"step/{recipe.name}", times["ours"], times["usual"], floor=times["floor"],
+        f"step/{recipe.name}", times["ours"], times["usual"], lower_bound=times["lower_bound"],
         memory=peaks(recipe) if with_memory else (None, None), against=AGAINST[recipe.method.dictionary],
     )  # fmt: skip
 
 
-def beside(peer: str, make: Callable[[], Recipe], rounds: int) -> Iterator[Result]:
-    """Our step beside one of lightly's loops."""
+def against_lightly(peer: str, make: Callable[[], Recipe], rounds: int) -> Iterator[Result]:
+    """Our step against one of lightly's loops."""
     recipe = make()
     name, (x_q, x_k), size = f"step/{recipe.name}/{peer}", views(recipe), recipe.method.size
     assert size is not None
@@ -155,13 +155,13 @@ def beside(peer: str, make: Callable[[], Recipe], rounds: int) -> Iterator[Resul
 
 
 def peaks(recipe: Recipe) -> tuple[float | None, float | None]:
-    """[MB] of a whole process that trains: ours, and the usual one. torch, weights and optimizer are in it."""
-    mine, usual = (memory.total_mb(memory.peak(partial(second, side, recipe))) for side in (ours, reference))
+    """Peak memory [MB] of a process that trains, ours and the usual one, including torch, weights and optimizer."""
+    mine, usual = (memory.total_mb(memory.peak(partial(second_step, side, recipe))) for side in (ours, reference))
     return mine, usual
 
 
-def second(side: Callable[[Recipe], Work], recipe: Recipe) -> Work:
-    """A step of one side, after a first one has made what is made once."""
+def second_step(side: Callable[[Recipe], Work], recipe: Recipe) -> Work:
+    """A step, after a first one that does one-time initialization."""
     work = side(recipe)
     work()
     return work
@@ -170,8 +170,8 @@ def second(side: Callable[[Recipe], Work], recipe: Recipe) -> Work:
 ROWS = [
     Row("step/demo", partial(row, partial(recipes.named, "demo"))),
     Row("step/resnet18-32", partial(row, resnet18), slow=True),
-    Row("step/resnet18-32/lightly-tutorial", partial(beside, "lightly-tutorial", resnet18), slow=True),
-    Row("step/resnet18-32/lightly-example", partial(beside, "lightly-example", resnet18), slow=True),
+    Row("step/resnet18-32/lightly-tutorial", partial(against_lightly, "lightly-tutorial", resnet18), slow=True),
+    Row("step/resnet18-32/lightly-example", partial(against_lightly, "lightly-example", resnet18), slow=True),
     Row("step/resnet50-224", partial(row, resnet50, with_memory=True), slow=True),
     Row("step/vit-small-224", partial(row, vit_small), slow=True),
 ]

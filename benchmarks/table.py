@@ -67,7 +67,7 @@ def main() -> None:
 
 
 def table(results: Sequence[dict[str, Any]], *, only: Collection[str] = TITLES) -> str:
-    """A table of the results that have a title, under the machines that they were measured on."""
+    """The machines, and a table of the results that have a title."""
     by_name = {one["name"]: one for one in results if one["name"] in only}
     shown = [(title, by_name[name]) for name, title in TITLES.items() if name in by_name]
     machines = sorted({one["machine"] for _, one in shown})
@@ -85,7 +85,7 @@ def _line(title: str, one: dict[str, Any]) -> str:
 
 
 def put(text: str, made: str) -> str:
-    """`text` with `made` between the marks. Raises ValueError where they are not there, once each and in order."""
+    """`text` with `made` between the marks. Raises ValueError unless each mark is there once, in order."""
     if text.count(BEGIN) != 1 or text.count(END) != 1 or text.index(BEGIN) > text.index(END):
         raise ValueError(
             f"expected the lines '{BEGIN}' and, after it, '{END}' once each: put them where the table goes"

@@ -1,4 +1,4 @@
-"""`python -m benchmarks.usual_first_batch FOLDER`: what comes before a first step of the usual kind. No step itself."""
+"""`python -m benchmarks.usual_first_batch FOLDER`: the usual start of a run, up to its first mini-batch."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""A run as it is: what saving and watching add to a step, and whether reading images and training get along."""
+"""Whole runs: what checkpoints, log and NaN guard add to a step, and how well input and training overlap."""
 
 import signal
 import statistics
@@ -33,30 +33,30 @@ from moco.train.options import RunOptions
 from moco.train.plan_run import Job, clock_of
 from moco.train.run_folder import RunFolder
 
-FIRST, LAST = 8, 40  # steps of a run between which the clocks are read: its beginning is left out
+FIRST, LAST = 8, 40  # steps of a run between which time is measured; the first ones are left out
 MINUTE = 60.0  # [s] between two checkpoints
-RUNS = 3  # at most: each has many steps
+RUNS = 3  # at most; each has many steps
 SQUARES = ((224, 224),)  # [pixels] of the photos that a run reads
-DEPTHS = (1, 2, 4, 8)  # mini-batches made ahead
+DEPTHS = (1, 2, 4, 8)  # prefetched mini-batches
 
 
 @dataclass
 class Clocks:
-    """What a run's steps took."""
+    """The times of a run's steps."""
 
     cpu: list[float] = field(default_factory=list)  # [s] of the process, after each step
     wall: list[float] = field(default_factory=list)
-    watching: list[float] = field(default_factory=list)  # [CPU s] of the main thread, between two steps
+    logging: list[float] = field(default_factory=list)  # [CPU s] of the main thread, in `Watch`, after each step
     saving: list[float] = field(default_factory=list)  # [CPU s] of the main thread, of each checkpoint
-    gating: list[float] = field(default_factory=list)  # [CPU s] of the main thread, in the NaN gate, of each step
+    nan_guard: list[float] = field(default_factory=list)  # [CPU s] of the main thread, in the NaN guard, in each step
 
-    def between(self, clock: list[float]) -> float:
-        """Seconds a step."""
+    def per_step(self, clock: list[float]) -> float:
+        """Seconds per step."""
         return (clock[LAST - 1] - clock[FIRST - 1]) / (LAST - FIRST)
 
 
 def run(recipe: Recipe, folder: Path) -> Clocks:
-    """`moco.pretrain` on a folder, stopped as by a signal after some steps."""
+    """`moco.pretrain` on a folder, stopped after LAST steps as by a signal."""
     clocks = Clocks()
     cpu.kernels(wait=True)
 
@@ -70,7 +70,7 @@ def run(recipe: Recipe, folder: Path) -> Clocks:
             try:
                 super().__call__(state, metrics)
             finally:
-                clocks.watching.append(time.thread_time() - start - (sum(clocks.saving) - saved))
+                clocks.logging.append(time.thread_time() - start - (sum(clocks.saving) - saved))
 
         def save(self, state: TrainState, *, must: bool = False) -> Path | None:
             start = time.thread_time()
@@ -82,12 +82,12 @@ def run(recipe: Recipe, folder: Path) -> Clocks:
         def remember(self) -> None:
             start = time.thread_time()
             super().remember()
-            clocks.gating.append(time.thread_time() - start)
+            clocks.nan_guard.append(time.thread_time() - start)
 
         def admits(self, loss: Tensor, keys: Tensor, ids: Tensor) -> bool:
             start = time.thread_time()
             admitted = super().admits(loss, keys, ids)
-            clocks.gating[-1] += time.thread_time() - start
+            clocks.nan_guard[-1] += time.thread_time() - start
             return admitted
 
     patches = mock.patch.object(pretrain, "Watch", Timed), mock.patch.object(pretrain, "Gate", TimedGate)
@@ -95,18 +95,18 @@ def run(recipe: Recipe, folder: Path) -> Clocks:
         try:
             pretrain.pretrain(folder, Path(out, "run"), recipe=recipe, device="cpu")
         except Stopped:
-            if len(clocks.cpu) < LAST:  # by another signal than ours
+            if len(clocks.cpu) < LAST:  # stopped by a real signal
                 raise
     return clocks
 
 
 def safety(rounds: int) -> Iterator[Result]:
-    """The demo with its log, its NaN gate and a checkpoint a minute, over the same without."""
+    """The demo with log, NaN guard and a checkpoint per minute, against the demo without them."""
     found = [run(recipes.named("demo"), demo_data() / "train") for _ in range(min(rounds, RUNS))]
     with_it, without = [], []
     for clocks in found:
-        extra = statistics.mean(clocks.watching) + statistics.mean(clocks.gating)
-        bare = clocks.between(clocks.cpu) - extra  # a checkpoint comes after the last step
+        extra = statistics.mean(clocks.logging) + statistics.mean(clocks.nan_guard)
+        bare = clocks.per_step(clocks.cpu) - extra  # without checkpoints: the only one is saved after the last step
         a_minute = statistics.mean(clocks.saving) * bare / MINUTE
         without.append(bare)
         with_it.append(bare + extra + a_minute)
@@ -114,10 +114,10 @@ def safety(rounds: int) -> Iterator[Result]:
 
 
 def checkpoints(rounds: int) -> Iterator[Result]:
-    """A checkpoint of ResNet-18, its momentum encoder and a queue. Written aside, hashed, listed."""
+    """A checkpoint of ResNet-18, its momentum encoder and a queue. It is written atomically, hashed and listed."""
     recipe = step.resnet18()
     state = step.state(recipe)
-    step.ours_of(state, recipe)()  # the optimizer has a state from now on
+    step.ours_of(state, recipe)()  # so that the optimizer has its state
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         plain, content = folder / "plain.pt", folder / "content"
@@ -125,13 +125,13 @@ def checkpoints(rounds: int) -> Iterator[Result]:
         bytes_of_it = plain.read_bytes()
         yield compare(
             "checkpoint/resnet18", lambda: checkpoint.save(folder, state, recipe=recipe.to_json()),
-            lambda: torch.save(state.state_dict(), plain), floor=lambda: content.write_bytes(bytes_of_it),
+            lambda: torch.save(state.state_dict(), plain), lower_bound=lambda: content.write_bytes(bytes_of_it),
             against="torch.save, neither synced nor hashed; lower bound: writing the bytes", rounds=rounds,
         )  # fmt: skip
 
 
 def input_alone(recipe: Recipe, folder: Path) -> tuple[float, float]:
-    """CPU and wall seconds of a mini-batch that nobody trains on."""
+    """CPU and wall seconds of a mini-batch, without training."""
     images = find_images([folder])
     cpu.kernels(wait=True)
     with tempfile.TemporaryDirectory() as out:
@@ -155,27 +155,27 @@ def step_alone(recipe: Recipe) -> tuple[float, float]:
 
 
 def throughput(recipe: Recipe, folder: Callable[[Path], Path], rounds: int) -> Iterator[Result]:
-    """A step of a run, over the input and the step, each by itself: what of the ideal is reached is the floor's share.
+    """A step of a run against input plus step, measured separately. Their sum is also the lower bound.
 
-    In CPU time, which is as on a single core. By the clock, the two can overlap, and other processes disturb.
+    Measured in CPU time, as on one core, and in wall time, where the two can overlap and other processes interfere.
     """
     together, apart = [], []
     with tempfile.TemporaryDirectory() as scratch:
         images = folder(Path(scratch))
         for _ in range(min(rounds, RUNS)):
             clocks = run(recipe, images)
-            together.append((clocks.between(clocks.cpu), clocks.between(clocks.wall)))
+            together.append((clocks.per_step(clocks.cpu), clocks.per_step(clocks.wall)))
             apart.append(tuple(map(sum, zip(input_alone(recipe, images), step_alone(recipe), strict=True))))
     for which, name in enumerate((f"throughput/{recipe.name}", f"throughput/{recipe.name}/wall")):
         ideal = [one[which] for one in apart]
         yield result(
-            name, [one[which] for one in together], ideal, floor=ideal,
+            name, [one[which] for one in together], ideal, lower_bound=ideal,
             against="input alone + step alone, a mini-batch" + (", by the clock" if which else ""),
         )  # fmt: skip
 
 
 def depths(rounds: int) -> Iterator[Result]:
-    """Steps of a run on photos, by the clock, with more or fewer mini-batches made ahead than is usual."""
+    """Steps of a run on photos, in wall time, with more or fewer prefetched mini-batches than the default."""
     recipe, times = photos(), {depth: [] for depth in DEPTHS}
     with tempfile.TemporaryDirectory() as scratch:
         images = jpegs(Path(scratch), 512, sizes=SQUARES)
@@ -183,14 +183,14 @@ def depths(rounds: int) -> Iterator[Result]:
             for depth, of_it in times.items():
                 with mock.patch.object(loader, "AHEAD", depth):
                     clocks = run(recipe, images)
-                of_it.append(clocks.between(clocks.wall))
+                of_it.append(clocks.per_step(clocks.wall))
     for depth in (one for one in DEPTHS if one != loader.AHEAD):
         against = f"{loader.AHEAD} mini-batches made ahead; photos of 224 pixels, by the clock"
         yield result(f"prefetch/{depth}", times[depth], times[loader.AHEAD], against=against)
 
 
 def photos() -> Recipe:
-    """A network so narrow that reading takes a good part of the time, on 512 photos."""
+    """A network so narrow that reading images takes much of the time, on 512 photos."""
     changes = {
         "encoder.name": "resnet10", "encoder.width": 0.25, "method.size": 256, "method.bn_groups": 2,
         "optim.batch_size": 32, "optim.epochs": 40, "compute.threads": 1,

@@ -1,6 +1,6 @@
-"""The usual implementation of Momentum Contrast, written from the papers and from what its public code is known to do.
+"""The usual implementation of Momentum Contrast, written from the papers and the known properties of public code.
 
-What it has in common with the public ones: NCHW tensors, parameters of f_k made anew by a loop, a queue C x K that is
-copied every step, logits N x (1 + K) through a concatenation, torch's default optimizers. The networks are this
-project's own, whose blocks are torchvision's, so that both sides train the same.
+As in public code: NCHW tensors, a loop that makes new parameters of f_k, a queue C x K that is copied in every step,
+concatenated logits N x (1 + K), torch's default optimizers. The networks are this project's, whose blocks are
+torchvision's, so that both sides train the same network.
 """

@@ -1,4 +1,4 @@
-"""BatchNorm over parts of a mini-batch by a view: the S parts side by side as S times the channels."""
+"""BatchNorm over S parts of a mini-batch: a view puts them side by side, as S times the channels."""
 
 import torch
 import torch.nn.functional as F
@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 
 class SplitBatchNorm(nn.BatchNorm2d):
-    """Image i belongs to part i mod S. The running statistics are the mean of the parts'."""
+    """Image i belongs to part i mod S. The running statistics are the mean over the parts."""
 
     def __init__(self, num_features: int, splits: int):
         super().__init__(num_features)

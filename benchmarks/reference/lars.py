@@ -1,4 +1,4 @@
-"""LARS as a loop over parameters that looks at each norm on the host."""
+"""LARS as a loop over the parameters that reads each norm on the host."""
 
 from collections.abc import Iterable
 
@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 class LARS(torch.optim.Optimizer):
-    """Trust ratio and weight decay for tensors of two dimensions and more."""
+    """Trust ratio and weight decay only for tensors of two or more dimensions."""
 
     def __init__(self, parameters: Iterable[Tensor], *, lr: float, momentum: float, weight_decay: float, trust: float):
         super().__init__(parameters, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, "trust": trust})

@@ -11,7 +11,7 @@ class MoCo(nn.Module):
     """f_q, f_k and the queue.
 
     Args:
-        encoder: images to embeddings, with BN that is split already where Shuffling BN is to mean anything.
+        encoder: images to embeddings. Its BN must be split already, or Shuffling BN has no effect.
     """
 
     queue: Tensor
@@ -26,7 +26,7 @@ class MoCo(nn.Module):
         self.oldest = 0
 
     def forward(self, x_q: Tensor, x_k: Tensor) -> Tensor:
-        """The loss. f_k and the queue are brought up to date on the way."""
+        """The loss. Also updates f_k and the queue."""
         q = F.normalize(self.encoder_q(x_q), dim=1)
         with torch.no_grad():
             self.follow()
@@ -38,7 +38,7 @@ class MoCo(nn.Module):
 
     @torch.no_grad()
     def follow(self) -> None:
-        """The momentum update, a new tensor for every parameter."""
+        """The momentum update, with a new tensor for every parameter."""
         for theta_q, theta_k in zip(self.encoder_q.parameters(), self.encoder_k.parameters(), strict=True):
             theta_k.data = theta_k.data * self.m + theta_q.data * (1.0 - self.m)
 
@@ -51,7 +51,7 @@ class MoCo(nn.Module):
 
 
 def loss_of(q: Tensor, k: Tensor, queue: Tensor, temperature: float) -> Tensor:
-    """InfoNCE as a classification with the positive first. The queue is copied, for it is written to before backward.
+    """InfoNCE as a classification with the positive first. Copies the queue, which is modified before backward.
 
     Args:
         q, k: N x C. queue: C x K.
@@ -63,7 +63,7 @@ def loss_of(q: Tensor, k: Tensor, queue: Tensor, temperature: float) -> Tensor:
 
 
 def step(moco: MoCo, optimizer: torch.optim.Optimizer, x_q: Tensor, x_k: Tensor) -> float:
-    """One training step; its loss, for the display that such loops have."""
+    """One training step. Returns the loss, which such loops print."""
     loss = moco(x_q, x_k)
     optimizer.zero_grad()
     loss.backward()

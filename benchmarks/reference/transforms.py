@@ -1,4 +1,4 @@
-"""The views of the papers as their public code makes them: torchvision's transforms on Pillow images."""
+"""The papers' views as in their public code: torchvision's transforms on Pillow images."""
 
 import random
 from collections.abc import Callable
@@ -44,14 +44,14 @@ def views_of(data: DataSpec) -> Callable[[Image.Image], list[Tensor]]:
     return lambda image: [one(image) for one in transforms]
 
 
-def opened(path: Path) -> Image.Image:
-    """As torchvision's ImageFolder reads a file."""
+def open_rgb(path: Path) -> Image.Image:
+    """An image file, read as by torchvision's ImageFolder."""
     with path.open("rb") as file:
         return Image.open(file).convert("RGB")
 
 
 class Views(torch.utils.data.Dataset[list[Tensor]]):
-    """The views of the image files `paths`, each `repeats` times over."""
+    """The views of the image files `paths`, all `repeats` times."""
 
     def __init__(self, paths: list[Path], data: DataSpec, repeats: int = 1):
         self.paths, self.views = paths * repeats, [transform(view, data) for view in data.views]
@@ -60,5 +60,5 @@ class Views(torch.utils.data.Dataset[list[Tensor]]):
         return len(self.paths)
 
     def __getitem__(self, index: int) -> list[Tensor]:
-        image = opened(self.paths[index])
+        image = open_rgb(self.paths[index])
         return [one(image) for one in self.views]

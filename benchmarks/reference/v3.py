@@ -10,7 +10,7 @@ from moco.encoders.vit import Attention
 
 
 class ExplicitAttention(nn.Module):
-    """softmax(q k^T / sqrt(d)) v with the matrix of weights in memory, in the layers of another attention."""
+    """softmax(q k^T / sqrt(d)) v with the attention matrix in memory, using the layers of another attention."""
 
     def __init__(self, layers: Attention):
         super().__init__()
@@ -43,7 +43,7 @@ class MoCoV3(nn.Module):
             parameter.requires_grad = False
 
     def forward(self, x1: Tensor, x2: Tensor, m: float) -> Tensor:
-        """The loss. f_k is brought up to date on the way."""
+        """The loss. Also updates f_k."""
         q1, q2 = self.predictor(self.base(x1)), self.predictor(self.base(x2))
         with torch.no_grad():
             for theta_q, theta_k in zip(self.base.parameters(), self.momentum.parameters(), strict=True):
@@ -58,7 +58,7 @@ class MoCoV3(nn.Module):
 
 
 def step(moco: MoCoV3, optimizer: torch.optim.Optimizer, x1: Tensor, x2: Tensor, m: float) -> float:
-    """One training step; its loss, for the display that such loops have."""
+    """One training step. Returns the loss, which such loops print."""
     loss = moco(x1, x2, m)
     optimizer.zero_grad()
     loss.backward()

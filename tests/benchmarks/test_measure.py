@@ -29,7 +29,7 @@ def test_times_are_milliseconds_and_medians():
 
 
 def test_share_of_the_floor_is_floor_over_ours():
-    assert result("x", [4.0, 8.0], [9.0, 9.0], against="y", floor=[1.0, 2.0]).floor_share == 0.25
+    assert result("x", [4.0, 8.0], [9.0, 9.0], against="y", lower_bound=[1.0, 2.0]).floor_share == 0.25
 
 
 def test_every_work_is_called_in_turn_and_as_often_in_each_round():
@@ -59,7 +59,7 @@ def test_peer_that_is_absent_is_a_line_of_the_table_and_no_result(tmp_path: Path
 
 
 def test_line_has_as_many_cells_as_the_header():
-    full = result("x", [1.0], [2.0], against="y", floor=[1.0], memory=(1.0, 2.0), error=1e-8)
+    full = result("x", [1.0], [2.0], against="y", lower_bound=[1.0], memory=(1.0, 2.0), error=1e-8)
     for line in (full, absent("x", "y")):
         assert line.row().count("|") == measure.HEADER.splitlines()[0].count("|")
 

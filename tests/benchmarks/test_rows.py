@@ -44,7 +44,7 @@ ONE_ROUND: dict[str, Callable[[], Iterator[Result]]] = {
 
 @pytest.fixture(autouse=True)
 def briefly(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("benchmarks.measure.LEAST", 0.0)
+    monkeypatch.setattr("benchmarks.measure.MIN_TURN", 0.0)
     monkeypatch.setattr(inputs, "BATCHES", 2)
     monkeypatch.setattr(evaluation, "BANK", 400)
     monkeypatch.setattr(evaluation, "QUERIES", 20)
@@ -74,7 +74,7 @@ def test_row_of_embedding_runs_at_the_size_of_a_toy(tmp_path: Path):
 @pytest.mark.skipif(not Path("/proc/self/smaps_rollup").exists(), reason="reads /proc")
 def test_row_of_memory_gives_megabytes_of_both_sides(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(startup, "MANY", 3)
-    total, each = startup.of_input(1, 8)
+    total, each = startup.input_memory(1, 8)
     assert total.memory_mb is not None
     assert total.memory_mb > 1  # two views of 8 images as float32 are 9.6 MB
     assert each.reference_memory_mb is not None
@@ -86,7 +86,7 @@ def test_handed_over_are_the_bytes_of_the_views_before_they_are_normalized(tmp_p
     images, _ = inputs.folder_of(jpegs(tmp_path, TOY))
     data = inputs.data_of("v2")
     plain = data.model_copy(update={"views": tuple(view.model_copy(update=PLAIN) for view in data.views)})
-    works = (inputs.ours(images, plain, handed_over=handed_over) for handed_over in (True, False))
+    works = (inputs.ours(images, plain, as_bytes=as_bytes) for as_bytes in (True, False))
     slot, batch = (work() for work in works)
     crops = torch.from_numpy(slot.crops[0]).permute(0, 3, 1, 2)
     mean, std = (torch.tensor(row).view(3, 1, 1) for row in (plain.mean, plain.std))
@@ -125,7 +125,7 @@ def test_small_pictures_are_small(tmp_path: Path):
 
 
 def test_processor_time_of_a_child_counts_while_it_works_and_after_it_has_ended(tmp_path: Path):
-    with apart.Elsewhere(Path(sys.executable), apart.HERE, jpegs(tmp_path, 1)) as one:
+    with apart.PeerProcess(Path(sys.executable), apart.HERE, jpegs(tmp_path, 1)) as one:
         own, idle = time.process_time(), clocks.cpu()
         one.work()
         working, own = clocks.cpu(), time.process_time() - own
@@ -137,7 +137,7 @@ def test_processor_time_of_a_child_counts_while_it_works_and_after_it_has_ended(
 def test_without_the_time_of_workers_there_is_no_row_of_it(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(clocks, "sees_children", lambda: False)
     turns = [Spent(1.0, 2.0)]
-    rows = inputs.both_clocks("x", turns, turns, floor=turns, floor_says="")
+    rows = inputs.both_clocks("x", turns, turns, lower_bound=turns, bound_text="")
     assert [row.name for row in rows] == ["x/wall"]
     (line,) = peers_input.apart("pillow-simd", 1, 1)
     assert "cannot be told" in line.row()

@@ -7,7 +7,9 @@ import pytest
 from benchmarks import run, table
 from benchmarks.measure import Result, result
 
-DEMO = result("step/demo", [1.0, 1.0], [2.0, 4.0], against="the usual", floor=[0.5, 0.5]).as_dict() | {"machine": "a"}
+DEMO = result("step/demo", [1.0, 1.0], [2.0, 4.0], against="the usual", lower_bound=[0.5, 0.5]).as_dict() | {
+    "machine": "a"
+}
 
 
 def test_a_line_has_ratio_spread_speedup_and_the_share_of_the_lower_bound():
