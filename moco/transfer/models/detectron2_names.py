@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from moco.recipe import RecipeError
+from moco.text import first_few
 from moco.transfer.models.fpn import FPN
 from moco.weights.detectron2 import to_detectron2
 
@@ -62,8 +63,9 @@ def load_detectron2(detector: nn.Module, state: Mapping[str, Tensor]) -> None:
     """
     ours = detector_to_detectron2(detector)
     if differing := sorted(ours.keys() ^ state.keys()):
-        some = ", ".join(differing[:3]) + (", ..." if len(differing) > 3 else "")
-        raise RecipeError(f"these weights are of another detector: {len(differing)} names occur in one only ({some})")
+        raise RecipeError(
+            f"these weights are of another detector: {len(differing)} names occur in one only ({first_few(differing)})"
+        )
     for name, x in ours.items():
         if x.shape != state[name].shape:
             raise RecipeError(
