@@ -31,12 +31,12 @@ from moco.train.run_folder import RunFolder, note_init
 from moco.train.saving import Saver
 from moco.train.signals import StopFlag, stop_on_signals
 from moco.train.watchdog import Watchdog
-from moco.transfer.job import TransferJob
 from moco.transfer.loader import SceneBatch, SceneLoader
 from moco.transfer.models.build import build_detector
 from moco.transfer.models.detector import Detector
 from moco.transfer.models.norms import precise_bn
 from moco.transfer.models.sampling import Target
+from moco.transfer.plan_run import TransferJob
 from moco.transfer.recipe import TransferRecipe
 from moco.transfer.saved_model import save_detector
 from moco.transfer.score import score_detector

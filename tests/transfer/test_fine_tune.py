@@ -13,9 +13,9 @@ from moco.train.options import RunOptions
 from moco.train.reporters import Silent
 from moco.train.watchdog import watchdog
 from moco.transfer.fine_tune import fine_tune
-from moco.transfer.job import TransferData, plan_transfer
 from moco.transfer.loader import SceneLoader
 from moco.transfer.models.flip import flip, mirrored_order
+from moco.transfer.plan_run import TransferData, plan_transfer
 from moco.transfer.readers.formats import read_scenes
 from moco.transfer.recipe import TransferRecipe, TuneSpec
 from moco.transfer.recipes import SCHEDULES, transfer_recipe

@@ -1,0 +1,124 @@
+"""moco transfer."""
+
+import json
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from moco.cli import options
+from moco.cli.errors import errors
+from moco.cli.options import Device, Json, OverwriteRun, Resume, Workers
+
+
+class TaskName(StrEnum):
+    detect = "detect"
+    instance = "instance"
+    keypoints = "keypoints"
+
+
+class ArchName(StrEnum):
+    c4 = "c4"
+    dc5 = "dc5"
+    fpn = "fpn"
+
+
+class NormName(StrEnum):
+    tuned = "tuned"
+    sync = "sync"
+    frozen = "frozen"
+
+
+TaskArgument = Annotated[TaskName, typer.Argument(metavar="TASK", help="detect, instance or keypoints.")]
+Data = Annotated[
+    Path,
+    typer.Option("--data", metavar="PATH", help="Annotated images: VOC, COCO, LabelMe, YOLO, ... (docs/transfer.md)."),
+]
+TestData = Annotated[
+    Path | None,
+    typer.Option("--test", metavar="PATH", help="Annotated images to test on. [default: one in five of --data]"),
+]
+Inits = Annotated[
+    list[str],
+    typer.Option(
+        "--init", metavar="NAME=WEIGHTS",
+        help="Weights to start from, a row of the table; may be repeated. random: random parameters.",
+    ),
+]  # fmt: skip
+Versus = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="The row that gaps are taken to. [default: supervised, or the first]"),
+]
+ArchOption = Annotated[ArchName, typer.Option(metavar="c4|dc5|fpn", help="The detector on the encoder.")]
+Bn = Annotated[
+    NormName,
+    typer.Option(metavar="tuned|sync|frozen", help="BN: fine-tuned, also synchronized over the ranks, or frozen."),
+]
+Schedule = Annotated[str, typer.Option(metavar="NAME", help="24k, 9k, 1x, 2x, 6x, or a number of iterations.")]
+Trials = Annotated[int, typer.Option(min=1, metavar="N", help="Runs from each of the weights, with other seeds.")]
+Lr = Annotated[float | None, typer.Option(metavar="LR", help="Learning rate. [default: the recipe's]")]
+Model = Annotated[
+    str | None, typer.Option(metavar="NAME", help="The network, where all weights are random: resnet50, ...")
+]
+Format = Annotated[
+    str | None, typer.Option(metavar="NAME", help="Format of the annotations. [default: recognised by the files]")
+]
+Split = Annotated[str | None, typer.Option(metavar="NAME", help="The part of --data to train on: 2007_trainval, ...")]
+TestSplit = Annotated[str | None, typer.Option(metavar="NAME", help="The part of --test, or of --data, to test on.")]
+
+
+def transfer(
+    task: TaskArgument,
+    data: Data,
+    out: options.Out,
+    init: Inits,
+    test: TestData = None,
+    arch: ArchOption = ArchName.fpn,
+    bn: Bn = NormName.sync,
+    schedule: Schedule = "24k",
+    trials: Trials = 1,
+    versus: Versus = None,
+    model: Model = None,
+    batch_size: options.BatchSize = None,
+    lr: Lr = None,
+    settings: options.Settings = None,
+    seed: options.Seed = None,
+    split: Split = None,
+    test_split: TestSplit = None,
+    format: Format = None,
+    resume: options.ResumeMode = Resume.auto,
+    overwrite: OverwriteRun = False,
+    device: Device = "auto",
+    workers: Workers = None,
+    save_every: options.SaveEvery = None,
+    on_nan: options.OnNan = "stop",
+    patience: options.Patience = 30,
+    dry_run: options.DryRun = False,
+    as_json: Json = False,
+) -> None:
+    """Fine-tune an encoder on annotated images, from several initial weights with the same settings, and compare.
+
+    The same command resumes where it stopped, bit for bit.
+    """
+    from moco.recipes import parse_settings
+
+    own = {"optim.batch_size": batch_size, "optim.lr": lr, "seed": seed}
+    with errors() as console:
+        changes = parse_settings(settings or []) | {name: value for name, value in own.items() if value is not None}
+        from moco.transfer.transfer import transfer as run_transfer
+
+        table = run_transfer(
+            task.value, data, out, init=dict(map(_named, init)), test=test, arch=arch.value, bn=bn.value,
+            schedule=schedule, trials=trials, versus=versus, model=model, settings=changes,
+            split=(split, test_split), format=format, reporter=console, resume=resume.value, overwrite=overwrite,
+            device=device, workers=workers, save_every=save_every, on_nan=on_nan, patience=patience, dry_run=dry_run,
+        )  # fmt: skip
+        if not dry_run:
+            print(json.dumps(table.to_dict()) if as_json else table)
+
+
+def _named(text: str) -> tuple[str, str]:
+    """NAME=WEIGHTS; a plain WEIGHTS is named after itself."""
+    name, equals, weights = text.partition("=")
+    return (name, weights) if equals else (Path(text).name or text, text)

@@ -1,0 +1,86 @@
+"""The table of a transfer task: one row for each of the initial weights, with the gap to one of them."""
+
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from moco.recipe_base import diff
+from moco.text import plural
+from moco.transfer.recipe import TransferRecipe
+
+# Settings that may differ between rows whose gap is shown: the initial weights, and what belongs to them.
+OF_WEIGHTS = ("name", "source", "seed", "init", "mean", "std", "encoder.head", "encoder.hidden", "encoder.head_bn",
+              "encoder.dim", "encoder.zero_init")  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Row:
+    """The scores of one initialization, trial by trial."""
+
+    name: str
+    recipe: TransferRecipe
+    trials: Sequence[Mapping[str, float]]  # in percent
+
+    def mean(self, metric: str) -> float:
+        return statistics.fmean(one[metric] for one in self.trials)
+
+    def spread(self, metric: str) -> float | None:
+        """Standard deviation over the trials; None for one trial."""
+        values = [one[metric] for one in self.trials]
+        return statistics.stdev(values) if len(values) > 1 else None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The rows of a table, and the one that gaps are taken to."""
+
+    rows: Sequence[Row]
+    reference: str
+    metrics: Sequence[str]
+
+    def gap(self, row: Row, metric: str) -> float | None:
+        """Points above the reference; None where the settings differ, or for the reference itself."""
+        reference = next(one for one in self.rows if one.name == self.reference)
+        return None if row is reference or self.unequal(row) else row.mean(metric) - reference.mean(metric)
+
+    def unequal(self, row: Row) -> list[str]:
+        """The settings by which a row differs from the reference, beside its initial weights."""
+        reference = next(one for one in self.rows if one.name == self.reference)
+        return [line for line in diff(reference.recipe, row.recipe) if line.split(":")[0] not in OF_WEIGHTS]
+
+    def to_dict(self) -> dict[str, Any]:
+        rows = {
+            row.name: {
+                "trials": [dict(one) for one in row.trials],
+                "mean": {name: row.mean(name) for name in self.metrics},
+                "std": {name: row.spread(name) for name in self.metrics},
+                "gap": {name: self.gap(row, name) for name in self.metrics},
+            }
+            for row in self.rows
+        }
+        return {"reference": self.reference, "metrics": list(self.metrics), "rows": rows}
+
+    def __str__(self) -> str:
+        width = max(len("weights"), *(len(row.name) for row in self.rows))
+        head = [f"{'weights':<{width}}", *(f"{name:>18}" for name in self.metrics)]
+        lines = ["".join(head)]
+        lines += [
+            f"{row.name:<{width}}" + "".join(f"{self._cell(row, name):>18}" for name in self.metrics)
+            for row in self.rows
+        ]
+        trials = len(self.rows[0].trials)
+        lines.append(
+            f"percent, {'mean and standard deviation of ' if trials > 1 else ''}{plural(trials, 'trial')}; in brackets "
+            f"the gap to {self.reference}"
+        )
+        lines += [
+            f"no gap for {row.name}: its settings differ ({'; '.join(self.unequal(row))})"
+            for row in self.rows if self.unequal(row)
+        ]  # fmt: skip
+        return "\n".join(lines)
+
+    def _cell(self, row: Row, metric: str) -> str:
+        spread, gap = row.spread(metric), self.gap(row, metric)
+        text = f"{row.mean(metric):.1f}" + ("" if spread is None else f" ± {spread:.1f}")
+        return text + ("" if gap is None else f" ({gap:+.1f})")
