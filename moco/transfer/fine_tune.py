@@ -34,14 +34,13 @@ from moco.train.watchdog import Watchdog
 from moco.transfer.loader import SceneBatch, SceneLoader
 from moco.transfer.models.build import build_detector
 from moco.transfer.models.detector import Detector
-from moco.transfer.models.norms import precise_bn
+from moco.transfer.models.norms import parameter_groups, precise_bn
 from moco.transfer.models.sampling import Target
 from moco.transfer.plan_run import TransferJob
 from moco.transfer.recipe import TransferRecipe
 from moco.transfer.saved_model import save_detector
 from moco.transfer.score import score_detector
 
-NORMS = (nn.modules.batchnorm._BatchNorm, nn.LayerNorm, nn.GroupNorm)
 CHECKED = ("loss", "losses", "gradient")
 
 
@@ -114,13 +113,8 @@ def new_detector(encoder: Encoder, job: TransferJob) -> Detector:
 
 
 def optimizer_for(detector: nn.Module, recipe: TransferRecipe) -> torch.optim.Optimizer:
-    """SGD; norm layers have no weight decay (Detectron2's WEIGHT_DECAY_NORM)."""
-    norms = {id(x) for layer in detector.modules() if isinstance(layer, NORMS) for x in layer.parameters()}
-    trained = [parameter for parameter in detector.parameters() if parameter.requires_grad]
-    groups = [
-        {"params": [x for x in trained if id(x) not in norms], "weight_decay": recipe.optim.weight_decay},
-        {"params": [x for x in trained if id(x) in norms], "weight_decay": 0.0},
-    ]
+    """SGD; norm layers have no weight decay."""
+    groups = parameter_groups(detector, recipe.optim.weight_decay)
     return SGD([group for group in groups if group["params"]], lr=0.0, momentum=recipe.optim.momentum, fused=True)
 
 

@@ -18,6 +18,7 @@ from moco.transfer.detections import Detections
 from moco.transfer.models.build import build_detector
 from moco.transfer.models.detector import Detector
 from moco.transfer.models.resize import resize
+from moco.transfer.models.scale_detections import for_metrics
 from moco.transfer.recipe import TransferRecipe
 from moco.transfer.scenes import SceneSet
 from moco.weights.loaded_weights import WeightsError
@@ -34,13 +35,11 @@ class TunedDetector:
     @torch.no_grad()
     def predict(self, image: UInt8[np.ndarray, "H W 3"]) -> Detections:
         """The objects in an RGB image, in its pixels, by falling score."""
-        from moco.transfer.score import to_arrays
-
         self.detector.eval()
         pixels = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1).contiguous()
         sizes = self.recipe.sizes
         resized, _ = resize(pixels, None, shorter=sizes.eval_shorter, longest=sizes.longest)
-        return to_arrays(self.detector([resized], sizes=[image.shape[:2]])[0])
+        return for_metrics(self.detector([resized], sizes=[image.shape[:2]])[0])
 
 
 def save_detector(folder: Path, detector: Detector, *, recipe: TransferRecipe, scenes: SceneSet) -> None:

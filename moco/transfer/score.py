@@ -4,14 +4,13 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from moco.transfer.detections import Detections
 from moco.transfer.loader import eval_images
-from moco.transfer.masks import rle_of_bitmap
 from moco.transfer.metrics.coco import coco_scores
 from moco.transfer.metrics.voc import voc_scores
 from moco.transfer.models.detector import Detector
+from moco.transfer.models.scale_detections import for_metrics
 from moco.transfer.recipe import Task, TransferRecipe
 from moco.transfer.scenes import Scene, SceneSet
 
@@ -26,19 +25,8 @@ def detect(detector: Detector, scenes: Sequence[Scene], recipe: TransferRecipe, 
     place = next(detector.parameters()).device
     found: list[Detections] = []
     for image, size in eval_images(scenes, recipe, workers=workers):
-        found.append(to_arrays(detector([image.to(place)], sizes=[size])[0]))
+        found.append(for_metrics(detector([image.to(place)], sizes=[size])[0]))
     return found
-
-
-def to_arrays(found: dict[str, Tensor]) -> Detections:
-    """What a detector returns for one image, as metrics take it."""
-    arrays = {name: x.cpu().numpy() for name, x in found.items()}
-    return Detections(
-        boxes=arrays["boxes"].astype(np.float64), labels=arrays["labels"].astype(np.int64),
-        scores=arrays["scores"].astype(np.float64),
-        masks=tuple(rle_of_bitmap(mask) for mask in arrays["masks"]) if "masks" in arrays else None,
-        keypoints=arrays.get("keypoints"),
-    )  # fmt: skip
 
 
 def score_detector(detector: Detector, scenes: SceneSet, recipe: TransferRecipe, *, workers: int) -> dict[str, float]:

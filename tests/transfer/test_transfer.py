@@ -1,0 +1,97 @@
+"""`moco transfer`: several initial weights with the same settings, one table."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from typer.testing import CliRunner
+
+from moco.cli import app
+from moco.encoders import build_headless
+from moco.recipe import EncoderSpec, Recipe, RecipeError
+from moco.transfer.comparison import Comparison, Row
+from moco.transfer.recipes import transfer_recipe
+from moco.transfer.transfer import transfer
+from moco.weights.encoder_folder import save_encoder
+from tests.transfer.scenes_made import make_scenes
+
+SPEC = EncoderSpec(name="resnet18", width=0.125)
+SETTINGS = {
+    "optim.batch_size": 2, "optim.warmup": 1, "sizes.shorter": (64,), "sizes.eval_shorter": 64, "precise_bn": 1,
+    "detector.fpn_channels": 16, "detector.fc_channels": 16, "detector.anchor_sizes": (8, 16, 32, 64, 128),
+    "detector.proposals": 20, "detector.rois": 16,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory):
+    return make_scenes(tmp_path_factory.mktemp("scenes"), 10, seed=0)
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    """An encoder folder, as pre-training writes it."""
+    folder = tmp_path_factory.mktemp("encoder")
+    torch.manual_seed(7)
+    save_encoder(folder, build_headless(SPEC), recipe=Recipe(name="r", encoder=SPEC), facts={})
+    return folder
+
+
+def row(name: str, values: list[float], **settings) -> Row:
+    recipe = transfer_recipe("detect", "fpn", "24k").but(None, {"init": name, **settings})
+    return Row(name, recipe, [{"AP": value} for value in values])
+
+
+def test_mean_spread_and_gap():
+    table = Comparison([row("supervised", [50.0, 52.0]), row("moco", [54.0, 56.0], seed=3)], "supervised", ("AP",))
+    assert table.gap(table.rows[1], "AP") == 4
+    assert table.rows[1].spread("AP") == pytest.approx(2**0.5)
+    assert "55.0 ± 1.4 (+4.0)" in str(table)
+
+
+def test_a_gap_of_unequal_settings_is_refused():
+    table = Comparison([row("supervised", [50.0]), row("moco", [54.0], **{"optim.lr": 0.1})], "supervised", ("AP",))
+    assert table.gap(table.rows[1], "AP") is None
+    assert "(+4.0)" not in str(table)
+    assert "no gap for moco: its settings differ (optim.lr: 0.02 -> 0.1)" in str(table)
+
+
+def test_each_row_starts_from_its_own_weights_and_the_table_resumes(scenes, weights, tmp_path):
+    init = {"random": "random", "moco": str(weights)}
+    started = {}
+
+    def note(encoder, job, *rest):
+        started[job.run.path.parent.name] = encoder.backbone.conv1.weight.detach().clone()
+        return original(encoder, job, *rest)
+
+    from moco.transfer import transfer as module
+
+    original = module.fine_tune
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "fine_tune", note)
+        table = transfer("detect", scenes, tmp_path, init=init, schedule="2", settings=SETTINGS, device="cpu")
+    assert torch.equal(started["moco"], load_file(weights / "model.safetensors")["conv1.weight"])
+    assert not torch.equal(started["random"], started["moco"])
+    assert [one.name for one in table.rows] == ["random", "moco"]
+    again = transfer("detect", scenes, tmp_path, init=init, schedule="2", settings=SETTINGS, device="cpu")
+    assert again.to_dict() == table.to_dict() == json.loads((tmp_path / "table.json").read_text())
+
+
+def test_what_cannot_be_compared_is_refused(scenes, tmp_path):
+    with pytest.raises(RecipeError, match="name the network with --model"):
+        transfer("detect", scenes, tmp_path, init={"random": "random"})
+    with pytest.raises(RecipeError, match="--versus expects one of random, got 'supervised'"):
+        transfer("detect", scenes, tmp_path, init={"random": "random"}, model="resnet18", versus="supervised")
+    with pytest.raises(RecipeError, match="the annotations have no keypoints"):
+        transfer("keypoints", scenes, tmp_path, init={"random": "random"}, model="resnet18", settings=SETTINGS)
+
+
+def test_a_dry_run_writes_nothing(scenes, tmp_path):
+    arguments = ["transfer", "detect", "--data", str(scenes), "--out", str(tmp_path / "out"), "--init", "random",
+                 "--model", "resnet18", "--schedule", "2", "--batch-size", "2", "--device", "cpu",
+                 "--dry-run"]  # fmt: skip
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 0, result.output
+    assert "one in five images is held out for the test: 2 of 10" in result.output
+    assert not (tmp_path / "out").exists()
