@@ -1,7 +1,7 @@
 """Changes of colour: jitter, grey, blur and solarize for a whole batch, on any device, with Pillow's arithmetic.
 
-Pixels are whole numbers in float32 between the changes, since Pillow truncates to bytes after each. Which images a
-change touches is decided on the CPU, so that no step waits for the device.
+Between changes pixels are integers stored in float32, because Pillow truncates to bytes after each change. The CPU
+decides which images a change affects, so that it never waits for the device.
 """
 
 from collections.abc import Callable
@@ -19,12 +19,12 @@ Pixels = Float32[Tensor, "n 3 S S"]  # whole numbers in 0..255
 Plane = Float32[Tensor, "n S S"]
 
 BRIGHTNESS, CONTRAST, SATURATION, HUE = range(4)
-CACHED = 2**20  # values that a CPU works on at a time: more do not stay in its cache, and took 1.5 times as long at 224
+CACHED = 2**20  # values processed at a time on a CPU: more do not fit its cache, and took 1.5 times as long at 224
 
 
 @dataclass(frozen=True)
 class Look:
-    """The changes of colour in a view of N images, as drawn."""
+    """The colour changes drawn for one view of N images."""
 
     order: Int64[np.ndarray, "N 4"]  # which change is first, second, ...: BRIGHTNESS to HUE, or -1 for none
     factors: Float64[np.ndarray, "N 4"]  # of BRIGHTNESS, CONTRAST, SATURATION (1: no change), HUE (0: none; in turns)
@@ -76,7 +76,7 @@ def colour(crops: UInt8[Tensor, "N 3 S S"], look: Look, *, compiled: bool = Fals
 
 @cache
 def _compiled(apply: Callable[..., Pixels]) -> Callable[..., Pixels]:
-    """Compiled for any number of images: how many a change touches differs between mini-batches."""
+    """Compiled for any number of images, because mini-batches differ in how many images a change affects."""
     return torch.compile(apply, dynamic=True)
 
 
@@ -128,7 +128,7 @@ def _brightness(x: Pixels, factor: Float32[Tensor, "n 1"]) -> Pixels:
 def _contrast(x: Pixels, factor: Float32[Tensor, "n 1"]) -> Pixels:
     luma = _luma(x)
     count = luma[0].numel()
-    total = luma.sum(2).sum(1, dtype=torch.int64)  # a row's sum is exact in float32, an image's may not be
+    total = luma.sum(2).sum(1, dtype=torch.int64)  # the sum of a row is exact in float32, that of an image may not be
     mean = (2 * total + count).div(2 * count, rounding_mode="floor").float()  # int(mean + 0.5)
     return _blend(mean[:, None, None, None], x, factor)
 
@@ -159,7 +159,7 @@ def _solarize(x: Pixels, _: Tensor) -> Pixels:
 
 
 def _hue(x: Pixels, shift: Float32[Tensor, "n 1"], hues: Tensor, saturations: Tensor) -> Pixels:
-    """Turned by shift / 255 of the colour circle: Pillow's convert("HSV"), a byte added to the hue, and back."""
+    """Rotate the hue by shift / 255 of the circle: Pillow's convert("HSV"), add a byte to the hue, and back."""
     hue, saturation, value = _hsv(x, hues, saturations)
     hue.add_(shift.unsqueeze(2))
     hue.sub_(hue.div(256).floor_().mul_(256))

@@ -1,4 +1,4 @@
-"""Make views on the CPU, by the compiled kernels, or by Pillow and torch where there are none. Both give the same bits.
+"""Make views on the CPU, by the compiled kernels if available, otherwise by Pillow and torch. Both give the same bits.
 
 Views are bytes, N x S x S x 3: the memory layout of a tensor N x 3 x S x S in channels_last.
 """
@@ -37,7 +37,7 @@ class DrawnView:
 
     @cached_property
     def program(self) -> Float64[np.ndarray, "N length"]:
-        """The view as numbers, in the order in which the kernels read them."""
+        """Each view as a row of numbers, in the order of kernels.py."""
         view, numbers, box = self.view, self.numbers, boxes(self.look.sigma)
         ratios = [math.log(ratio) for ratio in view.crop_ratio]
         columns = [
@@ -50,7 +50,7 @@ class DrawnView:
 
 
 def _colour_steps(look: Look) -> tuple[Int64[np.ndarray, "N 7"], Float64[np.ndarray, "N 7"]]:
-    """The changes of colour of each view, in order, -1 for none; and the factor of each."""
+    """The colour changes of each view in order (-1: none), and their factors."""
     grey, blur, solarize = (
         np.where(on, step, -1)[:, None]
         for on, step in ((look.grey, GREY), (look.sigma > 0, BLUR), (look.solarize, SOLARIZE))
@@ -108,7 +108,7 @@ def _slow_view(
 
 
 def eval_crop(image: UInt8[np.ndarray, "H W 3"], data: DataSpec) -> UInt8[np.ndarray, "3 S S"]:
-    """The same as `draw.eval_crop`, sooner."""
+    """The same as `draw.eval_crop`, but faster."""
     fast, (height, width) = kernels(), image.shape[:2]
     cut = draw.central_crop(height, width, data)
     is_padded, is_same_size = min(cut.top, cut.left) < 0, (cut.height, cut.width) == (height, width)
@@ -121,7 +121,7 @@ def eval_crop(image: UInt8[np.ndarray, "H W 3"], data: DataSpec) -> UInt8[np.nda
 
 
 def _pixel_rows(image: UInt8[np.ndarray, "H W 3"]) -> UInt8[np.ndarray, "H W*3"]:
-    """As numba needs it: contiguous and writable."""
+    """`image` as H x 3 W bytes, contiguous and writable, as numba needs it."""
     if not (image.flags.c_contiguous and image.flags.writeable):
         image = image.copy()
     return image.reshape(len(image), -1)

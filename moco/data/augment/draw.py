@@ -1,7 +1,7 @@
-"""From an image to its views: random numbers, crop boxes, cropping. Changes of colour are in colour.py.
+"""Draw the random numbers of views, and crop. Colour changes are in colour.py.
 
-Every random number is a function of (seed, epoch, image, view, choice): a view depends on neither workers nor batches.
-The distributions and the arithmetic are those of torchvision's transforms on Pillow images, which the papers used.
+Every random number is a function of (seed, epoch, image, view, choice), so views do not depend on workers or batches.
+Distributions and arithmetic are those of torchvision's transforms on Pillow images, which the papers used.
 """
 
 import itertools
@@ -37,8 +37,8 @@ __all__ = [
     "random_numbers",
 ]  # fmt: skip
 
-OPS = 64  # slots of rng.uniform a view takes: slot = view * OPS + choice
-LONG = 32  # ratio of the sides above which evaluation resizes only the part of an image that the crop shows
+OPS = 64  # slots of rng.uniform reserved for each view: slot = view * OPS + choice
+LONG = 32  # aspect ratio above which evaluation resizes only the cropped part of an image
 TRIES = 10  # to draw a crop that lies inside of the image (torchvision's RandomResizedCrop)
 ORDERS = np.array(list(itertools.permutations(range(4))), dtype=np.int64)  # of the four changes of colour
 
@@ -68,7 +68,7 @@ class Choice(IntEnum):
 
 @dataclass(frozen=True)
 class RandomNumbers:
-    """Every random number of one view of N images: in [0, 1), by choice."""
+    """The random numbers of one view of N images, one column in [0, 1) for each choice."""
 
     values: Float64[np.ndarray, "N numbers"]
 
@@ -87,7 +87,7 @@ class RandomNumbers:
         return low + (high - low) * self.of(choice)
 
     def tries(self, choice: int, low: float, high: float) -> Float64[np.ndarray, "N tries"]:
-        """As `between`, by this choice and those of the further tries."""
+        """As `between`, one column for each try."""
         return low + (high - low) * self.values[:, choice : choice + TRIES]
 
     def rows(self, rows: slice) -> "RandomNumbers":
@@ -106,11 +106,11 @@ def crop_boxes(
 ) -> Int64[np.ndarray, "N 4"]:
     """Crop boxes (top, left, height, width) in pixels, distributed as in torchvision's RandomResizedCrop.
 
-    Up to ten times an area and a ratio are drawn, until the crop fits; then its place. If none fits, it is the largest
-    central crop with an allowed ratio.
+    Area and ratio are drawn up to ten times until the crop fits, then its position. If none fits, the box is the
+    largest central crop with an allowed ratio.
 
-    Where `view.crop_area` goes above 1, a crop may be larger than the image along an axis: then the image lies wholly
-    inside of it, anywhere, and coordinates are negative. What is outside of the image is black.
+    If `view.crop_area` allows more than 1, a crop may be larger than the image along an axis. Then the image lies at a
+    random position inside of it, coordinates are negative, and the padding is black.
     """
     bounds = np.stack([heights, widths], axis=1).astype(np.int64)
     area = bounds.prod(axis=1, keepdims=True) * numbers.tries(Choice.AREA, *view.crop_area)
@@ -194,7 +194,7 @@ def resized(picture: Image.Image, width: int, height: int) -> Image.Image:
 
 
 class CentralCrop(NamedTuple):
-    """What evaluation does to an image: it becomes height x width pixels, and a box at (top, left) is cut out."""
+    """The evaluation transform of an image: resize to height x width pixels, then crop at (top, left)."""
 
     height: int
     width: int
@@ -216,9 +216,9 @@ def is_long(cut: CentralCrop) -> bool:
 
 
 def eval_crop(image: UInt8[np.ndarray, "H W 3"], data: DataSpec) -> UInt8[np.ndarray, "3 S S"]:
-    """What evaluation sees of `image`. Bit for bit torchvision's Resize and CenterCrop on an image of Pillow 13.
+    """The central crop for evaluation. Bit for bit torchvision's Resize and CenterCrop on an image of Pillow 13.
 
-    Of long images only what the crop shows is resized: the same, but for rounding (1 of 255 at most).
+    Of very long images only the cropped part is resized, which differs by rounding (at most 1 of 255).
     """
     cut = central_crop(image.shape[0], image.shape[1], data)
     height, width, top, left = cut
@@ -256,7 +256,7 @@ def _shown(start: int, size: int, *, before: int, after: int) -> _Shown:
     """Of an axis of `before` pixels that has `after` when it is resized: the part from `start` on, `size` long."""
     first, last, scale = max(start, 0), min(start + size, after), before / after
     low, high = first * scale, min(last * scale, before)
-    reach = math.ceil(max(scale, 1.0)) + 1  # pixels beyond the part that the filter looks at
+    reach = math.ceil(max(scale, 1.0)) + 1  # pixels beyond the part that the filter reads
     begin, end = max(math.floor(low) - reach, 0), min(math.ceil(high) + reach, before)
     return _Shown(last - first, slice(begin, end), low - begin, high - begin)
 
@@ -277,5 +277,5 @@ def normalize(
 def shift_and_scale(
     mean: tuple[float, float, float], std: tuple[float, float, float]
 ) -> tuple[Float32[Tensor, "3 1 1"], Float32[Tensor, "3 1 1"]]:
-    """What to subtract from a byte, and by what to multiply the difference."""
+    """(shift, scale): a byte b becomes (b - shift) * scale."""
     return torch.tensor(mean).mul(255).view(3, 1, 1), torch.tensor(std).mul(255).reciprocal().view(3, 1, 1)

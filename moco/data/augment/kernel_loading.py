@@ -1,9 +1,8 @@
-"""Load the compiled kernels (kernels.py) in the background. Where there is no compiled copy yet, compile them first.
+"""Load the compiled kernels (kernels.py) in the background, and compile them first if need be.
 
-Loading takes half a second, beside the run. Compiling takes some twenty seconds, once per machine, in a separate
-process: it slows the run down by nothing, and the run waits for it neither at its start nor at its end. Until the
-kernels are loaded, views are made by Pillow and torch. Where numba has no writable folder for its cache (in a
-container, say), they are compiled for this process alone, in a temporary folder.
+Loading takes half a second, in a thread. Compiling takes about twenty seconds, once per machine, in a separate process;
+the run never waits for it. Until the kernels are loaded, Pillow and torch make the views. Without a writable folder for
+numba's cache (in a container, for example), they are compiled in a temporary folder for this process only.
 """
 
 import functools
@@ -32,7 +31,7 @@ def kernels(*, wait: bool = False) -> ModuleType | None:
 
 
 def load_kernels() -> None:
-    """Start to load the kernels in the background, unless that was done."""
+    """Start to load the kernels in the background, if not started yet."""
     _loader().start()
 
 

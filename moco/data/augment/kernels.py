@@ -1,7 +1,7 @@
-"""Crops and colours of views, compiled: Pillow's arithmetic, bit for bit, some five times as fast. cpu.py calls them.
+"""Compiled crops and colour changes: Pillow's arithmetic bit for bit, about five times as fast. Called by cpu.py.
 
 Pixels are bytes, interleaved: rows of RGB RGB RGB ... . Integers wrap at 32 bits where Pillow's do. Importing this
-module compiles it, once a machine: some twenty seconds, kept by numba in a cache.
+module compiles it, once per machine: about twenty seconds. numba caches the result.
 """
 
 # The types are numba's: those of the entries are in their signatures.
@@ -13,7 +13,7 @@ import numpy as np
 from numba import boolean, float32, float64, int32, int64, njit, uint8, uint16, uint32, uint64, uintp, void
 
 BRIGHTNESS, CONTRAST, SATURATION, HUE, GREY, BLUR, SOLARIZE = range(7)  # changes of a view; -1: none
-# A view as numbers: where each stands in its program.
+# A view is a row of numbers, its program. The index of each number in it:
 TRIES, STEPS = 10, 7
 AREA = 0  # share of the image, for each try
 RATIO = AREA + TRIES  # width / height, for each try
@@ -34,12 +34,12 @@ OPTIONS = {"nogil": True, "fastmath": {"nnan", "ninf", "nsz"}, "error_model": "n
 
 
 def inner(function):
-    """Compiled into what calls it."""
+    """Compile the function as a part of its callers."""
     return njit(**OPTIONS)(inspect.unwrap(function))  # of the shape checks that tests put around every function
 
 
 def entry(signature):
-    """Compiled now, and kept in a file with all that it calls."""
+    """Compile the function now, and cache it with all that it calls."""
     return lambda function: njit(signature, cache=True, **OPTIONS)(inspect.unwrap(function))
 
 

@@ -1,4 +1,4 @@
-"""Memory that is used again for one mini-batch after the other: fresh pages would cost a third of the work on them."""
+"""Reuse memory for mini-batches: new pages would cost a third of the time of the work on them."""
 
 import weakref
 
@@ -64,15 +64,15 @@ class Ring:
 
 
 class BufferPool:
-    """Arrays of float32 whose memory is used again as soon as no array or tensor over it is left."""
+    """Float32 arrays whose memory is reused once no array or tensor refers to it."""
 
-    LIMIT = 8  # free pieces of memory that are held for the next arrays
+    LIMIT = 8  # most free buffers held for reuse
 
     def __init__(self) -> None:
         self._free: list[Float32[np.ndarray, ...]] = []
 
     def take(self, shape: tuple[int, ...]) -> Float32[np.ndarray, "..."]:
-        """An array with any content."""
+        """An uninitialized array."""
         fitting = [place for place, memory in enumerate(self._free) if memory.shape == shape]
         memory = self._free.pop(fitting[0]) if fitting else np.empty(shape, dtype=np.float32)
         array = memory.view()

@@ -1,4 +1,4 @@
-"""Images in memory: small images of one size are read once, and their views then made many in one call."""
+"""Cache in memory: small images of one size are read once; then one call makes the views of many of them."""
 
 from collections.abc import Callable
 

@@ -65,7 +65,7 @@ def _start(worker_id: int) -> None:
 
 
 class _Deaths:
-    """Counts the workers that died: since the last mini-batch, and by the image that they were reading.
+    """Counts the workers that died since the last mini-batch, and the crashes by image.
 
     `on_crash` is called with each image that MAX_CRASHES workers were reading when they crashed.
     """
