@@ -24,11 +24,11 @@ from moco.train.pretrain import pretrain
 from moco.train.reporters import Reporter
 from moco.train.run_folder import RunFolder
 
-QUERIES, NEAREST = 6, 8  # in the picture
+QUERIES, NEAREST = 6, 8  # images in neighbours.png
 
 
 class _Brief:
-    """Passes everything on, less what the demo itself does or says after the training."""
+    """Passes everything on, except the closing box of the run: the demo has its own."""
 
     def __init__(self, reporter: Reporter) -> None:
         self.say, self.live, self.metrics, self._box = reporter.say, reporter.live, reporter.metrics, reporter.box

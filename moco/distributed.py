@@ -15,7 +15,7 @@ from torch import Tensor
 
 TIMEOUT = timedelta(hours=2)  # of a collective operation: other ranks wait while rank 0 evaluates
 START_TIMEOUT = timedelta(minutes=15)  # until all ranks have started
-FAILURE_TIMEOUT = timedelta(seconds=10)  # until the first rank that failed has written why
+FAILURE_TIMEOUT = timedelta(seconds=10)  # in which the first rank that failed must write why
 STORE = "MOCO_STORE"  # variable: path of the file that the ranks of one machine share (moco/launch.py)
 
 

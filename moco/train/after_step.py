@@ -58,7 +58,7 @@ class Watch:
 
     def __call__(self, state: TrainState, metrics: dict[str, Tensor]) -> None:
         clock = state.clock
-        if estimate := self.pace.tell(clock.step):
+        if estimate := self.pace.estimate(clock.step):
             self.reporter.say(estimate)
         self.dog.section("step")
         if clock.step != self.skipped:

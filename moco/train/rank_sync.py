@@ -1,4 +1,4 @@
-"""What ranks bring together: BN's running statistics, bad images, and whether they see the same images."""
+"""Combine the ranks' BN statistics and bad images, and check that all ranks see the same images."""
 
 import hashlib
 import json
@@ -25,16 +25,18 @@ def ranks_for(devices: str | None, device: str) -> int:
     if count < 1:
         raise RecipeError(f"--devices expects a number or auto, got '{devices}'")
     if gpus and count > gpus:
-        raise RecipeError(f"--devices {count} asks for more GPUs than the {gpus} that are here: take fewer")
+        raise RecipeError(f"--devices {count} needs more GPUs than the {gpus} of this machine: give a smaller number")
     if asked_ranks() == 1:
         return count
     if devices != "auto" and count != asked_ranks():
-        raise RecipeError(f"--devices {count} was given to one of {asked_ranks()} ranks that run already: leave it out")
+        raise RecipeError(
+            f"--devices {count} was given to one of {asked_ranks()} ranks that a launcher has started: leave it out"
+        )
     return 1
 
 
 def statistics(model: nn.Module) -> dict[str, Tensor]:
-    """The buffers that may differ by rank: all but the dictionary's, which are the same everywhere."""
+    """The buffers that may differ by rank: all except the dictionary's, which are the same on all ranks."""
     return {
         name: buffer
         for name, buffer in model.named_buffers()
@@ -44,7 +46,7 @@ def statistics(model: nn.Module) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def of_ranks(model: nn.Module) -> dict[str, Tensor]:
-    """Those of the statistics that do differ, as every rank has them: W x ... each. Empty with one rank."""
+    """The statistics that differ by rank, of all ranks: W x ... each. Empty with one rank."""
     own = statistics(model)
     if world_size() == 1 or not own:
         return {}
@@ -56,8 +58,10 @@ def of_ranks(model: nn.Module) -> dict[str, Tensor]:
 
 @contextmanager
 def averaged(model: nn.Module) -> Iterator[dict[str, Tensor]]:
-    """While open, the statistics are their mean over the ranks, as G BN groups on one device have them; afterwards the
-    rank's own again. Gives `of_ranks`."""
+    """While open, replace the statistics by their mean over the ranks, as G BN groups on one device have them.
+
+    Yields the result of `of_ranks`.
+    """
     differing, own = of_ranks(model), statistics(model)
     for name, rows in differing.items():
         own[name].copy_(rows.mean(dim=0))
@@ -68,14 +72,14 @@ def averaged(model: nn.Module) -> Iterator[dict[str, Tensor]]:
 
 
 def put_back(model: nn.Module, differing: dict[str, Tensor]) -> None:
-    """Give this rank its own of what `of_ranks` gave."""
+    """Restore this rank's statistics from the result of `of_ranks`."""
     own = statistics(model)
     for name, rows in differing.items():
         own[name].copy_(rows[rank()])
 
 
 def pool(quarantine: Quarantine) -> None:
-    """Add to rank 0's bad images what the other ranks have found. Raises DataError when there are too many together."""
+    """Add the other ranks' bad images to rank 0's. Raises DataError if there are too many in all."""
     found = everyone(json.dumps(dict(quarantine.bad)))
     if on_main():
         for name, reason in (row for rows in found[1:] for row in json.loads(rows).items()):
@@ -83,7 +87,7 @@ def pool(quarantine: Quarantine) -> None:
 
 
 def check_same_images(images: Images) -> None:
-    """Raises DataError when the ranks do not see the same images, by name and size (a copy has times of its own)."""
+    """Raise DataError if names or sizes of images differ by rank. Times may differ, as those of copies do."""
     if world_size() == 1:
         return
     manifest = Manifest(images.names, images.sizes, np.zeros_like(images.sizes))
@@ -91,5 +95,5 @@ def check_same_images(images: Images) -> None:
     if len(set(seen)) > 1:
         of_each = "; ".join(f"rank {number}: {what}" for number, what in enumerate(seen))
         raise DataError(
-            f"the ranks do not see the same images, by name and size: {of_each}. Give all of them the same DATA"
+            f"the ranks see images with different names or sizes: {of_each}. Give all of them the same DATA"
         )

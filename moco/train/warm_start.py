@@ -16,7 +16,7 @@ from moco.recipe import Recipe
 from moco.train.loop import Batches, seed_step
 from moco.weights.loaded_weights import LoadedWeights
 
-BEFORE = 0  # the step of keys from before the run
+BEFORE = 0  # the step recorded for keys from before the run
 
 
 def adopt(contrast: Contrast, found: LoadedWeights, *, m: float) -> list[str]:
@@ -40,7 +40,7 @@ def adopt(contrast: Contrast, found: LoadedWeights, *, m: float) -> list[str]:
         same_head = _fits(contrast.encoder.get_submodule("head"), found.head)
         messages.append(_take_queue(contrast.dictionary, found.queue, same_head=same_head))
     if isinstance(found.content.get("optimizer"), dict):
-        messages.append("The optimizer starts anew: its state in the file is of another schedule")
+        messages.append("The optimizer starts anew: its state in the file belongs to another schedule")
     return messages
 
 
@@ -78,11 +78,11 @@ def refill(
 
 
 def _take_f_k(contrast: Contrast, key_encoder: MomentumEncoder, found: LoadedWeights, m: float) -> str:
-    said = _take("f_k", key_encoder.module, found.f_k, otherwise="is a copy of f_q")
+    sentence = _take("f_k", key_encoder.module, found.f_k, otherwise="is a copy of f_q")
     if not (found.f_k_lags and _fits(key_encoder.module, found.f_k)):
-        return said
+        return sentence
     contrast.follow(m)
-    return f"{said}, after the momentum update (m = {m:g}) that the authors' code begins a step with"
+    return f"{sentence}, after the momentum update (m = {m:g}) that the authors' code begins a step with"
 
 
 def _take(what: str, module: nn.Module, tensors: dict[str, Tensor], *, otherwise: str) -> str:
@@ -91,7 +91,7 @@ def _take(what: str, module: nn.Module, tensors: dict[str, Tensor], *, otherwise
     if not _fits(module, tensors):
         return f"{what} {otherwise}: the file's has other layers or sizes"
     module.load_state_dict(tensors, strict=False)
-    return f"{what} is the file's"
+    return f"{what} is from the file"
 
 
 def _fits(module: nn.Module, tensors: dict[str, Tensor]) -> bool:
@@ -107,11 +107,11 @@ def _take_queue(queue: Queue, found: dict[str, Tensor], *, same_head: bool) -> s
     if not found:
         return "There is no queue in the file"
     if not same_head:
-        return "The file's queue was left out: its keys are of another head"
+        return "The file's queue was not loaded: its keys are from another head"
     theirs, ours = list(found["keys"].shape), list(queue.keys.shape)
     if theirs != ours:
-        return "The file's queue was left out: it is {:,} x {}, and this run's {:,} x {}".format(*theirs, *ours)
+        return "The file's queue was not loaded: it is {:,} x {}, and this run's {:,} x {}".format(*theirs, *ours)
     queue.keys.copy_(found["keys"])
     queue.oldest.copy_(found["oldest"])
     queue.born.fill_(BEFORE)
-    return f"The queue's {ours[0]:,} keys are the file's"
+    return f"The queue's {ours[0]:,} keys are from the file"

@@ -8,7 +8,7 @@ def told(pace: Pace, clock: list[float], times: list[float]) -> list[str]:
     said: list[str | None] = []
     for i, moment in enumerate(times):
         clock[0] = moment
-        said.append(pace.tell(pace.first_step + i + 1))
+        said.append(pace.estimate(pace.first_step + i + 1))
     return [text for text in said if text]
 
 
@@ -16,13 +16,13 @@ def test_the_time_is_told_once_without_the_first_step():
     clock = [0.0]
     said = told(Pace(0, 61, now=lambda: clock[0]), clock, [100.0, 102.0, 104.0, 106.0, 108.0, 110.0])
     # steps 2, 3, 4 take 2 s each: 6 s, and 57 more steps 114 s
-    assert said == ["this run takes about 2 min 0 s, by the first 3 steps (2 s each)"]
+    assert said == ["this run takes about 2 min 0 s, estimated from the first 3 steps (2 s each)"]
 
 
 def test_a_resumed_run_tells_what_is_left():
     clock = [0.0]
     said = told(Pace(1000, 1011, now=lambda: clock[0]), clock, [1.0, 11.0])
-    assert said == ["what is left of this run takes about 1 min 40 s, by the first step (10 s each)"]
+    assert said == ["the rest of this run takes about 1 min 40 s, estimated from the first step (10 s each)"]
 
 
 def test_the_pace_of_the_eta_leaves_out_the_first_step_and_pauses():
@@ -30,7 +30,7 @@ def test_the_pace_of_the_eta_leaves_out_the_first_step_and_pauses():
     pace = Pace(10, 100, now=lambda: clock[0])
     for step, moment in ((11, 100.0), (12, 102.0)):
         clock[0] = moment
-        pace.tell(step)
+        pace.estimate(step)
     assert pace.each(11) is None
     assert pace.each(12) == 2.0
     pace.pause(5.0)  # a score

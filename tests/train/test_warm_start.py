@@ -131,7 +131,7 @@ def test_f_k_and_the_queue_are_the_files(original) -> None:
     assert torch.equal(contrast.dictionary.keys, state["module.queue"].T)
     assert contrast.dictionary.oldest == state["module.queue_ptr"].item()
     assert not any(parameter.requires_grad for parameter in contrast.key_encoder.parameters())
-    for sentence in ("f_k is the file's", "The queue's 128 keys are the file's", "The optimizer starts anew"):
+    for sentence in ("f_k is from the file", "The queue's 128 keys are from the file", "The optimizer starts anew"):
         assert sentence in said
 
 
@@ -154,8 +154,8 @@ def test_a_missing_f_k_is_a_copy_of_f_q(original) -> None:
 @pytest.mark.parametrize(
     ("changes", "sentences"),
     [
-        ({"method.size": 64}, ["f_k is the file's", "queue was left out: it is 128 x 32, and this run's 64 x 32"]),
-        ({"encoder.head": "linear"}, ["f_k is a copy of f_q: the file's has other layers", "keys are of another head"]),
+        ({"method.size": 64}, ["f_k is from the file", "queue was not loaded: it is 128 x 32, and this run's 64 x 32"]),
+        ({"encoder.head": "linear"}, ["f_k is a copy of f_q: the file's has other layers", "keys are from another head"]),
     ],
 )
 def test_what_does_not_fit_is_left_out_and_named(original, changes, sentences) -> None:
@@ -179,7 +179,7 @@ def test_the_predictor_of_a_v3_file_is_taken(tmp_path) -> None:
     predictor = contrast.predictor.state_dict()
     for name in ("0.weight", "1.running_var", "3.weight"):
         assert torch.equal(predictor[name], content["state_dict"][f"module.predictor.{name}"])
-    assert "The predictor is the file's" in said
+    assert "The predictor is from the file" in said
     assert "queue" not in said.partition("and its head too")[2]  # v3 has none
 
 
@@ -189,7 +189,7 @@ def test_f_k_of_the_authors_file_gets_the_momentum_update_of_the_first_step(tmp_
     changes = V3 | {"method.momentum": {"kind": "cosine", "start": 0.75, "stop": 1.0}}
     contrast, said = started(SHORT.but(None, changes), tmp_path / "v3.pth.tar")
     assert isinstance(contrast.key_encoder, MomentumEncoder)
-    assert "f_k is the file's, after the momentum update (m = 0.75)" in said
+    assert "f_k is from the file, after the momentum update (m = 0.75)" in said
     f_q, f_k = (content["state_dict"][f"module.{name}.conv1.weight"] for name in ("base_encoder", "momentum_encoder"))
     torch.testing.assert_close(contrast.key_encoder.module.backbone.conv1.weight, 0.75 * f_k + 0.25 * f_q)
     statistics = content["state_dict"]["module.momentum_encoder.bn1.running_mean"]
