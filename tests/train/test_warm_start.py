@@ -155,7 +155,10 @@ def test_a_missing_f_k_is_a_copy_of_f_q(original) -> None:
     ("changes", "sentences"),
     [
         ({"method.size": 64}, ["f_k is from the file", "queue was not loaded: it is 128 x 32, and this run's 64 x 32"]),
-        ({"encoder.head": "linear"}, ["f_k is a copy of f_q: the file's has other layers", "keys are from another head"]),
+        (
+            {"encoder.head": "linear"},
+            ["f_k is a copy of f_q: the file's has other layers", "keys are from another head"],
+        ),
     ],
 )
 def test_what_does_not_fit_is_left_out_and_named(original, changes, sentences) -> None:

@@ -96,7 +96,7 @@ def test_what_is_exported_to_timm_gives_the_same_features_there(saved, tmp_path,
 
 def test_exactly_the_classifier_is_missing_in_torchvision(saved, tmp_path) -> None:
     folder, _ = saved(EncoderSpec(name="resnet18"))
-    assert "but for fc.weight, fc.bias:" in export(folder, to="torchvision", out=tmp_path / "out.pth")
+    assert "without fc.weight, fc.bias." in export(folder, to="torchvision", out=tmp_path / "out.pth")
     result = models.resnet18().load_state_dict(torch.load(tmp_path / "out.pth", weights_only=True), strict=False)
     assert result.missing_keys == ["fc.weight", "fc.bias"]
     assert result.unexpected_keys == []

@@ -235,7 +235,7 @@ def test_other_features_in_onnx_runtime_are_found_out(saved, tmp_path: Path, mon
 def test_a_missing_extra_is_named(saved, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, missing: str) -> None:
     folder, _ = saved(EncoderSpec(name="resnet10", width=0.25))
     monkeypatch.setitem(sys.modules, missing, None)
-    with pytest.raises(ImportError, match=r"pip install 'momentum-contrast\[export\]'"):
+    with pytest.raises(ImportError, match=r'pip install "\.\[export\]"'):
         export(folder, to="onnx", out=tmp_path / "encoder.onnx")
 
 
