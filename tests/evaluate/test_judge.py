@@ -105,9 +105,9 @@ def test_classes_that_are_only_in_the_test_images_are_an_error(pretrained: Pretr
 
 
 def test_images_without_labels_are_an_error_that_says_what_to_do(pretrained: Pretrained, pictures: Path):
-    with pytest.raises(DataError, match="needs a folder for each class"):
+    with pytest.raises(DataError, match="Evaluation needs labels, that is, at least two class folders"):
         subjects(pretrained, pictures)
-    with pytest.raises(DataError, match="needs a folder for each class"):
+    with pytest.raises(DataError, match="Evaluation needs labels, that is, at least two class folders"):
         subjects(pretrained, pictures, test=pictures)
 
 
@@ -144,7 +144,7 @@ def test_fewer_training_images_than_neighbours_are_said(pretrained: Pretrained, 
     table = judge([Knn(200)], subjects(pretrained, labelled))
     assert table.columns == ["kNN-60", "1-NN"]  # the name says how many voted
     said = "kNN-60: 200 neighbours requested, but there are only 60 training images: all of them vote"
-    assert str(table).count(said) == 1
+    assert " ".join(str(table).split()).count(said) == 1  # sentences are wrapped
 
 
 @pytest.mark.parametrize(
