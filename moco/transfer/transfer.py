@@ -1,11 +1,14 @@
 """Compare initial weights on a task: the same fine-tuning from each, several trials, one table (Tables 2 to 6)."""
 
+import os
+import re
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Unpack
 
 import numpy as np
+import torch
 
 from moco.data.sources.images import DataError
 from moco.data.sources.split import draw_fifth
@@ -13,24 +16,25 @@ from moco.device import pick_device
 from moco.distributed import on_main, session
 from moco.encoders import Encoder, build_headless
 from moco.evaluate.baselines import random_encoder
-from moco.files import write_json
-from moco.recipe import EncoderSpec
+from moco.files import read_json, write_json
+from moco.recipe import DataSpec
 from moco.recipe_error import RecipeError
-from moco.text import plural
+from moco.text import plural, shown
 from moco.train.options import RunKeywords, RunOptions
 from moco.train.reporters import Reporter, Silent
 from moco.train.watchdog import watchdog
 from moco.transfer.comparison import Comparison, Row
 from moco.transfer.fine_tune import describe, fine_tune
-from moco.transfer.plan_run import TransferData, plan_transfer
+from moco.transfer.plan_run import TransferData, TransferJob, plan_transfer
 from moco.transfer.readers.formats import OBJECTS, read_scenes, recognise
 from moco.transfer.readers.shared import ReadOptions
-from moco.transfer.recipe import Arch, Norm, Task
+from moco.transfer.recipe import Arch, Norm, Task, TransferRecipe
 from moco.transfer.recipes import transfer_recipe
 from moco.transfer.scenes import SceneSet
 from moco.weights.encoder_folder import load_encoder
 
 RANDOM = "random"
+TABLE = "table.json"
 
 
 def transfer(
@@ -54,47 +58,35 @@ def transfer(
 ) -> Comparison:
     """Fine-tune and score a detector from each of the initial weights, with the same settings.
 
-    Each trial has a run folder of its own, `out`/NAME/trial_0, which the same call resumes. The table is in `out`.
+    Each trial has a run folder, `out`/NAME/trial_0, which the same call resumes. The table is in `out`.
 
     Args:
         data, test: annotated images (docs/transfer.md); without `test` one in five images of `data` is held out.
-        init: weights by name, anything that `moco.load` reads; "random" are random parameters.
-        bn: see `moco.transfer.models.build.build_detector`.
-        schedule: a name of `moco.transfer.recipes.SCHEDULES`, or a number of iterations.
+        init: weights by name, anything that `moco.load` reads; "random": random parameters, of `model`'s network.
+        bn: see `build_detector`. schedule: one of `recipes.SCHEDULES`, or a number of iterations.
         versus: the row that gaps are taken to; None: "supervised" if there is one, else the first.
-        model: the network, where all weights are random.
-        settings: changes to the recipe, by dotted field name.
+        settings: changes to the recipe, by dotted field name. options: see `moco.train.options.RunOptions`.
         split: names of the parts of `data` and `test` to read, for formats with several.
-        options: see `moco.train.options.RunOptions`.
-
-    Raises:
-        RecipeError: settings that do not fit. DataError: annotations or images that cannot be used.
+    Raises RecipeError for settings that do not fit, and DataError for annotations or images that cannot be used.
     """
     chosen = RunOptions(**options)
-    reference = _reference(list(init), versus)
+    reference = check_names(init, versus)
+    check_table(Path(out) / TABLE)
+    base = transfer_recipe(task, arch, schedule).but(None, {"bn": bn, **(settings or {})})
     with watchdog(chosen.patience) as dog, session(pick_device(chosen.device)) as place:
         reporter = reporter if reporter is not None and on_main() else Silent()
         scenes, how = read_data(Path(data), None if test is None else Path(test), split=split, format=format)
         reporter.say(how)
-        base = transfer_recipe(task, arch, schedule).but(None, {"bn": bn, **(settings or {})})
-        encoders = load_encoders(init, model)
         rows: list[Row] = []
-        for name, (encoder, recipe) in encoders.items():
-            recipe = base.but(None, {"init": str(init[name]), **recipe})
+        for start in load_starts(init, model, base):
             found: list[dict[str, float]] = []
             for trial in range(trials):
-                own = recipe.but(None, {"seed": base.seed + trial})
-                start = random_encoder(encoder, seed=own.seed) if str(init[name]) == RANDOM else _copy(encoder)
-                job = plan_transfer(scenes, Path(out) / name / f"trial_{trial}", place, chosen, own)
-                reporter.box(f"{name}, trial {trial + 1} of {trials}", describe(job))
+                job = start.plan(trial, scenes, Path(out), place, chosen)
+                reporter.box(f"{start.name}, trial {trial + 1} of {trials}", describe(job))
                 if not chosen.dry_run:
-                    found.append(fine_tune(start, job, reporter, dog))
-            rows.append(Row(name, recipe, found))
-        if chosen.dry_run or not on_main():
-            return Comparison([replace(row, trials=()) for row in rows], reference, ())
-        table = Comparison(rows, reference, metrics_of(task, Path(data), format))
-        write_json(Path(out) / "table.json", table.to_dict())
-        return table
+                    found.append(fine_tune(start.encoder(job.recipe.seed), job, reporter, dog))
+            rows.append(Row(start.name, start.recipe, found))
+        return save_table(Comparison(rows, reference, metrics_of(task, Path(data), format)), Path(out), chosen)
 
 
 def read_data(
@@ -113,22 +105,50 @@ def read_data(
     return found, f"{len(train):,} images to train on, {len(found.test):,} to test on"
 
 
-def load_encoders(init: Mapping[str, str | Path], model: str | None) -> dict[str, tuple[Encoder, dict[str, Any]]]:
-    """By name, each encoder and the settings that come with it. Random ones are of the first one's network."""
+@dataclass(frozen=True)
+class Start:
+    """Initial weights by name, and the recipe of the runs that start from them."""
+
+    name: str
+    loaded: Encoder  # of which a random one has the architecture alone
+    random: bool
+    recipe: TransferRecipe
+
+    def plan(
+        self, trial: int, scenes: TransferData, out: Path, place: torch.device, options: RunOptions
+    ) -> TransferJob:
+        """The run of a trial, in a folder of its own and with a seed of its own."""
+        recipe = self.recipe.but(None, {"seed": self.recipe.seed + trial})
+        return plan_transfer(scenes, out / self.name / f"trial_{trial}", place, options, recipe)
+
+    def encoder(self, seed: int) -> Encoder:
+        """A network of its own, which fine-tuning may change; with random parameters that of `seed`."""
+        if self.random:
+            return random_encoder(self.loaded, seed=seed)
+        fresh = build_headless(self.loaded.spec, size=self.loaded.size)
+        fresh.load_state_dict(self.loaded.state_dict())
+        return fresh
+
+
+def load_starts(init: Mapping[str, str | Path], model: str | None, base: TransferRecipe) -> list[Start]:
+    """The initial weights, in their order. Random ones are of the network `model`, or of the first weights' network.
+
+    Raises:
+        RecipeError: no network is known. WeightsError: weights that cannot be read.
+    """
     loaded = {name: load_encoder(weights) for name, weights in init.items() if str(weights) != RANDOM}
     first = next(iter(loaded.values()), None)
-    if first is None and model is None:
+    spec = base.encoder.model_copy(update={"name": model}) if model is not None else first[1].encoder if first else None
+    if spec is None:
         raise RecipeError("all weights are random: name the network with --model, such as resnet50")
-    plain = build_headless(EncoderSpec(name=model)) if model is not None else first[0] if first else None
-    assert plain is not None
-    found: dict[str, tuple[Encoder, dict[str, Any]]] = {}
-    for name in init:
+    data = first[1].data if first else DataSpec()
+    found: list[Start] = []
+    for name, weights in init.items():
+        encoder, spec_of, data_of = build_headless(spec), spec, data
         if name in loaded:
-            encoder, config = loaded[name]
-            found[name] = encoder, {"encoder": config.encoder, "mean": config.data.mean, "std": config.data.std}
-        else:
-            data = {"mean": first[1].data.mean, "std": first[1].data.std} if first and model is None else {}
-            found[name] = plain, {"encoder": plain.spec, **data}
+            encoder, spec_of, data_of = loaded[name][0], loaded[name][1].encoder, loaded[name][1].data
+        own = {"init": str(weights), "encoder": spec_of, "mean": data_of.mean, "std": data_of.std}
+        found.append(Start(name, encoder, name not in loaded, base.but(None, own)))
     return found
 
 
@@ -141,12 +161,34 @@ def metrics_of(task: Task, data: Path, format: str | None) -> tuple[str, ...]:
     return tuple(f"{name}{suffix}" for name in ("AP", "AP50", "AP75"))
 
 
-def _reference(names: list[str], versus: str | None) -> str:
+def check_names(init: Mapping[str, str | Path], versus: str | None) -> str:
+    """The row that gaps are taken to. Raises RecipeError for names that are no folder's, or an unknown `versus`."""
+    names = list(init)
     if not names:
         raise RecipeError("no weights to start from: give --init NAME=WEIGHTS, such as --init random")
+    for name in names:
+        if not re.fullmatch(r"\w[\w.+-]*", name) or name == TABLE:
+            raise RecipeError(
+                f"a name of --init expects letters, digits, '_', '-', '.' and '+', as a folder is named after it, got "
+                f"'{shown(name)}': give --init NAME=WEIGHTS"
+            )
     if versus is not None and versus not in names:
         raise RecipeError(f"--versus expects one of {', '.join(names)}, got {versus!r}")
     return versus or ("supervised" if "supervised" in names else names[0])
+
+
+def save_table(table: Comparison, out: Path, options: RunOptions) -> Comparison:
+    """Write the table into `out`, on rank 0 and unless it is a dry run."""
+    if on_main() and not options.dry_run:
+        write_json(out / TABLE, table.to_dict())
+    return table
+
+
+def check_table(file: Path) -> None:
+    """Raises RecipeError where a file that is not a table of this command would be replaced."""
+    known = read_json(file) if file.is_file() and not file.is_symlink() else None
+    if os.path.lexists(file) and not (isinstance(known, dict) and {"reference", "metrics", "rows"} <= known.keys()):
+        raise RecipeError(f"{file} is not a table of moco transfer, and would be replaced: name another --out")
 
 
 def _same_classes(train: SceneSet, test: SceneSet) -> SceneSet:
@@ -159,10 +201,3 @@ def _same_classes(train: SceneSet, test: SceneSet) -> SceneSet:
 
 def _those(scenes: SceneSet, chosen: np.ndarray) -> SceneSet:
     return replace(scenes, scenes=tuple(scenes.scenes[index] for index in np.flatnonzero(chosen)))
-
-
-def _copy(encoder: Encoder) -> Encoder:
-    """The same weights in a network of its own: fine-tuning changes it."""
-    fresh = build_headless(encoder.spec, size=encoder.size)
-    fresh.load_state_dict(encoder.state_dict())
-    return fresh

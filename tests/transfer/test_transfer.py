@@ -95,3 +95,26 @@ def test_a_dry_run_writes_nothing(scenes, tmp_path):
     assert result.exit_code == 0, result.output
     assert "one in five images is held out for the test: 2 of 10" in result.output
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", ["..", "a/b", "", "table.json", ".hidden", "a\nb"])
+def test_a_name_that_is_no_plain_folder_is_refused(scenes, tmp_path, name):
+    with pytest.raises(RecipeError, match="a name of --init expects letters"):
+        transfer("detect", scenes, tmp_path, init={name: "random"}, model="resnet18")
+
+
+@pytest.mark.parametrize("content", ["mine", "[]", '{"rows": 1}'])
+def test_a_table_of_the_user_is_not_replaced(scenes, tmp_path, content):
+    (tmp_path / "table.json").write_text(content)
+    with pytest.raises(RecipeError, match="is not a table of moco transfer"):
+        transfer("detect", scenes, tmp_path, init={"random": "random"}, model="resnet18", settings=SETTINGS)
+    assert (tmp_path / "table.json").read_text() == content
+
+
+def test_settings_of_the_encoder_are_those_of_a_random_network(scenes, tmp_path):
+    settings = SETTINGS | {"encoder.width": 0.125}
+    init, options = {"random": "random"}, {"schedule": "1", "settings": settings, "device": "cpu"}
+    table = transfer("detect", scenes, tmp_path, init=init, model="resnet18", **options)
+    tensors = load_file(tmp_path / "random" / "trial_0" / "model" / "model.safetensors")
+    assert tensors["backbone.body.conv1.weight"].shape[0] == 8
+    assert table.rows[0].recipe.encoder == SPEC
