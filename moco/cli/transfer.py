@@ -97,9 +97,10 @@ def transfer(
     dry_run: options.DryRun = False,
     as_json: Json = False,
 ) -> None:
-    """Fine-tune an encoder on annotated images, from several initial weights with the same settings, and compare.
+    """Fine-tune a detector from several initial weights, and compare.
 
-    The same command resumes where it stopped, bit for bit.
+    All runs on the annotated images have the same settings. The same command resumes where it
+    stopped, bit for bit.
     """
     from moco.recipes import parse_settings
 

@@ -172,7 +172,7 @@ def test_a_frozen_patch_projection_takes_no_gradient_and_all_else_does() -> None
 
 
 def test_settings_that_a_convolutional_stem_has_not_are_refused() -> None:
-    with pytest.raises(RecipeError, match="authors advise not to freeze"):
+    with pytest.raises(RecipeError, match="authors advise against freezing it"):
         vit(EncoderSpec(name="vit_conv_small", freeze_patch=True))
     with pytest.raises(RecipeError, match=r"patch must be left out.*got 8"):
         vit(EncoderSpec(name="vit_conv_small", patch=8))

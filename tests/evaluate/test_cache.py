@@ -217,7 +217,7 @@ def test_a_folder_that_cannot_be_written_changes_no_result(tmp_path: Path, label
     (tmp_path / "file").write_text("")
     said: list[str] = []
     FeatureCache(tmp_path / "file" / "features", said.append).write("0" * 64, expected["mine"].x, expected["mine"].ids)
-    assert "are not kept" in said[0]
+    assert "are not stored" in said[0]
 
 
 def test_a_link_in_place_of_the_folder_is_not_written_through(tmp_path: Path, labelled: Path):

@@ -173,7 +173,7 @@ def test_images_set_aside_leave_the_others_with_their_labels(encoder: Encoder, l
 
 def test_no_image_that_can_be_read_is_an_error(encoder: Encoder, tmp_path: Path):
     (tmp_path / "a.png").write_bytes(b"broken")
-    with pytest.raises(DataError, match="none of the 1 can"):
+    with pytest.raises(DataError, match="none of the 1 images can be read"):
         extract(encoder, find_images(tmp_path), DATA, device=CPU, quarantine=Quarantine(None, 5, 1))
 
 

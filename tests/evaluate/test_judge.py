@@ -187,7 +187,7 @@ def test_what_the_architecture_does_by_itself_is_no_merit_of_the_training(labell
     [
         ("kn", {}, "did you mean knn"),
         ("knn", {"kk": 3}, "did you mean k"),
-        ("linear", {"lr": 3.0}, "of the SGD protocols"),
+        ("linear", {"lr": 3.0}, "only to the SGD protocols"),
         ("linear", {"protocol": "v2"}, "unknown protocol 'v2'"),
     ],
 )

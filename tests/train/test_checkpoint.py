@@ -228,7 +228,7 @@ def test_a_checkpoint_that_may_not_be_read_is_refused_and_no_older_one_is_used(t
     for step in (1, 2):
         checkpoint.save(tmp_path, state(step), recipe="{}")
     refuse_reading(monkeypatch, tmp_path / name, error)
-    with pytest.raises(CheckpointError, match=rf"{name} cannot be read: {error.strerror}.*its owner and mode"):
+    with pytest.raises(CheckpointError, match=rf"{name} cannot be read: {error.strerror}.*check owner, mode and disk"):
         checkpoint.newest_intact(tmp_path)
 
 

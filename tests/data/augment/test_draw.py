@@ -14,7 +14,7 @@ from moco.data.augment.draw import (
     OPS,
     TRIES,
     Choice,
-    central,
+    central_crop,
     crop,
     crop_boxes,
     eval_crop,
@@ -177,7 +177,7 @@ def test_a_mirrored_view_of_one_pixel_is_one_that_torch_takes():
 @pytest.mark.parametrize("data", [DataSpec(), DataSpec(size=32, eval_resize=32), DataSpec(size=65, eval_resize=40)])
 def test_evaluation_sees_torchvisions_resize_and_central_crop(size: tuple[int, int], data: DataSpec):
     image = noise(*size)
-    shape = central(*size, data)
+    shape = central_crop(*size, data)
     picture = resized(Image.fromarray(image), shape.height, shape.width)
     assert picture.size == T.Resize(data.eval_resize)(Image.fromarray(image)).size
     expected = T.CenterCrop(data.size)(picture)
