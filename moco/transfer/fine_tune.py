@@ -3,7 +3,6 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +10,7 @@ from torch import Tensor, nn
 from moco.data.loader.bad_images import Quarantine
 from moco.distributed import barrier, on_main
 from moco.encoders import Encoder
-from moco.files import write_json
+from moco.files import read_json, write_json
 from moco.rng import fold
 from moco.text import plural
 from moco.train.after_step import Watch
@@ -27,7 +26,7 @@ from moco.train.optim import SGD
 from moco.train.pace import Pace
 from moco.train.reporters import Logged, Reporter
 from moco.train.resume import check_data, note_this_start, opened, restore
-from moco.train.run_folder import RunFolder, note_init
+from moco.train.run_folder import RunError, RunFolder, note_init
 from moco.train.saving import Saver
 from moco.train.signals import StopFlag, stop_on_signals
 from moco.train.watchdog import Watchdog
@@ -203,11 +202,14 @@ def finish(job: TransferJob, detector: Detector, *, seconds: float) -> dict[str,
 
 
 def read_scores(run: RunFolder) -> dict[str, float]:
-    """The scores of a finished run."""
-    from moco.files import read_json
-
-    scores = read_json(Path(run.path) / "scores.json")
-    return {name: float(value) for name, value in scores.items()} if isinstance(scores, dict) else {}
+    """The scores of a finished run. Raises RunError where its scores.json does not hold them any more."""
+    scores = read_json(run.path / "scores.json")
+    if not isinstance(scores, dict) or "AP" not in scores or not all(isinstance(x, float) for x in scores.values()):
+        raise RunError(
+            f"{run.path / 'scores.json'} does not hold the scores of the finished run any more: restore it from a "
+            "backup, name another --out, or --overwrite"
+        )
+    return scores
 
 
 def describe(job: TransferJob) -> list[tuple[str, str]]:

@@ -64,7 +64,7 @@ def plan_transfer(
     if recipe.task == "keypoints" and not data.train.keypoint_names:
         raise RecipeError("the annotations have no keypoints: take moco transfer detect, or annotations that have them")
     check_same_images(images)
-    fixed = recipe.but(None, {"data": digest_of(data.train)})
+    fixed = recipe.but(None, {"data": f"{digest_of(data.train)} {digest_of(data.test)}"})
     run, clock = transfer_folder(out), Clock(1, recipe.optim.iterations)
     if on_main():
         check_before(run, fixed, resume=options.resume, overwrite=options.overwrite)

@@ -87,7 +87,7 @@ class TransferRecipe(RecipeBase):
     detector: DetectorSpec = DetectorSpec()
     mean: RGB = (0.485, 0.456, 0.406)  # of RGB in [0, 1], as the encoder was trained
     std: RGB = (0.229, 0.224, 0.225)
-    data: str = ""  # the beginning of the SHA-256 of the annotations
+    data: str = ""  # the beginnings of the SHA-256 of the annotations to train and to test on
     precise_bn: Annotated[int, Field(ge=0)] = 200  # mini-batches for the statistics of BN before each evaluation
     threads: Positive | None = None  # of torch on a CPU: sums depend on it in their last bits
 

@@ -144,9 +144,18 @@ def test_a_finished_run_is_not_trained_again_and_another_recipe_is_refused(data,
         run(data, tmp_path / "run", TINY.but(None, {"optim.lr": 0.01}))
 
 
+@pytest.mark.parametrize("content", ["", "{}", '{"AP": 1}', '{"AP": "x"}', None])
+def test_a_finished_run_without_its_scores_is_refused(data, tmp_path, content):
+    run(data, tmp_path / "run", TINY.but(None, {"optim.iterations": 1, "optim.at": (), "precise_bn": 0}))
+    file = tmp_path / "run" / "scores.json"
+    file.unlink() if content is None else file.write_text(content)
+    with pytest.raises(RecipeError, match="does not hold the scores"):
+        run(data, tmp_path / "run", TINY.but(None, {"optim.iterations": 1, "optim.at": (), "precise_bn": 0}))
+
+
 def test_changed_annotations_are_refused_on_resume(data, tmp_path):
     run(data, tmp_path / "run")
-    changed = TransferData(data.test, data.test)
+    changed = TransferData(data.train, data.train)  # the images to test on
     with pytest.raises(RecipeError, match="data: "):
         run(changed, tmp_path / "run")
 

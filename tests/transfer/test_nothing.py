@@ -99,3 +99,10 @@ def test_a_target_that_cannot_be_learned_from_is_refused(message: str):
 def test_a_target_without_what_a_branch_needs_is_refused():
     with pytest.raises(ValueError, match='"keypoints" for each of its 1 boxes, got none'):
         detector("keypoints", "fpn").train()(images(), [{"boxes": BOX, "labels": LABEL}])
+
+
+def test_no_roi_has_no_box():
+    from moco.transfer.models.boxes import BoxPredictor
+
+    logits, boxes = BoxPredictor(8, 3)(torch.zeros(0, 8))
+    assert (logits.shape, boxes.shape) == ((0, 4), (0, 3, 4))

@@ -27,7 +27,7 @@ class BoxPredictor(nn.Module):
 
     def forward(self, x: Float[Tensor, "R D"]) -> tuple[Float[Tensor, "R K1"], Float[Tensor, "R K 4"]]:
         logits, deltas = self.cls_score(x), self.bbox_pred(x)
-        return logits.float(), deltas.reshape(len(x), -1, 4).float()  # under autocast, bf16 has 8 bits for pixels
+        return logits.float(), deltas.unflatten(1, (-1, 4)).float()  # under autocast, bf16 has 8 bits for pixels
 
 
 def box_losses(
