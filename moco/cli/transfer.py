@@ -10,6 +10,7 @@ import typer
 from moco.cli import options
 from moco.cli.errors import errors
 from moco.cli.options import Device, Json, OverwriteRun, Resume, Workers
+from moco.recipe_error import RecipeError
 
 
 class TaskName(StrEnum):
@@ -110,13 +111,22 @@ def transfer(
         from moco.transfer.transfer import transfer as run_transfer
 
         table = run_transfer(
-            task.value, data, out, init=dict(map(_named, init)), test=test, arch=arch.value, bn=bn.value,
+            task.value, data, out, init=_by_name(init), test=test, arch=arch.value, bn=bn.value,
             schedule=schedule, trials=trials, versus=versus, model=model, settings=changes,
             split=(split, test_split), format=format, reporter=console, resume=resume.value, overwrite=overwrite,
             device=device, workers=workers, save_every=save_every, on_nan=on_nan, patience=patience, dry_run=dry_run,
         )  # fmt: skip
         if not dry_run:
             print(json.dumps(table.to_dict()) if as_json else table)
+
+
+def _by_name(given: list[str]) -> dict[str, str]:
+    """The weights by name. Raises RecipeError for a name that is given twice."""
+    pairs = list(map(_named, given))
+    names = [name for name, _ in pairs]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise RecipeError(f"--init {twice} is given twice: name the weights differently, --init NAME=WEIGHTS")
+    return dict(pairs)
 
 
 def _named(text: str) -> tuple[str, str]:

@@ -118,3 +118,10 @@ def test_settings_of_the_encoder_are_those_of_a_random_network(scenes, tmp_path)
     tensors = load_file(tmp_path / "random" / "trial_0" / "model" / "model.safetensors")
     assert tensors["backbone.body.conv1.weight"].shape[0] == 8
     assert table.rows[0].recipe.encoder == SPEC
+
+
+def test_a_name_that_is_given_twice_is_refused(scenes, tmp_path):
+    arguments = ["transfer", "detect", "--data", str(scenes), "--out", str(tmp_path / "out"), "--model", "resnet18"]
+    result = CliRunner().invoke(app, [*arguments, "--init", "a=random", "--init", "a=other"])
+    assert result.exit_code == 2
+    assert "--init a is given twice" in " ".join(result.output.split())
