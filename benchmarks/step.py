@@ -17,7 +17,7 @@ from moco.recipe import Recipe
 from moco.train.build import contrast_for
 from moco.train.checkpoint import Clock, TrainState
 from moco.train.loop import train
-from moco.train.nan_guard import Gate
+from moco.train.nan_guard import NanGuard
 from moco.train.optim import optimizer_for
 
 CPU = torch.device("cpu")
@@ -69,12 +69,12 @@ def ours_of(state: TrainState, recipe: Recipe) -> Work:
     both = [in_format(view, recipe) for view in views(recipe)]
     batch = both, torch.arange(recipe.optim.batch_size)
     assert isinstance(state.model, Contrast)
-    model, gate = state.model, Gate(state)
+    model, guard = state.model, NanGuard(state)
 
     def step() -> None:
         train(
             model, state, [batch], lr=recipe.optim.lr, m=recipe.method.momentum, seed=recipe.seed,
-            after_step=lambda *_: None, gate=gate,
+            after_step=lambda *_: None, guard=guard,
         )  # fmt: skip
 
     return step

@@ -26,9 +26,9 @@ from moco.data.sources.folder import find_images
 from moco.device import workers_for
 from moco.recipe import Recipe
 from moco.train import checkpoint, pretrain
-from moco.train.after_step import Stopped, Watch
+from moco.train.after_step import AfterStep, Stopped
 from moco.train.checkpoint import TrainState
-from moco.train.nan_guard import Gate
+from moco.train.nan_guard import NanGuard
 from moco.train.options import RunOptions
 from moco.train.plan_run import Job, clock_of
 from moco.train.run_folder import RunFolder
@@ -46,7 +46,7 @@ class Clocks:
 
     cpu: list[float] = field(default_factory=list)  # [s] of the process, after each step
     wall: list[float] = field(default_factory=list)
-    logging: list[float] = field(default_factory=list)  # [CPU s] of the main thread, in `Watch`, after each step
+    logging: list[float] = field(default_factory=list)  # [CPU s] of the main thread, in `AfterStep`, after each step
     saving: list[float] = field(default_factory=list)  # [CPU s] of the main thread, of each checkpoint
     nan_guard: list[float] = field(default_factory=list)  # [CPU s] of the main thread, in the NaN guard, in each step
 
@@ -60,7 +60,7 @@ def run(recipe: Recipe, folder: Path) -> Clocks:
     clocks = Clocks()
     cpu.kernels(wait=True)
 
-    class Timed(Watch):
+    class Timed(AfterStep):
         def __call__(self, state: TrainState, metrics: dict[str, Any]) -> None:
             clocks.cpu.append(time.process_time())
             clocks.wall.append(time.perf_counter())
@@ -78,19 +78,19 @@ def run(recipe: Recipe, folder: Path) -> Clocks:
             clocks.saving.append(time.thread_time() - start)
             return path
 
-    class TimedGate(Gate):
+    class TimedGuard(NanGuard):
         def remember(self) -> None:
             start = time.thread_time()
             super().remember()
             clocks.nan_guard.append(time.thread_time() - start)
 
-        def admits(self, loss: Tensor, keys: Tensor, ids: Tensor) -> bool:
+        def check_step(self, loss: Tensor, keys: Tensor, ids: Tensor) -> bool:
             start = time.thread_time()
-            admitted = super().admits(loss, keys, ids)
+            admitted = super().check_step(loss, keys, ids)
             clocks.nan_guard[-1] += time.thread_time() - start
             return admitted
 
-    patches = mock.patch.object(pretrain, "Watch", Timed), mock.patch.object(pretrain, "Gate", TimedGate)
+    patches = mock.patch.object(pretrain, "AfterStep", Timed), mock.patch.object(pretrain, "NanGuard", TimedGuard)
     with tempfile.TemporaryDirectory() as out, patches[0], patches[1]:
         try:
             pretrain.pretrain(folder, Path(out, "run"), recipe=recipe, device="cpu")
@@ -110,7 +110,7 @@ def safety(rounds: int) -> Iterator[Result]:
         a_minute = statistics.mean(clocks.saving) * bare / MINUTE
         without.append(bare)
         with_it.append(bare + extra + a_minute)
-    yield result("safety/demo", with_it, without, against="steps without log, NaN gate and checkpoints")
+    yield result("safety/demo", with_it, without, against="steps without log, NaN guard and checkpoints")
 
 
 def checkpoints(rounds: int) -> Iterator[Result]:

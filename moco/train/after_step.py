@@ -16,8 +16,8 @@ from moco.recipe_base import RecipeBase
 from moco.text import duration, message_of
 from moco.train.checkpoint import Clock, TrainState
 from moco.train.metrics_log import StepLog
-from moco.train.nan_guard import Diverged, Gate, Refusal
-from moco.train.nan_report import bundle, next_steps
+from moco.train.nan_guard import DiscardedStep, Diverged, NanGuard
+from moco.train.nan_report import next_steps, write_nan_report
 from moco.train.pace import Pace
 from moco.train.rank_sync import averaged, pool
 from moco.train.reporters import Reporter
@@ -29,8 +29,8 @@ from moco.train.watchdog import Watchdog
 
 
 @dataclass
-class Watch:
-    """Called after every step on every rank: logs, evaluates and saves when due. Rank 0 writes and reports."""
+class AfterStep:
+    """Called after every step on every rank: logs, evaluates, saves and stops when due. Rank 0 writes and reports."""
 
     run: RunFolder
     recipe: RecipeBase
@@ -39,22 +39,22 @@ class Watch:
     stop: StopFlag
     log_every: int  # steps
     saver: Saver
-    gate: Gate
+    guard: NanGuard
     dog: Watchdog
     pace: Pace
-    allowed_skips: int  # steps that are not finite
+    allowed_skips: int  # of steps that are not finite
     names: Sequence[str]  # of the images
-    eval_every: int  # epochs
-    evaluates: bool
-    score: Callable[[], float]  # kNN accuracy of the encoder now [percent]; called on rank 0 only
+    eval_every: int  # [epochs] between two scores
+    evaluates: bool  # whether there are labelled images
+    score: Callable[[], float]  # returns the kNN accuracy of the encoder [percent]; called on rank 0 only
     quarantine: Quarantine
-    waited: Callable[[], float]  # [s] that training has waited for data
+    waited: Callable[[], float]  # returns the seconds that training has waited for data
     began: float = field(default_factory=time.monotonic)
-    first_step: int = 0
-    evaluating: float = 0.0  # [s] spent on it
+    first_step: int = 0  # this process trains from here
+    evaluating: float = 0.0  # [s] spent on scores
     last_score: float | None = None
-    skipped: int | None = None  # the last skipped step; it is logged already
-    unwritten: list[dict[str, Any]] = field(default_factory=list)  # records that could not be logged yet
+    skipped: int | None = None  # the last skipped step, which is logged already
+    unwritten: list[dict[str, Any]] = field(default_factory=list)  # records that could not be written yet
 
     def __call__(self, state: TrainState, metrics: dict[str, Tensor]) -> None:
         clock = state.clock
@@ -68,7 +68,7 @@ class Watch:
         if clock.step % self.log_every == 0 or evaluates or last:
             self._check_scale(state)
             self._log(state, self.score_now(state) if evaluates else {})
-        stopped, due = agree_all(self.stop.look(), int(on_main() and self.saver.due(clock.step)))
+        stopped, due = agree_all(self.stop.received(), int(on_main() and self.saver.due(clock.step)))
         if due or last or stopped:  # all ranks after the same step
             self.save(state, must=last or bool(stopped))
         if stopped and not last:
@@ -80,44 +80,45 @@ class Watch:
             )
 
     def save(self, state: TrainState, *, must: bool = False) -> Path | None:
-        """Write a checkpoint, and return its path on rank 0. See `Saver.save`."""
-        self.gate.look()
+        """Save a checkpoint, and return its path on rank 0. See `Saver.save`."""
+        self.guard.read_flags()
         self._check_scale(state)
         self.dog.section("checkpoint")
         pool(self.quarantine)
         state.window.gather(until=state.clock.step)
         path = self.saver.save(state, must=must, unwritten=self.unwritten)
-        barrier()  # no rank may end before: the launcher would end rank 0 too
+        barrier()  # if another rank ended earlier, the launcher would end rank 0 while it saves
         self.dog.section("step")
         return path
 
-    def refuse(self, state: TrainState, refusal: Refusal) -> None:
+    def handle_discarded(self, state: TrainState, discarded: DiscardedStep) -> None:
         """Handle a discarded step: skip it if allowed, otherwise save the state before it and raise Diverged."""
         if state.clock.skipped < self.allowed_skips:
-            clock, step = state.clock, refusal.step + 1  # on a GPU the clock may be one step further
+            clock, step = state.clock, discarded.step + 1  # on a GPU the clock may be one step further
             clock.skipped, self.skipped = clock.skipped + 1, step
             state.window.discard(step)
             self._record({"step": step, "epoch": step / clock.steps_per_epoch, "skipped": clock.skipped})
             self.reporter.say(
-                f"caution: {refusal}; skipped: {state.clock.skipped} of at most {self.allowed_skips} steps"
+                f"caution: {discarded}; skipped: {state.clock.skipped} of at most {self.allowed_skips} steps"
             )
             return
-        state.clock.step = refusal.step
+        state.clock.step = discarded.step
         try:
             saved, advice = self.save(state), self.log.advice()
         except Diverged as error:
             saved, advice = None, f"The state before it was not saved: {error}. {self.log.advice()}"
-        discarded = Clock(state.clock.steps_per_epoch, state.clock.total_steps, refusal.step + 1)
-        place = bundle(
-            self.run.path / "nan", refusal, recipe=self.recipe, values=self.log.values(discarded),
+        end_of_step = Clock(state.clock.steps_per_epoch, state.clock.total_steps, discarded.step + 1)
+        place = write_nan_report(
+            self.run.path / "nan", discarded, recipe=self.recipe, values=self.log.values(end_of_step),
             names=self.names, checkpoint=saved,
         )  # fmt: skip
-        raise Diverged(f"{refusal}. {next_steps(place, advice)}")
+        raise Diverged(f"{discarded}. {next_steps(place, advice)}")
 
     def _check_scale(self, state: TrainState) -> None:
-        """Raises Diverged when the GradScaler keeps halving its scale: it then skips every step, silently.
+        """Raise Diverged if the GradScaler's scale is below 1. It then skips every step without a message.
 
-        The scale starts at 65,536. Below 1, a gradient overflows without being enlarged, or is NaN at any scale.
+        The scale starts at 65,536, and is halved whenever a gradient is not finite. Below 1, even gradients that are
+        not scaled up are not finite.
         """
         assert isinstance(state.scaler, torch.amp.GradScaler)
         if state.scaler.is_enabled() and (scale := state.scaler.get_scale()) < 1:
@@ -127,15 +128,15 @@ class Watch:
             )
 
     def _log(self, state: TrainState, scores: dict[str, float | None]) -> None:
-        """Log means over the steps since the last record, what this step was made with, and scores."""
-        self.gate.look()
+        """Log the metrics' means since the last record, this step's learning rate and momentum, and scores."""
+        self.guard.read_flags()
         clock = state.clock
         state.window.gather(until=clock.step)
         means = state.window.pop_means()
-        if not means and not scores:  # all were skipped
+        if not means and not scores:  # all steps were skipped
             return
         done, elapsed = clock.step - self.first_step, time.monotonic() - self.began - self.evaluating
-        each = self.pace.each(clock.step) or elapsed / max(done, 1)  # seconds; the first step alone sets up too
+        each = self.pace.each(clock.step) or elapsed / max(done, 1)  # [s]; at the first step, with its setup
         rate = 1 / max(each, 1e-9)
         images_per_second = rate * self.log.images_per_step
         self._record({
@@ -163,9 +164,9 @@ class Watch:
         self._record({"step": state.clock.step, "epoch": state.clock.epoch, **self.score_now(state)})
 
     def score_now(self, state: TrainState) -> dict[str, float | None]:
-        """The kNN accuracy of the encoder now; on the other ranks None."""
+        """Compute the kNN accuracy of the encoder. Every rank calls it; rank 0 returns the score, the others None."""
         start = time.monotonic()
-        self.gate.look()
+        self.guard.read_flags()
         self.dog.section("scores")
         assert isinstance(state.model, nn.Module)
         with averaged(state.model):
@@ -178,7 +179,7 @@ class Watch:
         return {"knn": self.last_score}
 
     def _record(self, values: dict[str, Any]) -> None:
-        """Append a record to the log. One that cannot be written is kept, and written with the next."""
+        """Append a record to the log. A record that cannot be written now is written with the next one."""
         if not on_main():
             return
         self.reporter.metrics(values)
@@ -189,7 +190,8 @@ class Watch:
         except OSError as error:
             if len(self.unwritten) == 1:
                 self.reporter.say(
-                    f"caution: {self.run.metrics_file} cannot be written: {message_of(error)}. Going on, and trying"
+                    f"caution: {self.run.metrics_file} cannot be written: {message_of(error)}. The run continues, and "
+                    "tries again with the next record"
                 )
 
 

@@ -1,7 +1,7 @@
 """Algorithm 1.
 
-What is random in a step depends on the run's seed and the step alone. Metrics are tensors, so that nothing waits for
-the device. A step that is not finite is discarded by the gate; without a gate it raises Diverged.
+The random numbers of a step depend only on the run's seed and on the step. Metrics are tensors, so that the host does
+not wait for the device. The NaN guard discards a step that is not finite; the default guard raises Diverged.
 """
 
 from collections.abc import Callable, Iterable
@@ -16,10 +16,10 @@ from moco.rng import fold
 from moco.schedule import Schedule
 from moco.train.checkpoint import TrainState
 from moco.train.ddp import unsynchronized
-from moco.train.nan_guard import Gate
+from moco.train.nan_guard import NanGuard
 
 Batches = Iterable[tuple[list[Tensor], Tensor]]  # views N x 3 x S x S of the queries and of the keys; image ids N
-AfterStep = Callable[[TrainState, dict[str, Tensor]], None]
+StepCallback = Callable[[TrainState, dict[str, Tensor]], None]
 
 
 def seed_step(seed: int, step: int) -> torch.Generator:
@@ -39,8 +39,8 @@ def train(
     lr: Schedule,
     m: Schedule,
     seed: int,
-    after_step: AfterStep,
-    gate: Gate | None = None,
+    after_step: StepCallback,
+    guard: NanGuard | None = None,
     precision: Callable[[], AbstractContextManager[object]] = nullcontext,
 ) -> None:
     """Algorithm 1, from the clock's step on. `model` is state.model, in DDP or not; `m` is the momentum of Eqn. (2)."""
@@ -48,12 +48,12 @@ def train(
     assert isinstance(contrast, Contrast)
     assert isinstance(optimizer, torch.optim.Optimizer)
     assert isinstance(scaler, torch.amp.GradScaler)
-    gate = gate or Gate(state)
+    guard = guard or NanGuard(state)
     for views, ids in batches:
         rng = seed_step(seed, clock.step)
         rate = lr(clock.epoch, clock.epochs)
 
-        gate.remember()
+        guard.remember()
         optimizer.zero_grad(set_to_none=True)
         with precision():
             parts = contrast.parts(views, ids, rng)  # keys first
@@ -67,7 +67,7 @@ def train(
         loss = torch.stack([answer.loss.detach() for answer in answers]).sum()
         keys, owners = torch.cat([answer.k for answer in answers]), torch.cat([part.ids for part in parts])
 
-        finite = gate.admits(loss, keys, ids)
+        finite = guard.check_step(loss, keys, ids)
         clock.step += 1  # m and enqueue below belong to the next step's keys
         if finite:
             for group in optimizer.param_groups:
@@ -76,5 +76,5 @@ def train(
             scaler.update()
             contrast.follow(m(clock.epoch, clock.epochs))  # momentum update: key network, Eqn. (2)
             contrast.dictionary.update(keys, owners, clock.step)  # enqueue, dequeue
-            gate.settle()
+            guard.undo_if_not_finite()
         after_step(state, {"loss": loss, "pretext_top1": torch.stack([answer.top1 for answer in answers]).mean()})

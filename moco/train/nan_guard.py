@@ -1,4 +1,4 @@
-"""The NaN guard: a step whose loss, keys or gradient are not finite is discarded, and changes nothing."""
+"""The NaN guard: discard a step whose loss, keys or gradient are not finite, so that it changes nothing."""
 
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -13,7 +13,7 @@ from moco.method import MomentumEncoder
 from moco.train.checkpoint import TrainState
 
 PARTS = ("loss", "keys", "gradient")  # of a step of Algorithm 1
-REMEMBERED = 100  # losses that a report of a discarded step has
+REMEMBERED = 100  # losses of earlier steps in the report of a discarded step
 
 
 class Diverged(RuntimeError):
@@ -21,32 +21,32 @@ class Diverged(RuntimeError):
 
 
 @dataclass(frozen=True)
-class Refusal:
-    """A step that was discarded."""
+class DiscardedStep:
+    """A step that was discarded because it was not finite."""
 
-    step: int  # the clock before it
+    step: int  # of the clock, before this step
     ids: Int[Tensor, "N"]  # this rank's images
     parts: tuple[str, ...]  # what was not finite, on any rank
-    losses: list[float]  # of the steps before it, and its own at the end
+    losses: list[float]  # of up to 100 earlier steps; the last one is its own
 
     def __str__(self) -> str:
         return f"not finite at step {self.step + 1}: {', '.join(self.parts)} (its loss is {self.losses[-1]})"
 
 
-def raise_diverged(refusal: Refusal) -> None:
-    raise Diverged(str(refusal))
+def raise_diverged(discarded: DiscardedStep) -> None:
+    raise Diverged(str(discarded))
 
 
 @dataclass(frozen=True)
 class Pending:
-    """The check of a step; the host may not have read its result yet."""
+    """The check of a step whose result the host has not read yet."""
 
     step: int
     ids: Tensor
     losses: list[Tensor]
     parts: tuple[str, ...]  # what was checked
-    flags: Tensor  # for each of them, on the host: above 0 if not finite
-    copied: torch.cuda.Event | None  # recorded when the flags have arrived
+    flags: Tensor  # one for each part, on the host: above 0 if it was not finite on some rank
+    copied: torch.cuda.Event | None  # the copy of the flags to the host is complete
 
     def not_finite(self) -> tuple[str, ...]:
         if self.copied is not None:
@@ -55,7 +55,7 @@ class Pending:
 
 
 def _to_host(flags: Tensor) -> tuple[Tensor, torch.cuda.Event | None]:
-    """A copy on the host, and the event after which it can be read. Does not wait for the device."""
+    """Copy to the host without waiting. Returns the copy, and the event after which it can be read."""
     if flags.device.type != "cuda":
         return flags.cpu(), None
     copied = torch.cuda.Event()
@@ -64,25 +64,26 @@ def _to_host(flags: Tensor) -> tuple[Tensor, torch.cuda.Event | None]:
     return on_host, copied
 
 
-class Gate:
-    """Decides, the same on all ranks, whether optimizer, momentum update and queue may act on a step.
+class NanGuard:
+    """Checks each step, and undoes its changes if it is not finite. All ranks decide the same.
 
-    On a CPU the host reads the flag at once. On a GPU it must not wait: the flag stays on the device, makes the
-    optimizer skip the step (as a GradScaler's flag does) and undoes the other changes. The host reads it a step later.
+    On a CPU the host reads the result at once. On a GPU it must not wait: a flag on the device makes the optimizer skip
+    the step (as a GradScaler's flag does), `undo_if_not_finite` undoes the other changes, and the host reads the flag
+    one step later.
 
     Args:
-        refused: called for each discarded step; the clock may be one step further then.
-        sticky: after a discarded step, discard all steps until the host has read the flags: where `refused` ends the
-            run.
-        late: read the flags a step later; None: where device and optimizer allow it.
-        parts: what `admits` checks, as messages name it.
+        on_discard: called for each discarded step. The clock may be one step further by then.
+        sticky: after a discarded step, discard all steps until the host has read the flags. For an `on_discard` that
+            ends the run.
+        late: read the flags one step later. None: if the device is a GPU and the optimizer can skip a step by a flag.
+        parts: names of what `check_step` checks, for messages.
     """
 
     def __init__(
         self,
         state: TrainState,
         *,
-        refused: Callable[[Refusal], None] = raise_diverged,
+        on_discard: Callable[[DiscardedStep], None] = raise_diverged,
         sticky: bool = True,
         late: bool | None = None,
         parts: tuple[str, str, str] = PARTS,
@@ -90,55 +91,61 @@ class Gate:
         assert isinstance(state.model, nn.Module)
         assert isinstance(state.optimizer, torch.optim.Optimizer)
         assert isinstance(state.scaler, torch.amp.GradScaler)
-        self.state, self.refused, self.sticky, self.parts = state, refused, sticky, parts
+        self.state, self.on_discard, self.sticky, self.parts = state, on_discard, sticky, parts
         self.optimizer, self.scaled = state.optimizer, state.scaler.is_enabled()
         self.trained = [parameter for parameter in state.model.parameters() if parameter.requires_grad]
-        obeys = getattr(state.optimizer, "_step_supports_amp_scaling", False)
+        can_skip = getattr(state.optimizer, "_step_supports_amp_scaling", False)
         on_gpu = self.trained[0].device.type == "cuda"
-        self.late = obeys and not self.scaled and (on_gpu if late is None else late)  # a GradScaler waits anyway
+        self.late = can_skip and not self.scaled and (on_gpu if late is None else late)  # a GradScaler waits anyway
         self.changed = changed_tensors(state.model, dictionary_and_f_k=self.late)
         self.copies = [torch.empty_like(tensor) for tensor in self.changed]
         self.losses: deque[Tensor] = deque(maxlen=REMEMBERED + 1)
-        self.bad: Tensor | None = None  # on the device: 1.0 if the present step is to be discarded, else 0.0
+        self.bad: Tensor | None = None  # on the device: 1.0 if this step must be discarded, else 0.0
         self.pending: list[Pending] = []  # steps whose flags the host has not read
 
     @torch.no_grad()
     def remember(self) -> None:
-        """Before a step: copy what its forward passes change (BN statistics)."""
+        """Called before a step: copies what its forward passes change (BN statistics)."""
         _copy(self.copies, self.changed)
 
     @torch.no_grad()
-    def admits(self, loss: Float[Tensor, ""], keys: Float[Tensor, "M C"], ids: Int[Tensor, "N"]) -> bool:
-        """Whether the step is finite; called after its backward pass. If not, its changes are undone."""
+    def check_step(self, loss: Float[Tensor, ""], keys: Float[Tensor, "M C"], ids: Int[Tensor, "N"]) -> bool:
+        """Called after the backward pass. Returns whether the step is finite; undoes its changes if it is not.
+
+        With `late` it returns True before the result is known.
+        """
         self.losses.append(loss)
-        self.look()
+        self.read_flags()
         flags = mean(torch.stack([~torch.isfinite(x).all() for x in (loss, keys, self._norms())]).float())
         self.pending.append(Pending(self.state.clock.step, ids, list(self.losses), self.parts, *_to_host(flags)))
         if not self.late or not self.optimizer.state:  # the first step creates the optimizer's state, even if skipped
             self.bad = None
-            return not self.look()
+            return not self.read_flags()
         bad = flags.amax().sign()
         self.bad = bad if self.bad is None or not self.sticky else torch.maximum(bad, self.bad)
         self.optimizer.found_inf = self.bad  # pyright: ignore[reportAttributeAccessIssue]
         return True
 
     @torch.no_grad()
-    def settle(self) -> None:
-        """After a step that the host has not checked yet: undo its changes on the device if its flag says so."""
+    def undo_if_not_finite(self) -> None:
+        """Called at the end of a step: undoes its changes on the device if its flag is set. The host does not wait."""
         if self.bad is not None:
             for tensor, copy in zip(self.changed, self.copies, strict=True):
                 torch.where(self.bad > 0, copy, tensor, out=tensor)
 
     @torch.no_grad()
-    def look(self) -> bool:
-        """Read the flags on the host, and return whether a step was discarded. `refused` sees the state before it."""
+    def read_flags(self) -> bool:
+        """Read the flags on the host. Returns whether a step was discarded.
+
+        While `on_discard` runs, the model is as it was before the discarded step.
+        """
         pending, self.pending = self.pending, []
         for one in pending:
             parts = one.not_finite()
             if parts:
                 later = [tensor.clone() for tensor in self.changed]  # with changes of the next step's forward passes
                 _copy(self.changed, self.copies)
-                self.refused(Refusal(one.step, one.ids, parts, torch.stack(one.losses).tolist()))
+                self.on_discard(DiscardedStep(one.step, one.ids, parts, torch.stack(one.losses).tolist()))
                 if self.bad is not None:
                     _copy(self.changed, later)
         return any(one.not_finite() for one in pending)
@@ -150,13 +157,13 @@ class Gate:
 
 
 def _copy(into: list[Tensor], values: list[Tensor]) -> None:
-    """Copy each tensor. torch refuses empty lists, which networks without BN have."""
+    """Copy each tensor. torch raises an error for empty lists, which networks without BN have."""
     if into:
         torch._foreach_copy_(into, values)
 
 
 def changed_tensors(model: nn.Module, *, dictionary_and_f_k: bool) -> list[Tensor]:
-    """What a step changes besides f_q and the optimizer: BN statistics, and at its end the dictionary and f_k."""
+    """What a step changes besides f_q and the optimizer: BN statistics; if asked, also the dictionary and f_k."""
     buffers: Iterable[tuple[str, Tensor]] = model.named_buffers()
     tensors = [x for name, x in buffers if dictionary_and_f_k or not name.startswith("dictionary.")]
     f_k = getattr(model, "key_encoder", None)

@@ -1,4 +1,4 @@
-"""After a step that is not finite: how many a run may skip, and the report that it leaves when it stops."""
+"""How many steps that are not finite a run may skip, and the report that it writes when it stops at one."""
 
 import json
 import math
@@ -12,18 +12,18 @@ from moco.distributed import gather, on_main, world_size
 from moco.files import write_json
 from moco.recipe_base import RecipeBase
 from moco.recipe_error import RecipeError
-from moco.train.nan_guard import Refusal
+from moco.train.nan_guard import DiscardedStep
 
-FILES = ("facts.json", "checkpoint.pt")  # in the folder of a step
+FILES = ("facts.json", "checkpoint.pt")  # of a report
 
 
 def is_nan_folder(name: str) -> bool:
-    """Whether `name` is one that `bundle` gives a folder."""
+    """Whether `name` is a name of a folder that `write_nan_report` creates."""
     return re.fullmatch("step_[0-9]{8,}", name) is not None
 
 
 def allowed_skips(on_nan: str) -> int:
-    """How many steps that are not finite a run may skip: `stop` none, `skip:N` N. Raises RecipeError."""
+    """The number of steps that a run may skip: 0 for `stop`, N for `skip:N`. Raises RecipeError for other values."""
     what, _, count = on_nan.partition(":")
     if on_nan == "stop":
         return 0
@@ -34,32 +34,32 @@ def allowed_skips(on_nan: str) -> int:
     return int(count)
 
 
-def bundle(
+def write_nan_report(
     folder: Path,
-    refusal: Refusal,
+    discarded: DiscardedStep,
     *,
     recipe: RecipeBase,
     values: dict[str, float],
     names: Sequence[str],
     checkpoint: Path | None,
 ) -> Path | None:
-    """Write what is needed to repeat the step. Every rank calls it; rank 0 gets the folder.
+    """Write what is needed to repeat the step, and return the folder on rank 0. Every rank calls it.
 
-    facts.json: step, images, seed, losses ("nan" or "inf" where one is not finite); checkpoint.pt: the state before
-    the step, where there is one.
+    facts.json has step, images, seed and losses ("nan" or "inf" if one is not finite). checkpoint.pt is a copy of
+    `checkpoint`, the state before the step.
     """
-    ids = gather(refusal.ids.cpu()).tolist()
+    ids = gather(discarded.ids.cpu()).tolist()
     if not on_main():
         return None
-    place = folder / f"step_{refusal.step:08d}"
+    place = folder / f"step_{discarded.step:08d}"
     if folder.is_symlink() or place.is_symlink():  # never write through a link
         return None
     place.mkdir(parents=True, exist_ok=True)
     facts: dict[str, Any] = {
-        "step": refusal.step, "not_finite": refusal.parts, "image_ids": ids, "images": [names[i] for i in ids],
+        "step": discarded.step, "not_finite": discarded.parts, "image_ids": ids, "images": [names[i] for i in ids],
         "seed": recipe.seed, "random_numbers": "functions of (seed, step) and (seed, epoch, image id)",
         "ranks": world_size(), "lr": values["lr"],
-        "losses": [loss if math.isfinite(loss) else str(loss) for loss in refusal.losses],  # JSON has no NaN
+        "losses": [loss if math.isfinite(loss) else str(loss) for loss in discarded.losses],  # JSON has no NaN
         "recipe": json.loads(recipe.to_json()),
     }  # fmt: skip
     write_json(place / "facts.json", facts)
@@ -69,7 +69,7 @@ def bundle(
 
 
 def next_steps(place: Path | None, advice: str) -> str:
-    """What the user can do next, after the reason."""
+    """The end of the message about a discarded step: where the report is, and what the user can do."""
     report = "" if place is None else f" Images, seed, losses and the state before it are in {place}."
     choices = "The same command repeats the step; --on-nan skip:10 skips such steps."
     return f"The step was discarded.{report} {choices} {advice}"

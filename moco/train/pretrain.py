@@ -16,7 +16,7 @@ from moco.evaluate.monitor import Monitor, monitor_for
 from moco.files import write_json
 from moco.method import Contrast
 from moco.recipe import Recipe
-from moco.train.after_step import Watch, summary
+from moco.train.after_step import AfterStep, summary
 from moco.train.build import in_format, precision_of, threads
 from moco.train.checkpoint import TrainState
 from moco.train.ddp import wrap
@@ -24,7 +24,7 @@ from moco.train.draw_pictures import draw_pictures
 from moco.train.existing_folder import State
 from moco.train.loop import train
 from moco.train.metrics_log import PretrainLog
-from moco.train.nan_guard import Gate
+from moco.train.nan_guard import NanGuard
 from moco.train.nan_report import allowed_skips
 from moco.train.options import RunKeywords, RunOptions
 from moco.train.pace import Pace
@@ -146,16 +146,17 @@ def carry_out(
         note_this_start(job, fingerprint)
         fill_queue(job, networks, reporter)
         loader = job.loader(range(job.clock.step, job.clock.total_steps))
-        watch = watch_of(job, state, loader, reporter, dog, stop, monitor)
-        if watch.evaluates and job.clock.step == 0:
-            watch.evaluate(state)
+        after_step = make_after_step(job, state, loader, reporter, dog, stop, monitor)
+        if after_step.evaluates and job.clock.step == 0:
+            after_step.evaluate(state)
         dog.section("step")
         train(
             model_in_ranks, state, in_format(loader, job.recipe), lr=job.recipe.optim.lr, m=job.recipe.method.momentum,
-            seed=job.recipe.seed, after_step=watch, gate=watch.gate, precision=precision_of(job.recipe, job.place),
+            seed=job.recipe.seed, after_step=after_step, guard=after_step.guard,
+            precision=precision_of(job.recipe, job.place),
         )  # fmt: skip
         dog.section("checkpoint")
-        finish(job, networks.contrast, reporter, bad=len(loader.quarantine), seconds=watch.seconds)
+        finish(job, networks.contrast, reporter, bad=len(loader.quarantine), seconds=after_step.seconds)
 
 
 def monitor_of(job: Job) -> Monitor | None:
@@ -165,7 +166,7 @@ def monitor_of(job: Job) -> Monitor | None:
     return monitor_for(job.options.eval_data, job.recipe.data, device=job.place, workers=job.workers)
 
 
-def watch_of(
+def make_after_step(
     job: Job,
     state: TrainState,
     loader: ViewLoader,
@@ -173,14 +174,14 @@ def watch_of(
     dog: Watchdog,
     stop: StopFlag,
     monitor: Monitor | None,
-) -> Watch:
+) -> AfterStep:
     """The callback after each step, with the NaN guard that reports discarded steps to it."""
     options, clock = job.options, job.clock
     skips = allowed_skips(options.on_nan)
-    gate = Gate(state, sticky=not skips)
+    guard = NanGuard(state, sticky=not skips)
     assert isinstance(state.model, Contrast)
-    watch = Watch(
-        run=job.run, recipe=job.recipe, log=PretrainLog(job.recipe), reporter=reporter, stop=stop, gate=gate, dog=dog,
+    after_step = AfterStep(
+        run=job.run, recipe=job.recipe, log=PretrainLog(job.recipe), reporter=reporter, stop=stop, guard=guard, dog=dog,
         allowed_skips=skips,
         pace=Pace(clock.step, clock.total_steps), names=job.images.names,
         saver=Saver(
@@ -191,8 +192,8 @@ def watch_of(
         evaluates=options.eval_data is not None, score=scorer(monitor, state.model), quarantine=loader.quarantine,
         waited=lambda: loader.waited, first_step=clock.step,
     )  # fmt: skip
-    gate.refused = partial(watch.refuse, state)
-    return watch
+    guard.on_discard = partial(after_step.handle_discarded, state)
+    return after_step
 
 
 def finish(job: Job, contrast: Contrast, reporter: Reporter, *, bad: int, seconds: float) -> None:

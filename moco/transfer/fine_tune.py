@@ -13,13 +13,13 @@ from moco.encoders import Encoder
 from moco.files import read_json, write_json
 from moco.rng import fold
 from moco.text import plural
-from moco.train.after_step import Watch
+from moco.train.after_step import AfterStep
 from moco.train.build import threads
 from moco.train.checkpoint import Clock, TrainState
 from moco.train.ddp import wrap
 from moco.train.existing_folder import State
-from moco.train.loop import AfterStep, seed_step
-from moco.train.nan_guard import Gate
+from moco.train.loop import StepCallback, seed_step
+from moco.train.nan_guard import NanGuard
 from moco.train.nan_report import allowed_skips
 from moco.train.open_run import start_run
 from moco.train.optim import SGD
@@ -91,11 +91,11 @@ def fine_tune(encoder: Encoder, job: TransferJob, reporter: Reporter, dog: Watch
         loader = SceneLoader(
             job.data.train, job.recipe, steps=range(job.clock.step, job.clock.total_steps), workers=job.workers
         )
-        watch = watch_of(job, state, loader, reporter, dog, stop)
+        after_step = make_after_step(job, state, loader, reporter, dog, stop)
         dog.section("step")
-        tune(wrap(detector, skips=True), state, loader, job.recipe, after_step=watch, gate=watch.gate)
+        tune(wrap(detector, skips=True), state, loader, job.recipe, after_step=after_step, guard=after_step.guard)
         dog.section("scores")
-        return finish(job, detector, seconds=watch.seconds)
+        return finish(job, detector, seconds=after_step.seconds)
 
 
 def new_detector(encoder: Encoder, job: TransferJob) -> Detector:
@@ -123,8 +123,8 @@ def tune(
     batches: Iterable[SceneBatch],
     recipe: TransferRecipe,
     *,
-    after_step: AfterStep,
-    gate: Gate,
+    after_step: StepCallback,
+    guard: NanGuard,
 ) -> None:
     """Supervised training, from the clock's step on. `model` is state.model, in DDP or not.
 
@@ -137,19 +137,19 @@ def tune(
     model.train()
     for batch in batches:
         seed_step(recipe.seed, clock.step)
-        gate.remember()
+        guard.remember()
         optimizer.zero_grad(set_to_none=True)
         losses = model(*on_device(batch, place))
         loss = torch.stack(list(losses.values())).sum()
         loss.backward()
         parts = torch.stack([x.detach() for x in losses.values()])
-        finite = gate.admits(loss.detach(), parts[None], batch.ids)
+        finite = guard.check_step(loss.detach(), parts[None], batch.ids)
         clock.step += 1
         if finite:
             for group in optimizer.param_groups:
                 group["lr"] = recipe.optim.lr_at(clock.step - 1)
             optimizer.step()
-            gate.settle()
+            guard.undo_if_not_finite()
         after_step(state, {"loss": loss.detach(), **dict(zip(losses, parts, strict=True))})
 
 
@@ -163,22 +163,22 @@ def on_device(batch: SceneBatch, place: torch.device) -> tuple[list[Tensor], lis
     return images, targets
 
 
-def watch_of(
+def make_after_step(
     job: TransferJob, state: TrainState, loader: SceneLoader, reporter: Reporter, dog: Watchdog, stop: StopFlag
-) -> Watch:
+) -> AfterStep:
     """The callback after each step, with the NaN guard that reports discarded steps to it."""
     options, clock = job.options, job.clock
     skips = allowed_skips(options.on_nan)
-    gate = Gate(state, sticky=not skips, parts=CHECKED)
-    watch = Watch(
-        run=job.run, recipe=job.recipe, log=TransferLog(job.recipe), reporter=reporter, stop=stop, gate=gate, dog=dog,
+    guard = NanGuard(state, sticky=not skips, parts=CHECKED)
+    after_step = AfterStep(
+        run=job.run, recipe=job.recipe, log=TransferLog(job.recipe), reporter=reporter, stop=stop, guard=guard, dog=dog,
         allowed_skips=skips, pace=Pace(clock.step, clock.total_steps), names=job.images.names,
         saver=Saver(job.run, job.recipe.to_json(), reporter, options.save_every, options.keep, options.keep_every),
         log_every=max(1, min(20, clock.total_steps // 200)), eval_every=1, evaluates=False, score=lambda: 0.0,
         quarantine=Quarantine(None, None, len(job.images)), waited=lambda: loader.waited, first_step=clock.step,
     )  # fmt: skip
-    gate.refused = partial(watch.refuse, state)
-    return watch
+    guard.on_discard = partial(after_step.handle_discarded, state)
+    return after_step
 
 
 def finish(job: TransferJob, detector: Detector, *, seconds: float) -> dict[str, float]:

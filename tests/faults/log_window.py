@@ -7,7 +7,7 @@ from pathlib import Path
 from unittest import mock
 
 from moco.train import pretrain as module
-from moco.train.after_step import Watch
+from moco.train.after_step import AfterStep
 from moco.train.run_folder import RunFolder
 from tests.faults.harness import RECIPE, killed_run, make_images
 from tests.faults.matrix import Fault, Tally
@@ -16,8 +16,8 @@ STEPS = 5  # in a record, of 18: checkpoints, one of each 2 steps, fall between 
 NAMES = ("step", "epoch", "loss", "pretext_top1", "lr", "m")  # not those that are times
 
 
-def watch(**parts: object) -> Watch:
-    return Watch(**parts | {"log_every": STEPS})  # type: ignore[arg-type]
+def watch(**parts: object) -> AfterStep:
+    return AfterStep(**parts | {"log_every": STEPS})  # type: ignore[arg-type]
 
 
 def fork(images: Path, out: Path, workers: int) -> int:
@@ -26,7 +26,7 @@ def fork(images: Path, out: Path, workers: int) -> int:
     if child == 0:
         code = 1
         try:
-            with mock.patch.object(module, "Watch", watch):
+            with mock.patch.object(module, "AfterStep", watch):
                 module.pretrain(images, out, recipe=RECIPE, workers=workers, save_every=2, device="cpu")
             code = 0
         finally:

@@ -11,7 +11,7 @@ import torch
 
 from moco.method import Contrast
 from moco.train import checkpoint
-from moco.train.nan_guard import Diverged, Gate
+from moco.train.nan_guard import Diverged, NanGuard
 from moco.train.pretrain import pretrain
 from tests.faults.harness import RECIPE, ending, make_images, state_hash
 from tests.faults.matrix import Fault, Tally
@@ -23,7 +23,7 @@ VALUES = (float("nan"), float("inf"), float("-inf"))
 @contextmanager
 def injected(part: str, step: int, value: float) -> Iterator[None]:
     """While open, `part` of the run's step is not finite, once."""
-    forward, encode, remember = Contrast.forward, Contrast.encode_keys, Gate.remember
+    forward, encode, remember = Contrast.forward, Contrast.encode_keys, NanGuard.remember
     now = {"step": -1, "done": False}
 
     def counting(self):
@@ -49,7 +49,7 @@ def injected(part: str, step: int, value: float) -> Iterator[None]:
         return k
 
     with (
-        mock.patch.object(Gate, "remember", counting), mock.patch.object(Contrast, "forward", of_loss),
+        mock.patch.object(NanGuard, "remember", counting), mock.patch.object(Contrast, "forward", of_loss),
         mock.patch.object(Contrast, "encode_keys", of_keys),
     ):  # fmt: skip
         yield

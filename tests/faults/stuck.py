@@ -17,7 +17,7 @@ from moco.method import Contrast
 from moco.train import pretrain as pretraining
 from moco.train import saving
 from moco.train import watchdog as hanging
-from moco.train.after_step import Watch
+from moco.train.after_step import AfterStep
 from moco.train.pretrain import pretrain
 from moco.train.run_folder import RunError
 from tests.faults.harness import RECIPE, ending, make_images
@@ -137,7 +137,7 @@ def races(count: int, folder: Path) -> Tally:
 
         def begin(out=out, at=at) -> None:
             time.sleep(max(0.0, at - time.monotonic()))
-            with mock.patch.object(Watch, "__call__", slowly(Watch.__call__)):
+            with mock.patch.object(AfterStep, "__call__", slowly(AfterStep.__call__)):
                 run(images, out)
 
         with ThreadPoolExecutor(2) as pool:

@@ -10,7 +10,7 @@ import torch
 from making import make_pictures
 
 from moco.train import pretrain as module
-from moco.train.after_step import Watch
+from moco.train.after_step import AfterStep
 from moco.train.metric_means import Window
 from moco.train.pretrain import pretrain
 from moco.train.reporters import Silent
@@ -57,7 +57,7 @@ def losses(run) -> dict[int, float]:
 
 
 def log_every(steps: int, *, kill_after: int = 0):
-    class Every(Watch):
+    class Every(AfterStep):
         def __call__(self, state, metrics):
             if state.clock.step == kill_after:
                 os.kill(os.getpid(), signal.SIGTERM)
@@ -72,10 +72,10 @@ def test_a_window_across_a_kill_gives_the_record_of_an_undisturbed_run(monkeypat
     pretrain(pictures, tmp_path / "each", **options)
     each = losses(tmp_path / "each")
     assert sorted(each) == list(range(1, 11))
-    monkeypatch.setattr(module, "Watch", log_every(3, kill_after=8))
+    monkeypatch.setattr(module, "AfterStep", log_every(3, kill_after=8))
     with pytest.raises(Stopped, match="after step 8"):
         pretrain(pictures, tmp_path / "run", **options)
-    monkeypatch.setattr(module, "Watch", log_every(3))
+    monkeypatch.setattr(module, "AfterStep", log_every(3))
     pretrain(pictures, tmp_path / "run", **options)
     windows = [range(1, 4), range(4, 6), range(6, 7), range(7, 10), range(10, 11)]  # a score ends one too: 5 and 10
     expected = {steps[-1]: math.fsum(each[step] for step in steps) / len(steps) for steps in windows}

@@ -1,4 +1,4 @@
-"""The NaN gate: a step with something in it that is not finite leaves everything as it was before."""
+"""The NaN guard: a step that is not finite changes nothing."""
 
 import copy
 import math
@@ -13,12 +13,12 @@ from moco.distributed import rank
 from moco.method import Contrast
 from moco.recipe import Recipe
 from moco.schedule import Constant
-from moco.train import nan_guard as gates
+from moco.train import nan_guard
 from moco.train.build import contrast_for
 from moco.train.checkpoint import Clock, TrainState
 from moco.train.ddp import wrap
 from moco.train.loop import train
-from moco.train.nan_guard import Diverged, Gate, Refusal
+from moco.train.nan_guard import DiscardedStep, Diverged, NanGuard
 from moco.train.optim import optimizer_for
 from tests.train.fake_gpu import fake, needs_fake_gpu
 from tests.train.families import of_family
@@ -32,7 +32,7 @@ METHODS = [
 ]  # fmt: skip
 
 
-def made(recipe: Recipe, *, scaler: torch.amp.GradScaler | None = None) -> TrainState:
+def make_state(recipe: Recipe, *, scaler: torch.amp.GradScaler | None = None) -> TrainState:
     contrast = contrast_for(recipe, CPU, num_images=40, model=None, init=None, say=lambda _: None)
     optimizer = optimizer_for(contrast, recipe.optim)
     state = TrainState(contrast, optimizer, Clock(5, 10))
@@ -49,192 +49,197 @@ def batches(steps: range, bad: int | None = None) -> Iterator[tuple[list[Tensor]
         yield views, torch.arange(8) + 4 * step
 
 
-def go(state: TrainState, steps: range, *, bad: int | None = None, gate: Gate | None = None, lr: float = 0.1) -> None:
+def train_steps(
+    state: TrainState, steps: range, *, bad: int | None = None, guard: NanGuard | None = None, lr: float = 0.1
+) -> None:
     state.clock.step = steps.start
     train(
-        state.model, state, batches(steps, bad), lr=Constant(lr), m=Constant(0.9), seed=0, gate=gate,
+        state.model, state, batches(steps, bad), lr=Constant(lr), m=Constant(0.9), seed=0, guard=guard,
         after_step=lambda *_: None,
     )  # fmt: skip
 
 
-def frozen(state: TrainState) -> dict:
+def copy_of_state(state: TrainState) -> dict:
     return copy.deepcopy(state.state_dict())
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_a_step_that_is_not_finite_changes_no_bit_of_the_state(tiny, method):
-    state = made(of_family(tiny, method))
-    go(state, range(3))
-    before = frozen(state)
+    state = make_state(of_family(tiny, method))
+    train_steps(state, range(3))
+    before = copy_of_state(state)
     with pytest.raises(Diverged, match="not finite at step 4: loss, keys, gradient"):
-        go(state, range(3, 4), bad=3)
-    assert_same(frozen(state), before)
+        train_steps(state, range(3, 4), bad=3)
+    assert_same(copy_of_state(state), before)
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_looked_at_a_step_later_it_changes_none_either(tiny, method):
-    """As on a GPU: the next step begins, and ends, before anybody knows."""
-    state = made(of_family(tiny, method))
-    go(state, range(3))
-    before, told = frozen(state), []
+def test_a_step_that_is_not_finite_changes_no_bit_if_its_flag_is_read_a_step_later(tiny, method):
+    """As on a GPU: the next step ends before the host reads the flag."""
+    state = make_state(of_family(tiny, method))
+    train_steps(state, range(3))
+    before, discarded_steps = copy_of_state(state), []
 
-    def refused(refusal: Refusal) -> None:
-        state.clock.step = refusal.step
-        told.append(refusal.step)
-        raise Diverged(str(refusal))
+    def on_discard(discarded: DiscardedStep) -> None:
+        state.clock.step = discarded.step
+        discarded_steps.append(discarded.step)
+        raise Diverged(str(discarded))
 
-    gate = Gate(state, refused=refused, late=True)
-    assert gate.late == (method != "v3")  # LARS does not look at a flag
+    guard = NanGuard(state, on_discard=on_discard, late=True)
+    assert guard.late == (method != "v3")  # LARS cannot skip a step by a flag
     with pytest.raises(Diverged):
-        go(state, range(3, 6), bad=3, gate=gate)
-    after = frozen(state)
+        train_steps(state, range(3, 6), bad=3, guard=guard)
+    after = copy_of_state(state)
     for one in (before, after):  # a function of the clock
         one["optimizer"]["param_groups"][0].pop("lr")
-    assert told == [3]
+    assert discarded_steps == [3]
     assert_same(after, before)
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_looking_later_trains_the_same_bits_and_skips_the_same_steps(tiny, method):
-    states = [made(of_family(tiny, method)) for _ in range(2)]
-    told: list[list[int]] = [[], []]
+def test_reading_flags_a_step_later_gives_the_same_bits_and_skips_the_same_steps(tiny, method):
+    states = [make_state(of_family(tiny, method)) for _ in range(2)]
+    discarded_steps: list[list[int]] = [[], []]
     for which, state in enumerate(states):
-        gate = Gate(
-            state, refused=lambda refusal, seen=told[which]: seen.append(refusal.step), sticky=False, late=which == 1
+        guard = NanGuard(
+            state,
+            on_discard=lambda discarded, seen=discarded_steps[which]: seen.append(discarded.step),
+            sticky=False,
+            late=which == 1,
         )
-        go(state, range(6), bad=2, gate=gate)
-        gate.look()
-    assert told == [[2], [2]]
+        train_steps(state, range(6), bad=2, guard=guard)
+        guard.read_flags()
+    assert discarded_steps == [[2], [2]]
     assert_same(states[1].state_dict(), states[0].state_dict())
 
 
-def test_looked_at_later_steps_after_a_refused_one_change_nothing_until_the_host_knows(tiny, monkeypatch):
-    state = made(tiny)
-    go(state, range(3))
-    before = frozen(state)["model"]
-    gate = Gate(state, late=True)
-    monkeypatch.setattr(gate, "look", lambda: False)  # the host is far behind
-    go(state, range(3, 6), bad=3, gate=gate)
-    assert_same(frozen(state)["model"], before)
+def test_no_step_after_a_discarded_one_changes_the_state_until_the_host_reads_the_flags(tiny, monkeypatch):
+    state = make_state(tiny)
+    train_steps(state, range(3))
+    before = copy_of_state(state)["model"]
+    guard = NanGuard(state, late=True)
+    monkeypatch.setattr(guard, "read_flags", lambda: False)  # the host is far behind
+    train_steps(state, range(3, 6), bad=3, guard=guard)
+    assert_same(copy_of_state(state)["model"], before)
 
 
-def without_copies(gate: Gate) -> None:
-    """The guard taken away: BN's statistics are not put back."""
-    gate.changed, gate.copies = gate.changed[:0] or [torch.zeros(1)], gate.copies[:0] or [torch.zeros(1)]
+def without_copies(guard: NanGuard) -> None:
+    """Disable a part of the guard: BN's statistics are not restored."""
+    guard.changed, guard.copies = guard.changed[:0] or [torch.zeros(1)], guard.copies[:0] or [torch.zeros(1)]
 
 
-def without_flag(gate: Gate) -> None:
-    """The guard taken away: whatever comes is finite."""
-    gate.admits = lambda *_: True  # type: ignore[method-assign]
+def without_flag(guard: NanGuard) -> None:
+    """Disable a part of the guard: every step counts as finite."""
+    guard.check_step = lambda *_: True  # type: ignore[method-assign]
 
 
 @pytest.mark.parametrize(
-    ("take_away", "lost"),
+    ("disable", "lost"),
     [(without_copies, "encoder.backbone.bn1.running_mean"), (without_flag, "dictionary.keys")],
 )
-def test_without_the_guard_the_state_is_lost(tiny, take_away: Callable[[Gate], None], lost: str):
-    state = made(tiny)
-    go(state, range(3))
-    before = frozen(state)["model"][lost]
-    gate = Gate(state, refused=lambda _: None)
-    take_away(gate)
-    go(state, range(3, 4), bad=3, gate=gate)
-    assert not torch.equal(frozen(state)["model"][lost], before)
+def test_without_this_part_of_the_guard_the_state_changes(tiny, disable: Callable[[NanGuard], None], lost: str):
+    state = make_state(tiny)
+    train_steps(state, range(3))
+    before = copy_of_state(state)["model"][lost]
+    guard = NanGuard(state, on_discard=lambda _: None)
+    disable(guard)
+    train_steps(state, range(3, 4), bad=3, guard=guard)
+    assert not torch.equal(copy_of_state(state)["model"][lost], before)
 
 
 @pytest.mark.parametrize("late", [False, True])
 @pytest.mark.parametrize("part", ["loss", "keys", "gradient"])
-def test_each_part_alone_is_noticed(tiny, part, late, monkeypatch):
-    state, told = made(tiny), []
-    go(state, range(2))
-    gate = Gate(state, refused=told.append, late=late)
-    admits = gate.admits
+def test_a_step_is_discarded_if_only_its_loss_keys_or_gradient_is_not_finite(tiny, part, late, monkeypatch):
+    state, discarded_steps = make_state(tiny), []
+    train_steps(state, range(2))
+    guard = NanGuard(state, on_discard=discarded_steps.append, late=late)
+    check_step = guard.check_step
 
     def spoilt(loss: Tensor, keys: Tensor, ids: Tensor) -> bool:
         if part == "gradient":
-            gate.trained[1].grad.view(-1)[0] = math.inf
+            guard.trained[1].grad.view(-1)[0] = math.inf
         elif part == "keys":
             keys[7, 7] = -math.inf
-        return admits(loss * NAN if part == "loss" else loss, keys, ids)
+        return check_step(loss * NAN if part == "loss" else loss, keys, ids)
 
-    monkeypatch.setattr(gate, "admits", spoilt)
-    go(state, range(2, 3), gate=gate)
-    gate.look()
-    assert [refusal.parts for refusal in told] == [(part,)]
+    monkeypatch.setattr(guard, "check_step", spoilt)
+    train_steps(state, range(2, 3), guard=guard)
+    guard.read_flags()
+    assert [discarded.parts for discarded in discarded_steps] == [(part,)]
 
 
-def test_an_infinite_gradient_under_a_grad_scaler_is_the_scalers_business(tiny):
-    state = made(tiny, scaler=torch.amp.GradScaler("cpu", init_scale=2.0**127, growth_interval=1000))
-    go(state, range(1), lr=0.0)
+def test_a_grad_scaler_handles_infinite_gradients_itself(tiny):
+    state = make_state(tiny, scaler=torch.amp.GradScaler("cpu", init_scale=2.0**127, growth_interval=1000))
+    train_steps(state, range(1), lr=0.0)
     assert state.scaler.get_scale() == 2.0**126  # it has skipped the step, and nothing was raised
 
 
-def test_a_loss_that_is_not_finite_is_refused_under_a_grad_scaler_and_leaves_its_scale(tiny):
-    state = made(tiny, scaler=torch.amp.GradScaler("cpu", init_scale=2.0**10))
-    go(state, range(2))
-    before = frozen(state)
+def test_with_a_grad_scaler_a_step_whose_loss_is_not_finite_is_discarded_and_the_scale_stays(tiny):
+    state = make_state(tiny, scaler=torch.amp.GradScaler("cpu", init_scale=2.0**10))
+    train_steps(state, range(2))
+    before = copy_of_state(state)
     with pytest.raises(Diverged):
-        go(state, range(2, 3), bad=2)
-    assert_same(frozen(state), before)
+        train_steps(state, range(2, 3), bad=2)
+    assert_same(copy_of_state(state), before)
 
 
-def test_a_refusal_tells_images_and_the_last_hundred_losses(tiny):
-    state, told = made(tiny), []
-    gate = Gate(state, refused=told.append)
-    go(state, range(120), bad=110, gate=gate)
-    refusal = told[0]
-    assert refusal.step == 110
-    assert refusal.ids.tolist() == list(range(440, 448))
-    assert len(refusal.losses) == 101
-    assert [math.isnan(loss) for loss in refusal.losses] == [False] * 100 + [True]
+def test_a_discarded_step_has_its_images_and_the_last_hundred_losses(tiny):
+    state, discarded_steps = make_state(tiny), []
+    guard = NanGuard(state, on_discard=discarded_steps.append)
+    train_steps(state, range(120), bad=110, guard=guard)
+    discarded = discarded_steps[0]
+    assert discarded.step == 110
+    assert discarded.ids.tolist() == list(range(440, 448))
+    assert len(discarded.losses) == 101
+    assert [math.isnan(loss) for loss in discarded.losses] == [False] * 100 + [True]
 
 
-def of_two_ranks(number: int) -> dict:
-    """One of two ranks sees a NaN; what both have afterwards."""
+def train_on_a_rank(number: int) -> dict:
+    """A NaN on rank 1 only. Returns the discarded steps and the model of this rank."""
     recipe = Recipe.from_json(RECIPE)
-    state, told = made(recipe), []
-    gate = Gate(state, refused=told.append)
+    state, discarded_steps = make_state(recipe), []
+    guard = NanGuard(state, on_discard=discarded_steps.append)
     train(
         wrap(state.model), state, batches(range(3), bad=1 if number == 1 else None), lr=Constant(0.1),
-        m=Constant(0.9), seed=0, gate=gate, after_step=lambda *_: None,
+        m=Constant(0.9), seed=0, guard=guard, after_step=lambda *_: None,
     )  # fmt: skip
     assert rank() == number
-    return {"told": [refusal.step for refusal in told], "model": state.model.state_dict()}
+    return {"discarded_steps": [discarded.step for discarded in discarded_steps], "model": state.model.state_dict()}
 
 
 RECIPE = ""
 
 
-def test_ranks_agree_on_what_only_one_of_them_has_seen(tiny, tmp_path, monkeypatch):
+def test_all_ranks_discard_a_step_that_is_not_finite_on_one_of_them(tiny, tmp_path, monkeypatch):
     monkeypatch.setitem(globals(), "RECIPE", tiny.but(None, {"method.bn": "shuffle"}).to_json())
-    one, other = on_ranks(of_two_ranks, 2, tmp_path)
-    assert one["told"] == other["told"] == [1]
+    one, other = on_ranks(train_on_a_rank, 2, tmp_path)
+    assert one["discarded_steps"] == other["discarded_steps"] == [1]
     assert_same(one["model"]["dictionary.keys"], other["model"]["dictionary.keys"])
     assert torch.isfinite(one["model"]["dictionary.keys"]).all()
 
 
-def test_contrast_is_what_the_gate_knows_the_dictionary_of(tiny):
-    """The gate tells the dictionary's buffers by their name."""
-    contrast = made(tiny).model
+def test_the_names_of_the_buffers_are_those_that_the_guard_expects(tiny):
+    """The guard finds the dictionary's buffers by their names."""
+    contrast = make_state(tiny).model
     assert isinstance(contrast, Contrast)
     assert {name.partition(".")[0] for name, _ in contrast.named_buffers()} == {"encoder", "key_encoder", "dictionary"}
 
 
 @needs_fake_gpu
-def test_on_a_gpu_nothing_in_the_gate_waits_for_it(tiny, monkeypatch):
-    """On fake tensors, which have a device and no numbers: to look at one raises."""
-    monkeypatch.setattr(gates, "_to_host", lambda flags: (flags, None))  # a copy that is not waited for
+def test_on_a_gpu_the_guard_does_not_wait_for_the_device(tiny, monkeypatch):
+    """With fake tensors, which have a device and no numbers: reading a value raises."""
+    monkeypatch.setattr(nan_guard, "_to_host", lambda flags: (flags, None))  # a copy without waiting
     contrast = contrast_for(tiny, CPU, num_images=40, model=None, init=None, say=lambda _: None)
     with fake(contrast, "cuda"):
         state = TrainState(contrast, optimizer_for(contrast, tiny.optim), Clock(5, 10))
-        gate = Gate(state)
-        assert gate.late
-        for parameter in gate.trained:
+        guard = NanGuard(state)
+        assert guard.late
+        for parameter in guard.trained:
             parameter.grad = torch.zeros_like(parameter)
-        gate.remember()
+        guard.remember()
         loss, keys = torch.zeros((), device="cuda"), torch.zeros(8, 8, device="cuda")
-        assert gate.admits(loss, keys, torch.arange(8, device="cuda"))
-        gate.settle()
+        assert guard.check_step(loss, keys, torch.arange(8, device="cuda"))
+        guard.undo_if_not_finite()
         assert state.optimizer.found_inf.device.type == "cuda"
         with pytest.raises(Exception, match="local_scalar_dense"):
-            gate.look()
+            guard.read_flags()

@@ -9,49 +9,49 @@ from torch import Tensor
 
 from moco.recipe import RecipeError
 from moco.train import pretrain as pretraining
-from moco.train.after_step import Watch
+from moco.train.after_step import AfterStep
 from moco.train.checkpoint import read_checkpoint
-from moco.train.nan_guard import Diverged, Gate
+from moco.train.nan_guard import Diverged, NanGuard
 from moco.train.nan_report import allowed_skips
 from moco.train.pretrain import pretrain
 
 NAN = float("nan")
 
 
-@pytest.mark.parametrize(("said", "skips"), [("stop", 0), ("skip:1", 1), ("skip:250", 250)])
-def test_what_on_nan_says(said, skips):
-    assert allowed_skips(said) == skips
+@pytest.mark.parametrize(("value", "skips"), [("stop", 0), ("skip:1", 1), ("skip:250", 250)])
+def test_on_nan_sets_the_number_of_steps_that_may_be_skipped(value, skips):
+    assert allowed_skips(value) == skips
 
 
-@pytest.mark.parametrize("said", ["", "skip", "skip:", "skip:0", "skip:-1", "stop:3", "skip:1.5"])
-def test_what_on_nan_cannot_mean_is_refused_with_what_it_can(said):
+@pytest.mark.parametrize("value", ["", "skip", "skip:", "skip:0", "skip:-1", "stop:3", "skip:1.5"])
+def test_another_value_of_on_nan_is_refused(value):
     with pytest.raises(RecipeError, match="expects stop, or skip:N"):
-        allowed_skips(said)
+        allowed_skips(value)
 
 
 class TestRun:
-    """The gate in a run."""
+    """The NaN guard in a run."""
 
     @pytest.fixture
     def spoil(self, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-        """Makes the loss of some steps NaN, each time they come."""
+        """Makes the loss of some steps NaN, every time they are run."""
 
         def at(*steps: int) -> None:
-            admits = Gate.admits
+            check_step = NanGuard.check_step
             monkeypatch.setattr(
-                Gate, "admits",
-                lambda gate, loss, keys, ids: admits(
-                    gate, loss * (NAN if gate.state.clock.step in steps else 1), keys, ids
+                NanGuard, "check_step",
+                lambda guard, loss, keys, ids: check_step(
+                    guard, loss * (NAN if guard.state.clock.step in steps else 1), keys, ids
                 ),
             )  # fmt: skip
 
         return at
 
     @pytest.mark.parametrize(("log_every", "logged"), [(1, [1, 2, 3, 5, 6, 8, 10]), (5, [5, 10])])
-    def test_skip_goes_on_and_the_count_survives_a_restart(
+    def test_skip_n_skips_n_steps_and_a_resumed_run_counts_on(
         self, pictures, tiny, tmp_path, spoil, monkeypatch, log_every, logged
     ):
-        monkeypatch.setattr(pretraining, "Watch", lambda **named: Watch(**named | {"log_every": log_every}))
+        monkeypatch.setattr(pretraining, "AfterStep", lambda **named: AfterStep(**named | {"log_every": log_every}))
         spoil(3, 6, 8)
         with pytest.raises(Diverged, match="step 9"):
             pretrain(pictures, tmp_path / "run", recipe=tiny, save_every=1, on_nan="skip:2")
@@ -63,7 +63,7 @@ class TestRun:
             (4, 1), (7, 2), (9, 3),
         ]  # fmt: skip
 
-    def test_the_bundle_has_the_images_and_the_state_before(self, pictures, tiny, tmp_path, spoil):
+    def test_the_report_has_the_images_and_the_state_before_the_step(self, pictures, tiny, tmp_path, spoil):
         spoil(7)
         with pytest.raises(Diverged, match=r"nan.step_00000007"):
             pretrain(pictures, tmp_path / "run", recipe=tiny)
@@ -76,7 +76,7 @@ class TestRun:
         assert len(set(facts["images"])) == 8
         assert read_checkpoint(place / "checkpoint.pt")["state"]["clock"]["step"] == 7
 
-    def test_the_same_command_makes_the_same_step_again(self, pictures, tiny, tmp_path, spoil):
+    def test_the_same_command_repeats_the_discarded_step(self, pictures, tiny, tmp_path, spoil):
         spoil(7)
         for _ in range(2):
             with pytest.raises(Diverged, match="step 8"):
@@ -85,33 +85,31 @@ class TestRun:
 
     def test_a_state_that_is_not_finite_is_not_saved_and_the_message_says_so(self, pictures, tiny, tmp_path, spoil):
         spoil(2)
-        admits = Gate.admits
+        check_step = NanGuard.check_step
 
-        def rotten(gate: Gate, *arguments: Tensor) -> bool:
-            if gate.state.clock.step == 1:
-                next(iter(gate.trained)).data[0] = math.inf
+        def check_rotten(guard: NanGuard, *arguments: Tensor) -> bool:
+            if guard.state.clock.step == 1:
+                next(iter(guard.trained)).data[0] = math.inf
                 return True
-            return admits(gate, *arguments)
+            return check_step(guard, *arguments)
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(Gate, "admits", rotten)
+            patch.setattr(NanGuard, "check_step", check_rotten)
             with pytest.raises(Diverged, match="was not saved: not finite after step 2: encoder"):
                 pretrain(pictures, tmp_path / "run", recipe=tiny)
         assert not any((tmp_path / "run" / "checkpoints").glob("*.pt"))
 
     @pytest.mark.parametrize("log_every", [1, 1000])
-    def test_a_gradient_that_is_nan_for_good_is_reported_with_fp16_too(
-        self, pictures, tiny, tmp_path, monkeypatch, log_every
-    ):
-        """The scaler leaves out each step, and its scale is halved each time: 65,536 to 1/2 in 17 steps."""
-        admits = Gate.admits
+    def test_a_gradient_that_stays_nan_ends_a_run_with_fp16_too(self, pictures, tiny, tmp_path, monkeypatch, log_every):
+        """The scaler skips each step and halves its scale: 65,536 to 1/2 in 17 steps."""
+        check_step = NanGuard.check_step
 
-        def spoilt(gate: Gate, *arguments: Tensor) -> bool:
-            gate.trained[0].grad.fill_(NAN)
-            return admits(gate, *arguments)
+        def check_spoilt(guard: NanGuard, *arguments: Tensor) -> bool:
+            guard.trained[0].grad.fill_(NAN)
+            return check_step(guard, *arguments)
 
-        monkeypatch.setattr(Gate, "admits", spoilt)
-        monkeypatch.setattr(pretraining, "Watch", lambda **named: Watch(**named | {"log_every": log_every}))
+        monkeypatch.setattr(NanGuard, "check_step", check_spoilt)
+        monkeypatch.setattr(pretraining, "AfterStep", lambda **named: AfterStep(**named | {"log_every": log_every}))
         recipe = tiny.but(None, {"optim.epochs": 5, "compute.precision": "fp16"})
         with pytest.raises(Diverged, match=r"after step 17 the scale .* 0\.5: .* --precision fp32"):
             pretrain(pictures, tmp_path / "run", recipe=recipe, save_every=1)

@@ -120,7 +120,7 @@ def test_a_run_that_is_stopped_and_resumed_ends_with_the_same_bits(data, tmp_pat
     class Killed(Exception):
         pass
 
-    watch = module.Watch.__call__
+    watch = module.AfterStep.__call__
 
     def dies(self, state, metrics):
         watch(self, state, metrics)
@@ -128,7 +128,7 @@ def test_a_run_that_is_stopped_and_resumed_ends_with_the_same_bits(data, tmp_pat
             raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr(module.Watch, "__call__", dies)
+        patch.setattr(module.AfterStep, "__call__", dies)
         with pytest.raises(Killed):
             run(data, tmp_path / "killed", save_every=1)
     assert run(data, tmp_path / "killed", save_every=1) == pytest.approx(whole, nan_ok=True)
