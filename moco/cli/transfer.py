@@ -14,15 +14,11 @@ from moco.recipe_error import RecipeError
 
 
 class TaskName(StrEnum):
+    """The tasks of moco.transfer.tasks, which imports torch."""
+
     detect = "detect"
     instance = "instance"
     keypoints = "keypoints"
-
-
-class ArchName(StrEnum):
-    c4 = "c4"
-    dc5 = "dc5"
-    fpn = "fpn"
 
 
 class NormName(StrEnum):
@@ -31,7 +27,7 @@ class NormName(StrEnum):
     frozen = "frozen"
 
 
-TaskArgument = Annotated[TaskName, typer.Argument(metavar="TASK", help="detect, instance or keypoints.")]
+TaskArgument = Annotated[TaskName, typer.Argument(metavar="TASK", help=", ".join(TaskName) + ".")]
 Data = Annotated[
     Path,
     typer.Option("--data", metavar="PATH", help="Annotated images: VOC, COCO, LabelMe, YOLO, ... (docs/transfer.md)."),
@@ -51,12 +47,17 @@ Versus = Annotated[
     str | None,
     typer.Option(metavar="NAME", help="The row that gaps are taken to. [default: supervised, or the first]"),
 ]
-ArchOption = Annotated[ArchName, typer.Option(metavar="c4|dc5|fpn", help="The detector on the encoder.")]
+ArchOption = Annotated[
+    str | None, typer.Option(metavar="NAME", help="The model on the encoder. Detectors: fpn, c4, dc5. [default: fpn]")
+]
 Bn = Annotated[
     NormName,
     typer.Option(metavar="tuned|sync|frozen", help="BN: fine-tuned, also synchronized over the ranks, or frozen."),
 ]
-Schedule = Annotated[str, typer.Option(metavar="NAME", help="24k, 9k, 1x, 2x, 6x, or a number of iterations.")]
+Schedule = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="24k, 9k, 1x, 2x, 6x, or a number of iterations. [default: the paper's]"),
+]
 Trials = Annotated[int, typer.Option(min=1, metavar="N", help="Runs from each of the weights, with other seeds.")]
 Lr = Annotated[float | None, typer.Option(metavar="LR", help="Learning rate. [default: the recipe's]")]
 Model = Annotated[
@@ -75,9 +76,9 @@ def transfer(
     out: options.Out,
     init: Inits,
     test: TestData = None,
-    arch: ArchOption = ArchName.fpn,
+    arch: ArchOption = None,
     bn: Bn = NormName.sync,
-    schedule: Schedule = "24k",
+    schedule: Schedule = None,
     trials: Trials = 1,
     versus: Versus = None,
     model: Model = None,
@@ -98,7 +99,7 @@ def transfer(
     dry_run: options.DryRun = False,
     as_json: Json = False,
 ) -> None:
-    """Fine-tune a detector from several initial weights, and compare.
+    """Fine-tune a model from several initial weights, and compare.
 
     All runs on the annotated images have the same settings. The same command resumes where it
     stopped, bit for bit.
@@ -111,7 +112,7 @@ def transfer(
         from moco.transfer.transfer import transfer as run_transfer
 
         table = run_transfer(
-            task.value, data, out, init=_by_name(init), test=test, arch=arch.value, bn=bn.value,
+            task.value, data, out, init=_by_name(init), test=test, arch=arch, bn=bn.value,
             schedule=schedule, trials=trials, versus=versus, model=model, settings=changes,
             split=(split, test_split), format=format, reporter=console, resume=resume.value, overwrite=overwrite,
             device=device, workers=workers, save_every=save_every, on_nan=on_nan, patience=patience, dry_run=dry_run,

@@ -1,11 +1,11 @@
-"""Fine-tune a detector on an encoder: the run folder, resume, NaN guard and progress are those of pre-training."""
+"""Fine-tune a model on an encoder: the run folder, resume, NaN guard and progress are those of pre-training."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from moco.data.loader.bad_images import Quarantine
 from moco.distributed import barrier, on_main
@@ -22,7 +22,6 @@ from moco.train.loop import StepCallback, seed_step
 from moco.train.nan_guard import NanGuard
 from moco.train.nan_report import allowed_skips
 from moco.train.open_run import start_run
-from moco.train.optim import SGD
 from moco.train.pace import Pace
 from moco.train.reporters import Logged, Reporter
 from moco.train.resume import check_data, note_this_start, opened, restore
@@ -30,15 +29,11 @@ from moco.train.run_folder import RunError, RunFolder, note_init
 from moco.train.saving import Saver
 from moco.train.signals import StopFlag, stop_on_signals
 from moco.train.watchdog import Watchdog
-from moco.transfer.loader import SceneBatch, SceneLoader
-from moco.transfer.models.build import build_detector
-from moco.transfer.models.detector import Detector
-from moco.transfer.models.norms import parameter_groups, precise_bn
-from moco.transfer.models.sampling import Target
+from moco.transfer.models.norms import precise_bn
 from moco.transfer.plan_run import TransferJob
 from moco.transfer.recipe import TransferRecipe
-from moco.transfer.saved_model import save_detector
-from moco.transfer.score import score_detector
+from moco.transfer.saved_model import save_model
+from moco.transfer.task import Batch, Batches
 
 CHECKED = ("loss", "losses", "gradient")
 
@@ -78,49 +73,38 @@ def fine_tune(encoder: Encoder, job: TransferJob, reporter: Reporter, dog: Watch
     with opened(job) as found, stop_on_signals() as stop, threads(job.recipe.threads):
         if found is State.FINISHED:
             return read_scores(job.run)
-        detector = new_detector(encoder, job)
+        model = new_model(encoder, job)
         if not found.started and on_main():
             start_run(job.run, job.recipe)
             note_init(job.run, job.recipe.init, [])
         if on_main():
             reporter = Logged(reporter, job.run.path / "train.log")
-        state = TrainState(detector, optimizer_for(detector, job.recipe), job.clock)
+        state = TrainState(model, job.task.optimizer(model, job.recipe), job.clock)
         fingerprint = check_data(job, reporter.say)
         restore(job, state, reporter)
         note_this_start(job, fingerprint)
-        loader = SceneLoader(
-            job.data.train, job.recipe, steps=range(job.clock.step, job.clock.total_steps), workers=job.workers
-        )
+        steps = range(job.clock.step, job.clock.total_steps)
+        loader = job.task.batches(job.data.train, job.recipe, steps=steps, workers=job.workers)
         after_step = make_after_step(job, state, loader, reporter, dog, stop)
         dog.section("step")
-        tune(wrap(detector, skips=True), state, loader, job.recipe, after_step=after_step, guard=after_step.guard)
+        tune(wrap(model, skips=True), state, loader, job.recipe, after_step=after_step, guard=after_step.guard)
         dog.section("scores")
-        return finish(job, detector, seconds=after_step.seconds)
+        return finish(job, model, seconds=after_step.seconds)
 
 
-def new_detector(encoder: Encoder, job: TransferJob) -> Detector:
-    """The detector on `encoder`; its new layers have random weights of the run's seed."""
-    recipe, classes = job.recipe, job.data.train.classes
+def new_model(encoder: Encoder, job: TransferJob) -> nn.Module:
+    """The model on `encoder`; its new layers have random weights of the run's seed."""
+    labels = job.task.labels(job.data.train)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(fold(recipe.seed, len(classes)))
-        detector = build_detector(
-            encoder.backbone, recipe.task, recipe.arch, len(classes), norm=recipe.bn,
-            settings=recipe.settings(len(classes), len(job.data.train.keypoint_names)),
-            mean=recipe.mean, std=recipe.std,
-        )  # fmt: skip
-    return detector.to(job.place)
-
-
-def optimizer_for(detector: nn.Module, recipe: TransferRecipe) -> torch.optim.Optimizer:
-    """SGD; norm layers have no weight decay."""
-    groups = parameter_groups(detector, recipe.optim.weight_decay)
-    return SGD([group for group in groups if group["params"]], lr=0.0, momentum=recipe.optim.momentum, fused=True)
+        torch.manual_seed(fold(job.recipe.seed, len(labels.classes)))
+        model = job.task.build(encoder, job.recipe, labels)
+    return model.to(job.place)
 
 
 def tune(
     model: nn.Module,
     state: TrainState,
-    batches: Iterable[SceneBatch],
+    batches: Iterable[Batch],
     recipe: TransferRecipe,
     *,
     after_step: StepCallback,
@@ -139,7 +123,7 @@ def tune(
         seed_step(recipe.seed, clock.step)
         guard.remember()
         optimizer.zero_grad(set_to_none=True)
-        losses = model(*on_device(batch, place))
+        losses = model(*batch.to(place))
         loss = torch.stack(list(losses.values())).sum()
         loss.backward()
         parts = torch.stack([x.detach() for x in losses.values()])
@@ -153,18 +137,8 @@ def tune(
         after_step(state, {"loss": loss.detach(), **dict(zip(losses, parts, strict=True))})
 
 
-def on_device(batch: SceneBatch, place: torch.device) -> tuple[list[Tensor], list[Target]]:
-    """Images and targets of a mini-batch on the device."""
-    images = [image.to(place, non_blocking=True) for image in batch.images]
-    targets = [
-        {name: x.to(place, non_blocking=True) if isinstance(x, Tensor) else x for name, x in target.items()}
-        for target in batch.targets
-    ]
-    return images, targets
-
-
 def make_after_step(
-    job: TransferJob, state: TrainState, loader: SceneLoader, reporter: Reporter, dog: Watchdog, stop: StopFlag
+    job: TransferJob, state: TrainState, loader: Batches, reporter: Reporter, dog: Watchdog, stop: StopFlag
 ) -> AfterStep:
     """The callback after each step, with the NaN guard that reports discarded steps to it."""
     options, clock = job.options, job.clock
@@ -181,19 +155,19 @@ def make_after_step(
     return after_step
 
 
-def finish(job: TransferJob, detector: Detector, *, seconds: float) -> dict[str, float]:
+def finish(job: TransferJob, model: nn.Module, *, seconds: float) -> dict[str, float]:
     """Exact statistics of BN, scores on the test images, the model, finished.json."""
     recipe = job.recipe
     if recipe.precise_bn and recipe.bn != "frozen":
         later = range(recipe.optim.iterations, recipe.optim.iterations + recipe.precise_bn)
-        batches = SceneLoader(job.data.train, recipe, steps=later, workers=job.workers)
-        detector.train()
+        batches = job.task.batches(job.data.train, recipe, steps=later, workers=job.workers)
+        model.train()
         seed_step(recipe.seed, recipe.optim.iterations)
-        precise_bn(detector, batches, lambda batch: detector(*on_device(batch, job.place)))
+        precise_bn(model, batches, lambda batch: model(*batch.to(job.place)))
     scores: dict[str, float] = {}
     if on_main():
-        scores = score_detector(detector, job.data.test, recipe, workers=job.workers)
-        save_detector(job.run.path / job.run.product, detector, recipe=recipe, scenes=job.data.train)
+        scores = job.task.score(model, job.data.test, recipe, workers=job.workers)
+        save_model(job.run.path / job.run.product, model, recipe=recipe, labels=job.task.labels(job.data.train))
         write_json(job.run.path / "scores.json", scores)
         facts = {"images": len(job.images), "bad_images": 0, "steps": job.clock.step, "epochs": job.clock.epochs}
         write_json(job.run.path / "finished.json", facts | {"seconds": round(seconds, 1)})
@@ -204,7 +178,7 @@ def finish(job: TransferJob, detector: Detector, *, seconds: float) -> dict[str,
 def read_scores(run: RunFolder) -> dict[str, float]:
     """The scores of a finished run. Raises RunError where its scores.json does not hold them any more."""
     scores = read_json(run.path / "scores.json")
-    if not isinstance(scores, dict) or "AP" not in scores or not all(isinstance(x, float) for x in scores.values()):
+    if not isinstance(scores, dict) or not scores or not all(isinstance(x, float) for x in scores.values()):
         raise RunError(
             f"{run.path / 'scores.json'} does not hold the scores of the finished run any more: restore it from a "
             "backup, name another --out, or --overwrite"
@@ -219,7 +193,7 @@ def describe(job: TransferJob) -> list[tuple[str, str]]:
     return [
         ("data", f"{plural(len(data.train), 'image')} to train on, {len(data.test):,} to test on, "
                  f"{len(data.train.classes)} classes"),
-        ("detector", f"{recipe.task}, {recipe.encoder.name} {recipe.arch}, BN {recipe.bn}"),
+        ("model", job.task.describe(recipe)),
         ("recipe", f"{recipe.name}  ({recipe.source})"),
         ("length", f"{optim.iterations:,} iterations of {optim.batch_size} images, lr {optim.lr:g}"),
     ]  # fmt: skip

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -17,18 +18,9 @@ from moco.train.plan_run import AnyJob, check_device
 from moco.train.rank_sync import check_same_images
 from moco.train.run_folder import RunFolder
 from moco.transfer.recipe import TransferRecipe
-from moco.transfer.scene_images import SceneImages, digest_of
-from moco.transfer.scenes import SceneSet
+from moco.transfer.task import TransferData, TransferTask
 
 MODEL = "model"  # the folder of the fine-tuned model in a run
-
-
-@dataclass(frozen=True)
-class TransferData:
-    """Annotated images to train on and to test on, with the same classes."""
-
-    train: SceneSet
-    test: SceneSet
 
 
 @dataclass(frozen=True)
@@ -36,16 +28,17 @@ class TransferJob(AnyJob):
     """A planned fine-tuning run. Its clock counts iterations: an epoch of it is one."""
 
     recipe: TransferRecipe
-    data: TransferData
-
-
-def transfer_folder(path: Path) -> RunFolder:
-    """The folder of a fine-tuning run."""
-    return RunFolder(path, TransferRecipe, MODEL)
+    task: TransferTask[Any]
+    data: TransferData[Any]
 
 
 def plan_transfer(
-    data: TransferData, out: Path, place: torch.device, options: RunOptions, recipe: TransferRecipe
+    task: TransferTask[Any],
+    data: TransferData[Any],
+    out: Path,
+    place: torch.device,
+    options: RunOptions,
+    recipe: TransferRecipe,
 ) -> TransferJob:
     """The planned run. All that can be refused without building a network is refused here. Writes nothing.
 
@@ -54,18 +47,17 @@ def plan_transfer(
     """
     check_device(options.device, place)
     allowed_skips(options.on_nan)  # raises if it is neither stop nor skip:N
-    images = SceneImages(data.train)
+    images = task.images(data.train)
+    recipe = task.fit(recipe, data)
     batch = recipe.optim.batch_size
     if batch > len(images) or batch % world_size():
         raise RecipeError(
             f"optim.batch_size must be at most the {plural(len(images), 'image')} to train on and divide over "
             f"{plural(world_size(), 'rank')}, got {batch}: set another with --batch-size"
         )
-    if recipe.task == "keypoints" and not data.train.keypoint_names:
-        raise RecipeError("the annotations have no keypoints: take moco transfer detect, or annotations that have them")
     check_same_images(images)
-    fixed = recipe.but(None, {"data": f"{digest_of(data.train)} {digest_of(data.test)}"})
-    run, clock = transfer_folder(out), Clock(1, recipe.optim.iterations)
+    fixed = recipe.but(None, {"data": f"{task.digest(data.train)} {task.digest(data.test)}"})
+    run, clock = RunFolder(out, task.recipe, MODEL), Clock(1, recipe.optim.iterations)
     if on_main():
         check_before(run, fixed, resume=options.resume, overwrite=options.overwrite)
-    return TransferJob(images, fixed, clock, place, run, options, workers_for(options.workers), data)
+    return TransferJob(images, fixed, clock, place, run, options, workers_for(options.workers), task, data)

@@ -1,4 +1,4 @@
-"""The recipe of a fine-tuning run: the encoder, the detector on it, its images and its optimizer.
+"""What the recipes of all transfer tasks share: the encoder, the model on it and the optimizer.
 
 Iterations, batch sizes and learning rates are those of the whole run, over all ranks.
 """
@@ -8,20 +8,10 @@ from typing import Annotated
 from pydantic import Field, model_validator
 
 from moco.recipe_base import RecipeBase
-from moco.recipe_specs import EncoderSpec, Positive, Probability, Side, Spec
-from moco.transfer.models.settings import Arch, Counts, Norm, Settings, Task, paper_settings
+from moco.recipe_specs import EncoderSpec, Positive, Spec
+from moco.transfer.models.settings import Norm
 
 RGB = tuple[float, float, float]
-Sides = Annotated[tuple[Side, ...], Field(min_length=1)]
-
-
-class SizeSpec(Spec):
-    """At what sizes a detector sees its images."""
-
-    shorter: Sides = (640, 672, 704, 736, 768, 800)  # [pixels] of the shorter side in training: one of these at random
-    eval_shorter: Side = 800
-    longest: Side = 1333  # [pixels] of the longer side: an image that would exceed it becomes smaller
-    flip: Probability = 0.5
 
 
 class TuneSpec(Spec):
@@ -62,46 +52,17 @@ class TuneSpec(Spec):
         )
 
 
-class DetectorSpec(Spec):
-    """How wide the new layers are, for encoders that are narrower than the paper's. None: the paper's numbers."""
-
-    fpn_channels: Positive | None = None
-    fc_channels: Positive | None = None
-    mask_channels: Positive | None = None
-    keypoint_channels: Positive | None = None
-    anchor_sizes: tuple[Positive, ...] | None = None  # [pixels] one for each map of an FPN, smallest first
-    proposals: Positive | None = None  # that the RPN hands on for an image, in training and evaluation
-    rois: Positive | None = None  # of an image, for the losses of the box head
-
-
 class TransferRecipe(RecipeBase):
     """A fine-tuning run is a function of its recipe, its initial weights and its images."""
 
-    task: Task = "detect"
-    arch: Arch = "fpn"
+    task: str = "detect"
+    arch: str = ""  # the model on the encoder
     bn: Norm = "sync"  # of the encoder and of new layers: see moco.transfer.models.build
     init: str = "random"  # the initial weights, as their facts name them; part of the recipe so that no run mixes two
     encoder: EncoderSpec = EncoderSpec()
     optim: TuneSpec = TuneSpec()
-    sizes: SizeSpec = SizeSpec()
-    detector: DetectorSpec = DetectorSpec()
     mean: RGB = (0.485, 0.456, 0.406)  # of RGB in [0, 1], as the encoder was trained
     std: RGB = (0.229, 0.224, 0.225)
     data: str = ""  # the beginnings of the SHA-256 of the annotations to train and to test on
     precise_bn: Annotated[int, Field(ge=0)] = 200  # mini-batches for the statistics of BN before each evaluation
     threads: Positive | None = None  # of torch on a CPU: sums depend on it in their last bits
-
-    def settings(self, num_classes: int, num_keypoints: int) -> Settings:
-        """What the detector is, but for its encoder."""
-        settings = paper_settings(self.task, self.arch, num_classes)
-        spec = self.detector.model_dump(exclude_none=True)
-        if sizes := spec.pop("anchor_sizes", None):
-            spec["anchor_sizes"] = tuple((size,) for size in sizes) if self.arch == "fpn" else (sizes,)
-        if rois := spec.pop("rois", None):
-            spec["rois_sampled"] = rois
-        if proposals := spec.pop("proposals", None):
-            before = settings.counts.before_nms
-            spec["counts"] = Counts(before, (proposals, proposals))
-        if num_keypoints:
-            spec["num_keypoints"] = num_keypoints
-        return settings.but(**spec)

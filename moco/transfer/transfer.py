@@ -3,11 +3,10 @@
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Unpack
 
-import numpy as np
 import torch
 
 from moco.data.sources.images import DataError
@@ -25,12 +24,12 @@ from moco.train.reporters import Reporter, Silent
 from moco.train.watchdog import watchdog
 from moco.transfer.comparison import Comparison, Row
 from moco.transfer.fine_tune import describe, fine_tune
-from moco.transfer.plan_run import TransferData, TransferJob, plan_transfer
-from moco.transfer.readers.formats import OBJECTS, read_scenes, recognise
+from moco.transfer.models.settings import Norm
+from moco.transfer.plan_run import TransferJob, plan_transfer
 from moco.transfer.readers.shared import ReadOptions
-from moco.transfer.recipe import Arch, Norm, Task, TransferRecipe
-from moco.transfer.recipes import transfer_recipe
-from moco.transfer.scenes import SceneSet
+from moco.transfer.recipe import TransferRecipe
+from moco.transfer.task import TransferData, TransferTask
+from moco.transfer.tasks import task_named
 from moco.weights.encoder_folder import load_encoder
 
 RANDOM = "random"
@@ -38,15 +37,15 @@ TABLE = "table.json"
 
 
 def transfer(
-    task: Task,
+    task: str,
     data: str | Path,
     out: str | Path,
     *,
     init: Mapping[str, str | Path],
     test: str | Path | None = None,
-    arch: Arch = "fpn",
+    arch: str | None = None,
     bn: Norm = "sync",
-    schedule: str = "24k",
+    schedule: str | None = None,
     trials: int = 1,
     versus: str | None = None,
     model: str | None = None,
@@ -56,14 +55,16 @@ def transfer(
     reporter: Reporter | None = None,
     **options: Unpack[RunKeywords],
 ) -> Comparison:
-    """Fine-tune and score a detector from each of the initial weights, with the same settings.
+    """Fine-tune and score a model from each of the initial weights, with the same settings.
 
     Each trial has a run folder, `out`/NAME/trial_0, which the same call resumes. The table is in `out`.
 
     Args:
         data, test: annotated images (docs/transfer.md); without `test` one in five images of `data` is held out.
         init: weights by name, anything that `moco.load` reads; "random": random parameters, of `model`'s network.
-        bn: see `build_detector`. schedule: one of `recipes.SCHEDULES`, or a number of iterations.
+        task: one of `moco.transfer.tasks.TASKS`.
+        arch, schedule: the model and the paper's schedule, or a number of iterations; None: the task's default.
+        bn: see `build_detector`.
         versus: the row that gaps are taken to; None: "supervised" if there is one, else the first.
         settings: changes to the recipe, by dotted field name. options: see `moco.train.options.RunOptions`.
         split: names of the parts of `data` and `test` to read, for formats with several.
@@ -72,36 +73,43 @@ def transfer(
     chosen = RunOptions(**options)
     reference = check_names(init, versus)
     check_table(Path(out) / TABLE)
-    base = transfer_recipe(task, arch, schedule).but(None, {"bn": bn, **(settings or {})})
+    what = task_named(task)
+    base = what.paper_recipe(arch or what.arch, schedule or what.schedule).but(None, {"bn": bn, **(settings or {})})
     with watchdog(chosen.patience) as dog, session(pick_device(chosen.device)) as place:
         reporter = reporter if reporter is not None and on_main() else Silent()
-        scenes, how = read_data(Path(data), None if test is None else Path(test), split=split, format=format)
+        annotated, how = read_data(what, Path(data), None if test is None else Path(test), split=split, format=format)
         reporter.say(how)
         rows: list[Row] = []
         for start in load_starts(init, model, base):
             found: list[dict[str, float]] = []
             for trial in range(trials):
-                job = start.plan(trial, scenes, Path(out), place, chosen)
+                job = start.plan(trial, what, annotated, Path(out), place, chosen)
                 reporter.box(f"{start.name}, trial {trial + 1} of {trials}", describe(job))
                 if not chosen.dry_run:
                     found.append(fine_tune(start.encoder(job.recipe.seed), job, reporter, dog))
             rows.append(Row(start.name, start.recipe, found))
-        return save_table(Comparison(rows, reference, metrics_of(task, Path(data), format)), Path(out), chosen)
+        return save_table(Comparison(rows, reference, what.columns(Path(data), format)), Path(out), chosen)
 
 
 def read_data(
-    data: Path, test: Path | None, *, split: tuple[str | None, str | None], format: str | None
-) -> tuple[TransferData, str]:
+    task: TransferTask[Any],
+    data: Path,
+    test: Path | None,
+    *,
+    split: tuple[str | None, str | None],
+    format: str | None,
+) -> tuple[TransferData[Any], str]:
     """Annotated images to train and to test on, and a sentence on how they were divided."""
-    train = read_scenes(data, ReadOptions(split=split[0]), format=format)
+    train = task.read(data, ReadOptions(split=split[0]), format=format)
     if test is None and split[1] is None:
-        drawn = draw_fifth(np.zeros(len(train), dtype=np.int64))
+        drawn = draw_fifth(task.strata(train))
         if not drawn.any():
             raise DataError(f"{plural(len(train), 'image')} are too few to hold out one in five: give --test")
-        held = TransferData(_those(train, ~drawn), _those(train, drawn))
+        held = TransferData(task.choose(train, ~drawn), task.choose(train, drawn))
         return held, f"one in five images is held out for the test: {len(held.test):,} of {len(train):,}"
-    options = ReadOptions(split=split[1], classes=train.classes)
-    found = TransferData(train, _same_classes(train, read_scenes(test or data, options, format=format)))
+    options = ReadOptions(split=split[1], classes=tuple(train.classes))
+    found = TransferData(train, task.read(test or data, options, format=format))
+    check_classes(found)
     return found, f"{len(train):,} images to train on, {len(found.test):,} to test on"
 
 
@@ -115,11 +123,17 @@ class Start:
     recipe: TransferRecipe
 
     def plan(
-        self, trial: int, scenes: TransferData, out: Path, place: torch.device, options: RunOptions
+        self,
+        trial: int,
+        task: TransferTask[Any],
+        data: TransferData[Any],
+        out: Path,
+        place: torch.device,
+        options: RunOptions,
     ) -> TransferJob:
         """The run of a trial, in a folder of its own and with a seed of its own."""
         recipe = self.recipe.but(None, {"seed": self.recipe.seed + trial})
-        return plan_transfer(scenes, out / self.name / f"trial_{trial}", place, options, recipe)
+        return plan_transfer(task, data, out / self.name / f"trial_{trial}", place, options, recipe)
 
     def encoder(self, seed: int) -> Encoder:
         """A network of its own, which fine-tuning may change; with random parameters that of `seed`."""
@@ -152,15 +166,6 @@ def load_starts(init: Mapping[str, str | Path], model: str | None, base: Transfe
     return found
 
 
-def metrics_of(task: Task, data: Path, format: str | None) -> tuple[str, ...]:
-    """The columns of the table: VOC's 11-point AP of boxes on VOC, else COCO's AP of boxes, masks or keypoints."""
-    voc = task == "detect" and (format or recognise(data, OBJECTS)) == "voc"
-    if voc:
-        return ("AP50_voc", "AP_voc", "AP75_voc")
-    suffix = {"instance": "_mask", "keypoints": "_keypoints"}.get(task, "")
-    return tuple(f"{name}{suffix}" for name in ("AP", "AP50", "AP75"))
-
-
 def check_names(init: Mapping[str, str | Path], versus: str | None) -> str:
     """The row that gaps are taken to. Raises RecipeError for names that are no folder's, or an unknown `versus`."""
     names = list(init)
@@ -191,13 +196,8 @@ def check_table(file: Path) -> None:
         raise RecipeError(f"{file} is not a table of moco transfer, and would be replaced: name another --out")
 
 
-def _same_classes(train: SceneSet, test: SceneSet) -> SceneSet:
-    if train.classes != test.classes:
-        raise DataError(
-            f"the classes to train on ({', '.join(train.classes)}) are not those to test on ({', '.join(test.classes)})"
-        )
-    return test
-
-
-def _those(scenes: SceneSet, chosen: np.ndarray) -> SceneSet:
-    return replace(scenes, scenes=tuple(scenes.scenes[index] for index in np.flatnonzero(chosen)))
+def check_classes(data: TransferData[Any]) -> None:
+    """Raises DataError where the test images have other classes than the training images."""
+    train, test = (", ".join(part.classes) for part in (data.train, data.test))
+    if tuple(data.train.classes) != tuple(data.test.classes):
+        raise DataError(f"the classes to train on ({train}) are not those to test on ({test})")

@@ -10,10 +10,10 @@ import pytest
 import torch
 from pycocotools import mask as coco_mask
 
+from moco.transfer.detection.targets import targets
 from moco.transfer.readers.entries import AnnotationError
 from moco.transfer.readers.formats import read_scenes
 from moco.transfer.readers.shared import ReadOptions
-from moco.transfer.targets import targets
 from tests.transfer.making_voc import picture
 
 

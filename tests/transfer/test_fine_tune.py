@@ -12,20 +12,23 @@ from moco.recipe import EncoderSpec, RecipeError
 from moco.train.options import RunOptions
 from moco.train.reporters import Silent
 from moco.train.watchdog import watchdog
+from moco.transfer.detection.loader import SceneLoader
+from moco.transfer.detection.recipe import DetectionRecipe
+from moco.transfer.detection.recipes import SCHEDULES, detection_recipe
+from moco.transfer.detection.score import detect
 from moco.transfer.fine_tune import fine_tune
-from moco.transfer.loader import SceneLoader
 from moco.transfer.models.flip import flip, mirrored_order
-from moco.transfer.plan_run import TransferData, plan_transfer
+from moco.transfer.plan_run import plan_transfer
 from moco.transfer.readers.formats import read_scenes
 from moco.transfer.recipe import TransferRecipe, TuneSpec
-from moco.transfer.recipes import SCHEDULES, transfer_recipe
-from moco.transfer.saved_model import load_detector
-from moco.transfer.score import detect
+from moco.transfer.saved_model import load_model
+from moco.transfer.task import TransferData
+from moco.transfer.tasks import TASKS
 from moco.weights.loaded_weights import WeightsError
 from tests.transfer.scenes_made import make_scenes
 
 SPEC = EncoderSpec(name="resnet18", width=0.125)
-TINY = transfer_recipe("detect", "fpn", "4").but(
+TINY = detection_recipe("detect", "fpn", "4").but(
     "tiny",
     {
         "encoder": SPEC, "optim.batch_size": 2, "optim.warmup": 2, "sizes.shorter": (64, 72), "sizes.eval_shorter": 64,
@@ -47,7 +50,7 @@ def run(data: TransferData, out: Path, recipe: TransferRecipe = TINY, **options)
     encoder = build_headless(recipe.encoder)
     with watchdog(None) as dog:
         chosen = RunOptions(device="cpu", workers=1, **options)
-        job = plan_transfer(data, out, torch.device("cpu"), chosen, recipe)
+        job = plan_transfer(TASKS["detect"], data, out, torch.device("cpu"), chosen, recipe)
         return fine_tune(encoder, job, Silent(), dog)
 
 
@@ -67,7 +70,7 @@ def test_a_shorter_schedule_keeps_the_shares():
 
 def test_an_unknown_schedule_is_refused():
     with pytest.raises(RecipeError, match="unknown schedule '3x'"):
-        transfer_recipe("detect", "fpn", "3x")
+        detection_recipe("detect", "fpn", "3x")
 
 
 def test_mini_batches_are_the_same_from_any_step_on_and_for_any_number_of_workers(data):
@@ -75,8 +78,8 @@ def test_mini_batches_are_the_same_from_any_step_on_and_for_any_number_of_worker
     later = list(SceneLoader(data.train, TINY, steps=range(2, 4), workers=2))
     for a, b in zip(whole[2:], later, strict=True):
         assert a.ids.tolist() == b.ids.tolist()
-        assert all(torch.equal(x, y) for x, y in zip(a.images, b.images, strict=True))
-        assert all(torch.equal(x["boxes"], y["boxes"]) for x, y in zip(a.targets, b.targets, strict=True))
+        assert all(torch.equal(x, y) for x, y in zip(a.inputs[0], b.inputs[0], strict=True))
+        assert all(torch.equal(x["boxes"], y["boxes"]) for x, y in zip(a.inputs[1], b.inputs[1], strict=True))
 
 
 def test_a_mirrored_image_has_its_objects_where_they_are_seen():
@@ -100,11 +103,11 @@ def test_keypoints_without_a_counterpart_stay():
 
 
 def test_norm_layers_have_no_weight_decay(data, tmp_path):
-    from moco.transfer.fine_tune import new_detector, optimizer_for
+    from moco.transfer.fine_tune import new_model
 
-    job = plan_transfer(data, tmp_path / "run", torch.device("cpu"), RunOptions(device="cpu"), TINY)
-    detector = new_detector(build_headless(SPEC), job)
-    decayed, norms = optimizer_for(detector, TINY).param_groups
+    job = plan_transfer(TASKS["detect"], data, tmp_path / "run", torch.device("cpu"), RunOptions(device="cpu"), TINY)
+    detector = new_model(build_headless(SPEC), job)
+    decayed, norms = TASKS["detect"].optimizer(detector, TINY).param_groups
     assert decayed["weight_decay"] == 1e-4
     assert norms["weight_decay"] == 0
     assert {x.ndim for x in norms["params"]} == {1}
@@ -162,11 +165,12 @@ def test_changed_annotations_are_refused_on_resume(data, tmp_path):
 
 def test_a_saved_detector_finds_what_the_trained_one_found(data, tmp_path):
     run(data, tmp_path / "run")
-    tuned = load_detector(tmp_path / "run" / "model")
+    tuned = load_model(tmp_path / "run" / "model")
     assert tuned.classes == data.train.classes
-    again = load_detector(tmp_path / "run" / "model")
+    again = load_model(tmp_path / "run" / "model")
     scene = data.test.scenes[0]
-    (expected,) = detect(again.detector, [scene], again.recipe, workers=0)
+    assert isinstance(again.recipe, DetectionRecipe)
+    (expected,) = detect(again.model, [scene], again.recipe, workers=0)
     from moco.data.decode.decode import decode
 
     found = tuned.predict(decode(scene.path))
@@ -180,7 +184,7 @@ def test_a_damaged_model_is_refused(data, tmp_path):
     content[-5] ^= 1
     file.write_bytes(content)
     with pytest.raises(WeightsError, match="is damaged"):
-        load_detector(tmp_path / "run" / "model")
+        load_model(tmp_path / "run" / "model")
 
 
 def test_too_few_images_for_a_mini_batch_are_refused(data, tmp_path):

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from moco.transfer.repeat import repeat_factors, repeated
+from moco.transfer.detection.repeat import repeat_factors, repeated
 
 
 def test_factors_are_those_of_the_equation():

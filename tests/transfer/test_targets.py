@@ -3,8 +3,8 @@
 import numpy as np
 import torch
 
+from moco.transfer.detection.targets import targets
 from moco.transfer.masks import rle_of_bitmap
-from moco.transfer.targets import targets
 from tests.transfer.making_scenes import objects, scene_set
 
 TRIANGLE = (np.array([10.0, 10, 40, 10, 10, 40]),)

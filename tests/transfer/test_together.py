@@ -6,12 +6,12 @@ import numpy as np
 import torch
 
 from moco.encoders.resnet import NETS, ResNet
+from moco.transfer.detection.targets import targets
 from moco.transfer.models.build import build_detector
 from moco.transfer.models.scale_detections import for_metrics
 from moco.transfer.models.settings import Counts, paper_settings
 from moco.transfer.readers.formats import read_scenes
 from moco.transfer.readers.shared import ReadOptions
-from moco.transfer.targets import targets
 from tests.transfer.making_coco import random_truth, write
 
 

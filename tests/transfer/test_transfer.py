@@ -11,7 +11,7 @@ from moco.cli import app
 from moco.encoders import build_headless
 from moco.recipe import EncoderSpec, Recipe, RecipeError
 from moco.transfer.comparison import Comparison, Row
-from moco.transfer.recipes import transfer_recipe
+from moco.transfer.detection.recipes import detection_recipe
 from moco.transfer.transfer import transfer
 from moco.weights.encoder_folder import save_encoder
 from tests.transfer.scenes_made import make_scenes
@@ -39,7 +39,7 @@ def weights(tmp_path_factory):
 
 
 def row(name: str, values: list[float], **settings) -> Row:
-    recipe = transfer_recipe("detect", "fpn", "24k").but(None, {"init": name, **settings})
+    recipe = detection_recipe("detect", "fpn", "24k").but(None, {"init": name, **settings})
     return Row(name, recipe, [{"AP": value} for value in values])
 
 
@@ -125,3 +125,10 @@ def test_a_name_that_is_given_twice_is_refused(scenes, tmp_path):
     result = CliRunner().invoke(app, [*arguments, "--init", "a=random", "--init", "a=other"])
     assert result.exit_code == 2
     assert "--init a is given twice" in " ".join(result.output.split())
+
+
+def test_the_command_lists_the_tasks():
+    from moco.cli.transfer import TaskName
+    from moco.transfer.tasks import TASKS
+
+    assert list(TaskName) == list(TASKS)

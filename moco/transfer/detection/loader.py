@@ -3,11 +3,10 @@
 import time
 from collections.abc import Iterator, Sequence
 from threading import Event
-from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Int64, UInt8
+from jaxtyping import UInt8
 from torch import Tensor
 
 from moco.data.decode.decode import BadImage, decode
@@ -16,20 +15,13 @@ from moco.data.loader.threads import in_order
 from moco.data.sources.images import DataError
 from moco.distributed import rank, world_size
 from moco.rng import fold
+from moco.transfer.detection.recipe import DetectionRecipe
+from moco.transfer.detection.targets import targets
 from moco.transfer.models.flip import flip
 from moco.transfer.models.resize import resize
 from moco.transfer.models.sampling import Target
-from moco.transfer.recipe import TransferRecipe
 from moco.transfer.scenes import Scene, SceneSet
-from moco.transfer.targets import targets
-
-
-class SceneBatch(NamedTuple):
-    """This rank's share of a mini-batch."""
-
-    images: list[UInt8[Tensor, "3 _ _"]]
-    targets: list[Target]
-    ids: Int64[Tensor, "N"]  # of the scenes
+from moco.transfer.task import Batch
 
 
 class SceneLoader:
@@ -43,7 +35,7 @@ class SceneLoader:
         ValueError: see StepSampler.
     """
 
-    def __init__(self, scenes: SceneSet, recipe: TransferRecipe, *, steps: range, workers: int) -> None:
+    def __init__(self, scenes: SceneSet, recipe: DetectionRecipe, *, steps: range, workers: int) -> None:
         self.scenes, self.recipe, self.workers = scenes, recipe, workers
         self.chosen = np.array(
             [i for i, one in enumerate(scenes.scenes) if len(targets(one)["labels"])], dtype=np.int64
@@ -56,7 +48,7 @@ class SceneLoader:
         )  # fmt: skip
         self.waited = 0.0  # [s] that the consumer has waited for mini-batches so far
 
-    def __iter__(self) -> Iterator[SceneBatch]:
+    def __iter__(self) -> Iterator[Batch]:
         made = in_order(self._make, self.sampler, workers=self.workers)
         try:
             for _ in range(len(self.sampler)):
@@ -67,10 +59,10 @@ class SceneLoader:
         finally:
             made.close()
 
-    def _make(self, drawn: Draw, gone: Event) -> SceneBatch:
+    def _make(self, drawn: Draw, gone: Event) -> Batch:
         ids = self.chosen[drawn.ids]
         pairs = [self._read(drawn.epoch, int(number)) for number in ids if not gone.is_set()]
-        return SceneBatch([image for image, _ in pairs], [target for _, target in pairs], torch.from_numpy(ids))
+        return Batch(([image for image, _ in pairs], [target for _, target in pairs]), torch.from_numpy(ids))
 
     def _read(self, epoch: int, number: int) -> tuple[UInt8[Tensor, "3 _ _"], Target]:
         sizes, rng = self.recipe.sizes, np.random.default_rng(fold(self.recipe.seed, epoch, number))
@@ -100,7 +92,7 @@ def read_image(scene: Scene) -> UInt8[Tensor, "3 h w"]:
 
 
 def eval_images(
-    scenes: Sequence[Scene], recipe: TransferRecipe, *, workers: int
+    scenes: Sequence[Scene], recipe: DetectionRecipe, *, workers: int
 ) -> Iterator[tuple[UInt8[Tensor, "3 H W"], tuple[int, int]]]:
     """Every image once and in order, resized for evaluation, with its own (height, width)."""
 

@@ -5,7 +5,9 @@ Batch sizes are 16 (P), weight decay 1e-4 and none on norm layers (D, M).
 """
 
 from moco.recipe_error import RecipeError, unknown
-from moco.transfer.recipe import Arch, SizeSpec, Task, TransferRecipe, TuneSpec
+from moco.transfer.detection.recipe import DetectionRecipe, SizeSpec
+from moco.transfer.models.settings import Task
+from moco.transfer.recipe import TuneSpec
 
 VOC_SIDES = tuple(range(480, 801, 32))  # P: "480 to 800 pixels in training and 800 in testing"
 COCO_SIDES = tuple(range(640, 801, 32))  # P: "640 to 800 pixels"
@@ -23,26 +25,26 @@ SCHEDULES: dict[str, TuneSpec] = {
 }
 
 
-def transfer_recipe(task: Task, arch: Arch, schedule: str) -> TransferRecipe:
+def detection_recipe(task: Task, arch: str, schedule: str) -> DetectionRecipe:
     """The paper's settings for a task, an architecture and a schedule.
 
     Args:
         schedule: a name of SCHEDULES, or a number of iterations: 24k made as short (detect), or 1x.
 
     Raises:
-        RecipeError: an unknown schedule.
+        RecipeError: an unknown architecture or schedule.
     """
-    voc = task == "detect"
     source = "MoCo v1, Sec. 4.2 and appendix; Detectron2's configurations"
+    voc = schedule in ("24k", "9k")
     if schedule in SCHEDULES:
         optim = SCHEDULES[schedule]
     elif schedule.isdecimal() and 0 < int(schedule) < 2**31:
+        voc = task == "detect"
         optim = SCHEDULES["24k" if voc else "1x"].shortened(int(schedule))
         source += f"; shortened to {int(schedule):,} iterations"
     else:
         known = [*SCHEDULES, "a number of iterations"]
         raise RecipeError(unknown("schedule", schedule, known))
-    return TransferRecipe(
-        name=f"{task}_{arch}_{schedule}", source=source, task=task, arch=arch, optim=optim,
-        sizes=SizeSpec(shorter=VOC_SIDES if schedule in ("24k", "9k") or voc else COCO_SIDES),
-    )  # fmt: skip
+    sizes = SizeSpec(shorter=VOC_SIDES if voc else COCO_SIDES)
+    base = DetectionRecipe(name=f"{task}_{arch}_{schedule}", source=source, task=task, optim=optim, sizes=sizes)
+    return base.but(None, {"arch": arch})

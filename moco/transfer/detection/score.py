@@ -5,13 +5,14 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from moco.transfer.detection.loader import eval_images
+from moco.transfer.detection.recipe import DetectionRecipe
 from moco.transfer.detections import Detections
-from moco.transfer.loader import eval_images
 from moco.transfer.metrics.coco import coco_scores
 from moco.transfer.metrics.voc import voc_scores
 from moco.transfer.models.detector import Detector
 from moco.transfer.models.scale_detections import for_metrics
-from moco.transfer.recipe import Task, TransferRecipe
+from moco.transfer.models.settings import Task
 from moco.transfer.scenes import Scene, SceneSet
 
 KINDS = {"detect": ("bbox",), "instance": ("bbox", "segm"), "keypoints": ("bbox", "keypoints")}
@@ -19,7 +20,7 @@ SUFFIX = {"bbox": "", "segm": "_mask", "keypoints": "_keypoints"}
 
 
 @torch.no_grad()
-def detect(detector: Detector, scenes: Sequence[Scene], recipe: TransferRecipe, *, workers: int) -> list[Detections]:
+def detect(detector: Detector, scenes: Sequence[Scene], recipe: DetectionRecipe, *, workers: int) -> list[Detections]:
     """The detections in each scene, in the pixels of its image. The detector is in eval mode afterwards."""
     detector.eval()
     place = next(detector.parameters()).device
@@ -29,7 +30,7 @@ def detect(detector: Detector, scenes: Sequence[Scene], recipe: TransferRecipe, 
     return found
 
 
-def score_detector(detector: Detector, scenes: SceneSet, recipe: TransferRecipe, *, workers: int) -> dict[str, float]:
+def score_detector(detector: Detector, scenes: SceneSet, recipe: DetectionRecipe, *, workers: int) -> dict[str, float]:
     """Scores in percent: COCO's AP, AP50 and AP75 of boxes, masks and keypoints; for boxes VOC's 11-point ones too."""
     return score_detections(scenes, detect(detector, scenes.scenes, recipe, workers=workers), recipe.task)
 

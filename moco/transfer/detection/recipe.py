@@ -1,0 +1,56 @@
+"""The recipe of a detector's fine-tuning: its architecture, its layers and the sizes of its images."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from moco.recipe_specs import Positive, Probability, Side, Spec
+from moco.transfer.models.settings import Arch, Counts, Settings, Task, paper_settings
+from moco.transfer.recipe import TransferRecipe
+
+Sides = Annotated[tuple[Side, ...], Field(min_length=1)]
+
+
+class SizeSpec(Spec):
+    """At what sizes a detector sees its images."""
+
+    shorter: Sides = (640, 672, 704, 736, 768, 800)  # [pixels] of the shorter side in training: one of these at random
+    eval_shorter: Side = 800
+    longest: Side = 1333  # [pixels] of the longer side: an image that would exceed it becomes smaller
+    flip: Probability = 0.5
+
+
+class DetectorSpec(Spec):
+    """How wide the new layers are, for encoders that are narrower than the paper's. None: the paper's numbers."""
+
+    fpn_channels: Positive | None = None
+    fc_channels: Positive | None = None
+    mask_channels: Positive | None = None
+    keypoint_channels: Positive | None = None
+    anchor_sizes: tuple[Positive, ...] | None = None  # [pixels] one for each map of an FPN, smallest first
+    proposals: Positive | None = None  # that the RPN hands on for an image, in training and evaluation
+    rois: Positive | None = None  # of an image, for the losses of the box head
+
+
+class DetectionRecipe(TransferRecipe):
+    """Fine-tuning of a detector."""
+
+    task: Task = "detect"  # pyright: ignore[reportIncompatibleVariableOverride]
+    arch: Arch = "fpn"  # pyright: ignore[reportIncompatibleVariableOverride]
+    sizes: SizeSpec = SizeSpec()
+    detector: DetectorSpec = DetectorSpec()
+
+    def settings(self, num_classes: int, num_keypoints: int) -> Settings:
+        """What the detector is, but for its encoder."""
+        settings = paper_settings(self.task, self.arch, num_classes)
+        spec = self.detector.model_dump(exclude_none=True)
+        if sizes := spec.pop("anchor_sizes", None):
+            spec["anchor_sizes"] = tuple((size,) for size in sizes) if self.arch == "fpn" else (sizes,)
+        if rois := spec.pop("rois", None):
+            spec["rois_sampled"] = rois
+        if proposals := spec.pop("proposals", None):
+            before = settings.counts.before_nms
+            spec["counts"] = Counts(before, (proposals, proposals))
+        if num_keypoints:
+            spec["num_keypoints"] = num_keypoints
+        return settings.but(**spec)

@@ -1,0 +1,95 @@
+"""Detection tasks: `detect`, `instance` and `keypoints`."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Bool, UInt8
+from torch import nn
+
+from moco.encoders import Encoder
+from moco.recipe_error import RecipeError
+from moco.transfer.detection.loader import SceneLoader
+from moco.transfer.detection.recipe import DetectionRecipe
+from moco.transfer.detection.recipes import detection_recipe
+from moco.transfer.detection.scene_images import SceneImages, digest_of
+from moco.transfer.detection.score import score_detector
+from moco.transfer.detections import Detections
+from moco.transfer.models.build import build_detector
+from moco.transfer.models.detector import Detector
+from moco.transfer.models.resize import resize
+from moco.transfer.models.scale_detections import for_metrics
+from moco.transfer.models.settings import Task
+from moco.transfer.readers.formats import OBJECTS, read_scenes, recognise
+from moco.transfer.readers.shared import ReadOptions
+from moco.transfer.recipe import TransferRecipe
+from moco.transfer.scenes import SceneSet
+from moco.transfer.task import Labels, TransferData, TransferTask
+
+SUFFIX = {"instance": "_mask", "keypoints": "_keypoints"}
+
+
+@dataclass(frozen=True)
+class Detection(TransferTask[SceneSet]):
+    """A detector that finds objects of the annotated classes, with their masks or keypoints."""
+
+    name: Task
+    recipe = DetectionRecipe
+    schedule: str = "24k"
+    arch: str = "fpn"
+
+    def paper_recipe(self, arch: str, schedule: str) -> DetectionRecipe:
+        return detection_recipe(self.name, arch, schedule)
+
+    def read(self, path: Path, options: ReadOptions, *, format: str | None) -> SceneSet:
+        return read_scenes(path, options, format=format)
+
+    def images(self, annotated: SceneSet) -> SceneImages:
+        return SceneImages(annotated)
+
+    def digest(self, annotated: SceneSet) -> str:
+        return digest_of(annotated)
+
+    def choose(self, annotated: SceneSet, chosen: Bool[np.ndarray, "n"]) -> SceneSet:
+        return replace(annotated, scenes=tuple(annotated.scenes[index] for index in np.flatnonzero(chosen)))
+
+    def columns(self, data: Path, format: str | None) -> tuple[str, ...]:
+        """VOC's 11-point AP of boxes on VOC, else COCO's AP of boxes, masks or keypoints."""
+        if self.name == "detect" and (format or recognise(data, OBJECTS)) == "voc":
+            return ("AP50_voc", "AP_voc", "AP75_voc")
+        return tuple(f"{name}{SUFFIX.get(self.name, '')}" for name in ("AP", "AP50", "AP75"))
+
+    def fit(self, recipe: TransferRecipe, data: TransferData[SceneSet]) -> TransferRecipe:
+        if self.name == "keypoints" and not data.train.keypoint_names:
+            raise RecipeError(
+                "the annotations have no keypoints: take moco transfer detect, or annotations that have them"
+            )
+        return recipe
+
+    def labels(self, annotated: SceneSet) -> Labels:
+        return Labels(annotated.classes, annotated.keypoint_names)
+
+    def build(self, encoder: Encoder, recipe: TransferRecipe, labels: Labels) -> Detector:
+        assert isinstance(recipe, DetectionRecipe)
+        return build_detector(
+            encoder.backbone, recipe.task, recipe.arch, len(labels.classes), norm=recipe.bn,
+            settings=recipe.settings(len(labels.classes), len(labels.keypoints)), mean=recipe.mean, std=recipe.std,
+        )  # fmt: skip
+
+    def batches(self, annotated: SceneSet, recipe: TransferRecipe, *, steps: range, workers: int) -> SceneLoader:
+        assert isinstance(recipe, DetectionRecipe)
+        return SceneLoader(annotated, recipe, steps=steps, workers=workers)
+
+    def score(self, model: nn.Module, test: SceneSet, recipe: TransferRecipe, *, workers: int) -> dict[str, float]:
+        assert isinstance(model, Detector)
+        assert isinstance(recipe, DetectionRecipe)
+        return score_detector(model, test, recipe, workers=workers)
+
+    def predict(self, model: nn.Module, recipe: TransferRecipe, image: UInt8[np.ndarray, "H W 3"]) -> Detections:
+        """The objects in an RGB image, in its pixels, by falling score."""
+        assert isinstance(recipe, DetectionRecipe)
+        pixels = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1).contiguous()
+        resized, _ = resize(pixels, None, shorter=recipe.sizes.eval_shorter, longest=recipe.sizes.longest)
+        place = next(model.parameters()).device
+        return for_metrics(model([resized.to(place)], sizes=[image.shape[:2]])[0])

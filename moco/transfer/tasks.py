@@ -1,0 +1,20 @@
+"""The tasks of `moco transfer`, by name. A new one is a class as in `task.py` and an entry here."""
+
+from typing import Any
+
+from moco.recipe_error import RecipeError, unknown
+from moco.transfer.detection.task import Detection
+from moco.transfer.task import TransferTask
+
+TASKS: dict[str, TransferTask[Any]] = {
+    "detect": Detection("detect"),
+    "instance": Detection("instance", "1x"),
+    "keypoints": Detection("keypoints", "2x"),
+}
+
+
+def task_named(name: str) -> TransferTask[Any]:
+    """The task of that name. Raises RecipeError, which lists similar names."""
+    if name not in TASKS:
+        raise RecipeError(unknown("task", name, list(TASKS)))
+    return TASKS[name]
