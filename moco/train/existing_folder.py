@@ -18,6 +18,7 @@ from moco.files import TEMPORARY
 from moco.recipe import Recipe, RecipeError, diff
 from moco.recipe_base import RecipeBase
 from moco.train.nan_report import FILES, is_nan_folder
+from moco.train.result_files import check_no_foreign_results, check_results, is_provenance, is_saved_note
 from moco.train.run_folder import RunError, RunFolder
 from moco.weights import read_checkpoint
 
@@ -67,6 +68,10 @@ def check_out(run: RunFolder, recipe: RecipeBase, *, resume: str, overwrite: boo
         raise RunError(f"{run.path} has a run already: name another --out, continue it (--resume auto), or --overwrite")
     if state is not State.EMPTY:
         _check_same_recipe(run, recipe, state)
+    if state is State.FINISHED:
+        check_results(run)
+    elif state.started:
+        check_no_foreign_results(run)
     return state
 
 
@@ -186,7 +191,7 @@ def _check_may_be_replaced(run: RunFolder) -> None:
     """Raises RunError if a file in a run without a step has a run's file name, but is not what a run writes."""
     steps = [one.name for one in (run.path / "nan").glob("step_*") if is_nan_folder(one.name)]
     refused = [f"nan/{step}/{name}" for step in steps for name in FILES]
-    for there in (run.path / name for name in (*LATER, *refused)):
+    for there in (run.path / name for name in ("finished.json", *LATER, *refused)):
         if os.path.lexists(there):
             raise RunError(
                 f"{there} exists, but the run in this folder has made no step, so the file is not from it, and would "
@@ -212,11 +217,6 @@ def _json(file: Path) -> Any:
     return json.loads(file.read_bytes())
 
 
-def _is_provenance(file: Path) -> bool:
-    starts = _json(file)
-    return isinstance(starts, list) and all(isinstance(one, dict) and "versions" in one for one in starts)
-
-
 def _is_log_of_scores(file: Path) -> bool:
     """It has no steps: `state_of` has checked."""
     lines = file.read_bytes().splitlines()
@@ -240,12 +240,12 @@ def _is_manifest(file: Path) -> bool:
 
 
 BEFORE_THE_FIRST_STEP: dict[str, Callable[[Path], bool]] = {
-    "provenance.json": _is_provenance,
+    "provenance.json": lambda file: is_provenance(_json(file)),
     "init.json": lambda file: {"weights", "read"} <= _json(file).keys(),
     "metrics.jsonl": _is_log_of_scores,
     "train.log": _is_train_log,
     "bad_images.csv": _is_list_of_bad_images,
     "manifest.jsonl.gz": _is_manifest,
-    "saved.json": lambda file: _json(file).keys() == {"first_step"},
+    "saved.json": lambda file: is_saved_note(_json(file)),
     "checkpoints/MANIFEST.json": lambda file: _json(file) == [],
 }

@@ -13,7 +13,6 @@ from moco.device import pick_device
 from moco.distributed import on_main, restarted, session
 from moco.evaluate.features import Pretrained, load
 from moco.evaluate.monitor import Monitor, monitor_for
-from moco.files import write_json
 from moco.method import Contrast
 from moco.recipe import Recipe
 from moco.train.after_step import AfterStep, summary
@@ -32,6 +31,7 @@ from moco.train.plan_run import Job, plan_job
 from moco.train.rank_sync import averaged
 from moco.train.reporters import Reporter, Silent
 from moco.train.resolve_recipe import changes_of
+from moco.train.result_files import finish_run
 from moco.train.resume import (
     build_networks,
     check_data,
@@ -50,7 +50,7 @@ from moco.train.signals import StopFlag, stop_on_signals
 from moco.train.summary import closing, plan
 from moco.train.unused_parameters import skips_parameters
 from moco.train.watchdog import Watchdog, watchdog
-from moco.weights.encoder_folder import save_encoder
+from moco.weights.encoder_folder import encoder_files
 
 
 @dataclass(frozen=True)
@@ -205,7 +205,8 @@ def finish(job: Job, contrast: Contrast, reporter: Reporter, *, bad: int, second
         facts = {"images": len(job.images), "bad_images": bad, "steps": last.get("step", 0)}
         facts |= {"epochs": job.recipe.optim.epochs}
         facts |= {name: last[name] for name in ("loss", "pretext_top1", "knn") if name in last}
-        save_encoder(run.encoder, encoder_of(contrast), recipe=job.recipe, facts=facts)
-        write_json(run.path / "finished.json", facts | {"seconds": round(seconds, 1)})
+        files = encoder_files(encoder_of(contrast), recipe=job.recipe, facts=facts)
+        files = {f"encoder/{name}": content for name, content in files.items()}
+        finish_run(run, files, facts | {"seconds": round(seconds, 1)})
         pictures = draw_pictures(job, encoder_of(contrast), reporter)
         reporter.box("done", closing(run, job.recipe, bad=bad, pictures=pictures))

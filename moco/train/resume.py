@@ -18,6 +18,7 @@ from moco.evaluate.monitor import Monitor
 from moco.files import read_json
 from moco.method import Contrast
 from moco.recipe import diff
+from moco.text import first_few
 from moco.train import checkpoint
 from moco.train.build import contrast_for, in_format, precision_of
 from moco.train.checkpoint import TrainState
@@ -27,6 +28,7 @@ from moco.train.open_run import open_run, start_run
 from moco.train.plan_run import AnyJob, Job
 from moco.train.rank_sync import put_back
 from moco.train.reporters import Logged, Reporter
+from moco.train.result_files import set_aside_foreign_notes
 from moco.train.run_folder import RunError, RunFolder, check_init, note_init, note_start, provenance
 from moco.train.summary import plan, random_queue
 from moco.train.warm_start import refill
@@ -130,6 +132,8 @@ def restore(job: AnyJob, state: TrainState, reporter: Reporter) -> None:
     """
     run, content = job.run, b""
     if on_main():
+        if moved := set_aside_foreign_notes(run):
+            reporter.say(f"caution: {first_few(moved)} in {run.path}: renamed, as no run has written these files")
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             path = checkpoint.newest_intact(run.checkpoints)

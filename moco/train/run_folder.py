@@ -67,13 +67,16 @@ class RunFolder:
         return self.path / "encoder"
 
     @property
+    def results(self) -> tuple[str, ...]:
+        """The files of a finished run that are read later, relative to its folder."""
+        names = (f"{self.product}/model.safetensors", f"{self.product}/config.json")
+        return names if self.product == "encoder" else (*names, "scores.json")
+
+    @property
     def finished(self) -> bool:
-        """The run has written finished.json, with its numbers in it, and what it trained is there."""
+        """Whether finished.json has the numbers of a finished run, and the results are there."""
         noted = read_json(self.path / "finished.json")
-        whole = isinstance(noted, dict) and all(_is_number(noted.get(name)) for name in FINISHED)
-        return whole and all(
-            (self.path / self.product / name).is_file() for name in ("model.safetensors", "config.json")
-        )
+        return has_numbers_of_the_end(noted) and all((self.path / name).is_file() for name in self.results)
 
     def recipe(self) -> Recipe:
         """The recipe of a pre-training run. Raises RecipeError."""
@@ -98,13 +101,25 @@ class RunFolder:
 
     def first_saved(self) -> int | None:
         """The step of the first checkpoint, from saved.json; None: there was none, or it is not known."""
-        noted = read_json(self.path / "saved.json")
-        step = noted.get("first_step") if isinstance(noted, dict) else None
+        step = self._saved_note().get("first_step")
         return step if isinstance(step, int) else None
 
     def note_saved(self, step: int | None) -> None:
         """Record that there is a checkpoint. If all are missing later, the run must not silently start again."""
-        write_json(self.path / "saved.json", {"first_step": step})
+        kept = {} if step is None else {name: sums for name, sums in self._saved_note().items() if name == "sha256"}
+        write_json(self.path / "saved.json", {"first_step": step} | kept)
+
+    def note_results(self, sums: dict[str, str]) -> None:
+        """Record the SHA-256 of the results that the run is about to write, beside those of an earlier attempt."""
+        noted = self._saved_note()
+        known = noted.get("sha256")
+        known = known if isinstance(known, dict) else {}
+        all_sums = {name: [*dict.fromkeys([*known.get(name, []), digest])] for name, digest in sums.items()}
+        write_json(self.path / "saved.json", {"first_step": noted.get("first_step"), "sha256": all_sums})
+
+    def _saved_note(self) -> dict[str, Any]:
+        noted = read_json(self.path / "saved.json")
+        return noted if isinstance(noted, dict) else {}
 
     def sync(self) -> None:
         """Flush the logs to the disk, so that they survive a power failure."""
@@ -124,6 +139,11 @@ class RunFolder:
         """Remove the records of later steps than `step`, which a resumed run repeats."""
         kept = [record for record in self.metrics() if record.get("step", 0) <= step]
         write_text(self.metrics_file, "".join(json.dumps(record) + "\n" for record in kept))
+
+
+def has_numbers_of_the_end(noted: Any) -> bool:
+    """Whether this is the content of a finished.json."""
+    return isinstance(noted, dict) and all(_is_number(noted.get(name)) for name in FINISHED)
 
 
 def _is_number(value: Any) -> bool:

@@ -1,5 +1,6 @@
 """Fine-tune a model on an encoder: the run folder, resume, NaN guard and progress are those of pre-training."""
 
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
@@ -10,7 +11,7 @@ from torch import nn
 from moco.data.loader.bad_images import Quarantine
 from moco.distributed import barrier, on_main
 from moco.encoders import Encoder
-from moco.files import read_json, write_json
+from moco.files import read_json
 from moco.rng import fold
 from moco.text import plural
 from moco.train.after_step import AfterStep
@@ -24,6 +25,7 @@ from moco.train.nan_report import allowed_skips
 from moco.train.open_run import start_run
 from moco.train.pace import Pace
 from moco.train.reporters import Logged, Reporter
+from moco.train.result_files import finish_run
 from moco.train.resume import check_data, note_this_start, opened, restore
 from moco.train.run_folder import RunError, RunFolder, note_init
 from moco.train.saving import Saver
@@ -32,7 +34,7 @@ from moco.train.watchdog import Watchdog
 from moco.transfer.models.norms import precise_bn
 from moco.transfer.plan_run import TransferJob
 from moco.transfer.recipe import TransferRecipe
-from moco.transfer.saved_model import save_model
+from moco.transfer.saved_model import model_files
 from moco.transfer.task import Batch, Batches
 
 CHECKED = ("loss", "losses", "gradient")
@@ -167,10 +169,11 @@ def finish(job: TransferJob, model: nn.Module, *, seconds: float) -> dict[str, f
     scores: dict[str, float] = {}
     if on_main():
         scores = job.task.score(model, job.data.test, recipe, workers=job.workers)
-        save_model(job.run.path / job.run.product, model, recipe=recipe, labels=job.task.labels(job.data.train))
-        write_json(job.run.path / "scores.json", scores)
+        contents = model_files(model, recipe=recipe, labels=job.task.labels(job.data.train))
+        files = {f"{job.run.product}/{name}": content for name, content in contents.items()}
+        files["scores.json"] = (json.dumps(scores, indent=1) + "\n").encode()
         facts = {"images": len(job.images), "bad_images": 0, "steps": job.clock.step, "epochs": job.clock.epochs}
-        write_json(job.run.path / "finished.json", facts | {"seconds": round(seconds, 1)})
+        finish_run(job.run, files, facts | {"seconds": round(seconds, 1)})
     barrier()
     return scores
 

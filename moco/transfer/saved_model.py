@@ -14,7 +14,7 @@ from torch import nn
 
 from moco import __version__
 from moco.encoders import build_headless
-from moco.files import read_json, write_atomically, write_text
+from moco.files import read_json
 from moco.text import message_of
 from moco.transfer.recipe import TransferRecipe
 from moco.transfer.task import Labels
@@ -40,20 +40,18 @@ class TunedModel:
         return task_named(self.recipe.task).predict(self.model.eval(), self.recipe, image)
 
 
-def save_model(folder: Path, model: nn.Module, *, recipe: TransferRecipe, labels: Labels) -> None:
-    """Write the model's tensors, its recipe and its classes. Each file appears whole or not at all."""
+def model_files(model: nn.Module, *, recipe: TransferRecipe, labels: Labels) -> dict[str, bytes]:
+    """The contents of model.safetensors and config.json: the model's tensors, its recipe and its classes."""
     content = save({name: x.detach().cpu().contiguous().clone() for name, x in model.state_dict().items()})
     config = {
         "made_by": f"momentum-contrast {__version__}", "recipe": json.loads(recipe.to_json()),
         "classes": labels.classes, "keypoints": labels.keypoints, "sha256": hashlib.sha256(content).hexdigest(),
     }  # fmt: skip
-    folder.mkdir(parents=True, exist_ok=True)
-    write_atomically(folder / "model.safetensors", lambda file: file.write(content))
-    write_text(folder / "config.json", json.dumps(config, indent=1) + "\n")
+    return {"model.safetensors": content, "config.json": (json.dumps(config, indent=1) + "\n").encode()}
 
 
 def load_model(folder: Path) -> TunedModel:
-    """The model that `save_model` wrote, on the CPU. Raises WeightsError."""
+    """The model of `model_files`, on the CPU. Raises WeightsError."""
     config = read_json(folder / "config.json")
     if not isinstance(config, dict) or not {"recipe", "classes", "keypoints", "sha256"} <= config.keys():
         raise WeightsError(f"{folder} has no config.json of a fine-tuned model: name the folder model/ of a run")

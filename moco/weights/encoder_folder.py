@@ -10,7 +10,7 @@ from torch import nn
 
 from moco import __version__
 from moco.encoders import Encoder, build_headless
-from moco.files import write_atomically, write_text
+from moco.files import write_atomically
 from moco.recipe import EncoderSpec, Recipe
 from moco.weights.copy_weights import check_values_of_parts, copy_weights, suggest_prefix
 from moco.weights.infer_architecture import infer_data, other_number_of_heads
@@ -29,9 +29,17 @@ HEADS_OF_VIT_S = (
 def save_encoder(
     folder: Path, encoder: Encoder, *, recipe: Recipe, facts: dict[str, Any], imported_from: str = ""
 ) -> None:
-    """Write `model.safetensors` (only the backbone, under the library's names), `config.json` and `README.md`.
+    """Write the files of `encoder_files` into `folder`. Each file is complete, or does not appear."""
+    files = encoder_files(encoder, recipe=recipe, facts=facts, imported_from=imported_from)
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, content in files.items():
+        write_atomically(folder / name, lambda file, content=content: file.write(content))
 
-    Each file is complete, or does not appear.
+
+def encoder_files(
+    encoder: Encoder, *, recipe: Recipe, facts: dict[str, Any], imported_from: str = ""
+) -> dict[str, bytes]:
+    """The contents of `model.safetensors` (only the backbone, by the library's names), `config.json` and `README.md`.
 
     Args:
         facts: what to record about the run, as JSON: steps, epochs, images, scores.
@@ -46,10 +54,10 @@ def save_encoder(
     )  # fmt: skip
     parameters = sum(parameter.numel() for parameter in encoder.backbone.parameters())
     text = model_card(config, parameters=parameters, source=recipe.source, imported_from=imported_from)
-    folder.mkdir(parents=True, exist_ok=True)
-    write_atomically(folder / "model.safetensors", lambda file: file.write(content))
-    write_text(folder / "config.json", config.to_json())
-    write_text(folder / "README.md", text)
+    return {
+        "model.safetensors": content, "config.json": config.to_json().encode(),
+        "README.md": text.encode("utf-8", "surrogateescape"),
+    }  # fmt: skip
 
 
 def load_encoder(

@@ -1,5 +1,6 @@
 """Fine-tuning: schedule, mini-batches, and a run that is killed ends with the bits of one that is not."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ import torch
 from safetensors.torch import load_file
 
 from moco.encoders import build_headless
+from moco.files import read_json
 from moco.recipe import EncoderSpec, RecipeError
 from moco.train.options import RunOptions
 from moco.train.reporters import Silent
@@ -147,13 +149,43 @@ def test_a_finished_run_is_not_trained_again_and_another_recipe_is_refused(data,
         run(data, tmp_path / "run", TINY.but(None, {"optim.lr": 0.01}))
 
 
-@pytest.mark.parametrize("content", ["", "{}", '{"AP": 1}', '{"AP": "x"}', None])
-def test_a_finished_run_without_its_scores_is_refused(data, tmp_path, content):
-    run(data, tmp_path / "run", TINY.but(None, {"optim.iterations": 1, "optim.at": (), "precise_bn": 0}))
-    file = tmp_path / "run" / "scores.json"
-    file.unlink() if content is None else file.write_text(content)
+SHORT = TINY.but(None, {"optim.iterations": 1, "optim.at": (), "precise_bn": 0})
+
+
+@pytest.mark.parametrize("name", ["scores.json", "model/model.safetensors", "model/config.json"])
+def test_a_damaged_result_of_a_finished_run_is_refused_and_written_again_once_it_is_moved_away(data, tmp_path, name):
+    out = tmp_path / "run"
+    scores, file = run(data, out, SHORT), out / name
+    before = file.read_bytes()
+    file.write_bytes(before.replace(b"0", b"1"))
+    with pytest.raises(RecipeError, match=f"{name} is damaged"):
+        run(data, out, SHORT)
+    file.unlink()
+    assert run(data, out, SHORT) == pytest.approx(scores, nan_ok=True)
+    assert file.read_bytes() == before
+
+
+@pytest.mark.parametrize("content", ["", "{}", '{"AP": 1}', '{"AP": "x"}'])
+def test_scores_that_are_none_are_refused_though_an_older_version_has_listed_no_checksum(data, tmp_path, content):
+    out = tmp_path / "run"
+    run(data, out, SHORT)
+    for note in ("finished.json", "saved.json"):
+        (out / note).write_text(json.dumps({k: v for k, v in read_json(out / note).items() if k != "sha256"}))
+    (out / "scores.json").write_text(content)
     with pytest.raises(RecipeError, match="does not hold the scores"):
-        run(data, tmp_path / "run", TINY.but(None, {"optim.iterations": 1, "optim.at": (), "precise_bn": 0}))
+        run(data, out, SHORT)
+
+
+@pytest.mark.parametrize("name", ["scores.json", "model/model.safetensors", "model/config.json"])
+def test_a_file_of_the_user_in_an_unfinished_run_is_refused_and_stays(data, tmp_path, name):
+    out = tmp_path / "run"
+    run(data, out, SHORT)
+    for one in ("finished.json", "scores.json", "model/model.safetensors", "model/config.json"):
+        (out / one).unlink()
+    (out / name).write_text("mine")
+    with pytest.raises(RecipeError, match=f"{name} is not from this run"):
+        run(data, out, SHORT)
+    assert (out / name).read_text() == "mine"
 
 
 def test_changed_annotations_are_refused_on_resume(data, tmp_path):

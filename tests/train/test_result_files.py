@@ -1,0 +1,132 @@
+"""What a run writes at its end: files of the user are not replaced, and damaged ones are not believed."""
+
+import json
+import shutil
+
+import pytest
+
+from moco.train.existing_folder import State
+from moco.train.pretrain import pretrain
+from moco.train.run_folder import RunError, RunFolder
+from tests.train.helpers import StopAt
+from tests.train.run_folders import begin, contents, whole
+from tests.train.test_lost_parts import files, stop
+
+
+def flip(file) -> None:
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+
+
+def test_a_finished_json_in_a_run_without_a_step_is_refused_and_stays(tmp_path, tiny):
+    begin(tmp_path, tiny)
+    (tmp_path / "finished.json").write_text("mine")
+    before = contents(tmp_path)
+    with pytest.raises(RunError, match=r"finished\.json exists"):
+        begin(tmp_path, tiny)
+    assert contents(tmp_path) == before
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json", "README.md"])
+@pytest.mark.parametrize("saves", [True, False])
+def test_a_users_encoder_in_an_unfinished_run_is_refused_and_stays(tmp_path, tiny, name, saves):
+    whole(tmp_path, tiny, saves=saves, finishes=False)
+    (tmp_path / "encoder").mkdir()
+    (tmp_path / "encoder" / name).write_text("mine")
+    before = contents(tmp_path)
+    with pytest.raises(RunError, match=f"encoder/{name} is not from this run"):
+        begin(tmp_path, tiny)
+    assert contents(tmp_path) == before
+
+
+def test_other_files_in_encoder_do_not_matter(tmp_path, tiny):
+    whole(tmp_path, tiny, finishes=False)
+    (tmp_path / "encoder").mkdir()
+    (tmp_path / "encoder" / "notes.txt").write_text("mine")
+    assert begin(tmp_path, tiny) is State.SAVED
+
+
+def test_a_run_that_was_killed_while_it_wrote_its_encoder_goes_on(pictures, tiny, tmp_path, monkeypatch):
+    from moco.train import result_files
+
+    class Killed(BaseException):
+        pass
+
+    original = result_files.write_atomically
+
+    def write(path, content):
+        original(path, content)
+        if path.name == "config.json":
+            raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(result_files, "write_atomically", write)
+        with pytest.raises(Killed):
+            pretrain(pictures, tmp_path / "run", recipe=tiny)
+    assert sorted(path.name for path in (tmp_path / "run" / "encoder").iterdir()) == [
+        "config.json", "model.safetensors",
+    ]  # fmt: skip
+    pretrain(pictures, tmp_path / "run", recipe=tiny)
+    assert RunFolder(tmp_path / "run").finished
+
+
+def test_notes_that_no_run_has_written_are_renamed_by_a_resumed_run(pictures, tiny, tmp_path):
+    out = stop(pictures, tmp_path / "run", tiny)
+    for name in ("finished.json", "provenance.json", "saved.json"):
+        (out / name).write_text(f"my {name}")
+    said = []
+    reporter = StopAt(99)
+    reporter.say = said.append
+    pretrain(pictures, out, recipe=tiny, reporter=reporter)
+    for name in ("finished.json", "provenance.json", "saved.json"):
+        assert (out / f"{name}.other").read_text() == f"my {name}"
+    assert any("saved.json.other" in line for line in said)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json"])
+def test_a_damaged_encoder_of_a_finished_run_is_noticed_and_written_again(pictures, tiny, tmp_path, name):
+    out = pretrain(pictures, tmp_path / "run", recipe=tiny).path
+    before, file = files(out / "encoder"), out / "encoder" / name
+    flip(file)
+    with pytest.raises(RunError, match=f"encoder/{name} is damaged.*Move it away"):
+        pretrain(pictures, out, recipe=tiny)
+    file.rename(tmp_path / "away")
+    pretrain(pictures, out, recipe=tiny)
+    assert files(out / "encoder") == before
+
+
+def test_a_damaged_encoder_without_checkpoints_is_to_come_from_a_backup(pictures, tiny, tmp_path):
+    out = pretrain(pictures, tmp_path / "run", recipe=tiny).path
+    shutil.rmtree(out / "checkpoints")
+    flip(out / "encoder" / "model.safetensors")
+    with pytest.raises(RunError, match=r"is damaged.*There is no checkpoint in"):
+        pretrain(pictures, out, recipe=tiny)
+
+
+def test_the_encoder_of_another_run_is_refused_in_a_finished_run(pictures, tiny, tmp_path):
+    out = pretrain(pictures, tmp_path / "run", recipe=tiny).path
+    other = pretrain(pictures, tmp_path / "other", recipe=tiny.but(None, {"seed": 7})).path
+    shutil.rmtree(out / "encoder")
+    shutil.copytree(other / "encoder", out / "encoder")
+    with pytest.raises(RunError, match="not the file that this run has written"):
+        pretrain(pictures, out, recipe=tiny)
+
+
+def test_a_model_card_may_be_edited(pictures, tiny, tmp_path):
+    out = pretrain(pictures, tmp_path / "run", recipe=tiny).path
+    (out / "encoder" / "README.md").write_text("my card")
+    pretrain(pictures, out, recipe=tiny)
+    assert (out / "encoder" / "README.md").read_text() == "my card"
+
+
+def test_a_finished_run_of_an_older_version_is_checked_by_its_config_json(pictures, tiny, tmp_path):
+    out = pretrain(pictures, tmp_path / "run", recipe=tiny).path
+    for note in ("finished.json", "saved.json"):
+        noted = json.loads((out / note).read_text())
+        del noted["sha256"]
+        (out / note).write_text(json.dumps(noted))
+    pretrain(pictures, out, recipe=tiny)
+    flip(out / "encoder" / "model.safetensors")
+    with pytest.raises(RunError, match="is damaged"):
+        pretrain(pictures, out, recipe=tiny)
