@@ -1,7 +1,7 @@
 """The table of a transfer task: one row for each of the initial weights, with the gap to one of them."""
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +20,7 @@ class Row:
 
     name: str
     recipe: TransferRecipe
-    trials: Sequence[Mapping[str, float]]  # in percent
+    trials: list[dict[str, float]]  # scores in percent
 
     def mean(self, metric: str) -> float:
         return statistics.fmean(one[metric] for one in self.trials)

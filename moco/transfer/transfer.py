@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Unpack
@@ -12,7 +12,7 @@ import torch
 from moco.data.sources.images import DataError
 from moco.data.sources.split import draw_fifth
 from moco.device import pick_device
-from moco.distributed import on_main, session
+from moco.distributed import on_main, session, share
 from moco.encoders import Encoder, build_headless
 from moco.evaluate.baselines import random_encoder
 from moco.files import read_json, write_json
@@ -23,6 +23,7 @@ from moco.train.options import RunKeywords, RunOptions
 from moco.train.reporters import Reporter, Silent
 from moco.train.watchdog import watchdog
 from moco.transfer.comparison import Comparison, Row
+from moco.transfer.estimate import SHORT, iterations_left, measure
 from moco.transfer.fine_tune import describe, fine_tune
 from moco.transfer.models.settings import Norm
 from moco.transfer.plan_run import TransferJob, plan_transfer
@@ -79,15 +80,15 @@ def transfer(
         reporter = reporter if reporter is not None and on_main() else Silent()
         annotated, how = read_data(what, Path(data), None if test is None else Path(test), split=split, format=format)
         reporter.say(how)
-        rows: list[Row] = []
-        for start in load_starts(init, model, base):
-            found: list[dict[str, float]] = []
-            for trial in range(trials):
-                job = start.plan(trial, what, annotated, Path(out), place, chosen)
+        starts = load_starts(init, model, base)
+        jobs = [[one.plan(i, what, annotated, Path(out), place, chosen) for i in range(trials)] for one in starts]
+        report_cost(starts, jobs, reporter)
+        rows = [Row(start.name, start.recipe, []) for start in starts]
+        for start, row, planned in zip(starts, rows, jobs, strict=True):
+            for trial, job in enumerate(planned):
                 reporter.box(f"{start.name}, trial {trial + 1} of {trials}", describe(job))
                 if not chosen.dry_run:
-                    found.append(fine_tune(start.encoder(job.recipe.seed), job, reporter, dog))
-            rows.append(Row(start.name, start.recipe, found))
+                    row.trials.append(fine_tune(start.encoder(job.recipe.seed), job, reporter, dog))
         return save_table(Comparison(rows, reference, what.columns(Path(data), format)), Path(out), chosen)
 
 
@@ -180,6 +181,16 @@ def check_names(init: Mapping[str, str | Path], versus: str | None) -> str:
     if versus is not None and versus not in names:
         raise RecipeError(f"--versus expects one of {', '.join(names)}, got {versus!r}")
     return versus or ("supervised" if "supervised" in names else names[0])
+
+
+def report_cost(starts: Sequence[Start], jobs: Sequence[Sequence[TransferJob]], reporter: Reporter) -> None:
+    """Report the time and memory of all runs, measured with the first weights, unless what is left of them is short."""
+    every = [job for planned in jobs for job in planned]
+    left = [count for count in iterations_left(every) if count]
+    total, runs = (int(part) for part in share(f"{sum(left)} {len(left)}".encode()).split())
+    if total > SHORT * runs:
+        first = every[0]
+        reporter.say(measure(starts[0].encoder(first.recipe.seed), first).describe(total, runs))
 
 
 def save_table(table: Comparison, out: Path, options: RunOptions) -> Comparison:

@@ -10,9 +10,13 @@ from typer.testing import CliRunner
 from moco.cli import app
 from moco.encoders import build_headless
 from moco.recipe import EncoderSpec, Recipe, RecipeError
+from moco.train.options import RunOptions
+from moco.train.reporters import Silent
 from moco.transfer.comparison import Comparison, Row
 from moco.transfer.detection.recipes import detection_recipe
-from moco.transfer.transfer import transfer
+from moco.transfer.estimate import iterations_left, measure
+from moco.transfer.tasks import TASKS
+from moco.transfer.transfer import load_starts, read_data, transfer
 from moco.weights.encoder_folder import save_encoder
 from tests.transfer.scenes_made import make_scenes
 
@@ -132,3 +136,36 @@ def test_the_command_lists_the_tasks():
     from moco.transfer.tasks import TASKS
 
     assert list(TaskName) == list(TASKS)
+
+
+def test_time_and_memory_are_stated_before_a_long_run_starts(scenes, tmp_path):
+    init, options = {"random": "random"}, {"settings": SETTINGS, "device": "cpu", "model": "resnet18", "trials": 3}
+    messages = []
+
+    class Recorder(Silent):
+        def say(self, text):
+            messages.append(text)
+
+    transfer("detect", scenes, tmp_path / "a", init=init, schedule="101", dry_run=True, reporter=Recorder(), **options)
+    (sentence,) = [text for text in messages if "training takes about" in text]
+    assert "for 3 runs with 303 iterations in all" in sentence
+    assert "GiB of memory" in sentence
+    assert not (tmp_path / "a").exists()
+    messages.clear()
+    transfer("detect", scenes, tmp_path / "a", init=init, schedule="100", dry_run=True, reporter=Recorder(), **options)
+    assert not any("training takes" in text for text in messages)
+
+
+def test_the_estimate_counts_what_is_left_and_leaves_the_weights_alone(scenes, weights, tmp_path):
+    start, *_ = load_starts({"moco": str(weights)}, None, detection_recipe("detect", "fpn", "5").but(None, SETTINGS))
+    data, _ = read_data(TASKS["detect"], scenes, None, split=(None, None), format=None)
+    job = start.plan(0, TASKS["detect"], data, tmp_path, torch.device("cpu"), RunOptions(device="cpu", workers=1))
+    assert iterations_left([job, job]) == [5, 5]
+    encoder = start.encoder(0)
+    before = {name: x.clone() for name, x in encoder.named_parameters()}
+    found = measure(encoder, job)
+    assert found.seconds > 0
+    assert all(torch.equal(before[name], x) for name, x in encoder.named_parameters())
+    job.run.path.mkdir(parents=True)
+    job.run.metrics_file.write_text('{"step": 2}\n')
+    assert iterations_left([job]) == [3]
