@@ -1,17 +1,21 @@
 """Write several files or a folder in a staging folder first, and move them into place only when all are complete."""
 
 import fcntl
+import json
 import os
+import platform
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
+from moco.files import read_json
 from moco.recipe_error import RecipeError
 from moco.text import shown
 
-OWNER_MARK = "made-by-moco"  # an empty file that marks a staging folder as ours
+OWNER_MARK = "made-by-moco"  # a file that marks a staging folder as ours
+MADE_BY = "a staging folder of momentum-contrast"  # what the mark says, beside host and process
 CONTENT = "new"  # the folder in it that is written to
 
 
@@ -69,7 +73,7 @@ def staging_folder(out: Path) -> Iterator[Path]:
     descriptor = _open_locked(place)
     try:
         _check_is_ours(place)
-        (place / OWNER_MARK).touch()
+        (place / OWNER_MARK).write_text(json.dumps({"made_by": MADE_BY, "host": platform.node(), "pid": os.getpid()}))
         _remove_folder(place / CONTENT)
         (place / CONTENT).mkdir()
         try:
@@ -108,7 +112,13 @@ def _open_locked(path: Path) -> int:
 def _check_is_ours(place: Path) -> None:
     """Raise RecipeError unless the folder is empty or was left by a killed process of this package."""
     names = set(os.listdir(place))
-    if names and (OWNER_MARK not in names or names - {OWNER_MARK, CONTENT}):
+    if names - {OWNER_MARK, CONTENT}:
+        raise _not_ours(place)
+    mark = place / OWNER_MARK
+    noted = None if mark.is_symlink() else read_json(mark)
+    is_ours = isinstance(noted, dict) and noted.get("made_by") == MADE_BY
+    was_cut = names == {OWNER_MARK} and mark.is_file() and not mark.is_symlink() and mark.stat().st_size == 0
+    if names and not is_ours and not was_cut:  # cut: killed while it wrote the mark, before all else
         raise _not_ours(place)
 
 

@@ -11,7 +11,12 @@ from pathlib import Path
 from typing import IO, Any
 
 MODE = 0o666  # minus the umask, so that members of a group can share runs and caches
-TEMPORARY = re.compile(r"\.tmp-\d+-[0-9a-z]+", re.ASCII)  # names of the temporary files of `write_atomically`
+TEMPORARY = re.compile(r"\.tmp-[1-9][0-9]{0,9}-[0-9a-f]{8}", re.ASCII)  # exactly what `temporary_name` returns
+
+
+def temporary_name(path: Path) -> Path:
+    """A new name in the folder of `path`: `.tmp-PID-12345678`, with 8 random hexadecimal digits."""
+    return path.with_name(f".tmp-{os.getpid()}-{secrets.token_hex(4)}")
 
 
 def write_atomically(path: Path, write: Callable[[IO[bytes]], Any]) -> str:
@@ -20,7 +25,7 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], Any]) -> str:
     Raises:
         OSError: the disk is full, ...
     """
-    temporary = path.with_name(f".tmp-{os.getpid()}-{secrets.token_hex(4)}")
+    temporary = temporary_name(path)
     descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0), MODE)
     try:
         with os.fdopen(descriptor, "w+b") as file:
@@ -75,7 +80,7 @@ def append(path: Path, content: bytes) -> None:
 
 
 def remove_temporary_files(folder: Path) -> None:
-    """Remove temporary files that a killed process left in `folder`. Nothing else is touched."""
+    """Remove files in `folder` whose names are exactly those of `temporary_name`, which a killed process left."""
     for leftover in folder.glob(".tmp-*"):
         if TEMPORARY.fullmatch(leftover.name) and not leftover.is_dir():
             with suppress(OSError):  # a leftover does no harm

@@ -30,13 +30,15 @@ def test_files_have_the_modes_that_the_umask_leaves(tmp_path, umask, mask, mode)
 
 
 def test_only_files_under_our_temporary_names_are_swept(tmp_path):
-    for name in (".tmp-12-0a1b2c3d", ".tmp-x", ".tmp-12", ".tmp-notes.txt", ".tmp-²-ab"):
-        (tmp_path / name).write_bytes(b"")
-    (tmp_path / ".tmp-7-abc").mkdir()
-    remove_temporary_files(tmp_path)
-    assert {path.name for path in tmp_path.iterdir()} == {
-        ".tmp-x", ".tmp-12", ".tmp-notes.txt", ".tmp-²-ab", ".tmp-7-abc",
+    theirs = {
+        ".tmp-x", ".tmp-12", ".tmp-notes.txt", ".tmp-²-ab", ".tmp-1-ab", ".tmp-01-0a1b2c3d", ".tmp-12-0a1b2c3g",
+        ".tmp-12-0a1b2c3d4", ".tmp-12-0a1b2c3d.txt",
     }  # fmt: skip
+    for name in (".tmp-12-0a1b2c3d", *theirs):
+        (tmp_path / name).write_bytes(b"")
+    (tmp_path / ".tmp-7-0a1b2c3d").mkdir()
+    remove_temporary_files(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == theirs | {".tmp-7-0a1b2c3d"}
 
 
 def test_a_lock_that_can_only_be_read_locks_too(tmp_path, monkeypatch):

@@ -100,6 +100,26 @@ def test_no_link_is_followed(tmp_path: Path):
     assert contents(tmp_path) == {"theirs": "theirs"}
 
 
+@pytest.mark.parametrize("mark", ["", "mine", "{}", '{"made_by": "me"}'])
+def test_a_folder_of_the_user_with_a_mark_of_that_name_is_refused_and_stays(tmp_path: Path, mark: str):
+    place = tmp_path / ".a.csv.moco-partial"
+    (place / "new").mkdir(parents=True)
+    (place / module.OWNER_MARK).write_text(mark)
+    (place / "new" / "thesis.tex").write_text("theirs")
+    with pytest.raises(RecipeError, match="not made by this command"), staged([tmp_path / "a.csv"], overwrite=True):
+        pass
+    assert (place / "new" / "thesis.tex").read_text() == "theirs"
+
+
+def test_what_is_left_by_a_kill_while_the_mark_was_written_is_taken(tmp_path: Path):
+    place = tmp_path / ".a.csv.moco-partial"
+    place.mkdir()
+    (place / module.OWNER_MARK).touch()
+    with staged([tmp_path / "a.csv"], overwrite=False) as (file,):
+        file.write(b"ours")
+    assert contents(tmp_path) == {"a.csv": "ours"}
+
+
 @pytest.mark.parametrize("name", [".a.csv.moco-partial", ".a.csv.moco-partial/new/a.csv"])
 def test_a_file_of_the_user_where_we_write_first_is_refused_and_stays(tmp_path: Path, name: str):
     file = tmp_path / name

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from moco.files import remove_temporary_files, write_text
 from moco.recipe_base import RecipeBase
 from moco.train.existing_folder import State, check_out
-from moco.train.overwrite_run import NOTE, OLD, finish_removal, remove_run
+from moco.train.overwrite_run import finish_removal, is_interrupted, remove_run
 from moco.train.run_folder import RunFolder, locked
 
 
@@ -47,12 +47,3 @@ def start_run(run: RunFolder, recipe: RecipeBase) -> None:
     run.checkpoints.mkdir(exist_ok=True)
     remove_temporary_files(run.checkpoints)
     run.note_saved(None)
-
-
-def is_interrupted(run: RunFolder) -> bool:
-    """Whether a kill interrupted the removal of an earlier run. Its recipe.json still exists: it is replaced last."""
-    if not run.recipe_file.is_file():
-        return False
-    folders = [run.path, run.checkpoints, run.encoder, run.path / "model"]
-    names = [entry.name for folder in folders if folder.is_dir() for entry in folder.iterdir()]
-    return NOTE in names or any(name.startswith(OLD) for name in names)

@@ -1,16 +1,18 @@
 """Remove the run in a folder, all of it or nothing, and no other files.
 
-Only files with exactly the names of a run's files are removed. Each is first renamed to `.tmp-old-NAME`; if that fails
-for one, all are renamed back. Then a note is written, and the files are deleted. After a kill, the next start finishes
-the deletion if the note exists, and renames the files back if not.
+Only files with exactly the names of a run's files are removed. First a note lists them. Then each is renamed to
+`.tmp-old-NAME`; if that fails for one, all are renamed back. Then the note says so, and the files are deleted. After a
+kill, the next start finishes the deletion or renames the files back, as the note says. Other files are not touched,
+whatever their names are.
 """
 
 import os
-from collections.abc import Iterator
+import platform
+from collections.abc import Collection, Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from moco.files import write_text
+from moco.files import read_json, write_json
 from moco.text import message_of
 from moco.train.existing_folder import BEFORE_THE_FIRST_STEP, LATER
 from moco.train.nan_report import FILES, is_nan_folder
@@ -18,7 +20,8 @@ from moco.train.run_folder import RunError, RunFolder
 from moco.weights import read_checkpoint
 
 OLD = ".tmp-old-"
-NOTE = ".tmp-old"  # says that the deletion is to be finished
+NOTE = ".tmp-old"  # the note of a removal
+MADE_BY = "the removal of a run by momentum-contrast"
 
 
 def files_of(run: RunFolder) -> list[Path]:
@@ -37,48 +40,77 @@ def remove_run(run: RunFolder) -> None:
         RunError: one of them cannot be removed; the run is unchanged.
     """
     files = files_of(run)
+    if not files:
+        return
     for folder in {file.parent for file in files}:
         if not os.access(folder, os.W_OK | os.X_OK):
             raise RunError(
                 f"the run in {run.path} cannot be replaced: {folder} cannot be written to. Nothing has changed"
             )
+    for aside in (run.path / NOTE, *map(_aside, files)):
+        if os.path.lexists(aside):
+            raise RunError(f"{aside} has a name that the removal of the run needs: move it away. Nothing has changed")
+    names = {_name(run, file) for file in files}
+    _note(run, names, deletes=False)
     try:
         for file in files:
             os.rename(file, _aside(file))
+        _note(run, names, deletes=True)
     except OSError as error:
-        restore_run(run)
+        _rename_back(run, names)
         raise RunError(f"the run in {run.path} cannot be replaced: {message_of(error)}. It is as it was") from error
-    write_text(run.path / NOTE, "")
-    _delete(run)
+    _delete(run, names)
+
+
+def is_interrupted(run: RunFolder) -> bool:
+    """Whether a kill interrupted the removal of an earlier run. Its recipe.json still exists: it is replaced last."""
+    return run.recipe_file.is_file() and os.path.lexists(run.path / NOTE)
 
 
 def finish_removal(run: RunFolder) -> None:
-    """Finish or undo what a kill in `remove_run` has left."""
+    """Finish or undo the removal that a kill has interrupted. Raises RunError if the note is not from a removal."""
     note = run.path / NOTE
-    if note.is_dir() or note.is_symlink() or (note.exists() and note.stat().st_size):
+    noted = None if note.is_symlink() else read_json(note)
+    if not isinstance(noted, dict) or noted.get("made_by") != MADE_BY or not isinstance(noted.get("files"), list):
         raise RunError(f"{note} is not what a run writes there: move it away, or name another --out")
-    if note.exists():
-        _delete(run)
+    names = {name for name in noted["files"] if isinstance(name, str)}
+    if noted.get("deletes") is True:
+        _delete(run, names)
     else:
-        restore_run(run)
+        _rename_back(run, names)
 
 
-def restore_run(run: RunFolder) -> None:
-    """Rename the files back, except one whose name is taken."""
-    for folder, name in _own(run):
-        file = folder / name
+def _note(run: RunFolder, names: Collection[str], *, deletes: bool) -> None:
+    """List the files that are removed. `deletes`: all are renamed, and their deletion has begun."""
+    about = {"made_by": MADE_BY, "host": platform.node(), "pid": os.getpid(), "deletes": deletes}
+    write_json(run.path / NOTE, about | {"files": sorted(names)})
+
+
+def _rename_back(run: RunFolder, names: Collection[str]) -> None:
+    """Rename the listed files back, except one whose name is taken."""
+    for file in _listed(run, names):
         if _is_file(_aside(file)) and not os.path.lexists(file):
             os.rename(_aside(file), file)
+    (run.path / NOTE).unlink(missing_ok=True)
 
 
-def _delete(run: RunFolder) -> None:
-    for folder, name in _own(run):
-        if _is_file(_aside(folder / name)):
-            _aside(folder / name).unlink()
+def _delete(run: RunFolder, names: Collection[str]) -> None:
+    for file in _listed(run, names):
+        if _is_file(_aside(file)):
+            _aside(file).unlink()
     for folder in _nan_folders(run):
         with suppress(OSError):  # it contains other files
             folder.rmdir()
     (run.path / NOTE).unlink(missing_ok=True)
+
+
+def _listed(run: RunFolder, names: Collection[str]) -> list[Path]:
+    """The files of the run that the note lists."""
+    return [folder / name for folder, name in _own(run) if _name(run, folder / name) in names]
+
+
+def _name(run: RunFolder, file: Path) -> str:
+    return str(file.relative_to(run.path))
 
 
 def _aside(file: Path) -> Path:

@@ -45,9 +45,9 @@ def a_temporary_name(place: Path) -> bool:
     """A link with a guessed temporary name is not written through."""
     home = victim(place)
     (place / "run").mkdir()
-    guessed = mock.patch("moco.files.secrets.token_hex", return_value="guessed")
+    guessed = mock.patch("moco.files.secrets.token_hex", return_value="0123abcd")
     with guessed, mock.patch("moco.files.os.getpid", return_value=1):
-        (place / "run" / ".tmp-1-guessed").symlink_to(home / "file")
+        (place / "run" / ".tmp-1-0123abcd").symlink_to(home / "file")
         try:
             write_atomically(place / "run" / "a", lambda file: file.write(b"x"))
         except FileExistsError:

@@ -73,13 +73,13 @@ def test_without_sync_the_power_takes_the_only_checkpoint(tmp_path):
 
 
 def test_without_the_removal_leftovers_stay(tmp_path, monkeypatch):
-    (tmp_path / ".tmp-1-a").write_bytes(b"half")
+    (tmp_path / ".tmp-1-0123abcd").write_bytes(b"half")
     monkeypatch.setattr(checkpoint, "remove_temporary_files", lambda _: None)
     torn.ours(tmp_path, 1)
-    assert (tmp_path / ".tmp-1-a").exists()
+    assert (tmp_path / ".tmp-1-0123abcd").exists()
     monkeypatch.undo()
     torn.ours(tmp_path, 2)
-    assert not (tmp_path / ".tmp-1-a").exists()
+    assert not (tmp_path / ".tmp-1-0123abcd").exists()
 
 
 def test_a_manifest_that_is_believed_blindly_ends_the_search(tmp_path, monkeypatch):

@@ -125,7 +125,7 @@ def leftovers(count: int, folder: Path) -> Tally:
         manifest = (place / "MANIFEST.json").read_bytes()
         cut = rng.choice([b"", b"null", b"[1, {}]", b"\xff\xfe", manifest[: rng.randrange(len(manifest))], b"[" * 9999])
         (place / "MANIFEST.json").write_bytes(cut)
-        for name in (f".tmp-{rng.randrange(10**6)}-ab12", "notes.txt", "step_final.pt", "model_00000009.pt"):
+        for name in (f".tmp-{rng.randrange(1, 10**6)}-0123ab12", "notes.txt", "step_final.pt", "model_00000009.pt"):
             (place / name).write_bytes(b"not a checkpoint")
         newest = checkpoint.newest_intact(place)
         ours(place, 4)

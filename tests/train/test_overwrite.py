@@ -121,7 +121,7 @@ def kill_at(monkeypatch: pytest.MonkeyPatch, out: Path, recipe: Recipe, at: int)
     with monkeypatch.context() as patch:
         patch.setattr(overwrite_run.os, "rename", counted(os.rename))
         patch.setattr(overwrite_run.Path, "unlink", counted(Path.unlink))
-        patch.setattr(overwrite_run, "write_text", counted(overwrite_run.write_text))
+        patch.setattr(overwrite_run, "write_json", counted(overwrite_run.write_json))
         try:
             begin(out, recipe, overwrite=True)
         except Killed:
@@ -165,3 +165,36 @@ def test_a_note_of_a_removal_that_no_run_has_written_is_refused(tmp_path, tiny, 
     with pytest.raises(RunError, match="not what a run writes there"):
         begin(out, tiny)
     assert contents(out) == before
+
+
+@pytest.mark.parametrize("name", [".tmp-old-curves.png", ".tmp-old-train.log", "checkpoints/.tmp-old-MANIFEST.json"])
+@pytest.mark.parametrize("interrupted", [False, True])
+def test_a_users_file_with_a_name_of_a_removal_is_neither_renamed_nor_deleted(
+    tmp_path, tiny, monkeypatch, name, interrupted
+):
+    out = tmp_path / "run"
+    whole(out, tiny, finishes=False)
+    (out / "train.log").unlink(missing_ok=True)
+    if interrupted:
+        (out / "checkpoints" / "MANIFEST.json").unlink()
+        assert kill_at(monkeypatch, out, tiny, 3)
+    (out / name).write_text("mine")
+    begin(out, tiny)
+    assert (out / name).read_text() == "mine"
+
+
+def test_a_users_file_that_is_in_the_way_of_a_removal_is_refused_and_stays(tmp_path, tiny):
+    whole(tmp_path, tiny)
+    (tmp_path / ".tmp-old-train.log").write_text("mine")
+    before = contents(tmp_path)
+    with pytest.raises(RunError, match=r"\.tmp-old-train\.log has a name that the removal of the run needs"):
+        begin(tmp_path, tiny, overwrite=True)
+    assert contents(tmp_path) == before
+    assert begin(tmp_path, tiny) is State.FINISHED
+
+
+def test_a_users_temporary_file_in_an_otherwise_empty_folder_is_refused_and_stays(tmp_path, tiny):
+    (tmp_path / ".tmp-1-ab").write_text("mine")
+    with pytest.raises(RunError, match="other things in it"):
+        begin(tmp_path, tiny)
+    assert (tmp_path / ".tmp-1-ab").read_text() == "mine"

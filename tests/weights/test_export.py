@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ from safetensors import SafetensorError
 from torch import nn
 from torchvision import models
 
+from moco.atomic_output import staged
 from moco.encoders import build, build_headless
 from moco.recipe import DataSpec, EncoderSpec, Recipe, RecipeError
 from moco.weights.encoder_folder import save_encoder
@@ -215,10 +217,14 @@ def test_what_is_read_is_never_replaced(saved, tmp_path) -> None:
 
 def test_what_a_killed_export_has_left_is_removed_by_the_next(saved, tmp_path) -> None:
     folder, _ = saved(EncoderSpec(name="resnet18"))
-    left = tmp_path / ".out.pth.moco-partial"
-    (left / "new").mkdir(parents=True)
-    (left / "made-by-moco").touch()
-    (left / "new" / "out.pth").write_text("half")
+    child = os.fork()
+    if child == 0:
+        with staged([tmp_path / "out.pth"], overwrite=False) as (file,):
+            file.write(b"half")
+            file.flush()
+            os._exit(1)  # as if killed
+    os.waitpid(child, 0)
+    assert (tmp_path / ".out.pth.moco-partial" / "new" / "out.pth").read_text() == "half"
     export(folder, to="torchvision", out=tmp_path / "out.pth")
     assert {file.name for file in tmp_path.iterdir()} == {"encoder", "out.pth"}
 

@@ -200,7 +200,7 @@ def test_a_failed_fetch_can_be_repeated(server: Server, tmp_path: Path) -> None:
 
 
 def test_what_a_killed_fetch_has_left_is_swept_and_fetched_anew(server: Server, tmp_path: Path) -> None:
-    (tmp_path / ".tmp-1-dead").write_bytes(CONTENT[:100])
+    (tmp_path / ".tmp-1-0000dead").write_bytes(CONTENT[:100])
     (tmp_path / "test.pth.tar").write_bytes(CONTENT)  # renamed, but its record is not there yet
     fetch(server.file("whole"), folder=tmp_path)
     assert server.asked == ["/whole"]

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from moco.files import remove_temporary_files, write_atomically, write_json
+from moco.files import remove_temporary_files, temporary_name, write_atomically, write_json
 from moco.weights.file_kind import kind_of
 from moco.weights.loaded_weights import WeightsError
 from moco.weights.official.released import LINEAR, Released
@@ -64,7 +64,7 @@ def fetch(one: Released, *, folder: Path | None = None) -> Path:
 def _download(one: Released, file: Path) -> dict[str, Any]:
     """Download the file, check it, and move it to its name. Returns the record for NAME.json."""
     print(f"downloading {one.name} from {one.address}; licence: {one.licence}", file=sys.stderr)
-    aside = file.with_name(f".tmp-{os.getpid()}-fetched")  # a killed download leaves it, and the next one removes it
+    aside = temporary_name(file)  # a killed download leaves it, and the next one removes it
     try:
         md5, sha256 = _receive(one, aside)
         check_content(one, aside)
