@@ -1,13 +1,17 @@
 """The network of semantic segmentation: layers of appendix A.5, its loss, its output."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
 
+from moco.distributed import mean
 from moco.encoders.resnet import NETS, ResNet
 from moco.recipe import RecipeError
 from moco.transfer.models.fcn import build_segmenter
 from moco.transfer.models.norms import NaiveSyncBatchNorm
+from tests.ranked import on_ranks
 
 
 def network(name: str = "resnet50") -> ResNet:
@@ -62,6 +66,36 @@ def test_images_without_a_known_pixel_have_a_loss_of_zero_and_no_gradient():
     loss.backward()
     assert loss == 0
     assert not any(x.grad.any() for x in fcn.parameters())
+
+
+def test_in_training_mode_it_returns_losses_and_otherwise_logits():
+    fcn = build_segmenter(network(), 3).train()
+    with pytest.raises(ValueError, match=r"expected a class for each pixel in training mode"):
+        fcn(images(32, 32))
+    assert list(fcn(images(32, 32), torch.zeros(2, 32, 32, dtype=torch.uint8))) == ["loss_seg"]
+    assert fcn.eval()(images(32, 48)).shape == (2, 3, 32, 48)
+
+
+def test_two_ranks_with_unequal_numbers_of_known_pixels_have_the_loss_and_gradients_of_one_process(tmp_path: Path):
+    pictures = images(64, 64)
+    labels = torch.randint(0, 3, (2, 64, 64), generator=torch.Generator().manual_seed(1))
+    labels[0, :60] = 255
+
+    def step(mine: slice) -> dict[str, torch.Tensor]:
+        torch.manual_seed(0)
+        fcn = build_segmenter(network(), 3, norm="sync", channels=8).double().train()
+        loss = fcn.loss(pictures[mine], labels[mine])["loss_seg"]
+        loss.backward()
+        return {"loss": loss.detach()} | {name: x.grad for name, x in fcn.named_parameters()}
+
+    def worker(rank: int) -> dict[str, torch.Tensor]:
+        return {name: mean(x) for name, x in step(slice(rank, rank + 1)).items()}
+
+    joined = step(slice(0, 2))
+    for found in on_ranks(worker, 2, tmp_path):
+        for name, expected in joined.items():
+            assert (found[name] - expected).norm() <= 0.01 * expected.norm() + 1e-5, name
+        assert found["loss"].item() == pytest.approx(joined["loss"].item(), rel=1e-5)
 
 
 def test_every_parameter_is_trained_and_each_image_predicted_at_its_own_size():

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, interpolate
 from torchvision.ops import Conv2dNormActivation
 
+from moco.distributed import total, world_size
 from moco.encoders.resnet import Bottleneck, ResNet
 from moco.recipe import RecipeError
 from moco.transfer.models.backbones import ResNetBody, TimmBody, dilate
@@ -51,22 +52,36 @@ class FCN(nn.Module):
         self.register_buffer("mean", torch.tensor([255 * value for value in mean]), persistent=False)
         self.register_buffer("std", torch.tensor([255 * value for value in std]), persistent=False)
 
-    def forward(self, images: UInt8[Tensor, "N 3 H W"]) -> Float[Tensor, "N K H W"]:
+    def forward(
+        self, images: UInt8[Tensor, "N 3 H W"], labels: Integer[Tensor, "N H W"] | None = None
+    ) -> dict[str, Tensor] | Float[Tensor, "N K H W"]:
+        """The losses by name in training mode, otherwise the logits of each pixel's class."""
+        if not self.training:
+            return self.logits(images)
+        if labels is None:
+            raise ValueError("expected a class for each pixel in training mode, got none: call eval() for predictions")
+        return self.loss(images, labels)
+
+    def logits(self, images: UInt8[Tensor, "N 3 H W"]) -> Float[Tensor, "N K H W"]:
         """The logits of each pixel's class."""
         x = (images.to(self.mean.device) - self.mean[:, None, None]) / self.std[:, None, None]
         maps = self.head(self.body(x)[-1])
         return interpolate(maps, (images.shape[2], images.shape[3]), mode="bilinear", align_corners=False)
 
     def loss(self, images: UInt8[Tensor, "N 3 H W"], labels: Integer[Tensor, "N H W"]) -> dict[str, Tensor]:
-        """The mean cross entropy over all pixels whose label is not 255; 0 where there is none."""
-        logits, labels = self(images).float(), labels.to(self.mean.device).long()
-        known = (labels != IGNORED).sum().clamp(min=1)
-        return {"loss_seg": cross_entropy(logits, labels, ignore_index=IGNORED, reduction="sum") / known}
+        """The mean cross entropy over all pixels whose label is not 255; 0 where there is none.
+
+        With several ranks, the mean of their losses is the mean over the known pixels of all ranks: every known pixel
+        has the same weight, and the result does not depend on the number of ranks. All ranks must call this together.
+        """
+        logits, labels = self.logits(images).float(), labels.to(self.mean.device).long()
+        known = total((labels != IGNORED).sum()).clamp(min=1)
+        return {"loss_seg": cross_entropy(logits, labels, ignore_index=IGNORED, reduction="sum") * world_size() / known}
 
     @torch.no_grad()
     def predict(self, images: Sequence[UInt8[Tensor, "3 _ _"]]) -> list[UInt8[Tensor, "_ _"]]:
         """The class of each pixel, each image at its own size."""
-        return [self(image[None])[0].argmax(dim=0).to(torch.uint8) for image in images]
+        return [self.logits(image[None])[0].argmax(dim=0).to(torch.uint8) for image in images]
 
 
 def build_segmenter(
