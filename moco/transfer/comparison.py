@@ -8,6 +8,7 @@ from typing import Any
 from moco.recipe_base import diff
 from moco.text import plural
 from moco.transfer.recipe import TransferRecipe
+from moco.transfer.task import Baseline
 
 # Settings that may differ between rows whose gap is shown: the initial weights, and what belongs to them.
 OF_WEIGHTS = ("name", "source", "seed", "init", "mean", "std", "encoder.head", "encoder.hidden", "encoder.head_bn",
@@ -37,7 +38,13 @@ class Comparison:
 
     rows: Sequence[Row]
     reference: str
-    metrics: Sequence[str]
+    columns: Sequence[str]
+    baseline: Baseline | None = None  # shown as the last row
+
+    @property
+    def metrics(self) -> list[str]:
+        """The columns for which there are scores: of few classes there is no top-5 accuracy."""
+        return [name for name in self.columns if all(name in one for row in self.rows for one in row.trials)]
 
     def gap(self, row: Row, metric: str) -> float | None:
         """Points above the reference; None where the settings differ, or for the reference itself."""
@@ -59,16 +66,23 @@ class Comparison:
             }
             for row in self.rows
         }
-        return {"reference": self.reference, "metrics": list(self.metrics), "rows": rows}
+        table: dict[str, Any] = {"reference": self.reference, "metrics": self.metrics, "rows": rows}
+        return table if self.baseline is None else table | {"baseline": self.baseline._asdict()}
 
     def __str__(self) -> str:
-        width = max(len("weights"), *(len(row.name) for row in self.rows))
+        names = [row.name for row in self.rows] + ([] if self.baseline is None else [self.baseline.name])
+        width = max(len("weights"), *map(len, names))
         head = [f"{'weights':<{width}}", *(f"{name:>18}" for name in self.metrics)]
         lines = ["".join(head)]
         lines += [
             f"{row.name:<{width}}" + "".join(f"{self._cell(row, name):>18}" for name in self.metrics)
             for row in self.rows
         ]
+        if self.baseline is not None:
+            scores = (
+                f"{self.baseline.scores[name]:.1f}" if name in self.baseline.scores else "" for name in self.metrics
+            )
+            lines.append(f"{self.baseline.name:<{width}}" + "".join(f"{score:>18}" for score in scores))
         trials = len(self.rows[0].trials)
         lines.append(
             f"percent, {'mean and standard deviation of ' if trials > 1 else ''}{plural(trials, 'trial')}; in brackets "

@@ -70,6 +70,13 @@ class Batches(Protocol):
     def __iter__(self) -> Iterator[Batch]: ...
 
 
+class Baseline(NamedTuple):
+    """An answer that does not depend on the image, and its scores: what a score must exceed to mean anything."""
+
+    name: str
+    scores: Mapping[str, float]  # in percent
+
+
 class TransferTask(ABC, Generic[T]):
     """A task of tables 2 to 6: everything that fine-tuning and scoring need to know of it."""
 
@@ -120,6 +127,10 @@ class TransferTask(ABC, Generic[T]):
     def fit(self, recipe: TransferRecipe, data: TransferData[T]) -> TransferRecipe:
         """The recipe for these images, where settings depend on them. Raises RecipeError: it does not fit them."""
         return recipe
+
+    def baseline(self, data: TransferData[T]) -> Baseline | None:
+        """The best answer that ignores the image, scored on the test images; None where there is none of use."""
+        return None
 
     def strata(self, annotated: T) -> Int64[np.ndarray, "n"]:
         """The class of each image: one in five of each is held out. Zeros where an image has no single class."""

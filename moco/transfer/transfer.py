@@ -89,7 +89,8 @@ def transfer(
                 reporter.box(f"{start.name}, trial {trial + 1} of {trials}", describe(job))
                 if not chosen.dry_run:
                     row.trials.append(fine_tune(start.encoder(job.recipe.seed), job, reporter, dog))
-        return save_table(Comparison(rows, reference, what.columns(Path(data), format)), Path(out), chosen)
+        columns = what.columns(Path(data), format)
+        return save_table(Comparison(rows, reference, columns, what.baseline(annotated)), Path(out), chosen)
 
 
 def read_data(

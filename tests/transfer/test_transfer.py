@@ -1,6 +1,7 @@
 """`moco transfer`: several initial weights with the same settings, one table."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from moco.train.reporters import Silent
 from moco.transfer.comparison import Comparison, Row
 from moco.transfer.detection.recipes import detection_recipe
 from moco.transfer.estimate import iterations_left, measure
+from moco.transfer.task import Baseline
 from moco.transfer.tasks import TASKS
 from moco.transfer.transfer import load_starts, read_data, transfer
 from moco.weights.encoder_folder import save_encoder
@@ -169,3 +171,13 @@ def test_the_estimate_counts_what_is_left_and_leaves_the_weights_alone(scenes, w
     job.run.path.mkdir(parents=True)
     job.run.metrics_file.write_text('{"step": 2}\n')
     assert iterations_left([job]) == [3]
+
+
+def test_the_baseline_is_the_last_row_and_has_no_gap():
+    baseline = Baseline("the most frequent class", {"AP": 12.5})
+    table = Comparison([row("supervised", [50.0])], "supervised", ("AP", "AP50"), baseline)
+    table = replace(table, rows=[Row("supervised", table.rows[0].recipe, [{"AP": 50.0, "AP50": 60.0}])])
+    lines = str(table).splitlines()
+    assert lines[2].split() == ["the", "most", "frequent", "class", "12.5"]
+    assert lines[1].index("50.0") == lines[2].index("12.5")
+    assert table.to_dict()["baseline"] == {"name": "the most frequent class", "scores": {"AP": 12.5}}

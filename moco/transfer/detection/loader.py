@@ -1,6 +1,5 @@
 """Mini-batches of annotated images for training, made ahead by threads: a function of (scenes, recipe, step) alone."""
 
-import time
 from collections.abc import Iterator, Sequence
 from threading import Event
 
@@ -10,10 +9,9 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from moco.data.decode.decode import BadImage, decode
-from moco.data.loader.sampler import Draw, StepSampler
+from moco.data.loader.sampler import Draw
 from moco.data.loader.threads import in_order
 from moco.data.sources.images import DataError
-from moco.distributed import rank, world_size
 from moco.rng import fold
 from moco.transfer.detection.recipe import DetectionRecipe
 from moco.transfer.detection.targets import targets
@@ -21,10 +19,11 @@ from moco.transfer.models.flip import flip
 from moco.transfer.models.resize import resize
 from moco.transfer.models.sampling import Target
 from moco.transfer.scenes import Scene, SceneSet
+from moco.transfer.step_loader import StepLoader
 from moco.transfer.task import Batch
 
 
-class SceneLoader:
+class SceneLoader(StepLoader):
     """The mini-batches of `steps`. Every image is flipped and resized at random, by (seed, epoch, its number).
 
     Scenes without an object to train on are left out, as Detectron2 does. Images are drawn from all of them alike;
@@ -36,32 +35,17 @@ class SceneLoader:
     """
 
     def __init__(self, scenes: SceneSet, recipe: DetectionRecipe, *, steps: range, workers: int) -> None:
-        self.scenes, self.recipe, self.workers = scenes, recipe, workers
+        self.scenes, self.recipe = scenes, recipe
         self.chosen = np.array(
             [i for i, one in enumerate(scenes.scenes) if len(targets(one)["labels"])], dtype=np.int64
         )
         if not len(self.chosen):
             raise DataError(f"none of {len(scenes)} images has an object to train on")
-        self.sampler = StepSampler(
-            len(self.chosen), recipe.optim.batch_size, seed=recipe.seed, steps=steps, rank=rank(),
-            world_size=world_size(),
-        )  # fmt: skip
-        self.waited = 0.0  # [s] that the consumer has waited for mini-batches so far
+        super().__init__(len(self.chosen), recipe, steps=steps, workers=workers)
 
-    def __iter__(self) -> Iterator[Batch]:
-        made = in_order(self._make, self.sampler, workers=self.workers)
-        try:
-            for _ in range(len(self.sampler)):
-                start = time.perf_counter()
-                batch = next(made)
-                self.waited += time.perf_counter() - start
-                yield batch
-        finally:
-            made.close()
-
-    def _make(self, drawn: Draw, gone: Event) -> Batch:
+    def make(self, drawn: Draw, stopped: Event) -> Batch:
         ids = self.chosen[drawn.ids]
-        pairs = [self._read(drawn.epoch, int(number)) for number in ids if not gone.is_set()]
+        pairs = [self._read(drawn.epoch, int(number)) for number in ids if not stopped.is_set()]
         return Batch(([image for image, _ in pairs], [target for _, target in pairs]), torch.from_numpy(ids))
 
     def _read(self, epoch: int, number: int) -> tuple[UInt8[Tensor, "3 _ _"], Target]:

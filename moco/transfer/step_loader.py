@@ -1,0 +1,42 @@
+"""What the loaders of all transfer tasks share: mini-batches that threads make ahead, in the order of the steps."""
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from threading import Event
+
+from moco.data.loader.sampler import Draw, StepSampler
+from moco.data.loader.threads import in_order
+from moco.distributed import rank, world_size
+from moco.transfer.recipe import TransferRecipe
+from moco.transfer.task import Batch
+
+
+class StepLoader(ABC):
+    """The mini-batches of `steps`, drawn from `num_images` images by (seed, step) alone.
+
+    Raises:
+        ValueError: see StepSampler. While iterating: what `make` raises.
+    """
+
+    def __init__(self, num_images: int, recipe: TransferRecipe, *, steps: range, workers: int) -> None:
+        self.workers = workers
+        self.sampler = StepSampler(
+            num_images, recipe.optim.batch_size, seed=recipe.seed, steps=steps, rank=rank(), world_size=world_size()
+        )
+        self.waited = 0.0  # [s] that the consumer has waited for mini-batches so far
+
+    @abstractmethod
+    def make(self, drawn: Draw, stopped: Event) -> Batch:
+        """This rank's share of a mini-batch, a function of `drawn` alone. Called in a thread."""
+
+    def __iter__(self) -> Iterator[Batch]:
+        made = in_order(self.make, self.sampler, workers=self.workers)
+        try:
+            for _ in range(len(self.sampler)):
+                start = time.perf_counter()
+                batch = next(made)
+                self.waited += time.perf_counter() - start
+                yield batch
+        finally:
+            made.close()
