@@ -5,6 +5,7 @@ from typing import Any
 from moco.encoders.torchvision_timm import is_timm, library_data, timm_size, torchvision_names
 from moco.recipe import EncoderSpec
 from moco.weights.loaded_weights import LoadedWeights, WeightsError
+from moco.weights.packaged import packaged, read_packaged
 
 HUB_FILES = ("model.safetensors", "pytorch_model.bin")  # that timm requests from the hub
 TIMEOUT = 10.0  # [s] in which the hub must answer
@@ -46,6 +47,10 @@ def _from_timm(name: str, size: int | None) -> LoadedWeights:
     import timm
 
     where, config = f"timm/{name}", timm.get_pretrained_cfg(name)
+    if (file := packaged(name)) is not None:
+        tensors = read_packaged(file, timm.create_model(name).state_dict())
+        spec, data = EncoderSpec(name=where), library_data(where)
+        return LoadedWeights(where, tensors, spec=spec, data=data, recipe=f"pretrained: {file.name} of its package")
     if config is None or not config.has_weights:
         raise WeightsError(f"timm has no pretrained weights for {name}: give a file, or one of timm.list_pretrained()")
     check_connection(where, config)
