@@ -42,7 +42,7 @@ WRITTEN = ("checkpoints", "encoder", "model", "nan", ".lock", "metrics.jsonl", "
 FOLDERS = ("checkpoints", "encoder", "model", "nan")
 # What a run writes after its first step. A new kind of file belongs here, or `--overwrite` does not remove it.
 LATER = (
-    "scores.json", "curves.png", "neighbours.png",
+    "scores.json", "details.json", "curves.png", "neighbours.png", "predictions.png", "precision_recall.png",
     "encoder/model.safetensors", "encoder/config.json", "encoder/README.md", "model/model.safetensors",
     "model/config.json",
 )  # fmt: skip

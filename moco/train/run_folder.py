@@ -1,7 +1,8 @@
 """The run folder: its files, its lock, and what it records about each start.
 
 recipe.json  provenance.json  init.json  manifest.jsonl.gz  metrics.jsonl  train.log  bad_images.csv  saved.json
-finished.json  checkpoints/  encoder/  curves.png  neighbours.png
+finished.json  checkpoints/  encoder/ or model/  curves.png  neighbours.png  scores.json  details.json  predictions.png
+precision_recall.png
 """
 
 import fcntl

@@ -35,7 +35,7 @@ from moco.transfer.models.norms import precise_bn
 from moco.transfer.plan_run import TransferJob
 from moco.transfer.recipe import TransferRecipe
 from moco.transfer.saved_model import model_files
-from moco.transfer.task import Batch, Batches
+from moco.transfer.task import Batch, Batches, Evaluation
 
 CHECKED = ("loss", "losses", "gradient")
 
@@ -91,7 +91,7 @@ def fine_tune(encoder: Encoder, job: TransferJob, reporter: Reporter, dog: Watch
         dog.section("step")
         tune(wrap(model, skips=True), state, loader, job.recipe, after_step=after_step, guard=after_step.guard)
         dog.section("scores")
-        return finish(job, model, seconds=after_step.seconds)
+        return finish(job, model, reporter, seconds=after_step.seconds)
 
 
 def new_model(encoder: Encoder, job: TransferJob) -> nn.Module:
@@ -157,7 +157,7 @@ def make_after_step(
     return after_step
 
 
-def finish(job: TransferJob, model: nn.Module, *, seconds: float) -> dict[str, float]:
+def finish(job: TransferJob, model: nn.Module, reporter: Reporter, *, seconds: float) -> dict[str, float]:
     """Exact statistics of BN, scores on the test images, the model, finished.json."""
     recipe = job.recipe
     if recipe.precise_bn and recipe.bn != "frozen":
@@ -168,14 +168,27 @@ def finish(job: TransferJob, model: nn.Module, *, seconds: float) -> dict[str, f
         precise_bn(model, batches, lambda batch: model(*batch.to(job.place)))
     scores: dict[str, float] = {}
     if on_main():
-        scores = job.task.score(model, job.data.test, recipe, workers=job.workers)
+        found = job.task.evaluate(model, job.data.test, recipe, workers=job.workers)
+        scores = found.scores
         contents = model_files(model, recipe=recipe, labels=job.task.labels(job.data.train))
         files = {f"{job.run.product}/{name}": content for name, content in contents.items()}
         files["scores.json"] = (json.dumps(scores, indent=1) + "\n").encode()
+        files |= looks(found, reporter)
         facts = {"images": len(job.images), "bad_images": 0, "steps": job.clock.step, "epochs": job.clock.epochs}
         finish_run(job.run, files, facts | {"seconds": round(seconds, 1)})
     barrier()
     return scores
+
+
+def looks(found: Evaluation, reporter: Reporter) -> dict[str, bytes]:
+    """Details and pictures of the evaluation, by the names of their files. One that fails is reported."""
+    files = {"details.json": (json.dumps(found.details, indent=1) + "\n").encode()} if found.details else {}
+    for name, draw in found.pictures.items():
+        try:
+            files[name] = draw()
+        except Exception as error:  # any error: the model is trained, and a missing picture must not fail the run
+            reporter.say(f"caution: {name} could not be drawn: {type(error).__name__}: {error}")
+    return files
 
 
 def read_scores(run: RunFolder) -> dict[str, float]:

@@ -4,8 +4,8 @@ A new task is a class like this one and an entry in `tasks.py`.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar, runtime_checkable
 
@@ -77,6 +77,21 @@ class Baseline(NamedTuple):
     scores: Mapping[str, float]  # in percent
 
 
+@dataclass(frozen=True)
+class Evaluation:
+    """How a model does on the test images.
+
+    Attributes:
+        scores: in percent.
+        details: more of them, by class and by size, as JSON.
+        pictures: PNG files, by name.
+    """
+
+    scores: dict[str, float]
+    details: Mapping[str, Any] = field(default_factory=dict)
+    pictures: Mapping[str, Callable[[], bytes]] = field(default_factory=dict)
+
+
 class TransferTask(ABC, Generic[T]):
     """A task of tables 2 to 6: everything that fine-tuning and scoring need to know of it."""
 
@@ -123,6 +138,10 @@ class TransferTask(ABC, Generic[T]):
     @abstractmethod
     def predict(self, model: nn.Module, recipe: TransferRecipe, image: UInt8[np.ndarray, "H W 3"]) -> Any:
         """What the model finds in an RGB image of any size."""
+
+    def evaluate(self, model: nn.Module, test: T, recipe: TransferRecipe, *, workers: int) -> Evaluation:
+        """The scores, and what a person looks at to understand them."""
+        return Evaluation(self.score(model, test, recipe, workers=workers))
 
     def fit(self, recipe: TransferRecipe, data: TransferData[T]) -> TransferRecipe:
         """The recipe for these images, where settings depend on them. Raises RecipeError: it does not fit them."""

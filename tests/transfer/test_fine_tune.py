@@ -222,3 +222,26 @@ def test_a_damaged_model_is_refused(data, tmp_path):
 def test_too_few_images_for_a_mini_batch_are_refused(data, tmp_path):
     with pytest.raises(RecipeError, match="batch_size must be at most the 6 images"):
         run(data, tmp_path / "run", TINY.but(None, {"optim.batch_size": 7}))
+
+
+def test_a_finished_run_has_pictures_and_details(data, tmp_path):
+    run(data, tmp_path / "run")
+    details = json.loads((tmp_path / "run" / "details.json").read_text())
+    assert set(details["boxes"]["AP by class"]) == set(data.test.classes)
+    for name in ("predictions.png", "precision_recall.png"):
+        assert (tmp_path / "run" / name).read_bytes().startswith(b"\x89PNG")
+    finished = {path.name for path in (tmp_path / "run").iterdir()}
+    run(data, tmp_path / "run", TINY.but(None, {"optim.iterations": 1, "optim.at": ()}), overwrite=True)
+    assert {path.name for path in (tmp_path / "run").iterdir()} == finished
+
+
+def test_a_picture_that_cannot_be_drawn_does_not_fail_the_run(data, tmp_path, monkeypatch):
+    from moco.transfer.detection import task
+
+    def fails(*_):
+        raise ValueError("no font")
+
+    monkeypatch.setattr(task, "draw_predictions", fails)
+    assert run(data, tmp_path / "run")
+    assert not (tmp_path / "run" / "predictions.png").exists()
+    assert (tmp_path / "run" / "precision_recall.png").exists()

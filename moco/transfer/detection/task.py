@@ -11,11 +11,13 @@ from torch import nn
 from moco.encoders import Encoder
 from moco.recipe_error import RecipeError
 from moco.transfer.detection.loader import SceneLoader
+from moco.transfer.detection.pictures import details_of, draw_curves, draw_predictions
 from moco.transfer.detection.recipe import DetectionRecipe
 from moco.transfer.detection.recipes import detection_recipe
 from moco.transfer.detection.scene_images import SceneImages, digest_of
-from moco.transfer.detection.score import score_detector
+from moco.transfer.detection.score import KINDS, detect, score_detections, score_detector
 from moco.transfer.detections import Detections
+from moco.transfer.metrics.coco import coco_scores
 from moco.transfer.models.build import build_detector
 from moco.transfer.models.detector import Detector
 from moco.transfer.models.resize import resize
@@ -25,8 +27,9 @@ from moco.transfer.readers.formats import OBJECTS, read_scenes, recognise
 from moco.transfer.readers.shared import ReadOptions
 from moco.transfer.recipe import TransferRecipe
 from moco.transfer.scenes import SceneSet
-from moco.transfer.task import Labels, TransferData, TransferTask
+from moco.transfer.task import Evaluation, Labels, TransferData, TransferTask
 
+KIND_NAMES = {"bbox": "boxes", "segm": "masks", "keypoints": "keypoints"}
 SUFFIX = {"instance": "_mask", "keypoints": "_keypoints"}
 
 
@@ -85,6 +88,19 @@ class Detection(TransferTask[SceneSet]):
         assert isinstance(model, Detector)
         assert isinstance(recipe, DetectionRecipe)
         return score_detector(model, test, recipe, workers=workers)
+
+    def evaluate(self, model: nn.Module, test: SceneSet, recipe: TransferRecipe, *, workers: int) -> Evaluation:
+        assert isinstance(model, Detector)
+        assert isinstance(recipe, DetectionRecipe)
+        found = detect(model, test.scenes, recipe, workers=workers)
+        by_kind = {KIND_NAMES[kind]: coco_scores(test, found, kind=kind) for kind in KINDS[self.name]}
+        return Evaluation(
+            score_detections(test, found, self.name), details_of(by_kind),
+            {
+                "predictions.png": lambda: draw_predictions(test, found),
+                "precision_recall.png": lambda: draw_curves(by_kind),
+            },
+        )  # fmt: skip
 
     def predict(self, model: nn.Module, recipe: TransferRecipe, image: UInt8[np.ndarray, "H W 3"]) -> Detections:
         """The objects in an RGB image, in its pixels, by falling score."""
