@@ -3,7 +3,7 @@
 import json
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -11,6 +11,7 @@ from moco.cli import options
 from moco.cli.errors import errors
 from moco.cli.options import Device, Json, OverwriteRun, Resume, Workers
 from moco.recipe_error import RecipeError
+from moco.text import shown
 
 
 class TaskName(StrEnum):
@@ -19,13 +20,11 @@ class TaskName(StrEnum):
     detect = "detect"
     instance = "instance"
     keypoints = "keypoints"
+    lvis = "lvis"
+    cityscapes = "cityscapes"
 
 
-class NormName(StrEnum):
-    tuned = "tuned"
-    sync = "sync"
-    frozen = "frozen"
-
+Norm = Literal["tuned", "sync", "frozen"]  # as in moco.transfer.models.settings, which imports torch
 
 TaskArgument = Annotated[TaskName, typer.Argument(metavar="TASK", help=", ".join(TaskName) + ".")]
 Data = Annotated[
@@ -51,8 +50,11 @@ ArchOption = Annotated[
     str | None, typer.Option(metavar="NAME", help="The model on the encoder. Detectors: fpn, c4, dc5. [default: fpn]")
 ]
 Bn = Annotated[
-    NormName,
-    typer.Option(metavar="tuned|sync|frozen", help="BN: fine-tuned, also synchronized over the ranks, or frozen."),
+    list[str] | None,
+    typer.Option(
+        metavar="[NAME=]tuned|sync|frozen",
+        help="BN: fine-tuned, also synchronized over the ranks, or frozen; NAME=: of one --init. [default: sync]",
+    ),
 ]
 Schedule = Annotated[
     str | None,
@@ -77,7 +79,7 @@ def transfer(
     init: Inits,
     test: TestData = None,
     arch: ArchOption = None,
-    bn: Bn = NormName.sync,
+    bn: Bn = None,
     schedule: Schedule = None,
     trials: Trials = 1,
     versus: Versus = None,
@@ -109,10 +111,11 @@ def transfer(
     own = {"optim.batch_size": batch_size, "optim.lr": lr, "seed": seed}
     with errors() as console:
         changes = parse_settings(settings or []) | {name: value for name, value in own.items() if value is not None}
+        for_all, bn_of = _norms(bn or [])
         from moco.transfer.transfer import transfer as run_transfer
 
         table = run_transfer(
-            task.value, data, out, init=_by_name(init), test=test, arch=arch, bn=bn.value,
+            task.value, data, out, init=_by_name(init), test=test, arch=arch, bn=for_all, bn_of=bn_of,
             schedule=schedule, trials=trials, versus=versus, model=model, settings=changes,
             split=(split, test_split), format=format, reporter=console, resume=resume.value, overwrite=overwrite,
             device=device, workers=workers, save_every=save_every, on_nan=on_nan, patience=patience, dry_run=dry_run,
@@ -128,6 +131,19 @@ def _by_name(given: list[str]) -> dict[str, str]:
     if twice := next((name for name in names if names.count(name) > 1), None):
         raise RecipeError(f"--init {twice} is given twice: name the weights differently, --init NAME=WEIGHTS")
     return dict(pairs)
+
+
+def _norms(given: list[str]) -> tuple[Norm, dict[str, Norm]]:
+    """BN of all weights, and of some by name. Raises RecipeError for an unknown or repeated choice."""
+    found: dict[str, Norm] = {}
+    for one in given:
+        name, _, norm = one.rpartition("=")
+        if norm not in ("tuned", "sync", "frozen"):
+            raise RecipeError(f"--bn expects tuned, sync, frozen or NAME= and one of these, got '{shown(one)}'")
+        if name in found:
+            raise RecipeError(f"--bn {shown(one)}: BN of {name or 'all weights'} is given twice")
+        found[name] = norm
+    return found.pop("", "sync"), found
 
 
 def _named(text: str) -> tuple[str, str]:

@@ -50,8 +50,9 @@ def free_name(path: Path) -> Path:
 def settle(folder: Path, step: int) -> list[str]:
     """Prepare `folder` for a run that goes on from its checkpoint of `step`.
 
-    Later checkpoints in the manifest are damaged, and are removed: they would count among those that are kept, and push
-    out whole ones. The checkpoint of `step` is listed, if a kill came before that. What cannot be removed stays.
+    Later checkpoints in the manifest cannot be used. They would count among those that are kept, and push out whole
+    ones: damaged ones are removed, others are renamed (`free_name`). The checkpoint of `step` is listed, if a kill came
+    before that. What cannot be removed stays.
 
     Returns:
         The names of other checkpoints that the manifest does not list. They may be the user's, and are left alone.
@@ -60,7 +61,11 @@ def settle(folder: Path, step: int) -> list[str]:
         later = [entry for entry in manifest(folder) if entry["step"] > step]
         kept = [entry for entry in manifest(folder) if entry["step"] <= step and (folder / entry["name"]).is_file()]
         for entry in later:
-            (folder / entry["name"]).unlink(missing_ok=True)
+            path = folder / entry["name"]
+            if path.is_file() and _entry_of(path, entry["step"])["sha256"] == entry["sha256"]:
+                path.rename(free_name(path))
+            else:
+                path.unlink(missing_ok=True)
         own = folder / name_of(step)
         new = [_entry_of(own, step)] if own.name in unlisted(folder) else []
         if later or new:

@@ -1,12 +1,9 @@
 """Start or resume a run: its folder, networks, images and state, the same on all ranks."""
 
-import io
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from torch import nn
 
@@ -17,19 +14,18 @@ from moco.encoders import Encoder
 from moco.evaluate.monitor import Monitor
 from moco.files import read_json
 from moco.method import Contrast
-from moco.recipe import diff
 from moco.text import first_few
-from moco.train import checkpoint
 from moco.train.build import contrast_for, in_format, precision_of
 from moco.train.checkpoint import TrainState
 from moco.train.existing_folder import State
 from moco.train.keep_checkpoints import settle
+from moco.train.load_state import load_newest
 from moco.train.open_run import open_run, start_run
 from moco.train.plan_run import AnyJob, Job
 from moco.train.rank_sync import put_back
 from moco.train.reporters import Logged, Reporter
 from moco.train.result_files import set_aside_foreign_notes
-from moco.train.run_folder import RunError, RunFolder, check_init, note_init, note_start, provenance
+from moco.train.run_folder import RunFolder, check_init, note_init, note_start, provenance
 from moco.train.summary import plan, random_queue
 from moco.train.warm_start import refill
 
@@ -125,26 +121,16 @@ def _changes_by_fingerprint(run: RunFolder, now: Manifest) -> list[str]:
 
 
 def restore(job: AnyJob, state: TrainState, reporter: Reporter) -> None:
-    """Load the newest undamaged checkpoint into `state` on every rank, and remove what was logged after it.
+    """Load the newest checkpoint that can be used into `state` on every rank, and remove what was logged after it.
 
     Raises:
-        RunError: the checkpoint is of a run with another recipe.
+        RunError: the checkpoint is of a run with another recipe. CheckpointError: none can be used.
     """
-    run, content = job.run, b""
-    if on_main():
-        if moved := set_aside_foreign_notes(run):
-            reporter.say(f"caution: {first_few(moved)} in {run.path}: renamed, as no run has written these files")
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
-            path = checkpoint.newest_intact(run.checkpoints)
-        for warning in caught:
-            reporter.say(f"caution: {warning.message}")
-        content = b"" if path is None else path.read_bytes()
-    content = share(content)
-    if content:
-        payload = checkpoint.read_checkpoint(io.BytesIO(content))
-        _check_recipe_of_checkpoint(job, payload)
-        state.load_state_dict(payload["state"])
+    run = job.run
+    if on_main() and (moved := set_aside_foreign_notes(run)):
+        reporter.say(f"caution: {first_few(moved)} in {run.path}: renamed, as no run has written these files")
+    payload = load_newest(run.checkpoints, state, job.recipe, say=reporter.say)
+    if payload is not None:
         ranks = payload.get("ranks", 1)
         reporter.say(f"resuming {run.path} at step {state.clock.step} of {state.clock.total_steps}")
         if ranks == world_size():
@@ -157,7 +143,7 @@ def restore(job: AnyJob, state: TrainState, reporter: Reporter) -> None:
             with suppress(OSError):  # the next checkpoint records it
                 run.note_saved(state.clock.step)
     if on_main():
-        run.forget_after(state.clock.step if content else -1)
+        run.forget_after(-1 if payload is None else state.clock.step)
 
 
 def _report_unlisted(run: RunFolder, names: list[str], reporter: Reporter) -> None:
@@ -165,18 +151,6 @@ def _report_unlisted(run: RunFolder, names: list[str], reporter: Reporter) -> No
         reporter.say(
             f"caution: {', '.join(names)} in {run.checkpoints}: not listed in MANIFEST.json, so perhaps not of this "
             "run. Left alone. A file whose name the run needs is renamed to NAME.other"
-        )
-
-
-def _check_recipe_of_checkpoint(job: AnyJob, payload: dict[str, Any]) -> None:
-    """Raises RunError if the checkpoint is of another run, or recipe.json has changed since."""
-    changes = diff(type(job.recipe).from_json(payload["recipe"]), job.recipe)
-    if changes:
-        listed = "\n  ".join(changes)
-        raise RunError(
-            f"the newest checkpoint in {job.run.checkpoints} is of a run with another recipe than this one's "
-            f"recipe.json. Different:\n  {listed}\nPut this run's own checkpoints or recipe.json back from a copy, or "
-            "name another --out"
         )
 
 

@@ -10,9 +10,10 @@ from moco.text import plural
 from moco.transfer.recipe import TransferRecipe
 from moco.transfer.task import Baseline
 
-# Settings that may differ between rows whose gap is shown: the initial weights, and what belongs to them.
-OF_WEIGHTS = ("name", "source", "seed", "init", "mean", "std", "encoder.head", "encoder.hidden", "encoder.head_bn",
-              "encoder.dim", "encoder.zero_init")  # fmt: skip
+# Settings that may differ between rows whose gap is shown: the initial weights, what belongs to them, and BN, which the
+# table names: it can only differ where it was chosen for one of the weights (Table 6 compares these on LVIS).
+OF_WEIGHTS = ("name", "source", "seed", "init", "mean", "std", "bn", "encoder.head", "encoder.hidden",
+              "encoder.head_bn", "encoder.dim", "encoder.zero_init")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,7 @@ class Comparison:
                 "mean": {name: row.mean(name) for name in self.metrics},
                 "std": {name: row.spread(name) for name in self.metrics},
                 "gap": {name: self.gap(row, name) for name in self.metrics},
+                "bn": row.recipe.bn,
             }
             for row in self.rows
         }
@@ -92,6 +94,8 @@ class Comparison:
             f"no gap for {row.name}: its settings differ ({'; '.join(self.unequal(row))})"
             for row in self.rows if self.unequal(row)
         ]  # fmt: skip
+        if len({row.recipe.bn for row in self.rows}) > 1:
+            lines.append(f"BN differs: {', '.join(f'{row.name} {row.recipe.bn}' for row in self.rows)}")
         return "\n".join(lines)
 
     def _cell(self, row: Row, metric: str) -> str:

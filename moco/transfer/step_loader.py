@@ -4,12 +4,20 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from threading import Event
+from typing import Protocol
 
 from moco.data.loader.sampler import Draw, StepSampler
 from moco.data.loader.threads import in_order
 from moco.distributed import rank, world_size
 from moco.transfer.recipe import TransferRecipe
 from moco.transfer.task import Batch
+
+
+class Sampler(Protocol):
+    """This rank's share of the mini-batch of each step."""
+
+    def __len__(self) -> int: ...
+    def __iter__(self) -> Iterator[Draw]: ...
 
 
 class StepLoader(ABC):
@@ -21,9 +29,10 @@ class StepLoader(ABC):
 
     def __init__(self, num_images: int, recipe: TransferRecipe, *, steps: range, workers: int) -> None:
         self.workers = workers
-        self.sampler = StepSampler(
+        self.plain = StepSampler(
             num_images, recipe.optim.batch_size, seed=recipe.seed, steps=steps, rank=rank(), world_size=world_size()
         )
+        self.sampler: Sampler = self.plain
         self.waited = 0.0  # [s] that the consumer has waited for mini-batches so far
 
     @abstractmethod

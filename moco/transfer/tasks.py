@@ -3,6 +3,8 @@
 from typing import Any
 
 from moco.recipe_error import RecipeError, unknown
+from moco.transfer.detection.cityscapes import Cityscapes
+from moco.transfer.detection.lvis import Lvis
 from moco.transfer.detection.task import Detection
 from moco.transfer.task import TransferTask
 
@@ -10,6 +12,8 @@ TASKS: dict[str, TransferTask[Any]] = {
     "detect": Detection("detect"),
     "instance": Detection("instance", "1x"),
     "keypoints": Detection("keypoints", "2x"),
+    "lvis": Lvis(),
+    "cityscapes": Cityscapes(),
 }
 
 

@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Unpack
@@ -46,6 +46,7 @@ def transfer(
     test: str | Path | None = None,
     arch: str | None = None,
     bn: Norm = "sync",
+    bn_of: Mapping[str, Norm] | None = None,
     schedule: str | None = None,
     trials: int = 1,
     versus: str | None = None,
@@ -65,7 +66,7 @@ def transfer(
         init: weights by name, anything that `moco.load` reads; "random": random parameters, of `model`'s network.
         task: one of `moco.transfer.tasks.TASKS`.
         arch, schedule: the model and the paper's schedule, or a number of iterations; None: the task's default.
-        bn: see `build_detector`.
+        bn: see `build_detector`. bn_of: other choices for some of the weights, by name; the table names them.
         versus: the row that gaps are taken to; None: "supervised" if there is one, else the first.
         settings: changes to the recipe, by dotted field name. options: see `moco.train.options.RunOptions`.
         split: names of the parts of `data` and `test` to read, for formats with several.
@@ -73,6 +74,7 @@ def transfer(
     """
     chosen = RunOptions(**options)
     reference = check_names(init, versus)
+    check_bn(bn_of or {}, init)
     check_table(Path(out) / TABLE)
     what = task_named(task)
     base = what.paper_recipe(arch or what.arch, schedule or what.schedule).but(None, {"bn": bn, **(settings or {})})
@@ -80,7 +82,7 @@ def transfer(
         reporter = reporter if reporter is not None and on_main() else Silent()
         annotated, how = read_data(what, Path(data), None if test is None else Path(test), split=split, format=format)
         reporter.say(how)
-        starts = load_starts(init, model, base)
+        starts = load_starts(init, model, base, bn_of=bn_of)
         jobs = [[one.plan(i, what, annotated, Path(out), place, chosen) for i in range(trials)] for one in starts]
         report_cost(starts, jobs, reporter)
         rows = [Row(start.name, start.recipe, []) for start in starts]
@@ -146,7 +148,13 @@ class Start:
         return fresh
 
 
-def load_starts(init: Mapping[str, str | Path], model: str | None, base: TransferRecipe) -> list[Start]:
+def load_starts(
+    init: Mapping[str, str | Path],
+    model: str | None,
+    base: TransferRecipe,
+    *,
+    bn_of: Mapping[str, Norm] | None = None,
+) -> list[Start]:
     """The initial weights, in their order. Random ones are of the network `model`, or of the first weights' network.
 
     Raises:
@@ -163,7 +171,8 @@ def load_starts(init: Mapping[str, str | Path], model: str | None, base: Transfe
         encoder, spec_of, data_of = build_headless(spec), spec, data
         if name in loaded:
             encoder, spec_of, data_of = loaded[name][0], loaded[name][1].encoder, loaded[name][1].data
-        own = {"init": str(weights), "encoder": spec_of, "mean": data_of.mean, "std": data_of.std}
+        own: dict[str, Any] = {"init": str(weights), "encoder": spec_of, "mean": data_of.mean, "std": data_of.std}
+        own["bn"] = (bn_of or {}).get(name, base.bn)
         found.append(Start(name, encoder, name not in loaded, base.but(None, own)))
     return found
 
@@ -192,6 +201,12 @@ def report_cost(starts: Sequence[Start], jobs: Sequence[Sequence[TransferJob]], 
     if total > SHORT * runs:
         first = every[0]
         reporter.say(measure(starts[0].encoder(first.recipe.seed), first).describe(total, runs))
+
+
+def check_bn(bn_of: Mapping[str, Norm], names: Iterable[str]) -> None:
+    """Raises RecipeError where BN is chosen for weights that are not there."""
+    if unknown := [name for name in bn_of if name not in names]:
+        raise RecipeError(f"--bn {unknown[0]}={bn_of[unknown[0]]}: there is no --init {unknown[0]}")
 
 
 def save_table(table: Comparison, out: Path, options: RunOptions) -> Comparison:

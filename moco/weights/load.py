@@ -21,7 +21,15 @@ from moco.weights.official.fetch import fetch
 from moco.weights.official.released import PREFIX, find_released
 from moco.weights.parse_content import is_checkpoint, parse_content
 from moco.weights.pretrained import pretrained
-from moco.weights.read_checkpoint import CheckpointError, UnreadableError, check_intact, entries, newest_intact, step_in
+from moco.weights.read_checkpoint import (
+    CheckpointError,
+    UnreadableError,
+    check_intact,
+    entries,
+    find_missing,
+    newest_intact,
+    step_in,
+)
 from moco.weights.tensors import read_tensors
 
 __all__ = ["Config", "LoadedWeights", "Weights", "WeightsError", "read_weights"]
@@ -99,8 +107,18 @@ def _read_newest_checkpoint(run: Path, *, instead: Path | None) -> LoadedWeights
     Raises:
         WeightsError: all of them are damaged, or another version wrote the newest.
     """
+    content: dict[str, Any] = {}
+
+    def accepts(path: Path) -> str | None:
+        nonlocal content
+        try:
+            content = read_tensors(path)
+        except WeightsError as error:
+            return f"unreadable ({error})"
+        return find_missing(content, step_in(path.name))
+
     try:
-        file = newest_intact(run / "checkpoints")
+        file = newest_intact(run / "checkpoints", accepts=accepts)
     except UnreadableError as error:
         raise WeightsError(str(error)) from None
     except CheckpointError as error:
@@ -110,7 +128,6 @@ def _read_newest_checkpoint(run: Path, *, instead: Path | None) -> LoadedWeights
         return None
     if file is None:
         return None
-    content = read_tensors(file)
     _check_is_of_run(content, run, file)
     found, step = parse_content(content, str(file)), step_in(file.name)
     newer = sum(entry["step"] > (step or 0) for entry in entries(file.parent))

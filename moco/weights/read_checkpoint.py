@@ -11,6 +11,7 @@ import json
 import os
 import re
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile, ZipFile
@@ -46,22 +47,28 @@ def step_in(name: str) -> int | None:
     return int(found[1]) if name_of(int(found[1])) == name else None
 
 
-def newest_intact(folder: Path) -> Path | None:
+def newest_intact(folder: Path, *, accepts: Callable[[Path], str | None] | None = None) -> Path | None:
     """The newest intact checkpoint; None: there are no checkpoints. Warns of each damaged one.
+
+    Args:
+        accepts: returns why an undamaged checkpoint cannot be used, or None if it can.
 
     Raises:
         CheckpointError: all checkpoints are damaged. UnreadableError: the system does not let us read one.
     """
     listed, reasons = entries(folder), list[str]()
     for entry in reversed(listed):
-        reason = find_damage(folder / entry["name"], entry)
+        path = folder / entry["name"]
+        reason = find_damage(path, entry)
+        if reason is None and accepts is not None:
+            reason = accepts(path)
         if reason is None:
-            return folder / entry["name"]
+            return path
         warnings.warn(f"checkpoint {entry['name']} is {reason}; using the one before it", stacklevel=2)
         reasons.append(f"{entry['name']} is {reason}")
     if listed:
         raise CheckpointError(
-            f"no checkpoint in {folder} is readable: {'; '.join(reasons)}. Restore one from a backup, or start again "
+            f"no checkpoint in {folder} can be used: {'; '.join(reasons)}. Restore one from a backup, or start again "
             "with --overwrite"
         )
     return None
@@ -168,11 +175,28 @@ def find_damage(path: Path, entry: dict[str, Any]) -> str | None:
 
 
 def _find_damage_of_unlisted(path: Path, step: int | None) -> str | None:
-    """What is wrong with a file that the manifest does not list: it is damaged, or not of the step in its name."""
-    state = read_checkpoint(path).get("state")
+    """What is wrong with a file that the manifest does not list: it is damaged, or lacks a part."""
+    payload = read_checkpoint(path)
     with ZipFile(path) as file:  # torch itself does not check the checksums in its files
         if file.testzip() is not None:
             return "damaged (a checksum differs)"
-    clock = state.get("clock") if isinstance(state, dict) else None
-    holds = clock.get("step") if isinstance(clock, dict) else None
-    return None if step is None or holds == step else f"of step {holds}, not of the step in its name"
+    return find_missing(payload, step)
+
+
+def find_missing(payload: dict[str, Any], step: int | None) -> str | None:
+    """What the content of a checkpoint lacks, or None.
+
+    Args:
+        step: the step in the file's name; None: a file of any other name, which may hold any step.
+    """
+    if not isinstance(payload.get("recipe"), str):
+        return "incomplete (it has no recipe)"
+    state = payload.get("state")
+    for part in ("model", "clock"):
+        if not isinstance(state, dict) or not isinstance(state.get(part), dict):
+            return f"incomplete (it has no state of the {part})"
+    assert isinstance(state, dict)
+    holds = state["clock"].get("step")
+    if type(holds) is not int:
+        return "incomplete (it does not say of which step it is)"
+    return None if step in (None, holds) else f"of step {holds}, not of the step in its name"

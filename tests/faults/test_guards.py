@@ -216,7 +216,7 @@ def test_without_an_error_for_checkpoints_that_are_all_damaged_a_run_begins_anew
         path.write_bytes(b"damaged")
     with pytest.warns(UserWarning, match="using the one before it"), pytest.raises(checkpoint.CheckpointError):
         checkpoint.newest_intact(tmp_path / "out" / "checkpoints")
-    monkeypatch.setattr(checkpoint, "newest_intact", lambda folder: None)
+    monkeypatch.setattr(checkpoint, "newest_intact", lambda folder, **_: None)
     said = pretrain(tmp_path / "images", tmp_path / "out", **settings)
     steps = [record["step"] for record in said.metrics() if "loss" in record]
     assert steps == list(range(1, 19))  # made once more, all of them

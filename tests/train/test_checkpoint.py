@@ -66,7 +66,7 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(tmp_path, damage
 
 def test_no_whole_checkpoint_among_several_is_an_error(tmp_path):
     checkpoint.save(tmp_path, state(1), recipe="{}").write_bytes(b"")
-    with pytest.raises(CheckpointError, match="readable"), pytest.warns(UserWarning, match="long instead of"):
+    with pytest.raises(CheckpointError, match="can be used"), pytest.warns(UserWarning, match="long instead of"):
         checkpoint.newest_intact(tmp_path)
 
 

@@ -63,6 +63,42 @@ def test_a_gap_of_unequal_settings_is_refused():
     assert "no gap for moco: its settings differ (optim.lr: 0.02 -> 0.1)" in str(table)
 
 
+def test_bn_may_differ_between_rows_and_is_named():
+    """The paper's Table 6 compares MoCo with tuned BN to a supervised baseline with frozen BN on LVIS."""
+    rows = [row("supervised", [50.0], bn="frozen"), row("moco", [54.0])]
+    table = Comparison(rows, "supervised", ("AP",))
+    assert table.gap(table.rows[1], "AP") == 4
+    assert "BN differs: supervised frozen, moco sync" in str(table)
+    assert "BN differs" not in str(Comparison([row("a", [1.0]), row("b", [2.0])], "a", ("AP",)))
+
+
+def test_bn_is_chosen_for_all_weights_and_for_some(scenes, tmp_path):
+    init, options = {"a": "random", "b": "random"}, {"schedule": "1", "settings": SETTINGS, "device": "cpu"}
+    table = transfer(
+        "detect", scenes, tmp_path, init=init, model="resnet18", bn="tuned", bn_of={"b": "frozen"}, **options
+    )
+    assert [one.recipe.bn for one in table.rows] == ["tuned", "frozen"]
+    tensors = load_file(tmp_path / "b" / "trial_0" / "model" / "model.safetensors")
+    assert not any(name.endswith("num_batches_tracked") for name in tensors)  # no BN in the new layers either
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (["x=frozen"], "--bn x=frozen: there is no --init x"),
+        (["froze"], "--bn expects tuned, sync, frozen or NAME= and one of these, got 'froze'"),
+        (["sync", "tuned"], "--bn tuned: BN of all weights is given twice"),
+        (["a=sync", "a=tuned"], "--bn a=tuned: BN of a is given twice"),
+    ],
+)
+def test_bn_that_is_not_clear_is_refused(scenes, tmp_path, given, message):
+    arguments = ["transfer", "detect", "--data", str(scenes), "--out", str(tmp_path / "out"), "--model", "resnet18"]
+    choices = [part for one in given for part in ("--bn", one)]
+    result = CliRunner().invoke(app, [*arguments, "--init", "a=random", *choices])
+    assert result.exit_code == 2
+    assert message in " ".join(result.output.split())
+
+
 def test_each_row_starts_from_its_own_weights_and_the_table_resumes(scenes, weights, tmp_path):
     init = {"random": "random", "moco": str(weights)}
     started = {}

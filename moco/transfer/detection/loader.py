@@ -14,7 +14,8 @@ from moco.data.loader.threads import in_order
 from moco.data.sources.images import DataError
 from moco.rng import fold
 from moco.transfer.detection.recipe import DetectionRecipe
-from moco.transfer.detection.targets import targets
+from moco.transfer.detection.repeat import RepeatSampler, repeat_factors
+from moco.transfer.detection.targets import targets, usable
 from moco.transfer.models.flip import flip
 from moco.transfer.models.resize import resize
 from moco.transfer.models.sampling import Target
@@ -36,20 +37,28 @@ class SceneLoader(StepLoader):
 
     def __init__(self, scenes: SceneSet, recipe: DetectionRecipe, *, steps: range, workers: int) -> None:
         self.scenes, self.recipe = scenes, recipe
-        self.chosen = np.array(
-            [i for i, one in enumerate(scenes.scenes) if len(targets(one)["labels"])], dtype=np.int64
-        )
+        labels = [scene.objects.labels[usable(scene)] for scene in scenes.scenes]
+        self.chosen = np.array([i for i, one in enumerate(labels) if len(one)], dtype=np.int64)
         if not len(self.chosen):
             raise DataError(f"none of {len(scenes)} images has an object to train on")
         super().__init__(len(self.chosen), recipe, steps=steps, workers=workers)
+        if recipe.repeat is not None:
+            factors = repeat_factors([labels[i] for i in self.chosen], recipe.repeat)
+            self.sampler = RepeatSampler(factors, self.plain)
 
     def make(self, drawn: Draw, stopped: Event) -> Batch:
-        ids = self.chosen[drawn.ids]
-        pairs = [self._read(drawn.epoch, int(number)) for number in ids if not stopped.is_set()]
+        turns, places = np.divmod(drawn.ids, len(self.chosen))
+        ids = self.chosen[places]
+        pairs = [
+            self._read(drawn.epoch, *one)
+            for one in zip(ids.tolist(), turns.tolist(), strict=True) if not stopped.is_set()
+        ]  # fmt: skip
         return Batch(([image for image, _ in pairs], [target for _, target in pairs]), torch.from_numpy(ids))
 
-    def _read(self, epoch: int, number: int) -> tuple[UInt8[Tensor, "3 _ _"], Target]:
-        sizes, rng = self.recipe.sizes, np.random.default_rng(fold(self.recipe.seed, epoch, number))
+    def _read(self, epoch: int, number: int, turn: int) -> tuple[UInt8[Tensor, "3 _ _"], Target]:
+        """Scene `number`, flipped and resized; each `turn` in an epoch differently."""
+        place = (epoch, number, turn) if turn else (epoch, number)
+        sizes, rng = self.recipe.sizes, np.random.default_rng(fold(self.recipe.seed, *place))
         scene = self.scenes.scenes[number]
         image, target = read_image(scene), targets(scene)
         if rng.random() < sizes.flip:

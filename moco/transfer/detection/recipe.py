@@ -39,10 +39,11 @@ class DetectionRecipe(TransferRecipe):
     arch: Arch = "fpn"  # pyright: ignore[reportIncompatibleVariableOverride]
     sizes: SizeSpec = SizeSpec()
     detector: DetectorSpec = DetectorSpec()
+    repeat: Annotated[float, Field(gt=0, le=1)] | None = None  # t of LVIS: images of rarer classes come more often
 
     def settings(self, num_classes: int, num_keypoints: int) -> Settings:
         """What the detector is, but for its encoder."""
-        settings = paper_settings(self.task, self.arch, num_classes)
+        settings = paper_settings(self.task, self.arch, num_classes, self.bn)
         spec = self.detector.model_dump(exclude_none=True)
         if sizes := spec.pop("anchor_sizes", None):
             spec["anchor_sizes"] = tuple((size,) for size in sizes) if self.arch == "fpn" else (sizes,)

@@ -6,11 +6,14 @@ Batch sizes are 16 (P), weight decay 1e-4 and none on norm layers (D, M).
 
 from moco.recipe_error import RecipeError, unknown
 from moco.transfer.detection.recipe import DetectionRecipe, SizeSpec
+from moco.transfer.detection.repeat import THRESHOLD
 from moco.transfer.models.settings import Task
 from moco.transfer.recipe import TuneSpec
 
 VOC_SIDES = tuple(range(480, 801, 32))  # P: "480 to 800 pixels in training and 800 in testing"
 COCO_SIDES = tuple(range(640, 801, 32))  # P: "640 to 800 pixels"
+# D (Cityscapes/mask_rcnn_R_50_FPN.yaml): 800 to 1024 in training and 1024 in testing, at most 2048
+CITYSCAPES_SIZES = SizeSpec(shorter=tuple(range(800, 1025, 32)), eval_shorter=1024, longest=2048)
 
 SCHEDULES: dict[str, TuneSpec] = {
     # P (Table 2): 24k iterations; M: steps 18k and 22k, warm-up 100
@@ -23,28 +26,44 @@ SCHEDULES: dict[str, TuneSpec] = {
     # P (A.8): 6x
     "6x": TuneSpec(lr=0.02, at=(480_000, 520_000), warmup=1000, iterations=540_000),
 }
+OWN_SCHEDULES: dict[Task, dict[str, TuneSpec]] = {  # of tasks that have no others
+    # The paper's appendix says nothing of Cityscapes' instances. D: 24k iterations, step 18k, batch 8, lr 0.01
+    "cityscapes": {"24k": TuneSpec(lr=0.01, at=(18_000,), batch_size=8, iterations=24_000)},
+    # P (A.3): "s1x"; D: 130k iterations, steps 100k and 120k, and lr 0.002 (densepose_rcnn_R_50_FPN_s1x_legacy.yaml)
+    "densepose": {"s1x": TuneSpec(lr=0.002, at=(100_000, 120_000), iterations=130_000)},
+}
+SHORTENED: dict[Task, str] = {"detect": "24k", "cityscapes": "24k", "densepose": "s1x"}  # of others 1x
 
 
 def detection_recipe(task: Task, arch: str, schedule: str) -> DetectionRecipe:
     """The paper's settings for a task, an architecture and a schedule.
 
     Args:
-        schedule: a name of SCHEDULES, or a number of iterations: 24k made as short (detect), or 1x.
+        schedule: a name of SCHEDULES or OWN_SCHEDULES, or a number of iterations: SHORTENED made as short.
 
     Raises:
         RecipeError: an unknown architecture or schedule.
     """
     source = "MoCo v1, Sec. 4.2 and appendix; Detectron2's configurations"
-    voc = schedule in ("24k", "9k")
-    if schedule in SCHEDULES:
-        optim = SCHEDULES[schedule]
+    schedules = OWN_SCHEDULES.get(task, SCHEDULES)
+    name = schedule
+    if schedule in schedules:
+        optim = schedules[schedule]
     elif schedule.isdecimal() and 0 < int(schedule) < 2**31:
-        voc = task == "detect"
-        optim = SCHEDULES["24k" if voc else "1x"].shortened(int(schedule))
+        name = SHORTENED.get(task, "1x")
+        optim = schedules[name].shortened(int(schedule))
         source += f"; shortened to {int(schedule):,} iterations"
     else:
-        known = [*SCHEDULES, "a number of iterations"]
+        known = [*schedules, "a number of iterations"]
         raise RecipeError(unknown("schedule", schedule, known))
-    sizes = SizeSpec(shorter=VOC_SIDES if voc else COCO_SIDES)
-    base = DetectionRecipe(name=f"{task}_{arch}_{schedule}", source=source, task=task, optim=optim, sizes=sizes)
+    base = DetectionRecipe(
+        name=f"{task}_{arch}_{schedule}", source=source, task=task, optim=optim, sizes=_sizes(task, name),
+        repeat=THRESHOLD if task == "lvis" else None,
+    )  # fmt: skip
     return base.but(None, {"arch": arch})
+
+
+def _sizes(task: Task, schedule: str) -> SizeSpec:
+    if task == "cityscapes":
+        return CITYSCAPES_SIZES
+    return SizeSpec(shorter=VOC_SIDES if schedule in ("24k", "9k") else COCO_SIDES)

@@ -41,8 +41,12 @@ class SceneImages:
             raise BadImage(self.names[index], bad.reason) from bad
 
 
-def digest_of(scenes: SceneSet) -> str:
-    """The beginning of a SHA-256 of all annotations: classes, boxes, masks and keypoints, scene by scene."""
+def digest_of(scenes: SceneSet, *, more: str = "") -> str:
+    """The beginning of a SHA-256 of all annotations: classes, boxes, masks and keypoints, scene by scene, and `more`.
+
+    Args:
+        more: annotations that only one task uses.
+    """
     digest = hashlib.sha256(repr((scenes.classes, scenes.keypoint_names)).encode())
     for scene in scenes.scenes:
         objects = scene.objects
@@ -53,6 +57,7 @@ def digest_of(scenes: SceneSet) -> str:
             digest.update(objects.keypoints.tobytes())
         for mask in objects.masks or ():
             _add_mask(digest, mask)
+    digest.update(more.encode())
     return digest.hexdigest()[:16]
 
 

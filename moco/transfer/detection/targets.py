@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Float64, Int64
 from torch import Tensor
 
 from moco.transfer.masks import bitmap
@@ -23,15 +24,7 @@ def targets(scene: Scene) -> dict[str, Any]:
         keypoints: if there are keypoints, FloatTensor [n, K, 3] at pixel centres; zeros for points not labelled.
         densepose: if there are body points, an `Annotation` of moco.transfer.models.densepose or None per object.
     """
-    objects = scene.objects
-    boxes = objects.boxes.copy()
-    if scene.width is not None and scene.height is not None:
-        boxes[:, 0::2] = boxes[:, 0::2].clip(0, scene.width)
-        boxes[:, 1::2] = boxes[:, 1::2].clip(0, scene.height)
-    usable = ~objects.crowd & (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
-    if objects.masks is not None:
-        usable &= np.array([mask is not None for mask in objects.masks], dtype=bool)
-    chosen = np.flatnonzero(usable)
+    objects, boxes, chosen = scene.objects, _clipped(scene), usable(scene)
     result: dict[str, Any] = {
         "boxes": torch.from_numpy(boxes[chosen]).float(),
         "labels": torch.from_numpy(objects.labels[chosen]),
@@ -47,6 +40,24 @@ def targets(scene: Scene) -> dict[str, Any]:
     if objects.body_points is not None:
         result["densepose"] = [_on_body(objects.body_points[index]) for index in chosen]
     return result
+
+
+def usable(scene: Scene) -> Int64[np.ndarray, "n"]:
+    """Indices of the objects to train on."""
+    objects, boxes = scene.objects, _clipped(scene)
+    good = ~objects.crowd & (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
+    if objects.masks is not None:
+        good &= np.array([mask is not None for mask in objects.masks], dtype=bool)
+    return np.flatnonzero(good)
+
+
+def _clipped(scene: Scene) -> Float64[np.ndarray, "n 4"]:
+    """The boxes, clipped to the image if its size is known."""
+    boxes = scene.objects.boxes.copy()
+    if scene.width is not None and scene.height is not None:
+        boxes[:, 0::2] = boxes[:, 0::2].clip(0, scene.width)
+        boxes[:, 1::2] = boxes[:, 1::2].clip(0, scene.height)
+    return boxes
 
 
 def _on_body(points: BodyPoints | None) -> Annotation | None:

@@ -1,0 +1,61 @@
+"""The task `lvis`: instance segmentation of more than a thousand classes, many of them rare (Table 6, appendix A.4)."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from torch import nn
+
+from moco.recipe_error import RecipeError
+from moco.transfer.detection.recipe import DetectionRecipe
+from moco.transfer.detection.scene_images import digest_of
+from moco.transfer.detection.score import detect
+from moco.transfer.detection.task import Detection
+from moco.transfer.metrics.lvis import lvis_scores
+from moco.transfer.models.detector import Detector
+from moco.transfer.models.settings import Task
+from moco.transfer.readers.formats import read_scenes
+from moco.transfer.readers.shared import ReadOptions
+from moco.transfer.recipe import TransferRecipe
+from moco.transfer.scenes import SceneSet
+from moco.transfer.task import TransferData
+
+SCORES = ("AP", "AP50", "AP75", "APr", "APc", "APf")
+
+
+@dataclass(frozen=True)
+class Lvis(Detection):
+    """Mask R-CNN with repeat factor sampling; 300 detections of an image, of scores above 1e-4."""
+
+    name: Task = "lvis"
+    schedule: str = "1x"
+
+    def read(self, path: Path, options: ReadOptions, *, format: str | None) -> SceneSet:
+        return read_scenes(path, options, format=format or "lvis")
+
+    def digest(self, annotated: SceneSet) -> str:
+        """As for other detectors, with the classes that are absent or annotated in part."""
+        federated = [(one.negative, one.not_exhaustive) for one in annotated.scenes]
+        return digest_of(annotated, more=repr((annotated.frequencies, federated)))
+
+    def columns(self, data: Path, format: str | None) -> tuple[str, ...]:
+        return tuple(f"{name}_mask" for name in SCORES)
+
+    def fit(self, recipe: TransferRecipe, data: TransferData[SceneSet]) -> TransferRecipe:
+        if not data.train.frequencies or not data.test.frequencies:
+            raise RecipeError(
+                "the classes have no frequencies (r, c, f): give LVIS' JSON, or take moco transfer instance"
+            )
+        return recipe
+
+    def score(self, model: nn.Module, test: SceneSet, recipe: TransferRecipe, *, workers: int) -> dict[str, float]:
+        """LVIS' AP of masks and boxes, also of rare, common and frequent classes."""
+        assert isinstance(model, Detector)
+        assert isinstance(recipe, DetectionRecipe)
+        found = detect(model, test.scenes, recipe, workers=workers)
+        scores: dict[str, float] = {}
+        kinds: dict[str, Literal["bbox", "segm"]] = {"_mask": "segm", "": "bbox"}
+        for suffix, kind in kinds.items():
+            stats = lvis_scores(test, found, kind=kind).stats()
+            scores |= {f"{name}{suffix}": 100 * stats[name] for name in SCORES}
+        return scores

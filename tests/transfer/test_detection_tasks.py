@@ -1,0 +1,142 @@
+"""The tasks of Table 6 from files to scores: trained, killed and resumed, saved and loaded."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from moco.data.decode.decode import decode
+from moco.encoders import build_headless
+from moco.recipe import EncoderSpec, RecipeError
+from moco.train.options import RunOptions
+from moco.train.reporters import Silent
+from moco.train.watchdog import watchdog
+from moco.transfer.detection.recipe import DetectionRecipe
+from moco.transfer.detection.recipes import detection_recipe
+from moco.transfer.fine_tune import fine_tune
+from moco.transfer.plan_run import plan_transfer
+from moco.transfer.readers.shared import ReadOptions
+from moco.transfer.saved_model import load_model
+from moco.transfer.task import TransferData, TransferTask
+from moco.transfer.tasks import TASKS
+from tests.transfer.scenes_made import make_scenes
+from tests.transfer.scenes_of_tables import make_cityscapes, make_lvis
+
+SMALL = {
+    "encoder": EncoderSpec(name="resnet18", width=0.125), "optim.batch_size": 2, "optim.warmup": 2,
+    "sizes.shorter": (64, 72), "sizes.eval_shorter": 64, "detector.fpn_channels": 16, "detector.fc_channels": 16,
+    "detector.mask_channels": 16, "detector.keypoint_channels": 16, "detector.anchor_sizes": (8, 16, 32, 64, 128),
+    "detector.proposals": 20, "detector.rois": 16, "precise_bn": 2,
+}  # fmt: skip
+Made = tuple[TransferTask[Any], TransferData[Any]]
+
+
+def lvis(folder: Path) -> Made:
+    task = TASKS["lvis"]
+    parts = [task.read(make_lvis(folder / str(i), 6, seed=i), ReadOptions(), format=None) for i in (0, 1)]
+    return task, TransferData(*parts)
+
+
+def cityscapes(folder: Path) -> Made:
+    task = TASKS["cityscapes"]
+    for seed, split in enumerate(("train", "val")):
+        make_cityscapes(folder, 6, seed=seed, split=split)
+    return task, TransferData(*(task.read(folder, ReadOptions(split=one), format=None) for one in ("train", "val")))
+
+
+MAKERS: dict[str, Callable[[Path], Made]] = {"lvis": lvis, "cityscapes": cityscapes}
+
+
+@pytest.fixture(scope="module", params=MAKERS)
+def made(request, tmp_path_factory) -> Made:
+    return MAKERS[request.param](tmp_path_factory.mktemp(request.param))
+
+
+def recipe_of(task: TransferTask[Any]) -> DetectionRecipe:
+    return task.paper_recipe(task.arch, "4").but("tiny", SMALL)  # pyright: ignore[reportReturnType]
+
+
+def run(made: Made, out: Path, recipe: DetectionRecipe | None = None, **options: Any) -> dict[str, float]:
+    task, data = made
+    recipe = recipe or recipe_of(task)
+    torch.manual_seed(0)
+    with watchdog(None) as dog:
+        chosen = RunOptions(device="cpu", workers=1, **options)
+        job = plan_transfer(task, data, out, torch.device("cpu"), chosen, recipe)
+        return fine_tune(build_headless(recipe.encoder), job, Silent(), dog)
+
+
+@pytest.fixture(scope="module")
+def whole(made, tmp_path_factory) -> tuple[Path, dict[str, float]]:
+    """A run that was not disturbed, and its scores."""
+    out = tmp_path_factory.mktemp("whole") / "run"
+    return out, run(made, out)
+
+
+def test_a_killed_run_ends_with_the_same_bits(made, whole, tmp_path, monkeypatch):
+    from moco.transfer import fine_tune as module
+
+    class Killed(Exception):
+        pass
+
+    after_step = module.AfterStep.__call__
+
+    def dies(self, state, metrics):
+        after_step(self, state, metrics)
+        if state.clock.step == 3:
+            raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module.AfterStep, "__call__", dies)
+        with pytest.raises(Killed):
+            run(made, tmp_path / "run", save_every=1)
+    out, scores = whole
+    assert run(made, tmp_path / "run", save_every=1) == pytest.approx(scores, nan_ok=True)
+    a, b = (load_file(folder / "model" / "model.safetensors") for folder in (out, tmp_path / "run"))
+    assert a.keys() == b.keys()
+    assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_the_scores_have_the_columns_of_the_table(made, whole):
+    columns = made[0].columns(Path("data"), None)
+    assert set(columns) <= whole[1].keys()
+    assert all(0 <= whole[1][name] <= 100 or np.isnan(whole[1][name]) for name in columns)
+
+
+def test_the_saved_model_finds_what_the_trained_one_found(made, whole):
+    out, scores = whole
+    task, data = made
+    tuned, again = load_model(out / "model"), load_model(out / "model")
+    assert tuned.classes == tuple(data.train.classes)
+    assert task.score(again.model, data.test, again.recipe, workers=0) == pytest.approx(scores, nan_ok=True)
+    found = [model.predict(decode(data.test.scenes[0].path)) for model in (tuned, again)]
+    assert np.array_equal(found[0].boxes, found[1].boxes)
+
+
+def test_lvis_draws_rare_classes_more_often_and_finds_300_objects(tmp_path):
+    recipe = TASKS["lvis"].paper_recipe("fpn", "1x")
+    assert isinstance(recipe, DetectionRecipe)
+    assert recipe.repeat == 0.001
+    settings = recipe.settings(1230, 0)
+    assert (settings.score_threshold, settings.max_detections) == (1e-4, 300)
+    scenes = TASKS["instance"].read(make_scenes(tmp_path, 3, seed=0), ReadOptions(), format=None)
+    with pytest.raises(RecipeError, match="the classes have no frequencies"):
+        TASKS["lvis"].fit(recipe, TransferData(scenes, scenes))
+
+
+def test_cityscapes_has_the_settings_of_detectron2():
+    recipe = detection_recipe("cityscapes", "fpn", "24k")
+    assert (recipe.optim.lr, recipe.optim.batch_size, recipe.optim.at) == (0.01, 8, (18_000,))
+    assert (recipe.sizes.shorter[0], recipe.sizes.shorter[-1], recipe.sizes.longest) == (800, 1024, 2048)
+    with pytest.raises(RecipeError, match="unknown schedule '1x': known are: 24k, a number of iterations"):
+        detection_recipe("cityscapes", "fpn", "1x")
+
+
+def test_frozen_bn_has_none_in_new_layers():
+    """As Detectron2's configurations with frozen BN, such as the paper's baseline on LVIS."""
+    recipe = detection_recipe("lvis", "fpn", "1x")
+    assert [recipe.but(None, {"bn": bn}).settings(3, 0).fpn_norm for bn in ("sync", "frozen")] == [True, False]
