@@ -22,6 +22,7 @@ class TaskName(StrEnum):
     keypoints = "keypoints"
     lvis = "lvis"
     cityscapes = "cityscapes"
+    classify = "classify"
 
 
 Norm = Literal["tuned", "sync", "frozen"]  # as in moco.transfer.models.settings, which imports torch
@@ -29,7 +30,7 @@ Norm = Literal["tuned", "sync", "frozen"]  # as in moco.transfer.models.settings
 TaskArgument = Annotated[TaskName, typer.Argument(metavar="TASK", help=", ".join(TaskName) + ".")]
 Data = Annotated[
     Path,
-    typer.Option("--data", metavar="PATH", help="Annotated images: VOC, COCO, LabelMe, YOLO, ... (docs/transfer.md)."),
+    typer.Option("--data", metavar="PATH", help="Annotated images: VOC, COCO, class folders, ... (docs/transfer.md)."),
 ]
 TestData = Annotated[
     Path | None,
@@ -58,7 +59,7 @@ Bn = Annotated[
 ]
 Schedule = Annotated[
     str | None,
-    typer.Option(metavar="NAME", help="24k, 9k, 1x, 2x, 6x, or a number of iterations. [default: the paper's]"),
+    typer.Option(metavar="NAME", help="24k, 1x, inat, v3, ..., or a number of iterations. [default: the paper's]"),
 ]
 Trials = Annotated[int, typer.Option(min=1, metavar="N", help="Runs from each of the weights, with other seeds.")]
 Lr = Annotated[float | None, typer.Option(metavar="LR", help="Learning rate. [default: the recipe's]")]

@@ -19,7 +19,6 @@ from moco.transfer.fine_tune import new_model
 from moco.transfer.plan_run import TransferJob
 
 STEPS = 2  # measured, after a first one that also sets up
-IMAGES = 2  # of a measured step and rank; time and memory of the mini-batch are in proportion
 SHORT = 100  # iterations: shorter runs start without, as they take little longer than the measurement
 
 
@@ -61,7 +60,7 @@ def measure(encoder: Encoder, job: TransferJob) -> Estimate:
         encoder: becomes part of the model.
     """
     recipe = job.recipe
-    each = min(recipe.optim.batch_size // world_size(), IMAGES)
+    each = min(recipe.optim.batch_size // world_size(), job.task.measured_images)
     small = recipe.but(None, {"optim.batch_size": each * world_size(), "optim.at": ()})
     factor = recipe.optim.batch_size / (each * world_size())
     batches = job.task.batches(job.data.train, small, steps=range(1 + STEPS), workers=job.workers)

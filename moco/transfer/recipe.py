@@ -3,14 +3,15 @@
 Iterations, batch sizes and learning rates are those of the whole run, over all ranks.
 """
 
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 from pydantic import Field, model_validator
 
 from moco.recipe_base import RecipeBase
-from moco.recipe_specs import EncoderSpec, Positive, Spec
+from moco.recipe_specs import DataSpec, EncoderSpec, Positive, Spec
 from moco.transfer.models.settings import Norm
 
+Same = TypeVar("Same", bound="TransferRecipe")
 RGB = tuple[float, float, float]
 
 
@@ -66,3 +67,12 @@ class TransferRecipe(RecipeBase):
     data: str = ""  # the beginnings of the SHA-256 of the annotations to train and to test on
     precise_bn: Annotated[int, Field(ge=0)] = 200  # mini-batches for the statistics of BN before each evaluation
     threads: Positive | None = None  # of torch on a CPU: sums depend on it in their last bits
+
+    @property
+    def encoder_size(self) -> int | None:
+        """[pixels] of the square images that the encoder is built for; None: its own."""
+        return None
+
+    def starting_from(self: Same, init: str, encoder: EncoderSpec, data: DataSpec) -> Same:
+        """The recipe of runs that start from the weights `init`, of images as `data` says."""
+        return self.but(None, {"init": init, "encoder": encoder, "mean": data.mean, "std": data.std})

@@ -64,7 +64,7 @@ def load_model(folder: Path) -> TunedModel:
     task = task_named(str(config["recipe"].get("task")))
     recipe = task.recipe.from_json(json.dumps(config["recipe"]))
     labels = Labels(tuple(map(str, config["classes"])), tuple(map(str, config["keypoints"])))
-    model = task.build(build_headless(recipe.encoder), recipe, labels)
+    model = task.build(build_headless(recipe.encoder, size=recipe.encoder_size), recipe, labels)
     try:
         model.load_state_dict(load(content))
     except RuntimeError as error:

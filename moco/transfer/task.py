@@ -98,6 +98,7 @@ class TransferTask(ABC, Generic[T]):
     recipe: type[TransferRecipe]
     arch: str  # the model on the encoder, and the schedule, unless others are chosen
     schedule: str
+    measured_images: int = 2  # of a rank's step from which time and memory of a mini-batch are estimated, in proportion
 
     @abstractmethod
     def paper_recipe(self, arch: str, schedule: str) -> TransferRecipe:

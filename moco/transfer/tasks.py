@@ -3,6 +3,7 @@
 from typing import Any
 
 from moco.recipe_error import RecipeError, unknown
+from moco.transfer.classification.task import Classification
 from moco.transfer.detection.cityscapes import Cityscapes
 from moco.transfer.detection.lvis import Lvis
 from moco.transfer.detection.task import Detection
@@ -14,6 +15,7 @@ TASKS: dict[str, TransferTask[Any]] = {
     "keypoints": Detection("keypoints", "2x"),
     "lvis": Lvis(),
     "cityscapes": Cityscapes(),
+    "classify": Classification(),
 }
 
 

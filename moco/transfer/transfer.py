@@ -168,12 +168,10 @@ def load_starts(
     data = first[1].data if first else DataSpec()
     found: list[Start] = []
     for name, weights in init.items():
-        encoder, spec_of, data_of = build_headless(spec), spec, data
-        if name in loaded:
-            encoder, spec_of, data_of = loaded[name][0], loaded[name][1].encoder, loaded[name][1].data
-        own: dict[str, Any] = {"init": str(weights), "encoder": spec_of, "mean": data_of.mean, "std": data_of.std}
-        own["bn"] = (bn_of or {}).get(name, base.bn)
-        found.append(Start(name, encoder, name not in loaded, base.but(None, own)))
+        spec_of, data_of = (loaded[name][1].encoder, loaded[name][1].data) if name in loaded else (spec, data)
+        recipe = base.starting_from(str(weights), spec_of, data_of).but(None, {"bn": (bn_of or {}).get(name, base.bn)})
+        encoder = loaded[name][0] if name in loaded else build_headless(spec, size=recipe.encoder_size)
+        found.append(Start(name, encoder, name not in loaded, recipe))
     return found
 
 

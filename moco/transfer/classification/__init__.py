@@ -1,0 +1,1 @@
+"""Fine-tune an encoder with a linear classifier on its features: `moco transfer classify`."""

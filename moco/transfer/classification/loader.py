@@ -1,0 +1,51 @@
+"""Mini-batches of random crops with their classes: a function of (images, recipe, step) alone."""
+
+from threading import Event
+
+import numpy as np
+import torch
+from jaxtyping import UInt8
+
+from moco.data.augment import cpu, draw
+from moco.data.augment.kernel_loading import load_kernels
+from moco.data.decode.decode import BadImage
+from moco.data.loader.sampler import Draw
+from moco.data.loader.threads import Abandoned
+from moco.data.sources.images import DataError, Images
+from moco.transfer.classification.recipe import ClassificationRecipe
+from moco.transfer.step_loader import StepLoader
+from moco.transfer.task import Batch
+
+
+class CropLoader(StepLoader):
+    """Each mini-batch: crops as bytes N x 3 x S x S in channels_last, and labels. The model normalizes on its device.
+
+    Crops are those of pre-training's views with the same settings, drawn by (seed, epoch, image).
+
+    Raises:
+        DataError: while iterating, an image that cannot be read. ValueError: see StepSampler.
+    """
+
+    def __init__(self, images: Images, recipe: ClassificationRecipe, *, steps: range, workers: int) -> None:
+        super().__init__(len(images), recipe, steps=steps, workers=workers)
+        assert images.labels is not None
+        self.images, self.labels = images, torch.from_numpy(images.labels)
+        self.seed, self.data = recipe.seed, recipe.data_spec
+        load_kernels()
+
+    def make(self, drawn: Draw, stopped: Event) -> Batch:
+        numbers = draw.random_numbers(self.seed, drawn.epoch, ids=drawn.ids, view_index=0)
+        views = [cpu.DrawnView(self.data.views[0], numbers)]
+        crops = np.empty((len(drawn.ids), self.data.size, self.data.size, 3), np.uint8)
+        for row, index in enumerate(drawn.ids.tolist()):
+            if stopped.is_set():
+                raise Abandoned
+            cpu.views(self._read(index), views, row, [crops], coloured=False)
+        ids = torch.from_numpy(drawn.ids)
+        return Batch((torch.from_numpy(crops).permute(0, 3, 1, 2), self.labels[ids]), ids)
+
+    def _read(self, index: int) -> UInt8[np.ndarray, "H W 3"]:
+        try:
+            return self.images.read(index)
+        except BadImage as bad:
+            raise DataError(f"{bad}: repair it, or remove it from the data set") from bad

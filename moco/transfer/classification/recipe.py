@@ -1,0 +1,106 @@
+"""The recipe of a classifier's fine-tuning: its images, augmentations, optimizer and schedule."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from moco.recipe import RecipeError
+from moco.recipe_specs import DataSpec, EncoderSpec, Epochs, Jitter, Positive, Probability, Side, Spec, View
+from moco.schedule import Cosine
+from moco.transfer.recipe import TransferRecipe, TuneSpec
+
+Share = Annotated[float, Field(gt=0, lt=1)]
+
+
+class ImageSpec(Spec):
+    """Images as the encoder sees them: a random crop in training, the central crop in evaluation."""
+
+    size: Side | None = None  # [pixels] square; None: that of the weights
+    eval_resize: Side | None = None  # [pixels] of the shorter side before the central crop; None: that of the weights
+    crop_area: tuple[float, float] = (0.08, 1.0)  # of the image's area
+    crop_ratio: tuple[float, float] = (3 / 4, 4 / 3)  # width / height
+    flip: Probability = 0.5
+
+
+class AugmentSpec(Spec):
+    """Regularization beyond crops. Zeros: none."""
+
+    smoothing: Probability = 0.0  # label smoothing
+    mixup: Annotated[float, Field(ge=0)] = 0.0  # alpha of Mixup: two images are blended
+    cutmix: Annotated[float, Field(ge=0)] = 0.0  # alpha of CutMix: a part of an image is replaced by one of another
+    erase: Probability = 0.0  # that a random rectangle is replaced by noise
+    drop_path: Annotated[float, Field(ge=0, lt=1)] = 0.0  # ViTs only: stochastic depth, rising linearly to this rate
+
+
+class ClassTuneSpec(TuneSpec):
+    """SGD or AdamW over epochs; the learning rate falls in steps or along a cosine.
+
+    A run counts iterations: `for_images` derives them from the epochs. Times are shares of the run, so that a longer or
+    shorter one has the same shape.
+    """
+
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    decay: Literal["steps", "cosine"] = "steps"
+    milestones: tuple[Share, ...] = (0.7, 0.9)  # shares of the run after which lr is multiplied by `factor`
+    lr_end: Annotated[float, Field(ge=0)] = 0.0  # cosine only: lr at the end
+    warmup_share: Annotated[float, Field(ge=0, lt=1)] = 0.0  # of the run
+    warmup: Annotated[int, Field(ge=0)] = 0  # [iterations] 0: from `warmup_share`
+    lr: Annotated[float, Field(gt=0)] = 0.03
+    batch_size: Positive = 256
+    epochs: Epochs | None = 100  # None: `iterations` are given
+    iterations: Positive = 1
+
+    def lr_at(self, iteration: int) -> float:
+        """The learning rate of an iteration, counted from 0. A cosine begins with the run, below its warm-up."""
+        if self.decay == "steps" or iteration < self.warmup:
+            return super().lr_at(iteration)
+        return Cosine(self.lr, self.lr_end)(iteration, self.iterations)
+
+    def for_images(self, images: int) -> "ClassTuneSpec":
+        """With iterations, steps and warm-up for a number of images. Raises RecipeError: both lengths are set."""
+        iterations = self.iterations
+        if self.epochs is not None:
+            if iterations != 1:
+                raise RecipeError(
+                    f"optim.epochs ({self.epochs}) and optim.iterations ({iterations}) both set the length: give "
+                    "--schedule ITERATIONS, or optim.epochs=null with optim.iterations"
+                )
+            iterations = max(1, round(self.epochs * (images // self.batch_size)))
+        at = self.at or tuple(sorted({max(1, round(share * iterations)) for share in self.milestones}))
+        warmup = self.warmup or round(self.warmup_share * iterations)
+        changes = {"iterations": iterations, "warmup": warmup, "at": tuple(one for one in at if one < iterations)}
+        return self.model_copy(update=changes if self.decay == "steps" else changes | {"at": ()})
+
+
+class ClassificationRecipe(TransferRecipe):
+    """Fine-tuning of all layers of an encoder with a linear classifier on its features."""
+
+    task: str = "classify"
+    arch: str = "linear"
+    optim: ClassTuneSpec = ClassTuneSpec()  # pyright: ignore[reportIncompatibleVariableOverride]
+    images: ImageSpec = ImageSpec()
+    augment: AugmentSpec = AugmentSpec()
+    precise_bn: Annotated[int, Field(ge=0)] = 0  # the running averages of BN, as in the paper's classification
+
+    @property
+    def data_spec(self) -> DataSpec:
+        """The images, as the code of views and central crops takes them."""
+        images, defaults = self.images, DataSpec()
+        view = View(
+            crop_area=images.crop_area, crop_ratio=images.crop_ratio, flip=images.flip, jitter=Jitter(p=0.0), grey=0.0
+        )
+        return DataSpec(
+            size=images.size or defaults.size, eval_resize=images.eval_resize or defaults.eval_resize, views=(view,),
+            mean=self.mean, std=self.std,
+        )  # fmt: skip
+
+    @property
+    def encoder_size(self) -> int | None:
+        return self.images.size
+
+    def starting_from(self, init: str, encoder: EncoderSpec, data: DataSpec) -> "ClassificationRecipe":
+        """With the image size of the weights too, unless another is set."""
+        size = self.images.size or data.size
+        resize = self.images.eval_resize or round(size * data.eval_resize / data.size)
+        sizes = {"images.size": size, "images.eval_resize": resize}
+        return super().starting_from(init, encoder, data).but(None, sizes)

@@ -1,0 +1,55 @@
+"""The accuracies of a classifier on test images."""
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from moco.data.loader.loader import eval_batches
+from moco.data.sources.images import Images
+from moco.evaluate.features import batch_for, evaluating
+from moco.transfer.classification.model import Classifier
+from moco.transfer.classification.recipe import ClassificationRecipe
+
+TOP = 5
+CLASSES_FOR_TOP5 = 10  # top-5 accuracy of fewer classes says little
+
+
+def score_classifier(
+    model: Classifier, test: Images, recipe: ClassificationRecipe, *, workers: int
+) -> dict[str, float]:
+    """Accuracies in percent, on central crops: see `accuracies`. The model is in eval mode afterwards."""
+    model.eval()
+    assert test.labels is not None
+    return accuracies(logits_of(model, test, recipe, workers=workers), torch.from_numpy(test.labels))
+
+
+def logits_of(model: Classifier, images: Images, recipe: ClassificationRecipe, *, workers: int) -> Float[Tensor, "n K"]:
+    """The logits of every image in order, on the CPU. Raises DataError for an image that cannot be read."""
+    place, data = next(model.parameters()).device, recipe.data_spec
+    batches = eval_batches(images, data, batch_size=batch_for(data), workers=workers, device=place)
+    with evaluating(model):
+        return torch.cat([model.logits(x).float().cpu() for x, _ in batches])
+
+
+def accuracies(logits: Float[Tensor, "n K"], labels: Int64[Tensor, "n"]) -> dict[str, float]:
+    """In percent: top1; top5 of 10 classes or more; per_class, the mean over the classes that occur of their top1."""
+    right = logits.topk(min(TOP, logits.shape[1])).indices == labels[:, None]
+    scores = {"top1": _percent(right[:, 0])}
+    if logits.shape[1] >= CLASSES_FOR_TOP5:
+        scores["top5"] = _percent(right.any(dim=1))
+    of_classes = [right[labels == label, 0].double().mean() for label in labels.unique()]
+    return scores | {"per_class": 100 * float(torch.stack(of_classes).mean())}
+
+
+def frequency_scores(train: Int64[np.ndarray, "m"], test: Int64[np.ndarray, "n"], num_classes: int) -> dict[str, float]:
+    """The accuracies of the answer that always ranks the classes by their number of training images."""
+    counts = torch.from_numpy(np.bincount(train, minlength=num_classes))
+    order = torch.argsort(counts, descending=True, stable=True)
+    ranks = torch.empty(num_classes)
+    ranks[order] = torch.arange(num_classes, 0, -1).float()
+    return accuracies(ranks.expand(len(test), -1), torch.from_numpy(test))
+
+
+def _percent(right: Tensor) -> float:
+    return 100 * float(right.double().mean())

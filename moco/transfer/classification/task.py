@@ -1,0 +1,129 @@
+"""The task `classify`: a class for each image."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float32, Int64, UInt8
+from torch import nn
+
+from moco.data.augment.cpu import eval_crop
+from moco.data.sources.images import DataError, Images, Subset
+from moco.data.sources.labels import is_split_name
+from moco.encoders import Encoder
+from moco.encoders.check_network import probe
+from moco.recipe_error import RecipeError, unknown
+from moco.text import first_few, shown
+from moco.train.optim import SGD, AdamW
+from moco.transfer.classification.loader import CropLoader
+from moco.transfer.classification.model import Classifier
+from moco.transfer.classification.recipe import ClassificationRecipe
+from moco.transfer.classification.recipes import classification_recipe
+from moco.transfer.classification.score import frequency_scores, score_classifier
+from moco.transfer.models.norms import freeze, synchronize
+from moco.transfer.readers.formats import CLASSES, read_classes, recognise
+from moco.transfer.readers.shared import ReadOptions
+from moco.transfer.recipe import TransferRecipe
+from moco.transfer.task import Baseline, Labels, TransferData, TransferTask
+
+PER_CLASS_FIRST = ("flowers", "pets")  # data sets that are judged by the mean over classes
+
+
+@dataclass(frozen=True)
+class Classification(TransferTask[Images]):
+    """Fine-tuning of all layers with a linear classifier on the encoder's features."""
+
+    recipe = ClassificationRecipe
+    arch: str = "linear"
+    schedule: str = "imagenet"
+    measured_images: int = 16
+
+    def paper_recipe(self, arch: str, schedule: str) -> ClassificationRecipe:
+        if arch != "linear":
+            raise RecipeError(unknown("architecture for classification", arch, ["linear"]))
+        return classification_recipe(schedule)
+
+    def read(self, path: Path, options: ReadOptions, *, format: str | None) -> Images:
+        images = read_classes(path, options, format=format)
+        if all(map(is_split_name, images.classes)):
+            raise DataError(
+                f"the folders in {shown(str(path))} are {first_few(list(images.classes))}, which are names of splits, "
+                "not of classes: name the splits with --split and --test-split"
+            )
+        if len(images.classes) < 2:
+            raise DataError(f"all images in {shown(str(path))} are of one class, {shown(images.classes[0])}")
+        return images
+
+    def images(self, annotated: Images) -> Images:
+        return annotated
+
+    def digest(self, annotated: Images) -> str:
+        digest = hashlib.sha256(repr((tuple(annotated.classes), tuple(annotated.names))).encode())
+        digest.update(self.strata(annotated).tobytes())
+        return digest.hexdigest()[:16]
+
+    def choose(self, annotated: Images, chosen: Bool[np.ndarray, "n"]) -> Images:
+        return Subset(annotated, np.flatnonzero(chosen))
+
+    def strata(self, annotated: Images) -> Int64[np.ndarray, "n"]:
+        assert annotated.labels is not None  # every reader of classes gives labels
+        return annotated.labels
+
+    def columns(self, data: Path, format: str | None) -> tuple[str, ...]:
+        of_classes = (format or recognise(data, CLASSES)) in PER_CLASS_FIRST
+        return ("per_class", "top1", "top5") if of_classes else ("top1", "top5", "per_class")
+
+    def baseline(self, data: TransferData[Images]) -> Baseline:
+        scores = frequency_scores(self.strata(data.train), self.strata(data.test), len(data.train.classes))
+        return Baseline("the most frequent class", scores)
+
+    def fit(self, recipe: TransferRecipe, data: TransferData[Images]) -> ClassificationRecipe:
+        assert isinstance(recipe, ClassificationRecipe)
+        return recipe.but(None, {"optim": recipe.optim.for_images(len(data.train))})
+
+    def build(self, encoder: Encoder, recipe: TransferRecipe, labels: Labels) -> Classifier:
+        """Raises RecipeError: the encoder does not take images of the recipe's size, or --bn does not fit its BN."""
+        assert isinstance(recipe, ClassificationRecipe)
+        size = recipe.data_spec.size
+        try:
+            probe(encoder.backbone, recipe.encoder.name, size, own_size=encoder.size, training=False)
+        except RecipeError as error:
+            raise RecipeError(str(error).replace("data.size", "images.size")) from error
+        encoder.requires_grad_(True)
+        if recipe.bn == "frozen":
+            encoder.backbone = freeze(encoder.backbone)
+        elif recipe.bn == "sync":
+            synchronize(encoder)
+        return Classifier(encoder, len(labels.classes), recipe.augment, mean=recipe.mean, std=recipe.std)
+
+    def batches(self, annotated: Images, recipe: TransferRecipe, *, steps: range, workers: int) -> CropLoader:
+        assert isinstance(recipe, ClassificationRecipe)
+        return CropLoader(annotated, recipe, steps=steps, workers=workers)
+
+    def optimizer(self, model: nn.Module, recipe: TransferRecipe) -> torch.optim.Optimizer:
+        """SGD, which decays all parameters; or AdamW, which spares biases, norms and tokens, as timm does."""
+        assert isinstance(recipe, ClassificationRecipe)
+        optim = recipe.optim
+        if optim.optimizer == "sgd":
+            return SGD(model.parameters(), lr=0.0, momentum=optim.momentum, weight_decay=optim.weight_decay, fused=True)
+        names = {"cls_token", "pos_embed"}
+        decayed = [x for name, x in model.named_parameters() if x.ndim > 1 and name.rpartition(".")[2] not in names]
+        ids = {id(x) for x in decayed}
+        others = [x for x in model.parameters() if id(x) not in ids]
+        groups = [{"params": decayed, "weight_decay": optim.weight_decay}, {"params": others, "weight_decay": 0.0}]
+        return AdamW(groups, lr=0.0, fused=True)
+
+    def score(self, model: nn.Module, test: Images, recipe: TransferRecipe, *, workers: int) -> dict[str, float]:
+        assert isinstance(model, Classifier)
+        assert isinstance(recipe, ClassificationRecipe)
+        return score_classifier(model, test, recipe, workers=workers)
+
+    def predict(
+        self, model: nn.Module, recipe: TransferRecipe, image: UInt8[np.ndarray, "H W 3"]
+    ) -> Float32[np.ndarray, "K"]:
+        """The probability of each class, for the central crop of an RGB image."""
+        assert isinstance(recipe, ClassificationRecipe)
+        crop = torch.from_numpy(eval_crop(image, recipe.data_spec))[None]
+        return model(crop.to(next(model.parameters()).device)).float().softmax(dim=1)[0].cpu().numpy()

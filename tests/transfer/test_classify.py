@@ -1,0 +1,329 @@
+"""`moco transfer classify`: its schedule, mini-batches, losses and scores, and runs that are killed and resumed."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file
+from timm.optim import param_groups_weight_decay
+from typer.testing import CliRunner
+
+from moco.cli import app
+from moco.data.augment.draw import normalize
+from moco.data.loader.bad_images import Quarantine
+from moco.data.loader.loader import ViewLoader
+from moco.data.sources.images import DataError
+from moco.encoders import build_headless
+from moco.recipe import DataSpec, EncoderSpec, Recipe, RecipeError
+from moco.train.options import RunOptions
+from moco.train.reporters import Silent
+from moco.train.watchdog import watchdog
+from moco.transfer.classification.loader import CropLoader
+from moco.transfer.classification.model import Classifier, add_drop_path, erased
+from moco.transfer.classification.recipe import AugmentSpec, ClassificationRecipe, ClassTuneSpec
+from moco.transfer.classification.recipes import SCHEDULES, classification_recipe
+from moco.transfer.classification.score import accuracies, frequency_scores, logits_of
+from moco.transfer.fine_tune import fine_tune
+from moco.transfer.plan_run import plan_transfer
+from moco.transfer.readers.shared import ReadOptions
+from moco.transfer.saved_model import load_model
+from moco.transfer.task import TransferData
+from moco.transfer.tasks import TASKS
+from moco.transfer.transfer import read_data, transfer
+from moco.weights.encoder_folder import save_encoder
+from tests.transfer.making_shape_classes import make_shapes
+
+TASK = TASKS["classify"]
+RESNET, VIT = EncoderSpec(name="resnet18", width=0.125, stem="3x3"), EncoderSpec(name="vit_micro")
+SETTINGS = {"optim.batch_size": 4, "images.size": 16, "images.eval_resize": 18, "precise_bn": 0}
+TINY = {
+    "resnet": classification_recipe("4").but("tiny", SETTINGS | {"encoder": RESNET}),
+    "vit": classification_recipe("v3").but(
+        "tiny", SETTINGS | {"encoder": VIT, "optim.epochs": None, "optim.iterations": 4, "augment.erase": 0.5}
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def shapes(tmp_path_factory) -> Path:
+    return make_shapes(tmp_path_factory.mktemp("made") / "shapes", 5, seed=0, size=24)
+
+
+@pytest.fixture(scope="module")
+def data(shapes) -> TransferData:
+    return read_data(TASK, shapes, None, split=(None, None), format=None)[0]
+
+
+def run(data: TransferData, out: Path, recipe: ClassificationRecipe, **options) -> dict[str, float]:
+    torch.manual_seed(0)
+    encoder = build_headless(recipe.encoder, size=recipe.encoder_size)
+    with watchdog(None) as dog:
+        chosen = RunOptions(device="cpu", workers=1, **options)
+        return fine_tune(encoder, plan_transfer(TASK, data, out, torch.device("cpu"), chosen, recipe), Silent(), dog)
+
+
+def test_a_recipe_of_epochs_has_iterations_by_the_number_of_images():
+    optim = SCHEDULES["inat"].optim.for_images(437_513)  # iNaturalist 2018
+    assert optim.iterations == 100 * (437_513 // 256)
+    assert optim.at == (round(0.7 * optim.iterations), round(0.9 * optim.iterations))
+    assert [optim.lr_at(i) for i in (0, optim.at[0] - 1)] == [0.025, 0.025]
+    assert optim.lr_at(optim.at[0]) == pytest.approx(0.0025)
+    assert optim.lr_at(optim.iterations - 1) == pytest.approx(0.00025)
+
+
+def test_the_cosine_is_deits():
+    """timm's CosineLRScheduler: linear from 1e-6 to lr in the warm-up, then on the half cosine of the whole run."""
+    optim = SCHEDULES["v3"].optim.for_images(1024 * 100)
+    total, warmup = 15_000, 500
+    assert (optim.iterations, optim.warmup) == (total, warmup)
+    assert optim.lr == pytest.approx(1e-3)
+    assert optim.lr_at(0) == pytest.approx(1e-6)
+    assert optim.lr_at(250) == pytest.approx((1e-6 + 1e-3) / 2)
+    for i in (500, 7_500, 14_999):
+        assert optim.lr_at(i) == pytest.approx(1e-5 + (1e-3 - 1e-5) * (1 + math.cos(math.pi * i / total)) / 2)
+
+
+@pytest.mark.parametrize("name", [*SCHEDULES, "7", "1"])
+def test_every_schedule_fits_few_images(name):
+    recipe = classification_recipe(name)
+    optim = recipe.but(None, {"optim": recipe.optim.for_images(1020)}).optim
+    assert optim.iterations >= 1
+    assert all(0 < optim.lr_at(i) <= optim.lr for i in range(optim.iterations))
+
+
+def test_two_lengths_are_refused():
+    with pytest.raises(RecipeError, match="both set the length"):
+        ClassTuneSpec(epochs=3, iterations=100).for_images(1000)
+    assert ClassTuneSpec(epochs=None, iterations=100).for_images(1000).iterations == 100
+
+
+def test_an_unknown_schedule_or_architecture_is_refused():
+    with pytest.raises(RecipeError, match="unknown schedule '1x'"):
+        TASK.paper_recipe("linear", "1x")
+    with pytest.raises(RecipeError, match="unknown architecture for classification 'fpn'"):
+        TASK.paper_recipe("fpn", "imagenet")
+
+
+def test_mini_batches_are_the_same_from_any_step_on_and_for_any_number_of_workers(data):
+    whole = list(CropLoader(data.train, TINY["resnet"], steps=range(6), workers=0))
+    later = list(CropLoader(data.train, TINY["resnet"], steps=range(3, 6), workers=2))
+    for a, b in zip(whole[3:], later, strict=True):
+        assert a.ids.tolist() == b.ids.tolist()
+        assert all(torch.equal(x, y) for x, y in zip(a.inputs, b.inputs, strict=True))
+
+
+def test_crops_are_the_views_of_pre_training_with_their_labels(data):
+    recipe = TINY["resnet"]
+    loader = ViewLoader(
+        data.train, recipe.data_spec, batch_size=4, seed=recipe.seed, steps=range(2), workers=0,
+        device=torch.device("cpu"), quarantine=Quarantine(None, None, 16),
+    )  # fmt: skip
+    for batch, (views, ids) in zip(CropLoader(data.train, recipe, steps=range(2), workers=0), loader, strict=True):
+        crops, labels = batch.inputs
+        assert torch.equal(normalize(crops, mean=recipe.mean, std=recipe.std), views[0])
+        assert torch.equal(batch.ids, ids)
+        assert labels.tolist() == [data.train.labels[i] for i in ids.tolist()]
+
+
+def test_one_in_five_images_of_each_class_is_held_out(data):
+    assert np.bincount(data.train.labels).tolist() == [4, 4, 4, 4]
+    assert np.bincount(data.test.labels).tolist() == [1, 1, 1, 1]
+
+
+def test_accuracies_are_scikit_learns():
+    from sklearn.metrics import accuracy_score, balanced_accuracy_score, top_k_accuracy_score
+
+    rng = np.random.default_rng(0)
+    logits, labels = rng.normal(size=(300, 12)), rng.integers(0, 12, 300)
+    found = accuracies(torch.from_numpy(logits), torch.from_numpy(labels))
+    answers = logits.argmax(axis=1)
+    assert found["top1"] == pytest.approx(100 * accuracy_score(labels, answers))
+    assert found["top5"] == pytest.approx(100 * top_k_accuracy_score(labels, logits, k=5, labels=range(12)))
+    assert found["per_class"] == pytest.approx(100 * balanced_accuracy_score(labels, answers))
+
+
+def test_classes_without_test_images_are_left_out_of_the_mean_over_classes():
+    assert accuracies(torch.eye(3), torch.tensor([0, 0, 2]))["per_class"] == 75
+
+
+def test_few_classes_have_no_top5():
+    assert accuracies(torch.eye(4), torch.arange(4)) == {"top1": 100, "per_class": 100}
+
+
+def test_the_baseline_is_the_most_frequent_class_of_training():
+    train, test = np.array([2] * 5 + [0] * 3 + [1]), np.array([2, 2, 2, 0, 1, 1])
+    assert frequency_scores(train, test, 3) == {"top1": 50, "per_class": pytest.approx(100 / 3)}
+
+
+def classifier(augment: AugmentSpec | None = None, spec: EncoderSpec = VIT) -> Classifier:
+    torch.manual_seed(0)
+    encoder = build_headless(spec, size=16)
+    return Classifier(encoder, 4, augment or AugmentSpec(), mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
+
+
+CROPS, LABELS = torch.randint(256, (6, 3, 16, 16), dtype=torch.uint8), torch.tensor([0, 1, 2, 3, 0, 1])
+
+
+def test_the_loss_is_cross_entropy_with_smoothed_labels():
+    model = classifier(AugmentSpec(smoothing=0.1))
+    found = model(CROPS, LABELS)["loss_class"]
+    logits = model.eval()(CROPS)
+    target = 0.9 * F.one_hot(LABELS, 4) + 0.1 / 4
+    assert torch.allclose(found, -(target * logits.log_softmax(dim=1)).sum(dim=1).mean(), atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["mixup", "cutmix"])
+def test_mixed_images_have_the_labels_of_both(kind):
+    model = classifier(AugmentSpec(**{kind: 1.0}))
+    assert model.mix is not None
+    images = torch.eye(6)[:, :, None, None].expand(6, 6, 16, 16)  # image i is 1 in channel i alone
+    x, target = model.mix(images, torch.tensor([0, 1, 2, 3, 0, 1]))
+    share = x.mean(dim=(2, 3))  # of each original in each mixed image
+    assert torch.allclose(share.sum(dim=1), torch.ones(6), atol=1e-5)
+    assert torch.allclose(share @ F.one_hot(LABELS, 4).float(), target, atol=1e-5)
+
+
+def test_erasing_replaces_a_rectangle_of_some_images():
+    torch.manual_seed(0)
+    x = torch.zeros(200, 3, 32, 32)
+    changed = (erased(x, 0.25) != 0).any(dim=1)
+    some = changed.flatten(1).any(dim=1)
+    assert 0.15 < some.double().mean() < 0.35
+    area = changed[some].double().mean(dim=(1, 2))
+    assert area.min() > 0.01
+    assert area.max() < 0.36
+
+
+def test_drop_path_rises_to_its_rate_and_is_off_in_evaluation():
+    encoder = build_headless(EncoderSpec(name="vit_micro"), size=16)
+    add_drop_path(encoder, 0.5)
+    block = encoder.backbone.blocks[2].train()
+    tokens = torch.ones(2000, 1, 64)
+    kept = block.attn(tokens)[:, 0].abs().sum(dim=1) > 0
+    assert kept.double().mean() == pytest.approx(0.5, abs=0.05)
+    first = encoder.backbone.blocks[0].train()
+    assert torch.equal(first.attn(tokens), first.eval().attn(tokens))
+    assert torch.equal(block.eval().mlp(tokens), block.mlp(tokens))
+
+
+def test_drop_path_of_a_resnet_is_refused():
+    with pytest.raises(RecipeError, match=r"augment\.drop_path needs a ViT"):
+        classifier(AugmentSpec(drop_path=0.1), RESNET)
+
+
+def test_all_layers_are_trained_those_frozen_in_pre_training_too(data, tmp_path):
+    recipe = TINY["vit"].but(None, {"encoder.freeze_patch": True})
+    encoder = build_headless(recipe.encoder, size=16)
+    assert not all(x.requires_grad for x in encoder.parameters())
+    model = TASK.build(encoder, recipe, TASK.labels(data.train))
+    assert all(x.requires_grad for x in model.parameters())
+
+
+def test_adamw_decays_what_timms_does(data):
+    recipe = TINY["vit"]
+    model = TASK.build(build_headless(VIT, size=16), recipe, TASK.labels(data.train))
+    decayed, others = TASK.optimizer(model, recipe).param_groups
+    names = ("encoder.backbone.pos_embed", "encoder.backbone.cls_token")
+    none, some = param_groups_weight_decay(model, 0.05, no_weight_decay_list=names)
+    assert (decayed["weight_decay"], others["weight_decay"]) == (0.05, 0)
+    assert {id(x) for x in decayed["params"]} == {id(x) for x in some["params"]}
+    assert {id(x) for x in others["params"]} == {id(x) for x in none["params"]}
+
+
+@pytest.mark.parametrize("kind", TINY)
+def test_a_run_that_is_killed_and_resumed_ends_with_the_same_bits(data, tmp_path, monkeypatch, kind):
+    from moco.transfer import fine_tune as module
+
+    whole = run(data, tmp_path / "whole", TINY[kind])
+    assert set(whole) == {"top1", "per_class"}
+
+    class Killed(Exception):
+        pass
+
+    watch = module.AfterStep.__call__
+
+    def dies(self, state, metrics):
+        watch(self, state, metrics)
+        if state.clock.step == 2:
+            raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module.AfterStep, "__call__", dies)
+        with pytest.raises(Killed):
+            run(data, tmp_path / "killed", TINY[kind], save_every=1)
+    assert run(data, tmp_path / "killed", TINY[kind], save_every=1) == whole
+    a, b = (load_file(tmp_path / name / "model" / "model.safetensors") for name in ("whole", "killed"))
+    assert a.keys() == b.keys()
+    assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+@pytest.mark.parametrize("kind", TINY)
+def test_a_saved_model_predicts_what_was_scored(data, tmp_path, kind):
+    scores = run(data, tmp_path / "run", TINY[kind])
+    tuned = load_model(tmp_path / "run" / "model")
+    assert tuned.classes == ("pentagon", "square", "star", "triangle")
+    found = np.stack([tuned.predict(data.test.read(i)) for i in range(len(data.test))])
+    assert isinstance(tuned.model, Classifier)
+    assert isinstance(tuned.recipe, ClassificationRecipe)
+    expected = logits_of(tuned.model, data.test, tuned.recipe, workers=0).softmax(dim=1)
+    assert np.allclose(found, expected.numpy(), atol=1e-6)
+    assert scores["top1"] == 100 * (found.argmax(axis=1) == data.test.labels).mean()
+
+
+def test_the_image_size_is_that_of_the_weights(shapes, tmp_path):
+    images = DataSpec(size=16, eval_resize=18)
+    save_encoder(
+        tmp_path / "weights", build_headless(VIT, size=16), recipe=Recipe(name="r", encoder=VIT, data=images), facts={}
+    )
+    settings = {"optim.batch_size": 4}
+    init = {"random": "random", "moco": str(tmp_path / "weights")}
+    table = transfer(
+        "classify", shapes, tmp_path / "out", init=init, schedule="2", settings=settings, device="cpu", workers=1
+    )
+    assert [row.recipe.images.size for row in table.rows] == [16, 16]  # pyright: ignore[reportAttributeAccessIssue]
+    assert table.gap(table.rows[1], "top1") is not None
+    assert "the most frequent class" in str(table)
+    tensors = load_file(tmp_path / "out" / "moco" / "trial_0" / "model" / "model.safetensors")
+    assert tensors["encoder.backbone.pos_embed"].shape[1] == 1 + 4
+
+
+def test_a_vit_of_another_image_size_is_refused(data, tmp_path):
+    encoder = build_headless(VIT, size=32)
+    with pytest.raises(RecipeError, match=r"vit_micro does not take images of 16 x 16 pixels.* set images\.size=32"):
+        TASK.build(encoder, TINY["vit"], TASK.labels(data.train))
+
+
+def test_folders_of_splits_and_a_single_class_are_refused(shapes, tmp_path):
+    for split in ("train", "val"):
+        make_shapes(tmp_path / "both" / split, 1, seed=0, size=24)
+    with pytest.raises(DataError, match="which are names of splits, not of classes: name the splits with --split"):
+        TASK.read(tmp_path / "both", ReadOptions(), format=None)
+    (tmp_path / "one").mkdir()
+    (shapes / "star").rename(tmp_path / "one" / "star")
+    try:
+        with pytest.raises(DataError, match="are of one class, star"):
+            TASK.read(tmp_path / "one", ReadOptions(), format=None)
+    finally:
+        (tmp_path / "one" / "star").rename(shapes / "star")
+
+
+def test_an_image_that_cannot_be_read_ends_the_run_with_its_name(tmp_path):
+    shapes = make_shapes(tmp_path / "shapes", 5, seed=0, size=24)
+    broken = shapes / "star" / "0000.png"
+    broken.write_bytes(broken.read_bytes()[:60])
+    data, _ = read_data(TASK, shapes, None, split=(None, None), format=None)
+    with pytest.raises(DataError, match=r"star/0000\.png.*: repair it, or "):
+        run(data, tmp_path / "run", TINY["resnet"])
+
+
+def test_a_dry_run_of_the_command_writes_nothing(shapes, tmp_path):
+    arguments = ["transfer", "classify", "--data", str(shapes), "--out", str(tmp_path / "out"), "--init", "random",
+                 "--model", "resnet18", "--schedule", "inat", "--batch-size", "4", "--set", "optim.epochs=2",
+                 "--device", "cpu", "--dry-run"]  # fmt: skip
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 0, result.output
+    assert "8 iterations of 4 images, lr 0.025" in result.output
+    assert not (tmp_path / "out").exists()
