@@ -68,6 +68,27 @@ def test_images_without_a_known_pixel_have_a_loss_of_zero_and_no_gradient():
     assert not any(x.grad.any() for x in fcn.parameters())
 
 
+@pytest.mark.parametrize(("height", "width"), [(65, 49), (64, 80), (40, 33)])
+def test_logits_lie_where_the_pixels_are_that_they_come_from(height: int, width: int):
+    """A map of every 16th pixel, enlarged, is the image again if that is linear in x and y."""
+    fcn = build_segmenter(network(), 3).eval()
+
+    class EverySixteenth(nn.Module):
+        strides = (16,)
+
+        def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
+            return [x[..., ::16, ::16]]
+
+    fcn.body, fcn.head = EverySixteenth(), nn.Identity()
+    fcn.mean.zero_()
+    fcn.std.fill_(1)
+    image = (torch.arange(height)[:, None] + 2 * torch.arange(width)).to(torch.uint8).expand(1, 3, -1, -1)
+    inside = (..., slice(16 * ((height - 1) // 16) + 1), slice(16 * ((width - 1) // 16) + 1))
+    found = fcn(image)
+    assert found.shape == (1, 3, height, width)
+    assert torch.allclose(found[inside], image[inside].float(), atol=1e-3)
+
+
 def test_in_training_mode_it_returns_losses_and_otherwise_logits():
     fcn = build_segmenter(network(), 3).train()
     with pytest.raises(ValueError, match=r"expected a class for each pixel in training mode"):

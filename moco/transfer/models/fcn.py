@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from jaxtyping import Float, Integer, UInt8
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy, interpolate
+from torch.nn.functional import cross_entropy, interpolate, pad
 from torchvision.ops import Conv2dNormActivation
 
 from moco.distributed import total, world_size
@@ -25,7 +25,7 @@ class FCN(nn.Module):
     A.5: "The 3x3 convolutions in conv5 blocks have dilation 2 and stride 1. This is followed by two extra 3x3
     convolutions of 256 channels, with BN and ReLU, and then a 1x1 convolution for per-pixel classification. The total
     stride is 16 (FCN-16s). We set dilation = 6 in the two extra 3x3 convolutions". torchvision's fcn_resnet50 has
-    stride 8 and another head. The logits are enlarged bilinearly.
+    stride 8 and another head. The logits are enlarged bilinearly, which the paper does not say.
     """
 
     def __init__(
@@ -63,10 +63,18 @@ class FCN(nn.Module):
         return self.loss(images, labels)
 
     def logits(self, images: UInt8[Tensor, "N 3 H W"]) -> Float[Tensor, "N K H W"]:
-        """The logits of each pixel's class."""
+        """The logits of each pixel's class.
+
+        Place i of the maps is centred on pixel 16 i. So images are padded at the right and the bottom, by the mean
+        colour, to 16 n + 1 pixels, as the paper's crops of 513 and 769 have, and the maps are enlarged from corner to
+        corner. Otherwise logits lie up to 15 pixels from where they belong.
+        """
+        height, width = images.shape[2:]
+        padded = [-(-(side - 1) // self.body.strides[-1]) * self.body.strides[-1] + 1 for side in (height, width)]
         x = (images.to(self.mean.device) - self.mean[:, None, None]) / self.std[:, None, None]
+        x = pad(x, (0, padded[1] - width, 0, padded[0] - height))
         maps = self.head(self.body(x)[-1])
-        return interpolate(maps, (images.shape[2], images.shape[3]), mode="bilinear", align_corners=False)
+        return interpolate(maps, padded, mode="bilinear", align_corners=True)[..., :height, :width]
 
     def loss(self, images: UInt8[Tensor, "N 3 H W"], labels: Integer[Tensor, "N H W"]) -> dict[str, Tensor]:
         """The mean cross entropy over all pixels whose label is not 255; 0 where there is none.
