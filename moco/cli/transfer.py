@@ -23,6 +23,7 @@ class TaskName(StrEnum):
     lvis = "lvis"
     cityscapes = "cityscapes"
     classify = "classify"
+    segment = "segment"
 
 
 Norm = Literal["tuned", "sync", "frozen"]  # as in moco.transfer.models.settings, which imports torch
@@ -48,7 +49,8 @@ Versus = Annotated[
     typer.Option(metavar="NAME", help="The row that gaps are taken to. [default: supervised, or the first]"),
 ]
 ArchOption = Annotated[
-    str | None, typer.Option(metavar="NAME", help="The model on the encoder. Detectors: fpn, c4, dc5. [default: fpn]")
+    str | None,
+    typer.Option(metavar="NAME", help="The model on the encoder. Detectors: fpn (default), c4, dc5; segment: fcn."),
 ]
 Bn = Annotated[
     list[str] | None,
@@ -59,7 +61,10 @@ Bn = Annotated[
 ]
 Schedule = Annotated[
     str | None,
-    typer.Option(metavar="NAME", help="24k, 1x, inat, v3, ..., or a number of iterations. [default: the paper's]"),
+    typer.Option(
+        metavar="NAME",
+        help="24k, 1x, inat, v3, ...; segment: 30k, 90k; or a number of iterations. [default: the paper's]",
+    ),
 ]
 Trials = Annotated[int, typer.Option(min=1, metavar="N", help="Runs from each of the weights, with other seeds.")]
 Lr = Annotated[float | None, typer.Option(metavar="LR", help="Learning rate. [default: the recipe's]")]

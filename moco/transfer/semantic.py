@@ -1,14 +1,19 @@
 """Images with a class for each pixel: pairs of an image and a label file, and the meaning of the labels."""
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from threading import Event
 
 import numpy as np
-from jaxtyping import Int16, UInt8
+from jaxtyping import Int16, Int64, UInt8
 from PIL import Image
 
 from moco.data.decode.rgb import check_size
+from moco.data.loader.threads import in_order
+from moco.device import workers_for
 from moco.transfer.readers.entries import AnnotationError
 from moco.transfer.readers.images import size_of
 
@@ -24,6 +29,14 @@ class SemanticScene:
     path: Path
     id: str
     labels: Path
+
+
+@dataclass(frozen=True)
+class LabelSummary:
+    """What all label files of a set hold together."""
+
+    pixels: Int64[np.ndarray, "K"]  # of each class
+    digest: str  # the beginning of a SHA-256 of all labels
 
 
 @dataclass(frozen=True)
@@ -57,6 +70,24 @@ class SemanticSet:
                 f"has {labels.shape[1]} x {labels.shape[0]} pixels, its image {size[0]} x {size[1]}",
             )
         return labels.astype(np.uint8)
+
+    @cached_property
+    def summary(self) -> LabelSummary:
+        """Reads every label file, once. Raises AnnotationError, as `read_labels`: so no run meets a bad file later."""
+        pixels = np.zeros(256, dtype=np.int64)
+        digest = hashlib.sha256(repr(self.classes).encode())
+
+        def read(index: int, stopped: Event) -> tuple[bytes, Int64[np.ndarray, "256"]]:
+            labels = self.read_labels(index)
+            content = hashlib.sha256(repr(labels.shape).encode())
+            content.update(labels.tobytes())
+            return content.digest(), np.bincount(labels.ravel(), minlength=256)
+
+        found = in_order(read, range(len(self)), workers=workers_for(None))
+        for scene, (content, counts) in zip(self.scenes, found, strict=True):
+            digest.update(scene.id.encode() + content)
+            pixels += counts
+        return LabelSummary(pixels[: len(self.classes)], digest.hexdigest()[:16])
 
 
 def table_of(values: Mapping[int, int]) -> Int16[np.ndarray, "256"]:

@@ -7,6 +7,7 @@ from moco.transfer.classification.task import Classification
 from moco.transfer.detection.cityscapes import Cityscapes
 from moco.transfer.detection.lvis import Lvis
 from moco.transfer.detection.task import Detection
+from moco.transfer.segmentation.task import Segmentation
 from moco.transfer.task import TransferTask
 
 TASKS: dict[str, TransferTask[Any]] = {
@@ -16,6 +17,7 @@ TASKS: dict[str, TransferTask[Any]] = {
     "lvis": Lvis(),
     "cityscapes": Cityscapes(),
     "classify": Classification(),
+    "segment": Segmentation(),
 }
 
 

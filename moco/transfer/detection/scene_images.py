@@ -1,4 +1,4 @@
-"""The images of a SceneSet as `Images`, so that a run lists them, notices changes and refuses others on resume."""
+"""The images of annotated scenes as `Images`: a run lists them, notices changes and refuses others on resume."""
 
 import hashlib
 import os
@@ -11,15 +11,16 @@ from moco.data.decode.decode import BadImage, decode
 from moco.data.sources.images import DataError
 from moco.text import message_of
 from moco.transfer.scenes import Mask, Rle, SceneSet
+from moco.transfer.semantic import SemanticSet
 
 
 class SceneImages:
-    """The images of a SceneSet, without classes."""
+    """The images of annotated scenes, without classes."""
 
     labels: Int64[np.ndarray, "n"] | None = None
     classes: Sequence[str] = ()
 
-    def __init__(self, scenes: SceneSet) -> None:
+    def __init__(self, scenes: SceneSet | SemanticSet) -> None:
         self.scenes = scenes
         folder = os.path.commonpath([one.path.parent for one in scenes.scenes])
         self.names = [os.path.relpath(one.path, folder).replace(os.sep, "/") for one in scenes.scenes]

@@ -1,0 +1,62 @@
+"""Training crops: an image and its labels, resized by one ratio, cropped, padded and mirrored together."""
+
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image
+
+from moco.transfer.segmentation.recipe import CropSpec
+from moco.transfer.semantic import IGNORED
+
+
+class Window(NamedTuple):
+    """A crop of the resized image: its place and size there [pixels]."""
+
+    resized: tuple[int, int]  # width, height of the whole resized image
+    left: int
+    top: int
+    width: int
+    height: int
+    flip: bool
+
+    def box(self, width: int, height: int) -> tuple[float, float, float, float]:
+        """The same part of the image before it is resized: left, top, right, bottom [pixels]."""
+        across, down = width / self.resized[0], height / self.resized[1]
+        right, bottom = (self.left + self.width) * across, (self.top + self.height) * down
+        return self.left * across, self.top * down, min(right, width), min(bottom, height)
+
+
+def draw_window(width: int, height: int, spec: CropSpec, rng: np.random.Generator) -> Window:
+    """A random crop of an image of this size: the ratio and the place are drawn uniformly."""
+    ratio = rng.uniform(spec.smallest, spec.largest)
+    resized = max(1, round(width * ratio)), max(1, round(height * ratio))
+    size = min(spec.side, resized[0]), min(spec.side, resized[1])
+    left, top = (int(rng.integers(whole - part + 1)) for whole, part in zip(resized, size, strict=True))
+    return Window(resized, left, top, *size, flip=bool(rng.random() < spec.flip))
+
+
+def crop(
+    image: UInt8[np.ndarray, "h w 3"],
+    labels: UInt8[np.ndarray, "h w"],
+    window: Window,
+    *,
+    side: int,
+    colour: tuple[int, int, int],
+) -> tuple[UInt8[np.ndarray, "H H 3"], UInt8[np.ndarray, "H H"]]:
+    """The window of image and labels; where it is smaller than `side`, `colour` and 255 at the right and the bottom.
+
+    The image is resized by Pillow's bilinear filter, which averages where it shrinks; labels take the nearest pixel.
+    Only the window is computed: a large image is never held at twice its size.
+    """
+    box = window.box(labels.shape[1], labels.shape[0])
+    size = (window.width, window.height)
+    part = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BILINEAR, box=box))
+    classes = np.asarray(Image.fromarray(labels).resize(size, Image.Resampling.NEAREST, box=box))
+    pixels = np.empty((side, side, 3), dtype=np.uint8)
+    pixels[:] = colour
+    known = np.full((side, side), IGNORED, dtype=np.uint8)
+    step = -1 if window.flip else 1
+    pixels[: window.height, : window.width] = part[:, ::step]
+    known[: window.height, : window.width] = classes[:, ::step]
+    return pixels, known

@@ -1,0 +1,45 @@
+"""The scores of a segmenter on test images, and of the baseline that ignores the image."""
+
+import numpy as np
+import torch
+from jaxtyping import Int64, UInt8
+
+from moco.transfer.metrics.miou import Confusion
+from moco.transfer.models.fcn import FCN
+from moco.transfer.segmentation.loader import eval_pairs
+from moco.transfer.semantic import SemanticSet
+
+
+def score_segmenter(segmenter: FCN, test: SemanticSet, *, workers: int) -> dict[str, float]:
+    """Scores in percent over all known pixels of the test images, each image at its own size.
+
+    One image after the other is predicted and counted, so memory does not grow with their number. The segmenter is in
+    eval mode afterwards.
+    """
+    segmenter.eval()
+    confusion = Confusion(test.classes)
+    for image, labels in eval_pairs(test, workers=workers):
+        confusion.add(labels, predict(segmenter, image))
+    return scores_of(confusion)
+
+
+@torch.no_grad()
+def predict(segmenter: FCN, image: UInt8[np.ndarray, "H W 3"]) -> UInt8[np.ndarray, "H W"]:
+    """The class of each pixel."""
+    pixels = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1).contiguous()
+    return segmenter.predict([pixels])[0].cpu().numpy()
+
+
+def score_constant(answer: int, pixels: Int64[np.ndarray, "K"], classes: tuple[str, ...]) -> dict[str, float]:
+    """The scores of one class as the answer for every pixel, where each class has so many known `pixels`."""
+    confusion = Confusion(classes)
+    confusion.counts[:, answer] = pixels
+    return scores_of(confusion)
+
+
+def scores_of(confusion: Confusion) -> dict[str, float]:
+    """mIoU, the accuracy of all pixels, the mean accuracy of the classes, and the IoU of each class that occurs."""
+    found = confusion.scores()
+    scores = {"mIoU": found.miou, "pixel_accuracy": found.pixel_accuracy, "class_accuracy": np.nanmean(found.accuracy)}
+    scores |= {f"IoU {name}": iou for name, iou in zip(found.classes, found.iou, strict=True) if not np.isnan(iou)}
+    return {name: 100 * float(value) for name, value in scores.items()}
