@@ -40,7 +40,7 @@ def _state(run: RunFolder, step: int) -> tuple[str, int | None]:
     except checkpoint.CheckpointError:
         return "checkpoints damaged", None
     if saved is not None:
-        return "can be continued", step_in(saved.name)
+        return "can be resumed", step_in(saved.name)
     return ("no checkpoint" if step else "no step yet"), None
 
 

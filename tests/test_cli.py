@@ -100,10 +100,10 @@ def test_a_loss_that_is_not_finite_exits_with_4(pictures, tmp_path):
     assert "learning rate" in result.stderr
 
 
-def test_an_output_folder_with_other_things_in_it_exits_with_2(pictures):
+def test_an_output_folder_that_is_the_image_folder_exits_with_2(pictures):
     result = moco("pretrain", pictures, "--out", pictures, *SMALL)
     assert result.exit_code == 2
-    assert "other things" in result.stderr
+    assert "is the image folder" in result.stderr
 
 
 def test_a_dry_run_shows_the_plan_and_makes_nothing(pictures, tmp_path):

@@ -10,7 +10,7 @@ def test_a_run_that_was_stopped_before_its_first_record_shows_the_step_of_its_ch
     for name in ("finished.json", "metrics.jsonl"):
         (run.path / name).unlink()
     found = describe(run)
-    assert (found["state"], found["step"], found["loss"]) == ("can be continued", 10, None)
+    assert (found["state"], found["step"], found["loss"]) == ("can be resumed", 10, None)
 
 
 def test_a_log_with_values_that_are_no_numbers_is_listed_without_them(tmp_path, tiny):

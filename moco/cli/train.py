@@ -96,7 +96,7 @@ def _pretrain(
             sources.check(WAIT)
         with no_garbage_collection():
             from moco.distributed import on_main
-            from moco.train.after_step import summary
+            from moco.train.after_step import last_values
             from moco.train.pretrain import pretrain as run_pretrain
             from moco.train.rank_sync import ranks_for
             from moco.train.run_folder import RunFolder
@@ -108,7 +108,7 @@ def _pretrain(
         )
         if as_json and on_main():
             facts = {"run": str(run.path), "recipe": json.loads(run.recipe.to_json())}
-            print(json.dumps(facts | summary(RunFolder(run.path))))
+            print(json.dumps(facts | last_values(RunFolder(run.path))))
 
 
 def _check(data: list[str], run_options: RunOptions, *, recipe: str, changes: dict[str, Any], init: str | None) -> None:

@@ -19,7 +19,7 @@ from moco.train.metrics_log import StepLog
 from moco.train.nan_guard import DiscardedStep, Diverged, NanGuard
 from moco.train.nan_report import next_steps, write_nan_report
 from moco.train.pace import Pace
-from moco.train.rank_sync import averaged, pool
+from moco.train.rank_sync import averaged_statistics, pool_bad_images
 from moco.train.reporters import Reporter
 from moco.train.run_folder import RunFolder
 from moco.train.saving import Saver
@@ -84,7 +84,7 @@ class AfterStep:
         self.guard.read_flags()
         self._check_scale(state)
         self.dog.section("checkpoint")
-        pool(self.quarantine)
+        pool_bad_images(self.quarantine)
         state.window.gather(until=state.clock.step)
         path = self.saver.save(state, must=must, unwritten=self.unwritten)
         barrier()  # if another rank ended earlier, the launcher would end rank 0 while it saves
@@ -169,7 +169,7 @@ class AfterStep:
         self.guard.read_flags()
         self.dog.section("scores")
         assert isinstance(state.model, nn.Module)
-        with averaged(state.model):
+        with averaged_statistics(state.model):
             if on_main():
                 self.last_score = self.score()
             barrier()
@@ -195,7 +195,7 @@ class AfterStep:
                 )
 
 
-def summary(run: RunFolder) -> dict[str, Any]:
+def last_values(run: RunFolder) -> dict[str, Any]:
     """The last logged values of a run."""
     last: dict[str, Any] = {}
     for record in run.metrics():

@@ -28,7 +28,7 @@ from moco.method import (
 from moco.recipe import Recipe
 from moco.rng import fold
 from moco.train.loop import Batches
-from moco.train.warm_start import adopt
+from moco.train.warm_start import load_other_parts
 from moco.weights.encoder_folder import initialize
 from moco.weights.load import read_weights
 
@@ -64,7 +64,7 @@ def contrast_for(
             loss_scale=2 * method.temperature if method.scale_loss else 1.0,
         )  # fmt: skip
     m = method.momentum(0.0, recipe.optim.epochs)
-    for line in [] if found is None else adopt(contrast, found, m=m):
+    for line in [] if found is None else load_other_parts(contrast, found, m=m):
         say(line)
     if method.bn == "sync":
         contrast = synchronized(contrast)

@@ -1,8 +1,8 @@
-"""The state that the next step depends on, and how a checkpoint saves it.
+"""The training state, and how a checkpoint saves it.
 
 A checkpoint is one file, `step_00012000.pt`, loadable with `weights_only=True`. It is written under a temporary name,
-synced and renamed, so it is never half written. `MANIFEST.json` holds its size and SHA-256, which reveal damage.
-`moco.weights.read_checkpoint` reads checkpoints.
+synced and renamed, so there is never a part of a file under that name. `MANIFEST.json` has its size and SHA-256, which
+reveal damage. `moco.weights.read_checkpoint` reads checkpoints.
 """
 
 import errno
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from moco.files import remove_temporary_files, write_atomically
-from moco.train.keep_checkpoints import choose, free_name, listed_files, write_manifest
+from moco.train.keep_checkpoints import choose_kept, free_name, listed_files, write_manifest
 from moco.train.metric_means import Window
 from moco.weights.read_checkpoint import (
     CheckpointError,
@@ -66,7 +66,7 @@ class Clock:
 
 @dataclass
 class TrainState:
-    """What the next step depends on. Every field is saved and restored; nothing else may change in training."""
+    """All that the next step depends on. Every field is saved and restored; nothing else may change in training."""
 
     model: Stateful  # f_q, f_k and the dictionary
     optimizer: Stateful
@@ -93,19 +93,20 @@ def save(
     ranks: int = 1,
     statistics: dict[str, Tensor] | None = None,
 ) -> Path:
-    """Write the checkpoint of the clock's step into `folder`, and remove older ones once it is safe.
+    """Write the checkpoint of the clock's step into `folder`, and then remove those that need not be kept.
 
-    Later ones are removed too: they are damaged, and will be made again. A file that the manifest does not list may be
-    the user's and stays; one with the name of the new checkpoint is renamed.
+    Checkpoints of later steps are removed too: they are damaged, and the run writes them again. A file that the
+    manifest does not list may be the user's: it stays, and is renamed if it has the name of the new checkpoint.
 
     Args:
-        recipe: the recipe's JSON, so that the file says by itself what it is of.
-        keep: how many stay: the newest,
-        keep_every: and besides them those of steps that are a multiple of it.
-        ranks, statistics: of how many ranks the state is, and which of its tensors differed by rank: W x ... each.
+        recipe: the recipe's JSON, stored in the file.
+        keep: number of newest checkpoints to keep.
+        keep_every: also keep the checkpoints whose step is a multiple of it.
+        ranks: number of ranks of the run.
+        statistics: the tensors that differ by rank, from all ranks: W x ... each.
 
     Raises:
-        OSError: it could not be written; those before it stay as they are.
+        OSError: the file could not be written. Earlier checkpoints are unchanged.
     """
     remove_temporary_files(folder)
     step = state.clock.step
@@ -119,18 +120,18 @@ def save(
         path.rename(free_name(path))
     digest = write_atomically(path, lambda file: torch.save(payload, file))
     new = {"name": path.name, "step": step, "size": path.stat().st_size, "sha256": digest}
-    kept = choose(listed, new, keep=keep, keep_every=keep_every)
+    kept = choose_kept(listed, new, keep=keep, keep_every=keep_every)
     try:
-        write_manifest(folder, kept, going=[entry for entry in listed if entry not in kept])
+        write_manifest(folder, kept, obsolete=[entry for entry in listed if entry not in kept])
     except OSError:
-        with suppress(OSError):  # what the manifest does not list would stay for ever
+        with suppress(OSError):  # a file that the manifest does not list would never be removed
             path.unlink()
         raise
     return path
 
 
 def _check_room(folder: Path, payload: dict[str, Any]) -> None:
-    """Raises OSError where the file system has no room for the file; nothing is written then."""
+    """Raise OSError, before anything is written, if the file system has no room for the file."""
     needed, free = int(1.2 * _bytes(payload)), shutil.disk_usage(folder).free
     if free < needed:
         raise OSError(errno.ENOSPC, f"a checkpoint takes {needed / 1e6:.0f} MB, and {free / 1e6:.0f} MB are free")

@@ -1,7 +1,7 @@
-"""What the run folder contains: nothing, a run and its progress, or other files.
+"""Find out what --out contains: nothing, a run and its progress, or other files. Nothing is written here.
 
-Nothing is written here. A folder is a run if its recipe.json is a recipe. The files of a run without a step may be
-replaced without asking, so each must look as a run writes it. All other files are the user's.
+A folder is a run if its recipe.json is a recipe. A run that has made no step may be replaced without --overwrite, so
+each of its files must have the content that a run writes. All other files are the user's.
 """
 
 import gzip
@@ -27,8 +27,8 @@ class State(Enum):
     """The progress of the run in a folder."""
 
     EMPTY = "there is no run"
-    NOT_STARTED = "a run that has made no step: it failed or was killed before"
-    NOT_SAVED = "a run that has made steps and was killed before its first checkpoint"
+    NOT_STARTED = "a run that failed or was killed before its first step"
+    NOT_SAVED = "a run that was killed after its first step and before its first checkpoint"
     SAVED = "a run with checkpoints"
     FINISHED = "a run that has ended"
 
@@ -37,11 +37,11 @@ class State(Enum):
         return self not in (State.EMPTY, State.NOT_STARTED)
 
 
-# What a run appends to or writes into: through a link it would write elsewhere.
+# What a run appends to or writes into. None may be a link: the run would write elsewhere.
 WRITTEN = ("checkpoints", "encoder", "model", "nan", ".lock", "metrics.jsonl", "train.log", "bad_images.csv")
 FOLDERS = ("checkpoints", "encoder", "model", "nan")
 # What a run writes after its first step. A new kind of file belongs here, or `--overwrite` does not remove it.
-LATER = (
+AFTER_THE_FIRST_STEP = (
     "scores.json", "details.json", "curves.png", "neighbours.png", "predictions.png", "precision_recall.png",
     "encoder/model.safetensors", "encoder/config.json", "encoder/README.md", "model/model.safetensors",
     "model/config.json",
@@ -49,10 +49,10 @@ LATER = (
 
 
 def check_out(run: RunFolder, recipe: RecipeBase, *, resume: str, overwrite: bool) -> State:
-    """The state of the folder, if the run of `recipe` may start or continue there.
+    """The state of the folder, if a run of `recipe` may start or resume there.
 
     Raises:
-        RunError: the folder has other files, another recipe, a run that `resume` refuses, or no run to continue.
+        RunError: the folder has other files, another recipe, a run that `resume` refuses, or no run to resume.
     """
     _check_kinds(run)
     if overwrite and not _is_empty(run):
@@ -61,11 +61,11 @@ def check_out(run: RunFolder, recipe: RecipeBase, *, resume: str, overwrite: boo
     state = state_of(run)
     if resume == "must" and state not in (State.SAVED, State.FINISHED):
         raise RunError(
-            f"--resume must expects a run in {run.path} that can be continued, and there is none ({state.value}): "
+            f"--resume must expects a run in {run.path} that can be resumed, and there is none ({state.value}): "
             "start it with --resume auto"
         )
     if resume == "never" and state.started:
-        raise RunError(f"{run.path} has a run already: name another --out, continue it (--resume auto), or --overwrite")
+        raise RunError(f"{run.path} has a run already: name another --out, resume it (--resume auto), or --overwrite")
     if state is not State.EMPTY:
         _check_same_recipe(run, recipe, state)
     if state is State.FINISHED:
@@ -76,7 +76,7 @@ def check_out(run: RunFolder, recipe: RecipeBase, *, resume: str, overwrite: boo
 
 
 def state_of(run: RunFolder) -> State:
-    """The progress of the run in the folder. Raises RunError for no run, or one without its checkpoints."""
+    """The progress of the run in the folder. Raises RunError if it has no run, or the run's checkpoints are missing."""
     if _is_empty(run):
         return State.EMPTY
     _check_recipe_is_there(run)
@@ -89,13 +89,13 @@ def state_of(run: RunFolder) -> State:
         _check_never_saved(run, steps)
         return State.NOT_SAVED
     if (first := run.first_saved()) is not None:
-        raise RunError(_checkpoints_are_gone(run, f"has saved a checkpoint after step {first}"))
+        raise RunError(_checkpoints_are_missing(run, f"has saved a checkpoint after step {first}"))
     _check_may_be_replaced(run)
     return State.NOT_STARTED
 
 
 def stored_recipe(out: Path) -> Recipe | None:
-    """The recipe of the run in `out`, if it has started."""
+    """The recipe of the run in `out`; None if there is no run, or it has made no step."""
     run = RunFolder(out)
     if not run.recipe_file.is_file():
         return None
@@ -111,7 +111,7 @@ def _steps(run: RunFolder) -> list[int]:
 
 
 def _is_empty(run: RunFolder) -> bool:
-    """Whether there is nothing but a lock file and temporary files of a run."""
+    """Whether the folder has at most a lock file and temporary files of a run."""
     if not run.path.exists():
         return True
     names = [entry.name for entry in run.path.iterdir()]
@@ -119,7 +119,7 @@ def _is_empty(run: RunFolder) -> bool:
 
 
 def _check_kinds(run: RunFolder) -> None:
-    """Raises RunError for a link where a run writes, a file in the place of a folder, or the reverse."""
+    """Raise RunError for a link where a run writes, a file in the place of a folder, or the reverse."""
     path = run.path
     if path.is_symlink() or (path.exists() and not path.is_dir()):
         raise RunError(
@@ -135,7 +135,7 @@ def _check_kinds(run: RunFolder) -> None:
 
 def _check_recipe_is_there(run: RunFolder) -> None:
     if not run.recipe_file.is_file():
-        raise RunError(f"--out {run.path} is a folder with other things in it, not a run: name a new or an empty one")
+        raise RunError(f"--out expects a new or empty folder or a run, and {run.path} has other files: name another")
 
 
 def _read_recipe(run: RunFolder) -> RecipeBase:
@@ -143,22 +143,22 @@ def _read_recipe(run: RunFolder) -> RecipeBase:
         return run.read_recipe()
     except (RecipeError, OSError) as error:
         raise RunError(
-            f"{run.recipe_file} is not a recipe of this project, so what is in {run.path} may be something else: name "
-            f"another --out, or --overwrite if it is a run that may go. ({error})"
+            f"{run.recipe_file} is not a recipe of this project, so {run.path} may not be a run: name another --out, "
+            f"or --overwrite if it is a run that may be removed. ({error})"
         ) from None
 
 
 def _check_never_saved(run: RunFolder, steps: int) -> None:
-    """Raises RunError unless saved.json says that no checkpoint was written yet."""
+    """Raise RunError unless saved.json says that no checkpoint was written yet."""
     if run.never_saved() and run.checkpoints.is_dir():
         return
-    raise RunError(_checkpoints_are_gone(run, f"has logged {steps} steps"))
+    raise RunError(_checkpoints_are_missing(run, f"has logged {steps} steps"))
 
 
-def _checkpoints_are_gone(run: RunFolder, made: str) -> str:
+def _checkpoints_are_missing(run: RunFolder, progress: str) -> str:
     return (
-        f"the run in {run.path} {made}, and there is no checkpoint in {run.checkpoints}. Is a disk not mounted? Put "
-        "the checkpoints back and run the same command again, or start anew: another --out, or --overwrite"
+        f"the run in {run.path} {progress}, but there is no checkpoint in {run.checkpoints}. Is a disk not mounted? "
+        "Restore the checkpoints and run the same command again, or start again: another --out, or --overwrite"
     )
 
 
@@ -171,38 +171,38 @@ def _check_same_recipe(run: RunFolder, recipe: RecipeBase, state: State) -> None
         if (run.path / ".lock").exists():  # a run wrote the recipe; without a step it may be replaced
             return
         raise RunError(
-            f"{run.recipe_file} is of another recipe, and no run has written it. Changed:\n  {listed}\nName another "
+            f"{run.recipe_file} has another recipe, and was not written by a run. Changed:\n  {listed}\nName another "
             "--out, or --overwrite"
         )
     advice = "Give the same options again, name another --out, or --overwrite"
     if state is State.FINISHED:
         advice = (
-            f"It is finished, and its schedule cannot be made longer: every learning rate would differ. To "
-            f"train on from its weights, use --init {run.path} with another --out. To train with these settings from "
+            f"The run is finished. Its schedule cannot be made longer, because every learning rate would differ. To "
+            f"continue from its weights, use --init {run.path} with another --out. To train with these settings from "
             "the start, use another --out, or --overwrite"
         )
     raise RunError(
-        f"{run.path} holds a run with another recipe, which cannot be continued with this one. Changed:\n  {listed}\n"
+        f"{run.path} has a run with another recipe, which cannot be resumed with this one. Changed:\n  {listed}\n"
         f"{advice}"
     )
 
 
 def _check_may_be_replaced(run: RunFolder) -> None:
-    """Raises RunError if a file in a run without a step has a run's file name, but is not what a run writes."""
+    """Raise RunError if a run without a step has a file with the name of a run's file, but other content."""
     steps = [one.name for one in (run.path / "nan").glob("step_*") if is_nan_folder(one.name)]
     refused = [f"nan/{step}/{name}" for step in steps for name in FILES]
-    for there in (run.path / name for name in ("finished.json", *LATER, *refused)):
+    for there in (run.path / name for name in ("finished.json", *AFTER_THE_FIRST_STEP, *refused)):
         if os.path.lexists(there):
             raise RunError(
-                f"{there} exists, but the run in this folder has made no step, so the file is not from it, and would "
-                "be replaced. Name another --out, or --overwrite"
+                f"{there} exists, but the run in this folder has made no step, so the run has not written it. It would "
+                "be replaced: name another --out, or --overwrite"
             )
     for name, looks_ours in BEFORE_THE_FIRST_STEP.items():
         file = run.path / name
         if os.path.lexists(file) and not _holds(looks_ours, file):
             raise RunError(
-                f"{file} is not what a run writes there, and would be replaced: name another --out, move it away, "
-                "or --overwrite"
+                f"{file} does not have the content that a run writes, and would be replaced: name another --out, "
+                "move it away, or --overwrite"
             )
 
 
@@ -218,7 +218,7 @@ def _json(file: Path) -> Any:
 
 
 def _is_log_of_scores(file: Path) -> bool:
-    """It has no steps: `state_of` has checked."""
+    """Only scores: `state_of` has checked that there is no step."""
     lines = file.read_bytes().splitlines()
     return all("step" in json.loads(line) for line in lines)
 

@@ -1,4 +1,4 @@
-"""Which checkpoints of a run are kept, and the manifest that lists them. Files that it does not list are left alone."""
+"""Choose the checkpoints to keep, and list them in the manifest. Files that it does not list are never removed."""
 
 import hashlib
 import itertools
@@ -12,10 +12,10 @@ from moco.files import write_text
 from moco.weights.read_checkpoint import MANIFEST, UnreadableError, manifest, name_of, unlisted
 
 
-def choose(
+def choose_kept(
     listed: list[dict[str, Any]], new: dict[str, Any], *, keep: int, keep_every: int | None
 ) -> list[dict[str, Any]]:
-    """The entries to keep: the newest `keep`, and besides them those of steps that are a multiple of `keep_every`."""
+    """The entries to keep: the newest `keep`, and those whose step is a multiple of `keep_every`."""
     earlier = sorted((one for one in listed if one["step"] < new["step"]), key=lambda one: one["step"])
     entries = [*earlier, new]
     marked = [one for one in entries[:-keep] if keep_every is not None and one["step"] % keep_every == 0]
@@ -23,7 +23,7 @@ def choose(
 
 
 def listed_files(folder: Path) -> list[dict[str, Any]]:
-    """What the manifest lists and is there. Raises OSError where the manifest cannot be read."""
+    """The manifest's entries whose files exist. Raises OSError if the manifest cannot be read."""
     try:
         listed = manifest(folder)
     except UnreadableError as error:
@@ -32,30 +32,34 @@ def listed_files(folder: Path) -> list[dict[str, Any]]:
     return [{key: value for key, value in entry.items() if key != "going"} for entry in found]
 
 
-def write_manifest(folder: Path, kept: list[dict[str, Any]], *, going: list[dict[str, Any]]) -> None:
-    """List `kept`, and remove the files of `going`. They stay listed, so a kill between leaves no unknown file."""
-    entries = [*({**entry, "going": True} for entry in going), *kept]
+def write_manifest(folder: Path, kept: list[dict[str, Any]], *, obsolete: list[dict[str, Any]]) -> None:
+    """Write the manifest with the entries `kept`, then remove the files of `obsolete`.
+
+    The manifest still lists the obsolete ones, marked as "going", so that a kill before their removal leaves no
+    unlisted file.
+    """
+    entries = [*({**entry, "going": True} for entry in obsolete), *kept]
     write_text(folder / MANIFEST, json.dumps(entries, indent=1) + "\n")
-    for entry in going:
-        with suppress(OSError):  # it is removed with the next checkpoint
+    for entry in obsolete:
+        with suppress(OSError):  # removed after the next checkpoint
             (folder / entry["name"]).unlink(missing_ok=True)
 
 
 def free_name(path: Path) -> Path:
-    """A name for a file that is in the way: `step_00000100.pt.other`, or one with a number."""
+    """An unused name for a file that has the name of a new checkpoint: `step_00000100.pt.other`, or with a number."""
     names = (path.with_name(f"{path.name}.other{number or ''}") for number in itertools.count())
     return next(name for name in names if not os.path.lexists(name))
 
 
-def settle(folder: Path, step: int) -> list[str]:
-    """Prepare `folder` for a run that goes on from its checkpoint of `step`.
+def prepare_for_resume(folder: Path, step: int) -> list[str]:
+    """Prepare `folder` for a run that resumes from its checkpoint of `step`.
 
     Later checkpoints in the manifest cannot be used. They would count among those that are kept, and push out whole
     ones: damaged ones are removed, others are renamed (`free_name`). The checkpoint of `step` is listed, if a kill came
     before that. What cannot be removed stays.
 
     Returns:
-        The names of other checkpoints that the manifest does not list. They may be the user's, and are left alone.
+        The names of other checkpoints that the manifest does not list. They may be the user's, and are not changed.
     """
     with suppress(OSError):
         later = [entry for entry in manifest(folder) if entry["step"] > step]

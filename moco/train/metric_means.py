@@ -1,4 +1,4 @@
-"""The means that a run logs: over the steps since the last record."""
+"""The means of the metrics over the steps since the last record, which a run logs."""
 
 import math
 from typing import Any
@@ -10,10 +10,10 @@ from moco.distributed import gather
 
 
 class Window:
-    """The metrics of the steps since the last record, of all ranks.
+    """The metrics of all ranks in the steps since the last record.
 
-    A checkpoint contains it, so that a resumed run logs what an uninterrupted one would have logged. The mean does not
-    depend on when the window is gathered or saved: its sum is rounded once (`math.fsum`).
+    It is part of a checkpoint, so that a resumed run logs the same means as an uninterrupted one. A mean does not
+    depend on when the window is gathered or saved, because its sum is rounded only once (`math.fsum`).
     """
 
     def __init__(self) -> None:
@@ -29,7 +29,7 @@ class Window:
         self._own = [one for one in self._own if one[0] != step]
 
     def gather(self, until: int) -> None:
-        """Gather the metrics of all ranks, of steps up to `until`. Every rank calls this."""
+        """Gather the metrics of all ranks for the steps up to `until`. Every rank calls this."""
         rows = [metrics for step, metrics in self._own if step <= until]
         self._own.clear()
         if rows:
@@ -40,7 +40,7 @@ class Window:
                 self._all.setdefault(name, []).extend(values)
 
     def pop_means(self) -> dict[str, float]:
-        """The mean of each metric over the gathered steps and ranks, {} without steps. Empties the window."""
+        """Return the mean of each metric over the gathered steps and ranks ({} without steps), and empty the window."""
         gathered, self._all = self._all, {}
         return {name: math.fsum(values) / len(values) for name, values in gathered.items()}
 

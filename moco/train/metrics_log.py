@@ -1,4 +1,4 @@
-"""What a run logs and shows of its steps beside the metrics that each step returns."""
+"""What a run logs and shows about a step, besides the metrics that the step returns."""
 
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
@@ -9,31 +9,31 @@ from moco.train.checkpoint import Clock
 
 @runtime_checkable
 class StepLog(Protocol):
-    """What depends on the kind of run: pre-training here, fine-tuning in `moco.transfer`."""
+    """The part of the log that depends on the kind of run: pre-training (below) or fine-tuning (`moco.transfer`)."""
 
     @property
     def images_per_step(self) -> int: ...
 
     def values(self, clock: Clock) -> dict[str, float]:
-        """Columns of metrics.jsonl: what the step was made with, once it is done."""
+        """Columns of metrics.jsonl about the step that the clock has just counted, such as its learning rate."""
         ...
 
     def progress(self, clock: Clock) -> str:
-        """How far the run is, for the live line."""
+        """The progress of the run, for the live line."""
         ...
 
     def live(self, means: dict[str, float], score: float | None) -> list[str]:
-        """Parts of the live line: the metrics since the last record and the last score, most important first."""
+        """Parts of the live line, most important first: the means since the last record, and the last score."""
         ...
 
     def advice(self) -> str:
-        """What to try if the loss is no longer finite."""
+        """What the user can try if the loss is not finite any more."""
         ...
 
 
 @dataclass(frozen=True)
 class PretrainLog:
-    """Learning rate, momentum m, loss beside its level at chance, contrastive accuracy."""
+    """Logs learning rate and momentum m; shows the loss with its value at chance, and the contrastive accuracy."""
 
     recipe: Recipe
 

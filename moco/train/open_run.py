@@ -1,4 +1,4 @@
-"""Open a run folder, for one process at a time, and start a new run in it."""
+"""Open a run folder for one process at a time, and start a new run in it."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,16 +12,16 @@ from moco.train.run_folder import RunFolder, locked
 
 @contextmanager
 def open_run(run: RunFolder, recipe: RecipeBase, *, resume: str, overwrite: bool = False) -> Iterator[State]:
-    """Create and lock the run folder while open. Yields its state. No file changes before `start_run`.
+    """A context in which the run folder exists and is locked. Yields its state. No file changes before `start_run`.
 
     Args:
-        resume: "auto" continues a run of the same recipe; "never" refuses a folder with a run; "must" one without.
-        overwrite: an existing run is to be replaced.
+        resume: "auto" resumes a run with the same recipe; "never" refuses a folder with a run; "must" one without.
+        overwrite: replace an existing run.
 
     Raises:
         RunError: see `check_out`.
     """
-    check_before(run, recipe, resume=resume, overwrite=overwrite)
+    check_before_lock(run, recipe, resume=resume, overwrite=overwrite)
     run.path.mkdir(parents=True, exist_ok=True)
     with locked(run.path):
         if is_interrupted(run):
@@ -29,21 +29,21 @@ def open_run(run: RunFolder, recipe: RecipeBase, *, resume: str, overwrite: bool
         yield check_out(run, recipe, resume=resume, overwrite=overwrite)
 
 
-def check_before(run: RunFolder, recipe: RecipeBase, *, resume: str, overwrite: bool) -> None:
-    """`check_out` without the lock, before anything is written."""
+def check_before_lock(run: RunFolder, recipe: RecipeBase, *, resume: str, overwrite: bool) -> None:
+    """Call `check_out` without a lock, before anything is written."""
     if not is_interrupted(run):
         check_out(run, recipe, resume=resume, overwrite=overwrite)
 
 
 def start_run(run: RunFolder, recipe: RecipeBase) -> None:
-    """Start an empty run in the folder. Files of an earlier run are removed, and nothing else.
+    """Start an empty run in the folder. Only the files of an earlier run are removed.
 
-    recipe.json marks a folder as a run. It is written first and replaced last, so a kill leaves either the old run or
-    one that has not started.
+    recipe.json marks the folder as a run. An old one is replaced after all other old files are removed, and the new one
+    is written before all other new files. So a kill leaves the old run, or a run that has not started.
     """
     remove_run(run)
     remove_temporary_files(run.path)
     write_text(run.recipe_file, recipe.to_json())
     run.checkpoints.mkdir(exist_ok=True)
     remove_temporary_files(run.checkpoints)
-    run.note_saved(None)
+    run.record_first_checkpoint(None)

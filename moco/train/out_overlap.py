@@ -1,4 +1,4 @@
-"""Refuse a run folder among the images of the run: --out must not be, contain or lie in their folder."""
+"""Refuse an --out that is, contains or lies in a folder of the run's images."""
 
 import os
 from pathlib import Path
@@ -7,24 +7,24 @@ import numpy as np
 
 from moco.data.sources.folder import Folder
 from moco.text import shown
-from moco.train.overwrite_run import files_of
+from moco.train.overwrite_run import existing_files
 from moco.train.run_folder import RunError, RunFolder
 
 
-def check_apart(
+def check_no_overlap(
     out: Path, images: object, *, eval_data: object = None, init: str | Path | None = None, overwrite: bool = False
 ) -> None:
-    """Raises RunError where the run would write among its images, or remove the weights that it starts from.
+    """Raise RunError if the run would write among its images, or remove the weights that it starts from.
 
     Args:
-        images: the training images; only those of folders and lists are files.
-        eval_data: a folder or list of labelled images. A run may lie in that folder, but not the folder in the run.
+        images: the training images. Only images of folders and lists are checked; others are not files.
+        eval_data: a folder or list of labelled images. The run may lie in it, but it must not lie in the run.
     """
     real = os.path.realpath(out)
     if isinstance(images, Folder):
         _check_sources(out, real, images)
     if isinstance(eval_data, str | Path) and _is_in(os.path.realpath(eval_data), real):
-        raise RunError(f"--eval-data {shown(str(eval_data))} lies in --out {out}, or is the same: name another --out")
+        raise RunError(f"--eval-data {shown(str(eval_data))} is or lies in --out {out}: name another --out")
     if overwrite and init is not None and os.path.exists(init) and _is_in(os.path.realpath(init), real):
         raise RunError(f"--init {shown(str(init))} lies in --out {out}, which --overwrite removes: name another --out")
 
@@ -35,16 +35,15 @@ def _check_sources(out: Path, real: str, images: Folder) -> None:
         if source.walked and (_is_in(real, root) or _is_in(root, real)):
             where = "is" if real == root else "lies in" if _is_in(real, root) else "contains"
             raise RunError(
-                f"--out {out} {where} the image folder {shown(source.root)}, a folder with other things in it than a "
-                "run. Files of the run would count as images, or replace images. Name an --out outside of it (an "
-                "existing run can be moved)"
+                f"--out {out} {where} the image folder {shown(source.root)}. Files of the run would count as images, "
+                "or replace images. Name an --out outside of it (an existing run can be moved)"
             )
     if not os.path.isdir(real):
         return
     for folder in _folders_of(images):
         if _is_in(os.path.realpath(folder), real):
-            raise RunError(f"--out {out} has images of the run in it, in {shown(folder)}: name another --out")
-    for own in files_of(RunFolder(out)):
+            raise RunError(f"--out {out} contains images of the run, in {shown(folder)}: name another --out")
+    for own in existing_files(RunFolder(out)):
         _check_is_no_image(own, images)
 
 
@@ -58,7 +57,7 @@ def _folders_of(images: Folder) -> set[str]:
 
 
 def _check_is_no_image(own: Path, images: Folder) -> None:
-    """An image may be a link to a file of the folder."""
+    """Raise RunError if an image is the file `own`, for example by a link."""
     if not own.is_file():
         return
     status = own.stat()
@@ -72,5 +71,5 @@ def _check_is_no_image(own: Path, images: Folder) -> None:
 
 
 def _is_in(path: str, folder: str) -> bool:
-    """Whether `path` is `folder` or lies in it; both real."""
+    """Whether `path` is `folder` or lies in it. Both are paths without links."""
     return os.path.commonpath([path, folder]) == folder

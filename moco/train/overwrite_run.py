@@ -1,4 +1,4 @@
-"""Remove the run in a folder, all of it or nothing, and no other files.
+"""Remove the run in a folder: all of its files or none, and no others.
 
 Only files with exactly the names of a run's files are removed. First a note lists them. Then each is renamed to
 `.tmp-old-NAME`; if that fails for one, all are renamed back. Then the note says so, and the files are deleted. After a
@@ -14,7 +14,7 @@ from pathlib import Path
 
 from moco.files import read_json, write_json
 from moco.text import message_of
-from moco.train.existing_folder import BEFORE_THE_FIRST_STEP, LATER
+from moco.train.existing_folder import AFTER_THE_FIRST_STEP, BEFORE_THE_FIRST_STEP
 from moco.train.nan_report import FILES, is_nan_folder
 from moco.train.run_folder import RunError, RunFolder
 from moco.weights import read_checkpoint
@@ -24,22 +24,22 @@ NOTE = ".tmp-old"  # the note of a removal
 MADE_BY = "the removal of a run by momentum-contrast"
 
 
-def files_of(run: RunFolder) -> list[Path]:
-    """The files with the names of a run's files, except recipe.json. Links are returned as links.
+def existing_files(run: RunFolder) -> list[Path]:
+    """The existing files with names of a run's files, except recipe.json. Links are not followed.
 
     Raises:
-        RunError: one of them is a directory, or lies behind a link.
+        RunError: one of them is a directory, or its folder is a link.
     """
-    return [folder / name for folder, name in _own(run) if _is_file(folder / name)]
+    return [folder / name for folder, name in _possible_files(run) if _is_file(folder / name)]
 
 
 def remove_run(run: RunFolder) -> None:
     """Remove the files of the run, all or none. recipe.json stays: it is replaced last.
 
     Raises:
-        RunError: one of them cannot be removed; the run is unchanged.
+        RunError: a file cannot be removed; the run is unchanged.
     """
-    files = files_of(run)
+    files = existing_files(run)
     if not files:
         return
     for folder in {file.parent for file in files}:
@@ -47,18 +47,18 @@ def remove_run(run: RunFolder) -> None:
             raise RunError(
                 f"the run in {run.path} cannot be replaced: {folder} cannot be written to. Nothing has changed"
             )
-    for aside in (run.path / NOTE, *map(_aside, files)):
+    for aside in (run.path / NOTE, *map(_temporary, files)):
         if os.path.lexists(aside):
             raise RunError(f"{aside} has a name that the removal of the run needs: move it away. Nothing has changed")
     names = {_name(run, file) for file in files}
     _note(run, names, deletes=False)
     try:
         for file in files:
-            os.rename(file, _aside(file))
+            os.rename(file, _temporary(file))
         _note(run, names, deletes=True)
     except OSError as error:
         _rename_back(run, names)
-        raise RunError(f"the run in {run.path} cannot be replaced: {message_of(error)}. It is as it was") from error
+        raise RunError(f"the run in {run.path} cannot be replaced: {message_of(error)}. Nothing has changed") from error
     _delete(run, names)
 
 
@@ -72,7 +72,7 @@ def finish_removal(run: RunFolder) -> None:
     note = run.path / NOTE
     noted = None if note.is_symlink() else read_json(note)
     if not isinstance(noted, dict) or noted.get("made_by") != MADE_BY or not isinstance(noted.get("files"), list):
-        raise RunError(f"{note} is not what a run writes there: move it away, or name another --out")
+        raise RunError(f"{note} does not have the content that a run writes: move it away, or name another --out")
     names = {name for name in noted["files"] if isinstance(name, str)}
     if noted.get("deletes") is True:
         _delete(run, names)
@@ -89,43 +89,43 @@ def _note(run: RunFolder, names: Collection[str], *, deletes: bool) -> None:
 def _rename_back(run: RunFolder, names: Collection[str]) -> None:
     """Rename the listed files back, except one whose name is taken."""
     for file in _listed(run, names):
-        if _is_file(_aside(file)) and not os.path.lexists(file):
-            os.rename(_aside(file), file)
+        if _is_file(_temporary(file)) and not os.path.lexists(file):
+            os.rename(_temporary(file), file)
     (run.path / NOTE).unlink(missing_ok=True)
 
 
 def _delete(run: RunFolder, names: Collection[str]) -> None:
     for file in _listed(run, names):
-        if _is_file(_aside(file)):
-            _aside(file).unlink()
+        if _is_file(_temporary(file)):
+            _temporary(file).unlink()
     for folder in _nan_folders(run):
-        with suppress(OSError):  # it contains other files
+        with suppress(OSError):  # not empty: it has other files
             folder.rmdir()
     (run.path / NOTE).unlink(missing_ok=True)
 
 
 def _listed(run: RunFolder, names: Collection[str]) -> list[Path]:
     """The files of the run that the note lists."""
-    return [folder / name for folder, name in _own(run) if _name(run, folder / name) in names]
+    return [folder / name for folder, name in _possible_files(run) if _name(run, folder / name) in names]
 
 
 def _name(run: RunFolder, file: Path) -> str:
     return str(file.relative_to(run.path))
 
 
-def _aside(file: Path) -> Path:
+def _temporary(file: Path) -> Path:
     return file.with_name(OLD + file.name)
 
 
-def _own(run: RunFolder) -> Iterator[tuple[Path, str]]:
-    """Folder and name of each file that a run may have written. Links are not followed."""
+def _possible_files(run: RunFolder) -> Iterator[tuple[Path, str]]:
+    """Folder and name of each file that a run may write. Raises RunError if a folder is a link."""
     yield run.path, "finished.json"
     for folder, names in (
         (run.checkpoints, [read_checkpoint.MANIFEST, *_names_of_checkpoints(run.checkpoints)]),
         (run.encoder, ["model.safetensors", "config.json", "README.md"]),
         (run.path / "model", ["model.safetensors", "config.json"]),
         *((folder, list(FILES)) for folder in _nan_folders(run)),
-        (run.path, [name for name in (*BEFORE_THE_FIRST_STEP, *LATER) if "/" not in name]),
+        (run.path, [name for name in (*BEFORE_THE_FIRST_STEP, *AFTER_THE_FIRST_STEP) if "/" not in name]),
     ):
         if folder.is_symlink():
             raise RunError(
@@ -149,7 +149,7 @@ def _nan_folders(run: RunFolder) -> list[Path]:
 
 
 def _is_file(path: Path) -> bool:
-    """Whether `path` is a file or a link (not followed). Raises RunError for a directory."""
+    """Whether `path` is a file or a link, which is not followed. Raises RunError for a directory."""
     if path.is_dir() and not path.is_symlink():
         raise RunError(f"{path} is a folder, where a run writes a file: move it away, or name another --out")
     return os.path.lexists(path)

@@ -6,22 +6,22 @@ from dataclasses import dataclass, field
 
 from moco.text import duration, plural
 
-MEASURED = 5.0  # [s] of steps before the estimate is reported
-SHORT = 10.0  # [s] left, below which there is no estimate
+MEASURED = 5.0  # [s] of steps to measure before the estimate is reported
+SHORT = 10.0  # [s]; if less time is left, there is no estimate
 
 
 @dataclass
 class Pace:
-    """Measures the steps after the first one, which also includes compilation and setup."""
+    """Measures the time of steps. The first step is left out, because it includes compilation and setup."""
 
-    first_step: int  # this process begins after it
+    first_step: int  # the clock's step at the start of this process
     total_steps: int
     now: Callable[[], float] = time.monotonic  # [s]
     _began: float = field(default=0.0, init=False)
     _reported: bool = field(default=False, init=False)
 
     def pause(self, seconds: float) -> None:
-        """Leave out time that was not spent on steps."""
+        """Exclude time that was not spent on steps."""
         self._began += seconds
 
     def each(self, step: int) -> float | None:
@@ -30,7 +30,7 @@ class Pace:
         return (self.now() - self._began) / measured if measured > 0 else None
 
     def estimate(self, step: int) -> str | None:
-        """Called after each step. Returns a sentence once, when enough steps are measured; otherwise None."""
+        """Called after each step. Returns the message with the estimate once, when enough is measured; else None."""
         if step == self.first_step + 1:
             self._began = self.now()
         measured, elapsed = step - self.first_step - 1, self.now() - self._began

@@ -1,4 +1,4 @@
-"""A planned run: its images, recipe, length, folder and options, checked before anything is written."""
+"""Plan a run: its images, recipe, length, folder and options. All are checked before anything is written."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,10 +22,10 @@ from moco.train.build import scaler_for
 from moco.train.checkpoint import Clock, TrainState
 from moco.train.existing_folder import stored_recipe
 from moco.train.nan_report import allowed_skips
-from moco.train.open_run import check_before
+from moco.train.open_run import check_before_lock
 from moco.train.optim import optimizer_for
 from moco.train.options import RunOptions
-from moco.train.out_overlap import check_apart
+from moco.train.out_overlap import check_no_overlap
 from moco.train.rank_sync import check_same_images
 from moco.train.resolve_recipe import check_fits, check_learns, resolve
 from moco.train.run_folder import RunFolder
@@ -76,13 +76,14 @@ def plan_job(
     changes: dict[str, Any],
     init: str | Path | None,
 ) -> Job:
-    """Plan a run. Refuses all that can be refused without building a network. Writes nothing.
+    """Plan a run: make all checks that need no network. Writes nothing.
 
     Raises:
-        RecipeError: a recipe, device or folder that cannot be used. DataError: no images.
+        RecipeError: a recipe, device or folder that cannot be used.
+        DataError: no images.
     """
     check_device(options.device, place)
-    allowed_skips(options.on_nan)  # raises for other words than stop and skip:N
+    allowed_skips(options.on_nan)  # raises RecipeError for a wrong value
     images, workers = open_images(data), workers_for(options.workers)
     stored = None if options.overwrite else stored_recipe(out)
     chosen = shared_recipe(lambda: resolve(recipe, images, place, model=model, changes=changes, stored=stored))
@@ -90,24 +91,24 @@ def plan_job(
     check_fits(chosen, len(images))
     check_same_images(images)
     if on_main():
-        check_apart(out, images, eval_data=options.eval_data, init=init, overwrite=options.overwrite)
-        check_before(RunFolder(out), chosen, resume=options.resume, overwrite=options.overwrite)
+        check_no_overlap(out, images, eval_data=options.eval_data, init=init, overwrite=options.overwrite)
+        check_before_lock(RunFolder(out), chosen, resume=options.resume, overwrite=options.overwrite)
     job = Job(images, chosen, clock_of(chosen, len(images)), place, RunFolder(out), options, workers)
     check_learns(chosen, job.clock)
     return job
 
 
-def check_device(asked: str, place: torch.device) -> None:
-    """Raises RecipeError for a device that several ranks cannot use."""
-    if world_size() > 1 and (place.type == "mps" or ":" in asked):
+def check_device(option: str, place: torch.device) -> None:
+    """Raise RecipeError for a device that several ranks cannot share."""
+    if world_size() > 1 and (place.type == "mps" or ":" in option):
         raise RecipeError(
             f"--device expects cpu or cuda with several ranks ({world_size()} here; each takes its own GPU), "
-            f"got {place if place.type == 'mps' else asked}"
+            f"got {place if place.type == 'mps' else option}"
         )
 
 
 def shared_recipe(make: Callable[[], Recipe]) -> Recipe:
-    """Rank 0's recipe on every rank: its defaults depend on the run folder and the machine."""
+    """The recipe that rank 0 makes, on every rank. Its defaults depend on the run folder and the machine."""
     return Recipe.from_json(share(make().to_json().encode() if on_main() else b"").decode())
 
 

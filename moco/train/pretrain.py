@@ -1,4 +1,4 @@
-"""`pretrain`: plan a run, build it, train by Algorithm 1, and save the encoder in the run folder."""
+"""Pre-train: plan a run, build the networks, train by Algorithm 1, and save the encoder in the run folder."""
 
 from dataclasses import dataclass
 from functools import partial
@@ -15,7 +15,7 @@ from moco.evaluate.features import Pretrained, load
 from moco.evaluate.monitor import Monitor, monitor_for
 from moco.method import Contrast
 from moco.recipe import Recipe
-from moco.train.after_step import AfterStep, summary
+from moco.train.after_step import AfterStep, last_values
 from moco.train.build import in_format, precision_of, threads
 from moco.train.checkpoint import TrainState
 from moco.train.ddp import wrap
@@ -28,26 +28,26 @@ from moco.train.nan_report import allowed_skips
 from moco.train.options import RunKeywords, RunOptions
 from moco.train.pace import Pace
 from moco.train.plan_run import Job, plan_job
-from moco.train.rank_sync import averaged
+from moco.train.rank_sync import averaged_statistics
 from moco.train.reporters import Reporter, Silent
 from moco.train.resolve_recipe import changes_of
 from moco.train.result_files import finish_run
 from moco.train.resume import (
     build_networks,
     check_data,
-    encoder_of,
     fill_queue,
-    note_this_start,
-    opened,
+    make_scorer,
+    open_folder,
+    record_start,
     report_start,
     restore,
-    scorer,
     start_folder,
+    trained_encoder,
 )  # fmt: skip
 from moco.train.run_folder import RunFolder
 from moco.train.saving import Saver
 from moco.train.signals import StopFlag, stop_on_signals
-from moco.train.summary import closing, plan
+from moco.train.summary import closing_rows, plan_rows
 from moco.train.unused_parameters import skips_parameters
 from moco.train.watchdog import Watchdog, watchdog
 from moco.weights.encoder_folder import encoder_files
@@ -109,16 +109,17 @@ def pretrain(
         RankError: another rank raised one of these, or has ended.
     """
     chosen = RunOptions(**options)
-    own = {"optim.epochs": epochs, "optim.batch_size": batch_size, "seed": seed, "compute.precision": precision}
+    arguments = {"optim.epochs": epochs, "optim.batch_size": batch_size, "seed": seed, "compute.precision": precision}
     with watchdog(chosen.patience) as dog, session(pick_device(chosen.device)) as place:
         reporter = reporter if reporter is not None and on_main() else Silent()
         job = plan_job(
             data, Path(out), place, chosen.restarted() if restarted() else chosen, recipe=recipe, model=model,
-            changes=changes_of(own, settings), init=init,
+            changes=changes_of(arguments, settings), init=init,
         )  # fmt: skip
-        rows = plan(job.recipe, job.images, job.clock, place, job.run.path, init=init)
-        over = job.run.finished and not chosen.overwrite  # nothing is trained, so there is nothing to caution against
-        reporter.box("plan", [row for row in rows if not (over and row[0] == "caution")])
+        rows = plan_rows(job.recipe, job.images, job.clock, place, job.run.path, init=init)
+        if job.run.finished and not chosen.overwrite:  # nothing is trained, so cautions do not apply
+            rows = [row for row in rows if row[0] != "caution"]
+        reporter.box("plan", rows)
         if not chosen.dry_run:
             carry_out(job, reporter, dog, model=model, init=init)
     return Run(job.run.path, job.recipe, model)
@@ -128,13 +129,13 @@ def carry_out(
     job: Job, reporter: Reporter, dog: Watchdog, *, model: str | nn.Module | None, init: str | Path | None
 ) -> None:
     """Start or resume a planned run, train to its end, and save the encoder."""
-    with opened(job) as found, stop_on_signals() as stop, threads(job.recipe.compute.threads):
-        if found is State.FINISHED:
+    with open_folder(job) as progress, stop_on_signals() as stop, threads(job.recipe.compute.threads):
+        if progress is State.FINISHED:
             reporter.say(f"{job.run.path} is finished already: nothing to train (--overwrite starts again)")
             return
-        monitor = monitor_of(job)
-        networks = build_networks(job, model=model, init=init, fresh=not found.started)
-        if not found.started:  # only now, as all checks have passed
+        monitor = build_monitor(job)
+        networks = build_networks(job, model=model, init=init, fresh=not progress.started)
+        if not progress.started:  # all checks have passed
             start_folder(job, networks)
         reporter = report_start(job, networks, reporter)
         if monitor is not None:
@@ -143,7 +144,7 @@ def carry_out(
         model_in_ranks = wrap(networks.contrast, skips=skips_parameters(networks.contrast.encoder, job.recipe))
         fingerprint = check_data(job, reporter.say)
         restore(job, state, reporter)
-        note_this_start(job, fingerprint)
+        record_start(job, fingerprint)
         fill_queue(job, networks, reporter)
         loader = job.loader(range(job.clock.step, job.clock.total_steps))
         after_step = make_after_step(job, state, loader, reporter, dog, stop, monitor)
@@ -159,7 +160,7 @@ def carry_out(
         finish(job, networks.contrast, reporter, bad=len(loader.quarantine), seconds=after_step.seconds)
 
 
-def monitor_of(job: Job) -> Monitor | None:
+def build_monitor(job: Job) -> Monitor | None:
     """The monitor that scores the encoder on labelled images; None without such images, and on other ranks than 0."""
     if job.options.eval_data is None or not on_main():
         return None
@@ -175,7 +176,7 @@ def make_after_step(
     stop: StopFlag,
     monitor: Monitor | None,
 ) -> AfterStep:
-    """The callback after each step, with the NaN guard that reports discarded steps to it."""
+    """The callback after each step, and the NaN guard, which reports discarded steps to it."""
     options, clock = job.options, job.clock
     skips = allowed_skips(options.on_nan)
     guard = NanGuard(state, sticky=not skips)
@@ -189,7 +190,7 @@ def make_after_step(
         ),
         log_every=max(1, min(50, clock.total_steps // 500)),
         eval_every=options.eval_every or max(1, int(job.recipe.optim.epochs // 20)),
-        evaluates=options.eval_data is not None, score=scorer(monitor, state.model), quarantine=loader.quarantine,
+        evaluates=options.eval_data is not None, score=make_scorer(monitor, state.model), quarantine=loader.quarantine,
         waited=lambda: loader.waited, first_step=clock.step,
     )  # fmt: skip
     guard.on_discard = partial(after_step.handle_discarded, state)
@@ -197,16 +198,16 @@ def make_after_step(
 
 
 def finish(job: Job, contrast: Contrast, reporter: Reporter, *, bad: int, seconds: float) -> None:
-    """Save the encoder, mark the run as finished, draw its pictures."""
-    with averaged(contrast):
+    """Save the encoder, write finished.json, and draw the pictures of the run."""
+    with averaged_statistics(contrast):
         if not on_main():
             return
-        run, last = job.run, summary(job.run)
+        run, last = job.run, last_values(job.run)
         facts = {"images": len(job.images), "bad_images": bad, "steps": last.get("step", 0)}
         facts |= {"epochs": job.recipe.optim.epochs}
         facts |= {name: last[name] for name in ("loss", "pretext_top1", "knn") if name in last}
-        files = encoder_files(encoder_of(contrast), recipe=job.recipe, facts=facts)
+        files = encoder_files(trained_encoder(contrast), recipe=job.recipe, facts=facts)
         files = {f"encoder/{name}": content for name, content in files.items()}
         finish_run(run, files, facts | {"seconds": round(seconds, 1)})
-        pictures = draw_pictures(job, encoder_of(contrast), reporter)
-        reporter.box("done", closing(run, job.recipe, bad=bad, pictures=pictures))
+        pictures = draw_pictures(job, trained_encoder(contrast), reporter)
+        reporter.box("done", closing_rows(run, job.recipe, bad=bad, pictures=pictures))

@@ -1,4 +1,4 @@
-"""Combine the ranks' BN statistics and bad images, and check that all ranks see the same images."""
+"""The number of ranks to start, their BN statistics and bad images, and a check that they have the same images."""
 
 import hashlib
 import json
@@ -17,7 +17,7 @@ from moco.recipe import RecipeError
 
 
 def ranks_for(devices: str | None, device: str) -> int:
-    """How many ranks `--devices` asks this process to start; 1: none. Raises RecipeError."""
+    """The number of ranks that this process starts for `--devices`; 1: it starts none. Raises RecipeError."""
     if devices is None:
         return 1
     gpus = torch.cuda.device_count() if device in ("auto", "cuda") else 0
@@ -45,8 +45,8 @@ def statistics(model: nn.Module) -> dict[str, Tensor]:
 
 
 @torch.no_grad()
-def of_ranks(model: nn.Module) -> dict[str, Tensor]:
-    """The statistics that differ by rank, of all ranks: W x ... each. Empty with one rank."""
+def gather_statistics(model: nn.Module) -> dict[str, Tensor]:
+    """The statistics that differ by rank, gathered from all W ranks: W x ... each. Empty with one rank."""
     own = statistics(model)
     if world_size() == 1 or not own:
         return {}
@@ -57,43 +57,43 @@ def of_ranks(model: nn.Module) -> dict[str, Tensor]:
 
 
 @contextmanager
-def averaged(model: nn.Module) -> Iterator[dict[str, Tensor]]:
-    """While open, replace the statistics by their mean over the ranks, as G BN groups on one device have them.
+def averaged_statistics(model: nn.Module) -> Iterator[dict[str, Tensor]]:
+    """A context in which the model has the mean of the ranks' statistics, as with G BN groups on one device.
 
-    Yields the result of `of_ranks`.
+    Yields the result of `gather_statistics`.
     """
-    differing, own = of_ranks(model), statistics(model)
+    differing, own = gather_statistics(model), statistics(model)
     for name, rows in differing.items():
         own[name].copy_(rows.mean(dim=0))
     try:
         yield differing
     finally:
-        put_back(model, differing)
+        restore_statistics(model, differing)
 
 
-def put_back(model: nn.Module, differing: dict[str, Tensor]) -> None:
-    """Restore this rank's statistics from the result of `of_ranks`."""
+def restore_statistics(model: nn.Module, differing: dict[str, Tensor]) -> None:
+    """Restore this rank's statistics from the result of `gather_statistics`."""
     own = statistics(model)
     for name, rows in differing.items():
         own[name].copy_(rows[rank()])
 
 
-def pool(quarantine: Quarantine) -> None:
-    """Add the other ranks' bad images to rank 0's. Raises DataError if there are too many in all."""
-    found = everyone(json.dumps(dict(quarantine.bad)))
+def pool_bad_images(quarantine: Quarantine) -> None:
+    """Add the other ranks' bad images to rank 0's list. Raises DataError if there are too many in total."""
+    lists = everyone(json.dumps(dict(quarantine.bad)))
     if on_main():
-        for name, reason in (row for rows in found[1:] for row in json.loads(rows).items()):
+        for name, reason in (row for rows in lists[1:] for row in json.loads(rows).items()):
             quarantine.add(name, reason)
 
 
 def check_same_images(images: Images) -> None:
-    """Raise DataError if names or sizes of images differ by rank. Times may differ, as those of copies do."""
+    """Raise DataError if names or sizes of images differ by rank. Modification times may differ: copies have others."""
     if world_size() == 1:
         return
     manifest = Manifest(images.names, images.sizes, np.zeros_like(images.sizes))
-    seen = everyone(f"{len(images):,} images, SHA-256 {hashlib.sha256(manifest.lines).hexdigest()[:12]}...")
-    if len(set(seen)) > 1:
-        of_each = "; ".join(f"rank {number}: {what}" for number, what in enumerate(seen))
+    of_ranks = everyone(f"{len(images):,} images, SHA-256 {hashlib.sha256(manifest.lines).hexdigest()[:12]}...")
+    if len(set(of_ranks)) > 1:
+        of_each = "; ".join(f"rank {number}: {what}" for number, what in enumerate(of_ranks))
         raise DataError(
-            f"the ranks see images with different names or sizes: {of_each}. Give all of them the same DATA"
+            f"the ranks have images with different names or sizes: {of_each}. Give all of them the same DATA"
         )

@@ -1,6 +1,7 @@
-"""Where a run reports to: a console (console.py), its train.log, nowhere. A logger of another tool is one more class.
+"""Reporters: a run sends them messages, its live line and each record of metrics.jsonl.
 
-A reporter gets messages, the live line and each record of metrics.jsonl.
+Here are one for train.log and one that reports nothing; console.py has the one for a terminal. For a tracker, write
+another class.
 """
 
 import time
@@ -17,16 +18,16 @@ SEPARATOR = "  "  # between the parts of a live line
 
 @runtime_checkable
 class Reporter(Protocol):
-    """Where a run reports to."""
+    """The interface that a run reports to."""
 
-    def box(self, title: str, rows: list[tuple[str, str]]) -> None: ...
-    def say(self, text: str) -> None: ...
-    def live(self, *parts: str) -> None: ...
-    def metrics(self, record: dict[str, Any]) -> None: ...  # a line of metrics.jsonl, as soon as it is known
+    def box(self, title: str, rows: list[tuple[str, str]]) -> None: ...  # names and texts, such as the plan
+    def say(self, text: str) -> None: ...  # a message
+    def live(self, *parts: str) -> None: ...  # the progress, most important part first
+    def metrics(self, record: dict[str, Any]) -> None: ...  # a line of metrics.jsonl
 
 
 class Logged:
-    """Reports to another reporter, and to a file with the time: a run's train.log."""
+    """Passes reports on to another reporter, and writes them with the time to a file, a run's train.log."""
 
     def __init__(self, reporter: Reporter, file: Path):
         self.reporter, self.file, self._written = reporter, file, 0.0
@@ -54,7 +55,7 @@ class Logged:
 
     def _write(self, *lines: str) -> None:
         now = datetime.now(UTC).isoformat(timespec="seconds")
-        with suppress(OSError):  # a run does not fail for its log
+        with suppress(OSError):  # a run does not fail because of its log
             append(self.file, "".join(f"{now} {one_line(line)}\n" for line in lines).encode("utf-8", "surrogateescape"))
 
 

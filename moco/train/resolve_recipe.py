@@ -1,4 +1,4 @@
-"""The recipe of a run, with its changes, and whether it fits the data and the ranks."""
+"""Resolve the recipe of a run, with its changes, and check that it fits the data and the ranks."""
 
 import math
 from typing import Any
@@ -15,9 +15,9 @@ from moco.recipe import Recipe, RecipeError
 from moco.train.checkpoint import Clock
 
 
-def changes_of(own: dict[str, Any], settings: dict[str, Any] | None) -> dict[str, Any]:
-    """`settings`, and those of `own` that are given."""
-    return (settings or {}) | {name: value for name, value in own.items() if value is not None}
+def changes_of(arguments: dict[str, Any], settings: dict[str, Any] | None) -> dict[str, Any]:
+    """`settings`, overridden by the `arguments` that are not None."""
+    return (settings or {}) | {name: value for name, value in arguments.items() if value is not None}
 
 
 def resolve(
@@ -29,7 +29,10 @@ def resolve(
     changes: dict[str, Any],
     stored: Recipe | None = None,
 ) -> Recipe:
-    """The recipe of the run, with its changes. Its defaults are those of `stored`, the run that is continued."""
+    """The recipe of the run, with its changes.
+
+    `stored`: the recipe of the run that is resumed, which "auto" then stands for.
+    """
     if isinstance(recipe, Recipe):
         base = recipe
     elif recipe == "auto" and stored is not None:
@@ -42,13 +45,12 @@ def resolve(
     else:
         base = recipes.find_recipe(recipe)
     if model is not None:
-        name = (
-            model if isinstance(model, str) else "custom"
-        )  # settings that this network lacks, such as a ResNet's stem, get their neutral value
+        name = model if isinstance(model, str) else "custom"
+        # settings that this network does not have, such as a ResNet's stem, get their neutral value
         others = {f"encoder.{field}": value for field, value in fixed_settings(name).items()}
         changes = {"encoder.name": name} | others | changes
     chosen = base.but(None, changes)
-    if chosen.compute.threads is None:  # the number of threads changes the last bits of sums, so a resumed run keeps it
+    if chosen.compute.threads is None:  # the number of threads changes the last bits, so a resumed run keeps it
         threads = torch.get_num_threads() if stored is None else stored.compute.threads
         chosen = chosen.but(None, {"compute.threads": threads})
     return chosen
@@ -61,49 +63,46 @@ def shorter_side(images: Images) -> int:
     for index in some:
         try:
             sides.append(min(images.read(int(index)).shape[:2]))
-        except Exception:  # unreadable: training counts it later
+        except Exception:  # unreadable: training lists it later
             continue
     return int(np.median(sides)) if sides else 224
 
 
 def check_fits(recipe: Recipe, num_images: int) -> None:
-    """Raises RecipeError for sizes that do not fit the data or the ranks."""
+    """Raise RecipeError for sizes that do not fit the data or the ranks."""
     batch, size, ranks = recipe.optim.batch_size, recipe.method.size, world_size()
     if num_images < batch:
         raise RecipeError(
-            f"a mini-batch has {batch} images (optim.batch_size), and there are only {num_images} in all: add images, "
-            f"or use --set optim.batch_size={max(4, num_images // 4)}, or --recipe auto, which fits the data"
+            f"a mini-batch has {batch} images (optim.batch_size), and there are only {num_images} in total: add "
+            f"images, or use --set optim.batch_size={max(4, num_images // 4)}, or --recipe auto, which fits the data"
         )
     if recipe.method.dictionary == "queue" and size is not None and size + batch > num_images:
         raise RecipeError(
-            f"a dictionary of {size} keys (method.size) beside a mini-batch of {batch} holds other views of the "
-            f"queries' own images when there are only {num_images}: they would count as negatives. Expected "
-            f"K + batch <= images: --set method.size={1 << (num_images // 4).bit_length() - 1}, or --recipe auto"
+            f"a queue of {size} keys (method.size) and a mini-batch of {batch} need more images than {num_images}: the "
+            "queue would contain keys of the queries' own images, which would count as negatives. Expected K + batch "
+            f"<= images: --set method.size={1 << (num_images // 4).bit_length() - 1}, or --recipe auto"
         )
     pieces = recipe.optim.accumulate
     if batch % ranks or (recipe.groups > 1 and recipe.groups % ranks):
         raise RecipeError(
-            f"batch ({batch}) and bn_groups ({recipe.groups}) must divide over {ranks} ranks: set optim.batch_size and "
-            "method.bn_groups to multiples of it, or take other ranks"
+            f"batch ({batch}) and bn_groups ({recipe.groups}) must be multiples of the {ranks} ranks: set "
+            "optim.batch_size and method.bn_groups, or use another number of ranks"
         )
     if recipe.groups // ranks % pieces:
         raise RecipeError(
-            f"optim.accumulate ({pieces}) must divide the {recipe.groups // ranks} BN groups of each of {ranks} ranks"
+            f"optim.accumulate ({pieces}) must divide the number of BN groups of a rank ({recipe.groups // ranks}; "
+            f"{recipe.groups} groups on {ranks} ranks)"
         )
 
 
 def learning_rate_is_set_to_zero(recipe: Recipe) -> bool:
-    """Whether the recipe itself sets the learning rate to 0 in all steps, as for a trial without training."""
+    """Whether the recipe sets the learning rate to 0 in all steps, for example to try a run without training."""
     lr = recipe.optim.lr
     return all(getattr(lr, field, 0) == 0 for field in ("value", "start", "stop"))
 
 
 def check_learns(recipe: Recipe, clock: Clock) -> None:
-    """Refuse a run whose schedule gives no step a learning rate above 0, though the recipe has one.
-
-    Raises:
-        RecipeError: the run is too short for its schedule.
-    """
+    """Raise RecipeError if the run is so short that no step has a learning rate above 0, though the recipe has one."""
     lr, each, total = recipe.optim.lr, clock.steps_per_epoch, clock.total_steps
     if learning_rate_is_set_to_zero(recipe) or any(lr(step / each, clock.epochs) > 0 for step in range(total)):
         return

@@ -26,7 +26,7 @@ def finish_run(run: RunFolder, files: Mapping[str, bytes], facts: dict[str, Any]
         facts: what finished.json says of the run.
     """
     sums = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
-    run.note_results(sums)
+    run.record_results(sums)
     for name, content in files.items():
         (run.path / name).parent.mkdir(exist_ok=True)
         write_atomically(run.path / name, lambda file, content=content: file.write(content))

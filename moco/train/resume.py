@@ -1,4 +1,4 @@
-"""Start or resume a run: its folder, networks, images and state, the same on all ranks."""
+"""Start or resume a run: open its folder, build the networks, check the images, restore the state. Ranks agree."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
@@ -18,29 +18,29 @@ from moco.text import first_few
 from moco.train.build import contrast_for, in_format, precision_of
 from moco.train.checkpoint import TrainState
 from moco.train.existing_folder import State
-from moco.train.keep_checkpoints import settle
+from moco.train.keep_checkpoints import prepare_for_resume
 from moco.train.load_state import load_newest
 from moco.train.open_run import open_run, start_run
 from moco.train.plan_run import AnyJob, Job
-from moco.train.rank_sync import put_back
+from moco.train.rank_sync import restore_statistics
 from moco.train.reporters import Logged, Reporter
 from moco.train.result_files import set_aside_foreign_notes
-from moco.train.run_folder import RunFolder, check_init, note_init, note_start, provenance
-from moco.train.summary import plan, random_queue
+from moco.train.run_folder import RunFolder, add_start, check_init, provenance, record_init
+from moco.train.summary import plan_rows, random_queue
 from moco.train.warm_start import refill
 
 
 @dataclass(frozen=True)
 class Networks:
-    """The networks as they are at the start of a run."""
+    """The networks at the start of a run."""
 
     contrast: Contrast
     init: str | Path | None  # the weights that they start from
-    messages: list[str]  # how they were built
+    messages: list[str]  # for the user: how they were built
 
 
 def build_networks(job: Job, *, model: str | nn.Module | None, init: str | Path | None, fresh: bool) -> Networks:
-    """Build the networks. A resumed run starts from the weights that it has recorded. Writes nothing."""
+    """Build the networks. A run that resumes (not `fresh`) takes `init` from its own record. Writes nothing."""
     if not fresh:
         init = share(((on_main() and check_init(job.run, init)) or "").encode()).decode() or None
     messages = random_queue(job.recipe) if fresh and init is None else []
@@ -51,48 +51,52 @@ def build_networks(job: Job, *, model: str | nn.Module | None, init: str | Path 
 
 
 def start_folder(job: Job, networks: Networks) -> None:
-    """Rank 0 starts a new run in the folder, and removes an earlier one."""
+    """Start a new run in the folder on rank 0. An earlier run is removed."""
     if on_main():
         start_run(job.run, job.recipe)
-        note_init(job.run, networks.init, networks.messages)
+        record_init(job.run, networks.init, networks.messages)
 
 
 def report_start(job: Job, networks: Networks, reporter: Reporter) -> Reporter:
-    """Log the plan, report how the networks were built, and return the reporter that also writes train.log."""
+    """Report how the networks were built, and return a reporter that also writes train.log (with the plan)."""
     if on_main():
         reporter = Logged(reporter, job.run.path / "train.log")
-        reporter.note("plan", plan(job.recipe, job.images, job.clock, job.place, job.run.path))
+        reporter.note("plan", plan_rows(job.recipe, job.images, job.clock, job.place, job.run.path))
     for line in networks.messages:
         reporter.say(line)
     return reporter
 
 
 @contextmanager
-def opened(job: AnyJob) -> Iterator[State]:
-    """Rank 0 opens and locks the run folder while open. Yields its state, on every rank."""
+def open_folder(job: AnyJob) -> Iterator[State]:
+    """A context in which rank 0 has the run folder open and locked. Yields the folder's state on every rank."""
     resume, overwrite = job.options.resume, job.options.overwrite
-    ours = open_run(job.run, job.recipe, resume=resume, overwrite=overwrite) if on_main() else nullcontext()
-    with ours as state:
+    context = open_run(job.run, job.recipe, resume=resume, overwrite=overwrite) if on_main() else nullcontext()
+    with context as state:
         yield list(State)[agree(list(State).index(state) if state is not None else 0)]
 
 
-def scorer(monitor: Monitor | None, contrast: Contrast) -> Callable[[], float]:
+def make_scorer(monitor: Monitor | None, contrast: Contrast) -> Callable[[], float]:
     """A function that returns the kNN accuracy of f_q [percent]."""
 
     def score() -> float:
         assert monitor is not None
-        return monitor.score(encoder_of(contrast))
+        return monitor.score(trained_encoder(contrast))
 
     return score
 
 
-def encoder_of(contrast: Contrast) -> Encoder:
+def trained_encoder(contrast: Contrast) -> Encoder:
     assert isinstance(contrast.encoder, Encoder)
     return contrast.encoder
 
 
 def check_data(job: AnyJob, say: Callable[[str], None]) -> str:
-    """The images' fingerprint, on rank 0. Raises DataError if the images differ from those at the start of the run."""
+    """Compare the images with those at the start of the run. Returns their fingerprint (on other ranks than 0: "").
+
+    Raises:
+        DataError: they differ, and --accept-data-change was not given.
+    """
     if not on_main():
         return ""
     run, file = job.run, job.run.path / "manifest.jsonl.gz"
@@ -100,24 +104,24 @@ def check_data(job: AnyJob, say: Callable[[str], None]) -> str:
     changes = changes_since(file, now) if file.exists() else _changes_by_fingerprint(run, now)
     if changes and not job.options.accept_data_change:
         raise DataError(
-            f"the images are not those that the run in {run.path} began with. {' '.join(changes)} Put them back, start "
-            "a new run, or continue with --accept-data-change (the result is then not that of an uninterrupted run)"
+            f"the images are not those that the run in {run.path} started with. {' '.join(changes)} Restore them, "
+            "start a new run, or resume with --accept-data-change (the result then differs from an uninterrupted run's)"
         )
     if changes:
-        say(f"continuing with other images than before. {' '.join(changes)}")
+        say(f"resuming with other images than before. {' '.join(changes)}")
     if changes or not file.exists():
         write_manifest(now, file)
     return now.fingerprint
 
 
 def _changes_by_fingerprint(run: RunFolder, now: Manifest) -> list[str]:
-    """Changes, if the list of images is gone: provenance.json has its fingerprint."""
+    """Changes of the images if manifest.jsonl.gz is missing: only the fingerprint in provenance.json is compared."""
     starts = read_json(run.path / "provenance.json")
     last = starts[-1] if isinstance(starts, list) and starts else None
     was = last.get("data_fingerprint") if isinstance(last, dict) else None
     if was in (None, now.fingerprint):
         return []
-    return ["Which ones differ is not known, as their list, manifest.jsonl.gz, is gone."]
+    return ["Which ones differ is not known: their list, manifest.jsonl.gz, is missing."]
 
 
 def restore(job: AnyJob, state: TrainState, reporter: Reporter) -> None:
@@ -135,34 +139,34 @@ def restore(job: AnyJob, state: TrainState, reporter: Reporter) -> None:
         reporter.say(f"resuming {run.path} at step {state.clock.step} of {state.clock.total_steps}")
         if ranks == world_size():
             assert isinstance(state.model, nn.Module)
-            put_back(state.model, payload.get("statistics", {}))
+            restore_statistics(state.model, payload.get("statistics", {}))
         else:
-            reporter.say(f"resumed with {world_size()} ranks instead of {ranks}: allowed, but not the same bits")
+            reporter.say(f"resumed with {world_size()} ranks instead of {ranks}: the results will not be bit-identical")
         if on_main():
-            _report_unlisted(run, settle(run.checkpoints, state.clock.step), reporter)
+            _report_unlisted(run, prepare_for_resume(run.checkpoints, state.clock.step), reporter)
             with suppress(OSError):  # the next checkpoint records it
-                run.note_saved(state.clock.step)
+                run.record_first_checkpoint(state.clock.step)
     if on_main():
-        run.forget_after(-1 if payload is None else state.clock.step)
+        run.remove_records_after(-1 if payload is None else state.clock.step)
 
 
 def _report_unlisted(run: RunFolder, names: list[str], reporter: Reporter) -> None:
     if names:
         reporter.say(
-            f"caution: {', '.join(names)} in {run.checkpoints}: not listed in MANIFEST.json, so perhaps not of this "
-            "run. Left alone. A file whose name the run needs is renamed to NAME.other"
+            f"caution: MANIFEST.json does not list {', '.join(names)} in {run.checkpoints}, so they may not be of this "
+            "run. They are not used or removed. If the run needs such a name, it renames the file to NAME.other"
         )
 
 
-def note_this_start(job: AnyJob, fingerprint: str) -> None:
+def record_start(job: AnyJob, fingerprint: str) -> None:
     """Rank 0 adds this start of the run to provenance.json."""
     if on_main():
         facts = provenance(device=job.place, workers=job.workers, images=job.images, data=fingerprint)
-        note_start(job.run, job.clock.step, facts)
+        add_start(job.run, job.clock.step, facts)
 
 
 def fill_queue(job: Job, networks: Networks, reporter: Reporter) -> None:
-    """Fill the queue of a run that starts from weights without a queue, by encoding images."""
+    """Fill the queue by encoding images, if the run starts from weights without a queue."""
     if networks.init is None or job.clock.step > 0:
         return
     filled = refill(

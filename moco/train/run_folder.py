@@ -1,4 +1,4 @@
-"""The run folder: its files, its lock, and what it records about each start.
+"""The run folder: its files, its lock, and the record of each start.
 
 recipe.json  provenance.json  init.json  manifest.jsonl.gz  metrics.jsonl  train.log  bad_images.csv  saved.json
 finished.json  checkpoints/  encoder/ or model/  curves.png  neighbours.png  scores.json  details.json  predictions.png
@@ -40,11 +40,11 @@ class RunError(RecipeError):
 
 @dataclass(frozen=True)
 class RunFolder:
-    """The paths of a run.
+    """The files of a run.
 
     Attributes:
-        kind: of its recipe.
-        product: the folder with what has been trained: an encoder, or a model that was fine-tuned.
+        kind: type of its recipe.
+        product: name of the folder for the trained network: encoder, or model after fine-tuning.
     """
 
     path: Path
@@ -88,7 +88,7 @@ class RunFolder:
         return self.kind.read(self.recipe_file)
 
     def metrics(self) -> list[dict[str, Any]]:
-        """The logged records. Lines that are no record, for example cut off by a kill, are left out."""
+        """The records of metrics.jsonl. Invalid lines are left out: a kill may cut off a line."""
         records: list[Any] = []
         if self.metrics_file.exists():
             for line in self.metrics_file.read_bytes().splitlines():
@@ -105,12 +105,12 @@ class RunFolder:
         step = self._saved_note().get("first_step")
         return step if isinstance(step, int) else None
 
-    def note_saved(self, step: int | None) -> None:
+    def record_first_checkpoint(self, step: int | None) -> None:
         """Record that there is a checkpoint. If all are missing later, the run must not silently start again."""
         kept = {} if step is None else {name: sums for name, sums in self._saved_note().items() if name == "sha256"}
         write_json(self.path / "saved.json", {"first_step": step} | kept)
 
-    def note_results(self, sums: dict[str, str]) -> None:
+    def record_results(self, sums: dict[str, str]) -> None:
         """Record the SHA-256 of the results that the run is about to write, beside those of an earlier attempt."""
         noted = self._saved_note()
         known = noted.get("sha256")
@@ -133,11 +133,11 @@ class RunFolder:
                     os.close(descriptor)
 
     def log(self, *records: dict[str, Any]) -> None:
-        """Append records to metrics.jsonl, all or, with an OSError, none."""
+        """Append records to metrics.jsonl. If it raises an OSError, none is appended."""
         append(self.metrics_file, "".join(json.dumps(record) + "\n" for record in records).encode())
 
-    def forget_after(self, step: int) -> None:
-        """Remove the records of later steps than `step`, which a resumed run repeats."""
+    def remove_records_after(self, step: int) -> None:
+        """Remove the records of steps after `step`: the resumed run logs them again."""
         kept = [record for record in self.metrics() if record.get("step", 0) <= step]
         write_text(self.metrics_file, "".join(json.dumps(record) + "\n" for record in kept))
 
@@ -153,7 +153,7 @@ def _is_number(value: Any) -> bool:
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Lock the folder for this process while open: .lock in it, and the folder itself, as .lock may be removed."""
+    """A context in which the folder is locked: .lock in it, and the folder itself, because .lock may be removed."""
     with ExitStack() as opened:
         file = _lock_file(path / ".lock")
         opened.callback(os.close, file)
@@ -163,8 +163,8 @@ def locked(path: Path) -> Iterator[None]:
             raise _in_use(path) from None
         except OSError as error:
             raise RunError(
-                f"{path} cannot be locked against other processes ({message_of(error)}): name an --out on another file "
-                "system"
+                f"{path} cannot be locked ({message_of(error)}), so others could write there: name an --out on "
+                "another file system"
             ) from None
         folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
         opened.callback(os.close, folder)
@@ -182,7 +182,7 @@ def _in_use(path: Path) -> RunError:
 
 
 def _lock_file(file: Path) -> int:
-    """Open the lock file; read-only if another user of the group owns it and it is not writable."""
+    """Open the lock file; read-only if it cannot be written (another user of a group may own it)."""
     flags = getattr(os, "O_NOFOLLOW", 0)
     try:
         return os.open(file, os.O_RDWR | os.O_CREAT | flags, MODE)
@@ -193,34 +193,35 @@ def _lock_file(file: Path) -> int:
 
 
 def check_init(run: RunFolder, init: str | Path | None) -> str | None:
-    """Check --init of a resumed run: only the same weights as at its start may be named. Raises RunError.
+    """Check --init when a run resumes: it must name the same weights as at the start. Raises RunError.
 
     Returns:
-        The weights to start from again, if the run was killed before its first checkpoint.
+        The weights that the run must start from again, if it was killed before its first checkpoint; otherwise None.
     """
     file = run.path / "init.json"
     try:
         was = json.loads(file.read_bytes())["weights"] if file.exists() else None
     except (ValueError, RecursionError, KeyError, TypeError) as error:
         raise RunError(
-            f"{file} is damaged ({error!r}), so the initial weights of the run are not known: --overwrite"
+            f"{file} is damaged ({error!r}), so the initial weights of the run are not known: start again with "
+            "--overwrite"
         ) from None
     if init is not None and was != str(init):
         raise RunError(
-            f"the run in {run.path} began from {was or 'random weights'}, and --init says {init}: leave --init out "
-            "to continue, or name another --out"
+            f"the run in {run.path} started from {was or 'random weights'}, not from {init}: leave --init out to "
+            "resume it, or name another --out"
         )
     return None if entries(run.checkpoints) else was
 
 
-def note_init(run: RunFolder, init: str | Path | None, messages: list[str]) -> None:
+def record_init(run: RunFolder, init: str | Path | None, messages: list[str]) -> None:
     """Record the weights that the run starts from."""
     if init is not None:
         write_json(run.path / "init.json", {"weights": str(init), "read": messages})
 
 
-def note_start(run: RunFolder, step: int, facts: dict[str, Any]) -> None:
-    """Add this start to provenance.json."""
+def add_start(run: RunFolder, step: int, facts: dict[str, Any]) -> None:
+    """Append this start of the run to provenance.json."""
     file = run.path / "provenance.json"
     starts: Any = []
     with suppress(ValueError, RecursionError, OSError):  # damaged or missing: start a new list
@@ -229,7 +230,7 @@ def note_start(run: RunFolder, step: int, facts: dict[str, Any]) -> None:
 
 
 def provenance(*, device: "torch.device", workers: int, images: "Images", data: str) -> dict[str, Any]:
-    """The provenance of a result: versions, machine, command, and the fingerprint of the data."""
+    """The record of a start: versions, machine, command, and the fingerprint of the data."""
     import numpy as np
     import PIL
     import torch

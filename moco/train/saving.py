@@ -1,4 +1,4 @@
-"""Saving checkpoints: a save that fails is retried, and earlier checkpoints stay."""
+"""Save checkpoints. A save that fails is retried, and earlier checkpoints stay."""
 
 import time
 from contextlib import suppress
@@ -10,17 +10,17 @@ import torch
 from torch import Tensor, nn
 
 from moco.distributed import on_main, world_size
-from moco.text import first_few, message_of
+from moco.text import first_few, message_of, plural
 from moco.train import checkpoint
 from moco.train.checkpoint import TrainState
 from moco.train.nan_guard import Diverged
-from moco.train.rank_sync import averaged
+from moco.train.rank_sync import averaged_statistics
 from moco.train.reporters import Reporter
 from moco.train.run_folder import RunFolder
 
-FAILURES = 3  # so many in a row end a run,
-FAILING = 60.0  # [s] if they go on for so long: with --save-every 1, three of them take a moment
-RETRY = 60.0  # [s] after which a failed checkpoint is retried
+FAILURES = 3  # failed saves in a row, before the run ends
+FAILING = 60.0  # [s] between the first and the last of them, at least: with --save-every 1, three take a moment
+RETRY = 60.0  # [s] after which a failed save is retried
 
 
 @dataclass
@@ -30,15 +30,16 @@ class Saver:
     run: RunFolder
     recipe: str  # as JSON
     reporter: Reporter
-    every: int | None  # steps; None: a minute
+    every: int | None  # [steps] between checkpoints; None: one a minute
     keep: int = 3
-    keep_every: int | None = None  # steps
-    failures: int = 0  # in a row,
-    failing: float = 0.0  # and when the first of them was
-    noted: bool = False  # whether saved.json says that there is a checkpoint
-    at: float = field(default_factory=time.monotonic)  # of the last one, or of the last attempt
+    keep_every: int | None = None  # [steps]
+    failures: int = 0  # in a row
+    failing: float = 0.0  # [s] time of the first of them
+    recorded: bool = False  # whether saved.json says that there is a checkpoint
+    at: float = field(default_factory=time.monotonic)  # [s] time of the last save, failed ones included
 
     def due(self, step: int) -> bool:
+        """Whether it is time for a checkpoint."""
         since = time.monotonic() - self.at
         if self.keep_every is not None and step % self.keep_every == 0:
             return True
@@ -50,14 +51,15 @@ class Saver:
         """Write a checkpoint, unless the state is not finite, and return its path on rank 0.
 
         Args:
-            must: raise if it cannot be written: it is the last one.
-            unwritten: records that could not be logged yet. They are logged first; a failure counts as one of saving.
+            must: raise if it cannot be written, because there will be no later one.
+            unwritten: records that could not be logged yet. They are logged first; if that fails, the save has failed.
 
         Raises:
-            Diverged: a tensor is not finite. OSError: it cannot be written, once too often.
+            Diverged: a tensor is not finite.
+            OSError: the checkpoint cannot be written, and `must`, or too many saves in a row have failed.
         """
         assert isinstance(state.model, nn.Module)
-        with averaged(state.model) as statistics:
+        with averaged_statistics(state.model) as statistics:
             self._check(state.model.state_dict(), state.clock.step)
             path = self._write(state, statistics, must, unwritten or []) if on_main() else None
         self.at = time.monotonic()
@@ -72,7 +74,7 @@ class Saver:
         self, state: TrainState, statistics: dict[str, Tensor], must: bool, unwritten: list[dict[str, Any]]
     ) -> Path | None:
         try:
-            if unwritten:  # a run resumed from here must find its earlier records
+            if unwritten:  # a run that resumes from this checkpoint must find its earlier records
                 self.run.log(*unwritten)
                 unwritten.clear()
             self.run.sync()
@@ -83,20 +85,22 @@ class Saver:
         except OSError as error:
             self.failures, now = self.failures + 1, time.monotonic()
             self.failing = now if self.failures == 1 else self.failing
-            what = (
+            failure = (
                 f"the checkpoint of step {state.clock.step} could not be written to {self.run.checkpoints}: "
                 f"{message_of(error)}"
             )
             if must or (self.failures >= FAILURES and now - self.failing >= FAILING):
                 raise OSError(
-                    f"{what}. {self.failures} failed in a row. Earlier checkpoints are intact: free disk space, or "
-                    "repair the disk, and run the same command again to resume from the newest"
+                    f"{failure}. {plural(self.failures, 'save')} failed in a row. Earlier checkpoints are intact: "
+                    "free disk space, or repair the disk, and run the same command again to resume from the newest one"
                 ) from error
-            self.reporter.say(f"caution: {what}. The run continues, and will try again (failures: {self.failures})")
+            self.reporter.say(
+                f"caution: {failure}. The run continues, and tries again (failures in a row: {self.failures})"
+            )
             return None
         self.failures = 0
-        if not self.noted:
+        if not self.recorded:
             with suppress(OSError):  # the next checkpoint records it
-                self.run.note_saved(state.clock.step)
-                self.noted = True
+                self.run.record_first_checkpoint(state.clock.step)
+                self.recorded = True
         return path

@@ -1,4 +1,4 @@
-"""The plan that a run shows before it starts, and the summary at its end."""
+"""The plan that a run prints before it starts, and the summary at its end."""
 
 import json
 import math
@@ -14,21 +14,21 @@ from moco.recipe import Recipe
 from moco.recipes import RECIPES, named
 from moco.recipes.auto import epochs_for
 from moco.text import duration, plural
-from moco.train.after_step import summary
+from moco.train.after_step import last_values
 from moco.train.checkpoint import Clock
 from moco.train.resolve_recipe import learning_rate_is_set_to_zero
 from moco.train.run_folder import RunFolder
 
-FEW = 1000  # images; with fewer, --init is the better start
+FEW = 1000  # images; with fewer, pre-trained weights (--init) are the better start
 
 
-def plan(
+def plan_rows(
     recipe: Recipe, images: Images, clock: Clock, device: torch.device, out: Path, *, init: str | Path | None = None
 ) -> list[tuple[str, str]]:
     """The rows of the plan box."""
     method, encoder, size = recipe.method, recipe.encoder, recipe.data.size
     threads, ranks = recipe.compute.threads or torch.get_num_threads(), world_size()
-    on_ranks, each_rank = (f" on {ranks} ranks", " a rank") if ranks > 1 else ("", "")
+    on_ranks, per_rank = (f" on {ranks} ranks", " per rank") if ranks > 1 else ("", "")
     skipped = describe_skipped(images)
     rows = [
         ("images", f"{len(images):,}"),
@@ -41,11 +41,11 @@ def plan(
                   f"{', symmetric' if method.symmetric else ''}{pieces(recipe)}"),
         ("length", f"{recipe.optim.epochs:g} {'epoch' if recipe.optim.epochs == 1 else 'epochs'} x "
                    f"{clock.steps_per_epoch:,} steps = {clock.total_steps:,} steps"),
-        ("device", f"{device}, {plural(threads, 'thread')}{each_rank}, {recipe.compute.precision}"),
+        ("device", f"{device}, {plural(threads, 'thread')}{per_rank}, {recipe.compute.precision}"),
         ("out", str(out)),
     ]  # fmt: skip
     few = (
-        [f"{len(images):,} images are few to start from random weights: see --init, or add images"]
+        [f"{len(images):,} images are few for a start from random weights: start from --init, or add images"]
         if init is None and len(images) < FEW
         else []
     )
@@ -53,15 +53,15 @@ def plan(
 
 
 def dictionary(recipe: Recipe, num_images: int) -> str:
-    """The dictionary: its keys and its memory."""
+    """A description of the dictionary: its keys and its memory."""
     method, dim = recipe.method, recipe.encoder.dim
     if method.dictionary == "queue":
         assert method.size is not None
         what = f"queue of {method.size:,} keys ({100 * method.size / num_images:.0f} % of the images)"
     elif method.dictionary == "bank":
-        held = f"{num_images:,} x {dim} float32 = {num_images * dim * 4 / 2**20:,.1f} MiB, as much in each checkpoint"
+        held = f"{num_images:,} x {dim} float32 = {num_images * dim * 4 / 2**20:,.1f} MiB, also in each checkpoint"
         drawn = "drawn for the mini-batch" if method.negatives == "shared" else "drawn for each query"
-        what = f"memory bank of one key an image ({held}), {method.size:,} negatives {drawn}, {method.loss}"
+        what = f"memory bank of one key per image ({held}), {method.size:,} negatives {drawn}, {method.loss}"
     else:
         makers = {"momentum": "the momentum encoder", "shared": "f_q itself", "second": "a second encoder"}
         what = f"the mini-batch's own {recipe.optim.batch_size:,} keys, by {makers[method.key_encoder]}"
@@ -69,21 +69,21 @@ def dictionary(recipe: Recipe, num_images: int) -> str:
 
 
 def random_queue(recipe: Recipe) -> list[str]:
-    """An explanation of the first steps with a queue of random keys; nothing without a queue."""
+    """An explanation of the first steps, in which the queue has random keys; empty without a queue."""
     method = recipe.method
     if method.dictionary != "queue" or method.size is None:
         return []
     steps = math.ceil(method.size / recipe.keys_per_step)
     return [
-        "The queue starts with random keys, which are easy to tell from those of images: the first steps show a low "
-        f"loss, and a contrastive accuracy of up to 100 %. In {plural(steps, 'step')} keys of images replace "
-        f"them, so the loss rises towards that of chance ({recipe.collapse_level:.2f}) and the accuracy falls. "
-        "Learning shows after that"
+        "The queue starts with random keys, which are easy to tell from keys of images. So the first steps have a low "
+        f"loss and a contrastive accuracy of up to 100 %. Within {plural(steps, 'step')}, keys of images replace the "
+        f"random ones: the loss rises towards that of chance ({recipe.collapse_level:.2f}) and the accuracy falls. "
+        "After that, a falling loss means learning"
     ]
 
 
 def batch_norm(recipe: Recipe) -> str:
-    """How BN computes its batch statistics."""
+    """A description of the images that BN computes its batch statistics over."""
     each = recipe.optim.batch_size // max(recipe.groups, 1)
     return {
         "shuffle": f"{recipe.groups} BN groups of {each}, the keys' shuffled",
@@ -101,23 +101,26 @@ def pieces(recipe: Recipe) -> str:
 
 
 def cautions(recipe: Recipe, images: Images, clock: Clock, device: torch.device) -> list[str]:
-    """Cautions about the plan: what may go wrong but is allowed."""
+    """Cautions about settings that are allowed, but may not be what the user wants."""
     method = recipe.method
     found: list[str] = []
     if method.dictionary == "queue" and method.size is not None and method.size > 0.5 * len(images):
-        found.append("the queue holds more than half of the images: a query meets other views of its own image")
+        found.append(
+            "the queue is larger than half of the images: often it has a key of the query's own image, as a negative"
+        )
     if method.dictionary == "queue" and method.bn in ("sync", "plain"):
-        found.append("query and key share BN statistics, and the encoder can cheat (Sec. 3.3): method.bn=shuffle")
+        found.append("query and key share BN statistics, so the encoder can cheat (Sec. 3.3): --set method.bn=shuffle")
     if learning_rate_is_set_to_zero(recipe):
         found.append("the learning rate is 0 throughout (optim.lr): the encoder learns nothing")
     if clock.total_steps < 1000 and not _chosen_by_auto(recipe, clock, device):
         found.append(
-            f"{clock.total_steps:,} steps only show that the run works; to learn more, train longer with --epochs N"
+            f"{clock.total_steps:,} steps are enough to see that the run works, but the encoder learns little: train "
+            "longer with --epochs N"
         )
     if other := _batch_of_the_learning_rate(recipe):
         lr, batch = recipe.optim.lr, recipe.optim.batch_size
         found.append(
-            f"the learning rate is the recipe's for {other:,} images a step; in proportion to {batch:,} it would be "
+            f"the recipe's learning rate is for {other:,} images per step. In proportion, for {batch:,} images it is "
             f"--set optim.lr.{lr.PEAK}={lr.scaled(batch / other).peak:.4g}"
         )
     if recipe.compute.precision != "fp32" and device.type == "cpu":
@@ -142,11 +145,11 @@ def _batch_of_the_learning_rate(recipe: Recipe) -> int | None:
     return own.batch_size if changed else None
 
 
-def closing(run: RunFolder, recipe: Recipe, *, bad: int, pictures: Sequence[Path] = ()) -> list[tuple[str, str]]:
-    """The rows of the closing box."""
-    last, facts = summary(run), json.loads((run.path / "finished.json").read_text())
+def closing_rows(run: RunFolder, recipe: Recipe, *, bad: int, pictures: Sequence[Path] = ()) -> list[tuple[str, str]]:
+    """The rows of the box at the end of a run."""
+    last, facts = last_values(run), json.loads((run.path / "finished.json").read_text())
     rows = [("time", duration(facts["seconds"]))]
-    if "loss" in last:  # not where the log was lost
+    if "loss" in last:  # missing if the log was lost
         rows.append(
             ("loss", f"{last['loss']:.3f} (chance {recipe.collapse_level:.2f}); "
                      f"contrastive accuracy {100 * last['pretext_top1']:.1f} % (chance {100 / recipe.candidates:.2g})")

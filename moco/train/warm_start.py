@@ -1,7 +1,7 @@
-"""Start from weights (--init): use their f_k, predictor and queue too, and fill a queue that they lack.
+"""Start from weights (--init): load their f_k, predictor and queue too. Without a queue, fill it before the first step.
 
-A trained encoder tells random keys from its own key at once, and would learn little in the first K / N steps. So if the
-weights have no queue that fits, f_k encodes K images before the first step.
+A trained encoder tells a query's key from random keys easily, so it would learn little in the first K / N steps. So if
+the weights have no queue that fits, f_k encodes K images before the first step.
 """
 
 import math
@@ -19,28 +19,30 @@ from moco.weights.loaded_weights import LoadedWeights
 BEFORE = 0  # the step recorded for keys from before the run
 
 
-def adopt(contrast: Contrast, found: LoadedWeights, *, m: float) -> list[str]:
-    """Load f_k, predictor and queue of the weights. `initialize` has loaded f_q, and f_k is a copy of it already.
+def load_other_parts(contrast: Contrast, weights: LoadedWeights, *, m: float) -> list[str]:
+    """Load f_k, predictor and queue of the weights. f_q is loaded already, and f_k is a copy of it.
 
-    The authors' code applies Eqn. (2) at the start of a step, ours at its end: the f_k of their files gets the update
-    that their code would begin with.
+    The authors' code applies Eqn. (2) at the start of a step, ours at the end. So the f_k of their files gets one
+    update here, which their code would make at the start of the next step.
 
     Args:
         m: the momentum of the first step.
 
     Returns:
-        Sentences that say what was loaded and what was not.
+        Messages about what was loaded and what was not.
     """
     messages: list[str] = []
     if isinstance(contrast.key_encoder, MomentumEncoder):
-        messages.append(_take_f_k(contrast, contrast.key_encoder, found, m))
+        messages.append(_load_f_k(contrast, contrast.key_encoder, weights, m))
     if not isinstance(contrast.predictor, nn.Identity):
-        messages.append(_take("The predictor", contrast.predictor, found.predictor, otherwise="starts at random"))
+        messages.append(
+            _load_part("The predictor", contrast.predictor, weights.predictor, otherwise="has random weights")
+        )
     if isinstance(contrast.dictionary, Queue):
-        same_head = _fits(contrast.encoder.get_submodule("head"), found.head)
-        messages.append(_take_queue(contrast.dictionary, found.queue, same_head=same_head))
-    if isinstance(found.content.get("optimizer"), dict):
-        messages.append("The optimizer starts anew: its state in the file belongs to another schedule")
+        same_head = _fits(contrast.encoder.get_submodule("head"), weights.head)
+        messages.append(_load_queue(contrast.dictionary, weights.queue, same_head=same_head))
+    if isinstance(weights.content.get("optimizer"), dict):
+        messages.append("The optimizer's state in the file was not loaded: it belongs to another schedule")
     return messages
 
 
@@ -55,14 +57,14 @@ def refill(
 ) -> list[str]:
     """Replace random keys in the queue by keys of K images, encoded as in training: BN groups, shuffled, no gradient.
 
-    They are the last images of the first epoch's order, so that few queries meet a key of their own image in the queue,
-    as in any later epoch.
+    The images are the last ones of the first epoch. So few queries find a key of their own image in the queue, as in
+    any later epoch.
 
     Args:
-        batches_of: this rank's share of the mini-batches of some steps of the run; the keys' views are encoded.
+        batches_of: returns this rank's share of the mini-batches of some steps. The keys' views are encoded.
 
     Returns:
-        A sentence that says what was done; none if there is nothing to fill.
+        A message about what was done; none if there is nothing to fill.
     """
     queue = contrast.dictionary
     if not isinstance(queue, Queue) or not bool((queue.born < BEFORE).any()):
@@ -77,41 +79,42 @@ def refill(
     return [f"The queue was filled by f_k with the keys of {size:,} images before the first step"]
 
 
-def _take_f_k(contrast: Contrast, key_encoder: MomentumEncoder, found: LoadedWeights, m: float) -> str:
-    sentence = _take("f_k", key_encoder.module, found.f_k, otherwise="is a copy of f_q")
-    if not (found.f_k_lags and _fits(key_encoder.module, found.f_k)):
-        return sentence
+def _load_f_k(contrast: Contrast, key_encoder: MomentumEncoder, weights: LoadedWeights, m: float) -> str:
+    message = _load_part("f_k", key_encoder.module, weights.f_k, otherwise="is a copy of f_q")
+    if not (weights.f_k_lags and _fits(key_encoder.module, weights.f_k)):
+        return message
     contrast.follow(m)
-    return f"{sentence}, after the momentum update (m = {m:g}) that the authors' code begins a step with"
+    return f"{message}, with one momentum update (m = {m:g}), which the authors' code makes at the start of a step"
 
 
-def _take(what: str, module: nn.Module, tensors: dict[str, Tensor], *, otherwise: str) -> str:
+def _load_part(name: str, module: nn.Module, tensors: dict[str, Tensor], *, otherwise: str) -> str:
+    """Load the tensors if they fit. Returns a message about it; `otherwise`: what the part is if they do not."""
     if not tensors:
-        return f"{what} {otherwise}: there is none in the file"
+        return f"{name} {otherwise}: there is none in the file"
     if not _fits(module, tensors):
-        return f"{what} {otherwise}: the file's has other layers or sizes"
+        return f"{name} {otherwise}: the file's has other layers or sizes"
     module.load_state_dict(tensors, strict=False)
-    return f"{what} is from the file"
+    return f"{name} is from the file"
 
 
 def _fits(module: nn.Module, tensors: dict[str, Tensor]) -> bool:
-    """Whether names and shapes are the same, but for unused counters that files from before 2018 lack."""
-    wanted = {key: value.shape for key, value in module.state_dict().items()}
-    there = {key: value.shape for key, value in tensors.items()}
-    counters = {key for key in wanted if key.endswith("num_batches_tracked")}
-    return there.items() <= wanted.items() and wanted.keys() - there.keys() <= counters
+    """Whether names and shapes are the same. BN's unused counters may be missing, as in files from before 2018."""
+    expected = {key: value.shape for key, value in module.state_dict().items()}
+    given = {key: value.shape for key, value in tensors.items()}
+    counters = {key for key in expected if key.endswith("num_batches_tracked")}
+    return given.items() <= expected.items() and expected.keys() - given.keys() <= counters
 
 
-def _take_queue(queue: Queue, found: dict[str, Tensor], *, same_head: bool) -> str:
-    """Load the queue, without image ids: the file has none, or they are of other images."""
-    if not found:
+def _load_queue(queue: Queue, tensors: dict[str, Tensor], *, same_head: bool) -> str:
+    """Load the queue, but no image ids: the file has none, or they are of other images. Returns a message about it."""
+    if not tensors:
         return "There is no queue in the file"
     if not same_head:
         return "The file's queue was not loaded: its keys are from another head"
-    theirs, ours = list(found["keys"].shape), list(queue.keys.shape)
+    theirs, ours = list(tensors["keys"].shape), list(queue.keys.shape)
     if theirs != ours:
         return "The file's queue was not loaded: it is {:,} x {}, and this run's {:,} x {}".format(*theirs, *ours)
-    queue.keys.copy_(found["keys"])
-    queue.oldest.copy_(found["oldest"])
+    queue.keys.copy_(tensors["keys"])
+    queue.oldest.copy_(tensors["oldest"])
     queue.born.fill_(BEFORE)
     return f"The queue's {ours[0]:,} keys are from the file"

@@ -8,17 +8,17 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-TIMES = {"setup": 4, "step": 1, "checkpoint": 1, "scores": 4}  # limit of each part, in multiples of --patience
-CHECKS = 20  # of the clock, in the time of a limit
-STDERR = 2  # the process's own: notebooks and tests replace sys.stderr
-GRACE = 86400.0  # [s] after which a process is ended that cannot check the clock, as a thread holds the GIL
+TIMES = {"setup": 4, "step": 1, "checkpoint": 1, "scores": 4}  # time limit of each part, in multiples of --patience
+CHECKS = 20  # of the clock, per time limit
+STDERR = 2  # the file descriptor, because notebooks and tests replace sys.stderr
+GRACE = 86400.0  # [s] after a missed limit. Then faulthandler ends a process whose GIL is held, so that no check runs
 
 
 class Watchdog:
-    """Ends the process, with code 1, when a part of the run takes longer than it may.
+    """Ends the process with exit code 1 if a part of the run takes too long.
 
     Args:
-        minutes: limit of a step; None or 0: no limit.
+        minutes: time limit of a step; None or 0: no limit.
     """
 
     def __init__(self, minutes: float | None):
@@ -26,13 +26,13 @@ class Watchdog:
         self.at, self.closed = ("setup", time.monotonic()), threading.Event()  # the part, and its start
 
     def section(self, part: str) -> None:
-        """Start the clock for this part of the run."""
+        """Start the next part of the run, with its own time limit."""
         self.at = part, time.monotonic()  # one assignment: another thread reads it
 
     def watch(self) -> None:
-        """Check the clock until the run ends, in a thread of its own.
+        """Check the clock until the run ends. Runs in a thread of its own.
 
-        The time in which a process is suspended (SIGSTOP, `scontrol suspend`) does not count: no check happens in it.
+        Time in which the process is suspended (SIGSTOP, `scontrol suspend`) does not count: it shows as a late check.
         """
         assert self.seconds is not None
         seen, unseen, due = self.at, 0.0, time.monotonic()
@@ -65,7 +65,7 @@ class Watchdog:
 
 @contextmanager
 def watchdog(minutes: float | None) -> Iterator[Watchdog]:
-    """Run a watchdog while open."""
+    """A context in which a watchdog runs."""
     dog = Watchdog(minutes)
     if dog.seconds is None:
         yield dog

@@ -26,8 +26,8 @@ from moco.train.open_run import start_run
 from moco.train.pace import Pace
 from moco.train.reporters import Logged, Reporter
 from moco.train.result_files import finish_run
-from moco.train.resume import check_data, note_this_start, opened, restore
-from moco.train.run_folder import RunError, RunFolder, note_init
+from moco.train.resume import check_data, open_folder, record_start, restore
+from moco.train.run_folder import RunError, RunFolder, record_init
 from moco.train.saving import Saver
 from moco.train.signals import StopFlag, stop_on_signals
 from moco.train.watchdog import Watchdog
@@ -72,19 +72,19 @@ def fine_tune(encoder: Encoder, job: TransferJob, reporter: Reporter, dog: Watch
     Raises:
         DataError: an image that cannot be read. Diverged, Stopped: as in pre-training.
     """
-    with opened(job) as found, stop_on_signals() as stop, threads(job.recipe.threads):
-        if found is State.FINISHED:
+    with open_folder(job) as progress, stop_on_signals() as stop, threads(job.recipe.threads):
+        if progress is State.FINISHED:
             return read_scores(job.run)
         model = new_model(encoder, job)
-        if not found.started and on_main():
+        if not progress.started and on_main():
             start_run(job.run, job.recipe)
-            note_init(job.run, job.recipe.init, [])
+            record_init(job.run, job.recipe.init, [])
         if on_main():
             reporter = Logged(reporter, job.run.path / "train.log")
         state = TrainState(model, job.task.optimizer(model, job.recipe), job.clock)
         fingerprint = check_data(job, reporter.say)
         restore(job, state, reporter)
-        note_this_start(job, fingerprint)
+        record_start(job, fingerprint)
         steps = range(job.clock.step, job.clock.total_steps)
         loader = job.task.batches(job.data.train, job.recipe, steps=steps, workers=job.workers)
         after_step = make_after_step(job, state, loader, reporter, dog, stop)
@@ -142,7 +142,7 @@ def tune(
 def make_after_step(
     job: TransferJob, state: TrainState, loader: Batches, reporter: Reporter, dog: Watchdog, stop: StopFlag
 ) -> AfterStep:
-    """The callback after each step, with the NaN guard that reports discarded steps to it."""
+    """The callback after each step, and the NaN guard, which reports discarded steps to it."""
     options, clock = job.options, job.clock
     skips = allowed_skips(options.on_nan)
     guard = NanGuard(state, sticky=not skips, parts=CHECKED)

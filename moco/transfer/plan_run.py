@@ -12,7 +12,7 @@ from moco.recipe_error import RecipeError
 from moco.text import plural
 from moco.train.checkpoint import Clock
 from moco.train.nan_report import allowed_skips
-from moco.train.open_run import check_before
+from moco.train.open_run import check_before_lock
 from moco.train.options import RunOptions
 from moco.train.plan_run import AnyJob, check_device
 from moco.train.rank_sync import check_same_images
@@ -59,5 +59,5 @@ def plan_transfer(
     fixed = recipe.but(None, {"data": f"{task.digest(data.train)} {task.digest(data.test)}"})
     run, clock = RunFolder(out, task.recipe, MODEL), Clock(1, recipe.optim.iterations)
     if on_main():
-        check_before(run, fixed, resume=options.resume, overwrite=options.overwrite)
+        check_before_lock(run, fixed, resume=options.resume, overwrite=options.overwrite)
     return TransferJob(images, fixed, clock, place, run, options, workers_for(options.workers), task, data)

@@ -116,9 +116,9 @@ def initialize(encoder: Encoder, weights: Weights | LoadedWeights) -> str:
     note = copy_weights(found, encoder.backbone, name=encoder.spec.name)
     wanted = {key: value.shape for key, value in encoder.head.state_dict().items()}
     if not found.head:
-        return f"f_q starts from {note}. The head starts at random: there is none in the file"
+        return f"f_q starts from {note}. The head has random weights: there is none in the file"
     if {key: value.shape for key, value in found.head.items()} != wanted:
-        return f"f_q starts from {note}. The head starts at random: the file's has other layers or sizes"
+        return f"f_q starts from {note}. The head has random weights: the file's has other layers or sizes"
     encoder.head.load_state_dict(found.head)
     return f"f_q starts from {note}, and its head too"
 

@@ -99,7 +99,7 @@ PLACES = {  # what hangs, and a part of the expected output
     "reading": (mock.patch.object(ViewMaker, "_read", hang), "(in: step)"),
     "the step": (mock.patch.object(Contrast, "forward", hang), "(in: step)"),
     "a checkpoint": (mock.patch.object(saving.checkpoint, "save", hang), "(in: checkpoint)"),
-    "a score": (mock.patch.object(pretraining, "scorer", return_value=hang), "(in: scores)"),
+    "a score": (mock.patch.object(pretraining, "make_scorer", return_value=hang), "(in: scores)"),
     "setting up": (mock.patch.object(pretraining, "check_data", hang), "(in: setup)"),
     "the step, with the GIL": (mock.patch.object(Contrast, "follow", hang_with_the_gil), "Timeout"),
 }  # fmt: skip

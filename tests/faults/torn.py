@@ -13,7 +13,7 @@ from pathlib import Path
 from moco.files import remove_temporary_files
 from moco.train import checkpoint
 from moco.train.checkpoint import CheckpointError
-from moco.train.keep_checkpoints import settle
+from moco.train.keep_checkpoints import prepare_for_resume
 from tests.faults.boxes import state, step_of
 from tests.faults.matrix import Fault, Tally
 
@@ -84,7 +84,7 @@ def keeps_two_intact(folder: Path) -> bool:
     place = folder / "past"
     shutil.rmtree(place, ignore_errors=True)
     shutil.copytree(folder, place, ignore=shutil.ignore_patterns("past"))
-    unlisted = settle(place, 2)
+    unlisted = prepare_for_resume(place, 2)
     checkpoint.save(place, state(4), recipe="{}", keep=2)
     whole = {"step_00000002.pt", "step_00000004.pt"}
     return {path.name for path in place.glob("step_*.pt")} == whole | set(unlisted)

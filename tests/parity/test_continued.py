@@ -18,7 +18,7 @@ from moco.method import Batch, Contrast, MomentumEncoder, Queue
 from moco.schedule import Constant
 from moco.train.checkpoint import Clock, TrainState
 from moco.train.loop import train
-from moco.train.warm_start import adopt
+from moco.train.warm_start import load_other_parts
 from moco.weights.encoder_folder import initialize
 from moco.weights.official.layout import parse_official
 from tests.weights import reference_files
@@ -87,7 +87,7 @@ def our_run(kind: str, content: dict, batches: list[Views], *, lags: bool) -> tu
         temperature=TAU, shuffle_bn=False, **({} if kind == "v2" else v3),
     ).train()  # fmt: skip
     initialize(encoder, found)
-    said = adopt(contrast, found, m=M if lags else 1.0)
+    said = load_other_parts(contrast, found, m=M if lags else 1.0)
     assert "f_k is from the file, after the momentum update" in said[0]
     parameters = [theta for theta in contrast.parameters() if theta.requires_grad]
     state = TrainState(

@@ -55,7 +55,7 @@ def test_an_error_on_one_rank_is_said_once_and_is_the_exit_code_of_all(pictures,
 def test_a_recipe_that_does_not_divide_over_the_ranks_is_refused_once(pictures, recipe, tmp_path, capfd):
     change = {"settings": {"method.bn_groups": 4, "optim.batch_size": 8}}
     assert on_two(pictures, tmp_path / "run", recipe=recipe, world=3, **change) == [2, 2, 2]
-    assert capfd.readouterr().err.count("must divide over 3 ranks") == 1
+    assert capfd.readouterr().err.count("must be multiples of the 3 ranks") == 1
     assert not (tmp_path / "run").exists()
 
 
@@ -80,7 +80,7 @@ def test_ranks_that_see_other_images_are_refused(pictures, recipe, tmp_path, cap
             raise SystemExit(leaving.exit_code) from None
 
     assert Ranks(work, 2).wait() == [3, 3]
-    assert capfd.readouterr().err.count("the ranks see images with different names or sizes") == 1
+    assert capfd.readouterr().err.count("the ranks have images with different names or sizes") == 1
 
 
 def test_bad_images_that_any_rank_finds_are_listed_once(pictures, recipe, tmp_path):

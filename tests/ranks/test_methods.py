@@ -14,7 +14,7 @@ from moco.schedule import Constant
 from moco.train.checkpoint import Clock, TrainState
 from moco.train.ddp import wrap
 from moco.train.loop import train
-from moco.train.rank_sync import averaged
+from moco.train.rank_sync import averaged_statistics
 
 N, IMAGES = 16, 40
 
@@ -98,7 +98,7 @@ def trained(
         after_step=lambda _, metrics: losses.append(mean(metrics["loss"])),
     )  # fmt: skip
     gradients = {f"grad.{name}": p.grad for name, p in contrast.named_parameters() if p.grad is not None}
-    with averaged(contrast):
+    with averaged_statistics(contrast):
         tensors = {name: x.clone() for name, x in contrast.state_dict().items() if "num_batches" not in name}
     return {"losses": torch.stack(losses)} | gradients | tensors
 

@@ -10,7 +10,7 @@ from moco.train import checkpoint
 from moco.train.checkpoint import Clock, TrainState
 from moco.train.existing_folder import State
 from moco.train.open_run import open_run, start_run
-from moco.train.run_folder import FINISHED, RunFolder, note_init, note_start
+from moco.train.run_folder import FINISHED, RunFolder, add_start, record_init
 
 
 class Box:
@@ -28,8 +28,8 @@ def begin(out: Path, recipe: Recipe, **options) -> State:
         if not there.started:
             run = RunFolder(out)
             start_run(run, recipe)
-            note_init(run, "w.pth", ["read"])
-            note_start(run, 0, {"versions": {}})
+            record_init(run, "w.pth", ["read"])
+            add_start(run, 0, {"versions": {}})
     return there
 
 
@@ -40,7 +40,7 @@ def whole(out: Path, recipe: Recipe, *, steps: int = 4, saves: bool = True, fini
     run.log(*({"step": step, "epoch": 0.0, "loss": 1.0} for step in range(1, steps + 1)))
     if saves:
         checkpoint.save(run.checkpoints, TrainState(Box(), Box(), Clock(10, 10, steps)), recipe=recipe.to_json())
-        run.note_saved(steps)
+        run.record_first_checkpoint(steps)
     if finishes:
         names = ("train.log", "bad_images.csv", "manifest.jsonl.gz", "scores.json", "curves.png", "neighbours.png")
         nan = ("nan/step_00000002/facts.json", "nan/step_00000002/checkpoint.pt")

@@ -15,7 +15,7 @@ from moco.files import append, write_atomically
 from moco.train import checkpoint
 from moco.train.checkpoint import CheckpointError, Clock, TrainState
 from moco.train.console import Console
-from moco.train.keep_checkpoints import settle
+from moco.train.keep_checkpoints import prepare_for_resume
 
 
 @dataclass
@@ -135,7 +135,7 @@ def test_past_the_step_of_a_damaged_one_two_whole_ones_stay(tmp_path):
     for step in (1, 2):
         checkpoint.save(tmp_path, state(step), recipe="{}", keep=2)
     (tmp_path / "step_00000002.pt").write_bytes(b"")
-    assert settle(tmp_path, 1) == []  # where the run goes on
+    assert prepare_for_resume(tmp_path, 1) == []  # where the run goes on
     assert [entry["step"] for entry in json.loads((tmp_path / "MANIFEST.json").read_text())] == [1]
     checkpoint.save(tmp_path, state(3), recipe="{}", keep=2)
     assert sorted(path.name for path in tmp_path.glob("step_*.pt")) == ["step_00000001.pt", "step_00000003.pt"]
@@ -250,7 +250,7 @@ def test_checkpoints_that_the_manifest_does_not_list_are_never_removed(tmp_path)
     theirs = {"step_00000000.pt": b"older", "step_00000003.pt": b"next", "step_00000009.pt": b"later"}
     for name, content in theirs.items():
         (tmp_path / name).write_bytes(content)
-    assert settle(tmp_path, 2) == list(theirs)
+    assert prepare_for_resume(tmp_path, 2) == list(theirs)
     for step in (3, 4):
         checkpoint.save(tmp_path, state(step), recipe="{}", keep=2)
     contents = {path.name: path.read_bytes() for path in tmp_path.glob("step_*")}
@@ -266,7 +266,7 @@ def test_a_checkpoint_that_a_kill_left_unlisted_is_listed_when_the_run_goes_on_f
     manifest = (tmp_path / "MANIFEST.json").read_text()
     checkpoint.save(tmp_path, state(2), recipe="{}")
     (tmp_path / "MANIFEST.json").write_text(manifest)
-    assert settle(tmp_path, 2) == []
+    assert prepare_for_resume(tmp_path, 2) == []
     for step in (3, 4):
         checkpoint.save(tmp_path, state(step), recipe="{}", keep=2)
     assert sorted(path.name for path in tmp_path.glob("step_*.pt")) == ["step_00000003.pt", "step_00000004.pt"]

@@ -38,7 +38,7 @@ def test_it_trains_to_the_end_with_a_finite_loss_and_weights_that_have_moved(nam
     ("MoCo", "queue of 20 keys (50 % of the images)"),
     ("end-to-end", "the mini-batch's own 8 keys, by f_q itself"),
     ("end-to-end, in pieces", "in 2 pieces, two passes with the gradient of the whole"),
-    ("memory bank", "memory bank of one key an image (40 x 8 float32 = 0.0 MiB"),
+    ("memory bank", "memory bank of one key per image (40 x 8 float32 = 0.0 MiB"),
     ("memory bank, NCE", "20 negatives drawn for each query, nce"),
     ("v3", "the mini-batch's own 8 keys, by the momentum encoder"),
     ("v3", "one BN group over all ranks, symmetric"),

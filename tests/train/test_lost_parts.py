@@ -64,7 +64,7 @@ def test_a_run_without_checkpoints_and_log_does_not_start_anew_by_itself(picture
     if log == "empty":
         (stopped / "metrics.jsonl").touch()
     before = files(stopped)
-    with pytest.raises(RunError, match="has saved a checkpoint after step 2, and there is no checkpoint"):
+    with pytest.raises(RunError, match="has saved a checkpoint after step 2, but there is no checkpoint"):
         pretrain(pictures, stopped, recipe=tiny)
     assert files(stopped) == before
 
@@ -104,7 +104,7 @@ def test_a_finished_run_that_has_lost_its_encoder_writes_it_again(pictures, tiny
 def test_other_images_are_noticed_though_their_list_is_gone(pictures, tiny, tmp_path, stopped):
     (stopped / "manifest.jsonl.gz").unlink()
     others = make_pictures(tmp_path / "others", 40, seed=9)
-    with pytest.raises(DataError, match=r"not those that(?s:.*)manifest.jsonl.gz, is gone"):
+    with pytest.raises(DataError, match=r"not those that(?s:.*)manifest.jsonl.gz, is missing"):
         pretrain(others, stopped, recipe=tiny)
     pretrain(pictures, stopped, recipe=tiny)
     assert json.loads((stopped / "finished.json").read_bytes())["steps"] == 10

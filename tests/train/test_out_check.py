@@ -6,7 +6,7 @@ import pytest
 from making import make_pictures
 
 from moco.data.sources.folder import find_images
-from moco.train.out_overlap import check_apart
+from moco.train.out_overlap import check_no_overlap
 from moco.train.pretrain import pretrain
 from moco.train.run_folder import RunError
 from tests.train.run_folders import contents, whole
@@ -29,17 +29,17 @@ def test_out_is_not_the_folder_of_the_images_by_a_link(tmp_path, tiny):
     pictures = make_pictures(tmp_path / "pictures", 40)
     (tmp_path / "link").symlink_to(pictures)
     with pytest.raises(RunError, match="the image folder"):
-        check_apart(tmp_path / "link" / "run", find_images(pictures))
+        check_no_overlap(tmp_path / "link" / "run", find_images(pictures))
 
 
 def test_a_list_may_lie_beside_the_run_and_its_images_not_in_it(tmp_path, tiny):
     make_pictures(tmp_path / "pictures", 4)
     (tmp_path / "list.txt").write_text("pictures/0000.png\npictures/0001.png\n")
     images = find_images(tmp_path / "list.txt")
-    check_apart(tmp_path / "run", images)
-    check_apart(tmp_path / "pictures" / "run", images)
-    with pytest.raises(RunError, match="has images of the run in it"):
-        check_apart(tmp_path / "pictures", images)
+    check_no_overlap(tmp_path / "run", images)
+    check_no_overlap(tmp_path / "pictures" / "run", images)
+    with pytest.raises(RunError, match="contains images of the run"):
+        check_no_overlap(tmp_path / "pictures", images)
 
 
 @pytest.mark.parametrize("kind", ["to a folder", "to a file"])
@@ -53,8 +53,8 @@ def test_images_behind_links_into_out_are_found(tmp_path, tiny, kind):
     else:
         make_pictures(out / "more", 2)
         (pictures / "more").symlink_to(out / "more")
-    with pytest.raises(RunError, match="is the file" if kind == "to a file" else "has images of the run in it"):
-        check_apart(out, find_images(pictures), overwrite=True)
+    with pytest.raises(RunError, match="is the file" if kind == "to a file" else "contains images of the run"):
+        check_no_overlap(out, find_images(pictures), overwrite=True)
 
 
 def test_what_overwriting_removes_is_not_what_the_run_starts_from(tmp_path, tiny):
@@ -62,7 +62,7 @@ def test_what_overwriting_removes_is_not_what_the_run_starts_from(tmp_path, tiny
     images = find_images(make_pictures(tmp_path / "pictures", 4))
     for init in (tmp_path / "run", tmp_path / "run" / "encoder", tmp_path / "run" / "encoder" / "model.safetensors"):
         with pytest.raises(RunError, match="which --overwrite removes"):
-            check_apart(tmp_path / "run", images, init=init, overwrite=True)
+            check_no_overlap(tmp_path / "run", images, init=init, overwrite=True)
     with pytest.raises(RunError, match=r"--eval-data .* lies in --out"):
-        check_apart(tmp_path / "run", images, eval_data=tmp_path / "run" / "labelled")
-    check_apart(tmp_path / "run", images, eval_data=tmp_path, init="timm/resnet18", overwrite=True)
+        check_no_overlap(tmp_path / "run", images, eval_data=tmp_path / "run" / "labelled")
+    check_no_overlap(tmp_path / "run", images, eval_data=tmp_path, init="timm/resnet18", overwrite=True)

@@ -95,7 +95,7 @@ def test_a_file_that_cannot_be_removed_leaves_the_old_run_whole(tmp_path, tiny, 
 
     with monkeypatch.context() as patch:
         patch.setattr(overwrite_run.os, "rename", failing)
-        with pytest.raises(RunError, match="It is as it was"):
+        with pytest.raises(RunError, match="Nothing has changed"):
             begin(out, tiny, overwrite=True)
     assert contents(out) == before
     assert begin(out, tiny) is State.FINISHED
@@ -149,7 +149,7 @@ def test_a_folder_that_is_no_run_keeps_files_with_the_names_of_a_removal(tmp_pat
     (out / name).parent.mkdir(parents=True)
     (out / name).write_text("mine")
     before = contents(out)
-    with pytest.raises(RunError, match="with other things in it"):
+    with pytest.raises(RunError, match="has other files"):
         begin(out, tiny)
     assert contents(out) == before
     assert not (out / ".lock").exists()
@@ -162,7 +162,7 @@ def test_a_note_of_a_removal_that_no_run_has_written_is_refused(tmp_path, tiny, 
     note = out / ".tmp-old"
     {"folder": note.mkdir, "file": lambda: note.write_text("mine"), "link": lambda: note.symlink_to("x")}[kind]()
     before = contents(out)
-    with pytest.raises(RunError, match="not what a run writes there"):
+    with pytest.raises(RunError, match="does not have the content"):
         begin(out, tiny)
     assert contents(out) == before
 
@@ -195,6 +195,6 @@ def test_a_users_file_that_is_in_the_way_of_a_removal_is_refused_and_stays(tmp_p
 
 def test_a_users_temporary_file_in_an_otherwise_empty_folder_is_refused_and_stays(tmp_path, tiny):
     (tmp_path / ".tmp-1-ab").write_text("mine")
-    with pytest.raises(RunError, match="other things in it"):
+    with pytest.raises(RunError, match="has other files"):
         begin(tmp_path, tiny)
     assert (tmp_path / ".tmp-1-ab").read_text() == "mine"

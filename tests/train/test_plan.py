@@ -11,7 +11,7 @@ from moco.data.sources.folder import find_images
 from moco.evaluate.features import Pictures
 from moco.recipe import Recipe
 from moco.train.plan_run import clock_of
-from moco.train.summary import cautions, plan, random_queue
+from moco.train.summary import cautions, plan_rows, random_queue
 
 CPU = torch.device("cpu")
 
@@ -33,7 +33,7 @@ def test_auto_does_not_caution_against_its_own_choice(cautioned):
 
 def test_fewer_epochs_than_auto_chooses_are_cautioned_against(cautioned):
     (said,) = cautioned(recipes.auto(64, side=256, accelerated=False, epochs=2))
-    assert "8 steps only show that the run works" in said
+    assert "8 steps are enough to see that the run works" in said
 
 
 def test_another_batch_size_names_the_learning_rate_of_the_linear_rule(cautioned):
@@ -45,16 +45,16 @@ def test_another_batch_size_names_the_learning_rate_of_the_linear_rule(cautioned
 
 def test_the_first_steps_with_a_queue_are_explained_in_the_runs_own_numbers():
     (v2,) = random_queue(recipes.named("moco_v2_r50"))
-    assert "In 256 steps" in v2  # 65,536 keys, 256 a step
+    assert "Within 256 steps" in v2  # 65,536 keys, 256 a step
     assert "(11.09)" in v2  # ln(65,537)
     (symmetric,) = random_queue(recipes.named("moco_cifar_symmetric"))
-    assert "In 4 steps" in symmetric  # 4,096 keys, 2 x 512 a step
+    assert "Within 4 steps" in symmetric  # 4,096 keys, 2 x 512 a step
     assert random_queue(recipes.named("moco_v3_r50_300")) == random_queue(recipes.named("memory_bank_nce")) == []
 
 
 @pytest.mark.parametrize(("images", "init", "few"), [(64, None, True), (64, "weights.pth", False), (1000, None, False)])
 def test_few_images_without_weights_to_start_from_are_cautioned_against(images, init, few):
     recipe, given = recipes.auto(images, side=256, accelerated=False), Pictures([torch.zeros(1)] * images)
-    rows = plan(recipe, given, clock_of(recipe, images), CPU, Path("run"), init=init)
+    rows = plan_rows(recipe, given, clock_of(recipe, images), CPU, Path("run"), init=init)
     assert any("images are few" in text for title, text in rows if title == "caution") is few
     assert (("weights", f"from {init}") in rows) is (init is not None)

@@ -157,7 +157,7 @@ def test_the_log_says_what_the_console_said(pictures, tiny, tmp_path):
     assert "plan: images: 40" in text
     said = " ".join(text.split())
     assert "The queue starts with random keys" in said
-    assert "In 3 steps keys of images replace them" in said  # 20 keys, 8 a step
+    assert "Within 3 steps, keys of images replace the random ones" in said  # 20 keys, 8 a step
     assert "done: encoder:" in text
 
 

@@ -57,10 +57,10 @@ def test_an_empty_folder_is_refused(tmp_path):
         pretrain(tmp_path / "empty", tmp_path / "run")
 
 
-def test_a_folder_with_other_things_in_it_is_not_written_to(pictures, tiny, tmp_path):
+def test_a_folder_with_other_files_is_not_written_to(pictures, tiny, tmp_path):
     (tmp_path / "home").mkdir()
     (tmp_path / "home" / "thesis.tex").write_text("x")
-    with pytest.raises(RunError, match="other things"):
+    with pytest.raises(RunError, match="has other files"):
         pretrain(pictures, tmp_path / "home", recipe=tiny)
     assert [path.name for path in (tmp_path / "home").iterdir()] == ["thesis.tex"]
 

@@ -44,7 +44,7 @@ def test_a_recipe_that_no_run_has_written_is_not_replaced_by_another(tmp_path, t
     out = tmp_path / "mine"
     out.mkdir()
     (out / "recipe.json").write_text(tiny.to_json())
-    with pytest.raises(RunError, match=r"no run has written it.*\n.*optim\.epochs: 2 -> 3"):
+    with pytest.raises(RunError, match=r"was not written by a run.*\n.*optim\.epochs: 2 -> 3"):
         begin(out, tiny.but(None, {"optim.epochs": 3}))
     assert (out / "recipe.json").read_text() == tiny.to_json()
     assert begin(out, tiny) is State.NOT_STARTED
@@ -76,7 +76,7 @@ def test_a_run_whose_checkpoints_are_gone_does_not_start_anew(tmp_path, tiny, re
     if left != "nothing":
         (out / "checkpoints").mkdir()
     before = contents(out)
-    with pytest.raises(RunError, match=r"logged 4 steps, and there is no checkpoint.*not mounted"):
+    with pytest.raises(RunError, match=r"logged 4 steps, but there is no checkpoint.*not mounted"):
         begin(out, tiny, resume=resume)
     assert contents(out) == before
 

@@ -44,7 +44,7 @@ def test_three_failures_within_a_minute_do_not_end_a_run_and_one_after_it_does(t
         clock.now += seconds
         assert saves.save(state, must=False) is None
     clock.now += 0.1  # a minute after the first
-    with pytest.raises(OSError, match=r"7 failed in a row.*same command again"):
+    with pytest.raises(OSError, match=r"7 saves failed in a row.*same command again"):
         saves.save(state, must=False)
 
 
@@ -54,7 +54,7 @@ def test_two_failures_do_not_end_a_run_however_far_apart(tmp_path, clock):
     clock.now += 600
     assert saves.save(state, must=False) is None
     clock.now += 1
-    with pytest.raises(OSError, match="3 failed in a row"):
+    with pytest.raises(OSError, match="3 saves failed in a row"):
         saves.save(state, must=False)
 
 
@@ -67,7 +67,7 @@ def test_the_minute_begins_anew_after_a_save_that_succeeded(tmp_path, clock):
 
 def test_the_last_save_of_a_run_must_succeed(tmp_path, clock):
     saves, state = saver(tmp_path)
-    with pytest.raises(OSError, match="1 failed in a row"):
+    with pytest.raises(OSError, match="1 save failed in a row"):
         saves.save(state, must=True)
 
 

@@ -174,7 +174,7 @@ def test_initialize_copies_the_backbone_and_says_so(folder: Path) -> None:
     assert same(encoder.backbone.state_dict(), trained().backbone.state_dict())
     assert same(encoder.head.state_dict(), head)
     assert "tensors of resnet10 read from" in said
-    assert "The head starts at random: there is none in the file" in said
+    assert "The head has random weights: there is none in the file" in said
 
 
 def test_initialize_copies_a_head_that_fits(tmp_path: Path) -> None:
