@@ -4,21 +4,17 @@ The paper's appendix does not describe it: the settings are those of Detectron2'
 weights of the encoder alone. That configuration begins with weights trained on COCO.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from torch import nn
-
-from moco.transfer.detection.recipe import DetectionRecipe
 from moco.transfer.detection.scene_images import digest_of
-from moco.transfer.detection.score import detect
 from moco.transfer.detection.task import Detection
+from moco.transfer.detections import Detections
 from moco.transfer.metrics.cityscapes import cityscapes_scores
-from moco.transfer.models.detector import Detector
 from moco.transfer.models.settings import Task
 from moco.transfer.readers.formats import read_scenes
 from moco.transfer.readers.shared import ReadOptions
-from moco.transfer.recipe import TransferRecipe
 from moco.transfer.scenes import SceneSet
 
 
@@ -40,12 +36,10 @@ class Cityscapes(Detection):
     def columns(self, data: Path, format: str | None) -> tuple[str, ...]:
         return ("AP_mask", "AP50_mask")
 
-    def score(self, model: nn.Module, test: SceneSet, recipe: TransferRecipe, *, workers: int) -> dict[str, float]:
+    def score_found(self, test: SceneSet, found: Sequence[Detections]) -> dict[str, float]:
         """Cityscapes' AP and AP50 of masks, and AP of each class."""
-        assert isinstance(model, Detector)
-        assert isinstance(recipe, DetectionRecipe)
-        found = cityscapes_scores(test, detect(model, test.scenes, recipe, workers=workers))
-        scores = {"AP_mask": found.ap, "AP50_mask": found.ap50}
-        rows = zip(found.classes, found.ap_by_threshold, strict=True)
+        result = cityscapes_scores(test, found)
+        scores = {"AP_mask": result.ap, "AP50_mask": result.ap50}
+        rows = zip(result.classes, result.ap_by_threshold, strict=True)
         scores |= {f"AP_mask_{name}": float(row.mean()) for name, row in rows}
         return {name: 100 * value for name, value in scores.items()}

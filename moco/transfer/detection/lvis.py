@@ -1,18 +1,15 @@
 """The task `lvis`: instance segmentation of more than a thousand classes, many of them rare (Table 6, appendix A.4)."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from torch import nn
-
 from moco.recipe_error import RecipeError
-from moco.transfer.detection.recipe import DetectionRecipe
 from moco.transfer.detection.scene_images import digest_of
-from moco.transfer.detection.score import detect
 from moco.transfer.detection.task import Detection
+from moco.transfer.detections import Detections
 from moco.transfer.metrics.lvis import lvis_scores
-from moco.transfer.models.detector import Detector
 from moco.transfer.models.settings import Task
 from moco.transfer.readers.formats import read_scenes
 from moco.transfer.readers.shared import ReadOptions
@@ -48,11 +45,8 @@ class Lvis(Detection):
             )
         return recipe
 
-    def score(self, model: nn.Module, test: SceneSet, recipe: TransferRecipe, *, workers: int) -> dict[str, float]:
+    def score_found(self, test: SceneSet, found: Sequence[Detections]) -> dict[str, float]:
         """LVIS' AP of masks and boxes, also of rare, common and frequent classes."""
-        assert isinstance(model, Detector)
-        assert isinstance(recipe, DetectionRecipe)
-        found = detect(model, test.scenes, recipe, workers=workers)
         scores: dict[str, float] = {}
         kinds: dict[str, Literal["bbox", "segm"]] = {"_mask": "segm", "": "bbox"}
         for suffix, kind in kinds.items():

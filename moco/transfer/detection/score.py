@@ -30,13 +30,8 @@ def detect(detector: Detector, scenes: Sequence[Scene], recipe: DetectionRecipe,
     return found
 
 
-def score_detector(detector: Detector, scenes: SceneSet, recipe: DetectionRecipe, *, workers: int) -> dict[str, float]:
-    """Scores in percent: COCO's AP, AP50 and AP75 of boxes, masks and keypoints; for boxes VOC's 11-point ones too."""
-    return score_detections(scenes, detect(detector, scenes.scenes, recipe, workers=workers), recipe.task)
-
-
 def score_detections(scenes: SceneSet, found: Sequence[Detections], task: Task) -> dict[str, float]:
-    """See `score_detector`."""
+    """Scores in percent: COCO's AP, AP50 and AP75 of boxes, masks and keypoints; for boxes VOC's 11-point ones too."""
     scores: dict[str, float] = {}
     for kind in KINDS[task]:
         coco = coco_scores(scenes, found, kind=kind)

@@ -1,5 +1,6 @@
 """Detection tasks: `detect`, `instance` and `keypoints`."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from moco.transfer.detection.pictures import details_of, draw_curves, draw_predi
 from moco.transfer.detection.recipe import DetectionRecipe
 from moco.transfer.detection.recipes import detection_recipe
 from moco.transfer.detection.scene_images import SceneImages, digest_of
-from moco.transfer.detection.score import KINDS, detect, score_detections, score_detector
+from moco.transfer.detection.score import KINDS, detect, score_detections
 from moco.transfer.detections import Detections
 from moco.transfer.metrics.coco import coco_scores
 from moco.transfer.models.build import build_detector
@@ -85,22 +86,20 @@ class Detection(TransferTask[SceneSet]):
         return SceneLoader(annotated, recipe, steps=steps, workers=workers)
 
     def score(self, model: nn.Module, test: SceneSet, recipe: TransferRecipe, *, workers: int) -> dict[str, float]:
-        assert isinstance(model, Detector)
-        assert isinstance(recipe, DetectionRecipe)
-        return score_detector(model, test, recipe, workers=workers)
+        return self.score_found(test, detect_in(model, test, recipe, workers=workers))
+
+    def score_found(self, test: SceneSet, found: Sequence[Detections]) -> dict[str, float]:
+        """The scores of what was detected in the test images, in percent."""
+        return score_detections(test, found, self.name)
 
     def evaluate(self, model: nn.Module, test: SceneSet, recipe: TransferRecipe, *, workers: int) -> Evaluation:
-        assert isinstance(model, Detector)
-        assert isinstance(recipe, DetectionRecipe)
-        found = detect(model, test.scenes, recipe, workers=workers)
-        by_kind = {KIND_NAMES[kind]: coco_scores(test, found, kind=kind) for kind in KINDS[self.name]}
-        return Evaluation(
-            score_detections(test, found, self.name), details_of(by_kind),
-            {
-                "predictions.png": lambda: draw_predictions(test, found),
-                "precision_recall.png": lambda: draw_curves(by_kind),
-            },
-        )  # fmt: skip
+        """The scores, AP by class and size, and pictures; curves where COCO's AP is the task's."""
+        found = detect_in(model, test, recipe, workers=workers)
+        by_kind = {KIND_NAMES[kind]: coco_scores(test, found, kind=kind) for kind in KINDS.get(self.name, ())}
+        pictures = {"predictions.png": lambda: draw_predictions(test, found)}
+        if by_kind:
+            pictures["precision_recall.png"] = lambda: draw_curves(by_kind)
+        return Evaluation(self.score_found(test, found), details_of(by_kind), pictures)
 
     def predict(self, model: nn.Module, recipe: TransferRecipe, image: UInt8[np.ndarray, "H W 3"]) -> Detections:
         """The objects in an RGB image, in its pixels, by falling score."""
@@ -109,3 +108,10 @@ class Detection(TransferTask[SceneSet]):
         resized, _ = resize(pixels, None, shorter=recipe.sizes.eval_shorter, longest=recipe.sizes.longest)
         place = next(model.parameters()).device
         return for_metrics(model([resized.to(place)], sizes=[image.shape[:2]])[0])
+
+
+def detect_in(model: nn.Module, test: SceneSet, recipe: TransferRecipe, *, workers: int) -> list[Detections]:
+    """What a detector finds in the test images."""
+    assert isinstance(model, Detector)
+    assert isinstance(recipe, DetectionRecipe)
+    return detect(model, test.scenes, recipe, workers=workers)
