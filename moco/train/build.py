@@ -31,6 +31,7 @@ from moco.train.loop import Batches
 from moco.train.warm_start import load_other_parts
 from moco.weights.encoder_folder import initialize
 from moco.weights.load import read_weights
+from moco.weights.loaded_weights import LoadedWeights
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -41,7 +42,7 @@ def contrast_for(
     *,
     num_images: int,
     model: Any,
-    init: str | Path | None,
+    init: str | Path | LoadedWeights | None,
     say: Callable[[str], None],
 ) -> Contrast:
     """Build f_q, f_k and the dictionary from the recipe's seed, on the device."""
@@ -51,7 +52,7 @@ def contrast_for(
         encoder = build(recipe.encoder, size=recipe.data.size, model=model if isinstance(model, nn.Module) else None)
         for caution in encoder.cautions:
             say(f"caution: {caution}")
-        found = None if init is None else read_weights(init, size=recipe.data.size, whole=True)
+        found = init if init is None or isinstance(init, LoadedWeights) else read_init(init, recipe)
         if found is not None:
             say(initialize(encoder, found))
         kind = partial(CachedContrast, pieces=recipe.optim.accumulate) if recipe.optim.cached else Contrast
@@ -76,6 +77,11 @@ def contrast_for(
             if network is not None:
                 network.compile(mode="reduce-overhead" if recipe.compute.cuda_graphs else None)
     return contrast.train()
+
+
+def read_init(init: str | Path, recipe: Recipe) -> LoadedWeights:
+    """The weights to start from, with all that they have: f_q, head, f_k, predictor, queue. Raises WeightsError."""
+    return read_weights(init, size=recipe.data.size, whole=True)
 
 
 def _key_encoder(recipe: Recipe, encoder: Encoder) -> nn.Module | None:

@@ -1,5 +1,6 @@
 """Start or resume a run: open its folder, build the networks, check the images, restore the state. Ranks agree."""
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from moco.evaluate.monitor import Monitor
 from moco.files import read_json
 from moco.method import Contrast
 from moco.text import first_few
-from moco.train.build import contrast_for, in_format, precision_of
+from moco.train.build import contrast_for, in_format, precision_of, read_init
 from moco.train.checkpoint import TrainState
 from moco.train.existing_folder import State
 from moco.train.keep_checkpoints import prepare_for_resume
@@ -25,9 +26,19 @@ from moco.train.plan_run import AnyJob, Job
 from moco.train.rank_sync import restore_statistics
 from moco.train.reporters import Logged, Reporter
 from moco.train.result_files import set_aside_foreign_notes
-from moco.train.run_folder import RunFolder, add_start, check_init, provenance, record_init
+from moco.train.run_folder import (
+    RunError,
+    RunFolder,
+    add_start,
+    check_init,
+    check_init_content,
+    provenance,
+    record_init,
+)  # fmt: skip
 from moco.train.summary import plan_rows, random_queue
 from moco.train.warm_start import refill
+from moco.weights.content_hash import hash_of_weights
+from moco.weights.errors import WeightsError
 
 
 @dataclass(frozen=True)
@@ -37,24 +48,47 @@ class Networks:
     contrast: Contrast
     init: str | Path | None  # the weights that they start from
     messages: list[str]  # for the user: how they were built
+    init_hash: str = ""  # the SHA-256 of their content
 
 
 def build_networks(job: Job, *, model: str | nn.Module | None, init: str | Path | None, fresh: bool) -> Networks:
-    """Build the networks. A run that resumes (not `fresh`) takes `init` from its own record. Writes nothing."""
+    """Build the networks. A run that resumes (not `fresh`) takes `init` from its own record. Writes nothing.
+
+    Raises:
+        RunError: a run that resumes has started from other weights.
+    """
     if not fresh:
+        given = init
         init = share(((on_main() and check_init(job.run, init)) or "").encode()).decode() or None
+        if init is None and given is not None and on_main():
+            _check_given_again(job, given)
     messages = random_queue(job.recipe) if fresh and init is None else []
+    found = None if init is None else read_init(init, job.recipe)
+    digest = "" if found is None else hash_of_weights(found)
+    if init is not None and not fresh and on_main():
+        check_init_content(job.run, init, digest)
     contrast = contrast_for(
-        job.recipe, job.place, num_images=len(job.images), model=model, init=init, say=messages.append
+        job.recipe, job.place, num_images=len(job.images), model=model, init=found, say=messages.append
     )
-    return Networks(contrast, init, messages)
+    return Networks(contrast, init, messages, digest)
+
+
+def _check_given_again(job: Job, init: str | Path) -> None:
+    """Raise RunError if `init`, which a run with checkpoints does not read any more, has other content than before."""
+    if not os.path.exists(init):
+        return
+    try:
+        digest = hash_of_weights(read_init(init, job.recipe))
+    except WeightsError as error:
+        raise RunError(f"--init {init} cannot be read any more: leave --init out to continue. {error}") from None
+    check_init_content(job.run, init, digest)
 
 
 def start_folder(job: Job, networks: Networks) -> None:
     """Start a new run in the folder on rank 0. An earlier run is removed."""
     if on_main():
         start_run(job.run, job.recipe)
-        record_init(job.run, networks.init, networks.messages)
+        record_init(job.run, networks.init, networks.messages, sha256=networks.init_hash)
 
 
 def report_start(job: Job, networks: Networks, reporter: Reporter) -> Reporter:

@@ -22,7 +22,7 @@ import moco
 from moco.files import MODE, append, read_json, write_json, write_text
 from moco.recipe import Recipe, RecipeError
 from moco.recipe_base import RecipeBase
-from moco.text import message_of
+from moco.text import message_of, shown
 from moco.weights.read_checkpoint import entries
 
 if TYPE_CHECKING:
@@ -214,10 +214,25 @@ def check_init(run: RunFolder, init: str | Path | None) -> str | None:
     return None if entries(run.checkpoints) else was
 
 
-def record_init(run: RunFolder, init: str | Path | None, messages: list[str]) -> None:
-    """Record the weights that the run starts from."""
+def check_init_content(run: RunFolder, init: str | Path, sha256: str) -> None:
+    """Raise RunError if the run started from other content than `init` has now. Older versions recorded no SHA-256."""
+    noted = read_json(run.path / "init.json")
+    was = noted.get("sha256", "") if isinstance(noted, dict) else ""
+    if was in ("", sha256):
+        return
+    goes_on = run.product == "encoder" and entries(run.checkpoints)  # pre-training reads them only before that
+    needed = "leave --init out to continue" if goes_on else "put the former weights back"
+    raise RunError(
+        f"the run in {run.path} started from other weights than {init} has now: their SHA-256 was "
+        f"{shown(str(was)[:12])}..., and is {sha256[:12]}.... Either {needed}, or name another --out to "
+        "start from the new ones"
+    )
+
+
+def record_init(run: RunFolder, init: str | Path | None, messages: list[str], *, sha256: str = "") -> None:
+    """Record the weights that the run starts from, and the SHA-256 of their content (`moco.weights.content_hash`)."""
     if init is not None:
-        write_json(run.path / "init.json", {"weights": str(init), "read": messages})
+        write_json(run.path / "init.json", {"weights": str(init), "sha256": sha256, "read": messages})
 
 
 def add_start(run: RunFolder, step: int, facts: dict[str, Any]) -> None:

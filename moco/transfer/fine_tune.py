@@ -27,7 +27,7 @@ from moco.train.pace import Pace
 from moco.train.reporters import Logged, Reporter
 from moco.train.result_files import finish_run
 from moco.train.resume import check_data, open_folder, record_start, restore
-from moco.train.run_folder import RunError, RunFolder, record_init
+from moco.train.run_folder import RunError, RunFolder, check_init_content, record_init
 from moco.train.saving import Saver
 from moco.train.signals import StopFlag, stop_on_signals
 from moco.train.watchdog import Watchdog
@@ -36,6 +36,7 @@ from moco.transfer.plan_run import TransferJob
 from moco.transfer.recipe import TransferRecipe
 from moco.transfer.saved_model import model_files
 from moco.transfer.task import Batch, Batches, Evaluation
+from moco.weights.content_hash import content_hash
 
 CHECKED = ("loss", "losses", "gradient")
 
@@ -72,13 +73,17 @@ def fine_tune(encoder: Encoder, job: TransferJob, reporter: Reporter, dog: Watch
     Raises:
         DataError: an image that cannot be read. Diverged, Stopped: as in pre-training.
     """
+    init, named = job.recipe.init, job.recipe.init != "random"
+    digest = content_hash(encoder.backbone.state_dict()) if named else ""
     with open_folder(job) as progress, stop_on_signals() as stop, threads(job.recipe.threads):
+        if progress.started and named and on_main():
+            check_init_content(job.run, init, digest)
         if progress is State.FINISHED:
             return read_scores(job.run)
         model = new_model(encoder, job)
         if not progress.started and on_main():
             start_run(job.run, job.recipe)
-            record_init(job.run, job.recipe.init, [])
+            record_init(job.run, init, [], sha256=digest)
         if on_main():
             reporter = Logged(reporter, job.run.path / "train.log")
         state = TrainState(model, job.task.optimizer(model, job.recipe), job.clock)

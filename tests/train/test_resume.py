@@ -1,11 +1,13 @@
 """A run is stopped, resumed, replaced or refused, and ends with the same bits."""
 
 import json
+import shutil
 import signal
 
 import pytest
 import torch
 from making import make_pictures
+from safetensors.torch import load_file, save_file
 
 from moco.data.sources.images import DataError
 from moco.recipe import RecipeError
@@ -170,3 +172,60 @@ def test_scores_are_logged_once_though_a_run_is_killed_before_its_first_step(pic
     (tmp_path / "run" / "metrics.jsonl").write_text('{"step": 0, "epoch": 0.0, "knn": 30.0}\n')
     run = pretrain(pictures, tmp_path / "run", recipe=tiny, eval_data=labelled)
     assert [record["step"] for record in run.metrics() if "knn" in record] == [0, *range(5, 11, 5)]
+
+
+def rewrite(file, factor: float) -> None:
+    """Other weights of the same network under the same name."""
+    tensors = {name: x * factor if x.is_floating_point() else x for name, x in load_file(file).items()}
+    save_file(tensors, file)
+
+
+@pytest.fixture
+def weights(pictures, tiny, tmp_path):
+    """A file with the state dict of a network that `tiny` can start from."""
+    first = pretrain(pictures, tmp_path / "first", recipe=tiny)
+    return shutil.copy(first.path / "encoder" / "model.safetensors", tmp_path / "weights.safetensors")
+
+
+@pytest.mark.parametrize("given", [True, False])
+def test_other_weights_under_the_name_of_init_are_refused_before_the_first_checkpoint(
+    pictures, tiny, tmp_path, weights, given
+):
+    out = tmp_path / "run"
+    with pytest.raises(Stopped):
+        pretrain(pictures, out, recipe=tiny, init=weights, reporter=StopAt(3))
+    for file in (out / "checkpoints").iterdir():
+        file.unlink()
+    (out / "saved.json").write_text('{"first_step": null}')  # as after a kill before the first checkpoint
+    rewrite(weights, 2.0)
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    with pytest.raises(RunError, match=r"started from other weights than .*put the former weights back"):
+        pretrain(pictures, out, recipe=tiny, init=weights if given else None)
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
+
+
+def test_other_weights_under_the_name_of_init_are_refused_on_resume_if_they_are_named(
+    pictures, tiny, tmp_path, weights
+):
+    out = tmp_path / "run"
+    with pytest.raises(Stopped):
+        pretrain(pictures, out, recipe=tiny, init=weights, reporter=StopAt(3))
+    with pytest.raises(Stopped):
+        pretrain(pictures, out, recipe=tiny, init=weights, reporter=StopAt(5))
+    rewrite(weights, 2.0)
+    with pytest.raises(RunError, match=r"started from other weights than .*leave --init out to continue"):
+        pretrain(pictures, out, recipe=tiny, init=weights)
+    weights.write_bytes(b"no weights")
+    with pytest.raises(RunError, match="cannot be read any more: leave --init out"):
+        pretrain(pictures, out, recipe=tiny, init=weights)
+    weights.unlink()  # a run with a checkpoint does not need them
+    pretrain(pictures, out, recipe=tiny, init=weights)
+
+
+def test_a_run_of_an_older_version_has_no_sha256_of_its_initial_weights(pictures, tiny, tmp_path, weights):
+    out = tmp_path / "run"
+    with pytest.raises(Stopped):
+        pretrain(pictures, out, recipe=tiny, init=weights, reporter=StopAt(3))
+    (out / "init.json").write_text(json.dumps({"weights": str(weights), "read": []}))
+    rewrite(weights, 2.0)
+    pretrain(pictures, out, recipe=tiny, init=weights)

@@ -217,3 +217,17 @@ def test_the_baseline_is_the_last_row_and_has_no_gap():
     assert lines[2].split() == ["the", "most", "frequent", "class", "12.5"]
     assert lines[1].index("50.0") == lines[2].index("12.5")
     assert table.to_dict()["baseline"] == {"name": "the most frequent class", "scores": {"AP": 12.5}}
+
+
+@pytest.mark.parametrize("finished", [True, False])
+def test_other_weights_under_the_same_name_are_refused(scenes, tmp_path, finished):
+    torch.manual_seed(7)
+    recipe = Recipe(name="r", encoder=SPEC)
+    save_encoder(tmp_path / "encoder", build_headless(SPEC), recipe=recipe, facts={})
+    init, options = {"moco": str(tmp_path / "encoder")}, {"schedule": "1", "settings": SETTINGS, "device": "cpu"}
+    transfer("detect", scenes, tmp_path / "out", init=init, **options)
+    if not finished:
+        (tmp_path / "out" / "moco" / "trial_0" / "finished.json").unlink()
+    save_encoder(tmp_path / "encoder", build_headless(SPEC), recipe=recipe, facts={})
+    with pytest.raises(RecipeError, match="started from other weights than"):
+        transfer("detect", scenes, tmp_path / "out", init=init, **options)
