@@ -23,17 +23,17 @@ def check_no_overlap(
     real = os.path.realpath(out)
     if isinstance(images, Folder):
         _check_sources(out, real, images)
-    if isinstance(eval_data, str | Path) and _is_in(os.path.realpath(eval_data), real):
+    if isinstance(eval_data, str | Path) and is_in(os.path.realpath(eval_data), real):
         raise RunError(f"--eval-data {shown(str(eval_data))} is or lies in --out {out}: name another --out")
-    if overwrite and init is not None and os.path.exists(init) and _is_in(os.path.realpath(init), real):
+    if overwrite and init is not None and os.path.exists(init) and is_in(os.path.realpath(init), real):
         raise RunError(f"--init {shown(str(init))} lies in --out {out}, which --overwrite removes: name another --out")
 
 
 def _check_sources(out: Path, real: str, images: Folder) -> None:
     for source in images.sources:
         root = os.path.realpath(source.root)
-        if source.walked and (_is_in(real, root) or _is_in(root, real)):
-            where = "is" if real == root else "lies in" if _is_in(real, root) else "contains"
+        if source.walked and (is_in(real, root) or is_in(root, real)):
+            where = "is" if real == root else "lies in" if is_in(real, root) else "contains"
             raise RunError(
                 f"--out {out} {where} the image folder {shown(source.root)}. Files of the run would count as images, "
                 "or replace images. Name an --out outside of it (an existing run can be moved)"
@@ -41,7 +41,7 @@ def _check_sources(out: Path, real: str, images: Folder) -> None:
     if not os.path.isdir(real):
         return
     for folder in _folders_of(images):
-        if _is_in(os.path.realpath(folder), real):
+        if is_in(os.path.realpath(folder), real):
             raise RunError(f"--out {out} contains images of the run, in {shown(folder)}: name another --out")
     for own in existing_files(RunFolder(out)):
         _check_is_no_image(own, images)
@@ -70,6 +70,6 @@ def _check_is_no_image(own: Path, images: Folder) -> None:
             )
 
 
-def _is_in(path: str, folder: str) -> bool:
+def is_in(path: str, folder: str) -> bool:
     """Whether `path` is `folder` or lies in it. Both are paths without links."""
     return os.path.commonpath([path, folder]) == folder

@@ -23,6 +23,7 @@ from moco.train.options import RunKeywords, RunOptions
 from moco.train.reporters import Reporter, Silent
 from moco.train.watchdog import watchdog
 from moco.transfer.comparison import Comparison, Row
+from moco.transfer.early_checks import check_apart, check_folders, check_images
 from moco.transfer.estimate import SHORT, iterations_left, measure
 from moco.transfer.fine_tune import describe, fine_tune
 from moco.transfer.models.settings import Norm
@@ -75,15 +76,20 @@ def transfer(
     chosen = RunOptions(**options)
     reference = check_names(init, versus)
     check_bn(bn_of or {}, init)
-    check_table(Path(out) / TABLE)
+    data, out, test = Path(data), Path(out), None if test is None else Path(test)
+    check_folders(out, init)
+    check_apart(out, data, test, init, overwrite=chosen.overwrite)
+    check_table(out / TABLE)
     what = task_named(task)
     base = what.paper_recipe(arch or what.arch, schedule or what.schedule).but(None, {"bn": bn, **(settings or {})})
     with watchdog(chosen.patience) as dog, session(pick_device(chosen.device)) as place:
         reporter = reporter if reporter is not None and on_main() else Silent()
-        annotated, how = read_data(what, Path(data), None if test is None else Path(test), split=split, format=format)
+        annotated, how = read_data(what, data, test, split=split, format=format)
+        if on_main():
+            check_images(out, (annotated.train, annotated.test))
         reporter.say(how)
         starts = load_starts(init, model, base, bn_of=bn_of)
-        jobs = [[one.plan(i, what, annotated, Path(out), place, chosen) for i in range(trials)] for one in starts]
+        jobs = [[one.plan(i, what, annotated, out, place, chosen) for i in range(trials)] for one in starts]
         report_cost(starts, jobs, reporter)
         rows = [Row(start.name, start.recipe, []) for start in starts]
         for start, row, planned in zip(starts, rows, jobs, strict=True):
@@ -91,8 +97,8 @@ def transfer(
                 reporter.box(f"{start.name}, trial {trial + 1} of {trials}", describe(job))
                 if not chosen.dry_run:
                     row.trials.append(fine_tune(start.encoder(job.recipe.seed), job, reporter, dog))
-        columns = what.columns(Path(data), format)
-        return save_table(Comparison(rows, reference, columns, what.baseline(annotated)), Path(out), chosen)
+        columns = what.columns(data, format)
+        return save_table(Comparison(rows, reference, columns, what.baseline(annotated)), out, chosen)
 
 
 def read_data(
