@@ -10,7 +10,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from moco.evaluate.features import Pretrained, load
+    from moco.evaluate.features import Pretrained
+    from moco.loading import load
     from moco.recipe import Recipe, RecipeError
     from moco.train.pretrain import Run, pretrain
     from moco.weights.export import export
@@ -24,7 +25,7 @@ _HOMES = {
     "RecipeError": ("moco.recipe", "RecipeError"),
     "Run": ("moco.train.pretrain", "Run"),
     "export": ("moco.weights.export", "export"),
-    "load": ("moco.evaluate.features", "load"),
+    "load": ("moco.loading", "load"),
     "pretrain": ("moco.train.pretrain", "pretrain"),
 }
 

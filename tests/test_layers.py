@@ -19,6 +19,7 @@ LAYERS = [  # a part imports from the layers above its own in this list, not fro
     {"report"},
     {"train"},
     {"ablate", "demo", "explain", "runs", "transfer"},
+    {"loading"},
     {"cli"},
     {"__init__", "__main__"},
 ]

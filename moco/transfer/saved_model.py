@@ -50,8 +50,8 @@ def model_files(model: nn.Module, *, recipe: TransferRecipe, labels: Labels) -> 
     return {"model.safetensors": content, "config.json": (json.dumps(config, indent=1) + "\n").encode()}
 
 
-def load_model(folder: Path) -> TunedModel:
-    """The model of `model_files`, on the CPU. Raises WeightsError."""
+def load_model(folder: Path, *, device: torch.device | None = None) -> TunedModel:
+    """The model of `model_files`, on the device or the CPU. Raises WeightsError."""
     config = read_json(folder / "config.json")
     if not isinstance(config, dict) or not {"recipe", "classes", "keypoints", "sha256"} <= config.keys():
         raise WeightsError(f"{folder} has no config.json of a fine-tuned model: name the folder model/ of a run")
@@ -69,4 +69,4 @@ def load_model(folder: Path) -> TunedModel:
         model.load_state_dict(load(content))
     except RuntimeError as error:
         raise WeightsError(f"{folder} holds other tensors than its recipe's model has: {error}") from error
-    return TunedModel(model.eval(), recipe, labels)
+    return TunedModel(model.to(device or "cpu").eval(), recipe, labels)

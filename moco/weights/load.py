@@ -31,6 +31,7 @@ from moco.weights.read_checkpoint import (
     step_in,
 )
 from moco.weights.tensors import read_tensors
+from moco.weights.tuned_folder import refuse_tuned
 
 __all__ = ["Config", "LoadedWeights", "Weights", "WeightsError", "read_weights"]
 
@@ -53,10 +54,12 @@ def read_weights(weights: Weights, *, size: int | None = None, whole: bool = Fal
             f"prefix={prefix!r} is for a file with several networks, and {weights} is not one: leave the prefix out"
         )
     if path.is_dir():
+        refuse_tuned(path)
         return _read_folder(path, whole)
     if path.is_file():
         beside = path.parent / "config.json"
         if path.name == "model.safetensors" and beside.exists():
+            refuse_tuned(path.parent)
             return _read_encoder_folder(path.parent)
         return _read_file(path, prefix)
     if str(weights).startswith(PREFIX):

@@ -26,6 +26,7 @@ from moco.transfer.recipe import TransferRecipe, TuneSpec
 from moco.transfer.saved_model import load_model
 from moco.transfer.task import TransferData
 from moco.transfer.tasks import TASKS
+from moco.weights.encoder_folder import load_encoder
 from moco.weights.loaded_weights import WeightsError
 from tests.transfer.scenes_made import make_scenes
 
@@ -245,3 +246,18 @@ def test_a_picture_that_cannot_be_drawn_does_not_fail_the_run(data, tmp_path, mo
     assert run(data, tmp_path / "run")
     assert not (tmp_path / "run" / "predictions.png").exists()
     assert (tmp_path / "run" / "precision_recall.png").exists()
+
+
+def test_moco_load_gives_the_model_of_a_run_and_commands_for_encoders_refuse_it(data, tmp_path):
+    import moco
+    from moco.transfer.saved_model import TunedModel
+
+    run(data, tmp_path / "run", TINY.but(None, {"optim.iterations": 1, "optim.at": (), "precise_bn": 0}))
+    image = np.zeros((64, 80, 3), dtype=np.uint8)
+    for folder in (tmp_path / "run", tmp_path / "run" / "model"):
+        model = moco.load(folder, device="cpu")
+        assert isinstance(model, TunedModel)
+        assert len(model.predict(image).boxes) == len(model.predict(image).scores)
+    for folder in (tmp_path / "run", tmp_path / "run" / "model"):
+        with pytest.raises(WeightsError, match="a fine-tuned model"):
+            load_encoder(folder)
