@@ -92,7 +92,7 @@ def damaged(count: int, folder: Path) -> Tally:
         except AnnotationError as error:
             tally += error.file == file and str(file) in str(error)
         except DataError as error:
-            tally += "names no images" in str(error)
+            tally += "has no images" in str(error)
         except Exception:
             tally += False
         else:

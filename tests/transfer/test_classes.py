@@ -33,7 +33,7 @@ def test_class_folders_are_read_with_the_classes_of_training(tmp_path: Path):
     assert of(val) == [("dog/c.jpg", "dog"), ("dog/d.jpg", "dog")]
     assert val.read(0).shape == (40, 50, 3)
     assert isinstance(val, Images)
-    with pytest.raises(DataError, match="has the class dog, which is none of the given ones"):
+    with pytest.raises(DataError, match="has the class dog; expected"):
         read_classes(tmp_path, ReadOptions(split="train", classes=("cat",)))
     with pytest.raises(DataError, match="has no folder test"):
         read_classes(tmp_path, TEST)
@@ -98,7 +98,7 @@ def test_damaged_mat_files_are_errors_with_the_file(tmp_path: Path):
     root = flowers(tmp_path, labels=(5, 103, 1, 5))
     with pytest.raises(AnnotationError, match="expected classes 1 to 102, got 103"):
         read_classes(root, TRAIN)
-    with pytest.raises(AnnotationError, match="image_00009: has no class, or there is no"):
+    with pytest.raises(AnnotationError, match=r"image_00009: .* has no class for it"):
         read_classes(flowers(tmp_path, train=(9,)), TRAIN)
     whole = (flowers(tmp_path) / "imagelabels.mat").read_bytes()
     rng = np.random.default_rng(0)
@@ -160,7 +160,7 @@ def test_categories_of_one_name_are_told_apart_by_their_ids(tmp_path: Path):
         ({"images": [{"id": 4, "file_name": "z.jpg"}]}, r"image 4: there is no file z\.jpg in "),
         ({"images": [{"id": 5, "file_name": "train_val2018/Aves/3/b.jpg"}]}, "image 5: has no annotation"),
         ({"images": [{"id": 4}]}, "image 4: has no 'file_name'"),
-        ({"annotations": [{"id": 1, "image_id": 20, "category_id": 9}]}, "annotation 1: category_id 9 is the id of no"),
+        ({"annotations": [{"id": 1, "image_id": 20, "category_id": 9}]}, "annotation 1: category_id 9: there is no"),
         ({"annotations": [{"id": 1, "image_id": 20, "category_id": 3}] * 2}, "annotation 1: image 20 has another"),
         ({"annotations": [{"id": 1, "image_id": None, "category_id": 3}]}, "annotation 1: has no 'image_id'"),
     ],
@@ -240,11 +240,11 @@ def test_a_pickle_that_would_run_something_runs_nothing(tmp_path: Path):
 @pytest.mark.parametrize(
     ("kind", "damage", "message"),
     [
-        ("bin 10", lambda data: data[:-1], "which are no rows of 3,073"),
+        ("bin 10", lambda data: data[:-1], "expected rows of 3,073"),
         ("bin 10", lambda data: b"", "has 0 bytes"),
         ("bin 10", lambda data: b"\x0b" + data[1:], "image 0: has the class 11; expected 0 to 9"),
-        ("py 10", lambda data: data[:-100], "is no pickle of CIFAR"),
-        ("py 10", lambda data: b"no pickle", "is no pickle of CIFAR"),
+        ("py 10", lambda data: data[:-100], "is not a pickle of CIFAR"),
+        ("py 10", lambda data: b"no pickle", "is not a pickle of CIFAR"),
     ],
 )
 def test_damaged_batches_are_errors_with_the_file(tmp_path: Path, kind: str, damage: Any, message: str):

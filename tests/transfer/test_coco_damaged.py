@@ -70,9 +70,9 @@ MALFORMED = {
     "annotation twice": (twice("annotations"), "annotation 17: another annotation has the same id"),
     "id a list": (changed("annotations", id=[1]), "annotation number 1: id must be a whole number, got a list"),
     "no image_id": (changed("annotations", image_id=...), "annotation 17: has no 'image_id'"),
-    "unknown image": (changed("annotations", image_id=140), "annotation 17: image_id 140 is the id of no image"),
-    "image as text": (changed("annotations", image_id="139"), "annotation 17: image_id '139' is the id of no image"),
-    "unknown category": (changed("annotations", category_id=2), "annotation 17: category_id 2 is the id of no cat"),
+    "unknown image": (changed("annotations", image_id=140), "annotation 17: image_id 140: there is no image"),
+    "image as text": (changed("annotations", image_id="139"), "annotation 17: image_id '139': there is no image"),
+    "unknown category": (changed("annotations", category_id=2), "annotation 17: category_id 2: there is no category"),
     "category null": (changed("annotations", category_id=None), "annotation 17: has no 'category_id'"),
     "box of 3": (changed("annotations", bbox=[1, 2, 3]), "bbox must be a list of 4 finite numbers, got 3 values"),
     "box of text": (changed("annotations", bbox=["1", 2, 3, 4]), "annotation 17: bbox must be a list of 4 finite"),
@@ -129,9 +129,9 @@ def test_a_malformed_file_is_an_error_that_names_file_and_entry(tmp_path: Path, 
 
 
 TEXTS = {
-    "": "no valid JSON", "[1]": "expected a JSON object, got a list", "{": "no valid JSON", "null": "got null",
-    "\xff": "no valid JSON|expected a JSON object", "[" * 100_000: "no valid JSON",
-    '{"images": ' + "9" * 5000 + "}": "no valid JSON",
+    "": "not valid JSON", "[1]": "expected a JSON object, got a list", "{": "not valid JSON", "null": "got null",
+    "\xff": "not valid JSON|expected a JSON object", "[" * 100_000: "not valid JSON",
+    '{"images": ' + "9" * 5000 + "}": "not valid JSON",
 }  # fmt: skip
 
 

@@ -123,11 +123,11 @@ def test_results_that_do_not_fit_are_errors_that_name_the_image():
     box, label, score = np.array([[10.0, 10, 50, 50]]), np.array([0]), np.array([0.5])
     with pytest.raises(DataError, match="0 results for 1 images"):
         coco_scores(scenes, [], kind="bbox")
-    with pytest.raises(DataError, match=r"image 0 hold the class 1; expected 0\.\.0"):
+    with pytest.raises(DataError, match=r"image 0 have the class 1; expected 0\.\.0"):
         coco_scores(scenes, [Detections(box, label + 1, score)], kind="bbox")
     with pytest.raises(DataError, match="image 0 have no masks"):
         coco_scores(scenes, [Detections(box, label, score)], kind="segm")
-    with pytest.raises(DataError, match="image 0 hold numbers that are not finite"):
+    with pytest.raises(DataError, match="image 0 have numbers that are not finite"):
         coco_scores(scenes, [Detections(box, label, score * np.nan)], kind="bbox")
 
 

@@ -174,9 +174,9 @@ def test_matching_and_curves_are_coco_s_on_200_random_sets():
         expected = of_pycocotools(images)
         for column, limit in enumerate(limits):
             judged = [match(image, limit) for image in images]
-            if any(one.objects_ignored.all() for one in judged):
+            if any(one.persons_ignored.all() for one in judged):
                 continue  # of such an image COCO counts the predictions
-            count = sum(int((~one.objects_ignored).sum()) for one in judged)
+            count = sum(int((~one.persons_ignored).sum()) for one in judged)
             assert np.allclose(_curves(judged, count)[0], expected[:, :, 0, column, 0], rtol=0, atol=1e-12), seed
 
 
@@ -184,7 +184,7 @@ def test_results_that_do_not_fit_are_errors(surface: BodySurface):
     scenes = of_one(person([5], [100.0], [100.0]))
     with pytest.raises(DataError, match="0 results for 1 images"):
         densepose_scores(scenes, [], surface)
-    with pytest.raises(DataError, match="image 0 are 1 boxes, 1 scores, 0 maps"):
+    with pytest.raises(DataError, match="image 0 have 1 boxes, 1 scores, 0 maps of parts"):
         densepose_scores(scenes, [replace(found(5, 0, 0), parts=())], surface)
     with pytest.raises(DataError, match="expected one class, persons; got a, b"):
         densepose_scores(replace(scenes, classes=("a", "b")), [found(5, 0, 0)], surface)

@@ -113,9 +113,9 @@ MALFORMED = {
     "kind a number": ({**shape("a", TRIANGLE), "shape_type": 3}, "shape_type must be text, got 3"),
     "group of text": (shape("dog", TRIANGLE, group_id="x"), "group_id must be a whole number"),
     "no mask": (shape("dog", [[1, 2], [3, 4]], "mask"), "has no 'mask'"),
-    "mask of text": (shape("dog", [[1, 2], [3, 4]], "mask", mask="AAAA"), "its mask is no PNG in base64"),
-    "mask no base64": (shape("dog", [[1, 2], [3, 4]], "mask", mask="???"), "its mask is no PNG in base64"),
-    "mask outside": (shape("dog", [[49, 2], [51, 2]], "mask", mask=png(np.full((1, 3), 255, np.uint8))), "reaches out"),
+    "mask of text": (shape("dog", [[1, 2], [3, 4]], "mask", mask="AAAA"), "its mask is not a PNG in base64"),
+    "mask no base64": (shape("dog", [[1, 2], [3, 4]], "mask", mask="???"), "its mask is not a PNG in base64"),
+    "mask outside": (shape("dog", [[49, 2], [51, 2]], "mask", mask=png(np.full((1, 3), 255, np.uint8))), "extends beyond"),
 }  # fmt: skip
 
 
@@ -132,7 +132,7 @@ def test_a_malformed_shape_is_an_error_that_names_file_and_shape(tmp_path: Path,
 def test_an_image_inside_of_the_json_file_is_an_error_with_what_to_do(tmp_path: Path):
     write(tmp_path, shape("dog", TRIANGLE))
     (tmp_path / "a.jpg").unlink()
-    with pytest.raises(AnnotationError, match="one that is inside of the JSON file must be saved beside it"):
+    with pytest.raises(AnnotationError, match="save it as a file beside it"):
         read_scenes(tmp_path)
 
 

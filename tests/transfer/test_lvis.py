@@ -77,7 +77,7 @@ def change(where: str, **values: Any) -> Any:
 MALFORMED = {
     "negative unknown": (
         change("images", neg_category_ids=[31]),
-        "image 391895: neg_category_ids holds 31, which is the",
+        "image 391895: neg_category_ids 31: there is no category",
     ),
     "negative text": (change("images", neg_category_ids="30"), "neg_category_ids must be a list, got '30'"),
     "negative of null": (
@@ -89,7 +89,10 @@ MALFORMED = {
     "frequency missing": (change("categories", frequency=None), "category 30: has no 'frequency'"),
     "url": (change("images", coco_url="http://x/y.jpg"), r"image 391895: there is no file x/y\.jpg"),
     "url a number": (change("images", coco_url=3), "image 391895: coco_url must be text, got 3"),
-    "category": (change("annotations", category_id=9), "annotation 1: category_id 9 is the id of no category"),
+    "category": (
+        change("annotations", category_id=9),
+        "annotation 1: category_id 9: there is no category",
+    ),
 }
 
 

@@ -111,9 +111,9 @@ MALFORMED = {
     "0": "has 0 numbers after the class",
     "0 0.5 0.5 0.5 0.5 0.9": "has 5 numbers after the class",
     "0 0.1 0.2 0.3 0.4 0.5 0.6 0.7": "has 7 numbers after the class",
-    "2 0.5 0.5 0.5 0.5": "2 is the number of no class; expected 0 to 1",
-    "-1 0.5 0.5 0.5 0.5": "-1 is the number of no class",
-    "0.5 0.5 0.5 0.5 0.5": "0.5 is the number of no class",
+    "2 0.5 0.5 0.5 0.5": "there is no class 2; expected 0 to 1",
+    "-1 0.5 0.5 0.5 0.5": "there is no class -1",
+    "0.5 0.5 0.5 0.5 0.5": "there is no class 0.5",
     "cat 0.5 0.5 0.5 0.5": "expected finite numbers, got 'cat 0.5 0.5 0.5 0.5'",
     "0 nan 0.5 0.5 0.5": "expected finite numbers",
     "0 inf 0.5 0.5 0.5": "expected finite numbers",
@@ -145,12 +145,12 @@ DESCRIPTIONS = {
     "names: 3": "names must be a list of class names",
     "names: []": "names must be a list of class names",
     "nc: 3": "has no 'names'",
-    "names: [cat": "no valid YAML",
+    "names: [cat": "not valid YAML",
     "- names": "expected a JSON object",
     "names: [cat]\nkpt_shape: [17, 4]": "kpt_shape must be the number of keypoints and 2 or 3",
     "names: [cat]\nkpt_shape: 17": "kpt_shape must be a list",
     "names: [cat]\ntrain: 3": "train must be a path or a list of paths",
-    "names: !!python/object/apply:os.system [ls]": "no valid YAML",
+    "names: !!python/object/apply:os.system [ls]": "not valid YAML",
 }
 
 

@@ -1,12 +1,10 @@
-"""COCO's average precision and recall of boxes, masks and keypoints, computed by faster-coco-eval or by pycocotools.
+"""COCO's average precision and recall of boxes, masks and keypoints.
 
-Both give the same numbers (tests/transfer/test_coco_metric.py); the first is many times faster. Masks of the ground
-truth and of the results are checked in Python before either sees them.
+faster-coco-eval computes them. pycocotools gives the same numbers (tests/transfer/test_coco_metric.py) and is much
+slower. All masks are checked in Python before one of the two reads them.
 """
 
-import io
 from collections.abc import Sequence
-from contextlib import redirect_stdout
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -16,6 +14,8 @@ from jaxtyping import Float64
 from moco.data.sources.images import DataError
 from moco.transfer.detections import Detections
 from moco.transfer.masks import rle_dict
+from moco.transfer.metrics.coco_engines import run_fast, run_reference
+from moco.transfer.metrics.shared import check_one_for_each, mean_of_known
 from moco.transfer.optional_packages import require
 from moco.transfer.readers.images import size_of
 from moco.transfer.scenes import HALF, Scene, SceneSet
@@ -23,7 +23,7 @@ from moco.transfer.scenes import HALF, Scene, SceneSet
 Kind = Literal["bbox", "segm", "keypoints"]
 Engine = Literal["fast", "reference"]
 PERSON = (26, 25, 25, 35, 35, 79, 79, 72, 72, 62, 62, 107, 107, 87, 87, 89, 89)  # 1000 sigma of COCO's 17 keypoints
-NOT_COUNTED = 1e15  # area that marks an object as ignored: outside of every range
+NOT_COUNTED = 1e15  # [pixels] area of objects that are ignored: outside of every range
 
 
 @dataclass(frozen=True)
@@ -38,15 +38,15 @@ class CocoScores:
 
     def ap(self, *, area: str = "all", threshold: float | None = None) -> float:
         """Average precision in [0, 1]: the mean over thresholds (or at one), recalls and classes."""
-        return _mean(self._at(self.precision, area, threshold, self.most[-1]))
+        return mean_of_known(self._at(self.precision, area, threshold, self.most[-1]))
 
     def ar(self, *, area: str = "all", threshold: float | None = None, most: int | None = None) -> float:
         """Average recall in [0, 1]: the mean of the largest recall over thresholds and classes."""
-        return _mean(self._at(self.recall, area, threshold, most or self.most[-1]))
+        return mean_of_known(self._at(self.recall, area, threshold, most or self.most[-1]))
 
     def ap_by_class(self) -> dict[str, float]:
         values = self.precision[..., 0, -1]
-        return {name: _mean(values[..., index]) for index, name in enumerate(self.classes)}
+        return {name: mean_of_known(values[..., index]) for index, name in enumerate(self.classes)}
 
     def stats(self) -> dict[str, float]:
         """COCO's own summary: 12 numbers of boxes and masks, 10 of keypoints."""
@@ -74,28 +74,30 @@ def coco_scores(
     """Score the detections in each scene.
 
     Crowds are ignored as in COCO. So are difficult objects and, for masks, objects without a mask.
-    `sigmas`: of the keypoints; by default COCO's for 17 keypoints, otherwise the mean of COCO's.
+
+    Args:
+        sigmas: of the keypoints. Default: COCO's for 17 keypoints, the mean of COCO's for other numbers.
 
     Raises:
-        DataError: results that do not fit the scenes.
-        ImportError: names the extra that is missing.
+        DataError: the results do not fit the scenes.
+        ImportError: an optional package is not installed.
     """
-    if len(detections) != len(scenes):
-        raise DataError(f"{len(detections)} results for {len(scenes)} images: expected one for each")
+    check_one_for_each(detections, scenes)
     truth = coco_annotations(scenes, kind)
-    found = coco_results(scenes, detections, kind)
-    run = _run_fast if engine == "fast" else _run_reference
-    deviations = _sigmas(scenes, sigmas) if kind == "keypoints" else None
+    results = coco_results(scenes, detections, kind)
     areas = ("all", "medium", "large") if kind == "keypoints" else ("all", "small", "medium", "large")
     most = (20,) if kind == "keypoints" else (1, 10, 100)
     if not truth or not scenes.classes:
         return _without_objects(scenes.classes, areas, most)
-    precision, recall = run(_images(scenes), coco_categories(scenes), truth, found, kind, deviations)
-    return CocoScores(scenes.classes, areas, most, *(np.where(part < 0, np.nan, part) for part in (precision, recall)))
+    run = run_fast if engine == "fast" else run_reference
+    images = [{"id": number, "height": 1, "width": 1} for number in range(1, len(scenes) + 1)]  # masks have sizes
+    sigmas_of_kind = _sigmas(scenes, sigmas) if kind == "keypoints" else None
+    curves = run(images, coco_categories(scenes), truth, results, kind, sigmas=sigmas_of_kind)
+    return CocoScores(scenes.classes, areas, most, *(np.where(part < 0, np.nan, part) for part in curves))
 
 
 def coco_annotations(scenes: SceneSet, kind: Kind) -> list[dict[str, Any]]:
-    """The objects in COCO's format, numbered from 1: evaluation would treat id 0 as no match."""
+    """The objects in COCO's format, with ids from 1: the evaluation treats a match with id 0 as no match."""
     result: list[dict[str, Any]] = []
     for number, scene in enumerate(scenes.scenes, 1):
         objects = scene.objects
@@ -143,15 +145,15 @@ def coco_results(scenes: SceneSet, detections: Sequence[Detections], kind: Kind)
 
 
 def _check(scene: Scene, found: Detections, kind: Kind, classes: int) -> None:
-    """Raise DataError for results that do not fit the scene."""
+    """Raise DataError if the results do not fit the scene."""
     missing = {"segm": found.masks is None, "keypoints": found.keypoints is None}.get(kind, False)
     if missing and len(found):
         raise DataError(f"the results of image {scene.id} have no {'masks' if kind == 'segm' else kind}")
     if not np.isfinite(found.scores).all() or not np.isfinite(found.boxes).all():
-        raise DataError(f"the results of image {scene.id} hold numbers that are not finite")
+        raise DataError(f"the results of image {scene.id} have numbers that are not finite")
     if len(found) and (found.labels.min() < 0 or found.labels.max() >= classes):
         raise DataError(
-            f"the results of image {scene.id} hold the class {found.labels.max()}; expected 0..{classes - 1}"
+            f"the results of image {scene.id} have the class {found.labels.max()}; expected 0..{classes - 1}"
         )
 
 
@@ -175,7 +177,7 @@ def _size(scene: Scene) -> tuple[int, int]:
 
 
 def sides_of(box: Float64[np.ndarray, "4"]) -> list[float]:
-    """x, y, width and height; exactly as in the file where that has at most 6 decimals."""
+    """x, y, width and height; exactly those of the file if they have at most 6 decimals there."""
     sides = box[2:] - box[:2]
     decimals = np.round(sides, 6)
     same = np.abs(decimals - sides) <= 4 * np.spacing(np.abs(box).max())
@@ -183,6 +185,7 @@ def sides_of(box: Float64[np.ndarray, "4"]) -> list[float]:
 
 
 def _sigmas(scenes: SceneSet, given: Sequence[float] | None) -> Float64[np.ndarray, "K"]:
+    """The sigmas of the scenes' K keypoints."""
     count = next((one.objects.keypoints.shape[1] for one in scenes.scenes if one.objects.keypoints is not None), 0)
     if given is not None and len(given) != count:
         raise DataError(f"{len(given)} sigmas for {count} keypoints: expected one for each")
@@ -192,61 +195,10 @@ def _sigmas(scenes: SceneSet, given: Sequence[float] | None) -> Float64[np.ndarr
     return person if count == len(PERSON) else np.full(count, person.mean())
 
 
-def _images(scenes: SceneSet) -> list[dict[str, Any]]:
-    return [{"id": number, "height": 1, "width": 1} for number in range(1, len(scenes) + 1)]  # masks have sizes
-
-
 def coco_categories(scenes: SceneSet) -> list[dict[str, Any]]:
     return [{"id": number, "name": name} for number, name in enumerate(scenes.classes, 1)]
-
-
-def _run_fast(images: Any, categories: Any, truth: Any, found: Any, kind: Kind, sigmas: Any) -> tuple[Any, Any]:
-    library = require("faster_coco_eval", task="the score of a detector")
-    sets = []
-    for annotations in (truth, found):
-        one = library.COCO()
-        one.dataset = {"images": images, "categories": categories, "annotations": annotations}
-        one.createIndex()
-        sets.append(one)
-    evaluation = library.COCOeval_faster(*sets, kind, print_function=silent, kpt_oks_sigmas=sigmas)
-    evaluation.params.catIds = [one["id"] for one in categories]
-    evaluation.evaluate()
-    evaluation.accumulate()
-    return arrays_of(evaluation.eval, evaluation.params)
-
-
-def _run_reference(images: Any, categories: Any, truth: Any, found: Any, kind: Kind, sigmas: Any) -> tuple[Any, Any]:
-    module, evaluator = (require(f"pycocotools.{name}", task="the reference score") for name in ("coco", "cocoeval"))
-    with redirect_stdout(io.StringIO()):  # it prints as it goes
-        sets = []
-        for annotations in (truth, found):
-            one = module.COCO()
-            one.dataset = {"images": images, "categories": categories, "annotations": annotations}
-            one.createIndex()
-            sets.append(one)
-        evaluation = evaluator.COCOeval(*sets, kind)
-        if sigmas is not None:
-            evaluation.params.kpt_oks_sigmas = sigmas
-        evaluation.evaluate()
-        evaluation.accumulate()
-    return arrays_of(evaluation.eval, evaluation.params)
-
-
-def arrays_of(result: dict[str, Any], params: Any) -> tuple[np.ndarray, np.ndarray]:
-    shape = (len(params.iouThrs), len(params.recThrs), len(params.catIds), len(params.areaRng), len(params.maxDets))
-    precision = np.asarray(result["precision"], dtype=np.float64).reshape(shape)
-    return precision, np.asarray(result["recall"], dtype=np.float64).reshape(shape[0], *shape[2:])
-
-
-def silent(*_: object) -> None:
-    """Replaces the library's print."""
 
 
 def _without_objects(classes: tuple[str, ...], areas: tuple[str, ...], most: tuple[int, ...]) -> CocoScores:
     rest = (len(classes), len(areas), len(most))
     return CocoScores(classes, areas, most, np.full((10, 101, *rest), np.nan), np.full((10, *rest), np.nan))
-
-
-def _mean(values: np.ndarray) -> float:
-    known = values[~np.isnan(values)]
-    return float(known.mean()) if known.size else float("nan")

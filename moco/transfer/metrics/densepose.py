@@ -1,9 +1,9 @@
-"""DensePose's average precision: COCO's, with the geodesic point similarity (GPS) in place of overlap.
+"""DensePose's average precision: COCO's, with the geodesic point similarity (GPS) in place of IoU.
 
-GPS of a person and a prediction: the mean over the annotated points of exp(-d^2 / (2 k^2)), where d is the distance on
-the body's surface between the annotated and the predicted place, and k that of the point's part. As Detectron2 computes
-it: 20 predictions of an image count; those in an image without annotated persons do not, nor does one that no person
-takes and whose box overlaps by 0.8 one that is not annotated.
+The GPS of a person and a prediction is the mean of exp(-d^2 / (2 k^2)) over the annotated points. d is the distance on
+the body's surface between the annotated and the predicted position, and k a constant of the body part. As in
+Detectron2, the 20 best predictions of an image count. Not counted are predictions in an image without annotated
+persons, and unmatched predictions whose box has an IoU of 0.8 or more with the box of a person without points.
 R. Guler et al., DensePose, CVPR 2018, Sec. 4; Detectron2's project DensePose, DensePoseCocoEval.
 """
 
@@ -17,51 +17,51 @@ from jaxtyping import Bool, Float, Float64, UInt8
 from moco.data.sources.images import DataError
 from moco.transfer.body_surface import BodySurface
 from moco.transfer.metrics.coco import CocoScores, sides_of
+from moco.transfer.metrics.shared import check_one_for_each
 from moco.transfer.optional_packages import require
 from moco.transfer.scenes import BodyPoints, Scene, SceneSet
 
-MOST = 20
+MOST = 20  # predictions of an image
 THRESHOLDS = np.linspace(0.5, 0.95, 10)
 RECALLS = np.linspace(0.0, 1.0, 101)
-AREAS = {"all": (0, 1e10), "medium": (32**2, 96**2), "large": (96**2, 1e10)}
-SAME_BOX = 0.8
+AREAS = {"all": (0, 1e10), "medium": (32**2, 96**2), "large": (96**2, 1e10)}  # [pixels]
+SAME_BOX = 0.8  # IoU of a prediction and a person without points
 NORMS = np.repeat([0.351, 0.107, 0.126, 0.237, 0.173, 0.142, 0.128, 0.150], [2, 2, 2, 4, 4, 4, 4, 2])  # k of parts 1-24
 
 
 @dataclass(frozen=True)
 class BodyResults:
-    """n persons found in an image, each with part, U and V of the pixels of its box."""
+    """n predicted persons in an image, each with part, U and V of the pixels of its box."""
 
     boxes: Float[np.ndarray, "n 4"]
     scores: Float[np.ndarray, "n"]
-    parts: tuple[UInt8[np.ndarray, "_ _"], ...]  # rows x columns of the box in whole pixels; 0: none
-    uv: tuple[Float[np.ndarray, "2 _ _"], ...]  # 0 to 1
+    parts: tuple[UInt8[np.ndarray, "_ _"], ...]  # rows x columns of the box in whole pixels; 0: no part
+    uv: tuple[Float[np.ndarray, "2 _ _"], ...]  # from 0 to 1
 
 
 def densepose_scores(scenes: SceneSet, found: Sequence[BodyResults], surface: BodySurface) -> CocoScores:
-    """Scores of the persons found in each scene.
+    """Score the persons predicted in each scene.
 
     Raises:
-        DataError: results that do not fit the scenes.
-        ImportError: names the extra that is missing.
+        DataError: the results do not fit the scenes.
+        ImportError: an optional package is not installed.
     """
-    if len(found) != len(scenes):
-        raise DataError(f"{len(found)} results for {len(scenes)} images: expected one for each")
+    check_one_for_each(found, scenes)
     if len(scenes.classes) != 1:
         raise DataError(f"expected one class, persons; got {', '.join(scenes.classes)}")
     images = [_similarities(scene, one, surface) for scene, one in zip(scenes.scenes, found, strict=True)]
     precision = np.full((len(THRESHOLDS), len(RECALLS), 1, len(AREAS), 1), np.nan)
     recall = np.full((len(THRESHOLDS), 1, len(AREAS), 1), np.nan)
     for column, limits in enumerate(AREAS.values()):
-        judged = [match(image, limits) for image in images if image.gps.size or len(image.scores) or len(image.areas)]
-        objects = sum(int((~one.objects_ignored).sum()) for one in judged)
-        if objects:
-            precision[:, :, 0, column, 0], recall[:, 0, column, 0] = _curves(judged, objects)
+        matches = [match(image, limits) for image in images if image.gps.size or len(image.scores) or len(image.areas)]
+        persons = sum(int((~one.persons_ignored).sum()) for one in matches)
+        if persons:
+            precision[:, :, 0, column, 0], recall[:, 0, column, 0] = _curves(matches, persons)
     return CocoScores(scenes.classes, tuple(AREAS), (MOST,), precision, recall)
 
 
 def similarity(points: BodyPoints, box: np.ndarray, found: BodyResults, index: int, surface: BodySurface) -> float:
-    """GPS of the points of a person with that box and prediction `index`."""
+    """The GPS of a person with these points in its `box`, and the prediction `index`."""
     parts, uv = found.parts[index], found.uv[index]
     left, top, right, bottom = found.boxes[index].astype(np.float64).tolist()
     height = parts.shape[0] if bottom - top >= 1 else 0
@@ -81,10 +81,10 @@ def similarity(points: BodyPoints, box: np.ndarray, found: BodyResults, index: i
 
 
 class Similarities(NamedTuple):
-    """The p predictions, by falling score, and the g persons of an image."""
+    """The p predictions of an image by decreasing score, and its g persons."""
 
     gps: Float64[np.ndarray, "p g"]
-    overlaps: Float64[np.ndarray, "p g"]  # of boxes
+    overlaps: Float64[np.ndarray, "p g"]  # IoU of boxes
     scores: Float64[np.ndarray, "p"]
     box_areas: Float64[np.ndarray, "p"]
     areas: Float64[np.ndarray, "g"]
@@ -92,20 +92,21 @@ class Similarities(NamedTuple):
     crowd: Bool[np.ndarray, "g"]
 
 
-class Judged(NamedTuple):
-    """What came of them, at each threshold."""
+class Matches(NamedTuple):
+    """Which predictions are matched with a person, and which are not counted, at each of T thresholds."""
 
     scores: Float64[np.ndarray, "p"]
     matched: Bool[np.ndarray, "T p"]
     ignored: Bool[np.ndarray, "T p"]
-    objects_ignored: Bool[np.ndarray, "g"]
+    persons_ignored: Bool[np.ndarray, "g"]
 
 
 def _similarities(scene: Scene, found: BodyResults, surface: BodySurface) -> Similarities:
     objects, n = scene.objects, len(found.scores)
     if not len(found.boxes) == len(found.parts) == len(found.uv) == n:
         raise DataError(
-            f"the results of image {scene.id} are {len(found.boxes)} boxes, {n} scores, {len(found.parts)} maps"
+            f"the results of image {scene.id} have {len(found.boxes)} boxes, {n} scores, {len(found.parts)} maps of "
+            f"parts and {len(found.uv)} of U and V: expected the same number of each"
         )
     points = objects.body_points or (None,) * len(objects)
     order = np.argsort(-found.scores.astype(np.float64), kind="stable")[:MOST].tolist()
@@ -128,34 +129,40 @@ def _similarities(scene: Scene, found: BodyResults, surface: BodySurface) -> Sim
     )  # fmt: skip
 
 
-def match(image: Similarities, limits: tuple[float, float]) -> Judged:
-    """COCO's matching, by falling score, each prediction to the most similar person that is free."""
+def match(image: Similarities, limits: tuple[float, float]) -> Matches:
+    """COCO's matching: by decreasing score, each prediction is matched with the most similar unmatched person.
+
+    `limits`: areas of the persons that are counted.
+    """
     ignored = ~image.annotated | (image.areas < limits[0]) | (image.areas > limits[1])
-    order = np.argsort(ignored, kind="stable")  # those that count first
+    order = np.argsort(ignored, kind="stable")  # counted persons first
     gps, overlaps, ignored, crowd = image.gps[:, order], image.overlaps[:, order], ignored[order], image.crowd[order]
     shape = (len(THRESHOLDS), len(image.scores))
-    matched, passed = np.zeros(shape, dtype=bool), np.full(shape, bool(ignored.all()))
+    matched, not_counted = np.zeros(shape, dtype=bool), np.full(shape, bool(ignored.all()))
     taken = np.zeros((len(THRESHOLDS), len(order)), dtype=bool)
     for row, threshold in enumerate(THRESHOLDS):
         for place in range(len(image.scores)):
             best = _most_similar(gps[place], float(threshold), taken[row] & ~crowd, ignored)
             if best is not None:
-                matched[row, place], passed[row, place], taken[row, best] = True, ignored[best], True
-    for place in np.flatnonzero(~matched[-1]):  # Detectron2 asks at the last threshold, and answers for all
+                matched[row, place], not_counted[row, place], taken[row, best] = True, ignored[best], True
+    for place in np.flatnonzero(~matched[-1]):  # Detectron2 decides at the last threshold, for all thresholds
         free = np.flatnonzero(~(taken[-1] & ~crowd) & (overlaps[place] >= SAME_BOX))
         if len(free):
             best = free[len(free) - 1 - overlaps[place, free][::-1].argmax()]
-            passed[:, place] = ignored[best]
+            not_counted[:, place] = ignored[best]
             if ignored[best]:
                 matched[-1, place] = taken[-1, best] = True
     outside = (image.box_areas < limits[0]) | (image.box_areas > limits[1])
-    return Judged(image.scores, matched, passed | (~matched & outside), ignored)
+    return Matches(image.scores, matched, not_counted | (~matched & outside), ignored)
 
 
 def _most_similar(
     gps: Float64[np.ndarray, "g"], threshold: float, taken: Bool[np.ndarray, "g"], ignored: Bool[np.ndarray, "g"]
 ) -> int | None:
-    """The free person of the greatest GPS, of several the last; one that is ignored only where no other will do."""
+    """The unmatched person with the greatest GPS, of equal ones the last. Ignored persons come after all others.
+
+    None if no GPS reaches the threshold.
+    """
     least = min(threshold, 1 - 1e-10)
     for group in (~ignored, ignored):
         free = np.flatnonzero(group & ~taken & (gps >= least) & (gps > 0))
@@ -164,17 +171,17 @@ def _most_similar(
     return None
 
 
-def _curves(judged: list[Judged], objects: int) -> tuple[Float64[np.ndarray, "T R"], Float64[np.ndarray, "T"]]:
+def _curves(matches: list[Matches], persons: int) -> tuple[Float64[np.ndarray, "T R"], Float64[np.ndarray, "T"]]:
     """Precision at RECALLS and the greatest recall, at each threshold."""
-    order = np.argsort(-np.concatenate([one.scores for one in judged]), kind="stable")
-    matched = np.concatenate([one.matched for one in judged], axis=1)[:, order]
-    counted = ~np.concatenate([one.ignored for one in judged], axis=1)[:, order]
+    order = np.argsort(-np.concatenate([one.scores for one in matches]), kind="stable")
+    matched = np.concatenate([one.matched for one in matches], axis=1)[:, order]
+    counted = ~np.concatenate([one.ignored for one in matches], axis=1)[:, order]
     true, false = np.cumsum(matched & counted, axis=1), np.cumsum(~matched & counted, axis=1)
     precision, greatest = np.zeros((len(THRESHOLDS), len(RECALLS))), np.zeros(len(THRESHOLDS))
     for row in range(len(THRESHOLDS)):
         if not len(order):
             continue
-        recall = true[row] / objects
+        recall = true[row] / persons
         envelope = np.maximum.accumulate((true[row] / (false[row] + true[row] + np.spacing(1)))[::-1])[::-1]
         places = np.searchsorted(recall, RECALLS, side="left")
         reached = places < len(recall)

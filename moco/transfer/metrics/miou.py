@@ -1,4 +1,4 @@
-"""Semantic segmentation: intersection over union of each class over all pixels of a data set, and its mean."""
+"""Scores of semantic segmentation: the IoU of each class over all pixels of a data set, and its mean."""
 
 from dataclasses import dataclass
 
@@ -6,6 +6,7 @@ import numpy as np
 from jaxtyping import Float64, Int64, UInt8
 
 from moco.data.sources.images import DataError
+from moco.transfer.metrics.shared import mean_of_known
 from moco.transfer.semantic import IGNORED
 
 
@@ -15,18 +16,17 @@ class SemanticScores:
 
     classes: tuple[str, ...]
     iou: Float64[np.ndarray, "K"]
-    accuracy: Float64[np.ndarray, "K"]  # of the pixels of each class, the part that is found; NaN where it has none
-    pixel_accuracy: float  # of all pixels
+    accuracy: Float64[np.ndarray, "K"]  # share of a class's pixels that are predicted as it; NaN if it has none
+    pixel_accuracy: float  # share of all pixels that are predicted correctly
 
     @property
     def miou(self) -> float:
         """Mean IoU over the classes that occur or are predicted."""
-        known = self.iou[~np.isnan(self.iou)]
-        return float(known.mean()) if known.size else float("nan")
+        return mean_of_known(self.iou)
 
 
 class Confusion:
-    """Confusion matrix: pixels by true and predicted class. Pixels labelled IGNORED do not count."""
+    """Confusion matrix: numbers of pixels by true and predicted class. Pixels labelled IGNORED are not counted."""
 
     def __init__(self, classes: tuple[str, ...]):
         self.classes = classes
@@ -35,18 +35,20 @@ class Confusion:
         )  # true, predicted
 
     def add(self, truth: UInt8[np.ndarray, "H W"], predicted: np.ndarray) -> None:
-        """Count an image. Raises DataError for a prediction of another size or of no class."""
+        """Add an image. Raises DataError if the prediction has another size, or a value that is no class."""
         if predicted.shape != truth.shape:
-            raise DataError(f"a prediction of {list(predicted.shape)} pixels for a truth of {list(truth.shape)}")
+            raise DataError(
+                f"the prediction has {list(predicted.shape)} pixels (height, width), the labels {list(truth.shape)}"
+            )
         counted = truth != IGNORED
-        of, given = truth[counted].astype(np.int64), predicted[counted].astype(np.int64)
+        true, given = truth[counted].astype(np.int64), predicted[counted].astype(np.int64)
         k = len(self.classes)
-        for name, values in (("true", of), ("predicted", given)):
+        for name, values in (("true", true), ("predicted", given)):
             if values.size and not (values.min() >= 0 and values.max() < k):
                 raise DataError(
                     f"a {name} class {values.max() if values.max() >= k else values.min()}; expected 0..{k - 1}"
                 )
-        self.counts += np.bincount(of * k + given, minlength=k * k).reshape(k, k)
+        self.counts += np.bincount(true * k + given, minlength=k * k).reshape(k, k)
 
     def scores(self) -> SemanticScores:
         counts = self.counts.astype(np.float64)

@@ -1,7 +1,8 @@
 """Average precision as Pascal VOC defines it: by 11 points (until 2009) or by the area under the curve (later).
 
-A detection is matched to the object with the largest IoU. It is true if the IoU is above the threshold and no better
-detection has matched that object, otherwise false. Difficult objects and detections matched to them are not counted.
+A detection is matched with the object of the largest IoU. It is true if this IoU is above the threshold and no better
+detection is matched with the same object; otherwise it is false. Difficult objects, and detections that are matched
+with them, are not counted.
 M. Everingham et al., The Pascal Visual Object Classes Challenge, IJCV 2010, Sec. 4.2 and 4.3.
 """
 
@@ -12,8 +13,8 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
-from moco.data.sources.images import DataError
 from moco.transfer.detections import Detections
+from moco.transfer.metrics.shared import check_one_for_each
 from moco.transfer.scenes import SceneSet
 
 Rule = Literal["07", "area"]
@@ -22,7 +23,7 @@ THRESHOLDS = tuple(np.arange(50, 100, 5) / 100)  # of IoU; "AP" is the mean over
 
 @dataclass(frozen=True)
 class VocScores:
-    """AP in 0 to 1 of each class (rows) at each threshold (columns); NaN for a class without countable objects."""
+    """AP in [0, 1] of each class (rows) at each threshold (columns); NaN for a class without counted objects."""
 
     classes: tuple[str, ...]
     thresholds: tuple[float, ...]
@@ -30,7 +31,7 @@ class VocScores:
     curves: tuple[Float64[np.ndarray, "2 _"], ...]  # recall and precision of each class at the first threshold
 
     def means(self) -> Float64[np.ndarray, "T"]:
-        """The mean AP over the classes that have countable objects, at each threshold."""
+        """The mean AP over the classes that have counted objects, at each threshold."""
         counted = ~np.isnan(self.ap).all(1)
         return self.ap[counted].mean(0) if counted.any() else np.full(len(self.thresholds), np.nan)
 
@@ -43,15 +44,18 @@ def voc_scores(
     thresholds: Sequence[float] = THRESHOLDS,
     detectron2_rounding: bool = False,
 ) -> VocScores:
-    """Scores of what was found in each scene.
+    """Score the detections in each scene.
 
-    `detectron2_rounding`: as Detectron2's evaluator, which writes scores with 3 decimals and boxes (counted from 1, in
-    float32) with 1, and then matches what it wrote; equal scores keep their order. It gives a class without countable
-    objects 0 by rule 07 and where nothing was found, otherwise NaN; its means are `ap.mean(0)`, over all classes.
+    Args:
+        detectron2_rounding: compute as Detectron2's evaluator. It rounds scores to 3 decimals and boxes (in float32,
+            with the first pixel as 1) to 1 decimal, and keeps the order of equal scores. A class without counted
+            objects has AP 0 by rule 07 or without detections, otherwise NaN. Means are `ap.mean(0)`, over all classes.
+
+    Raises:
+        DataError: the results do not fit the scenes.
     """
-    if len(detections) != len(scenes):
-        raise DataError(f"{len(detections)} results for {len(scenes)} images: expected one for each")
-    shift = 1.0 if detectron2_rounding else 0.0  # of the first pixel's number; then sides are max - min + 1
+    check_one_for_each(detections, scenes)
+    shift = 1.0 if detectron2_rounding else 0.0  # number of the first pixel; if 1, a side is max - min + 1
     rounded = [_rounded(one) for one in detections] if detectron2_rounding else list(detections)
     ap = np.full((len(scenes.classes), len(thresholds)), np.nan)
     curves: list[Float64[np.ndarray, "2 _"]] = []
@@ -69,7 +73,7 @@ def voc_scores(
 
 
 def average_precision(recall: Float64[np.ndarray, "n"], precision: Float64[np.ndarray, "n"], rule: Rule) -> float:
-    """AP of a curve that is ordered by falling score."""
+    """AP of a curve that is ordered by decreasing score."""
     if rule == "07":  # mean of the best precision at recall of at least 0, 0.1, ..., 1
         best = [precision[recall >= level].max(initial=0) for level in np.arange(0.0, 1.1, 0.1)]
         return float(sum(value / 11 for value in best))
@@ -84,8 +88,8 @@ class _Found:
     """All detections of one class by decreasing score, each with its best IoU."""
 
     overlaps: Float64[np.ndarray, "n"]  # with the object that it overlaps most; -inf where the image has none
-    objects: Int64[np.ndarray, "n"]  # that object's number in the whole set
-    difficult: Bool[np.ndarray, "n"]  # of that object
+    objects: Int64[np.ndarray, "n"]  # number of that object in the whole set
+    difficult: Bool[np.ndarray, "n"]  # whether that object is difficult
     positives: int  # objects that are not difficult
 
     @staticmethod
@@ -96,26 +100,26 @@ class _Found:
         difficult: list[np.ndarray] = [np.zeros(0, dtype=bool)]
         positives = before = 0
         for scene, found in zip(scenes.scenes, detections, strict=True):
-            true = np.flatnonzero(scene.objects.labels == label)
-            mine = np.flatnonzero(found.labels == label)
-            hard = scene.objects.difficult[true]
-            scores.append(found.scores[mine])
-            if len(true):
-                boxes = scene.objects.boxes[true] + np.array([shift, shift, 0, 0])
-                overlap = iou(found.boxes[mine].astype(np.float64), boxes, extra=shift)
+            present = np.flatnonzero(scene.objects.labels == label)
+            detected = np.flatnonzero(found.labels == label)
+            is_difficult = scene.objects.difficult[present]
+            scores.append(found.scores[detected])
+            if len(present):
+                boxes = scene.objects.boxes[present] + np.array([shift, shift, 0, 0])
+                overlap = iou(found.boxes[detected].astype(np.float64), boxes, extra=shift)
                 best = overlap.argmax(1)
-                overlaps.append(overlap[np.arange(len(mine)), best])
+                overlaps.append(overlap[np.arange(len(detected)), best])
                 objects.append(before + best)
-                difficult.append(hard[best])
+                difficult.append(is_difficult[best])
             else:
-                overlaps.append(np.full(len(mine), -np.inf))
-                objects.append(np.full(len(mine), -1))
-                difficult.append(np.zeros(len(mine), dtype=bool))
-            before += len(true)
-            positives += int((~hard).sum())
+                overlaps.append(np.full(len(detected), -np.inf))
+                objects.append(np.full(len(detected), -1))
+                difficult.append(np.zeros(len(detected), dtype=bool))
+            before += len(present)
+            positives += int((~is_difficult).sum())
         order = np.argsort(-np.concatenate(scores), kind="stable")
-        best, of, hard = (np.concatenate(parts)[order] for parts in (overlaps, objects, difficult))
-        return _Found(best, of, hard, positives)
+        best, numbers, hard = (np.concatenate(parts)[order] for parts in (overlaps, objects, difficult))
+        return _Found(best, numbers, hard, positives)
 
     def curve(self, threshold: float) -> tuple[Float64[np.ndarray, "n"], Float64[np.ndarray, "n"]]:
         """Recall and precision after each detection, by decreasing score."""
@@ -133,7 +137,7 @@ class _Found:
 def iou(
     one: Float64[np.ndarray, "n 4"], other: Float64[np.ndarray, "m 4"], *, extra: float = 0.0
 ) -> Float64[np.ndarray, "n m"]:
-    """Overlap of boxes: the common area over that of both. A side is max - min + `extra` (1: of whole pixels)."""
+    """IoU of each pair of boxes. A side is max - min + `extra`; 1 for boxes of whole pixels."""
     low = np.maximum(one[:, None, :2], other[None, :, :2])
     high = np.minimum(one[:, None, 2:], other[None, :, 2:])
     common = (high - low + extra).clip(min=0).prod(2)
@@ -143,7 +147,7 @@ def iou(
 
 
 def _rounded(found: Detections) -> Detections:
-    """As Detectron2 writes it: from 1, 3 decimals of the score, 1 of the box."""
+    """Round as Detectron2 does when it writes results: the first pixel is 1, scores have 3 decimals, boxes 1."""
     boxes = found.boxes.astype(np.float32)
     boxes[:, :2] += np.float32(1)
     written = np.array([[float(f"{float(value):.1f}") for value in box] for box in boxes]).reshape(-1, 4)

@@ -1,1 +1,1 @@
-"""Annotations in the formats of benchmarks and annotation tools, each in a file of its own."""
+"""Readers of annotations in the formats of benchmarks and annotation tools, one file for each format."""

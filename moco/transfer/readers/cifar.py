@@ -1,7 +1,7 @@
-"""CIFAR-10 and CIFAR-100, in the binary version and in the one for Python.
+"""CIFAR-10 and CIFAR-100, in the binary version and in the version for Python.
 
-The files for Python are pickles. They are not unpickled, which could run anything: their opcodes are read, and the one
-long text and the numbers of the classes are taken from them.
+The version for Python has pickles. They are not unpickled, because that could run any code. Instead their opcodes are
+listed, and the arguments that are pixels, labels and names are used.
 """
 
 import pickletools
@@ -18,7 +18,7 @@ from moco.transfer.readers.shared import ReadOptions
 
 PIXELS = 3 * 32 * 32
 BATCHES = [f"data_batch_{number}" for number in range(1, 6)]
-FILES = {  # (classes, for Python): of training and test, of the names
+FILES = {  # (number of classes, version for Python): training files, test files, file with the class names
     (10, False): ([f"{name}.bin" for name in BATCHES], ["test_batch.bin"], "batches.meta.txt"),
     (10, True): (BATCHES, ["test_batch"], "batches.meta"),
     (100, False): (["train.bin"], ["test.bin"], "fine_label_names.txt"),
@@ -33,11 +33,11 @@ def recognises(path: Path) -> bool:
 
 
 def read(path: Path, options: ReadOptions) -> LabelledArrays:
-    """The images of `train` or `test`, in the order of the files. Of CIFAR-100 the 100 fine classes.
+    """The images of `train` or `test`, in the order of the files. CIFAR-100 has its 100 fine classes.
 
     Raises:
-        AnnotationError: a damaged file.
-        DataError: no such split.
+        AnnotationError: a file is damaged.
+        DataError: there is no such split.
     """
     version = _version(path)
     if version is None or options.split not in ("train", "test"):
@@ -67,30 +67,31 @@ def _names(file: Path, python: bool) -> list[str]:
     if not python:
         return [line.strip() for line in read_text(file).splitlines() if line.strip()]
     texts: list[str] = []
-    begun = False
+    inside = False  # in the list of names
     for operation, value in _operations(file):
-        if begun and operation in TEXTS:
+        if inside and operation in TEXTS:
             if value in ("coarse_label_names", "num_cases_per_batch", "num_vis"):
                 break
             texts.append(str(value))
-        begun = begun or (operation in TEXTS and value in ("label_names", "fine_label_names"))
+        inside = inside or (operation in TEXTS and value in ("label_names", "fine_label_names"))
     return texts
 
 
 def _binary(file: Path, count: int) -> tuple[UInt8[np.ndarray, "n 3072"], Int64[np.ndarray, "n"]]:
-    """Rows of 1 label (2 of CIFAR-100: coarse, fine) and 3,072 pixels, channel by channel."""
+    """Pixels and labels of a binary file. A row has 1 label (CIFAR-100: coarse and fine), then 3,072 pixels."""
     data, width = np.frombuffer(read_bytes(file), dtype=np.uint8), PIXELS + (1 if count == 10 else 2)
     if not len(data) or len(data) % width:
-        raise AnnotationError(file, "", f"has {len(data):,} bytes, which are no rows of {width:,}")
+        raise AnnotationError(file, "", f"has {len(data):,} bytes; expected rows of {width:,}")
     rows = data.reshape(-1, width)
     return _checked(file, rows[:, -PIXELS:], rows[:, width - PIXELS - 1].astype(np.int64), count)
 
 
 def _pickled(file: Path, count: int) -> tuple[UInt8[np.ndarray, "n 3072"], Int64[np.ndarray, "n"]]:
+    """Pixels and labels of a file for Python."""
     wanted = "labels" if count == 10 else "fine_labels"
     pixels = np.zeros(0, dtype=np.uint8)
     labels: list[int] = []
-    inside = False
+    inside = False  # in the list of labels
     for operation, value in _operations(file):
         if operation in TEXTS and isinstance(value, str):
             inside = value == wanted
@@ -104,13 +105,13 @@ def _pickled(file: Path, count: int) -> tuple[UInt8[np.ndarray, "n 3072"], Int64
 
 
 def _operations(file: Path) -> list[tuple[str, object]]:
-    """What a pickle would do, without doing it."""
+    """The opcodes of a pickle and their arguments. Nothing is executed."""
     try:
         return [(code.name, value) for code, value, _ in pickletools.genops(read_bytes(file))]
     except AnnotationError:
         raise
     except Exception as error:  # a damaged file
-        raise AnnotationError(file, "", f"is no pickle of CIFAR ({str(error)[:60]})") from error
+        raise AnnotationError(file, "", f"is not a pickle of CIFAR ({str(error)[:60]})") from error
 
 
 def _checked(

@@ -1,4 +1,4 @@
-"""A folder for each class, below a folder for each split: ImageNet's layout."""
+"""ImageNet's layout: a folder for each class, in a folder for each split."""
 
 from pathlib import Path
 
@@ -10,15 +10,16 @@ from moco.transfer.readers.shared import ReadOptions
 
 
 def recognises(path: Path) -> bool:
-    """Any folder with folders. This is the last format to try."""
+    """Any folder that contains folders. So this format is tried last."""
     return path.is_dir() and any(entry.is_dir() for entry in path.iterdir())
 
 
 def read(path: Path, options: ReadOptions) -> LabelledFiles:
-    """The images of a split, sorted by path. Classes are the names of the folders, sorted, or the given ones.
+    """The images of a split, sorted by path. Classes are the names of the folders, sorted, or `options.classes`.
 
     Raises:
-        DataError: no such split, an image outside of the class folders, a class that was not given.
+        DataError: there is no such split, an image is outside of the class folders, or a class is not in
+            `options.classes`.
     """
     folder = path / (options.split or "")
     if not folder.is_dir():
@@ -30,7 +31,9 @@ def read(path: Path, options: ReadOptions) -> LabelledFiles:
     classes = options.classes or names
     place = {name: index for index, name in enumerate(classes)}
     if other := [name for name in names if name not in place]:
-        raise DataError(f"{shown(str(folder))} has the class {shown(other[0])}, which is none of the given ones")
+        raise DataError(
+            f"{shown(str(folder))} has the class {shown(other[0])}; expected {', '.join(map(shown, classes))}"
+        )
     labels = [place[names[number]] for number in numbers.tolist()]
     items = [Item(Path(found.path(i)), found.names[i], label) for i, label in enumerate(labels)]
     return LabelledFiles(items, classes)

@@ -1,7 +1,7 @@
 """COCO JSON: boxes, polygons, run-length masks, crowds and keypoints in one file.
 
-Also as Label Studio, CVAT and Roboflow write it: empty segmentations, ids from 0, paths of other machines, a category
-without objects above the others.
+It also reads what Label Studio, CVAT and Roboflow write: empty segmentations, ids from 0, paths of other machines, and
+a category without objects that groups the others.
 """
 
 import itertools
@@ -19,11 +19,11 @@ from moco.transfer.scenes import Scene, SceneSet
 
 ROBOFLOW = "_annotations.coco.json"
 MOST_KEYPOINTS = 1000  # of an object
-LARGEST_SIDE = 1_000_000  # [pixels] of an image
+LARGEST_SIDE = 1_000_000  # [pixels] of an image, at most
 
 
 class Categories(NamedTuple):
-    """The classes of a file, in the order of their ids, as Detectron2 numbers them."""
+    """The classes of a file, in the order of their ids as in Detectron2."""
 
     names: tuple[str, ...]
     ids: tuple[int, ...]
@@ -35,17 +35,17 @@ class Categories(NamedTuple):
 
 
 def file_name(image: Entry) -> str:
-    """Where COCO itself names the file of an image."""
+    """The name of an image's file, as COCO has it."""
     return image.text("file_name")
 
 
 def recognises(path: Path) -> bool:
-    """A JSON file with `images` and `categories`, or a folder that holds annotations in a usual place."""
+    """A JSON file with `images` and `categories`, or a folder with annotations in a usual place."""
     return bool(files_of(path))
 
 
 def files_of(path: Path) -> dict[str, Path]:
-    """The JSON files that may be meant, by the split that their names say."""
+    """The possible annotation files at `path`, by the split in their names."""
     if path.is_file():
         return {"": path} if path.suffix.lower() == ".json" else {}
     found = {file.parent.name: file for file in sorted(path.glob(f"*/{ROBOFLOW}"))}
@@ -58,18 +58,18 @@ def files_of(path: Path) -> dict[str, Path]:
 def read(path: Path, options: ReadOptions) -> SceneSet:
     """The scenes of a file in the order of their ids, numbers before texts.
 
-    `options.split`: the file's name in `annotations/` without `.json` (`instances_val2017`), or the end of it
+    `options.split`: the name of a file in `annotations/` without `.json` (`instances_val2017`), or its end
     (`val2017`); for Roboflow the name of the folder.
 
     Raises:
-        AnnotationError: names file and annotation.
-        DataError: no such split.
+        AnnotationError: an annotation cannot be used; the message has its file and id.
+        DataError: there is no such split.
     """
     return read_content(read_json(choose(files_of(path), options.split, path)), options)
 
 
 def read_content(root: Entry, options: ReadOptions, *, name_of: Callable[[Entry], str] = file_name) -> SceneSet:
-    """The scenes of one file's content; `name_of`: the name of an image's file."""
+    """The scenes of one file's content. `name_of` returns the name of an image's file."""
     skipped = Skipped(options.skip_bad)
     categories = categories_of(root, options)
     pictures = pictures_of(root)
@@ -97,7 +97,7 @@ def read_content(root: Entry, options: ReadOptions, *, name_of: Callable[[Entry]
 
 
 def choose(files: dict[str, Path], split: str | None, path: Path) -> Path:
-    """The file of a split. Raises DataError, which names what there is."""
+    """The file of a split. Raises DataError with the splits that exist."""
     if split is not None:
         matching = [name for name in files if name == split] or [name for name in files if name.endswith(f"_{split}")]
         if len(matching) == 1:
@@ -114,7 +114,7 @@ def choose(files: dict[str, Path], split: str | None, path: Path) -> Path:
 
 
 def categories_of(root: Entry, options: ReadOptions) -> Categories:
-    """The classes; a category that groups others and has no objects (Roboflow's first one) is none."""
+    """The classes. A category that groups others and has no objects (Roboflow's first one) is left out."""
     entries = list(root.entries("categories", "category"))
     if not entries:
         root.fail("has no categories")
@@ -137,7 +137,7 @@ def categories_of(root: Entry, options: ReadOptions) -> Categories:
         names = options.classes
     points = {tuple(_keypoint_names(by_id[number])) for number in ids if by_id[number].has("keypoints")}
     if len(points) > 1:
-        root.fail("categories with different keypoints; expected the same ones for all")
+        root.fail("categories have different keypoints; expected the same for all")
     return Categories(names, ids, next(iter(points), ()))
 
 
@@ -162,7 +162,7 @@ def pictures_of(root: Entry) -> list[Picture]:
 def paths_of(
     pictures: list[Picture], file: Path, folder: Path | None, name_of: Callable[[Entry], str]
 ) -> dict[int | str, Path]:
-    """The file of each image: in `folder`, or where COCO and the tools put images, seen from the annotations."""
+    """The file of each image: in `folder`, or where COCO and the tools put images relative to the annotations."""
     root = file.parent.parent if file.parent.name == "annotations" else file.parent
     split = file.stem.rpartition("_")[2]
     below = [root / split, root / "images" / split, root / "images", root, file.parent]
@@ -182,7 +182,7 @@ def paths_of(
 
 
 def ends_of(file: Path) -> bytes:
-    """The first bytes and the last of a file, which may have a gigabyte; empty where it cannot be read."""
+    """The first and the last bytes of a file, which may be large; empty if it cannot be read."""
     try:
         with file.open("rb") as opened:
             start = opened.read(2**16)
@@ -206,7 +206,7 @@ def _ordered(root: Entry, ids: tuple[int, ...], names: tuple[str, ...], classes:
     if missing := [name for name in classes if name not in number]:
         root.fail(f"has no category {missing[0]}; it has {', '.join(names)}")
     if extra := [name for name in names if name not in classes]:
-        root.fail(f"has the category {extra[0]}, which is none of the classes {', '.join(classes)}")
+        root.fail(f"has the category {extra[0]}; expected only the classes {', '.join(classes)}")
     return [number[name] for name in classes]
 
 

@@ -23,16 +23,23 @@ class Picture(NamedTuple):
 def annotation_of(
     entry: Entry, sizes: dict[int | str, Picture], place: dict[int, int], keypoints: int, seen: set[int | str]
 ) -> tuple[int | str, Annotation | None]:
-    """An annotation and the id of its image; None for one without a box or a segmentation."""
+    """Check an annotation. Returns the id of its image and the annotation.
+
+    Args:
+        sizes: the images by id.
+        place: index of each category, by id.
+        keypoints: their number; 0 if the file has none.
+        seen: the ids of earlier annotations; this one's is added.
+    """
     identity = entry.identity() if entry.has("id") else entry.name
     if identity in seen:
         entry.fail("another annotation has the same id")
     seen.add(identity)
     image, category = entry.identity("image_id"), entry.integer("category_id")
     if image not in sizes:
-        entry.fail(f"image_id {described(image)} is the id of no image")
+        entry.fail(f"image_id {described(image)}: there is no image with this id")
     if category not in place:
-        entry.fail(f"category_id {category} is the id of no category")
+        entry.fail(f"category_id {category}: there is no category with this id")
     mask = mask_of(entry, sizes[image].height, sizes[image].width)
     box = box_of(entry) if entry.has("bbox") or mask is None else _box_of_mask(mask)
     extent = masks.area_of(mask) if mask is not None else float((box[2] - box[0]) * (box[3] - box[1]))
@@ -45,7 +52,7 @@ def annotation_of(
 
 
 def box_of(entry: Entry) -> Float64[np.ndarray, "4"]:
-    """COCO's x, y, width, height as corners."""
+    """The corners of a box, from x, y, width and height."""
     x, y, width, height = entry.numbers("bbox", 4)
     if width < 0 or height < 0:
         entry.fail(f"bbox has the negative size {width:g} x {height:g}")
@@ -53,7 +60,7 @@ def box_of(entry: Entry) -> Float64[np.ndarray, "4"]:
 
 
 def mask_of(entry: Entry, height: int, width: int) -> Mask | None:
-    """The segmentation, in an image of that size; None where it is empty, as tools write for boxes."""
+    """The mask in an image of that size; None if the segmentation is empty, as some tools write it for boxes."""
     value = entry.value.get("segmentation")
     if value is None or value == [] or value == [[]]:
         return None
@@ -67,7 +74,7 @@ def mask_of(entry: Entry, height: int, width: int) -> Mask | None:
 
 
 def run_length_of(entry: Entry, height: int, width: int) -> Rle:
-    """A run-length mask of that size: `size`, and `counts` as text or as numbers."""
+    """The run-length mask of that size, from `size`, and `counts` as text or numbers."""
     size = entry.numbers("size", 2)
     if tuple(size) != (height, width):
         entry.fail(f"the mask has {size[0]:g} x {size[1]:g} pixels, its image {height} x {width} (height x width)")

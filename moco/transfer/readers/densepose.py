@@ -1,7 +1,7 @@
-"""DensePose-COCO: persons with points on the surface of the body, and masks of 14 parts in a square of the box.
+"""DensePose-COCO: COCO JSON whose persons have points on the surface of the body, and masks of 14 coarse parts.
 
-In COCO JSON, each person has dp_x and dp_y (0 to 255 within the box), dp_I (part 1 to 24), dp_U and dp_V (0 to 1), and
-dp_masks: 14 run-length masks of 256 x 256 pixels, some of them empty.
+A person has dp_x and dp_y (0 to 255 within the box), dp_I (part 1 to 24), dp_U and dp_V (0 to 1), and dp_masks: 14
+run-length masks of 256 x 256 pixels over the box, of which some may be empty.
 """
 
 from dataclasses import replace
@@ -17,20 +17,26 @@ from moco.transfer.readers.shared import ReadOptions, Skipped
 from moco.transfer.scenes import BodyPoints, Scene, SceneSet
 
 PARTS, COARSE_PARTS, SIDE = 24, 14, 256
-NUMBERS = {"dp_x": (0, SIDE), "dp_y": (0, SIDE), "dp_I": (1, PARTS), "dp_U": (0, 1), "dp_V": (0, 1)}  # least and most
+NUMBERS = {
+    "dp_x": (0, SIDE),
+    "dp_y": (0, SIDE),
+    "dp_I": (1, PARTS),
+    "dp_U": (0, 1),
+    "dp_V": (0, 1),
+}  # limits
 
 
 def recognises(path: Path) -> bool:
-    """COCO JSON whose annotations have points on bodies."""
+    """COCO JSON with dp_I in its annotations."""
     return any(b'"dp_I"' in coco.ends_of(file) for file in coco.files_of(path).values())
 
 
 def read(path: Path, options: ReadOptions) -> SceneSet:
-    """The scenes of a file in the order of their ids, as `coco.read`; persons without points have None.
+    """The scenes of a file in the order of their ids, as in `coco.read`. Persons without points have None.
 
     Raises:
-        AnnotationError: names file and annotation.
-        DataError: no such split.
+        AnnotationError: an annotation cannot be used; the message has its file and id.
+        DataError: there is no such split.
     """
     root = read_json(coco.choose(coco.files_of(path), options.split, path))
     scenes, skipped = coco.read_content(root, options), Skipped(options.skip_bad)
@@ -65,7 +71,7 @@ def _points(entry: Entry) -> BodyPoints:
 
 
 def _mask(entry: Entry) -> np.ndarray:
-    """The number of the coarse part of each pixel; where parts overlap, the later one."""
+    """The coarse part of each pixel of the box; where parts overlap, the one with the higher number."""
     masks = entry.list("dp_masks")
     if len(masks) != COARSE_PARTS:
         entry.fail(f"dp_masks must hold {COARSE_PARTS} masks, got {len(masks)}")

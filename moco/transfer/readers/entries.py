@@ -1,4 +1,4 @@
-"""Read annotation files as checked values. Any fault raises an AnnotationError that names file and entry."""
+"""Read annotation files as checked values. Every error is an AnnotationError with the file and the entry."""
 
 import json
 import math
@@ -12,7 +12,7 @@ from jaxtyping import Float64
 from moco.data.sources.images import DataError
 from moco.text import one_line, shown
 
-LARGEST = 1e7  # of a coordinate, in absolute value: far beyond any image, and exact in float32 arithmetic of masks
+LARGEST = 1e7  # absolute value of a coordinate, at most: larger than any image, and exact in float32
 
 
 class AnnotationError(DataError):
@@ -30,7 +30,7 @@ def read_text(path: Path) -> str:
 
 
 def read_bytes(path: Path) -> bytes:
-    """Raises AnnotationError where there is no such file."""
+    """The content of a file. Raises AnnotationError if it is no regular file or cannot be read."""
     if not path.is_file():
         problem = "not a regular file" if path.exists() else "no such file"
         raise AnnotationError(path, "", f"{problem}: expected an annotation file")
@@ -41,18 +41,18 @@ def read_bytes(path: Path) -> bytes:
 
 
 def read_json(path: Path) -> "Entry":
-    """The object that a JSON file holds. Raises AnnotationError."""
+    """The JSON object in a file. Raises AnnotationError."""
     try:
         value = json.loads(read_bytes(path))
     except AnnotationError:
         raise
     except (ValueError, RecursionError) as error:  # bad JSON or UTF-8, a number of thousands of digits, deep nesting
-        raise AnnotationError(path, "", f"no valid JSON ({_short(str(error))})") from error
+        raise AnnotationError(path, "", f"not valid JSON ({_short(str(error))})") from error
     return Entry(value, path, "")
 
 
 class Entry:
-    """One JSON object of a file. Every method raises AnnotationError where a value is missing or of a wrong kind."""
+    """One JSON object of a file. Every method raises AnnotationError if a value is missing or has another type."""
 
     def __init__(self, value: Any, file: Path, name: str):
         self.file, self.name = file, name
@@ -68,6 +68,7 @@ class Entry:
         return self.value.get(key) is not None
 
     def raw(self, key: str) -> Any:
+        """The value of any type."""
         if not self.has(key):
             self.fail(f"has no {key!r}")
         return self.value[key]
@@ -92,7 +93,7 @@ class Entry:
         return value
 
     def identity(self, key: str = "id") -> int | str:
-        """A number or a text by which other entries name this one."""
+        """An id: the number or text by which other entries refer to this one."""
         return self.text(key) if isinstance(self.raw(key), str) else self.integer(key)
 
     def list(self, key: str) -> "list[Any]":
@@ -106,7 +107,7 @@ class Entry:
         return self.checked_numbers(self.list(key), key, length)
 
     def checked_numbers(self, values: Any, key: str, length: int | None = None) -> Float64[np.ndarray, "n"]:
-        """`values`, which is part of `key`, as an array of finite numbers."""
+        """`values`, a part of the value of `key`, as an array of finite numbers."""
         expected = f"{key} must be a list of {'' if length is None else f'{length} '}finite numbers"
         if not isinstance(values, list):
             self.fail(f"{expected}, got {described(values)}")
@@ -124,7 +125,7 @@ class Entry:
         return array
 
     def entries(self, key: str, name: str) -> "Iterator[Entry]":
-        """The objects of a list, each named by its id, or by its place where it has none."""
+        """The objects of a list. Messages name each by its id, or by its position if it has no id."""
         for place, value in enumerate(self.list(key)):
             given = value.get("id") if isinstance(value, dict) else None
             plain = isinstance(given, int | str) and not isinstance(given, bool)
@@ -132,7 +133,7 @@ class Entry:
 
 
 def described(value: Any) -> str:
-    """A value in a message: short, whatever it is."""
+    """A short description of any value, for messages."""
     if isinstance(value, dict):
         return "a JSON object"
     if isinstance(value, list):

@@ -22,11 +22,13 @@ def recognises(path: Path) -> bool:
 
 
 def read(path: Path, options: ReadOptions) -> LabelledFiles:
-    """`train`, `val`, `test` or several joined with +, in the order of setid.mat. Class names are their numbers.
+    """The images of `train`, `val` or `test`, or of several joined with +, in the order of setid.mat.
+
+    The names of the classes are their numbers.
 
     Raises:
-        AnnotationError: a damaged file, a missing image.
-        DataError: no such split.
+        AnnotationError: a file is damaged, or an image is missing.
+        DataError: there is no such split.
     """
     parts = (options.split or "").split("+")
     if not {*parts} <= {*SPLITS}:
@@ -44,14 +46,16 @@ def read(path: Path, options: ReadOptions) -> LabelledFiles:
             name = f"image_{number:05d}"
             image = images.find(f"{name}.jpg")
             if not 1 <= number <= len(labels) or image is None:
-                raise AnnotationError(file, name, f"has no class, or there is no {name}.jpg in {images.describe()}")
+                raise AnnotationError(
+                    file, name, f"imagelabels.mat has no class for it, or there is no {name}.jpg in {images.describe()}"
+                )
             items.append(Item(image, name, int(labels[number - 1]) - 1))
     return LabelledFiles(items, [str(number) for number in range(1, CLASSES + 1)])
 
 
 def _numbers(file: Path, key: str) -> Int64[np.ndarray, "n"]:
-    """A list of whole numbers in a .mat file."""
+    """The whole numbers of a variable in a .mat file."""
     values = read_mat(file).get(key)
     if values is None or (values % 1 != 0).any():
-        raise AnnotationError(file, key, f"there are no whole numbers of the name {key}")
+        raise AnnotationError(file, key, f"expected whole numbers in the variable {key}")
     return values.reshape(-1).astype(np.int64)

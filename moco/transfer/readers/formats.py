@@ -1,4 +1,4 @@
-"""The formats that annotations may have. A new one is a file with `recognises` and `read`, and an entry here."""
+"""The formats of annotations. To add one, write a file with `recognises` and `read`, and an entry here."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -32,10 +32,10 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Format(Generic[T]):
-    """How annotations are stored."""
+    """One format of annotations."""
 
-    layout: str  # what a path of this format looks like, for messages
-    recognises: Callable[[Path], bool]  # quick: lists folders and reads the beginnings of files
+    layout: str  # a description of its files, for messages
+    recognises: Callable[[Path], bool]  # fast: lists folders and reads the beginnings of files
     read: Callable[[Path, ReadOptions], T]
 
 
@@ -64,17 +64,18 @@ CLASSES: dict[str, Format[Images]] = {
 
 
 def read_scenes(path: Path, options: ReadOptions | None = None, *, format: str | None = None) -> SceneSet:
-    """The images with annotated objects at `path`, in the named format of OBJECTS or the one that it looks like.
+    """The images with annotated objects at `path`. Nothing is extracted, unpickled or downloaded.
 
-    Nothing is extracted, unpickled or downloaded.
+    Args:
+        format: a name in OBJECTS; None: the first one that recognises the path.
 
     Raises:
-        AnnotationError: an annotation that cannot be used, by file and id.
-        DataError: no such path, no known format, no images.
+        AnnotationError: an annotation cannot be used; the message has its file and id.
+        DataError: the path does not exist, has no known format, or no images.
     """
     scenes = _read(path, options, format, OBJECTS)
     if not scenes.scenes:
-        raise DataError(f"{shown(str(path))} names no images")
+        raise DataError(f"{shown(str(path))} has no images")
     return scenes
 
 
@@ -82,7 +83,7 @@ def read_semantic(path: Path, options: ReadOptions | None = None, *, format: str
     """The images with a class for each pixel at `path`, in a format of PIXELS. Raises as `read_scenes`."""
     scenes = _read(path, options, format, PIXELS)
     if not scenes.scenes:
-        raise DataError(f"{shown(str(path))} names no images")
+        raise DataError(f"{shown(str(path))} has no images")
     return scenes
 
 
@@ -90,7 +91,7 @@ def read_classes(path: Path, options: ReadOptions | None = None, *, format: str 
     """The images with one class each at `path`, in a format of CLASSES. Raises as `read_scenes`."""
     images = _read(path, options, format, CLASSES)
     if not len(images):
-        raise DataError(f"{shown(str(path))} names no images")
+        raise DataError(f"{shown(str(path))} has no images")
     return images
 
 
@@ -99,14 +100,14 @@ def _read(path: Path, options: ReadOptions | None, format: str | None, formats: 
         raise DataError(f"{shown(str(path))} does not exist: expected a folder or file of annotations")
     chosen = recognise(path, formats) if format is None else format
     if chosen not in formats:
-        raise DataError(f"no format {shown(chosen)}: choose from {', '.join(formats)}")
+        raise DataError(f"there is no format {shown(chosen)}: choose from {', '.join(formats)}")
     return formats[chosen].read(path, options or ReadOptions())
 
 
 def recognise(path: Path, formats: Mapping[str, Format[Any]]) -> str:
-    """The format of what is at `path`. Raises DataError, which lists the formats."""
+    """The name of the format at `path`. Raises DataError with a list of the formats."""
     for name, known in formats.items():
         if known.recognises(path):
             return name
     layouts = "\n".join(f"  {name}: {known.layout}" for name, known in formats.items())
-    raise DataError(f"{shown(str(path))} is in no format known here, or --format must name it:\n{layouts}")
+    raise DataError(f"{shown(str(path))} has none of these formats; if it does, name it with --format:\n{layouts}")

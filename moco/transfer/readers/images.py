@@ -1,4 +1,4 @@
-"""The image files that annotations name."""
+"""Find the image files that annotations name."""
 
 import os
 from collections.abc import Sequence
@@ -13,10 +13,10 @@ from moco.text import shown
 
 
 class ImageFiles:
-    """Finds files below some folders by the names that annotations give them. Each folder is listed once.
+    """Finds files in some folders by their names in annotations. Each folder is listed only once.
 
-    Tools write paths of the machine that they ran on (`C:\\data\\cat.jpg`, `../../media/cat.jpg`). The longest end of
-    such a path that exists below a folder is used. No file outside of the folders is ever opened.
+    Tools write paths of other machines (`C:\\data\\cat.jpg`, `../../media/cat.jpg`). The longest end of such a path
+    that exists in one of the folders is used. No file outside of the folders is ever opened.
     """
 
     def __init__(self, folders: Sequence[Path]):
@@ -24,7 +24,7 @@ class ImageFiles:
         self._names: dict[Path, frozenset[str]] = {}
 
     def find(self, name: str) -> Path | None:
-        """The file of that name, or None."""
+        """The file with that name; None if there is none."""
         parts = [part for part in PurePosixPath(name.replace("\\", "/")).parts if part not in ("/", "..", ".")]
         for first in range(len(parts)):
             for folder in self.folders:
@@ -34,7 +34,7 @@ class ImageFiles:
         return None
 
     def with_stem(self, stem: str) -> Path | None:
-        """The image file with that name and any extension."""
+        """The image file with that name and any extension; None if there is none."""
         parent, _, last = stem.rpartition("/")
         for folder in self.folders:
             listed = self._listed(folder / parent)
@@ -70,7 +70,7 @@ def is_image(name: str) -> bool:
 
 
 def size_of(path: Path) -> tuple[int, int]:
-    """Width and height of an image, upright as it is decoded, from its header. Raises DataError."""
+    """Width and height of an image as it is decoded (upright), from its header. Raises DataError."""
     try:
         with Image.open(path) as image:
             width, height = image.size

@@ -1,4 +1,4 @@
-"""iNaturalist 2018: train2018.json and val2018.json, whose images lie in nested folders."""
+"""iNaturalist 2018: train2018.json and val2018.json, with images in nested folders."""
 
 import re
 from pathlib import Path
@@ -18,11 +18,11 @@ def recognises(path: Path) -> bool:
 
 
 def read(path: Path, options: ReadOptions) -> LabelledFiles:
-    """`train` or `val`, in the order of the images' ids. Classes are in the order of the categories' ids.
+    """The images of `train` or `val`, in the order of their ids. Classes are in the order of the categories' ids.
 
     Raises:
-        AnnotationError: names file and entry.
-        DataError: no such split.
+        AnnotationError: an entry cannot be used; the message has its file and id.
+        DataError: there is no such split.
     """
     files = _files(path)
     chosen = [file for split, file in files.items() if options.split in (split, file.stem) or len(files) == 1]
@@ -55,7 +55,7 @@ def _files(path: Path) -> dict[str, Path]:
 
 
 def _classes(root: Entry) -> dict[int, str]:
-    """The names of the categories by id, made unique by the id where several have the same."""
+    """The names of the categories by id. If names occur twice, each gets its id appended."""
     names: dict[int, str] = {}
     for entry in root.entries("categories", "category"):
         number = entry.integer("id")
@@ -75,8 +75,8 @@ def _categories_of_images(root: Entry, classes: dict[int, str]) -> dict[int, int
     for entry in root.entries("annotations", "annotation"):
         image, category = entry.integer("image_id"), entry.integer("category_id")
         if category not in place:
-            entry.fail(f"category_id {category} is the id of no category")
+            entry.fail(f"category_id {category}: there is no category with this id")
         if image in result:
-            raise AnnotationError(entry.file, entry.name, f"image {image} has another annotation")
+            raise AnnotationError(entry.file, entry.name, f"image {image} has another annotation already")
         result[image] = place[category]
     return result

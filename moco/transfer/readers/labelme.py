@@ -14,7 +14,7 @@ from moco.text import shown
 from moco.transfer import masks
 from moco.transfer.readers.entries import AnnotationError, Entry, read_json
 from moco.transfer.readers.images import ImageFiles
-from moco.transfer.readers.shared import Annotation, ReadOptions, Skipped, objects_of
+from moco.transfer.readers.shared import Annotation, ReadOptions, Skipped, objects_of, with_class
 from moco.transfer.scenes import Mask, Scene, SceneSet
 
 CORNERS_OF_A_CIRCLE = 64
@@ -22,18 +22,18 @@ Shape = tuple[str, str, Annotation]  # class, group, object
 
 
 def recognises(path: Path) -> bool:
-    """A folder with JSON files that hold shapes."""
+    """A folder with JSON files that have `shapes`."""
     return path.is_dir() and any(map(_looks_right, _files(path)[:3]))
 
 
 def read(path: Path, options: ReadOptions) -> SceneSet:
-    """A scene for each JSON file of a folder, sorted by name; the classes that occur, sorted.
+    """A scene for each JSON file of a folder, sorted by name. The classes are those that occur, sorted.
 
-    Polygons of one class and one group_id are the parts of one object. Rectangles have no mask. Points and lines have
-    no area: they are errors.
+    Polygons with the same class and group_id are the parts of one object. Rectangles have no mask. Points and lines are
+    errors, because they have no area.
 
     Raises:
-        AnnotationError: names the file and the shape.
+        AnnotationError: a shape cannot be used; the message has its file and number.
     """
     if options.split is not None and not (path / options.split).is_dir():
         raise DataError(f"{shown(str(path))} has no folder {shown(options.split)}")
@@ -47,7 +47,7 @@ def read(path: Path, options: ReadOptions) -> SceneSet:
     scenes: list[Scene] = []
     for file, (scene, shapes) in drafts:
         labelled = [
-            skipped.attempt(lambda name=name, one=one, file=file: _labelled(file, name, one, place))
+            skipped.attempt(lambda name=name, one=one, file=file: with_class(one, name, place, file))
             for name, one in _joined(shapes)
         ]
         objects = objects_of([one for one in labelled if one is not None], masks=has_masks)
@@ -76,8 +76,8 @@ def _scene(file: Path, folder: Path | None, skipped: Skipped) -> tuple[Scene, li
     image = places.find(root.text("imagePath")) or places.with_stem(file.stem)
     if image is None:
         root.fail(
-            f"there is no image {shown(root.text('imagePath'))} in {places.describe()}; one that is inside of the JSON "
-            "file must be saved beside it"
+            f"there is no image {shown(root.text('imagePath'))} in {places.describe()}. If the image is inside of the "
+            "JSON file, save it as a file beside it"
         )
     shapes = [
         skipped.attempt(lambda entry=entry, place=place: _shape(entry, place, height, width))
@@ -112,14 +112,14 @@ def _shape(entry: Entry, place: int, height: int, width: int) -> Shape:
 
 
 def _circle(points: Float64[np.ndarray, "2 2"]) -> Float64[np.ndarray, "xy"]:
-    """A polygon around the first point, through the second."""
+    """A circle as a polygon: the first point is its centre, the second one lies on it."""
     centre, radius = points[0], float(np.hypot(*(points[1] - points[0])))
     angles = np.arange(CORNERS_OF_A_CIRCLE) * 2 * np.pi / CORNERS_OF_A_CIRCLE
     return (centre + radius * np.column_stack([np.cos(angles), np.sin(angles)])).reshape(-1)
 
 
 def _bitmap(entry: Entry, points: Float64[np.ndarray, "2 2"], height: int, width: int) -> masks.Rle:
-    """A PNG in base64 that covers the box of the points, the last pixels included."""
+    """A mask from a PNG in base64 that covers the box between the points, including the last pixels."""
     left, top = np.floor(points.min(0)).astype(int).tolist()
     try:
         data = base64.b64decode(entry.text("mask"), validate=True)
@@ -130,16 +130,16 @@ def _bitmap(entry: Entry, points: Float64[np.ndarray, "2 2"], height: int, width
     except AnnotationError:
         raise
     except Exception as error:  # Pillow raises nearly everything
-        raise AnnotationError(entry.file, entry.name, f"its mask is no PNG in base64 ({str(error)[:60]})") from error
+        raise AnnotationError(entry.file, entry.name, f"its mask is not a PNG in base64 ({str(error)[:60]})") from error
     if left < 0 or top < 0 or left + drawn.shape[1] > width or top + drawn.shape[0] > height:
-        entry.fail(f"its mask of {drawn.shape[1]} x {drawn.shape[0]} pixels at {left}, {top} reaches out of the image")
+        entry.fail(f"its mask of {drawn.shape[1]} x {drawn.shape[0]} pixels at {left}, {top} extends beyond the image")
     whole = np.zeros((height, width), dtype=bool)
     whole[top : top + drawn.shape[0], left : left + drawn.shape[1]] = drawn
     return masks.rle_of_bitmap(whole)
 
 
 def _joined(shapes: list[Shape]) -> list[tuple[str, Annotation]]:
-    """Polygons of one class and group as one object, at the place of the first."""
+    """The classes and objects. Polygons of one class and group are joined to one object, in the place of the first."""
     objects: dict[tuple[str, str], Annotation] = {}
     for place, (name, group, one) in enumerate(shapes):
         key = (name, group)
@@ -151,9 +151,3 @@ def _joined(shapes: list[Shape]) -> list[tuple[str, Annotation]]:
         else:
             objects[key if before is None else (name, f"{group}, {place}")] = one
     return [(name, one) for (name, _), one in objects.items()]
-
-
-def _labelled(file: Path, name: str, one: Annotation, place: dict[str, int]) -> Annotation:
-    if name not in place:
-        raise AnnotationError(file, one.id, f"{shown(name)} is none of the classes: {', '.join(place)}")
-    return one._replace(label=place[name])

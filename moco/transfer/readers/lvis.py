@@ -12,20 +12,20 @@ FREQUENCIES = ("r", "c", "f")  # of classes: rare, common, frequent
 
 
 def recognises(path: Path) -> bool:
-    """COCO JSON whose images or categories have what only LVIS has."""
+    """COCO JSON with a key that only LVIS has."""
     every = map(coco.ends_of, coco.files_of(path).values())
     return any(b'"neg_category_ids"' in ends or b'"frequency"' in ends for ends in every)
 
 
 def read(path: Path, options: ReadOptions) -> SceneSet:
-    """The scenes of a file in the order of their ids, as `coco.read`.
+    """The scenes of a file in the order of their ids, as in `coco.read`.
 
-    Images are found by `coco_url` (v1: images of the split val lie in train2017 too), or by the last 16 characters of
+    Images are found by the end of `coco_url` (v1: some images of val are in train2017), or by the last 16 characters of
     the name (v0.5: COCO_val2014_000000001268.jpg).
 
     Raises:
-        AnnotationError: names file and annotation.
-        DataError: no such split.
+        AnnotationError: an annotation cannot be used; the message has its file and id.
+        DataError: there is no such split.
     """
     root = read_json(coco.choose(coco.files_of(path), options.split, path))
     scenes = coco.read_content(root, options, name_of=_name)
@@ -43,12 +43,12 @@ def _name(image: Entry) -> str:
 
 
 def _federated(scene: Scene, image: Entry, place: dict[int, int]) -> Scene:
-    """The scene with the classes that are known to be absent, and those of which objects may lack."""
+    """The scene with its absent classes, and its classes of which some objects are not annotated."""
     classes: list[tuple[int, ...]] = []
     for key in ("neg_category_ids", "not_exhaustive_category_ids"):
         numbers = [int(number) for number in image.numbers(key)]
         if unknown := [number for number in numbers if number not in place]:
-            image.fail(f"{key} holds {unknown[0]}, which is the id of no category")
+            image.fail(f"{key} {unknown[0]}: there is no category with this id")
         classes.append(tuple(place[number] for number in numbers))
     return replace(scene, negative=classes[0], not_exhaustive=classes[1])
 

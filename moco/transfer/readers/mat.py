@@ -1,6 +1,6 @@
-"""Arrays of numbers in MATLAB's .mat files of version 5 (6 and 7 write the same), read in Python.
+"""Read arrays of numbers from MATLAB's .mat files of version 5, which MATLAB 6 and 7 write too.
 
-scipy.io.loadmat of scipy 1.17 ends the process (segmentation fault) on some damaged files, so it is not used.
+scipy.io.loadmat (scipy 1.17) is not used, because some damaged files make it end the process by a segmentation fault.
 MAT-File Format, The MathWorks: https://www.mathworks.com/help/pdf_doc/matlab/matfile_format.pdf
 """
 
@@ -27,19 +27,19 @@ TYPES = {
 }  # of stored numbers
 NUMBERS = {6: "f8", 7: "f4", 8: "i1", 9: "u1", 10: "i2", 11: "u2", 12: "i4", 13: "u4", 14: "i8", 15: "u8"}  # of arrays
 MATRIX, COMPRESSED, HEADER = 14, 15, 128
-MOST_BYTES = 2**31  # of a file, and of one array
+MOST_BYTES = 2**31  # of an array
 
 
 def read_mat(file: Path) -> dict[str, np.ndarray]:
-    """The arrays of real numbers by their names; other variables (texts, cells, structures) are left out.
+    """The arrays of real numbers by name. Other variables (texts, cells, structures) are left out.
 
     Raises:
-        AnnotationError: no such file, or a damaged one.
+        AnnotationError: the file does not exist or is damaged.
     """
     data = read_bytes(file)
 
     def fail(problem: str) -> NoReturn:
-        raise AnnotationError(file, "", f"no .mat file of version 5: {problem}")
+        raise AnnotationError(file, "", f"not a .mat file of version 5: {problem}")
 
     if len(data) < HEADER or data[126:128] not in (b"IM", b"MI"):
         fail("its header is missing (a file of version 7.3 is HDF5: save it with -v7)")
@@ -54,7 +54,7 @@ def read_mat(file: Path) -> dict[str, np.ndarray]:
 
 
 def _elements(data: bytes, place: int, end: int, order: str) -> list[tuple[int, int, int]]:
-    """Where the content of each element begins, its type and its size in bytes."""
+    """The elements between `place` and `end`: where the content begins, its type, its size in bytes."""
     found: list[tuple[int, int, int]] = []
     while place + 8 <= end:
         kind, size = struct.unpack_from(f"{order}II", data, place)
@@ -71,7 +71,7 @@ def _elements(data: bytes, place: int, end: int, order: str) -> list[tuple[int, 
 
 
 def _array(data: bytes, place: int, kind: int, size: int, order: str) -> tuple[str, np.ndarray] | None:
-    """Name and numbers of a variable; None where it holds something else."""
+    """The name and the numbers of a variable; None if it has something else than numbers."""
     if kind == COMPRESSED:
         unpacker = zlib.decompressobj()
         inner = unpacker.decompress(data[place : place + size], MOST_BYTES)

@@ -1,4 +1,4 @@
-"""Two folders with files of the same names: images, and PNG files with the number of the class of each pixel."""
+"""Two folders with files of the same names: images, and PNG files whose pixels have the number of a class."""
 
 from pathlib import Path
 
@@ -13,19 +13,19 @@ LABELS = ("masks", "labels", "annotations")
 
 
 def recognises(path: Path) -> bool:
-    """`images` beside one of LABELS with PNG files."""
+    """A folder with `images`, and PNG files in one of LABELS."""
     folder = _label_folder(path)
     return (path / "images").is_dir() and folder is not None and next(folder.rglob("*.png"), None) is not None
 
 
 def read(path: Path, options: ReadOptions) -> SemanticSet:
-    """The pairs in `images` and `masks`, or in the folders in them that are named after the split, sorted by path.
+    """The pairs in `images` and `masks` (or in `images/SPLIT` and `masks/SPLIT`), sorted by path.
 
-    Class names are the lines of classes.txt, value 0 first; 255 is ignored.
+    The names of the classes are the lines of classes.txt, from value 0; the value 255 is ignored.
 
     Raises:
-        AnnotationError: an image without a mask.
-        DataError: no such split, no classes.
+        AnnotationError: an image has no mask.
+        DataError: there is no such split, or no classes.txt.
     """
     folder = _label_folder(path)
     classes = options.classes or _classes(path)

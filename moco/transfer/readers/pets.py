@@ -17,11 +17,13 @@ def recognises(path: Path) -> bool:
 
 
 def read(path: Path, options: ReadOptions) -> LabelledFiles:
-    """`trainval` or `test`, in the order of the list. A class is named by its images, in the order of its numbers.
+    """The images of `trainval` or `test`, in the order of the list.
+
+    The name of a class is taken from the names of its images. Classes are in the order of their numbers.
 
     Raises:
-        AnnotationError: names the list and the line.
-        DataError: no such split.
+        AnnotationError: a line cannot be used; the message has the list and the line.
+        DataError: there is no such split.
     """
     if options.split not in SPLITS:
         raise DataError(f"{shown(str(path))}: choose a split from {', '.join(SPLITS)}; got {options.split}")

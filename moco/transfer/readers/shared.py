@@ -1,4 +1,4 @@
-"""Parts that readers share: objects put together one by one, and annotations that are skipped."""
+"""Parts that several readers need: options, one annotated object, the objects of an image, skipped annotations."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -8,6 +8,7 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 from jaxtyping import Float64
 
+from moco.text import shown
 from moco.transfer.readers.entries import AnnotationError
 from moco.transfer.scenes import Mask, Objects
 
@@ -18,10 +19,10 @@ T = TypeVar("T")
 class ReadOptions:
     """How a data set is read."""
 
-    split: str | None = None  # which part of a data set that has several
-    images: Path | None = None  # folder of the images, where they do not lie in the format's usual place
-    classes: tuple[str, ...] | None = None  # in this order, as in the training set; default: as the format says
-    skip_bad: bool = False  # leave out annotations that cannot be used, instead of an error
+    split: str | None = None  # part of a data set that has several
+    images: Path | None = None  # folder of the images, if they are not in the format's usual place
+    classes: tuple[str, ...] | None = None  # expected classes in their order, such as the training set's
+    skip_bad: bool = False  # skip annotations that cannot be used, instead of raising an error
 
 
 class Annotation(NamedTuple):
@@ -38,7 +39,7 @@ class Annotation(NamedTuple):
 
 
 def objects_of(annotations: list[Annotation], *, masks: bool = False, keypoints: int = 0) -> Objects:
-    """The objects of an image; `masks`: whether the data set has any, `keypoints`: how many each object has."""
+    """The objects of an image. `masks`: whether the data set has masks. `keypoints`: their number in each object."""
     n = len(annotations)
     unlabelled = np.zeros((keypoints, 3))
     points = [unlabelled if one.keypoints is None else one.keypoints for one in annotations]
@@ -56,13 +57,13 @@ def objects_of(annotations: list[Annotation], *, masks: bool = False, keypoints:
 
 @dataclass
 class Skipped:
-    """What to do with an annotation that cannot be used: raise, or remember the reason and go on."""
+    """Handles annotations that cannot be used: raises the error, or (`skip`) skips them and keeps the reasons."""
 
     skip: bool
     reasons: list[str] = field(default_factory=list)
 
     def attempt(self, read: Callable[[], T]) -> T | None:
-        """What `read` returns; None when its annotation is skipped."""
+        """Call `read` and return its result; None if the annotation is skipped."""
         try:
             return read()
         except AnnotationError as error:
@@ -70,3 +71,10 @@ class Skipped:
                 raise
             self.reasons.append(str(error))
             return None
+
+
+def with_class(annotation: Annotation, name: str, place: dict[str, int], file: Path) -> Annotation:
+    """The annotation with the number of its class `name`. Raises AnnotationError if `place` does not have it."""
+    if name not in place:
+        raise AnnotationError(file, annotation.id, f"{shown(name)} is none of the classes: {', '.join(place)}")
+    return annotation._replace(label=place[name])

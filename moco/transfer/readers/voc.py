@@ -17,7 +17,7 @@ from moco.data.sources.images import DataError
 from moco.text import shown
 from moco.transfer.readers.entries import LARGEST, AnnotationError, read_bytes, read_text
 from moco.transfer.readers.images import ImageFiles
-from moco.transfer.readers.shared import Annotation, ReadOptions, Skipped, objects_of
+from moco.transfer.readers.shared import Annotation, ReadOptions, Skipped, objects_of, with_class
 from moco.transfer.scenes import Scene, SceneSet
 
 CLASSES = (  # of the challenges 2007 to 2012
@@ -51,7 +51,7 @@ def read(path: Path, options: ReadOptions) -> SceneSet:
     scenes: list[Scene] = []
     for draft in drafts:
         labelled = [
-            skipped.attempt(lambda name=name, one=one, draft=draft: _labelled(draft.file, name, one, place))
+            skipped.attempt(lambda name=name, one=one, draft=draft: with_class(one, name, place, draft.file))
             for name, one in draft.objects
         ]
         objects = objects_of([one for one in labelled if one is not None])
@@ -242,9 +242,3 @@ def _object(file: Path, number: int, element: ElementTree.Element) -> tuple[str,
         reader.fail(f"the box ends before it begins: xmin {left:g}, ymin {top:g}, xmax {right:g}, ymax {bottom:g}")
     area = float((box[2] - box[0]) * (box[3] - box[1]))
     return name, Annotation(f"{file.stem}, {place}", box, 0, area, difficult=reader.flag("difficult"))
-
-
-def _labelled(file: Path, name: str, one: Annotation, place: dict[str, int]) -> Annotation:
-    if name not in place:
-        raise AnnotationError(file, one.id, f"{shown(name)} is none of the classes: {', '.join(place)}")
-    return one._replace(label=place[name])

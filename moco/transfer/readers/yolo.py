@@ -1,7 +1,7 @@
-"""YOLO text files: a line for each object, in fractions of the image; boxes, polygons, or boxes with keypoints.
+"""YOLO text files: a line for each object, in fractions of the image: boxes, polygons, or boxes with keypoints.
 
-As Ultralytics (data.yaml), Roboflow, Label Studio (classes.txt) and CVAT (obj.names) lay them out. An image without a
-file has no objects.
+It reads the layouts of Ultralytics (data.yaml), Roboflow, Label Studio (classes.txt) and CVAT (obj.names). An image
+without a file has no objects.
 """
 
 from pathlib import Path
@@ -22,16 +22,16 @@ from moco.transfer.scenes import Scene, SceneSet
 DESCRIPTIONS = ("data.yaml", "data.yml", "dataset.yaml")
 NAMES = ("classes.txt", "obj.names")
 SPLITS = ("train", "val", "valid", "test")
-SLACK = 0.01  # fractions below 0 or above 1 by rounding
+SLACK = 0.01  # fractions may be below 0 or above 1 by this much, because tools round
 
 
 class Description(NamedTuple):
-    """What the file beside the folders says."""
+    """The content of the file that describes the data set."""
 
     classes: tuple[str, ...]
-    splits: dict[str, list[str]]  # folders or lists of images, as written
-    keypoints: int
-    numbers: int  # for each keypoint: 2, or 3 with the visibility
+    splits: dict[str, list[str]]  # folders or lists of images, as in the file
+    keypoints: int  # of an object
+    numbers: int  # of a keypoint: 2, or 3 with the visibility
 
 
 def recognises(path: Path) -> bool:
@@ -43,19 +43,21 @@ def recognises(path: Path) -> bool:
 def read(path: Path, options: ReadOptions) -> SceneSet:
     """The scenes of a split, sorted by the paths of their images.
 
-    `options.split`: a key of data.yaml (`train`, `val`, `test`), or a folder of that name; needed where there are
-    several.
+    `options.split`: a key of data.yaml (`train`, `val`, `test`), or a folder with that name. It must be given if there
+    are several.
 
     Raises:
-        AnnotationError: names the file and its line.
-        DataError: no such split, no text file for any image.
+        AnnotationError: an annotation cannot be used; the message has its file and line.
+        DataError: there is no such split, or no image has a text file.
     """
     file = _description_file(path)
     if file is None:
         raise DataError(f"{shown(str(path))} has neither data.yaml nor one of {', '.join(NAMES)}")
     described, skipped = _describe(file), Skipped(options.skip_bad)
     if options.classes not in (None, described.classes):
-        raise AnnotationError(file, "", f"has the classes {', '.join(described.classes)}, which are not the given ones")
+        raise AnnotationError(
+            file, "", f"has the classes {', '.join(described.classes)}; expected {', '.join(options.classes)}"
+        )
     images = images_below(options.images) if options.images else _images(file, described, options.split)
     labels = [_label_file(image) for image in images]
     if images and not any(label.is_file() for label in labels):
@@ -103,11 +105,11 @@ def _yaml(file: Path) -> Any:
     try:
         return yaml.safe_load(read_text(file))
     except (yaml.YAMLError, ValueError, RecursionError, OverflowError) as error:
-        raise AnnotationError(file, "", f"no valid YAML ({str(error)[:100]})") from error
+        raise AnnotationError(file, "", f"not valid YAML ({str(error)[:100]})") from error
 
 
 def _class_names(root: Entry) -> tuple[str, ...]:
-    """`names`, as a list or by number."""
+    """The class names from `names`, which is a list, or a mapping from numbers."""
     names = root.raw("names")
     if isinstance(names, dict):
         if {*names} != {*range(len(names))}:
@@ -127,7 +129,7 @@ def _texts(root: Entry, key: str) -> list[str]:
 
 
 def _images(file: Path, described: Description, split: str | None) -> list[Path]:
-    """The images of a split. Raises DataError, which names what there is."""
+    """The images of a split. Raises DataError with the splits that exist."""
     root = file.parent
     folders = {name: [root / name] for name in SPLITS if (root / name).is_dir()}
     folders |= {name: [root / "images" / name] for name in SPLITS if (root / "images" / name).is_dir()}
@@ -140,7 +142,7 @@ def _images(file: Path, described: Description, split: str | None) -> list[Path]
     if not places:
         if split is None:
             return images_below(root / "images" if (root / "images").is_dir() else root)
-        raise DataError(f"{shown(str(root))} has no split {shown(split)}: give it without one")
+        raise DataError(f"{shown(str(root))} has no splits, and {shown(split)} was given: leave the split out")
     if (split is None and len(places) > 1) or (split is not None and split not in places):
         raise DataError(f"{shown(str(root))}: choose a split from {', '.join({**described.splits, **places})}")
     chosen = places[split] if split is not None else next(iter(places.values()))
@@ -149,7 +151,7 @@ def _images(file: Path, described: Description, split: str | None) -> list[Path]
 
 
 def _place(root: Path, text: str, file: Path, split: str) -> Path:
-    """The folder or list that data.yaml means: of a path of another machine, the longest end that is here."""
+    """The folder or list at a path in data.yaml. If it is a path of another machine, its longest end that exists."""
     parts = [part for part in text.replace("\\", "/").split("/") if part not in ("", ".", "..")]
     for first in range(len(parts)):
         place = root.joinpath(*parts[first:])
@@ -159,7 +161,7 @@ def _place(root: Path, text: str, file: Path, split: str) -> Path:
 
 
 def _below(place: Path, root: Path) -> list[Path]:
-    """The images of a folder, or that a list names."""
+    """The images in a folder, or in a list of images."""
     if place.is_dir():
         return images_below(place)
     images: list[Path] = []
@@ -167,13 +169,13 @@ def _below(place: Path, root: Path) -> list[Path]:
         if line.strip():
             image = _place(root, line.strip(), place, f"line {number}")
             if not is_image(image.name):
-                raise AnnotationError(place, f"line {number}", f"{shown(line.strip())} is no image file")
+                raise AnnotationError(place, f"line {number}", f"{shown(line.strip())} is not an image file")
             images.append(image)
     return images
 
 
 def _label_file(image: Path) -> Path:
-    """Beside the image, or in `labels` where the image is in `images`."""
+    """The text file of an image: beside it, or in `labels` if the image is in `images`."""
     parts = list(image.parts)
     if "images" in parts:
         parts[len(parts) - 1 - parts[::-1].index("images")] = "labels"
@@ -200,7 +202,7 @@ def _annotation(file: Path, number: int, texts: list[str], size: tuple[int, int]
     values = _numbers(file, number, texts)
     label, rest = values[0], values[1:]
     if label % 1 or not 0 <= label < len(described.classes):
-        _fail(file, number, f"{texts[0]} is the number of no class; expected 0 to {len(described.classes) - 1}")
+        _fail(file, number, f"there is no class {texts[0]}; expected 0 to {len(described.classes) - 1}")
     points = described.keypoints * described.numbers
     scale = np.array(size, dtype=np.float64)
     name = f"{file.name}, line {number}"
@@ -240,7 +242,7 @@ def _check_fractions(file: Path, number: int, values: Float64[np.ndarray, "n"]) 
 def _box(
     file: Path, number: int, values: Float64[np.ndarray, "4"], scale: Float64[np.ndarray, "2"]
 ) -> Float64[np.ndarray, "4"]:
-    """Centre and size as corners."""
+    """The corners of a box [pixels], from its centre and size."""
     _check_fractions(file, number, values)
     if values[2] < 0 or values[3] < 0:
         _fail(file, number, f"the box has the negative size {values[2]:g} x {values[3]:g}")
@@ -251,7 +253,7 @@ def _box(
 def _keypoints(
     file: Path, number: int, values: Float64[np.ndarray, "K d"], scale: Float64[np.ndarray, "2"]
 ) -> Float64[np.ndarray, "K 3"]:
-    """With visibility; without one in the file, a point at 0, 0 is not labelled."""
+    """Keypoints [pixels] with visibility. If the file has no visibility, a point at 0, 0 counts as not labelled."""
     _check_fractions(file, number, values[:, :2].reshape(-1))
     visible = values[:, 2] if values.shape[1] == 3 else 2.0 * (values > 0).any(1)
     if not np.isin(visible, (0, 1, 2)).all():
