@@ -1,8 +1,8 @@
-"""The surface of a body on which DensePose is scored: vertices with part, U and V, and geodesic distances between them.
+"""The surface of a body, for the score of DensePose: vertices with part, U and V, and geodesic distances between them.
 
-Three files of the authors of DensePose, which they publish for research: SMPL_subdiv.mat, SMPL_SUBDIV_TRANSFORM.mat and
-Pdist_matrix.pkl. The last is a pickle of one array. It is not unpickled, which could run anything: the array is mapped
-from where its bytes lie in the file.
+They are in three files that the authors of DensePose publish for research: SMPL_subdiv.mat, SMPL_SUBDIV_TRANSFORM.mat
+and Pdist_matrix.pkl. The last one is a pickle of one array. It is not unpickled, because that could run any code:
+the bytes of the array are mapped from the file.
 """
 
 from dataclasses import dataclass
@@ -15,8 +15,8 @@ from moco.transfer.readers.entries import AnnotationError, read_bytes
 from moco.transfer.readers.mat import read_mat
 
 PARTS = 24
-HEAD = 2**16  # bytes of a pickle before its array, at most
-LENGTHS = {b"T": 4, b"B": 4, b"\x8e": 8}  # opcodes of long bytes, and the bytes of their length
+HEAD = 2**16  # [bytes] of a pickle before its array, at most
+LENGTHS = {b"T": 4, b"B": 4, b"\x8e": 8}  # opcodes of long byte strings, and the size of their length [bytes]
 FILES = ("SMPL_subdiv.mat", "SMPL_SUBDIV_TRANSFORM.mat", "Pdist_matrix")
 
 
@@ -33,7 +33,7 @@ class BodySurface:
     def nearest(
         self, part: Int64[np.ndarray, "p"], u: Float64[np.ndarray, "p"], v: Float64[np.ndarray, "p"]
     ) -> Int64[np.ndarray, "p"]:
-        """The vertex of the coarser mesh that is nearest in U and V on each point's part; -1 for no part."""
+        """For each point the coarse vertex of the vertex on its part that is nearest in U and V; -1 for no part."""
         result = np.full(len(part), -1, dtype=np.int64)
         for number in np.unique(part):
             vertices, points = np.flatnonzero(self.part == number), np.flatnonzero(part == number)
@@ -44,7 +44,7 @@ class BodySurface:
         return result
 
     def geodesics(self, one: Int64[np.ndarray, "p"], other: Int64[np.ndarray, "p"]) -> Float64[np.ndarray, "p"]:
-        """[m] between pairs of vertices; infinite where one is -1."""
+        """The distances between pairs of coarse vertices [m]; infinite if one is -1."""
         result = np.full(len(one), np.inf)
         known = (one >= 0) & (other >= 0)
         high, low = np.maximum(one, other)[known], np.minimum(one, other)[known]
@@ -55,10 +55,10 @@ class BodySurface:
 
 
 def read_body_surface(folder: Path) -> BodySurface:
-    """The surface from the three files in a folder; the distances as Pdist_matrix.pkl or .npy.
+    """Read the surface from the three files in a folder. The distances may be in Pdist_matrix.pkl or .npy.
 
     Raises:
-        AnnotationError: a file that is missing or damaged, or does not fit the others.
+        AnnotationError: a file is missing or damaged, or does not fit the others.
     """
     mesh_file, index_file = folder / FILES[0], folder / FILES[1]
     mesh, index = read_mat(mesh_file), read_mat(index_file)
@@ -94,7 +94,7 @@ def _distances(folder: Path) -> tuple[np.ndarray, Path]:
 
 
 def _mapped(file: Path) -> np.ndarray:
-    """The numbers of the one array in a pickle, which lie in it as they are in memory."""
+    """The array in a pickle, mapped: its bytes in the file are the same as in memory."""
     if not file.is_file():
         read_bytes(file)  # raises
     size = file.stat().st_size
@@ -110,4 +110,4 @@ def _mapped(file: Path) -> np.ndarray:
         if length > size // 2 and 0 < rest < HEAD and len(kinds) == 1 and length % int(kinds[0][1]) == 0:
             dtype = np.dtype(f"<{kinds[0]}")
             return np.memmap(file, dtype, "r", begin, (length // dtype.itemsize,))
-    raise AnnotationError(file, "", "is no pickle of one array of numbers; save the array with numpy.save as .npy")
+    raise AnnotationError(file, "", "is not a pickle of one array of numbers; save the array with numpy.save as .npy")

@@ -115,7 +115,7 @@ MALFORMED = {
     "no mask": (shape("dog", [[1, 2], [3, 4]], "mask"), "has no 'mask'"),
     "mask of text": (shape("dog", [[1, 2], [3, 4]], "mask", mask="AAAA"), "its mask is not a PNG in base64"),
     "mask no base64": (shape("dog", [[1, 2], [3, 4]], "mask", mask="???"), "its mask is not a PNG in base64"),
-    "mask outside": (shape("dog", [[49, 2], [51, 2]], "mask", mask=png(np.full((1, 3), 255, np.uint8))), "extends beyond"),
+    "mask outside": (shape("dog", [[49, 2], [51, 2]], "mask", mask=png(np.full((1, 3), 255, np.uint8))), "extends"),
 }  # fmt: skip
 
 

@@ -67,7 +67,7 @@ def test_a_split_that_is_not_there_is_an_error_that_lists_those_that_are(tmp_pat
 
 
 def test_a_list_of_one_class_is_no_split(tmp_path: Path):
-    with pytest.raises(AnnotationError, match=r"car_test\.txt, line 1: .*lists of single classes"):
+    with pytest.raises(AnnotationError, match=r"car_test\.txt, line 1: .*the list of a single class"):
         read_scenes(devkit(tmp_path), ReadOptions(split="car_test"))
 
 
@@ -75,7 +75,7 @@ def test_a_list_of_one_class_is_no_split(tmp_path: Path):
 def test_a_name_in_a_list_that_leads_out_of_the_folder_is_an_error(tmp_path: Path, name: str):
     root = devkit(tmp_path)
     (root / "VOC2007" / "ImageSets" / "Main" / "test.txt").write_text(f"000009\n{name}\n")
-    with pytest.raises(AnnotationError, match=r"test\.txt, line 2: .* is a path out of the folder"):
+    with pytest.raises(AnnotationError, match=r"test\.txt, line 2: .* is a path outside of the folder"):
         read_scenes(root, ReadOptions(split="2007_test"))
 
 
@@ -110,12 +110,12 @@ def test_a_missing_image_names_the_xml_file_and_the_folders(tmp_path: Path):
 
 BOMB = '<!DOCTYPE a [<!ENTITY b "bbbbbbbbbb"><!ENTITY c "&b;&b;&b;&b;">]><annotation>&c;</annotation>'
 MALFORMED = {
-    "": "no valid XML",
-    "<annotation>": "no valid XML",
-    "\0": "no valid XML",
+    "": "not valid XML",
+    "<annotation>": "not valid XML",
+    "\0": "not valid XML",
     "<other/>": "expected the element <annotation>, got <other>",
     BOMB: "document type",
-    '<?xml version="1.0" encoding="nonsense"?><annotation/>': "no valid XML",
+    '<?xml version="1.0" encoding="nonsense"?><annotation/>': "not valid XML",
     xml("<object></object>"): r"object 1 \(without name\): has no <name>",
     xml(element("car", (1, 1, 5, 5)), "<object><name>dog</name></object>"): r"object 2 \(dog\): has no <bndbox/xmin>",
     xml(element("car", ("", 1, 5, 5))): r"object 1 \(car\): has no <bndbox/xmin>",

@@ -1,6 +1,7 @@
-"""Pascal VOC: one XML file for each image, lists of the images of each split in ImageSets/.
+"""Pascal VOC: an XML file for each image, and lists of the images of each split in ImageSets/.
 
-In the XML the first pixel is 1 and xmax belongs to the box: (xmin, xmax) is [xmin - 1, xmax] here.
+In the XML files the first pixel is 1, and pixel xmax belongs to the box. So a box from xmin to xmax is read as xmin - 1
+to xmax.
 """
 
 import math
@@ -35,13 +36,13 @@ def recognises(path: Path) -> bool:
 def read(path: Path, options: ReadOptions) -> SceneSet:
     """The scenes of a split, in the order of its lists.
 
-    `options.split`: a list of ImageSets/Main (`trainval`: of all years that have it), one of a year (`2007_test`), or
-    several (`2007_trainval+2012_trainval`). Without ImageSets, all XML files sorted by name. Classes are VOC's 20
-    where a folder is named after a year, otherwise the names that occur, sorted.
+    `options.split`: the name of a list in ImageSets/Main (`trainval`: of all years that have it), that of one year
+    (`2007_test`), or several (`2007_trainval+2012_trainval`). Without ImageSets, all XML files are read, sorted by
+    name. The classes are VOC's 20 if a folder is named after a year, otherwise the names that occur, sorted.
 
     Raises:
-        AnnotationError: names file and object.
-        DataError: no such split.
+        AnnotationError: an object cannot be used; the message has its file and number.
+        DataError: there is no such split.
     """
     skipped = Skipped(options.skip_bad)
     drafts = [_draft(file, _image_of(file, options.images), skipped) for file in _files_of_split(path, options.split)]
@@ -60,7 +61,7 @@ def read(path: Path, options: ReadOptions) -> SceneSet:
 
 
 def years_of(path: Path) -> dict[str, Path]:
-    """The folders of the years (`VOC2007`) at, in or below `path`/VOCdevkit, by year."""
+    """The folders of the years (`VOC2007`) by year: `path` itself, or in it or in `path`/VOCdevkit."""
     for parent in (path, path / "VOCdevkit"):
         found = {match[1]: parent / name for name in _names(parent) if (match := YEAR.fullmatch(name))}
         if found:
@@ -70,7 +71,7 @@ def years_of(path: Path) -> dict[str, Path]:
 
 
 def lists_of_split(path: Path, split: str | None, task: str) -> list[Path]:
-    """The lists ImageSets/`task`/*.txt of a split. Raises DataError, which names what there is."""
+    """The lists ImageSets/`task`/*.txt of a split. Raises DataError with the splits that exist."""
     years = years_of(path) or {"": path}
     lists = {
         (year, file.stem): file
@@ -94,16 +95,16 @@ def lists_of_split(path: Path, split: str | None, task: str) -> list[Path]:
 
 
 def read_list(file: Path) -> list[str]:
-    """The images that a list of a split names. Raises AnnotationError."""
+    """The names of images in a list. Raises AnnotationError."""
     names: dict[str, int] = {}
     for number, line in enumerate(read_text(file).splitlines(), 1):
         fields = line.split()
         if len(fields) > 1:
             raise AnnotationError(
-                file, f"line {number}", "expected one name of an image in a line; lists of single classes are no splits"
+                file, f"line {number}", "expected one image name per line; the list of a single class is not a split"
             )
         if fields and (fields[0].startswith("/") or {"..", "."} & {*fields[0].replace("\\", "/").split("/")}):
-            raise AnnotationError(file, f"line {number}", f"{shown(fields[0])} is a path out of the folder")
+            raise AnnotationError(file, f"line {number}", f"{shown(fields[0])} is a path outside of the folder")
         if fields and fields[0] in names:
             raise AnnotationError(file, f"line {number}", f"image {fields[0]} is in line {names[fields[0]]} already")
         names |= dict.fromkeys(fields, number)
@@ -134,9 +135,7 @@ def _files_of_split(path: Path, split: str | None) -> list[Path]:
             for name in read_list(file)
         ]
     if split is not None:
-        raise DataError(
-            f"{shown(str(path))} has no ImageSets/Main and so no split {shown(split)}: give its folder alone"
-        )
+        raise DataError(f"{shown(str(path))} has no ImageSets/Main and so no split {shown(split)}: leave the split out")
     files = next((files for folder in _annotation_folders(path) if (files := _xml_files(folder))), [])
     if not files:
         raise DataError(f"{shown(str(path))} has no XML files of Pascal VOC")
@@ -153,7 +152,7 @@ def _image_of(file: Path, folder: Path | None) -> Path:
 
 
 class _Draft(NamedTuple):
-    """An XML file, before its classes are numbered."""
+    """The content of an XML file, before its classes are numbered."""
 
     file: Path
     image: Path
@@ -163,7 +162,7 @@ class _Draft(NamedTuple):
 
 
 class _Element:
-    """One element of a file, whose texts are read with their types."""
+    """One element of an XML file. Its texts are read as numbers or flags, or raise AnnotationError."""
 
     def __init__(self, element: ElementTree.Element, file: Path, name: str):
         self.element, self.file, self.name = element, file, name
@@ -195,7 +194,7 @@ class _Element:
 
 
 def _parse(file: Path) -> ElementTree.Element:
-    """The root of an XML file without a document type, and so without entities of its own."""
+    """The root of an XML file. A document type declaration, which could define entities, is an error."""
     data = read_bytes(file)
 
     def refuse(*_: object) -> NoReturn:
@@ -209,7 +208,7 @@ def _parse(file: Path) -> ElementTree.Element:
     except (expat.ExpatError, ElementTree.ParseError, ValueError, LookupError) as error:
         if isinstance(error, AnnotationError):
             raise
-        raise AnnotationError(file, "", f"no valid XML ({error})") from error
+        raise AnnotationError(file, "", f"not valid XML ({error})") from error
     if root.tag != "annotation":
         raise AnnotationError(file, "", f"expected the element <annotation>, got <{root.tag[:40]}>")
     return root
@@ -232,7 +231,7 @@ def _draft(file: Path, image: Path, skipped: Skipped) -> _Draft:
 
 
 def _object(file: Path, number: int, element: ElementTree.Element) -> tuple[str, Annotation]:
-    """The class and the annotation of an <object>. The boxes of its <part>s are other elements, and left alone."""
+    """The class and the annotation of an <object>. Its <part>s are not read."""
     place = f"object {number} ({(element.findtext('name') or 'without name').strip()[:40]})"
     reader = _Element(element, file, place)
     name = reader.text("name")

@@ -1,4 +1,4 @@
-"""Pascal VOC's segmentation: palette images with the class of each pixel, 255 at borders; also with CVAT's colours."""
+"""Pascal VOC's semantic segmentation: palette images with the class of each pixel (255: ignored), or CVAT's colours."""
 
 import re
 from pathlib import Path
@@ -16,7 +16,7 @@ LINE = re.compile(r"([^:#]+):(\d+),(\d+),(\d+):.*:.*")
 
 
 def recognises(path: Path) -> bool:
-    """A devkit or one of its years with lists for segmentation."""
+    """A devkit, or one of its years, with lists for segmentation."""
     years = list(years_of(path).values()) or [path]
     return any((year / "ImageSets" / "Segmentation").is_dir() and (year / FOLDER).is_dir() for year in years)
 
@@ -24,12 +24,12 @@ def recognises(path: Path) -> bool:
 def read(path: Path, options: ReadOptions) -> SemanticSet:
     """The pairs of a split of ImageSets/Segmentation, in the order of its lists.
 
-    Classes are the background and VOC's 20, or those of labelmap.txt. The split `trainaug` (the paper's train_aug2012)
-    is read from SegmentationClassAug, the others from SegmentationClass.
+    The classes are the background and VOC's 20, or those of labelmap.txt. The labels of the split `trainaug` (the
+    paper's train_aug2012) are in SegmentationClassAug, those of the others in SegmentationClass.
 
     Raises:
-        AnnotationError: names the list and the missing file.
-        DataError: no such split.
+        AnnotationError: an image or a label file is missing; the message has the list and the name.
+        DataError: there is no such split.
     """
     scenes: list[SemanticScene] = []
     for file in lists_of_split(path, options.split, "Segmentation"):
@@ -45,7 +45,9 @@ def read(path: Path, options: ReadOptions) -> SemanticSet:
             scenes.append(SemanticScene(image, name, label))
     classes, colours = _label_map(path) or (("background", *CLASSES), palette(len(CLASSES) + 1))
     if options.classes not in (None, classes):
-        raise DataError(f"{shown(str(path))} has the classes {', '.join(classes)}, which are not the given ones")
+        raise DataError(
+            f"{shown(str(path))} has the classes {', '.join(classes)}; expected {', '.join(options.classes)}"
+        )
     values = {number: number for number in range(len(classes))} | {IGNORED: IGNORED}
     return SemanticSet(classes, tuple(scenes), table_of(values), {**colours, (224, 224, 192): IGNORED})
 
@@ -60,7 +62,7 @@ def palette(count: int) -> dict[Colour, int]:
 
 
 def _label_map(path: Path) -> tuple[tuple[str, ...], dict[Colour, int]] | None:
-    """CVAT's names and colours."""
+    """The class names and colours of CVAT's labelmap.txt; None if there is no such file."""
     file = path / "labelmap.txt"
     if not file.is_file():
         return None
