@@ -1,20 +1,23 @@
-"""I10, I11: damaged annotations of objects (changed values, changed bytes), and masks that could crash C code."""
+"""I10 to I12: damaged annotations of objects and of pixels, and masks that could crash C code."""
 
 import copy
+import io
 import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from moco.data.sources.images import DataError
 from moco.transfer import masks
 from moco.transfer.readers.entries import AnnotationError
-from moco.transfer.readers.formats import read_scenes
+from moco.transfer.readers.formats import read_scenes, read_semantic
 from moco.transfer.readers.shared import ReadOptions
 from tests.faults.matrix import Fault, Tally
 from tests.transfer import making_coco, making_voc
+from tests.transfer.shapes_made import make_shapes
 
 VALUES = (
     None, True, -1, 0, 1.5, 1e308, float("nan"), 10**30, "", "text", [], [[]], [None], {}, {"size": [1]}, [[1] * 6],
@@ -40,9 +43,9 @@ def _places(value: Any, path: tuple = ()) -> list[tuple]:
     return [path] * bool(path) + [place for key, part in inner for place in _places(part, (*path, key))]
 
 
-def with_other_bytes(rng: np.random.Generator, text: str) -> bytes:
-    """The text, truncated or with some bytes changed."""
-    data = bytearray(text.encode())
+def with_other_bytes(rng: np.random.Generator, text: str | bytes) -> bytes:
+    """The text or file, truncated or with some bytes changed."""
+    data = bytearray(text.encode() if isinstance(text, str) else text)
     if rng.random() < 0.3:
         return bytes(data[: int(rng.integers(len(data)))])
     for place in rng.integers(0, len(data), int(rng.integers(1, 5))):
@@ -132,6 +135,37 @@ def _random_mask(rng: np.random.Generator, kind: int, height: int, width: int) -
     return (values,)
 
 
+def damaged_labels(count: int, folder: Path) -> Tally:
+    """The label file gives a known class for each pixel of the image, or an error that names the file and the image."""
+    tally = Tally()
+    scenes = read_semantic(make_shapes(folder / "shapes", 1, seed=0, size=(40, 30)))
+    file, intact = scenes.scenes[0].labels, scenes.scenes[0].labels.read_bytes()
+    for number in range(count):
+        rng = np.random.default_rng(number)
+        file.write_bytes(_another_image(rng) if number % 2 else with_other_bytes(rng, intact))
+        try:
+            labels = scenes.read_labels(0)
+            tally += labels.shape == (30, 40) and set(np.unique(labels)) <= {0, 1, 2, 3, 255}
+        except AnnotationError as error:
+            tally += error.file == file and str(file) in str(error) and "0000" in str(error)
+        except Exception:
+            tally += False
+    return tally
+
+
+def _another_image(rng: np.random.Generator) -> bytes:
+    """An image that may be of another size, mode or format, with values that may be no classes."""
+    height, width = (30, 40) if rng.random() < 0.6 else rng.integers(1, 60, 2)
+    values = rng.integers(0, int(rng.choice([2, 4, 5, 256, 1000])), (height, width))
+    kinds = (np.uint8, np.uint16, np.int32, np.float32, np.bool_)
+    image = Image.fromarray(values.astype(kinds[int(rng.integers(len(kinds)))]))
+    if image.mode == "L" and rng.random() < 0.5:
+        image = image.convert(str(rng.choice(["RGB", "RGBA", "LA", "P", "CMYK"])))
+    stream = io.BytesIO()
+    image.save(stream, "TIFF" if image.mode in ("F", "I", "CMYK") or rng.random() < 0.1 else "PNG")
+    return stream.getvalue()
+
+
 FAULTS = [
     Fault("I10", "damaged annotations of objects (COCO, VOC, YOLO, LabelMe)", "read, or refused with file and entry",
           "every value is checked when it is read (`tests/transfer/test_coco_damaged.py`: a case for each check)",
@@ -139,4 +173,8 @@ FAULTS = [
     Fault("I11", "masks and polygons that crash C code", "refused, or measured correctly; the process survives",
           "run lengths and outlines are checked before they reach C code (`tests/faults/test_guards_of_masks.py`: "
           "without the check the process dies)", 2000, 80, hostile_masks),
+    Fault("I12", "damaged files with a class for each pixel (bytes, sizes, modes, values)",
+          "known classes of the image's size, or refused with file and image",
+          "every label file is read before the first run starts (`tests/transfer/test_segment.py`: "
+          "`test_bad_labels_are_refused_before_anything_is_written`)", 1000, 60, damaged_labels),
 ]  # fmt: skip
