@@ -189,7 +189,12 @@ def find_missing(payload: dict[str, Any], step: int | None) -> str | None:
     Args:
         step: the step in the file's name; None: a file of any other name, which may hold any step.
     """
-    if not isinstance(payload.get("recipe"), str):
+    recipe = payload.get("recipe")
+    try:
+        readable = isinstance(recipe, str) and isinstance(json.loads(recipe), dict)
+    except (ValueError, RecursionError):
+        readable = False
+    if not readable:
         return "incomplete (it has no recipe)"
     state = payload.get("state")
     for part in ("model", "clock"):

@@ -87,6 +87,7 @@ def halve(payload) -> None:
 
 DAMAGE = {
     "no recipe": (drop("recipe"), "it has no recipe"),
+    "recipe is no JSON": (put("x", "recipe"), "it has no recipe"),
     "no state": (drop("state"), "no state of the model"),
     "state is a list": (put([], "state"), "no state of the model"),
     "no model": (drop("state", "model"), "no state of the model"),
