@@ -65,7 +65,7 @@ def test_the_seed_decides_the_weights() -> None:
     assert not torch.equal(states[0]["backbone.conv1.weight"], states[2]["backbone.conv1.weight"])
 
 
-def test_names_are_ours_torchvisions_and_timms() -> None:
+def test_names_has_our_torchvisions_and_timms_networks() -> None:
     known, ours = names(), {"resnet10", "resnext50_32x8d", "vit_small", "vit_conv_base"}
     assert ours | {"torchvision/vit_b_16", "timm/convnext_tiny"} <= set(known)
     assert len(known) == len(set(known)) > 1000
@@ -103,7 +103,7 @@ def test_settings_of_our_own_vits_are_refused_for_others(setting: dict[str, obje
         build(EncoderSpec.model_validate({"name": name} | setting))
 
 
-def test_what_a_network_has_not_is_what_others_alone_have() -> None:
+def test_fixed_settings_are_those_that_only_other_networks_have() -> None:
     resnets, vits = {"stem", "width", "dilate_last", "zero_init"}, {"patch", "position", "freeze_patch"}
     assert fixed_settings("resnet50").keys() == vits
     assert fixed_settings("vit_base").keys() == resnets

@@ -35,7 +35,7 @@ def test_the_linear_head_is_one_layer_with_a_bias() -> None:
     assert shapes(head) == {"weight": (128, 512), "bias": (128,)}
 
 
-def test_the_mlp_head_hides_as_many_units_as_there_are_features() -> None:
+def test_the_mlp_head_has_as_many_hidden_units_as_features() -> None:
     expected = {"0.weight": (512, 512), "0.bias": (512,), "2.weight": (128, 512), "2.bias": (128,)}
     assert shapes(mlp(512, EncoderSpec(dim=128))) == expected
 
@@ -72,7 +72,7 @@ def test_the_predictor_of_a_vit_ends_in_bn_without_weights() -> None:
     assert made == layer(0, 4096, 256) | bn(1, 4096) | layer(3, 256, 4096) | bn(4, 256, affine=False)
 
 
-def test_no_predictor_is_none() -> None:
+def test_the_predictor_none_is_the_identity() -> None:
     assert predictor(EncoderSpec(), "none") is None
 
 
@@ -80,7 +80,7 @@ def standardized(x: Tensor) -> Tensor:
     return (x - x.mean(dim=0)) / (x.var(dim=0, unbiased=False) + 1e-5).sqrt()
 
 
-def test_a_projector_is_linear_bn_relu_and_so_on() -> None:
+def test_a_projector_repeats_linear_bn_relu() -> None:
     head = HEADS["projector3"](6, SMALL).double()
     x, weights = torch.randn(8, 6).double(), head.state_dict()
     hidden = standardized(x @ weights["0.weight"].T).clamp(min=0)

@@ -186,7 +186,7 @@ class Counting(nn.Module):
 
 
 @pytest.mark.parametrize("shape", ["map", "tokens", "features"])
-def test_a_module_of_ones_own_gives_features_n_x_d(shape: str) -> None:
+def test_a_users_module_gives_features_n_x_d(shape: str) -> None:
     network = Counting(shape)
     encoder = build(EncoderSpec(name="custom", dim=5), model=network, size=16).eval()
     x = torch.randn(2, 3, 16, 16)
@@ -195,7 +195,7 @@ def test_a_module_of_ones_own_gives_features_n_x_d(shape: str) -> None:
     assert encoder(x).shape == (2, 5)
 
 
-def test_measuring_a_module_changes_nothing_in_it() -> None:
+def test_checking_a_module_does_not_change_it() -> None:
     network = Counting().train()
     network.bn.eval()  # a user's frozen BN
     before = copy.deepcopy(network.state_dict())
@@ -216,7 +216,7 @@ def test_a_module_that_fails_is_refused_with_its_reason() -> None:
         build(EncoderSpec(name="custom"), model=Counting(), size=2)
 
 
-def test_the_map_of_a_module_of_ones_own_is_its_output() -> None:
+def test_the_map_of_a_users_module_is_its_output() -> None:
     encoder = build(EncoderSpec(name="custom"), model=Counting(), size=16).eval()
     assert encoder.features(torch.zeros(2, 3, 16, 16), dense=True).shape == (2, 7, 14, 14)
     pooled = build(EncoderSpec(name="custom"), model=Counting("features"), size=16).eval()

@@ -98,7 +98,7 @@ def test_a_module_that_is_only_evaluated_may_be_frozen_and_change_in_training_mo
     assert build_headless(CUSTOM, size=16, model=module).num_features == 6
 
 
-def test_trying_a_module_in_both_modes_changes_neither_it_nor_the_random_numbers():
+def test_checking_a_module_in_both_modes_changes_neither_it_nor_the_random_numbers():
     module = nn.Sequential(*plain(), nn.Dropout(0.5)).train()
     module[1].eval()  # a frozen BN
     before = copy.deepcopy(module.state_dict())
@@ -112,12 +112,12 @@ def test_trying_a_module_in_both_modes_changes_neither_it_nor_the_random_numbers
 
 
 @pytest.mark.parametrize("classes", [7, 1000])
-def test_a_classifier_that_was_left_in_is_told(classes):
+def test_a_module_that_ends_in_a_classifier_gives_a_caution(classes):
     (caution,) = build(CUSTOM, size=32, model=resnet18(num_classes=classes)).cautions
     assert f"'fc' (512 to {classes})" in caution
 
 
-def test_a_module_without_a_classifier_is_no_reason_for_caution():
+def test_a_module_without_a_classifier_gives_no_caution():
     without = resnet18()
     without.fc = nn.Identity()
     assert build(CUSTOM, size=32, model=without).cautions == ()

@@ -67,7 +67,7 @@ def test_dilation_keeps_the_size_of_the_map() -> None:
 
 
 @pytest.mark.parametrize(("stem", "side"), [("7x7/2+pool", 1), ("3x3", 4), ("3x3/2", 2)])
-def test_a_stem_leaves_its_share_of_a_small_image(stem: str, side: int) -> None:
+def test_the_size_of_the_map_depends_on_the_stem(stem: str, side: int) -> None:
     network = on_meta(EncoderSpec(name="resnet18", stem=stem))
     assert network.dense(torch.zeros(1, 3, 32, 32, device="meta")).shape == (1, 512, side, side)
 
@@ -97,7 +97,7 @@ def test_the_feature_is_the_mean_of_the_map() -> None:
 
 
 @pytest.mark.parametrize("stem", ["7x7/2+pool", "3x3", "3x3/2"])
-def test_convolutions_start_as_he_et_al_have_it(stem: str) -> None:
+def test_convolutions_are_initialized_as_by_he_et_al(stem: str) -> None:
     network = resnet(EncoderSpec(name="resnet18", stem=stem))
     for name, module in network.named_modules():
         if isinstance(module, nn.Conv2d) and (stem, name) != ("3x3", "conv1"):
@@ -106,7 +106,7 @@ def test_convolutions_start_as_he_et_al_have_it(stem: str) -> None:
             assert spread == pytest.approx(1, abs=5 / module.weight.numel() ** 0.5), name
 
 
-def test_the_3x3_stem_starts_as_the_notebook_has_it() -> None:
+def test_the_3x3_stem_is_initialized_as_in_the_notebook() -> None:
     weight = resnet(EncoderSpec(name="resnet18", stem="3x3")).conv1.weight
     bound = (3 * 9) ** -0.5  # nn.Conv2d's own: uniform within 1 / sqrt(fan-in)
     assert 0.95 * bound < weight.abs().max().item() <= bound

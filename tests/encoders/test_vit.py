@@ -45,7 +45,7 @@ MILLIONS = {"vit_small": 22, "vit_base": 86, "vit_large": 304, "vit_huge": 632}
 
 
 @pytest.mark.parametrize("name", MILLIONS)
-def test_parameters_are_as_many_as_table_2_says(name: str) -> None:
+def test_the_number_of_parameters_is_that_of_table_2(name: str) -> None:
     with torch.device("meta"):
         network = vit(EncoderSpec(name=name))
     classes = 1000 * network.num_features + 1000  # in the table too, whose digits are cut off
@@ -125,7 +125,7 @@ def test_learned_positions_take_a_gradient() -> None:
     assert network.pos_embed.std().item() == pytest.approx(0.02, rel=0.2)
 
 
-def test_without_positions_the_feature_does_not_see_where_a_patch_is() -> None:
+def test_without_positions_the_feature_does_not_depend_on_the_order_of_patches() -> None:
     x = torch.randn(1, 3, 32, 32)
     swapped = torch.cat([x[..., 16:], x[..., :16]], dim=3)  # whole patches change places
     for position, blind in (("none", True), ("sincos", False)):
@@ -163,7 +163,7 @@ def test_the_class_token_starts_near_zero_and_norms_at_one_and_zero() -> None:
             assert not module.bias.any()
 
 
-def test_a_frozen_patch_projection_takes_no_gradient_and_all_else_does() -> None:
+def test_only_a_frozen_patch_projection_takes_no_gradient() -> None:
     network = vit(EncoderSpec(name="vit_micro", freeze_patch=True), size=32)
     fixed = {name for name, parameter in network.named_parameters() if not parameter.requires_grad}
     assert fixed == {"pos_embed", "patch_embed.proj.weight", "patch_embed.proj.bias"}
@@ -171,7 +171,7 @@ def test_a_frozen_patch_projection_takes_no_gradient_and_all_else_does() -> None
     assert all((parameter.grad is None) == (name in fixed) for name, parameter in network.named_parameters())
 
 
-def test_settings_that_a_convolutional_stem_has_not_are_refused() -> None:
+def test_settings_that_a_convolutional_stem_does_not_have_are_refused() -> None:
     with pytest.raises(RecipeError, match="authors advise against freezing it"):
         vit(EncoderSpec(name="vit_conv_small", freeze_patch=True))
     with pytest.raises(RecipeError, match=r"patch must be left out.*got 8"):
@@ -190,7 +190,7 @@ def test_images_of_another_size_than_it_was_built_for_are_refused() -> None:
         vit(EncoderSpec(name="vit_micro"), size=32)(torch.zeros(1, 3, 64, 64))
 
 
-def test_a_patch_of_another_side_makes_other_tokens() -> None:
+def test_a_vit_with_another_patch_size_has_other_tokens() -> None:
     network = vit(EncoderSpec(name="vit_micro", patch=4), size=32)
     assert network.dense(torch.zeros(1, 3, 32, 32)).shape == (1, 64, 64)
     assert network.patch_embed.proj.weight.shape == (64, 3, 4, 4)
@@ -271,6 +271,6 @@ def test_timms_counterpart_has_the_same_names_shapes_and_heads(spec: EncoderSpec
     ("name", "library", "why"),
     [("vit_base", "torchvision", "other names"), ("vit_conv_small", "timm", "convolutional stem")],
 )
-def test_a_library_without_such_a_vit_says_why(name: str, library: str, why: str) -> None:
+def test_export_to_a_library_without_such_a_vit_says_why(name: str, library: str, why: str) -> None:
     with pytest.raises(WeightsError, match=why):
         library_equivalent(EncoderSpec(name=name), library, 224)

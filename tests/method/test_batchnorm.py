@@ -63,7 +63,7 @@ def test_unequal_groups_are_refused():
         in_groups(nn.BatchNorm1d(3), torch.randn(7, 3), range(2), 2)
 
 
-def test_running_statistics_stay_still_while_asked_to():
+def test_running_statistics_can_be_frozen():
     module = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4))
     before = {name: x.clone() for name, x in module.state_dict().items()}
     x = torch.randn(8, 3)

@@ -60,7 +60,7 @@ def test_two_passes_equal_one(kind, pieces, symmetric):
         torch.testing.assert_close(other, one, rtol=1e-12, atol=1e-14, msg=name)
 
 
-def test_a_piece_at_a_time_without_the_others_keys_would_have_another_gradient():
+def test_pieces_without_the_keys_of_the_others_would_have_another_gradient():
     """The planted fault: plain accumulation over pieces, which the exact way must differ from."""
     plain, _ = models("momentum", pieces=2, symmetric=False)
     views = [torch.randn(16, 3, 5, 5).double() for _ in range(2)]
@@ -105,7 +105,7 @@ def test_the_graph_of_only_one_piece_is_alive_at_a_time():
     assert saved_bytes(cached, views) < 0.3 * saved_bytes(plain, views)
 
 
-def test_what_cannot_be_cut_is_refused():
+def test_a_method_that_cannot_be_cut_into_pieces_is_refused():
     encoder = net()
     with pytest.raises(ValueError, match="whole number of the 4 BN groups"):
         CachedContrast(encoder, MomentumEncoder(encoder), Batch(), bn_groups=4, pieces=3)

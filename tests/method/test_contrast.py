@@ -108,7 +108,7 @@ def test_batch_that_does_not_divide_into_bn_groups_is_refused():
         contrast().parts([torch.randn(7, 3, 8, 8)] * 2, torch.arange(7), torch.Generator())
 
 
-def test_a_leak_of_batch_statistics_is_there_without_shuffling_and_gone_with_it():
+def test_batch_statistics_leak_the_positive_without_shuffling_and_not_with_it():
     """Sec. 3.3: queries and keys of one BN group share a signature, so a query can find its key without looking at it.
 
     Planted: an encoder that passes on nothing but the mean of its group. Where the groups are the same for queries and

@@ -87,7 +87,7 @@ def test_the_three_dictionaries_give_the_same_loss_for_the_same_keys():
     torch.testing.assert_close(losses[0], losses[2])
 
 
-def test_all_parts_of_a_step_see_the_same_draw_and_the_next_step_another():
+def test_all_parts_of_a_step_have_the_same_negatives_and_the_next_step_others():
     bank, q, ids = MemoryBank(50, 7, 4), torch.randn(3, 4), torch.tensor([5, 0, 9])
     rng = torch.Generator().manual_seed(8)
     first, second = bank.look_up(q, q, ids, rng).keys, bank.look_up(q, q, ids, rng).keys
@@ -104,7 +104,7 @@ def test_negatives_for_each_query_are_its_own_and_do_not_depend_on_its_neighbour
     assert torch.equal(bank.look_up(q[1:2], q[1:2], ids[1:2], rng).drawn, drawn[1:2])
 
 
-def test_an_image_that_comes_twice_enters_the_bank_as_the_mean_of_its_embeddings():
+def test_an_image_that_occurs_twice_enters_the_bank_as_the_mean_of_its_embeddings():
     bank, k = MemoryBank(6, 3, 4), F.normalize(torch.randn(3, 4), dim=1)
     before = bank.keys.clone()
     bank.update(k, torch.tensor([4, 1, 4]), 0)

@@ -70,7 +70,7 @@ def step(mechanism: str, how: str, views: list[Tensor]) -> tuple[list[Tensor], d
 
 @pytest.mark.parametrize("how", ["in place", "in place by data"])
 @pytest.mark.parametrize("mechanism", MECHANISMS)
-def test_a_network_that_changes_its_input_trains_as_its_twin_and_leaves_the_views_alone(mechanism, how):
+def test_a_network_that_changes_its_input_trains_the_same_and_does_not_change_the_views(mechanism, how):
     views = [torch.randn(8, 3, 8, 8, generator=torch.Generator().manual_seed(i)) for i in range(2)]
     before = copy.deepcopy(views)
     expected, state = step(mechanism, "out of place", copy.deepcopy(views))

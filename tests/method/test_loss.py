@@ -54,7 +54,7 @@ def test_float32_loss_and_gradient_are_within_2e_7_of_float64(k, temperature):
 
 @pytest.mark.parametrize("temperature", [SMALLEST_UNSHIFTED, 0.07])
 @pytest.mark.parametrize("sign", [1, -1])
-def test_all_keys_alike_cost_the_logarithm_of_their_number(sign, temperature):
+def test_with_equal_keys_the_loss_is_the_logarithm_of_their_number(sign, temperature):
     """The largest and the smallest logits there are: their exponentials must be numbers of float32."""
     one = F.normalize(torch.ones(1, 8), dim=1)
     keys = sign * one.expand(99, 8)
@@ -84,7 +84,7 @@ def test_in_batch_keys_give_the_same_loss_as_keys_beside_a_positive():
     torch.testing.assert_close(beside, within)
 
 
-def test_gradient_scales_with_the_gradient_that_comes_in():
+def test_gradient_scales_with_the_incoming_gradient():
     q, positive, keys = operands()
     (3 * info_nce(LookUp(q, keys, positive=positive), 0.2)).backward()
     torch.testing.assert_close(q.grad.double(), 3 * cross_entropy(q, positive, keys, 0.2)[1], rtol=1e-5, atol=1e-7)
@@ -98,7 +98,7 @@ def test_keys_with_a_gradient_beside_a_positive_are_refused():
 
 @settings(max_examples=20, deadline=None)
 @given(n=st.integers(1, 8), k=st.integers(1, 60), block=st.integers(1, 16), seed=st.integers(0, 99))
-def test_negatives_of_each_querys_own_equal_cross_entropy_row_by_row(n, k, block, seed):
+def test_negatives_for_each_query_equal_cross_entropy_row_by_row(n, k, block, seed):
     q, positive, keys = operands(n, 30, seed=seed, dtype=torch.float64)
     drawn = torch.randint(30, (n, k), generator=torch.Generator().manual_seed(seed))
     look_up = LookUp(q, keys, positive=positive, drawn=drawn)
@@ -133,7 +133,7 @@ def test_nce_equals_the_equations_with_z_from_the_first_mini_batch_and_then_its_
         assert loss.item() == pytest.approx(nce_by_hand(q, positive, keys, n=n, z=z, tau=0.1), rel=1e-10)
 
 
-def test_gradient_of_nce_is_that_of_the_equations_with_z_held_still():
+def test_gradient_of_nce_is_that_of_the_equations_with_constant_z():
     q, positive, keys = operands(3, 5, dtype=torch.float64)
     nce = NCE(50).double()
     loss, _ = nce(LookUp(q, keys, positive=positive), 0.2)
@@ -148,7 +148,7 @@ def test_gradient_of_nce_is_that_of_the_equations_with_z_held_still():
         assert q.grad[i, j].item() == pytest.approx((ends[0] - ends[1]) / (2 * step), rel=1e-6, abs=1e-9)
 
 
-def test_nce_of_keys_that_are_all_alike_is_its_collapse_level():
+def test_nce_of_equal_keys_is_its_collapse_level():
     one = F.normalize(torch.ones(1, 8, dtype=torch.float64), dim=1)
     loss, _ = NCE(1000).double()(LookUp(one.expand(4, -1), one.expand(64, -1), positive=one.expand(4, -1)), 0.07)
     assert loss.item() == pytest.approx(math.log(65) + 64 * math.log(65 / 64), rel=1e-12)  # h = 1 / (K + 1)

@@ -89,7 +89,7 @@ CASES = {
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_ten_steps_equal_an_independent_reading_of_algorithm_1(case):
+def test_ten_steps_equal_an_independent_implementation_of_algorithm_1(case):
     head, tau, schedule, lrs, symmetric = CASES[case]
     torch.manual_seed(1)
     f_q = encoder(head)
@@ -118,7 +118,7 @@ def test_ten_steps_equal_an_independent_reading_of_algorithm_1(case):
     torch.testing.assert_close(queue.keys[order], torch.stack(list(keys)), rtol=1e-9, atol=1e-12)
 
 
-def test_the_reading_notices_a_key_that_is_enqueued_before_it_is_looked_up(monkeypatch):
+def test_the_comparison_detects_a_key_that_is_enqueued_before_it_is_looked_up(monkeypatch):
     """A planted fault: the positive among its own negatives must make the losses differ."""
     look_up, update = Queue.look_up, Queue.update
 
@@ -129,4 +129,4 @@ def test_the_reading_notices_a_key_that_is_enqueued_before_it_is_looked_up(monke
     monkeypatch.setattr(Queue, "look_up", hasty)
     monkeypatch.setattr(Queue, "update", lambda self, k, ids, step: None)  # not a second time
     with pytest.raises(AssertionError):
-        test_ten_steps_equal_an_independent_reading_of_algorithm_1("v1")
+        test_ten_steps_equal_an_independent_implementation_of_algorithm_1("v1")

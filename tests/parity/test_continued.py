@@ -118,11 +118,11 @@ def compare(kind: str, *, lags: bool = True) -> None:
 
 
 @pytest.mark.parametrize("kind", ["v2", "v3"])
-def test_a_run_from_their_file_goes_on_as_theirs(kind: str) -> None:
+def test_a_run_from_the_authors_file_continues_like_their_code(kind: str) -> None:
     compare(kind)
 
 
 @pytest.mark.parametrize("kind", ["v2", "v3"])
-def test_without_the_update_at_import_the_losses_are_others(kind: str) -> None:
+def test_without_the_momentum_update_at_import_the_losses_differ(kind: str) -> None:
     with pytest.raises(AssertionError):
         compare(kind, lags=False)

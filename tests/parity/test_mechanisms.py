@@ -85,7 +85,7 @@ def assert_same_parameters(network, theta: dict) -> None:
 
 
 @pytest.mark.parametrize("second", [False, True], ids=["shared encoder", "second encoder"])
-def test_end_to_end_equals_an_independent_reading(second):
+def test_end_to_end_equals_an_independent_implementation(second):
     torch.manual_seed(1)
     f_q = encoder("linear")
     losses, theta_q, theta_k = end_to_end_by_hand(f_q.state_dict(), second)
@@ -96,12 +96,12 @@ def test_end_to_end_equals_an_independent_reading(second):
     assert_same_parameters(f_k, theta_k)
 
 
-def test_the_reading_notices_keys_without_gradient(monkeypatch):
+def test_the_comparison_detects_keys_without_gradient(monkeypatch):
     """The planted fault of many implementations: keys of other queries taken as constants."""
     make = Contrast.encode_keys
     monkeypatch.setattr(Contrast, "encode_keys", lambda self, x, rng: make(self, x, rng).detach())
     with pytest.raises(AssertionError):
-        test_end_to_end_equals_an_independent_reading(False)
+        test_end_to_end_equals_an_independent_implementation(False)
 
 
 def bank_by_hand(start: dict, keys: torch.Tensor, loss: str, shared: bool) -> tuple[list[float], dict, list]:
@@ -134,7 +134,7 @@ def bank_by_hand(start: dict, keys: torch.Tensor, loss: str, shared: bool) -> tu
 
 @pytest.mark.parametrize("shared", [True, False], ids=["drawn for all", "drawn for each"])
 @pytest.mark.parametrize("loss", ["infonce", "nce"])
-def test_memory_bank_equals_an_independent_reading(loss, shared):
+def test_memory_bank_equals_an_independent_implementation(loss, shared):
     torch.manual_seed(1)
     f_q = encoder("linear")
     bank = MemoryBank(IMAGES, K, 4, shared=shared).double()
@@ -146,7 +146,7 @@ def test_memory_bank_equals_an_independent_reading(loss, shared):
     torch.testing.assert_close(bank.keys, torch.stack(keys), rtol=1e-9, atol=1e-12)
 
 
-def test_the_reading_notices_a_bank_that_is_updated_before_it_is_looked_up(monkeypatch):
+def test_the_comparison_detects_a_bank_that_is_updated_before_it_is_looked_up(monkeypatch):
     look_up, update = MemoryBank.look_up, MemoryBank.update
 
     def hasty(self, q, k, ids, rng):
@@ -156,7 +156,7 @@ def test_the_reading_notices_a_bank_that_is_updated_before_it_is_looked_up(monke
     monkeypatch.setattr(MemoryBank, "look_up", hasty)
     monkeypatch.setattr(MemoryBank, "update", lambda self, k, ids, step: None)
     with pytest.raises(AssertionError):
-        test_memory_bank_equals_an_independent_reading("infonce", True)
+        test_memory_bank_equals_an_independent_implementation("infonce", True)
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -206,18 +206,18 @@ def compare(name: str, scale: float | None = None) -> None:
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_five_steps_of_v3_equal_an_independent_reading(name: str) -> None:
+def test_five_steps_of_v3_equal_an_independent_implementation(name: str) -> None:
     compare(name)
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_the_reading_notices_a_loss_without_its_2_tau(name: str) -> None:
+def test_the_comparison_detects_a_loss_without_its_2_tau(name: str) -> None:
     with pytest.raises(AssertionError):
         compare(name, scale=1.0)
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_the_reading_notices_the_momentum_of_the_step_before(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_comparison_detects_the_momentum_of_the_step_before(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     follow, used = Contrast.follow, [CASES[name].m]
 
     def late(self: Contrast, m: float) -> None:
@@ -229,7 +229,7 @@ def test_the_reading_notices_the_momentum_of_the_step_before(name: str, monkeypa
         compare(name)
 
 
-def test_the_reading_notices_keys_that_are_encoded_in_the_other_order(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_comparison_detects_keys_that_are_encoded_in_the_other_order(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Batch, "whole", False)  # for the keys alone: there is one BN group
     with pytest.raises(AssertionError, match="running"):
         compare("resnet")

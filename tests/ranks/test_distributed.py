@@ -58,7 +58,7 @@ def _shuffled(r):
 
 
 @pytest.mark.parametrize("world", [2, 4])
-def test_shuffling_deals_every_row_once_and_unshuffling_brings_it_home(tmp_path, world):
+def test_shuffling_uses_every_row_once_and_unshuffling_restores_the_order(tmp_path, world):
     results = on_ranks(_shuffled, world, tmp_path)
     dealt = torch.cat([hand for hand, _, _ in results]).flatten()
     everyone = torch.cat([torch.arange(4.0) + 100 * r for r in range(world)])
@@ -76,7 +76,7 @@ def _exchanged(r):
     return hand.detach(), order, x.grad
 
 
-def test_shuffled_images_are_channels_last_as_before_and_each_sends_its_gradient_home(tmp_path):
+def test_shuffled_images_stay_channels_last_and_gradients_return_to_their_rank(tmp_path):
     every = torch.arange(2 * 4 * 3 * 5 * 5, dtype=torch.float64).view(8, 3, 5, 5)
     for r, (hand, order, grad) in enumerate(on_ranks(_exchanged, 2, tmp_path)):
         assert torch.equal(hand, every[order.view(2, 4)[r]])
@@ -120,7 +120,7 @@ def _come_apart(r):
     return before, start, net.queue.keys, net.layer.weight
 
 
-def test_buffers_are_taken_over_from_rank_0_once_and_not_sent_at_every_step(tmp_path):
+def test_buffers_are_copied_from_rank_0_once_and_not_in_every_step(tmp_path):
     (before_0, start_0, end_0, w_0), (before_1, start_1, end_1, w_1) = on_ranks(_come_apart, 2, tmp_path)
     assert not torch.equal(before_0, before_1)
     assert torch.equal(start_0, start_1)
@@ -164,7 +164,7 @@ def _skip_nothing(r):
     return net.weight.grad
 
 
-def test_a_module_that_may_skip_layers_and_does_not_is_no_reason_for_a_warning(tmp_path, capfd):
+def test_a_module_that_may_skip_layers_but_does_not_gives_no_warning(tmp_path, capfd):
     on_ranks(_skip_nothing, 2, tmp_path)
     assert "unused" not in capfd.readouterr().err
 
@@ -189,7 +189,7 @@ def test_ranks_agree_share_and_average(tmp_path):
         assert met["mean"].tolist() == [1.0, 6.0]
 
 
-def test_one_process_meets_nobody():
+def test_with_one_process_every_function_is_the_identity():
     x = torch.randn(3, 2)
     net = nn.Linear(2, 2)
     assert gather(x) is x
@@ -211,7 +211,7 @@ def _twice(r):
         assert (rank(), world_size(), on_main()) == (0, 1, r == 0)
 
 
-def test_a_process_joins_its_ranks_and_leaves_them_as_often_as_it_likes():
+def test_a_process_can_join_and_leave_its_ranks_several_times():
     assert Ranks(_twice, 2).wait() == [0, 0]
 
 
@@ -228,7 +228,7 @@ def _one_fails(r):
     assert r == 1 or {"FileNotFoundError", "OSError"} <= set(caught.value.kinds)
 
 
-def test_what_fails_one_rank_is_told_to_the_others():
+def test_an_error_on_one_rank_is_raised_on_the_others():
     assert Ranks(_one_fails, 3).wait(60) == [0, 0, 0]
 
 
@@ -267,7 +267,7 @@ def _one_misses_a_file_in_a_folder_called_gloo(r):
     assert str(caught.value) == ("" if r == 1 else "rank 1 failed: ") + str(error)
 
 
-def test_an_error_that_names_gloo_is_not_taken_for_a_lost_rank():
+def test_an_error_that_mentions_gloo_does_not_count_as_a_lost_rank():
     assert Ranks(_one_misses_a_file_in_a_folder_called_gloo, 2).wait(60) == [0, 0]
 
 

@@ -44,7 +44,7 @@ def test_ranks_whose_launcher_is_killed_save_and_stop(pictures, recipe, tmp_path
     assert max(record["step"] for record in RunFolder(tmp_path / "run").metrics()) < 10
 
 
-def test_an_error_on_one_rank_is_said_once_and_is_the_exit_code_of_all(pictures, recipe, tmp_path, capfd):
+def test_an_error_on_one_rank_is_printed_once_and_gives_the_exit_code(pictures, recipe, tmp_path, capfd):
     for name in ("0003.png", "0011.png"):
         (pictures / name).write_bytes(b"not a picture")
     strict = lambda r: {"max_bad": 0 if r == 1 else 40}  # noqa: E731
@@ -59,7 +59,7 @@ def test_a_recipe_that_does_not_divide_over_the_ranks_is_refused_once(pictures, 
     assert not (tmp_path / "run").exists()
 
 
-def test_a_folder_of_something_else_is_refused_on_all_ranks(pictures, recipe, tmp_path):
+def test_a_folder_with_other_files_is_refused_on_all_ranks(pictures, recipe, tmp_path):
     (tmp_path / "home").mkdir()
     (tmp_path / "home" / "thesis.tex").write_text("x")
     assert on_two(pictures, tmp_path / "home", recipe=recipe) == [2, 2]
@@ -69,7 +69,7 @@ def test_a_loss_that_is_not_finite_ends_all_ranks_with_the_code_of_divergence(pi
     assert on_two(pictures, tmp_path / "run", recipe=recipe, settings={"optim.lr": 1e30}) == [4, 4]
 
 
-def test_ranks_that_see_other_images_are_refused(pictures, recipe, tmp_path, capfd):
+def test_ranks_with_different_images_are_refused(pictures, recipe, tmp_path, capfd):
     other = make_pictures(tmp_path / "other", 40, seed=1)
 
     def work(r: int) -> None:

@@ -69,7 +69,7 @@ def whole_run(command: list[str], out: Path) -> tuple[bytes, list]:
     return ended(out)
 
 
-def test_devices_starts_ranks_that_a_signal_stops_and_other_ranks_go_on_with_the_same_bits(command, tmp_path):
+def test_a_signal_stops_the_ranks_of_devices_and_other_ranks_resume_with_the_same_bits(command, tmp_path):
     out = tmp_path / "run"
     launcher = start(*MOCO, *command, "--out", str(out), "--devices", "2")
     until_step(out, 3)
@@ -97,7 +97,7 @@ def test_torchrun_restarts_the_ranks_when_one_is_killed_and_they_end_with_the_sa
 
 
 @pytest.mark.parametrize(("work", "code"), [(second_fails, 3), (second_is_killed, -signal.SIGKILL)])
-def test_launch_ends_with_the_first_rank_that_fails_and_tells_how(work, code, monkeypatch):
+def test_launch_returns_the_exit_code_of_the_first_rank_that_fails(work, code, monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     before = [signal.getsignal(number) for number in STOP_SIGNALS]
     began = time.monotonic()
@@ -106,7 +106,7 @@ def test_launch_ends_with_the_first_rank_that_fails_and_tells_how(work, code, mo
     assert [signal.getsignal(number) for number in STOP_SIGNALS] == before
 
 
-def test_the_folder_in_which_ranks_meet_is_the_users_alone_and_is_removed(tmp_path, monkeypatch, capfd):
+def test_the_folder_of_the_store_is_private_and_is_removed(tmp_path, monkeypatch, capfd):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     assert launch(shows_the_folder, 2) == 0
     assert capfd.readouterr().out.split() == ["0o700"] * 2
@@ -122,12 +122,12 @@ def test_ranks_of_one_machine_use_the_loopback_interface_unless_another_is_named
 
 
 @pytest.mark.parametrize("devices", ["0", "-1", "two", "1.5", ""])
-def test_devices_that_are_no_number_are_refused(devices):
+def test_devices_must_be_a_number_or_auto(devices):
     with pytest.raises(RecipeError, match="--devices expects a number or auto"):
         ranks_for(devices, "cpu")
 
 
-def test_devices_counts_what_is_there(monkeypatch):
+def test_devices_is_a_number_or_the_number_of_gpus(monkeypatch):
     assert ranks_for(None, "auto") == 1
     assert ranks_for("3", "cpu") == 3
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
@@ -136,7 +136,7 @@ def test_devices_counts_what_is_there(monkeypatch):
         ranks_for("3", "auto")
 
 
-def test_devices_beside_torchrun_are_its_own_or_an_error(monkeypatch):
+def test_devices_with_torchrun_must_be_its_number_of_ranks(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert ranks_for("2", "cpu") == ranks_for("auto", "cpu") == ranks_for(None, "cpu") == 1
     with pytest.raises(RecipeError, match="--devices 4 was given to one of 2 ranks"):

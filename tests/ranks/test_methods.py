@@ -123,7 +123,7 @@ def test_ranks_compute_what_one_process_does_with_their_bn_groups(tmp_path, make
 
 
 @pytest.mark.parametrize("make", MECHANISMS, ids=lambda make: make.__name__)
-def test_all_ranks_end_with_the_same_bits_though_they_were_seeded_apart(tmp_path, make):
+def test_all_ranks_end_with_the_same_bits_although_their_seeds_differ(tmp_path, make):
     """After 20 steps in float32: weights, momentum encoder, queue or bank, and NCE's Z."""
     ids = torch.cat([ids for _, ids in batches(20, torch.float32)])
     assert any(len(some.unique()) < N for some in ids.split(N)), "an image is on two ranks at once"
@@ -143,7 +143,7 @@ def test_a_mini_batch_in_pieces_on_ranks_has_the_gradient_of_the_whole_in_one_pr
                 torch.testing.assert_close(result[name], x, rtol=1e-9, atol=1e-11)
 
 
-def test_the_comparison_notices_keys_whose_gradient_stays_on_their_rank(tmp_path, monkeypatch):
+def test_the_comparison_detects_keys_whose_gradient_stays_on_their_rank(tmp_path, monkeypatch):
     """A planted fault: the usual gather, which does not bring the other ranks' gradients home."""
     expected = trained(end_to_end, 2)
 

@@ -93,7 +93,7 @@ def test_the_checkpoint_holds_the_mean_statistics_and_each_ranks_own(pictures, r
     assert not any(name.startswith("dictionary") or "weight" in name for name in payload["statistics"])
 
 
-def test_rank_0_alone_writes_and_speaks(pictures, recipe, tmp_path, capfd):
+def test_only_rank_0_writes_and_reports(pictures, recipe, tmp_path, capfd):
     assert on_two(pictures, tmp_path / "two", recipe=recipe, of_rank=lambda _: {"reporter": Console()}) == [0, 0]
     said = capfd.readouterr().err
     assert said.count("== plan") == said.count("== done") == 1
@@ -120,7 +120,7 @@ def test_a_signal_to_any_rank_stops_all_after_the_same_step_and_they_resume_bit_
     assert same(whole, ended(tmp_path / "run"))
 
 
-def test_the_comparison_notices_statistics_that_are_not_each_ranks_own(pictures, recipe, whole, tmp_path, monkeypatch):
+def test_the_comparison_detects_statistics_that_are_not_each_ranks_own(pictures, recipe, whole, tmp_path, monkeypatch):
     """A planted fault: on a resume every rank gets the mean."""
     stop = lambda _: {"reporter": AtStep(4, kill(signal.SIGTERM))}  # noqa: E731
     assert on_two(pictures, tmp_path / "run", recipe=recipe, of_rank=stop) == [75, 75]
@@ -132,7 +132,7 @@ def test_the_comparison_notices_statistics_that_are_not_each_ranks_own(pictures,
 
 
 @pytest.mark.parametrize(("before", "after"), [(2, 1), (1, 2)])
-def test_another_number_of_ranks_is_allowed_and_announced(pictures, recipe, tmp_path, before, after):
+def test_another_number_of_ranks_is_allowed_and_reported(pictures, recipe, tmp_path, before, after):
     stop = lambda _: {"reporter": AtStep(4, kill(signal.SIGTERM))}  # noqa: E731
     assert on_two(pictures, tmp_path / "run", recipe=recipe, of_rank=stop, world=before) == [75] * before
     assert on_two(pictures, tmp_path / "run", recipe=recipe, world=after) == [0] * after
@@ -156,7 +156,7 @@ def test_rank_0_decides_the_recipe(pictures, tiny, tmp_path):
     assert Ranks(work, 2).wait() == [0, 0]
 
 
-def test_a_restarted_command_goes_on_though_it_says_overwrite(pictures, recipe, tmp_path):
+def test_a_command_restarted_by_torchrun_resumes_despite_overwrite(pictures, recipe, tmp_path):
     out = tmp_path / "run"
     stop = lambda _: {"reporter": AtStep(4, kill(signal.SIGTERM))}  # noqa: E731
     assert on_two(pictures, out, recipe=recipe, of_rank=stop) == [75, 75]

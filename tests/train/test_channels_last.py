@@ -41,9 +41,9 @@ def watched(recipe: Recipe, layout: torch.memory_format) -> Turned:
     return turned
 
 
-def test_no_image_is_turned_in_a_step(tiny):
+def test_a_step_does_not_change_the_memory_format_of_images(tiny):
     assert watched(tiny, FORMAT).found == []
 
 
-def test_views_in_another_format_are_found(tiny):
+def test_the_check_detects_views_in_another_memory_format(tiny):
     assert any("convolution" in name for name in watched(tiny, torch.contiguous_format).found)

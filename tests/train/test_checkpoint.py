@@ -33,7 +33,7 @@ def state(step: int) -> TrainState:
     return TrainState(Box(torch.full((1000,), float(step))), Box(), Clock(10, 100, step))
 
 
-def test_what_is_saved_comes_back(tmp_path):
+def test_a_saved_state_is_restored(tmp_path):
     checkpoint.save(tmp_path, state(7), recipe="{}")
     other = state(0)
     other.load_state_dict(checkpoint.read_checkpoint(checkpoint.newest_intact(tmp_path))["state"])
@@ -48,7 +48,7 @@ def test_the_newest_three_are_kept(tmp_path):
 
 
 @pytest.mark.parametrize("damage", ["truncated", "one bit", "missing", "empty"])
-def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(tmp_path, damage):
+def test_a_damaged_checkpoint_is_skipped_for_the_one_before(tmp_path, damage):
     checkpoint.save(tmp_path, state(1), recipe="{}")
     path = checkpoint.save(tmp_path, state(2), recipe="{}")
     content = bytearray(path.read_bytes())
@@ -64,7 +64,7 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(tmp_path, damage
     assert checkpoint.read_checkpoint(found)["state"]["clock"]["step"] == 1
 
 
-def test_no_whole_checkpoint_among_several_is_an_error(tmp_path):
+def test_if_all_checkpoints_are_damaged_an_error_is_raised(tmp_path):
     checkpoint.save(tmp_path, state(1), recipe="{}").write_bytes(b"")
     with pytest.raises(CheckpointError, match="can be used"), pytest.warns(UserWarning, match="long instead of"):
         checkpoint.newest_intact(tmp_path)
@@ -113,7 +113,7 @@ def test_a_hostile_checkpoint_executes_nothing(tmp_path):
     assert not (tmp_path / "canary").exists()
 
 
-def test_beside_the_newest_one_every_so_many_steps_stays(tmp_path):
+def test_keep_every_keeps_checkpoints_besides_the_newest(tmp_path):
     for step in range(1, 12):
         checkpoint.save(tmp_path, state(step), recipe="{}", keep=2, keep_every=4)
     assert sorted(path.name for path in tmp_path.glob("step_*.pt")) == [
@@ -121,7 +121,7 @@ def test_beside_the_newest_one_every_so_many_steps_stays(tmp_path):
     ]  # fmt: skip
 
 
-def test_damaged_ones_that_were_passed_over_do_not_push_out_the_whole_ones(tmp_path):
+def test_damaged_checkpoints_do_not_count_among_those_to_keep(tmp_path):
     for step in (1, 2, 3, 4, 5):
         checkpoint.save(tmp_path, state(step), recipe="{}")
     for step in (4, 5):
@@ -131,7 +131,7 @@ def test_damaged_ones_that_were_passed_over_do_not_push_out_the_whole_ones(tmp_p
     assert checkpoint.read_checkpoint(checkpoint.newest_intact(tmp_path))["state"]["clock"]["step"] == 4
 
 
-def test_past_the_step_of_a_damaged_one_two_whole_ones_stay(tmp_path):
+def test_after_the_step_of_a_damaged_checkpoint_two_intact_ones_stay(tmp_path):
     for step in (1, 2):
         checkpoint.save(tmp_path, state(step), recipe="{}", keep=2)
     (tmp_path / "step_00000002.pt").write_bytes(b"")
@@ -141,7 +141,7 @@ def test_past_the_step_of_a_damaged_one_two_whole_ones_stay(tmp_path):
     assert sorted(path.name for path in tmp_path.glob("step_*.pt")) == ["step_00000001.pt", "step_00000003.pt"]
 
 
-def test_where_there_is_no_room_for_it_a_checkpoint_is_not_begun(tmp_path, monkeypatch):
+def test_without_room_on_the_disk_a_checkpoint_is_not_started(tmp_path, monkeypatch):
     checkpoint.save(tmp_path, state(1), recipe="{}")
     monkeypatch.setattr(checkpoint.shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**9, 10**9 - 9000, 9000))
     monkeypatch.setattr(checkpoint, "write_atomically", None)
@@ -150,7 +150,7 @@ def test_where_there_is_no_room_for_it_a_checkpoint_is_not_begun(tmp_path, monke
     assert checkpoint.newest_intact(tmp_path).name == "step_00000001.pt"
 
 
-def test_an_old_one_that_cannot_be_removed_does_not_fail_the_new_one(tmp_path, monkeypatch):
+def test_a_checkpoint_is_saved_although_an_old_one_cannot_be_removed(tmp_path, monkeypatch):
     for step in (1, 2, 3):
         checkpoint.save(tmp_path, state(step), recipe="{}")
     with monkeypatch.context() as patch:
@@ -175,7 +175,7 @@ class Full:
 
 
 @pytest.mark.parametrize("left", range(5))
-def test_a_full_disk_is_named_though_torch_hides_it(tmp_path, left):
+def test_a_full_disk_is_reported_although_torch_hides_it(tmp_path, left):
     content = {"x": torch.zeros(5000), "y": torch.zeros(5000)}
     with pytest.raises(OSError, match="No space left"):
         write_atomically(tmp_path / "a", lambda file: torch.save(content, Full(left)))
@@ -186,7 +186,7 @@ def test_torch_does_hide_it():
         torch.save({"x": torch.zeros(5000)}, Full(1))
 
 
-def test_what_is_appended_is_there_whole_or_not_at_all(tmp_path, monkeypatch):
+def test_records_are_appended_completely_or_not_at_all(tmp_path, monkeypatch):
     append(tmp_path / "log", b"one\n")
     write = files.os.write
     calls = []
@@ -206,7 +206,7 @@ def test_what_is_appended_is_there_whole_or_not_at_all(tmp_path, monkeypatch):
     assert calls == [b"two\n", b"o\n"]
 
 
-def test_a_console_whose_reader_has_gone_falls_silent(monkeypatch):
+def test_a_console_whose_reader_has_ended_prints_nothing(monkeypatch):
     read, write = os.pipe()
     os.close(read)
     stream = io.TextIOWrapper(os.fdopen(write, "wb", buffering=0), write_through=True)
@@ -224,7 +224,7 @@ def test_a_console_whose_reader_has_gone_falls_silent(monkeypatch):
 
 @pytest.mark.parametrize("error", [PermissionError(13, "Permission denied"), OSError(5, "Input/output error")])
 @pytest.mark.parametrize("name", ["step_00000002.pt", "MANIFEST.json"])
-def test_a_checkpoint_that_may_not_be_read_is_refused_and_no_older_one_is_used(tmp_path, monkeypatch, error, name):
+def test_a_checkpoint_without_read_permission_is_an_error_and_no_older_one_is_used(tmp_path, monkeypatch, error, name):
     for step in (1, 2):
         checkpoint.save(tmp_path, state(step), recipe="{}")
     refuse_reading(monkeypatch, tmp_path / name, error)
@@ -261,7 +261,7 @@ def test_checkpoints_that_the_manifest_does_not_list_are_never_removed(tmp_path)
     assert checkpoint.read_checkpoint(tmp_path / "step_00000003.pt")["state"]["clock"]["step"] == 3
 
 
-def test_a_checkpoint_that_a_kill_left_unlisted_is_listed_when_the_run_goes_on_from_it(tmp_path):
+def test_a_checkpoint_that_a_kill_left_unlisted_is_listed_when_the_run_resumes_from_it(tmp_path):
     checkpoint.save(tmp_path, state(1), recipe="{}")
     manifest = (tmp_path / "MANIFEST.json").read_text()
     checkpoint.save(tmp_path, state(2), recipe="{}")

@@ -14,7 +14,7 @@ from moco.train.reporters import Logged
 ACTING = "\x1b[2J[bold red]x\rfake\u202e"
 
 
-def test_a_box_on_a_terminal_shows_names_escaped_and_without_markup(monkeypatch):
+def test_names_in_a_box_on_a_terminal_are_escaped(monkeypatch):
     monkeypatch.setenv("TERM", "dumb")  # no colours of ours
     ours, theirs = os.openpty()
     with open(theirs, "w") as terminal:
@@ -26,7 +26,7 @@ def test_a_box_on_a_terminal_shows_names_escaped_and_without_markup(monkeypatch)
     assert "\x1b" not in shown
 
 
-def test_lines_are_shown_escaped_off_a_terminal_and_in_the_log(tmp_path):
+def test_lines_off_a_terminal_and_in_the_log_are_escaped(tmp_path):
     with open(tmp_path / "shown", "w") as shown:
         logged = Logged(Console(shown, every=0), tmp_path / "train.log")
         logged.box("plan", [("out", ACTING)])
@@ -37,7 +37,7 @@ def test_lines_are_shown_escaped_off_a_terminal_and_in_the_log(tmp_path):
         assert all(line.isprintable() for line in text.split("\n"))
 
 
-def test_a_line_end_in_a_message_makes_no_line_of_the_log(tmp_path):
+def test_a_line_end_in_a_message_starts_no_new_line_in_the_log(tmp_path):
     with open(tmp_path / "shown", "w") as shown:
         Logged(Console(shown), tmp_path / "train.log").say("x\n2026-01-01T00:00:00+00:00 all is well")
     assert len((tmp_path / "train.log").read_text().splitlines()) == 1
@@ -64,7 +64,7 @@ def shown_on_a_terminal(monkeypatch, columns: int, show) -> str:
 
 
 @pytest.mark.parametrize("columns", [50, 80, 120])
-def test_a_narrow_terminal_shows_the_eta_and_the_loss_and_no_part_in_half(monkeypatch, columns):
+def test_a_narrow_terminal_shows_the_first_parts_of_the_live_line_uncut(monkeypatch, columns):
     text = shown_on_a_terminal(monkeypatch, columns, lambda console: console.live(*PARTS))
     shown = text.strip("\r").split("  ")
     assert len(text.strip("\r")) < columns
@@ -86,7 +86,7 @@ def test_a_part_that_is_longer_than_the_line_is_cut():
     ],
 )
 @pytest.mark.filterwarnings("always")
-def test_whoever_writes_to_stderr_begins_a_new_line(monkeypatch, speak):
+def test_other_output_on_stderr_starts_on_a_new_line(monkeypatch, speak):
     def show(console: Console) -> None:
         with beside(console):
             console.live("ETA 5 s")
@@ -97,7 +97,7 @@ def test_whoever_writes_to_stderr_begins_a_new_line(monkeypatch, speak):
     assert shown_on_a_terminal(monkeypatch, 80, show).split("\n") == ["\rETA 5 s", "a message", "an end", ""]
 
 
-def test_a_live_line_is_ended_where_the_command_ends(monkeypatch):
+def test_the_live_line_ends_when_the_command_ends(monkeypatch):
     def show(console: Console) -> None:
         with beside(console):
             console.live("ETA 5 s")
@@ -106,14 +106,14 @@ def test_a_live_line_is_ended_where_the_command_ends(monkeypatch):
     assert shown_on_a_terminal(monkeypatch, 80, show) == "\rETA 5 s\n$ "
 
 
-def test_a_long_message_is_cut_between_words_and_loses_none():
+def test_a_long_message_is_wrapped_between_words_and_is_complete():
     text = "the queue starts with random keys " * 9 + "/a/path/" + "x" * 100
     lines = wrapped(text, 80)
     assert " ".join(lines) == text
     assert all(len(line) <= 80 for line in lines[:-1])
 
 
-def test_a_message_on_a_terminal_breaks_no_word(monkeypatch):
+def test_a_message_on_a_terminal_is_wrapped_between_words(monkeypatch):
     text = "keys of images have replaced them " * 9
     seen = shown_on_a_terminal(monkeypatch, 40, lambda console: console.say(text))
     assert seen.split() == text.split()

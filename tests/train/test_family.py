@@ -21,7 +21,7 @@ class Heard(Silent):
 
 
 @pytest.mark.parametrize("name", FAMILY)
-def test_it_trains_to_the_end_with_a_finite_loss_and_weights_that_have_moved(name, pictures, tiny, tmp_path):
+def test_it_trains_to_the_end_with_a_finite_loss_and_changes_the_weights(name, pictures, tiny, tmp_path):
     recipe = of_family(tiny, name)
     run = pretrain(pictures, tmp_path / "run", recipe=recipe, device="cpu", workers=0)
     assert [record["step"] for record in run.metrics()] == list(range(1, 11))
@@ -43,7 +43,7 @@ def test_it_trains_to_the_end_with_a_finite_loss_and_weights_that_have_moved(nam
     ("v3", "the mini-batch's own 8 keys, by the momentum encoder"),
     ("v3", "one BN group over all ranks, symmetric"),
 ])  # fmt: skip
-def test_the_plan_says_what_is_compared_with_what(name, said, pictures, tiny, tmp_path):
+def test_the_plan_describes_the_dictionary(name, said, pictures, tiny, tmp_path):
     heard = Heard()
     pretrain(
         pictures, tmp_path / "run", recipe=of_family(tiny, name), device="cpu", dry_run=True, reporter=heard
@@ -80,7 +80,7 @@ def test_the_recipe_makes_the_objects_of_its_method(tiny):
     (BANK | {"method.bn": "shuffle"}, "set method.bn=split"),
     ({"optim.accumulate": 4}, "must have whole BN groups"),
 ])  # fmt: skip
-def test_what_is_no_method_is_refused_with_the_way_out(changes, said, tiny):
+def test_settings_that_are_no_method_are_refused_with_advice(changes, said, tiny):
     with pytest.raises(RecipeError) as error:
         tiny.but(None, changes)
     assert said in str(error.value)

@@ -88,7 +88,7 @@ def contrast_of(recipe: Recipe) -> Contrast:
 
 
 @pytest.mark.parametrize("case", RECIPES)
-def test_every_step_asks_the_same_of_the_encoders(case: str):
+def test_every_step_runs_the_same_operations_of_the_encoders(case: str):
     recipe = RECIPES[case]
     _, second, third = steps_of(recipe, 3, contrast_of(recipe))
     assert {"aten.native_batch_norm_backward.default", "aten.native_layer_norm_backward.default"} & {
@@ -109,7 +109,7 @@ class Counting(nn.Module):
         return self.inner(x * (1 + 1 / self.count))
 
 
-def test_a_number_that_changes_is_noticed():
+def test_a_number_that_changes_between_steps_is_detected():
     recipe = RECIPES["moco_v2"]
     contrast = contrast_of(recipe)
     contrast.encoder = Counting(contrast.encoder)
@@ -118,7 +118,7 @@ def test_a_number_that_changes_is_noticed():
     assert second != third
 
 
-def test_weights_that_move_are_noticed(monkeypatch: pytest.MonkeyPatch):
+def test_weights_that_change_their_address_are_detected(monkeypatch: pytest.MonkeyPatch):
     def follow(self: MomentumEncoder, encoder: nn.Module, m: float) -> None:
         for mine, theirs in zip(self.module.parameters(), encoder.parameters(), strict=True):
             mine.data = torch.lerp(mine, theirs.detach(), 1 - m)
@@ -129,7 +129,7 @@ def test_weights_that_move_are_noticed(monkeypatch: pytest.MonkeyPatch):
     assert second != third
 
 
-def test_torch_is_told_where_a_step_begins(monkeypatch: pytest.MonkeyPatch):
+def test_torch_gets_the_start_of_each_step(monkeypatch: pytest.MonkeyPatch):
     """Otherwise the embeddings of one BN group would be written over by the next group's, before they are looked at."""
     said: list[str] = []
     monkeypatch.setattr(torch.compiler, "cudagraph_mark_step_begin", lambda: said.append("step"))

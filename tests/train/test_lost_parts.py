@@ -40,7 +40,7 @@ def files(folder) -> dict[str, bytes]:
     return {str(path): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def test_checkpoints_of_another_run_are_refused_and_stay(pictures, tiny, tmp_path, stopped):
+def test_checkpoints_of_another_run_are_refused_and_not_removed(pictures, tiny, tmp_path, stopped):
     other = stop(pictures, tmp_path / "other", tiny.but(None, {"seed": 7}))
     shutil.rmtree(stopped / "checkpoints")
     shutil.copytree(other / "checkpoints", stopped / "checkpoints")
@@ -50,7 +50,7 @@ def test_checkpoints_of_another_run_are_refused_and_stay(pictures, tiny, tmp_pat
     assert files(stopped / "checkpoints") == before
 
 
-def test_a_recipe_that_was_changed_in_the_folder_is_noticed_by_the_checkpoint(pictures, tiny, stopped):
+def test_a_changed_recipe_json_is_detected_by_the_checkpoint(pictures, tiny, stopped):
     file = stopped / "recipe.json"
     file.write_text(tiny.but(None, {"seed": 1, "compute.threads": 1}).to_json())
     with pytest.raises(RunError, match="seed: 0 -> 1"):
@@ -58,7 +58,7 @@ def test_a_recipe_that_was_changed_in_the_folder_is_noticed_by_the_checkpoint(pi
 
 
 @pytest.mark.parametrize("log", ["removed", "empty"])
-def test_a_run_without_checkpoints_and_log_does_not_start_anew_by_itself(pictures, tiny, stopped, log):
+def test_a_run_that_has_lost_checkpoints_and_log_does_not_start_again(pictures, tiny, stopped, log):
     shutil.rmtree(stopped / "checkpoints")
     (stopped / "metrics.jsonl").unlink()
     if log == "empty":
@@ -75,7 +75,7 @@ NUMBERS = {"images": 40, "bad_images": 0, "steps": 10, "epochs": 2.0, "seconds":
 @pytest.mark.parametrize(
     "content", ["", "{", "[1, 2]", "null", "{}", '{"steps": 10}', json.dumps(NUMBERS | {"seconds": "1"})]
 )
-def test_a_run_is_finished_when_it_says_so_and_its_encoder_is_there(tmp_path, content):
+def test_a_run_is_finished_only_if_finished_json_is_complete_and_its_encoder_exists(tmp_path, content):
     run = RunFolder(tmp_path)
     (tmp_path / "encoder").mkdir()
     for name in ("model.safetensors", "config.json"):
@@ -101,7 +101,7 @@ def test_a_finished_run_that_has_lost_its_encoder_writes_it_again(pictures, tiny
         pretrain(pictures, out, recipe=tiny)
 
 
-def test_other_images_are_noticed_though_their_list_is_gone(pictures, tiny, tmp_path, stopped):
+def test_other_images_are_detected_without_the_manifest(pictures, tiny, tmp_path, stopped):
     (stopped / "manifest.jsonl.gz").unlink()
     others = make_pictures(tmp_path / "others", 40, seed=9)
     with pytest.raises(DataError, match=r"not those that(?s:.*)manifest.jsonl.gz, is missing"):
@@ -110,7 +110,7 @@ def test_other_images_are_noticed_though_their_list_is_gone(pictures, tiny, tmp_
     assert json.loads((stopped / "finished.json").read_bytes())["steps"] == 10
 
 
-def test_the_checkpoint_of_another_run_is_not_taken_for_this_runs_encoder(pictures, tiny, tmp_path, stopped):
+def test_the_checkpoint_of_another_run_is_not_used_as_this_runs_encoder(pictures, tiny, tmp_path, stopped):
     load_encoder(stopped)
     other = stop(pictures, tmp_path / "other", tiny.but(None, {"seed": 7}))
     shutil.copy(other / "checkpoints" / "step_00000004.pt", stopped / "checkpoints" / "step_00000004.pt")
@@ -120,7 +120,7 @@ def test_the_checkpoint_of_another_run_is_not_taken_for_this_runs_encoder(pictur
     load_encoder(stopped / "checkpoints" / "step_00000004.pt")
 
 
-def test_a_lock_file_that_was_removed_lets_no_second_process_in(tmp_path):
+def test_without_its_lock_file_a_folder_is_still_locked(tmp_path):
     with locked(tmp_path):
         (tmp_path / ".lock").unlink()
         with pytest.raises(RunError, match="another process"), locked(tmp_path):

@@ -35,7 +35,7 @@ def test_a_record_has_the_mean_of_each_metric_since_the_last_record():
 
 
 @pytest.mark.parametrize("cut", range(1, 7))
-def test_a_window_that_was_saved_and_read_in_its_middle_gives_the_same_means(cut):
+def test_a_window_that_is_saved_and_loaded_halfway_gives_the_same_means(cut):
     whole, before, after = added(Window(), LOSSES), added(Window(), LOSSES[:cut]), Window()
     before.gather(until=cut)
     after.load_state_dict(before.state_dict())
@@ -45,7 +45,7 @@ def test_a_window_that_was_saved_and_read_in_its_middle_gives_the_same_means(cut
     assert whole.pop_means() == after.pop_means()
 
 
-def test_steps_that_were_not_taken_do_not_count():
+def test_skipped_steps_do_not_count():
     window = added(Window(), [1.0, math.nan, 3.0, math.nan])
     window.discard(2)
     window.gather(until=3)
@@ -66,7 +66,7 @@ def log_every(steps: int, *, kill_after: int = 0):
     return lambda **options: Every(**options | {"log_every": steps})
 
 
-def test_a_window_across_a_kill_gives_the_record_of_an_undisturbed_run(monkeypatch, tmp_path, tiny):
+def test_a_window_across_a_kill_gives_the_record_of_an_uninterrupted_run(monkeypatch, tmp_path, tiny):
     pictures = make_pictures(tmp_path / "pictures", 40, classes=4)
     options: dict[str, Any] = {"recipe": tiny, "workers": 0, "device": "cpu", "eval_data": pictures, "eval_every": 1}
     pretrain(pictures, tmp_path / "each", **options)

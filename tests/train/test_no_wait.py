@@ -54,13 +54,13 @@ def pretended(contrast: nn.Module, loss: Tensor) -> None:
 @pytest.mark.parametrize(
     ("device", "backward"), [("cpu", on_cpu), pytest.param("cuda", pretended, marks=needs_fake_gpu)]
 )
-def test_a_step_reads_no_number_on_the_host_and_mixes_no_devices(case, device, backward):
+def test_a_step_does_not_wait_for_the_device_and_mixes_no_devices(case, device, backward):
     two_steps(RECIPES[case], device, backward)
 
 
 @needs_fake_gpu
 @pytest.mark.parametrize("fault", ["host", "device"])
-def test_a_queue_that_waits_for_the_device_or_forgets_it_is_caught(fault, monkeypatch):
+def test_a_queue_that_waits_for_the_device_or_is_on_another_is_detected(fault, monkeypatch):
     def update(self: Queue, k: Tensor, ids: Tensor, step: int) -> None:
         if fault == "host":
             self.keys[int(self.oldest)] = k[0]

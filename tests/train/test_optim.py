@@ -39,7 +39,7 @@ def lars(p: torch.Tensor, grads: list[torch.Tensor], lrs: list[float]) -> torch.
     return p
 
 
-def test_five_steps_of_lars_equal_an_independent_reading() -> None:
+def test_five_steps_of_lars_equal_an_independent_implementation() -> None:
     torch.manual_seed(0)
     parameters, lrs = tensors(), [0.0, 0.4, 1.0, 0.7, 0.2]
     grads = [[torch.randn_like(p) for _ in lrs] for p in parameters]
@@ -56,7 +56,7 @@ def test_five_steps_of_lars_equal_an_independent_reading() -> None:
         torch.testing.assert_close(parameter.detach().double(), value, rtol=1e-5, atol=1e-6)
 
 
-def test_lars_leaves_gradients_and_parameters_without_one_alone() -> None:
+def test_lars_does_not_change_gradients_or_parameters_without_one() -> None:
     moved, still = nn.Parameter(torch.ones(2, 2)), nn.Parameter(torch.ones(2, 2))
     moved.grad = torch.full((2, 2), 3.0)
     optimizer = LARS([moved, still], lr=1.0, momentum=0.9, weight_decay=0.1, trust=0.1)
@@ -66,7 +66,7 @@ def test_lars_leaves_gradients_and_parameters_without_one_alone() -> None:
     assert not torch.equal(moved, torch.ones(2, 2))
 
 
-def test_lars_goes_on_from_its_state() -> None:
+def test_lars_resumes_from_its_state() -> None:
     torch.manual_seed(0)
     whole = tensors()
     halves = [nn.Parameter(p.detach().clone()) for p in whole]
@@ -107,7 +107,7 @@ def test_sgd_is_that_of_torch_with_the_recipes_momentum_and_decay() -> None:
 
 
 @pytest.mark.parametrize("name", ["sgd", "lars", "adamw"])
-def test_steps_that_a_gradient_scaler_skips_leave_nothing_behind(name: str) -> None:
+def test_steps_that_a_gradient_scaler_skips_change_nothing(name: str) -> None:
     """The first step is skipped for its infinite gradient; then two are as of an optimizer that never saw it."""
     spec = OptimSpec.model_validate({"optimizer": name, "weight_decay": 0.1})
     torch.manual_seed(0)
@@ -130,7 +130,7 @@ def test_steps_that_a_gradient_scaler_skips_leave_nothing_behind(name: str) -> N
 
 
 @pytest.mark.parametrize("name", ["sgd", "lars", "adamw"])
-def test_encoder_and_predictor_are_trained_and_what_is_fixed_is_left_out(name: str) -> None:
+def test_encoder_and_predictor_are_trained_and_fixed_parameters_are_left_out(name: str) -> None:
     model = contrast()
     (group,) = optimizer_for(model, OptimSpec.model_validate({"optimizer": name})).param_groups
     names = {id(parameter): key for key, parameter in model.named_parameters()}
@@ -149,7 +149,7 @@ def test_a_shared_encoder_is_trained_once_and_a_second_one_beside_the_first() ->
 
 
 @pytest.mark.parametrize("name", ["sgd", "lars", "adamw"])
-def test_a_frozen_patch_projection_does_not_move_in_training(name: str) -> None:
+def test_training_does_not_change_a_frozen_patch_projection(name: str) -> None:
     model = contrast()
     before = {key: value.clone() for key, value in model.state_dict().items()}
     optimizer = optimizer_for(model, OptimSpec.model_validate({"optimizer": name, "weight_decay": 0.1}))

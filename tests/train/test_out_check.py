@@ -14,7 +14,7 @@ from tests.train.run_folders import contents, whole
 
 @pytest.mark.parametrize("overwrite", [False, True])
 @pytest.mark.parametrize("where", [".", "run", "inner/..", ".."])
-def test_out_is_neither_the_folder_of_the_images_nor_in_it_nor_around_it(tmp_path, tiny, where, overwrite):
+def test_out_must_not_be_contain_or_lie_in_the_image_folder(tmp_path, tiny, where, overwrite):
     pictures = make_pictures(tmp_path / "all" / "pictures", 40)
     (pictures / "inner").mkdir()
     (pictures / "recipe.json").write_text(tiny.to_json())
@@ -25,14 +25,14 @@ def test_out_is_neither_the_folder_of_the_images_nor_in_it_nor_around_it(tmp_pat
     assert contents(tmp_path) == before
 
 
-def test_out_is_not_the_folder_of_the_images_by_a_link(tmp_path, tiny):
+def test_out_must_not_be_the_image_folder_by_a_link(tmp_path, tiny):
     pictures = make_pictures(tmp_path / "pictures", 40)
     (tmp_path / "link").symlink_to(pictures)
     with pytest.raises(RunError, match="the image folder"):
         check_no_overlap(tmp_path / "link" / "run", find_images(pictures))
 
 
-def test_a_list_may_lie_beside_the_run_and_its_images_not_in_it(tmp_path, tiny):
+def test_a_list_may_lie_beside_the_run_but_its_images_not_in_it(tmp_path, tiny):
     make_pictures(tmp_path / "pictures", 4)
     (tmp_path / "list.txt").write_text("pictures/0000.png\npictures/0001.png\n")
     images = find_images(tmp_path / "list.txt")
@@ -43,7 +43,7 @@ def test_a_list_may_lie_beside_the_run_and_its_images_not_in_it(tmp_path, tiny):
 
 
 @pytest.mark.parametrize("kind", ["to a folder", "to a file"])
-def test_images_behind_links_into_out_are_found(tmp_path, tiny, kind):
+def test_images_that_are_links_into_out_are_detected(tmp_path, tiny, kind):
     out = tmp_path / "run"
     whole(out, tiny)
     pictures = make_pictures(tmp_path / "pictures", 4)
@@ -57,7 +57,7 @@ def test_images_behind_links_into_out_are_found(tmp_path, tiny, kind):
         check_no_overlap(out, find_images(pictures), overwrite=True)
 
 
-def test_what_overwriting_removes_is_not_what_the_run_starts_from(tmp_path, tiny):
+def test_overwrite_does_not_remove_the_initial_weights(tmp_path, tiny):
     whole(tmp_path / "run", tiny)
     images = find_images(make_pictures(tmp_path / "pictures", 4))
     for init in (tmp_path / "run", tmp_path / "run" / "encoder", tmp_path / "run" / "encoder" / "model.safetensors"):

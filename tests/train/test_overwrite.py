@@ -13,7 +13,7 @@ from moco.train.run_folder import RunError, RunFolder
 from tests.train.run_folders import begin, contents, whole
 
 
-def test_overwriting_leaves_an_empty_run_and_every_file_of_the_user(tmp_path, tiny):
+def test_overwrite_leaves_an_empty_run_and_all_files_of_the_user(tmp_path, tiny):
     out = tmp_path / "run"
     whole(out, tiny)
     theirs = {
@@ -30,14 +30,14 @@ def test_overwriting_leaves_an_empty_run_and_every_file_of_the_user(tmp_path, ti
     assert state_of(RunFolder(out)) is State.NOT_STARTED
 
 
-def test_overwriting_removes_the_folder_of_a_refused_step_with_its_files(tmp_path, tiny):
+def test_overwrite_removes_the_report_of_a_discarded_step(tmp_path, tiny):
     whole(tmp_path / "run", tiny)
     begin(tmp_path / "run", tiny, overwrite=True)
     assert list((tmp_path / "run" / "nan").iterdir()) == []
 
 
 @pytest.mark.parametrize("name", ["checkpoints", "encoder", "nan", "nan/step_00000002", "nan/step_00000007"])
-def test_overwriting_follows_no_link_to_a_folder(tmp_path, tiny, name):
+def test_overwrite_follows_no_link_to_a_folder(tmp_path, tiny, name):
     out, home = tmp_path / "run", tmp_path / "home"
     whole(out, tiny)
     home.mkdir()
@@ -57,7 +57,7 @@ def test_overwriting_follows_no_link_to_a_folder(tmp_path, tiny, name):
 @pytest.mark.parametrize(
     "name", ["finished.json", "scores.json", "encoder/config.json", "nan/step_00000002/facts.json"]
 )
-def test_overwriting_removes_a_link_to_a_file_and_not_the_file(tmp_path, tiny, name):
+def test_overwrite_removes_a_link_to_a_file_but_not_the_file(tmp_path, tiny, name):
     out, precious = tmp_path / "run", tmp_path / "precious"
     whole(out, tiny)
     precious.write_text("precious")
@@ -69,7 +69,7 @@ def test_overwriting_removes_a_link_to_a_file_and_not_the_file(tmp_path, tiny, n
 
 
 @pytest.mark.parametrize("name", ["scores.json", "encoder/README.md", "nan/step_00000002/facts.json", "saved.json"])
-def test_a_folder_under_a_files_name_is_refused_before_anything_is_removed(tmp_path, tiny, name):
+def test_a_folder_with_the_name_of_a_runs_file_is_refused_before_anything_is_removed(tmp_path, tiny, name):
     out = tmp_path / "run"
     whole(out, tiny)
     (out / name).unlink()
@@ -82,7 +82,7 @@ def test_a_folder_under_a_files_name_is_refused_before_anything_is_removed(tmp_p
 
 
 @pytest.mark.parametrize("which", [0, 5, 13])
-def test_a_file_that_cannot_be_removed_leaves_the_old_run_whole(tmp_path, tiny, monkeypatch, which):
+def test_if_a_file_cannot_be_removed_the_old_run_stays_complete(tmp_path, tiny, monkeypatch, which):
     out = tmp_path / "run"
     whole(out, tiny)
     before, rename, calls = contents(out), os.rename, []
@@ -144,7 +144,7 @@ def test_a_kill_while_overwriting_leaves_the_old_run_or_an_empty_one(tmp_path, t
 
 
 @pytest.mark.parametrize("name", [".tmp-old", ".tmp-old-train.log", "checkpoints/.tmp-old-MANIFEST.json"])
-def test_a_folder_that_is_no_run_keeps_files_with_the_names_of_a_removal(tmp_path, tiny, name):
+def test_a_folder_that_is_no_run_keeps_files_with_names_of_a_removal(tmp_path, tiny, name):
     out = tmp_path / "mine"
     (out / name).parent.mkdir(parents=True)
     (out / name).write_text("mine")
@@ -156,7 +156,7 @@ def test_a_folder_that_is_no_run_keeps_files_with_the_names_of_a_removal(tmp_pat
 
 
 @pytest.mark.parametrize("kind", ["folder", "file", "link"])
-def test_a_note_of_a_removal_that_no_run_has_written_is_refused(tmp_path, tiny, kind):
+def test_a_mark_of_a_removal_that_was_not_written_by_a_run_is_refused(tmp_path, tiny, kind):
     out = tmp_path / "run"
     whole(out, tiny)
     note = out / ".tmp-old"

@@ -26,24 +26,24 @@ def cautioned(tmp_path):
     return of
 
 
-def test_auto_does_not_caution_against_its_own_choice(cautioned):
+def test_auto_gives_no_caution_about_its_own_settings(cautioned):
     for side in (32, 256):
         assert cautioned(recipes.auto(64, side=side, accelerated=False)) == []
 
 
-def test_fewer_epochs_than_auto_chooses_are_cautioned_against(cautioned):
+def test_fewer_epochs_than_auto_chooses_give_a_caution(cautioned):
     (said,) = cautioned(recipes.auto(64, side=256, accelerated=False, epochs=2))
     assert "8 steps are enough to see that the run works" in said
 
 
-def test_another_batch_size_names_the_learning_rate_of_the_linear_rule(cautioned):
+def test_another_batch_size_gives_a_caution_with_the_scaled_learning_rate(cautioned):
     base = {"optim.batch_size": 16, "method.size": 16, "optim.epochs": 1000, "method.bn_groups": 2}
     (said,) = cautioned(recipes.named("moco_v2_r50").but(None, base))
     assert "--set optim.lr.start=0.001875" in said  # 0.03 * 16 / 256
     assert cautioned(recipes.named("moco_v2_r50").but(None, base | {"optim.lr.start": 0.001875})) == []
 
 
-def test_the_first_steps_with_a_queue_are_explained_in_the_runs_own_numbers():
+def test_the_plan_explains_the_first_steps_of_a_queue_with_this_runs_numbers():
     (v2,) = random_queue(recipes.named("moco_v2_r50"))
     assert "Within 256 steps" in v2  # 65,536 keys, 256 a step
     assert "(11.09)" in v2  # ln(65,537)
@@ -53,7 +53,7 @@ def test_the_first_steps_with_a_queue_are_explained_in_the_runs_own_numbers():
 
 
 @pytest.mark.parametrize(("images", "init", "few"), [(64, None, True), (64, "weights.pth", False), (1000, None, False)])
-def test_few_images_without_weights_to_start_from_are_cautioned_against(images, init, few):
+def test_few_images_without_initial_weights_give_a_caution(images, init, few):
     recipe, given = recipes.auto(images, side=256, accelerated=False), Pictures([torch.zeros(1)] * images)
     rows = plan_rows(recipe, given, clock_of(recipe, images), CPU, Path("run"), init=init)
     assert any("images are few" in text for title, text in rows if title == "caution") is few

@@ -16,7 +16,7 @@ from moco.train.run_folder import RunFolder
 from tests.train.helpers import assert_same, final_state, losses
 
 
-def test_a_run_leaves_what_the_documents_promise(pictures, tiny, tmp_path):
+def test_a_run_writes_the_documented_files(pictures, tiny, tmp_path):
     run = pretrain(pictures, tmp_path / "run", recipe=tiny)
     there = {path.name for path in run.path.iterdir()}
     assert {"recipe.json", "provenance.json", "metrics.jsonl", "checkpoints", "encoder", "finished.json"} <= there
@@ -42,7 +42,7 @@ def test_training_changes_the_query_encoder_and_the_key_encoder_and_fills_the_qu
     assert not torch.equal(state[f"encoder.{weight}"], state[f"key_encoder.module.{weight}"])
 
 
-def test_a_broken_file_is_set_aside_by_name_and_the_run_ends_well(pictures, tiny, tmp_path):
+def test_a_broken_file_is_listed_and_the_run_finishes(pictures, tiny, tmp_path):
     (pictures / "0007.png").write_bytes(b"not a picture")
     run = pretrain(pictures, tmp_path / "run", recipe=tiny)
     rows = list(csv.reader((run.path / "bad_images.csv").read_text().splitlines()))
@@ -78,7 +78,7 @@ def test_autocast_runs_on_a_cpu_and_keeps_weights_and_queue_in_float32(pictures,
 @pytest.mark.slow
 @pytest.mark.parametrize("graphs", [False, True])  # on a CPU torch leaves them out
 @pytest.mark.usefixtures("without_shape_checks")
-def test_compiled_encoders_begin_with_the_same_losses(pictures, tiny, tmp_path, graphs):
+def test_compiled_encoders_start_with_the_same_losses(pictures, tiny, tmp_path, graphs):
     """Sums in another order: the first losses agree to rounding, and the differences grow from step to step."""
     plain = pretrain(pictures, tmp_path / "plain", recipe=tiny)
     settings = {"compute.compile": True, "compute.cuda_graphs": graphs}
@@ -114,7 +114,7 @@ def test_init_starts_both_encoders_from_the_weights_of_a_file(pictures, tmp_path
     assert any("weights.pth" in line for line in said)
 
 
-def test_a_module_and_a_dataset_of_ones_own_are_taken(tmp_path, tiny):
+def test_a_users_module_and_dataset_are_accepted(tmp_path, tiny):
     class Noise(torch.utils.data.Dataset):
         def __len__(self):
             return 40
@@ -130,12 +130,12 @@ def test_a_module_and_a_dataset_of_ones_own_are_taken(tmp_path, tiny):
     assert len(losses(run.path)) == 10
 
 
-def test_a_dry_run_makes_nothing(pictures, tiny, tmp_path):
+def test_a_dry_run_writes_no_file(pictures, tiny, tmp_path):
     pretrain(pictures, tmp_path / "run", recipe=tiny, dry_run=True)
     assert not (tmp_path / "run").exists()
 
 
-def test_files_that_were_skipped_are_told_in_the_plan_the_log_and_the_provenance(pictures, tiny, tmp_path):
+def test_skipped_files_are_in_the_plan_the_log_and_the_provenance(pictures, tiny, tmp_path):
     for i in range(3):
         (pictures / f"{i}.heic").touch()
     (pictures / ".hidden.png").touch()
@@ -152,7 +152,7 @@ def test_files_that_were_skipped_are_told_in_the_plan_the_log_and_the_provenance
     assert json.loads((run.path / "provenance.json").read_text())[0]["skipped"] == {".heic file": 3, "hidden": 1}
 
 
-def test_the_log_says_what_the_console_said(pictures, tiny, tmp_path):
+def test_the_log_has_the_messages_of_the_console(pictures, tiny, tmp_path):
     text = (pretrain(pictures, tmp_path / "run", recipe=tiny).path / "train.log").read_text()
     assert "plan: images: 40" in text
     said = " ".join(text.split())
@@ -161,7 +161,7 @@ def test_the_log_says_what_the_console_said(pictures, tiny, tmp_path):
     assert "done: encoder:" in text
 
 
-def test_a_learning_rate_that_is_set_to_zero_is_told_in_the_plan(pictures, tiny, tmp_path):
+def test_a_learning_rate_of_zero_gives_a_caution_in_the_plan(pictures, tiny, tmp_path):
     rows: list[tuple[str, str]] = []
 
     class Heard(Silent):

@@ -45,7 +45,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_is_never_saved(pictures, ti
         ({"method.size": 36}, "K \\+ batch <= images"),
     ],
 )
-def test_sizes_that_do_not_fit_the_data_are_refused_before_anything_is_made(pictures, tiny, tmp_path, change, said):
+def test_sizes_that_do_not_fit_the_data_are_refused_before_anything_is_written(pictures, tiny, tmp_path, change, said):
     with pytest.raises(RecipeError, match=said):
         pretrain(pictures, tmp_path / "run", recipe=tiny, settings=change)
     assert not (tmp_path / "run").exists()
@@ -98,7 +98,7 @@ def test_the_options_of_a_run_are_the_keywords_of_pretrain_with_the_same_types()
     assert list(fields) == [field.name for field in dataclasses.fields(RunOptions)]
 
 
-def test_an_option_that_there_is_not_is_an_error_that_names_it(tmp_path):
+def test_an_unknown_option_is_an_error_that_names_it(tmp_path):
     with pytest.raises(TypeError, match="wrokers"):
         pretrain([], tmp_path, wrokers=2)
 
@@ -112,7 +112,7 @@ def test_an_option_that_there_is_not_is_an_error_that_names_it(tmp_path):
     ],
 )  # fmt: skip
 @pytest.mark.usefixtures("without_shape_checks")
-def test_an_option_with_a_value_that_it_cannot_have_is_refused_before_anything_is_made(tmp_path, option):
+def test_an_invalid_value_of_an_option_is_refused_before_anything_is_written(tmp_path, option):
     with pytest.raises(RecipeError, match=f"{next(iter(option))} expects"):
         pretrain([], tmp_path / "run", **option)
     assert not (tmp_path / "run").exists()

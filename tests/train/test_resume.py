@@ -38,7 +38,7 @@ def test_ctrl_c_is_a_keyboard_interrupt_as_a_notebook_expects_and_other_signals_
     assert isinstance(stopped.value, KeyboardInterrupt) == interrupts
 
 
-def test_a_run_that_passed_over_a_damaged_checkpoint_keeps_the_whole_one_it_went_on_from(pictures, tiny, tmp_path):
+def test_a_run_that_skips_a_damaged_checkpoint_keeps_the_intact_one_it_resumes_from(pictures, tiny, tmp_path):
     with pytest.raises(Stopped):
         pretrain(pictures, tmp_path / "run", recipe=tiny, save_every=2, reporter=StopAt(4), keep=2)
     (tmp_path / "run" / "checkpoints" / "step_00000004.pt").write_bytes(b"")
@@ -48,26 +48,26 @@ def test_a_run_that_passed_over_a_damaged_checkpoint_keeps_the_whole_one_it_went
     assert there == ["step_00000002.pt", "step_00000005.pt"]
 
 
-def test_signal_handlers_are_put_back_after_a_run(pictures, tiny, tmp_path):
+def test_signal_handlers_are_restored_after_a_run(pictures, tiny, tmp_path):
     before = signal.getsignal(signal.SIGTERM)
     pretrain(pictures, tmp_path / "run", recipe=tiny)
     assert signal.getsignal(signal.SIGTERM) is before
 
 
-def test_a_finished_run_is_left_as_it_is(pictures, tiny, tmp_path):
+def test_a_finished_run_is_not_changed(pictures, tiny, tmp_path):
     run = pretrain(pictures, tmp_path / "run", recipe=tiny)
     before = (run.path / "metrics.jsonl").read_bytes()
     pretrain(pictures, tmp_path / "run", recipe=tiny)
     assert (run.path / "metrics.jsonl").read_bytes() == before
 
 
-def test_overwrite_starts_anew(pictures, tiny, tmp_path):
+def test_overwrite_starts_again(pictures, tiny, tmp_path):
     pretrain(pictures, tmp_path / "run", recipe=tiny)
     run = pretrain(pictures, tmp_path / "run", recipe=tiny.but(None, {"optim.epochs": 1}), overwrite=True)
     assert [step for step, _ in losses(run.path)] == [1, 2, 3, 4, 5]
 
 
-def test_a_changed_recipe_on_resume_is_refused_with_what_changed(pictures, tiny, tmp_path):
+def test_a_changed_recipe_on_resume_is_refused_with_the_changes(pictures, tiny, tmp_path):
     pretrain(pictures, tmp_path / "run", recipe=tiny)
     with pytest.raises(RunError, match=r"optim\.epochs: 2 -> 3"):
         pretrain(pictures, tmp_path / "run", recipe=tiny, epochs=3)
@@ -84,7 +84,7 @@ def test_changed_images_on_resume_are_refused_unless_accepted(pictures, tiny, tm
     assert losses(run.path)[-1][0] == 10
 
 
-def test_never_and_must_say_what_is_to_be_there(pictures, tiny, tmp_path):
+def test_resume_never_refuses_a_run_and_must_refuses_none(pictures, tiny, tmp_path):
     with pytest.raises(RunError, match="there is none"):
         pretrain(pictures, tmp_path / "run", recipe=tiny, resume="must")
     pretrain(pictures, tmp_path / "run", recipe=tiny)
@@ -105,7 +105,7 @@ def test_two_processes_cannot_work_in_one_folder(pictures, tiny, tmp_path):
 @pytest.mark.parametrize(
     "lost", ["dictionary.keys", "key_encoder.module.backbone.conv1.weight", "encoder.backbone.bn1.running_mean"]
 )
-def test_the_comparison_notices_what_a_resume_would_lose(pictures, tiny, tmp_path, lost, monkeypatch):
+def test_the_comparison_detects_state_that_a_resume_loses(pictures, tiny, tmp_path, lost, monkeypatch):
     """A planted fault: a part of the state that does not come back makes the endings differ."""
     pretrain(pictures, tmp_path / "whole", recipe=tiny)
     with pytest.raises(Stopped):
@@ -124,7 +124,7 @@ def test_the_comparison_notices_what_a_resume_would_lose(pictures, tiny, tmp_pat
         assert_same(final_state(tmp_path / "whole"), final_state(tmp_path / "run"))
 
 
-def test_overwriting_with_something_wrong_leaves_the_old_run(pictures, tiny, tmp_path):
+def test_an_error_before_training_with_overwrite_leaves_the_old_run(pictures, tiny, tmp_path):
     run = pretrain(pictures, tmp_path / "run", recipe=tiny)
     before = {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()}
     with pytest.raises(RecipeError, match=r"nothing\.pth"):
@@ -134,7 +134,7 @@ def test_overwriting_with_something_wrong_leaves_the_old_run(pictures, tiny, tmp
     assert {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()} == before
 
 
-def test_the_automatic_recipe_goes_on_with_other_images_when_that_is_accepted(tmp_path):
+def test_the_automatic_recipe_resumes_with_other_images_if_accepted(tmp_path):
     pictures = make_pictures(tmp_path / "pictures", 40)
     options = {"epochs": 2, "settings": {"encoder.width": 0.125}}
     with pytest.raises(Stopped):
@@ -146,7 +146,7 @@ def test_the_automatic_recipe_goes_on_with_other_images_when_that_is_accepted(tm
     assert RunFolder(run.path).finished
 
 
-def test_what_a_run_began_from_is_remembered_and_cannot_be_changed(pictures, tiny, tmp_path):
+def test_the_initial_weights_are_recorded_and_cannot_be_changed_on_resume(pictures, tiny, tmp_path):
     first = pretrain(pictures, tmp_path / "first", recipe=tiny)
     with pytest.raises(Stopped):
         pretrain(pictures, tmp_path / "run", recipe=tiny, init=first.path, reporter=StopAt(3))
@@ -156,7 +156,7 @@ def test_what_a_run_began_from_is_remembered_and_cannot_be_changed(pictures, tin
     pretrain(pictures, tmp_path / "run", recipe=tiny)
 
 
-def test_a_run_keeps_the_number_of_threads_that_it_began_with(pictures, tiny, tmp_path):
+def test_a_resumed_run_keeps_its_number_of_threads(pictures, tiny, tmp_path):
     recipe = tiny.but(None, {"compute.threads": None})
     torch.set_num_threads(2)
     with pytest.raises(Stopped):
@@ -165,7 +165,7 @@ def test_a_run_keeps_the_number_of_threads_that_it_began_with(pictures, tiny, tm
     assert pretrain(pictures, tmp_path / "run", recipe=recipe).recipe.compute.threads == 2
 
 
-def test_scores_are_logged_once_though_a_run_is_killed_before_its_first_step(pictures, tiny, tmp_path):
+def test_scores_are_logged_once_although_a_run_is_killed_before_its_first_step(pictures, tiny, tmp_path):
     labelled = make_pictures(tmp_path / "labelled", 40, classes=2)
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "recipe.json").write_text(tiny.to_json())

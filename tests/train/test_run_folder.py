@@ -11,7 +11,7 @@ from moco.train.run_folder import RunError
 from tests.train.run_folders import begin, contents, whole
 
 
-def test_a_folder_with_a_recipe_that_is_none_is_refused(tmp_path, tiny):
+def test_a_folder_whose_recipe_json_is_not_a_recipe_is_refused(tmp_path, tiny):
     out = tmp_path / "kitchen"
     out.mkdir()
     for name in ("recipe.json", "train.log", "scores.json", "manifest_1.png", "curves.png"):
@@ -29,7 +29,7 @@ def test_a_folder_with_a_recipe_that_is_none_is_refused(tmp_path, tiny):
      "metrics.jsonl", "provenance.json", "init.json", "manifest.jsonl.gz", "saved.json",
      "nan/step_00000001/facts.json"],
 )  # fmt: skip
-def test_a_file_of_the_users_under_a_name_of_ours_is_refused_beside_a_recipe_of_ours(tmp_path, tiny, name):
+def test_a_users_file_with_the_name_of_a_runs_file_is_refused(tmp_path, tiny, name):
     out = tmp_path / "mine"
     (out / name).parent.mkdir(parents=True)
     (out / "recipe.json").write_text(tiny.to_json())
@@ -40,7 +40,7 @@ def test_a_file_of_the_users_under_a_name_of_ours_is_refused_beside_a_recipe_of_
     assert contents(out) == before
 
 
-def test_a_recipe_that_no_run_has_written_is_not_replaced_by_another(tmp_path, tiny):
+def test_a_recipe_that_was_not_written_by_a_run_is_not_replaced(tmp_path, tiny):
     out = tmp_path / "mine"
     out.mkdir()
     (out / "recipe.json").write_text(tiny.to_json())
@@ -69,7 +69,7 @@ def test_a_finished_run_without_checkpoints_and_log_keeps_its_encoder(tmp_path, 
 
 @pytest.mark.parametrize("resume", ["auto", "must"])
 @pytest.mark.parametrize("left", ["nothing", "an empty folder"])
-def test_a_run_whose_checkpoints_are_gone_does_not_start_anew(tmp_path, tiny, resume, left):
+def test_a_run_whose_checkpoints_are_missing_does_not_start_again(tmp_path, tiny, resume, left):
     out = tmp_path / "run"
     whole(out, tiny, finishes=False)
     shutil.rmtree(out / "checkpoints")
@@ -81,14 +81,14 @@ def test_a_run_whose_checkpoints_are_gone_does_not_start_anew(tmp_path, tiny, re
     assert contents(out) == before
 
 
-def test_a_run_killed_before_its_first_checkpoint_goes_on_by_auto_and_not_by_must(tmp_path, tiny):
+def test_a_run_killed_before_its_first_checkpoint_resumes_by_auto_but_not_by_must(tmp_path, tiny):
     whole(tmp_path / "run", tiny, saves=False, finishes=False)
     assert begin(tmp_path / "run", tiny) is State.NOT_SAVED
     with pytest.raises(RunError, match="--resume must expects"):
         begin(tmp_path / "run", tiny, resume="must")
 
 
-def test_checkpoints_that_were_put_back_are_gone_on_from(pictures, tiny, tmp_path):
+def test_a_run_resumes_from_restored_checkpoints(pictures, tiny, tmp_path):
     run = pretrain(pictures, tmp_path / "run", recipe=tiny)
     (run.path / "finished.json").unlink()
     (run.path / "checkpoints").rename(tmp_path / "elsewhere")
@@ -99,7 +99,7 @@ def test_checkpoints_that_were_put_back_are_gone_on_from(pictures, tiny, tmp_pat
     assert (run.path / "finished.json").exists()
 
 
-def test_more_epochs_for_a_finished_run_are_refused_with_what_can_be_done(tmp_path, tiny):
+def test_more_epochs_for_a_finished_run_are_refused_with_advice(tmp_path, tiny):
     whole(tmp_path / "run", tiny)
     with pytest.raises(RunError, match=r"optim\.epochs: 2 -> 3\n.*--init \S+run with another --out"):
         begin(tmp_path / "run", tiny.but(None, {"optim.epochs": 3}))

@@ -38,7 +38,7 @@ def saver(tmp_path) -> tuple[Saver, TrainState]:
     )
 
 
-def test_three_failures_within_a_minute_do_not_end_a_run_and_one_after_it_does(tmp_path, clock):
+def test_three_failed_saves_within_a_minute_do_not_end_a_run_and_one_after_it_does(tmp_path, clock):
     saves, state = saver(tmp_path)
     for seconds in (0, 1, 1, 1, 50, 6.9):
         clock.now += seconds
@@ -48,7 +48,7 @@ def test_three_failures_within_a_minute_do_not_end_a_run_and_one_after_it_does(t
         saves.save(state, must=False)
 
 
-def test_two_failures_do_not_end_a_run_however_far_apart(tmp_path, clock):
+def test_two_failed_saves_do_not_end_a_run_however_far_apart(tmp_path, clock):
     saves, state = saver(tmp_path)
     assert saves.save(state, must=False) is None
     clock.now += 600
@@ -58,7 +58,7 @@ def test_two_failures_do_not_end_a_run_however_far_apart(tmp_path, clock):
         saves.save(state, must=False)
 
 
-def test_the_minute_begins_anew_after_a_save_that_succeeded(tmp_path, clock):
+def test_a_save_that_succeeds_resets_the_minute_of_failed_saves(tmp_path, clock):
     saves, state = saver(tmp_path)
     for full in (True, True, False, True, True, True):
         clock.now, clock.full = clock.now + 29, full
@@ -71,7 +71,9 @@ def test_the_last_save_of_a_run_must_succeed(tmp_path, clock):
         saves.save(state, must=True)
 
 
-def test_what_could_not_be_logged_is_logged_before_a_checkpoint_or_there_is_none(tmp_path, clock, monkeypatch):
+def test_records_that_could_not_be_logged_are_logged_before_a_checkpoint_or_the_save_fails(
+    tmp_path, clock, monkeypatch
+):
     saves, state = saver(tmp_path)
     clock.full, unwritten = False, [{"step": 4}, {"step": 5}]
     with monkeypatch.context() as patch:

@@ -46,7 +46,7 @@ def ended(code: str, number: int) -> tuple[int, str]:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
-def test_outside_of_training_a_signal_ends_the_command_as_one_to_be_run_again(number):
+def test_outside_of_training_a_signal_ends_the_command_with_the_resumable_code(number):
     code, said = ended(GUARDED, number)
     assert code == 75
     assert f"stopped by {signal.Signals(number).name}. Run the same command again to resume" in said
@@ -57,34 +57,34 @@ def test_without_the_handler_the_signal_kills_it(number):
     assert ended(WAIT, number)[0] == -number
 
 
-def test_slurm_is_asked_for_another_turn_once(asked):
+def test_slurm_is_asked_once_to_requeue(asked):
     assert ended(GUARDED, signal.SIGUSR1)[0] == 75
     assert asked.read_text() == "requeue 4711\n"
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_other_signals_ask_for_no_turn(asked, number):
+def test_other_signals_do_not_requeue(asked, number):
     assert requeue(number) == ""
     assert not asked.exists()
 
 
-def test_only_rank_0_asks(asked, monkeypatch):
+def test_only_rank_0_requeues(asked, monkeypatch):
     monkeypatch.setenv("RANK", "1")
     assert requeue(signal.SIGUSR1) == ""
     assert not asked.exists()
 
 
-def test_a_refusal_of_slurm_is_told(asked, monkeypatch):
+def test_the_message_says_that_slurm_did_not_requeue(asked, monkeypatch):
     monkeypatch.setenv("SLURM_JOB_ID", "13")
     assert requeue(signal.SIGUSR1) == "Slurm did not requeue job 13: Invalid job id"
 
 
-def test_where_there_is_no_scontrol_that_is_told(monkeypatch):
+def test_the_message_says_that_scontrol_is_missing(monkeypatch):
     monkeypatch.setenv("SLURM_JOB_ID", "13")
     monkeypatch.setenv("PATH", "")
     assert requeue(signal.SIGUSR1).startswith("Slurm could not be asked to requeue job 13:")
 
 
-def test_without_slurm_nobody_is_asked(monkeypatch):
+def test_without_slurm_nothing_is_requeued(monkeypatch):
     monkeypatch.delenv("SLURM_JOB_ID", raising=False)
     assert requeue(signal.SIGUSR1) == ""

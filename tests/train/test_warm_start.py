@@ -84,27 +84,27 @@ def left_off(blobs: Path, original: Path) -> float:
     return sum(contrast(part, rng).loss.item() for part in contrast.parts(views, ids, rng))
 
 
-def test_the_original_has_learned(original: Path, left_off: float) -> None:
+def test_the_first_run_has_learned(original: Path, left_off: float) -> None:
     assert np.mean(losses(original / "run")[-8:]) < RECIPE.collapse_level - 0.4
     assert left_off < RECIPE.collapse_level - 0.4
 
 
 @pytest.mark.parametrize("init", ["whole.pth.tar", "imported", "run"])
-def test_with_f_k_and_queue_the_loss_is_that_of_the_original(blobs, original, left_off, tmp_path, init) -> None:
+def test_with_f_k_and_queue_the_loss_is_that_of_the_first_run(blobs, original, left_off, tmp_path, init) -> None:
     assert first_loss(blobs, tmp_path / "run", original / init) == pytest.approx(left_off, abs=1e-5)
 
 
-def test_from_a_stripped_file_the_loss_starts_near_that_of_the_original(blobs, original, left_off, tmp_path) -> None:
+def test_from_a_stripped_file_the_loss_starts_near_that_of_the_first_run(blobs, original, left_off, tmp_path) -> None:
     assert first_loss(blobs, tmp_path / "run", original / "stripped.pth.tar") == pytest.approx(left_off, abs=0.3)
 
 
-def test_without_the_refill_it_would_start_far_below(blobs, original, left_off, tmp_path, monkeypatch) -> None:
+def test_without_the_refill_the_loss_starts_far_below(blobs, original, left_off, tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(resume, "refill", lambda *_, **__: [])
     first = first_loss(blobs, tmp_path / "run", original / "stripped.pth.tar")
     assert first < left_off - 1.5  # random keys are no opponents
 
 
-def test_a_random_start_is_far_below_too(blobs, left_off, tmp_path) -> None:
+def test_from_random_weights_the_loss_starts_far_below_too(blobs, left_off, tmp_path) -> None:
     assert first_loss(blobs, tmp_path / "run", None) < left_off - 1
 
 
@@ -118,7 +118,7 @@ def tensors(file: Path) -> dict[str, Any]:
     return torch.load(file, weights_only=True)["state_dict"]
 
 
-def test_f_k_and_the_queue_are_the_files(original) -> None:
+def test_f_k_and_the_queue_are_those_of_the_file(original) -> None:
     contrast, said = started(SHORT, original / "whole.pth.tar")
     state = tensors(original / "whole.pth.tar")
     assert isinstance(contrast.key_encoder, MomentumEncoder)
@@ -139,7 +139,7 @@ def test_f_k_and_the_queue_are_the_files(original) -> None:
         assert sentence in said
 
 
-def test_keys_of_the_file_claim_no_image_of_this_run(original) -> None:
+def test_keys_of_the_file_have_no_image_ids(original) -> None:
     queue = started(SHORT, original / "run")[0].dictionary  # whose ids and steps were those of another run
     assert isinstance(queue, Queue)
     assert set(queue.ids.tolist()) == {-1}
@@ -165,7 +165,7 @@ def test_a_missing_f_k_is_a_copy_of_f_q(original) -> None:
         ),
     ],
 )
-def test_what_does_not_fit_is_left_out_and_named(original, changes, sentences) -> None:
+def test_parts_that_do_not_fit_are_left_out_and_reported(original, changes, sentences) -> None:
     contrast, said = started(SHORT.but(None, changes), original / "whole.pth.tar")
     assert [sentence for sentence in sentences if sentence not in said] == []
     assert isinstance(contrast.dictionary, Queue)
@@ -179,7 +179,7 @@ V3 = {
 }  # fmt: skip
 
 
-def test_the_predictor_of_a_v3_file_is_taken(tmp_path) -> None:
+def test_the_predictor_of_a_v3_file_is_loaded(tmp_path) -> None:
     content = reference_files.v3_resnet()
     torch.save(content, tmp_path / "v3.pth.tar")
     contrast, said = started(SHORT.but(None, V3), tmp_path / "v3.pth.tar")
@@ -203,7 +203,7 @@ def test_f_k_of_the_authors_file_gets_the_momentum_update_of_the_first_step(tmp_
     assert torch.equal(contrast.key_encoder.module.backbone.bn1.running_mean, statistics)  # not part of Eqn. (2)
 
 
-def test_a_missing_predictor_is_said(tmp_path) -> None:
+def test_a_missing_predictor_is_reported(tmp_path) -> None:
     torch.save(reference_files.stripped(reference_files.v3_resnet(), keep="base_encoder."), tmp_path / "v3.pth.tar")
     said = started(SHORT.but(None, V3), tmp_path / "v3.pth.tar")[1]
     assert "The predictor has random weights: there is none in the file" in said
@@ -224,7 +224,7 @@ class TestRefill:
             made.append(([torch.full_like(x, torch.nan), x], torch.arange(step * N, step * N + N)))
         return made
 
-    def test_they_are_f_ks_of_the_images_that_the_epoch_shows_last(self, contrast: Contrast) -> None:
+    def test_the_keys_are_f_ks_of_the_last_images_of_the_epoch(self, contrast: Contrast) -> None:
         asked: list[range] = []
         said = refill(contrast, lambda steps: (asked.append(steps), self.batches(steps))[1], SHORT, steps_per_epoch=10)
         queue = contrast.dictionary
@@ -235,7 +235,7 @@ class TestRefill:
         assert queue.oldest == 0
         assert said == ["The queue was filled by f_k with the keys of 128 images before the first step"]
 
-    def test_they_have_the_bn_statistics_of_their_group_in_the_shuffled_mini_batch(self, contrast: Contrast) -> None:
+    def test_the_keys_are_computed_with_the_bn_statistics_of_their_shuffled_group(self, contrast: Contrast) -> None:
         assert isinstance(contrast.key_encoder, MomentumEncoder)
         assert isinstance(contrast.dictionary, Queue)
         (_, x), _ = self.batches(range(6, 7))[0]
@@ -248,27 +248,27 @@ class TestRefill:
         refill(contrast, self.batches, SHORT, steps_per_epoch=10)
         torch.testing.assert_close(contrast.dictionary.keys[:N], expected, rtol=1e-4, atol=1e-5)
 
-    def test_parameters_stay_as_they_are_and_keys_have_no_gradient(self, contrast: Contrast) -> None:
+    def test_the_refill_changes_no_parameter_and_keys_have_no_gradient(self, contrast: Contrast) -> None:
         before = {name: parameter.detach().clone() for name, parameter in contrast.named_parameters()}
         refill(contrast, self.batches, SHORT, steps_per_epoch=10)
         assert all(torch.equal(before[name], parameter) for name, parameter in contrast.named_parameters())
         assert not contrast.dictionary.get_buffer("keys").requires_grad
 
-    def test_a_queue_that_no_number_of_mini_batches_fills_exactly_is_full(self, original: Path) -> None:
+    def test_a_queue_that_is_no_multiple_of_the_mini_batch_is_filled(self, original: Path) -> None:
         recipe = SHORT.but(None, {"method.size": 100})
         contrast, _ = started(recipe, original / "stripped.pth.tar")
         refill(contrast, self.batches, recipe, steps_per_epoch=10)
         assert isinstance(contrast.dictionary, Queue)
         assert sorted(contrast.dictionary.ids.tolist()) == list(range(10 * N - 100, 10 * N))
 
-    def test_a_queue_of_the_file_is_left_alone(self, original: Path) -> None:
+    def test_a_queue_from_the_file_is_not_refilled(self, original: Path) -> None:
         contrast, _ = started(SHORT, original / "whole.pth.tar")
         before = contrast.dictionary.get_buffer("keys").clone()
         assert refill(contrast, self.batches, SHORT, steps_per_epoch=10) == []
         assert torch.equal(contrast.dictionary.get_buffer("keys"), before)
 
 
-def test_a_run_that_was_stopped_and_goes_on_has_the_bits_of_one_that_was_not(blobs, original, tmp_path) -> None:
+def test_a_resumed_run_has_the_bits_of_an_uninterrupted_one(blobs, original, tmp_path) -> None:
     init = original / "stripped.pth.tar"
     whole = pretrain(blobs, tmp_path / "whole", recipe=SHORT, init=init, device="cpu").path
     with pytest.raises(Stopped):
@@ -290,7 +290,7 @@ def test_a_run_killed_before_its_first_checkpoint_starts_from_the_weights_again(
     assert_same(final_state(pretrain(blobs, whole, recipe=SHORT, device="cpu").path), expected)
 
 
-def test_a_run_without_init_has_the_bits_it_had(blobs, tmp_path, monkeypatch) -> None:
+def test_a_run_without_init_loads_and_fills_nothing(blobs, tmp_path, monkeypatch) -> None:
     def never(*_: object, **__: object) -> list[str]:
         raise AssertionError("nothing is taken over, and nothing filled")
 

@@ -71,7 +71,7 @@ def ended_after(clock: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, events:
         ({5: "suspended", 10: "step"}, 30 + SUSPENDED + 60),
     ],
 )
-def test_a_minute_of_patience_is_a_minute_in_which_the_process_ran(clock, monkeypatch, events, expected):
+def test_only_time_in_which_the_process_runs_counts_for_patience(clock, monkeypatch, events, expected):
     assert ended_after(clock, monkeypatch, events) == pytest.approx(expected, abs=0.1)
 
 
@@ -86,7 +86,7 @@ with watchdog(2 / 60) as dog:
 """
 
 
-def test_a_run_that_was_suspended_for_longer_than_its_patience_goes_on():
+def test_a_run_that_was_suspended_for_longer_than_its_patience_continues():
     with subprocess.Popen([sys.executable, "-c", RUN], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as child:
         assert child.stdout is not None
         assert child.stdout.readline() == b"0\n"
@@ -109,7 +109,7 @@ class Threads(Silent):
             self.watched.append("moco-watchdog" in {thread.name for thread in threading.enumerate()})
 
 
-def test_in_python_nothing_ends_the_process_unless_asked_to(pictures, tiny, tmp_path):
+def test_in_python_there_is_no_watchdog_by_default(pictures, tiny, tmp_path):
     """A breakpoint in a notebook may take an hour."""
     seen = Threads()
     pretrain(pictures, tmp_path / "run", recipe=tiny, dry_run=True, reporter=seen)
@@ -117,7 +117,7 @@ def test_in_python_nothing_ends_the_process_unless_asked_to(pictures, tiny, tmp_
     assert seen.watched == [False, True]
 
 
-def test_the_command_has_patience_for_half_an_hour(pictures, tmp_path, monkeypatch):
+def test_the_command_has_a_patience_of_30_minutes_by_default(pictures, tmp_path, monkeypatch):
     given: list[float | None] = []
     monkeypatch.setattr("moco.train.watchdog.Watchdog.__init__", lambda _, minutes: (given.append(minutes), 1 / 0))
     result = CliRunner().invoke(app, ["pretrain", str(pictures), "--out", str(tmp_path / "run"), "--dry-run"])
