@@ -20,6 +20,7 @@ class TaskName(StrEnum):
     detect = "detect"
     instance = "instance"
     keypoints = "keypoints"
+    densepose = "densepose"
     lvis = "lvis"
     cityscapes = "cityscapes"
     classify = "classify"
@@ -74,6 +75,10 @@ Model = Annotated[
 Format = Annotated[
     str | None, typer.Option(metavar="NAME", help="Format of the annotations. [default: recognised by the files]")
 ]
+BodySurface = Annotated[
+    Path | None,
+    typer.Option(metavar="FOLDER", help="densepose: the SMPL files of DensePose's authors (docs/transfer.md)."),
+]
 Split = Annotated[str | None, typer.Option(metavar="NAME", help="The part of --data to train on: 2007_trainval, ...")]
 TestSplit = Annotated[str | None, typer.Option(metavar="NAME", help="The part of --test, or of --data, to test on.")]
 
@@ -97,6 +102,7 @@ def transfer(
     split: Split = None,
     test_split: TestSplit = None,
     format: Format = None,
+    body_surface: BodySurface = None,
     resume: options.ResumeMode = Resume.auto,
     overwrite: OverwriteRun = False,
     device: Device = "auto",
@@ -123,7 +129,8 @@ def transfer(
         table = run_transfer(
             task.value, data, out, init=_by_name(init), test=test, arch=arch, bn=for_all, bn_of=bn_of,
             schedule=schedule, trials=trials, versus=versus, model=model, settings=changes,
-            split=(split, test_split), format=format, reporter=console, resume=resume.value, overwrite=overwrite,
+            split=(split, test_split), format=format, body_surface=body_surface,
+            reporter=console, resume=resume.value, overwrite=overwrite,
             device=device, workers=workers, save_every=save_every, on_nan=on_nan, patience=patience, dry_run=dry_run,
         )  # fmt: skip
         if not dry_run:

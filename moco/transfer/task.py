@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from moco.data.sources.images import Images
 from moco.encoders import Encoder
+from moco.recipe_error import RecipeError
 from moco.train.optim import SGD
 from moco.transfer.models.norms import parameter_groups
 from moco.transfer.readers.shared import ReadOptions
@@ -151,6 +152,10 @@ class TransferTask(ABC, Generic[T]):
     def baseline(self, data: TransferData[T]) -> Baseline | None:
         """The best answer that ignores the image, scored on the test images; None where there is none of use."""
         return None
+
+    def with_body_surface(self, folder: Path) -> "TransferTask[T]":
+        """The task with the files of a body's surface, which dense pose needs. Raises RecipeError for other tasks."""
+        raise RecipeError("--body-surface is of the task densepose alone: leave it out")
 
     def strata(self, annotated: T) -> Int64[np.ndarray, "n"]:
         """The class of each image: one in five of each is held out. Zeros where an image has no single class."""

@@ -5,6 +5,7 @@ from typing import Any
 from moco.recipe_error import RecipeError, unknown
 from moco.transfer.classification.task import Classification
 from moco.transfer.detection.cityscapes import Cityscapes
+from moco.transfer.detection.densepose import DensePose
 from moco.transfer.detection.lvis import Lvis
 from moco.transfer.detection.task import Detection
 from moco.transfer.segmentation.task import Segmentation
@@ -14,6 +15,7 @@ TASKS: dict[str, TransferTask[Any]] = {
     "detect": Detection("detect"),
     "instance": Detection("instance", "1x"),
     "keypoints": Detection("keypoints", "2x"),
+    "densepose": DensePose(),
     "lvis": Lvis(),
     "cityscapes": Cityscapes(),
     "classify": Classification(),

@@ -55,6 +55,7 @@ def transfer(
     settings: Mapping[str, Any] | None = None,
     split: tuple[str | None, str | None] = (None, None),
     format: str | None = None,
+    body_surface: str | Path | None = None,
     reporter: Reporter | None = None,
     **options: Unpack[RunKeywords],
 ) -> Comparison:
@@ -71,6 +72,7 @@ def transfer(
         versus: the row that gaps are taken to; None: "supervised" if there is one, else the first.
         settings: changes to the recipe, by dotted field name. options: see `moco.train.options.RunOptions`.
         split: names of the parts of `data` and `test` to read, for formats with several.
+        body_surface: for "densepose", the folder of the surface's files.
     Raises RecipeError for settings that do not fit, and DataError for annotations or images that cannot be used.
     """
     chosen = RunOptions(**options)
@@ -81,6 +83,8 @@ def transfer(
     check_apart(out, data, test, init, overwrite=chosen.overwrite)
     check_table(out / TABLE)
     what = task_named(task)
+    if body_surface is not None:
+        what = what.with_body_surface(Path(body_surface))
     base = what.paper_recipe(arch or what.arch, schedule or what.schedule).but(None, {"bn": bn, **(settings or {})})
     with watchdog(chosen.patience) as dog, session(pick_device(chosen.device)) as place:
         reporter = reporter if reporter is not None and on_main() else Silent()

@@ -18,13 +18,16 @@ from moco.train.watchdog import watchdog
 from moco.transfer.detection.recipe import DetectionRecipe
 from moco.transfer.detection.recipes import detection_recipe
 from moco.transfer.fine_tune import fine_tune
+from moco.transfer.metrics.densepose import BodyResults
 from moco.transfer.plan_run import plan_transfer
+from moco.transfer.readers.entries import AnnotationError
 from moco.transfer.readers.shared import ReadOptions
 from moco.transfer.saved_model import load_model
-from moco.transfer.task import TransferData, TransferTask
+from moco.transfer.task import Labels, TransferData, TransferTask
 from moco.transfer.tasks import TASKS
 from tests.transfer.scenes_made import make_scenes
-from tests.transfer.scenes_of_tables import make_cityscapes, make_lvis
+from tests.transfer.scenes_of_tables import make_bodies, make_cityscapes, make_lvis, write_symmetry
+from tests.transfer.test_densepose_metric import write_surface
 
 SMALL = {
     "encoder": EncoderSpec(name="resnet18", width=0.125), "optim.batch_size": 2, "optim.warmup": 2,
@@ -48,7 +51,15 @@ def cityscapes(folder: Path) -> Made:
     return task, TransferData(*(task.read(folder, ReadOptions(split=one), format=None) for one in ("train", "val")))
 
 
-MAKERS: dict[str, Callable[[Path], Made]] = {"lvis": lvis, "cityscapes": cityscapes}
+def densepose(folder: Path) -> Made:
+    write_surface(folder)
+    write_symmetry(folder)
+    task = TASKS["densepose"].with_body_surface(folder)
+    parts = [task.read(make_bodies(folder / str(i), 6, seed=i), ReadOptions(), format=None) for i in (0, 1)]
+    return task, TransferData(*parts)
+
+
+MAKERS: dict[str, Callable[[Path], Made]] = {"lvis": lvis, "cityscapes": cityscapes, "densepose": densepose}
 
 
 @pytest.fixture(scope="module", params=MAKERS)
@@ -140,3 +151,53 @@ def test_frozen_bn_has_none_in_new_layers():
     """As Detectron2's configurations with frozen BN, such as the paper's baseline on LVIS."""
     recipe = detection_recipe("lvis", "fpn", "1x")
     assert [recipe.but(None, {"bn": bn}).settings(3, 0).fpn_norm for bn in ("sync", "frozen")] == [True, False]
+
+
+def test_densepose_has_the_settings_of_the_paper():
+    recipe = detection_recipe("densepose", "fpn", "s1x")
+    assert (recipe.optim.lr, recipe.optim.at, recipe.optim.iterations) == (0.002, (100_000, 120_000), 130_000)
+    assert recipe.sizes.flip == 0.5
+    c4 = recipe.but(None, {"arch": "c4", "encoder": EncoderSpec(name="resnet50", width=0.125)})
+    encoder = build_headless(c4.encoder)
+    with pytest.raises(RecipeError, match="densepose needs --arch fpn"):
+        TASKS["densepose"].build(encoder, c4, Labels(("person",)))
+
+
+def test_densepose_names_the_files_that_it_needs_and_does_not_flip_without_the_symmetries(tmp_path):
+    task, file = TASKS["densepose"], make_bodies(tmp_path / "data", 3, seed=0)
+    scenes = task.read(file, ReadOptions(), format=None)
+    data, recipe = TransferData(scenes, scenes), detection_recipe("densepose", "fpn", "4")
+    with pytest.raises(RecipeError, match="--body-surface FOLDER is missing: scores need the files SMPL_subdiv"):
+        task.fit(recipe, data)
+    task = task.with_body_surface(tmp_path)
+    with pytest.raises(AnnotationError, match=r"SMPL_subdiv\.mat: no such file"):
+        task.fit(recipe, data)
+    write_surface(tmp_path)
+    fitted = task.fit(recipe, data)
+    assert isinstance(fitted, DetectionRecipe)
+    assert fitted.sizes.flip == 0
+    assert "without flipped images (no UV_symmetry_transforms.mat in the folder of --body-surface)" in task.describe(
+        fitted
+    )
+    write_symmetry(tmp_path)
+    assert task.fit(recipe, data) == recipe
+    with pytest.raises(RecipeError, match="--body-surface is of the task densepose alone"):
+        TASKS["detect"].with_body_surface(tmp_path)
+
+
+def test_a_dense_pose_prediction_has_a_map_for_each_box(tmp_path):
+    file = make_bodies(tmp_path, 1, seed=0)
+    recipe = detection_recipe("densepose", "fpn", "4").but("tiny", SMALL)
+    model = TASKS["densepose"].build(build_headless(recipe.encoder), recipe, Labels(("person",)))
+    with torch.no_grad():  # every proposal is a person
+        model.heads.box_predictor.cls_score.bias[0] += 5
+    image = decode(TASKS["densepose"].read(file, ReadOptions(), format=None).scenes[0].path)
+    found = TASKS["densepose"].predict(model.eval(), recipe, image)
+    assert isinstance(found, BodyResults)
+    assert len(found.boxes) > 0
+    assert len(found.boxes) == len(found.parts) == len(found.uv)
+    for box, part, uv in zip(found.boxes, found.parts, found.uv, strict=True):
+        assert part.shape == (max(int(box[3] - box[1]), 1), max(int(box[2] - box[0]), 1))
+        assert uv.shape == (2, *part.shape)
+        assert uv.min() >= 0
+        assert uv.max() <= 1

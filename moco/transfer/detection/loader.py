@@ -1,6 +1,6 @@
 """Mini-batches of annotated images for training, made ahead by threads: a function of (scenes, recipe, step) alone."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from threading import Event
 
 import numpy as np
@@ -16,6 +16,7 @@ from moco.rng import fold
 from moco.transfer.detection.recipe import DetectionRecipe
 from moco.transfer.detection.repeat import RepeatSampler, repeat_factors
 from moco.transfer.detection.targets import targets, usable
+from moco.transfer.models.densepose import Annotation
 from moco.transfer.models.flip import flip
 from moco.transfer.models.resize import resize
 from moco.transfer.models.sampling import Target
@@ -30,13 +31,24 @@ class SceneLoader(StepLoader):
     Scenes without an object to train on are left out, as Detectron2 does. Images are drawn from all of them alike;
     Detectron2 puts wide and tall ones into mini-batches of their own, which saves memory.
 
+    Args:
+        mirror_body: mirrors the points on bodies of flipped images.
+
     Raises:
         DataError: no scene has an object to train on; while iterating, an image that cannot be read.
         ValueError: see StepSampler.
     """
 
-    def __init__(self, scenes: SceneSet, recipe: DetectionRecipe, *, steps: range, workers: int) -> None:
-        self.scenes, self.recipe = scenes, recipe
+    def __init__(
+        self,
+        scenes: SceneSet,
+        recipe: DetectionRecipe,
+        *,
+        steps: range,
+        workers: int,
+        mirror_body: Callable[[Annotation], Annotation] | None = None,
+    ) -> None:
+        self.scenes, self.recipe, self.mirror_body = scenes, recipe, mirror_body
         labels = [scene.objects.labels[usable(scene)] for scene in scenes.scenes]
         self.chosen = np.array([i for i, one in enumerate(labels) if len(one)], dtype=np.int64)
         if not len(self.chosen):
@@ -62,7 +74,7 @@ class SceneLoader(StepLoader):
         scene = self.scenes.scenes[number]
         image, target = read_image(scene), targets(scene)
         if rng.random() < sizes.flip:
-            image, target = flip(image, target, self.scenes.keypoint_names)
+            image, target = flip(image, target, self.scenes.keypoint_names, self.mirror_body)
         shorter = sizes.shorter[int(rng.integers(len(sizes.shorter)))]
         resized, scaled = resize(image, target, shorter=shorter, longest=sizes.longest)
         assert scaled is not None

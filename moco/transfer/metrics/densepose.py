@@ -47,9 +47,15 @@ def densepose_scores(scenes: SceneSet, found: Sequence[BodyResults], surface: Bo
         ImportError: an optional package is not installed.
     """
     check_one_for_each(found, scenes)
+    return scores_of(
+        scenes, [similarities(scene, one, surface) for scene, one in zip(scenes.scenes, found, strict=True)]
+    )
+
+
+def scores_of(scenes: SceneSet, images: "Sequence[Similarities]") -> CocoScores:
+    """Scores from the similarities in each scene. Raises DataError: the scenes have several classes."""
     if len(scenes.classes) != 1:
         raise DataError(f"expected one class, persons; got {', '.join(scenes.classes)}")
-    images = [_similarities(scene, one, surface) for scene, one in zip(scenes.scenes, found, strict=True)]
     precision = np.full((len(THRESHOLDS), len(RECALLS), 1, len(AREAS), 1), np.nan)
     recall = np.full((len(THRESHOLDS), 1, len(AREAS), 1), np.nan)
     for column, limits in enumerate(AREAS.values()):
@@ -101,7 +107,8 @@ class Matches(NamedTuple):
     persons_ignored: Bool[np.ndarray, "g"]
 
 
-def _similarities(scene: Scene, found: BodyResults, surface: BodySurface) -> Similarities:
+def similarities(scene: Scene, found: BodyResults, surface: BodySurface) -> Similarities:
+    """The similarities of all persons and predictions in a scene. Raises DataError: results that do not fit."""
     objects, n = scene.objects, len(found.scores)
     if not len(found.boxes) == len(found.parts) == len(found.uv) == n:
         raise DataError(

@@ -1,19 +1,26 @@
 """A mirrored image with its objects."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
+from moco.transfer.models.densepose import Annotation
 from moco.transfer.models.sampling import Target
 
 
 def flip(
-    image: UInt8[Tensor, "3 h w"], target: Target, keypoint_names: Sequence[str] = ()
+    image: UInt8[Tensor, "3 h w"],
+    target: Target,
+    keypoint_names: Sequence[str] = (),
+    mirror_body: Callable[[Annotation], Annotation] | None = None,
 ) -> tuple[UInt8[Tensor, "3 h w"], Target]:
-    """Image and objects, left and right exchanged; so are keypoints whose names differ by left and right."""
+    """Image and objects, left and right exchanged; so are keypoints whose names differ by left and right.
+
+    Points on bodies are mirrored by `mirror_body`; without it they are left out.
+    """
     width = image.shape[2]
     boxes = target["boxes"]
     found = {**target, "boxes": torch.stack([width - boxes[:, 2], boxes[:, 1], width - boxes[:, 0], boxes[:, 3]], 1)}
@@ -26,6 +33,9 @@ def flip(
         points = target["keypoints"][:, mirrored_order(keypoint_names, target["keypoints"].shape[1])].clone()
         points[..., 0] = torch.where(points[..., 2] > 0, width - points[..., 0], points[..., 0])
         found["keypoints"] = points
+    if "densepose" in target:
+        persons = target["densepose"]
+        found["densepose"] = [None if one is None or mirror_body is None else mirror_body(one) for one in persons]
     return image.flip(2), found
 
 

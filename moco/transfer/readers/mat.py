@@ -6,13 +6,15 @@ MAT-File Format, The MathWorks: https://www.mathworks.com/help/pdf_doc/matlab/ma
 
 import struct
 import zlib
+from collections.abc import Callable
 from pathlib import Path
-from typing import NoReturn
+from typing import NoReturn, TypeVar
 
 import numpy as np
 
 from moco.transfer.readers.entries import AnnotationError, read_bytes
 
+T = TypeVar("T")
 TYPES = {
     1: "i1",
     2: "u1",
@@ -26,7 +28,7 @@ TYPES = {
     13: "u8",
 }  # of stored numbers
 NUMBERS = {6: "f8", 7: "f4", 8: "i1", 9: "u1", 10: "i2", 11: "u2", 12: "i4", 13: "u4", 14: "i8", 15: "u8"}  # of arrays
-MATRIX, COMPRESSED, HEADER = 14, 15, 128
+MATRIX, COMPRESSED, HEADER, CELLS = 14, 15, 128, 1
 MOST_BYTES = 2**31  # of an array
 
 
@@ -36,6 +38,20 @@ def read_mat(file: Path) -> dict[str, np.ndarray]:
     Raises:
         AnnotationError: the file does not exist or is damaged.
     """
+    return _read(file, _array)
+
+
+def read_cells(file: Path) -> dict[str, list[np.ndarray]]:
+    """The cell arrays whose cells are all arrays of real numbers, by their names; cells in the order of the file.
+
+    Raises:
+        AnnotationError: no such file, or a damaged one.
+    """
+    return _read(file, _cells)
+
+
+def _read(file: Path, read: Callable[[bytes, int, int, str], tuple[str, T] | None]) -> dict[str, T]:
+    """What `read` makes of each variable, by name."""
     data = read_bytes(file)
 
     def fail(problem: str) -> NoReturn:
@@ -45,12 +61,11 @@ def read_mat(file: Path) -> dict[str, np.ndarray]:
         fail("its header is missing (a file of version 7.3 is HDF5: save it with -v7)")
     order = "<" if data[126:128] == b"IM" else ">"
     try:
-        arrays = [
-            _array(data, place, kind, size, order) for place, kind, size in _elements(data, HEADER, len(data), order)
-        ]
+        matrices = [_matrix(data, *element, order) for element in _elements(data, HEADER, len(data), order)]
+        found = [read(*one, order) for one in matrices if one is not None]
     except (ValueError, struct.error, zlib.error, OverflowError, MemoryError) as error:
         fail(str(error)[:100])
-    return dict(one for one in arrays if one is not None)
+    return dict(one for one in found if one is not None)
 
 
 def _elements(data: bytes, place: int, end: int, order: str) -> list[tuple[int, int, int]]:
@@ -70,25 +85,42 @@ def _elements(data: bytes, place: int, end: int, order: str) -> list[tuple[int, 
     return found
 
 
-def _array(data: bytes, place: int, kind: int, size: int, order: str) -> tuple[str, np.ndarray] | None:
-    """The name and the numbers of a variable; None if it has something else than numbers."""
+def _matrix(data: bytes, place: int, kind: int, size: int, order: str) -> tuple[bytes, int, int] | None:
+    """The bytes that hold a variable, where it begins in them and its size; None for an element that is none."""
     if kind == COMPRESSED:
         unpacker = zlib.decompressobj()
-        inner = unpacker.decompress(data[place : place + size], MOST_BYTES)
-        elements = _elements(inner, 0, len(inner), order)
-        return _array(inner, *elements[0], order) if elements and elements[0][1] == MATRIX else None
-    if kind != MATRIX:
-        return None
+        data = unpacker.decompress(data[place : place + size], MOST_BYTES)
+        elements = _elements(data, 0, len(data), order)
+        place, kind, size = elements[0] if elements else (0, 0, 0)
+    return (data, place, size) if kind == MATRIX else None
+
+
+def _parts(data: bytes, place: int, size: int, order: str) -> tuple[list[tuple[int, int, int]], int, list[int], str]:
+    """The elements of a variable, its flags, its shape and its name."""
     parts = _elements(data, place, place + size, order)
     if len(parts) < 3 or parts[0][2] < 4:
         raise ValueError("a variable has no name or no size")
     flags = struct.unpack_from(f"{order}I", data, parts[0][0])[0]
+    shape = np.frombuffer(data, f"{order}i4", parts[1][2] // 4, parts[1][0]).tolist()
+    return parts, flags, shape, data[parts[2][0] : parts[2][0] + parts[2][2]].decode("ascii", "replace")
+
+
+def _array(data: bytes, place: int, size: int, order: str) -> tuple[str, np.ndarray] | None:
+    """Name and numbers of a variable; None where it holds something else."""
+    parts, flags, shape, name = _parts(data, place, size, order)
     if flags & 0xFF not in NUMBERS or flags & 0x0800 or len(parts) < 4 or parts[3][1] not in TYPES:  # 0x0800: complex
         return None
-    shape = np.frombuffer(data, f"{order}i4", parts[1][2] // 4, parts[1][0]).tolist()
-    name = data[parts[2][0] : parts[2][0] + parts[2][2]].decode("ascii", "replace")
     stored = np.dtype(f"{order}{TYPES[parts[3][1]]}")
     values = np.frombuffer(data, stored, parts[3][2] // stored.itemsize, parts[3][0])
     if any(side < 0 for side in shape):
         raise ValueError(f"{name} has the shape {shape}")
     return name, values.reshape(shape, order="F").astype(NUMBERS[flags & 0xFF])
+
+
+def _cells(data: bytes, place: int, size: int, order: str) -> tuple[str, list[np.ndarray]] | None:
+    """Name and cells of a variable; None where it is no cell array; no cells where one holds something else."""
+    parts, flags, _, name = _parts(data, place, size, order)
+    if flags & 0xFF != CELLS:
+        return None
+    cells = [_array(data, begin, length, order) for begin, kind, length in parts[3:] if kind == MATRIX]
+    return name, [one[1] for one in cells if one is not None] if all(one is not None for one in cells) else []

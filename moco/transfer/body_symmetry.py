@@ -1,0 +1,60 @@
+"""Left and right of bodies: what points, parts and coarse masks of a person are in a mirrored image.
+
+The places on the parts are in UV_symmetry_transforms.mat, a file of the authors of DensePose: for each part, U and V on
+its counterpart by V and U. Numbers of parts and the rule are those of Detectron2's project DensePose.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float32
+from torch import Tensor
+
+from moco.transfer.models.densepose import PARTS, SIDE, Annotation
+from moco.transfer.readers.entries import AnnotationError
+from moco.transfer.readers.mat import read_cells
+
+FILE = "UV_symmetry_transforms.mat"
+STEPS = 255  # of the tables, from 0 to 1
+# The counterpart of each part: 1 and 2 (the torso) are their own, 3 and 4 the hands, and so on in pairs.
+OTHER_PART = [0, 1, 2, *(one for left in range(3, PARTS, 2) for one in (left + 1, left))]
+OTHER_COARSE = [0, 1, *(one for left in range(2, 14, 2) for one in (left + 1, left)), 14]  # 1: torso, 14: head
+
+
+@dataclass(frozen=True)
+class BodySymmetry:
+    """U and V on the counterpart of each part, by part, V and U."""
+
+    u: Float32[Tensor, "24 256 256"]
+    v: Float32[Tensor, "24 256 256"]
+
+    def mirrored(self, points: Annotation) -> Annotation:
+        """The same person in the mirrored image. Points for which the file has no place are left out."""
+        row, column = ((values * STEPS).long().clamp(0, STEPS) for values in (points.v, points.u))
+        u, v = (table[points.part - 1, row, column] for table in (self.u, self.v))
+        known = u.isfinite() & v.isfinite()
+        part = torch.tensor(OTHER_PART)[points.part]
+        x, y = SIDE - points.x, points.y
+        mask = torch.tensor(OTHER_COARSE, dtype=torch.uint8)[points.mask.flip(1).long()]
+        return Annotation(x[known], y[known], part[known], u[known], v[known], mask)
+
+
+def read_body_symmetry(folder: Path) -> BodySymmetry | None:
+    """The symmetry from the file in a folder; None where it is not there.
+
+    Raises:
+        AnnotationError: a damaged file.
+    """
+    file = folder / FILE
+    if not file.exists():
+        return None
+    cells = read_cells(file)
+    tables: list[Tensor] = []
+    for name in ("U_transforms", "V_transforms"):
+        shapes = {one.shape for one in cells.get(name, [])}
+        if len(cells.get(name, [])) != PARTS or shapes != {(STEPS + 1, STEPS + 1)}:
+            raise AnnotationError(file, name, f"expected {PARTS} cells of {STEPS + 1} x {STEPS + 1} numbers")
+        tables.append(torch.from_numpy(np.stack(cells[name]).astype(np.float32)))
+    return BodySymmetry(*tables)

@@ -1,0 +1,127 @@
+"""The task `densepose`: persons, and for each of their pixels a place on the surface of the body (Table 6, A.3)."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import UInt8
+from torch import nn
+
+from moco.recipe_error import RecipeError
+from moco.transfer.body_surface import FILES, read_body_surface
+from moco.transfer.body_symmetry import FILE, read_body_symmetry
+from moco.transfer.detection.loader import SceneLoader, eval_images
+from moco.transfer.detection.recipe import DetectionRecipe
+from moco.transfer.detection.scene_images import digest_of
+from moco.transfer.detection.task import Detection
+from moco.transfer.metrics.densepose import MOST, BodyResults, scores_of, similarities
+from moco.transfer.models.boxes import Detections
+from moco.transfer.models.densepose import surface
+from moco.transfer.models.detector import Detector
+from moco.transfer.models.resize import resize
+from moco.transfer.models.settings import Task
+from moco.transfer.readers.formats import read_scenes
+from moco.transfer.readers.shared import ReadOptions
+from moco.transfer.recipe import TransferRecipe
+from moco.transfer.scenes import Scene, SceneSet
+from moco.transfer.task import Evaluation, TransferData
+
+
+@dataclass(frozen=True)
+class DensePose(Detection):
+    """DensePose R-CNN, scored on the surface of a body whose files are in `folder`."""
+
+    name: Task = "densepose"
+    schedule: str = "s1x"
+    folder: Path | None = None
+
+    def with_body_surface(self, folder: Path) -> "DensePose":
+        return replace(self, folder=folder)
+
+    def read(self, path: Path, options: ReadOptions, *, format: str | None) -> SceneSet:
+        return read_scenes(path, options, format=format or "densepose")
+
+    def digest(self, annotated: SceneSet) -> str:
+        """As for other detectors, with the points on bodies."""
+        persons = [one for scene in annotated.scenes for one in scene.objects.body_points or ()]
+        parts = [b"" if one is None else b"".join(x.tobytes() for x in vars(one).values()) for one in persons]
+        return digest_of(annotated, more=repr(parts))
+
+    def columns(self, data: Path, format: str | None) -> tuple[str, ...]:
+        return ("AP_densepose", "AP50_densepose", "AP75_densepose")
+
+    def fit(self, recipe: TransferRecipe, data: TransferData[SceneSet]) -> TransferRecipe:
+        """Checks the files of the surface. Without the file of symmetries, images are not flipped."""
+        read_body_surface(self._surface())
+        for part in (data.train, data.test):
+            if len(part.classes) != 1 or not any(any(scene.objects.body_points or ()) for scene in part.scenes):
+                raise RecipeError("the annotations have no points on bodies, or several classes: give DensePose-COCO's")
+        symmetry = read_body_symmetry(self._surface())
+        return recipe if symmetry is not None else recipe.but(None, {"sizes.flip": 0.0})
+
+    def _surface(self) -> Path:
+        if self.folder is None:
+            raise RecipeError(
+                f"--body-surface FOLDER is missing: scores need the files {', '.join(FILES[:2])} and {FILES[2]}.pkl of "
+                f"the authors of DensePose, and flipped images {FILE}; nothing downloads them"
+            )
+        return self.folder
+
+    def describe(self, recipe: TransferRecipe) -> str:
+        assert isinstance(recipe, DetectionRecipe)
+        flips = "" if recipe.sizes.flip else f", without flipped images (no {FILE} in the folder of --body-surface)"
+        return super().describe(recipe) + flips
+
+    def batches(self, annotated: SceneSet, recipe: TransferRecipe, *, steps: range, workers: int) -> SceneLoader:
+        assert isinstance(recipe, DetectionRecipe)
+        symmetry = read_body_symmetry(self._surface()) if recipe.sizes.flip else None
+        mirror = None if symmetry is None else symmetry.mirrored
+        return SceneLoader(annotated, recipe, steps=steps, workers=workers, mirror_body=mirror)
+
+    @torch.no_grad()
+    def score(self, model: nn.Module, test: SceneSet, recipe: TransferRecipe, *, workers: int) -> dict[str, float]:
+        """AP by geodesic point similarity."""
+        assert isinstance(model, Detector)
+        assert isinstance(recipe, DetectionRecipe)
+        body = read_body_surface(self._surface())
+        found = zip(test.scenes, bodies_in(model, test.scenes, recipe, workers=workers), strict=True)
+        scores = scores_of(test, [similarities(scene, one, body) for scene, one in found])
+        values = {"AP": scores.ap(), "AP50": scores.ap(threshold=0.5), "AP75": scores.ap(threshold=0.75)}
+        return {f"{name}_densepose": 100 * value for name, value in values.items()}
+
+    def evaluate(self, model: nn.Module, test: SceneSet, recipe: TransferRecipe, *, workers: int) -> Evaluation:
+        """The scores alone: the maps of all persons would take much memory."""
+        return Evaluation(self.score(model, test, recipe, workers=workers))
+
+    def predict(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, model: nn.Module, recipe: TransferRecipe, image: UInt8[np.ndarray, "H W 3"]
+    ) -> BodyResults:
+        """The persons in an RGB image, by falling score, with part, U and V of the pixels of their boxes."""
+        assert isinstance(recipe, DetectionRecipe)
+        pixels = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1).contiguous()
+        resized, _ = resize(pixels, None, shorter=recipe.sizes.eval_shorter, longest=recipe.sizes.longest)
+        place = next(model.parameters()).device
+        return bodies(model([resized.to(place)], sizes=[image.shape[:2]])[0])
+
+
+def bodies_in(
+    detector: Detector, scenes: tuple[Scene, ...], recipe: DetectionRecipe, *, workers: int
+) -> Iterator[BodyResults]:
+    """The persons found in each scene, one scene after the other: their maps take much memory."""
+    detector.eval()
+    place = next(detector.parameters()).device
+    for image, size in eval_images(scenes, recipe, workers=workers):
+        yield bodies(detector([image.to(place)], sizes=[size])[0], most=MOST)
+
+
+def bodies(found: Detections, most: int | None = None) -> BodyResults:
+    """Detections in the format of the metric: the `most` with the best scores, or all."""
+    count = len(found["boxes"]) if most is None else min(most, len(found["boxes"]))
+    order = found["scores"].argsort(descending=True, stable=True)[:count].tolist()
+    maps = [surface(found, index) for index in order]
+    return BodyResults(
+        found["boxes"][order].cpu().numpy(), found["scores"][order].cpu().numpy(),
+        tuple(part.cpu().numpy() for part, _ in maps), tuple(uv.cpu().numpy() for _, uv in maps),
+    )  # fmt: skip
