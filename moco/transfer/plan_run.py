@@ -47,6 +47,7 @@ def plan_transfer(
     """
     check_device(options.device, place)
     allowed_skips(options.on_nan)  # raises if it is neither stop nor skip:N
+    data = task.select(recipe, data)
     images = task.images(data.train)
     recipe = task.fit(recipe, data)
     batch = recipe.optim.batch_size

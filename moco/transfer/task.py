@@ -149,6 +149,10 @@ class TransferTask(ABC, Generic[T]):
         """The recipe for these images, where settings depend on them. Raises RecipeError: it does not fit them."""
         return recipe
 
+    def select(self, recipe: TransferRecipe, data: TransferData[T]) -> TransferData[T]:
+        """The data of one run: a recipe may train on a part of the images."""
+        return data
+
     def baseline(self, data: TransferData[T]) -> Baseline | None:
         """The best answer that ignores the image, scored on the test images; None where there is none of use."""
         return None

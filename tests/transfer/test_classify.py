@@ -1,12 +1,13 @@
 """`moco transfer classify`: its schedule, mini-batches, losses and scores, and runs that are killed and resumed."""
 
 import math
+import random
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 from safetensors.torch import load_file
 from timm.optim import param_groups_weight_decay
 from typer.testing import CliRunner
@@ -21,11 +22,11 @@ from moco.recipe import DataSpec, EncoderSpec, Recipe, RecipeError
 from moco.train.options import RunOptions
 from moco.train.reporters import Silent
 from moco.train.watchdog import watchdog
-from moco.transfer.classification.loader import CropLoader
-from moco.transfer.classification.model import Classifier, add_drop_path, erased
-from moco.transfer.classification.recipe import AugmentSpec, ClassificationRecipe, ClassTuneSpec
+from moco.transfer.classification.loader import ImageLoader
+from moco.transfer.classification.model import Classifier
+from moco.transfer.classification.recipe import ClassificationRecipe, ClassTuneSpec
 from moco.transfer.classification.recipes import SCHEDULES, classification_recipe
-from moco.transfer.classification.score import accuracies, frequency_scores, logits_of
+from moco.transfer.classification.score import logits_of
 from moco.transfer.fine_tune import fine_tune
 from moco.transfer.plan_run import plan_transfer
 from moco.transfer.readers.shared import ReadOptions
@@ -108,8 +109,8 @@ def test_an_unknown_schedule_or_architecture_is_refused():
 
 
 def test_mini_batches_are_the_same_from_any_step_on_and_for_any_number_of_workers(data):
-    whole = list(CropLoader(data.train, TINY["resnet"], steps=range(6), workers=0))
-    later = list(CropLoader(data.train, TINY["resnet"], steps=range(3, 6), workers=2))
+    whole = list(ImageLoader(data.train, TINY["resnet"], steps=range(6), workers=0))
+    later = list(ImageLoader(data.train, TINY["resnet"], steps=range(3, 6), workers=2))
     for a, b in zip(whole[3:], later, strict=True):
         assert a.ids.tolist() == b.ids.tolist()
         assert all(torch.equal(x, y) for x, y in zip(a.inputs, b.inputs, strict=True))
@@ -121,7 +122,7 @@ def test_crops_are_the_views_of_pre_training_with_their_labels(data):
         data.train, recipe.data_spec, batch_size=4, seed=recipe.seed, steps=range(2), workers=0,
         device=torch.device("cpu"), quarantine=Quarantine(None, None, 16),
     )  # fmt: skip
-    for batch, (views, ids) in zip(CropLoader(data.train, recipe, steps=range(2), workers=0), loader, strict=True):
+    for batch, (views, ids) in zip(ImageLoader(data.train, recipe, steps=range(2), workers=0), loader, strict=True):
         crops, labels = batch.inputs
         assert torch.equal(normalize(crops, mean=recipe.mean, std=recipe.std), views[0])
         assert torch.equal(batch.ids, ids)
@@ -131,87 +132,6 @@ def test_crops_are_the_views_of_pre_training_with_their_labels(data):
 def test_one_in_five_images_of_each_class_is_held_out(data):
     assert np.bincount(data.train.labels).tolist() == [4, 4, 4, 4]
     assert np.bincount(data.test.labels).tolist() == [1, 1, 1, 1]
-
-
-def test_accuracies_are_scikit_learns():
-    from sklearn.metrics import accuracy_score, balanced_accuracy_score, top_k_accuracy_score
-
-    rng = np.random.default_rng(0)
-    logits, labels = rng.normal(size=(300, 12)), rng.integers(0, 12, 300)
-    found = accuracies(torch.from_numpy(logits), torch.from_numpy(labels))
-    answers = logits.argmax(axis=1)
-    assert found["top1"] == pytest.approx(100 * accuracy_score(labels, answers))
-    assert found["top5"] == pytest.approx(100 * top_k_accuracy_score(labels, logits, k=5, labels=range(12)))
-    assert found["per_class"] == pytest.approx(100 * balanced_accuracy_score(labels, answers))
-
-
-def test_classes_without_test_images_are_left_out_of_the_mean_over_classes():
-    assert accuracies(torch.eye(3), torch.tensor([0, 0, 2]))["per_class"] == 75
-
-
-def test_few_classes_have_no_top5():
-    assert accuracies(torch.eye(4), torch.arange(4)) == {"top1": 100, "per_class": 100}
-
-
-def test_the_baseline_is_the_most_frequent_class_of_training():
-    train, test = np.array([2] * 5 + [0] * 3 + [1]), np.array([2, 2, 2, 0, 1, 1])
-    assert frequency_scores(train, test, 3) == {"top1": 50, "per_class": pytest.approx(100 / 3)}
-
-
-def classifier(augment: AugmentSpec | None = None, spec: EncoderSpec = VIT) -> Classifier:
-    torch.manual_seed(0)
-    encoder = build_headless(spec, size=16)
-    return Classifier(encoder, 4, augment or AugmentSpec(), mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
-
-
-CROPS, LABELS = torch.randint(256, (6, 3, 16, 16), dtype=torch.uint8), torch.tensor([0, 1, 2, 3, 0, 1])
-
-
-def test_the_loss_is_cross_entropy_with_smoothed_labels():
-    model = classifier(AugmentSpec(smoothing=0.1))
-    found = model(CROPS, LABELS)["loss_class"]
-    logits = model.eval()(CROPS)
-    target = 0.9 * F.one_hot(LABELS, 4) + 0.1 / 4
-    assert torch.allclose(found, -(target * logits.log_softmax(dim=1)).sum(dim=1).mean(), atol=1e-6)
-
-
-@pytest.mark.parametrize("kind", ["mixup", "cutmix"])
-def test_mixed_images_have_the_labels_of_both(kind):
-    model = classifier(AugmentSpec(**{kind: 1.0}))
-    assert model.mix is not None
-    images = torch.eye(6)[:, :, None, None].expand(6, 6, 16, 16)  # image i is 1 in channel i alone
-    x, target = model.mix(images, torch.tensor([0, 1, 2, 3, 0, 1]))
-    share = x.mean(dim=(2, 3))  # of each original in each mixed image
-    assert torch.allclose(share.sum(dim=1), torch.ones(6), atol=1e-5)
-    assert torch.allclose(share @ F.one_hot(LABELS, 4).float(), target, atol=1e-5)
-
-
-def test_erasing_replaces_a_rectangle_of_some_images():
-    torch.manual_seed(0)
-    x = torch.zeros(200, 3, 32, 32)
-    changed = (erased(x, 0.25) != 0).any(dim=1)
-    some = changed.flatten(1).any(dim=1)
-    assert 0.15 < some.double().mean() < 0.35
-    area = changed[some].double().mean(dim=(1, 2))
-    assert area.min() > 0.01
-    assert area.max() < 0.36
-
-
-def test_drop_path_rises_to_its_rate_and_is_off_in_evaluation():
-    encoder = build_headless(EncoderSpec(name="vit_micro"), size=16)
-    add_drop_path(encoder, 0.5)
-    block = encoder.backbone.blocks[2].train()
-    tokens = torch.ones(2000, 1, 64)
-    kept = block.attn(tokens)[:, 0].abs().sum(dim=1) > 0
-    assert kept.double().mean() == pytest.approx(0.5, abs=0.05)
-    first = encoder.backbone.blocks[0].train()
-    assert torch.equal(first.attn(tokens), first.eval().attn(tokens))
-    assert torch.equal(block.eval().mlp(tokens), block.mlp(tokens))
-
-
-def test_drop_path_of_a_resnet_is_refused():
-    with pytest.raises(RecipeError, match=r"augment\.drop_path needs a ViT"):
-        classifier(AugmentSpec(drop_path=0.1), RESNET)
 
 
 def test_all_layers_are_trained_those_frozen_in_pre_training_too(data, tmp_path):
@@ -234,30 +154,47 @@ def test_adamw_decays_what_timms_does(data):
 
 
 @pytest.mark.parametrize("kind", TINY)
-def test_a_run_that_is_killed_and_resumed_ends_with_the_same_bits(data, tmp_path, monkeypatch, kind):
+def test_a_run_that_is_killed_at_random_and_resumed_ends_with_the_same_bits(data, tmp_path, monkeypatch, kind):
     from moco.transfer import fine_tune as module
 
-    whole = run(data, tmp_path / "whole", TINY[kind])
+    recipe = TINY[kind].but(None, {"optim.iterations": 12})
+    whole = run(data, tmp_path / "whole", recipe)
     assert set(whole) == {"top1", "per_class"}
+    finish_step, rng = module.AfterStep.__call__, random.Random(0)
 
     class Killed(Exception):
         pass
 
-    watch = module.AfterStep.__call__
-
-    def dies(self, state, metrics):
-        watch(self, state, metrics)
-        if state.clock.step == 2:
+    def die_now_and_then(self, state, metrics):
+        finish_step(self, state, metrics)
+        if rng.random() < 0.3:
             raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr(module.AfterStep, "__call__", dies)
-        with pytest.raises(Killed):
-            run(data, tmp_path / "killed", TINY[kind], save_every=1)
-    assert run(data, tmp_path / "killed", TINY[kind], save_every=1) == whole
+        patch.setattr(module.AfterStep, "__call__", die_now_and_then)
+        for _ in range(10):
+            with suppress(Killed):
+                run(data, tmp_path / "killed", recipe, save_every=1)
+    assert run(data, tmp_path / "killed", recipe, save_every=1) == whole
     a, b = (load_file(tmp_path / name / "model" / "model.safetensors") for name in ("whole", "killed"))
     assert a.keys() == b.keys()
     assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_a_share_of_the_labels_of_each_class_is_drawn_by_the_seed(data, tmp_path):
+    def chosen(share: float, seed: int) -> list[int]:
+        few = TASK.select(TINY["resnet"].but(None, {"labels": share, "seed": seed}), data).train
+        return few.indices.tolist()
+
+    assert np.bincount(data.train.labels[chosen(0.5, 0)]).tolist() == [2, 2, 2, 2]
+    assert np.bincount(data.train.labels[chosen(0.01, 0)]).tolist() == [1, 1, 1, 1]
+    assert chosen(0.5, 0) == chosen(0.5, 0) != chosen(0.5, 1)
+    job = plan_transfer(
+        TASK, data, tmp_path / "run", torch.device("cpu"), RunOptions(device="cpu"),
+        TINY["resnet"].but(None, {"labels": 0.25}),
+    )  # fmt: skip
+    assert len(job.images) == 4
+    assert len(job.data.test) == 4
 
 
 @pytest.mark.parametrize("kind", TINY)

@@ -104,6 +104,16 @@ def draw_fifth(labels: np.ndarray, *, seed: int = 0) -> np.ndarray:
     return chosen
 
 
+def draw_share(labels: np.ndarray, share: float, *, seed: int = 0) -> np.ndarray:
+    """A mask with True for a share of the images of each label, drawn by `seed`; for one at least."""
+    chosen = np.zeros(len(labels), dtype=bool)
+    for label in np.unique(labels):
+        members = np.flatnonzero(labels == label)
+        drawn = permuted(np.arange(len(members)), len(members), fold(seed, int(label)))
+        chosen[members[drawn < max(1, round(share * len(members)))]] = True
+    return chosen
+
+
 def _held_out(images: Images) -> Split:
     labels = np.zeros(len(images), dtype=np.int64) if images.labels is None else images.labels
     is_test = draw_fifth(labels)

@@ -17,7 +17,7 @@ from moco.transfer.step_loader import StepLoader
 from moco.transfer.task import Batch
 
 
-class CropLoader(StepLoader):
+class ImageLoader(StepLoader):
     """Each mini-batch: crops as bytes N x 3 x S x S in channels_last, and labels. The model normalizes on its device.
 
     Crops are those of pre-training's views with the same settings, drawn by (seed, epoch, image).

@@ -78,6 +78,7 @@ class ClassificationRecipe(TransferRecipe):
     task: str = "classify"
     arch: str = "linear"
     optim: ClassTuneSpec = ClassTuneSpec()  # pyright: ignore[reportIncompatibleVariableOverride]
+    labels: Annotated[float, Field(gt=0, le=1)] = 1.0  # share of each class's training images, drawn by the seed
     images: ImageSpec = ImageSpec()
     augment: AugmentSpec = AugmentSpec()
     precise_bn: Annotated[int, Field(ge=0)] = 0  # the running averages of BN, as in the paper's classification

@@ -12,12 +12,13 @@ from torch import nn
 from moco.data.augment.cpu import eval_crop
 from moco.data.sources.images import DataError, Images, Subset
 from moco.data.sources.labels import is_split_name
+from moco.data.sources.split import draw_share
 from moco.encoders import Encoder
 from moco.encoders.check_network import probe
 from moco.recipe_error import RecipeError, unknown
 from moco.text import first_few, shown
 from moco.train.optim import SGD, AdamW
-from moco.transfer.classification.loader import CropLoader
+from moco.transfer.classification.loader import ImageLoader
 from moco.transfer.classification.model import Classifier
 from moco.transfer.classification.recipe import ClassificationRecipe
 from moco.transfer.classification.recipes import classification_recipe
@@ -79,6 +80,13 @@ class Classification(TransferTask[Images]):
         scores = frequency_scores(self.strata(data.train), self.strata(data.test), len(data.train.classes))
         return Baseline("the most frequent class", scores)
 
+    def select(self, recipe: TransferRecipe, data: TransferData[Images]) -> TransferData[Images]:
+        assert isinstance(recipe, ClassificationRecipe)
+        if recipe.labels == 1:
+            return data
+        few = self.choose(data.train, draw_share(self.strata(data.train), recipe.labels, seed=recipe.seed))
+        return TransferData(few, data.test)
+
     def fit(self, recipe: TransferRecipe, data: TransferData[Images]) -> ClassificationRecipe:
         assert isinstance(recipe, ClassificationRecipe)
         return recipe.but(None, {"optim": recipe.optim.for_images(len(data.train))})
@@ -98,9 +106,9 @@ class Classification(TransferTask[Images]):
             synchronize(encoder)
         return Classifier(encoder, len(labels.classes), recipe.augment, mean=recipe.mean, std=recipe.std)
 
-    def batches(self, annotated: Images, recipe: TransferRecipe, *, steps: range, workers: int) -> CropLoader:
+    def batches(self, annotated: Images, recipe: TransferRecipe, *, steps: range, workers: int) -> ImageLoader:
         assert isinstance(recipe, ClassificationRecipe)
-        return CropLoader(annotated, recipe, steps=steps, workers=workers)
+        return ImageLoader(annotated, recipe, steps=steps, workers=workers)
 
     def optimizer(self, model: nn.Module, recipe: TransferRecipe) -> torch.optim.Optimizer:
         """SGD, which decays all parameters; or AdamW, which spares biases, norms and tokens, as timm does."""
