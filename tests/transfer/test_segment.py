@@ -24,7 +24,7 @@ from moco.transfer.readers.formats import read_semantic
 from moco.transfer.saved_model import load_model
 from moco.transfer.segmentation import loader
 from moco.transfer.segmentation.recipes import segmentation_recipe
-from moco.transfer.segmentation.score import score_segmenter
+from moco.transfer.segmentation.score import count_pixels, score_segmenter
 from moco.transfer.task import TransferData
 from moco.transfer.tasks import TASKS
 from moco.transfer.transfer import transfer
@@ -164,6 +164,20 @@ def test_a_saved_model_predicts_what_was_scored(shapes, tmp_path):
     found = tuned.predict(image)
     assert (found.shape, found.dtype) == (image.shape[:2], np.uint8)
     assert tuned.predict(image[:33, :21]).shape == (33, 21)
+
+
+def test_a_run_leaves_a_picture_of_its_hardest_images_and_the_confusion_matrix(shapes, tmp_path):
+    table = run(shapes, tmp_path / "out", test=shapes)
+    folder = tmp_path / "out/random/trial_0"
+    with Image.open(folder / "predictions.png") as picture:
+        assert min(picture.size) > 500
+    details = json.loads((folder / "details.json").read_text())
+    counts = np.array(details["pixels by true and predicted class"])
+    scenes = read_semantic(shapes)
+    assert counts.sum(axis=1).tolist() == scenes.summary.pixels.tolist()
+    assert 100 * counts.trace() / counts.sum() == pytest.approx(table.rows[0].trials[0]["pixel_accuracy"])
+    _, wrong = count_pixels(ByColour(), scenes, workers=0)
+    assert wrong.tolist() == [0] * 10
 
 
 def test_two_ranks_have_the_losses_and_scores_of_one_process(shapes, tmp_path):

@@ -2,25 +2,32 @@
 
 import numpy as np
 import torch
-from jaxtyping import Int64, UInt8
+from jaxtyping import Float64, Int64, UInt8
 
 from moco.transfer.metrics.miou import Confusion
 from moco.transfer.models.fcn import FCN
 from moco.transfer.segmentation.loader import eval_pairs
-from moco.transfer.semantic import SemanticSet
+from moco.transfer.semantic import IGNORED, SemanticSet
 
 
 def score_segmenter(segmenter: FCN, test: SemanticSet, *, workers: int) -> dict[str, float]:
-    """Scores in percent over all known pixels of the test images, each image at its own size.
+    """Scores in percent over all known pixels of the test images, each image at its own size."""
+    return scores_of(count_pixels(segmenter, test, workers=workers)[0])
+
+
+def count_pixels(segmenter: FCN, test: SemanticSet, *, workers: int) -> tuple[Confusion, Float64[np.ndarray, "n"]]:
+    """The known pixels of all test images by true and predicted class, and the share of wrong ones in each image.
 
     One image after the other is predicted and counted, so memory does not grow with their number. The segmenter is in
     eval mode afterwards.
     """
     segmenter.eval()
-    confusion = Confusion(test.classes)
-    for image, labels in eval_pairs(test, workers=workers):
-        confusion.add(labels, predict(segmenter, image))
-    return scores_of(confusion)
+    confusion, wrong = Confusion(test.classes), np.zeros(len(test))
+    for number, (image, labels) in enumerate(eval_pairs(test, workers=workers)):
+        predicted, known = predict(segmenter, image), labels != IGNORED
+        confusion.add(labels, predicted)
+        wrong[number] = (predicted != labels)[known].sum() / max(known.sum(), 1)
+    return confusion, wrong
 
 
 @torch.no_grad()
