@@ -27,7 +27,13 @@ def recipes(as_json: Json = False) -> None:
 
 
 def explain(
-    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="A recipe's name, a recipe.json, or a run folder.")],
+    recipe: Annotated[
+        str,
+        typer.Argument(
+            metavar="RECIPE",
+            help="A recipe's name, a recipe.json, a run folder, or transfer: the tables of moco transfer.",
+        ),
+    ],
     as_json: Json = False,
 ) -> None:
     """Print each number of a recipe with its source.
@@ -36,6 +42,7 @@ def explain(
     """
     with errors():
         from moco.explain import explain as find
+        from moco.recipes.transfer_rows import transfer_row
 
-        found = find(recipe)
+        found = transfer_row(recipe) or find(recipe)
         print(json.dumps(found.to_dict()) if as_json else found)

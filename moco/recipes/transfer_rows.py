@@ -1,0 +1,119 @@
+"""The rows of the paper's tables 2 to 6 that `moco transfer` can make, each with its published results.
+
+A row is task, arch and schedule of `moco transfer`. Its recipe has the settings; the source of each number is beside it
+in moco/transfer. Numbers are those printed in MoCo v1 (arXiv:1911.05722), with pre-training on ImageNet-1M.
+"""
+
+import textwrap
+from dataclasses import asdict, dataclass
+from typing import Any
+
+WIDTH = 80  # [characters] of a line
+VOC = ("AP50", "AP", "AP75")
+COCO = ("AP", "AP50", "AP75", "AP mask", "AP50 mask", "AP75 mask")
+ONE = ("AP", "AP50", "AP75")
+HEADS = "which new layers have BN is not stated: here the FPN, or the layer behind C4's head"
+SHARES = "the steps of 9k iterations are not published: here at the shares of 24k"
+Scores = tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class TransferRow:
+    """One row of a table: how to make it, and what the paper found. None: not in the paper."""
+
+    name: str
+    table: str
+    task: str
+    arch: str
+    schedule: str
+    data: str
+    measures: tuple[str, ...]
+    random: Scores | None
+    supervised: Scores
+    moco: Scores
+    open_points: tuple[str, ...] = ()
+    options: str = ""  # of `moco transfer`, beyond those of other rows
+
+    def command(self) -> str:
+        arch = f" --arch {self.arch}" if self.arch else ""
+        return f"moco transfer {self.task}{arch} --schedule {self.schedule}{self.options}"
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self) | {"command": self.command()}
+
+    def __str__(self) -> str:
+        width = max(len("supervised"), *map(len, self.measures)) + 2
+        lines = [f"{self.name}: MoCo v1, {self.table}; {self.data}", "", f"  {self.command()}", ""]
+        lines.append("published by the authors, not measured here [%]")
+        lines.append("".join(f"{one:>{width}}" for one in ("", *self.measures)))
+        for name, scores in (("random", self.random), ("supervised", self.supervised), ("MoCo", self.moco)):
+            if scores is not None:
+                lines.append(f"{name:>{width}}" + "".join(f"{one:>{width}.1f}" for one in scores))
+        if self.open_points:
+            lines += ["", "what the paper leaves open"]
+            lines += [
+                textwrap.fill(one, WIDTH, initial_indent="  ", subsequent_indent="  ") for one in self.open_points
+            ]
+        return "\n".join(
+            [*lines, "", "docs/transfer.md has the settings; the plan of a run (--dry-run) shows its recipe"]
+        )
+
+
+@dataclass(frozen=True)
+class TransferRows:
+    """All rows."""
+
+    rows: tuple[TransferRow, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"rows": [one.to_dict() for one in self.rows]}
+
+    def __str__(self) -> str:
+        lines = ["tables 2 to 6 of MoCo v1; moco explain NAME has a row's results", ""]
+        return "\n".join([*lines, *(f"{one.name:<24}{one.table:<12}{one.command()}" for one in self.rows)])
+
+
+ROWS = (
+    TransferRow("voc-c5-24k", "Table 2a", "detect", "dc5", "24k", "VOC trainval07+12, test2007", VOC,
+                (64.4, 37.9, 38.6), (81.4, 54.0, 59.1), (81.1, 54.6, 59.9),
+                ("whether a ReLU follows the 3x3 convolution: none here",)),
+    TransferRow("voc-c4-24k", "Table 2b", "detect", "c4", "24k", "VOC trainval07+12, test2007", VOC,
+                (60.2, 33.8, 33.1), (81.3, 53.5, 58.8), (81.5, 55.9, 62.6), (HEADS,)),
+    TransferRow("voc07-c4-9k", "Table 4", "detect", "c4", "9k", "VOC trainval2007, test2007", VOC,
+                None, (74.4, 42.4, 42.7), (74.9, 46.6, 50.1), (SHARES, HEADS)),
+    TransferRow("coco-fpn-1x", "Table 5a", "instance", "fpn", "1x", "COCO train2017, val2017", COCO,
+                (31.0, 49.5, 33.2, 28.5, 46.8, 30.4), (38.9, 59.6, 42.7, 35.4, 56.5, 38.1),
+                (38.5, 58.9, 42.0, 35.1, 55.9, 37.7), (HEADS,)),
+    TransferRow("coco-fpn-2x", "Table 5b", "instance", "fpn", "2x", "COCO train2017, val2017", COCO,
+                (36.7, 56.7, 40.0, 33.7, 53.8, 35.9), (40.6, 61.3, 44.4, 36.8, 58.1, 39.5),
+                (40.8, 61.6, 44.7, 36.9, 58.4, 39.7), (HEADS,)),
+    TransferRow("coco-c4-1x", "Table 5c", "instance", "c4", "1x", "COCO train2017, val2017", COCO,
+                (26.4, 44.0, 27.8, 29.3, 46.9, 30.8), (38.2, 58.2, 41.2, 33.3, 54.7, 35.2),
+                (38.5, 58.3, 41.6, 33.6, 54.8, 35.6), (HEADS,)),
+    TransferRow("coco-c4-2x", "Table 5d", "instance", "c4", "2x", "COCO train2017, val2017", COCO,
+                (35.6, 54.6, 38.2, 31.4, 51.5, 33.5), (40.0, 59.9, 43.1, 34.7, 56.5, 36.9),
+                (40.7, 60.5, 44.1, 35.4, 57.3, 37.6), (HEADS,)),
+    TransferRow("coco-keypoints-2x", "Table 6", "keypoints", "fpn", "2x", "COCO train2017, val2017", ONE,
+                (65.9, 86.5, 71.7), (65.8, 86.9, 71.9), (66.8, 87.4, 72.5), (HEADS,)),
+    TransferRow("densepose-s1x", "Table 6", "densepose", "fpn", "s1x", "DensePose-COCO", ONE,
+                (39.4, 78.5, 35.1), (48.3, 85.6, 50.6), (50.1, 86.8, 53.9),
+                ("the paper names COCO's train2017 and val2017, Detectron2's configuration the splits of 2014", HEADS),
+                " --body-surface FOLDER"),
+    TransferRow("lvis-1x", "Table 6", "lvis", "fpn", "1x", "LVIS v0.5 train, val", ONE,
+                (22.5, 34.8, 23.8), (24.4, 37.8, 25.8), (24.1, 37.4, 25.5), (HEADS,), " --bn supervised=frozen"),
+    TransferRow("cityscapes-24k", "Table 6", "cityscapes", "fpn", "24k", "Cityscapes train_fine, val", ("AP", "AP50"),
+                (25.4, 51.1), (32.9, 59.6), (32.3, 59.3),
+                ("the appendix does not describe this row: architecture and schedule are those of Detectron2's "
+                 "configuration, without its weights trained on COCO",)),
+    TransferRow("cityscapes-semantic-90k", "Table 6", "segment", "", "90k", "Cityscapes train_fine, val", ("mIoU",),
+                (65.3,), (74.6,), (75.3,)),
+    TransferRow("voc-semantic-30k", "Table 6", "segment", "", "30k", "VOC train_aug2012, val2012", ("mIoU",),
+                (39.5,), (74.4,), (72.5,)),
+)  # fmt: skip
+
+
+def transfer_row(name: str) -> TransferRow | TransferRows | None:
+    """The row of that name, or for "transfer" all of them; None for another name."""
+    if name == "transfer":
+        return TransferRows(ROWS)
+    return next((one for one in ROWS if one.name == name), None)
