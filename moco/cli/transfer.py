@@ -133,7 +133,9 @@ def transfer(
             reporter=console, resume=resume.value, overwrite=overwrite,
             device=device, workers=workers, save_every=save_every, on_nan=on_nan, patience=patience, dry_run=dry_run,
         )  # fmt: skip
-        if not dry_run:
+        from moco.distributed import on_main
+
+        if not dry_run and on_main():
             print(json.dumps(table.to_dict()) if as_json else table)
 
 

@@ -9,7 +9,7 @@ from moco.encoders import build_headless
 from moco.recipe import EncoderSpec, RecipeError
 from moco.transfer.classification.model import Classifier, add_drop_path, erased
 from moco.transfer.classification.recipe import AugmentSpec
-from moco.transfer.classification.score import accuracies, frequency_scores
+from moco.transfer.classification.score import accuracies, details_by_class, frequency_scores
 
 RESNET, VIT = EncoderSpec(name="resnet18", width=0.125, stem="3x3"), EncoderSpec(name="vit_micro")
 
@@ -28,6 +28,16 @@ def test_accuracies_are_scikit_learns():
 
 def test_classes_without_test_images_are_left_out_of_the_mean_over_classes():
     assert accuracies(torch.eye(3), torch.tensor([0, 0, 2]))["per_class"] == 75
+
+
+def test_details_name_what_a_class_is_taken_for():
+    logits = torch.eye(3)[[0, 2, 2, 1, 2]]
+    found = details_by_class(logits, torch.tensor([0, 0, 0, 1, 1]), ("cat", "dog", "eel"))
+    assert found == {
+        "cat": {"images": 3, "top1": pytest.approx(100 / 3), "most_often_taken_for": "eel"},
+        "dog": {"images": 2, "top1": 50, "most_often_taken_for": "eel"},
+    }
+    assert details_by_class(torch.eye(2), torch.arange(2), ("a", "b"))["a"]["most_often_taken_for"] is None
 
 
 def test_few_classes_have_no_top5():

@@ -1,5 +1,8 @@
 """The accuracies of a classifier on test images."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 import torch
 from jaxtyping import Float, Int64
@@ -13,15 +16,6 @@ from moco.transfer.classification.recipe import ClassificationRecipe
 
 TOP = 5
 CLASSES_FOR_TOP5 = 10  # top-5 accuracy of fewer classes says little
-
-
-def score_classifier(
-    model: Classifier, test: Images, recipe: ClassificationRecipe, *, workers: int
-) -> dict[str, float]:
-    """Accuracies in percent, on central crops: see `accuracies`. The model is in eval mode afterwards."""
-    model.eval()
-    assert test.labels is not None
-    return accuracies(logits_of(model, test, recipe, workers=workers), torch.from_numpy(test.labels))
 
 
 def logits_of(model: Classifier, images: Images, recipe: ClassificationRecipe, *, workers: int) -> Float[Tensor, "n K"]:
@@ -40,6 +34,21 @@ def accuracies(logits: Float[Tensor, "n K"], labels: Int64[Tensor, "n"]) -> dict
         scores["top5"] = _percent(right.any(dim=1))
     of_classes = [right[labels == label, 0].double().mean() for label in labels.unique()]
     return scores | {"per_class": 100 * float(torch.stack(of_classes).mean())}
+
+
+def details_by_class(
+    logits: Float[Tensor, "n K"], labels: Int64[Tensor, "n"], classes: Sequence[str]
+) -> dict[str, dict[str, Any]]:
+    """For each class with test images: their number, top1 in percent, and the wrong class that most are taken for."""
+    answers = logits.argmax(dim=1)
+    found: dict[str, dict[str, Any]] = {}
+    for label in map(int, labels.unique()):
+        counts = torch.bincount(answers[labels == label], minlength=len(classes))
+        images, right = int(counts.sum()), int(counts[label])
+        counts[label] = 0
+        wrong = classes[int(counts.argmax())] if counts.any() else None
+        found[classes[label]] = {"images": images, "top1": 100 * right / images, "most_often_taken_for": wrong}
+    return found
 
 
 def frequency_scores(train: Int64[np.ndarray, "m"], test: Int64[np.ndarray, "n"], num_classes: int) -> dict[str, float]:

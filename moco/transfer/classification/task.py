@@ -22,12 +22,12 @@ from moco.transfer.classification.loader import ImageLoader
 from moco.transfer.classification.model import Classifier
 from moco.transfer.classification.recipe import ClassificationRecipe
 from moco.transfer.classification.recipes import classification_recipe
-from moco.transfer.classification.score import frequency_scores, score_classifier
+from moco.transfer.classification.score import accuracies, details_by_class, frequency_scores, logits_of
 from moco.transfer.models.norms import freeze, synchronize
 from moco.transfer.readers.formats import CLASSES, read_classes, recognise
 from moco.transfer.readers.shared import ReadOptions
 from moco.transfer.recipe import TransferRecipe
-from moco.transfer.task import Baseline, Labels, TransferData, TransferTask
+from moco.transfer.task import Baseline, Evaluation, Labels, TransferData, TransferTask
 
 PER_CLASS_FIRST = ("flowers", "pets")  # data sets that are judged by the mean over classes
 
@@ -124,9 +124,13 @@ class Classification(TransferTask[Images]):
         return AdamW(groups, lr=0.0, fused=True)
 
     def score(self, model: nn.Module, test: Images, recipe: TransferRecipe, *, workers: int) -> dict[str, float]:
+        return self.evaluate(model, test, recipe, workers=workers).scores
+
+    def evaluate(self, model: nn.Module, test: Images, recipe: TransferRecipe, *, workers: int) -> Evaluation:
         assert isinstance(model, Classifier)
         assert isinstance(recipe, ClassificationRecipe)
-        return score_classifier(model, test, recipe, workers=workers)
+        logits, labels = logits_of(model, test, recipe, workers=workers), torch.from_numpy(self.strata(test))
+        return Evaluation(accuracies(logits, labels), {"classes": details_by_class(logits, labels, test.classes)})
 
     def predict(
         self, model: nn.Module, recipe: TransferRecipe, image: UInt8[np.ndarray, "H W 3"]
