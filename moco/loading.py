@@ -1,5 +1,6 @@
 """`moco.load`: an encoder that was pre-trained, or a model that was fine-tuned, ready to use."""
 
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -9,6 +10,7 @@ from moco.device import pick_device
 from moco.evaluate.features import load as load_pretrained
 from moco.recipe import EncoderSpec
 from moco.weights.loaded_weights import Weights
+from moco.weights.own_files import check_network_is_of_run
 from moco.weights.tuned_folder import tuned_folder
 
 
@@ -37,6 +39,8 @@ def load(
     folder = tuned_folder(weights)
     if folder is None:
         return load_pretrained(weights, model=model, architecture=architecture, device=device, prefix=prefix)
+    if folder != Path(weights):
+        check_network_is_of_run(Path(weights), folder.name)
     from moco.transfer.saved_model import load_model  # detectors and their libraries, which an encoder does not need
 
     return load_model(folder, device=pick_device(device))

@@ -96,6 +96,10 @@ class OptimSpec(Spec):
         False  # dictionary batch only: gradient caching, two passes over the pieces, the gradient of the whole batch
     )
 
+    def total_steps(self, num_images: int) -> int:
+        """The length of a run in steps: whole mini-batches only."""
+        return max(1, round(self.epochs * (num_images // self.batch_size)))
+
 
 class Jitter(Spec):
     """Colour jitter: four changes in random order, each by a random amount (torchvision's ColorJitter)."""

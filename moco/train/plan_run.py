@@ -114,5 +114,4 @@ def shared_recipe(make: Callable[[], Recipe]) -> Recipe:
 
 def clock_of(recipe: Recipe, num_images: int) -> Clock:
     """The run's length in steps: whole mini-batches only."""
-    steps_per_epoch = num_images // recipe.optim.batch_size
-    return Clock(steps_per_epoch, max(1, round(recipe.optim.epochs * steps_per_epoch)))
+    return Clock(num_images // recipe.optim.batch_size, recipe.optim.total_steps(num_images))

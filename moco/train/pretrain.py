@@ -31,7 +31,7 @@ from moco.train.plan_run import Job, plan_job
 from moco.train.rank_sync import averaged_statistics
 from moco.train.reporters import Reporter, Silent
 from moco.train.resolve_recipe import changes_of
-from moco.train.result_files import finish_run
+from moco.train.result_files import finish_run, report_renamed
 from moco.train.resume import (
     build_networks,
     check_data,
@@ -208,6 +208,6 @@ def finish(job: Job, contrast: Contrast, reporter: Reporter, *, bad: int, second
         facts |= {name: last[name] for name in ("loss", "pretext_top1", "knn") if name in last}
         files = encoder_files(trained_encoder(contrast), recipe=job.recipe, facts=facts)
         files = {f"encoder/{name}": content for name, content in files.items()}
-        finish_run(run, files, facts | {"seconds": round(seconds, 1)})
+        report_renamed(run, finish_run(run, files, facts | {"seconds": round(seconds, 1)}), reporter)
         pictures = draw_pictures(job, trained_encoder(contrast), reporter)
         reporter.box("done", closing_rows(run, job.recipe, bad=bad, pictures=pictures))

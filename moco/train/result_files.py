@@ -1,36 +1,41 @@
-"""The files that a run writes at its end, with their SHA-256: what no run has written is not replaced or believed.
-
-A run lists the SHA-256 of each file in saved.json before it writes them, and in finished.json when all are written.
-"""
+"""The files that a run writes at its end: those that it has not written are not replaced, and not taken for its own."""
 
 import hashlib
 import json
 import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from moco.files import read_json, write_atomically, write_json
+from moco.text import first_few
 from moco.train.keep_checkpoints import free_name
+from moco.train.reporters import Reporter
 from moco.train.run_folder import RunError, RunFolder, has_numbers_of_the_end
+from moco.weights.own_files import is_listed, listed_sums, sha256_of
 from moco.weights.read_checkpoint import entries
 
-Sums = dict[str, list[str]]  # file -> the SHA-256 of each content that the run has written
 
-
-def finish_run(run: RunFolder, files: Mapping[str, bytes], facts: dict[str, Any]) -> None:
-    """Write the results of a run, and finished.json last.
+def finish_run(run: RunFolder, files: Mapping[str, bytes], facts: dict[str, Any]) -> list[str]:
+    """Write the results of a run, and finished.json last. A file of the user with such a name is renamed.
 
     Args:
         files: their contents, by names relative to the run folder.
         facts: what finished.json says of the run.
+
+    Returns:
+        The new names of the files of the user.
     """
+    known = listed_sums(run.path) or {}
+    foreign = [run.path / name for name in files if os.path.lexists(run.path / name)]
+    foreign = [file for file in foreign if not is_listed(run.path, str(file.relative_to(run.path)), known)]
+    moved = [file.rename(free_name(file)).name for file in foreign]
     sums = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
     run.record_results(sums)
     for name, content in files.items():
         (run.path / name).parent.mkdir(exist_ok=True)
         write_atomically(run.path / name, lambda file, content=content: file.write(content))
     write_json(run.path / "finished.json", facts | {"sha256": sums})
+    return moved
 
 
 def check_results(run: RunFolder) -> None:
@@ -38,18 +43,17 @@ def check_results(run: RunFolder) -> None:
 
     The model card, README.md, may be edited. Runs of older versions have listed no SHA-256; config.json has some.
     """
-    known = _listed(run)
+    known = listed_sums(run.path)
     for name in run.results:
-        if not (_is_listed(run, name, known) if known else _fits_config(run)):
+        if not (_fits_config(run) if known is None else is_listed(run.path, name, known)):
             raise RunError(f"{run.path / name} is damaged, or not the file that this run has written. {_advice(run)}")
 
 
 def check_no_foreign_results(run: RunFolder) -> None:
     """Raise RunError if a file is where an unfinished run will write a result, and no run has written that file."""
-    known = _listed(run)
-    for name in (*run.results, f"{run.product}/README.md"):
-        there = os.path.lexists(run.path / name)
-        if there and not _is_listed(run, name, known):
+    known = listed_sums(run.path) or {}
+    for name in (*run.results, *run.details, f"{run.product}/README.md"):
+        if os.path.lexists(run.path / name) and not is_listed(run.path, name, known):
             raise RunError(
                 f"{run.path / name} is not from this run, or is damaged, and the run would replace it at its end: move "
                 "it away and run the same command again, or name another --out"
@@ -71,28 +75,17 @@ def set_aside_foreign_notes(run: RunFolder) -> list[str]:
     return moved
 
 
+def report_renamed(run: RunFolder, moved: list[str], reporter: Reporter) -> None:
+    if moved:
+        reporter.say(f"caution: {first_few(moved)} in {run.path}: renamed, as no run has written these files")
+
+
 def is_provenance(starts: Any) -> bool:
     return isinstance(starts, list) and all(isinstance(one, dict) and "versions" in one for one in starts)
 
 
 def is_saved_note(noted: Any) -> bool:
     return isinstance(noted, dict) and "first_step" in noted and noted.keys() <= {"first_step", "sha256"}
-
-
-def _listed(run: RunFolder) -> Sums:
-    """The SHA-256 in finished.json and saved.json."""
-    sums: Sums = {}
-    for note in ("finished.json", "saved.json"):
-        noted = read_json(run.path / note)
-        found = noted.get("sha256") if isinstance(noted, dict) else None
-        for name, value in found.items() if isinstance(found, dict) else ():
-            sums.setdefault(name, []).extend(value if isinstance(value, list) else [value])
-    return sums
-
-
-def _is_listed(run: RunFolder, name: str, known: Sums) -> bool:
-    file = run.path / name
-    return name in known and file.is_file() and _sha256(file) in known[name]
 
 
 def _fits_config(run: RunFolder) -> bool:
@@ -104,12 +97,9 @@ def _fits_config(run: RunFolder) -> bool:
     rest = {key: value for key, value in config.items() if key != "config_sha256"}
     own = hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()  # as weights/loaded_weights.py has it
     weights = folder / "model.safetensors"
-    return config.get("config_sha256") in (None, "", own) and weights.is_file() and _sha256(weights) == config["sha256"]
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as content:
-        return hashlib.file_digest(content, "sha256").hexdigest()
+    return (
+        config.get("config_sha256") in (None, "", own) and weights.is_file() and sha256_of(weights) == config["sha256"]
+    )
 
 
 def _advice(run: RunFolder) -> str:

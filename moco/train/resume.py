@@ -15,7 +15,6 @@ from moco.encoders import Encoder
 from moco.evaluate.monitor import Monitor
 from moco.files import read_json
 from moco.method import Contrast
-from moco.text import first_few
 from moco.train.build import contrast_for, in_format, precision_of, read_init
 from moco.train.checkpoint import TrainState
 from moco.train.existing_folder import State
@@ -25,7 +24,7 @@ from moco.train.open_run import open_run, start_run
 from moco.train.plan_run import AnyJob, Job
 from moco.train.rank_sync import restore_statistics
 from moco.train.reporters import Logged, Reporter
-from moco.train.result_files import set_aside_foreign_notes
+from moco.train.result_files import report_renamed, set_aside_foreign_notes
 from moco.train.run_folder import (
     RunError,
     RunFolder,
@@ -165,8 +164,8 @@ def restore(job: AnyJob, state: TrainState, reporter: Reporter) -> None:
         RunError: the checkpoint is of a run with another recipe. CheckpointError: none can be used.
     """
     run = job.run
-    if on_main() and (moved := set_aside_foreign_notes(run)):
-        reporter.say(f"caution: {first_few(moved)} in {run.path}: renamed, as no run has written these files")
+    if on_main():
+        report_renamed(run, set_aside_foreign_notes(run), reporter)
     payload = load_newest(run.checkpoints, state, job.recipe, say=reporter.say)
     if payload is not None:
         ranks = payload.get("ranks", 1)

@@ -74,6 +74,11 @@ class RunFolder:
         return names if self.product == "encoder" else (*names, "scores.json")
 
     @property
+    def details(self) -> tuple[str, ...]:
+        """Other files that fine-tuning writes at its end, for people. It does not read them."""
+        return () if self.product == "encoder" else ("details.json", "predictions.png", "precision_recall.png")
+
+    @property
     def finished(self) -> bool:
         """Whether finished.json has the numbers of a finished run, and the results are there."""
         noted = read_json(self.path / "finished.json")

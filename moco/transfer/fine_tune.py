@@ -25,7 +25,7 @@ from moco.train.nan_report import allowed_skips
 from moco.train.open_run import start_run
 from moco.train.pace import Pace
 from moco.train.reporters import Logged, Reporter
-from moco.train.result_files import finish_run
+from moco.train.result_files import finish_run, report_renamed
 from moco.train.resume import check_data, open_folder, record_start, restore
 from moco.train.run_folder import RunError, RunFolder, check_init_content, record_init
 from moco.train.saving import Saver
@@ -180,7 +180,7 @@ def finish(job: TransferJob, model: nn.Module, reporter: Reporter, *, seconds: f
         files["scores.json"] = (json.dumps(scores, indent=1) + "\n").encode()
         files |= looks(found, reporter)
         facts = {"images": len(job.images), "bad_images": 0, "steps": job.clock.step, "epochs": job.clock.epochs}
-        finish_run(job.run, files, facts | {"seconds": round(seconds, 1)})
+        report_renamed(job.run, finish_run(job.run, files, facts | {"seconds": round(seconds, 1)}), reporter)
     barrier()
     return scores
 

@@ -19,6 +19,7 @@ from moco.weights.infer_architecture import recognise_network
 from moco.weights.loaded_weights import Config, LoadedWeights, Weights, WeightsError, digest_of
 from moco.weights.official.fetch import fetch
 from moco.weights.official.released import PREFIX, find_released
+from moco.weights.own_files import check_network_is_of_run, find_step_beyond_end
 from moco.weights.parse_content import is_checkpoint, parse_content
 from moco.weights.pretrained import pretrained
 from moco.weights.read_checkpoint import (
@@ -95,6 +96,8 @@ def _read_folder(path: Path, whole: bool) -> LoadedWeights:
         if found is not None:
             return found
     if encoder is not None:
+        if encoder != path:
+            check_network_is_of_run(path, encoder.name)
         return _read_encoder_folder(encoder)
     raise WeightsError(
         f"{path} is neither a run (encoder/, checkpoints/step_*.pt) nor an encoder (model.safetensors, config.json)"
@@ -114,6 +117,8 @@ def _read_newest_checkpoint(run: Path, *, instead: Path | None) -> LoadedWeights
 
     def accepts(path: Path) -> str | None:
         nonlocal content
+        if reason := find_step_beyond_end(run, path):
+            return reason
         try:
             content = read_tensors(path)
         except WeightsError as error:
@@ -134,7 +139,7 @@ def _read_newest_checkpoint(run: Path, *, instead: Path | None) -> LoadedWeights
     _check_is_of_run(content, run, file)
     found, step = parse_content(content, str(file)), step_in(file.name)
     newer = sum(entry["step"] > (step or 0) for entry in entries(file.parent))
-    return replace(found, where=found.where + (f" ({newer} newer could not be read)" if newer else ""))
+    return replace(found, where=found.where + (f" ({newer} newer cannot be used)" if newer else ""))
 
 
 def _check_is_of_run(content: dict[str, Any], run: Path, file: Path) -> None:

@@ -3,13 +3,15 @@
 import hashlib
 import json
 import random
+import shutil
 from pathlib import Path
 
 import torch
 
 from moco.train.run_folder import RunError
+from moco.weights.encoder_folder import WeightsError, load_encoder
 from moco.weights.read_checkpoint import MANIFEST
-from tests.faults.lost_parts import NAMES, ending, train, tries
+from tests.faults.lost_parts import NAMES, SHORT, ending, train, tries
 from tests.faults.matrix import Fault, Tally
 
 USERS = (
@@ -68,6 +70,31 @@ def damaged_results(count: int, folder: Path) -> Tally:
     return tries(count, folder, "finished", work)
 
 
+def foreign_encoders(count: int, folder: Path) -> Tally:
+    """The encoder of another run is in the place of a run's own, with or without its finished.json: never loaded."""
+
+    def work(images: Path, out: Path, rng: random.Random, whole: list[object]) -> bool:
+        other, own = folder / "other", out.parent / f"{out.name}-own"
+        if not other.exists():
+            train(images, other, SHORT.but("short", {"seed": 7}))
+        shutil.move(out / "encoder", own)
+        shutil.copytree(other / "encoder", out / "encoder")
+        if rng.random() < 0.5:
+            shutil.copy(other / "finished.json", out / "finished.json")
+        refused = 0
+        for read in (lambda: load_encoder(out), lambda: train(images, out)):
+            try:
+                read()
+            except (WeightsError, RunError) as error:
+                refused += "encoder/model.safetensors" in str(error)
+        shutil.move(out / "encoder", own / "theirs")
+        train(images, out)
+        load_encoder(out)
+        return refused == 2 and ending(out) == whole
+
+    return tries(count, folder, "finished", work)
+
+
 def files_of_the_user(count: int, folder: Path) -> Tally:
     """A file of the user has a name that a run or its removal uses: it is refused or renamed, and never replaced."""
 
@@ -98,6 +125,9 @@ FAULTS = [
           incomplete_checkpoints),
     Fault("S6", "damaged encoder of a finished run", "refused by name; once moved away, written again: the same bytes",
           "the SHA-256 in finished.json and saved.json (`tests/train/test_result_files.py`)", 30, 3, damaged_results),
+    Fault("S6", "encoder of another run in a finished run",
+          "refused by name; once moved away, written again: the same bytes",
+          "the SHA-256 in saved.json and finished.json (`tests/train/test_result_files.py`)", 20, 3, foreign_encoders),
     Fault("S6", "files of the user with names that an unfinished run uses",
           "refused by name or renamed, never replaced or removed; then the same bits",
           "only files that the run has listed are replaced (`tests/train/test_result_files.py`, "

@@ -8,6 +8,7 @@ import shutil
 import pytest
 import torch
 
+from moco.runs import describe
 from moco.train import checkpoint
 from moco.train.load_state import load_newest
 from moco.train.options import RunOptions
@@ -15,6 +16,7 @@ from moco.train.plan_run import plan_job
 from moco.train.pretrain import pretrain
 from moco.train.reporters import Silent
 from moco.train.resume import build_networks
+from moco.train.run_folder import RunFolder
 from moco.weights.encoder_folder import WeightsError, load_encoder
 from moco.weights.read_checkpoint import CheckpointError
 from tests.train.helpers import assert_same, final_state
@@ -192,6 +194,23 @@ def test_a_checkpoint_beyond_the_end_of_the_run_is_skipped_and_stays(runs, tmp_p
     assert file.read_bytes() == content
     file.unlink()
     assert_same(final_state(tmp_path / "run"), final_state(folder / "whole"))
+
+
+@pytest.mark.parametrize("signed", [True, False])
+def test_readers_of_weights_skip_a_checkpoint_beyond_the_end_of_the_run(runs, tmp_path, signed):
+    _, _, folder = runs
+    shutil.copytree(folder / "stopped", tmp_path / "run")
+    place = tmp_path / "run" / "checkpoints"
+    payload = torch.load(place / "step_00000004.pt", weights_only=True)
+    payload["state"]["clock"]["step"] = 11
+    torch.save(payload, place / "step_00000011.pt")
+    if signed:
+        sign(place, "step_00000011.pt")
+    message = r"step_00000011\.pt is of step 11, and this run ends at step 10"
+    with pytest.warns(UserWarning, match=message):
+        assert load_encoder(tmp_path / "run")[1].facts["steps"] == 4
+    with pytest.warns(UserWarning, match=message):
+        assert describe(RunFolder(tmp_path / "run"))["step"] == 4
 
 
 @pytest.mark.parametrize("name", ["no recipe", "no state", "no model", "no clock", "another step"])

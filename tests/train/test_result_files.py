@@ -7,7 +7,9 @@ import pytest
 
 from moco.train.existing_folder import State
 from moco.train.pretrain import pretrain
+from moco.train.result_files import finish_run
 from moco.train.run_folder import RunError, RunFolder
+from moco.weights.encoder_folder import WeightsError, load_encoder
 from tests.train.helpers import StopAt
 from tests.train.run_folders import begin, contents, whole
 from tests.train.test_lost_parts import files, stop
@@ -111,6 +113,40 @@ def test_the_encoder_of_another_run_is_refused_in_a_finished_run(pictures, tiny,
     shutil.copytree(other / "encoder", out / "encoder")
     with pytest.raises(RunError, match="not the file that this run has written"):
         pretrain(pictures, out, recipe=tiny)
+
+
+def test_the_encoder_of_another_run_is_not_loaded_as_this_runs(pictures, tiny, tmp_path):
+    out = pretrain(pictures, tmp_path / "run", recipe=tiny).path
+    other = pretrain(pictures, tmp_path / "other", recipe=tiny.but(None, {"seed": 7})).path
+    load_encoder(out)
+    (out / "encoder").rename(tmp_path / "own")
+    shutil.copytree(other / "encoder", out / "encoder")
+    with pytest.raises(WeightsError, match=r"encoder/model\.safetensors is damaged, was changed, or is not from this"):
+        load_encoder(out)
+    load_encoder(out / "encoder")
+    shutil.copy(other / "finished.json", out / "finished.json")
+    with pytest.raises(WeightsError, match="is not from this run"):
+        load_encoder(out)
+    with pytest.raises(RunError, match="not the file that this run has written"):
+        pretrain(pictures, out, recipe=tiny)
+
+
+def test_the_encoder_of_another_run_is_not_loaded_from_an_unfinished_run(pictures, tiny, tmp_path):
+    out = stop(pictures, tmp_path / "run", tiny)
+    other = pretrain(pictures, tmp_path / "other", recipe=tiny).path
+    shutil.copytree(other / "encoder", out / "encoder")
+    with pytest.raises(WeightsError, match="is not from this run"):
+        load_encoder(out)
+
+
+def test_a_file_that_appears_during_the_run_is_renamed_and_not_replaced(tmp_path, tiny):
+    run = whole(tmp_path, tiny, finishes=False)
+    (run.path / "encoder").mkdir()
+    (run.path / "encoder" / "README.md").write_text("mine")
+    moved = finish_run(run, {"encoder/README.md": b"ours"}, {})
+    assert moved == ["README.md.other"]
+    assert (run.path / "encoder" / "README.md.other").read_text() == "mine"
+    assert finish_run(run, {"encoder/README.md": b"ours"}, {}) == []
 
 
 def test_a_model_card_may_be_edited(pictures, tiny, tmp_path):

@@ -1,6 +1,7 @@
 """Fine-tuning: schedule, mini-batches, and a run that is killed ends with the bits of one that is not."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -8,11 +9,14 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+import moco
 from moco.encoders import build_headless
 from moco.files import read_json
 from moco.recipe import EncoderSpec, RecipeError
 from moco.train.options import RunOptions
+from moco.train.overwrite_run import remove_run
 from moco.train.reporters import Silent
+from moco.train.run_folder import RunFolder
 from moco.train.watchdog import watchdog
 from moco.transfer.detection.loader import SceneLoader
 from moco.transfer.detection.recipe import DetectionRecipe
@@ -177,16 +181,51 @@ def test_scores_that_are_none_are_refused_though_an_older_version_has_listed_no_
         run(data, out, SHORT)
 
 
-@pytest.mark.parametrize("name", ["scores.json", "model/model.safetensors", "model/config.json"])
+RESULTS = ("scores.json", "model/model.safetensors", "model/config.json")
+DETAILS = ("details.json", "predictions.png", "precision_recall.png")
+
+
+@pytest.mark.parametrize("name", [*RESULTS, *DETAILS])
 def test_a_file_of_the_user_in_an_unfinished_run_is_refused_and_stays(data, tmp_path, name):
     out = tmp_path / "run"
     run(data, out, SHORT)
-    for one in ("finished.json", "scores.json", "model/model.safetensors", "model/config.json"):
-        (out / one).unlink()
+    for one in ("finished.json", *RESULTS, *DETAILS):
+        (out / one).unlink(missing_ok=True)
     (out / name).write_text("mine")
     with pytest.raises(RecipeError, match=f"{name} is not from this run"):
         run(data, out, SHORT)
     assert (out / name).read_text() == "mine"
+
+
+def test_an_unfinished_run_with_its_own_details_writes_them_again(data, tmp_path):
+    out = tmp_path / "run"
+    run(data, out, SHORT)
+    before = {name: (out / name).read_bytes() for name in DETAILS if (out / name).exists()}
+    assert before
+    (out / "scores.json").unlink()
+    run(data, out, SHORT)
+    assert {name: (out / name).read_bytes() for name in before} == before
+
+
+def test_overwrite_removes_details_and_pictures(data, tmp_path):
+    out = tmp_path / "run"
+    run(data, out, SHORT)
+    for name in DETAILS:
+        (out / name).write_text("of the run")
+    remove_run(RunFolder(out, DetectionRecipe, "model"))
+    assert sorted(one.name for one in out.iterdir() if one.is_file()) == [".lock", "recipe.json"]
+
+
+def test_the_model_of_another_run_is_not_loaded_as_this_runs(data, tmp_path):
+    out, other = tmp_path / "run", tmp_path / "other"
+    run(data, out, SHORT)
+    run(data, other, SHORT.but(None, {"seed": 7}))
+    moco.load(out)
+    shutil.rmtree(out / "model")
+    shutil.copytree(other / "model", out / "model")
+    with pytest.raises(WeightsError, match="is not from this run"):
+        moco.load(out)
+    assert moco.load(out / "model").recipe.seed == 7
 
 
 def test_changed_annotations_are_refused_on_resume(data, tmp_path):

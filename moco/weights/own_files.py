@@ -1,0 +1,83 @@
+"""Which files in a run folder are of this run: the SHA-256 of its results, and the last step of its checkpoints.
+
+A run lists the SHA-256 of each result in saved.json before it writes it, and in finished.json when all are written.
+"""
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+from moco.files import read_json
+from moco.recipe import Recipe, RecipeError
+from moco.weights.errors import WeightsError
+from moco.weights.read_checkpoint import step_in
+
+Sums = dict[str, list[str]]  # file -> the SHA-256 of each content that the run has written
+
+
+def listed_sums(run: Path) -> Sums | None:
+    """The SHA-256 of the files that the run has written at its end; None: an older version has listed none.
+
+    finished.json counts only where saved.json is missing or damaged, because it may have been copied from another run.
+    """
+    saved, finished = read_json(run / "saved.json"), read_json(run / "finished.json")
+    if not isinstance(saved, dict):
+        return _sums_in(finished)
+    if (found := _sums_in(saved)) is not None:
+        return found
+    return None if isinstance(finished, dict) and _sums_in(finished) is None else {}
+
+
+def _sums_in(noted: Any) -> Sums | None:
+    found = noted.get("sha256") if isinstance(noted, dict) else None
+    if not isinstance(found, dict):
+        return None
+    return {name: value if isinstance(value, list) else [value] for name, value in found.items()}
+
+
+def is_listed(run: Path, name: str, known: Sums) -> bool:
+    """Whether the file `name` of the run has a content that the run has written."""
+    file = run / name
+    return name in known and file.is_file() and sha256_of(file) in known[name]
+
+
+def sha256_of(file: Path) -> str:
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
+
+
+def check_network_is_of_run(run: Path, product: str) -> None:
+    """Raise WeightsError if the network in the run folder is damaged, or not the one that this run has trained.
+
+    Args:
+        product: the folder of the network, encoder or model.
+    """
+    known = listed_sums(run) if (run / "recipe.json").is_file() else None
+    if known is None:
+        return
+    for name in (f"{product}/model.safetensors", f"{product}/config.json"):
+        if not is_listed(run, name, known):
+            raise WeightsError(
+                f"{run / name} is damaged, was changed, or is not from this run (its SHA-256 is not in saved.json): "
+                f"restore it from a backup, or move {run / product} away to use the checkpoints. To use it as it is, "
+                f"name {run / product} instead of {run}"
+            )
+
+
+def last_step(run: Path) -> int | None:
+    """The last step of a pre-training run, from its recipe and the number of its images; None: not known."""
+    starts, finished = read_json(run / "provenance.json"), read_json(run / "finished.json")
+    noted = [*(starts if isinstance(starts, list) else []), finished]
+    counts = [one.get("images") for one in noted if isinstance(one, dict)]
+    counts = [count for count in counts if type(count) is int]
+    try:
+        optim = Recipe.read(run / "recipe.json").optim
+    except (RecipeError, OSError):
+        return None
+    return max((optim.total_steps(count) for count in counts), default=None)
+
+
+def find_step_beyond_end(run: Path, checkpoint: Path) -> str | None:
+    """Why a checkpoint of a step after the last one of the run cannot be of this run; None: it can."""
+    step, last = step_in(checkpoint.name), last_step(run)
+    return None if step is None or last is None or step <= last else f"of step {step}, and this run ends at step {last}"
