@@ -21,7 +21,8 @@ Name = Annotated[
 Scale = Annotated[
     str,
     typer.Option(
-        metavar="NAME", help="demo: the included pictures, a minute a run. cifar, imagenet: your own copy, in --data."
+        metavar="NAME",
+        help="demo: the included pictures, a minute per run. cifar, imagenet: your own copy, named by --data.",
     ),
 ]
 Data = Annotated[
@@ -32,7 +33,7 @@ EvalData = Annotated[
     typer.Option(metavar="PATH", help="Labelled images: a folder with train/ and test/ (or val/) of class folders."),
 ]
 Seeds = Annotated[
-    str, typer.Option(metavar="N,N,...", help="Seeds of the runs; of several, the table has mean and spread.")
+    str, typer.Option(metavar="N,N,...", help="Seeds of the runs. With several, the table has mean and spread.")
 ]
 Out = Annotated[Path, typer.Option(metavar="PATH", help="The folder of all ablations: runs, results, tables, plots.")]
 
@@ -52,7 +53,7 @@ def ablate(
 ) -> None:
     """Repeat an ablation of the papers, beside the paper's numbers.
 
-    Runs that exist already are used again. After an interruption, the same command continues.
+    It does not repeat runs that are finished. After an interruption, the same command resumes.
     """
     from moco.ablate.families import family
 

@@ -25,13 +25,14 @@ def check(
     ] = None,
     max_bad: MaxBad = None,
     workers: Annotated[
-        int | None, typer.Option(min=0, metavar="N", help="Threads that read images. [default: one a core]")
+        int | None, typer.Option(min=0, metavar="N", help="Threads that read images. [default: one per core]")
     ] = None,
     as_json: Json = False,
 ) -> None:
     """Find bad files, duplicates and odd images before a run.
 
-    Every image is decoded. Exit code 3: the images are not fit for a run.
+    It decodes every image. Exit code 3: too many bad images, too few good ones, or
+    changes since --hash.
     """
     with errors() as console:
         from moco.data.check.check import check as checked

@@ -1,4 +1,4 @@
-"""Options and arguments of commands: their help and how they are spelled."""
+"""Options and arguments of commands: names, types and help texts."""
 
 from enum import StrEnum
 from pathlib import Path
@@ -29,7 +29,9 @@ Device = Annotated[str, typer.Option(metavar="DEVICE", help="auto, cpu, cuda, cu
 Workers = Annotated[
     int | None,
     typer.Option(
-        min=0, metavar="N", help="Threads that read images. They change no result. [default: one a core, at most 8]"
+        min=0,
+        metavar="N",
+        help="Threads that read images; any number gives the same result. [default: one per core, at most 8]",
     ),
 ]
 MaxBad = Annotated[
@@ -69,13 +71,13 @@ Test = Annotated[
 NoCache = Annotated[
     bool,
     typer.Option(
-        "--no-cache", help="Compute all features anew, and save none to the folder `features` of the weights."
+        "--no-cache", help="Compute all features again, and store none in the folder `features` of the weights."
     ),
 ]
 
 # Of pretrain and ablate.
 Images = Annotated[list[str], typer.Argument(metavar="DATA", help="Folders of images (flat or nested), or list files.")]
-Out = Annotated[Path, typer.Option(metavar="PATH", help="The run folder to create or continue.")]
+Out = Annotated[Path, typer.Option(metavar="PATH", help="The run folder to create or resume.")]
 RecipeName = Annotated[
     str, typer.Option(metavar="NAME", help="A recipe's name, a recipe.json, or auto: MoCo v2 fitted to the images.")
 ]
@@ -86,11 +88,11 @@ Model = Annotated[
 Epochs = Annotated[int | None, typer.Option(min=1, metavar="N", help="Passes over the images. [default: the recipe's]")]
 BatchSize = Annotated[
     int | None,
-    typer.Option(min=1, metavar="N", help="Images of a step, on all devices together. [default: the recipe's]"),
+    typer.Option(min=1, metavar="N", help="Images in a step, on all devices together. [default: the recipe's]"),
 ]
 Settings = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="NAME=VALUE", help="Change a setting of the recipe: optim.lr=0.1. Repeatable."),
+    typer.Option("--set", metavar="NAME=VALUE", help="Change a setting of the recipe: optim.lr=0.1. May be repeated."),
 ]
 Init = Annotated[
     str | None,
@@ -105,11 +107,11 @@ ResumeMode = Annotated[
     Resume,
     typer.Option(
         "--resume", metavar="auto|never|must",
-        help="auto: continue a run that is in --out. never: refuse it. must: refuse a folder without one.",
+        help="If --out holds a run, resume it (auto, must) or refuse it (never). must: refuse a folder without a run.",
     ),
 ]  # fmt: skip
 AcceptDataChange = Annotated[
-    bool, typer.Option("--accept-data-change", help="Continue a run although its images have changed.")
+    bool, typer.Option("--accept-data-change", help="Resume a run although its images have changed.")
 ]
 Devices = Annotated[
     str | None,
@@ -135,11 +137,11 @@ OnNan = Annotated[
     str,
     typer.Option(
         "--on-nan", metavar="stop|skip:N",
-        help="At a step with a NaN or infinite number, which changes nothing: stop, or skip up to N such steps.",
+        help="At a step with a NaN or infinite number: stop, or skip up to N such steps. Weights stay as before it.",
     ),
 ]  # fmt: skip
 Patience = Annotated[
     float,
-    typer.Option(min=0, metavar="MINUTES", help="End the run after so long without progress in one step. 0: never."),
+    typer.Option(min=0, metavar="MINUTES", help="End the run if it makes no progress for so many minutes. 0: never."),
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the plan and exit.")]

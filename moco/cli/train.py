@@ -49,7 +49,8 @@ def pretrain(
 ) -> None:
     """Pre-train an encoder on unlabelled images.
 
-    A signal makes it save and exit with code 75. The same command resumes the run, bit for bit.
+    On Ctrl-C, SIGTERM or SIGUSR1 it saves a checkpoint and exits with code 75. The same command
+    then resumes the run, bit for bit.
     """
     own = {"optim.epochs": epochs, "optim.batch_size": batch_size, "seed": seed, "compute.precision": precision}
     own |= {"compute.compile": True} if compile_ else {}
@@ -78,7 +79,7 @@ def _pretrain(
     """Check what needs no torch, then import it and run: in this process, or in one process for each device.
 
     Args:
-        settings: of --set.
+        settings: the values of --set.
         own: settings that have an option of their own; None: not given.
     """
     from moco.data.sources.background_scan import BackgroundScan

@@ -36,51 +36,61 @@ Data = Annotated[
 ]
 TestData = Annotated[
     Path | None,
-    typer.Option("--test", metavar="PATH", help="Annotated images to test on. [default: one in five of --data]"),
+    typer.Option(
+        "--test", metavar="PATH", help="Annotated images to test on. [default: one in five of --data is held out]"
+    ),
 ]
 Inits = Annotated[
     list[str],
     typer.Option(
         "--init", metavar="NAME=WEIGHTS",
-        help="Weights to start from, a row of the table; may be repeated. random: random parameters.",
+        help="Weights to start from, and their name in the table. random: random parameters. May be repeated.",
     ),
 ]  # fmt: skip
 Versus = Annotated[
     str | None,
-    typer.Option(metavar="NAME", help="The row that gaps are taken to. [default: supervised, or the first]"),
+    typer.Option(
+        metavar="NAME", help="The --init that the others are compared with. [default: supervised, or the first]"
+    ),
 ]
 ArchOption = Annotated[
     str | None,
-    typer.Option(metavar="NAME", help="The model on the encoder. Detectors: fpn (default), c4, dc5; segment: fcn."),
+    typer.Option(
+        metavar="NAME", help="The model on top of the encoder. Detectors: fpn (default), c4, dc5. segment: fcn."
+    ),
 ]
 Bn = Annotated[
     list[str] | None,
     typer.Option(
         metavar="[NAME=]tuned|sync|frozen",
-        help="BN: fine-tuned, also synchronized over the ranks, or frozen; NAME=: of one --init. [default: sync]",
+        help="BN layers are tuned, tuned and synchronized over the ranks, or frozen. NAME=: for that --init only. "
+        "[default: sync]",
     ),
 ]
 Schedule = Annotated[
     str | None,
     typer.Option(
         metavar="NAME",
-        help="24k, 1x, inat, v3, ...; segment: 30k, 90k; or a number of iterations. [default: the paper's]",
+        help="A schedule of the papers (24k, 1x, 30k, inat, v3, ...), or a number of iterations. "
+        "[default: the paper's]",
     ),
 ]
-Trials = Annotated[int, typer.Option(min=1, metavar="N", help="Runs from each of the weights, with other seeds.")]
+Trials = Annotated[int, typer.Option(min=1, metavar="N", help="Runs for each --init, with different seeds.")]
 Lr = Annotated[float | None, typer.Option(metavar="LR", help="Learning rate. [default: the recipe's]")]
 Model = Annotated[
-    str | None, typer.Option(metavar="NAME", help="The network, where all weights are random: resnet50, ...")
+    str | None, typer.Option(metavar="NAME", help="The encoder, if every --init is random: resnet50, ...")
 ]
 Format = Annotated[
-    str | None, typer.Option(metavar="NAME", help="Format of the annotations. [default: recognised by the files]")
+    str | None, typer.Option(metavar="NAME", help="Format of the annotations. [default: recognised from the files]")
 ]
 BodySurface = Annotated[
     Path | None,
     typer.Option(metavar="FOLDER", help="densepose: the SMPL files of DensePose's authors (docs/transfer.md)."),
 ]
-Split = Annotated[str | None, typer.Option(metavar="NAME", help="The part of --data to train on: 2007_trainval, ...")]
-TestSplit = Annotated[str | None, typer.Option(metavar="NAME", help="The part of --test, or of --data, to test on.")]
+Split = Annotated[str | None, typer.Option(metavar="NAME", help="The split of --data to train on: 2007_trainval, ...")]
+TestSplit = Annotated[
+    str | None, typer.Option(metavar="NAME", help="The split to test on, of --test or else of --data.")
+]
 
 
 def transfer(
@@ -115,8 +125,8 @@ def transfer(
 ) -> None:
     """Fine-tune a model from several initial weights, and compare.
 
-    All runs on the annotated images have the same settings. The same command resumes where it
-    stopped, bit for bit.
+    All runs have the same images and settings. After an interruption, the same command resumes,
+    bit for bit.
     """
     from moco.recipes import parse_settings
 
@@ -149,7 +159,7 @@ def _by_name(given: list[str]) -> dict[str, str]:
 
 
 def _norms(given: list[str]) -> tuple[Norm, dict[str, Norm]]:
-    """BN of all weights, and of some by name. Raises RecipeError for an unknown or repeated choice."""
+    """The choices of --bn: for all weights, and for some by name. Raises RecipeError for an unknown or repeated one."""
     found: dict[str, Norm] = {}
     for one in given:
         name, _, norm = one.rpartition("=")

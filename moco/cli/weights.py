@@ -69,7 +69,7 @@ def export(
 ) -> None:
     """Write the encoder's weights for another library or program.
 
-    The written weights are loaded by that library, and must give the same features.
+    It then loads the weights with that library, and fails if the features differ.
     """
     from moco.weights.export_paths import check_outputs, export_files
 
@@ -99,13 +99,15 @@ def import_(
     architecture: Architecture = None,
     prefix: Annotated[
         str,
-        typer.Option(metavar="TEXT", help="What the encoder's tensor names begin with, in a file of several networks."),
+        typer.Option(
+            metavar="TEXT", help="For a file with several networks: what the encoder's tensor names begin with."
+        ),
     ] = "",
     as_json: Json = False,
 ) -> None:
     """Convert weights of another tool into an encoder folder.
 
-    eval, embed, export and pretrain --init take the folder like a run.
+    Other commands take this folder as WEIGHTS, and pretrain as --init.
     """
     from moco.weights.export_paths import check_new_folder
 
