@@ -1,4 +1,4 @@
-"""The table of a transfer task: one row for each of the initial weights, with the gap to one of them."""
+"""The table of a transfer task: one row for each --init, with the gap to a reference row."""
 
 import statistics
 from collections.abc import Sequence
@@ -10,15 +10,15 @@ from moco.text import plural
 from moco.transfer.recipe import TransferRecipe
 from moco.transfer.task import Baseline
 
-# Settings that may differ between rows whose gap is shown: the initial weights, what belongs to them, and BN, which the
-# table names: it can only differ where it was chosen for one of the weights (Table 6 compares these on LVIS).
+# Settings in which rows may differ although their gap is shown: those of the initial weights, and BN. BN differs only
+# with --bn NAME=, as in Table 6 on LVIS; the table then shows the BN of each row.
 OF_WEIGHTS = ("name", "source", "seed", "init", "mean", "std", "bn", "encoder.head", "encoder.hidden",
               "encoder.head_bn", "encoder.dim", "encoder.zero_init")  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Row:
-    """The scores of one initialization, trial by trial."""
+    """The scores of all trials from the same initial weights."""
 
     name: str
     recipe: TransferRecipe
@@ -35,7 +35,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Comparison:
-    """The rows of a table, and the one that gaps are taken to."""
+    """The rows of a table, and the name of the reference row, to which gaps are computed."""
 
     rows: Sequence[Row]
     reference: str
@@ -44,16 +44,16 @@ class Comparison:
 
     @property
     def metrics(self) -> list[str]:
-        """The columns for which there are scores: of few classes there is no top-5 accuracy."""
+        """The columns that all trials have scores for. With few classes there is no top-5 accuracy."""
         return [name for name in self.columns if all(name in one for row in self.rows for one in row.trials)]
 
     def gap(self, row: Row, metric: str) -> float | None:
-        """Points above the reference; None where the settings differ, or for the reference itself."""
+        """The mean minus that of the reference; None if their settings differ, or for the reference itself."""
         reference = next(one for one in self.rows if one.name == self.reference)
         return None if row is reference or self.unequal(row) else row.mean(metric) - reference.mean(metric)
 
     def unequal(self, row: Row) -> list[str]:
-        """The settings by which a row differs from the reference, beside its initial weights."""
+        """The settings in which a row differs from the reference, except those in OF_WEIGHTS."""
         reference = next(one for one in self.rows if one.name == self.reference)
         return [line for line in diff(reference.recipe, row.recipe) if line.split(":")[0] not in OF_WEIGHTS]
 

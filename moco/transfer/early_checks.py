@@ -23,13 +23,13 @@ def check_folders(out: Path, names: Collection[str]) -> None:
         if folder.is_symlink() or (os.path.lexists(folder) and not folder.is_dir()):
             kind = "link" if folder.is_symlink() else "file"
             raise RecipeError(
-                f"{shown(str(folder))} is a {kind}, and moco transfer needs a folder there, which it does not look for "
-                "behind links: remove it, or name another --out"
+                f"{shown(str(folder))} is a {kind}, and moco transfer needs a folder there, not a link to one: remove "
+                "it, or name another --out"
             )
 
 
 def check_apart(out: Path, data: Path, test: Path | None, init: Mapping[str, str | Path], *, overwrite: bool) -> None:
-    """Raise RecipeError if `out` is, contains or lies in the data, or contains weights that it would remove."""
+    """Raise RecipeError if `out` and the data overlap, or if --overwrite would remove weights in `out`."""
     real = os.path.realpath(out)
     for option, path in (("--data", data), ("--test", test)):
         if path is None or not path.exists():
@@ -38,8 +38,8 @@ def check_apart(out: Path, data: Path, test: Path | None, init: Mapping[str, str
         if is_in(source, real) or (path.is_dir() and is_in(real, source)):
             where = "is" if real == source else "lies in" if is_in(real, source) else "contains"
             raise RecipeError(
-                f"--out {shown(str(out))} {where} {option} {shown(str(path))}, and the runs would write among its "
-                "files: name an --out outside of it"
+                f"--out {shown(str(out))} {where} {option} {shown(str(path))}, so runs would write among its files: name "
+                "an --out outside of it"
             )
     for name, weights in init.items():
         if overwrite and os.path.exists(weights) and is_in(os.path.realpath(weights), real):
@@ -75,10 +75,10 @@ def check_images(out: Path, annotated: Iterable[object]) -> None:
 def _check_header(path: Path, width: int | None, height: int | None) -> None:
     if not path.is_file():
         kind = "is not a file" if os.path.lexists(path) else "does not exist"
-        raise DataError(f"the annotated image {shown(str(path))} {kind}: put it back, or leave it out")
-    found = size_of(path)
-    if width is not None and found != (width, height):
+        raise DataError(f"the annotated image {shown(str(path))} {kind}: put it back, or remove its annotations")
+    size = size_of(path)
+    if width is not None and size != (width, height):
         raise DataError(
-            f"{shown(str(path))} has {found[0]} x {found[1]} pixels, and its annotations say {width} x {height}: "
-            "annotate the image as it is"
+            f"{shown(str(path))} has {size[0]} x {size[1]} pixels, and its annotations are for {width} x {height}: "
+            "annotate this image, or put the annotated one back"
         )

@@ -1,4 +1,4 @@
-"""Time and memory of fine-tuning, measured on a few images before it starts."""
+"""Estimate time and memory of fine-tuning from a few steps before it starts."""
 
 import resource
 import statistics
@@ -18,29 +18,29 @@ from moco.train.loop import seed_step
 from moco.transfer.fine_tune import new_model
 from moco.transfer.plan_run import TransferJob
 
-STEPS = 2  # measured, after a first one that also sets up
-SHORT = 100  # iterations: shorter runs start without, as they take little longer than the measurement
+STEPS = 2  # that are measured, after a first one, which takes longer
+SHORT = 100  # [iterations] runs with no more are not estimated, as that would take about as long as they do
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """What an iteration of the recipe takes on this machine."""
+    """Time and memory of one iteration of the recipe on this machine."""
 
     seconds: float
-    memory: int | None  # [bytes] at the most, in the training process; None: not known
+    memory: int | None  # [bytes] maximum of the training process; None: not known on this device
 
     def describe(self, iterations: int, runs: int) -> str:
-        """A sentence on the time and memory of all runs together."""
+        """A sentence on the time of all runs together, and on memory."""
         memory = "" if self.memory is None else f", and {self.memory / 2**30:.1f} GiB of memory"
         return (
             f"training takes about {duration(iterations * self.seconds)} for {plural(runs, 'run')} with "
             f"{iterations:,} iterations in all ({self.seconds:.2g} s each){memory}; estimated from {STEPS} steps with "
-            "few images, without scoring"
+            "few images; scoring is not included"
         )
 
 
 def iterations_left(jobs: Sequence[TransferJob]) -> list[int]:
-    """The iterations that each run has still to do."""
+    """The number of iterations that each run still has to do."""
     left: list[int] = []
     for job in jobs:
         total = job.clock.total_steps
@@ -54,7 +54,7 @@ def iterations_left(jobs: Sequence[TransferJob]) -> list[int]:
 
 
 def measure(encoder: Encoder, job: TransferJob) -> Estimate:
-    """Make a few steps with learning rate 0 on a model of its own. The run's folder is not touched.
+    """Measure a few steps with learning rate 0 on a new model. Writes nothing to the run folder.
 
     Args:
         encoder: becomes part of the model.
@@ -71,13 +71,13 @@ def measure(encoder: Encoder, job: TransferJob) -> Estimate:
         before, times = _memory(place), []
         for step, batch in enumerate(batches):
             seed_step(recipe.seed, step)
-            begun = time.perf_counter()
+            start = time.perf_counter()
             losses = model(*batch.to(place))
             torch.stack(list(losses.values())).sum().backward()
             optimizer.step()
             if place.type == "cuda":
                 torch.cuda.synchronize(place)
-            times.append(time.perf_counter() - begun)
+            times.append(time.perf_counter() - start)
             optimizer.zero_grad(set_to_none=True)
     after = _memory(place)
     memory = None if before is None or after is None else round(before + max(0, after - before) * factor)
@@ -85,7 +85,7 @@ def measure(encoder: Encoder, job: TransferJob) -> Estimate:
 
 
 def _memory(place: torch.device) -> int | None:
-    """The most memory in bytes that the process has had so far, on the device that computes."""
+    """The maximum memory of the process so far [bytes], on the device that trains."""
     if place.type == "cuda":
         return torch.cuda.max_memory_allocated(place)
     if place.type == "cpu":

@@ -1,4 +1,4 @@
-"""Fine-tune a model on an encoder: the run folder, resume, NaN guard and progress are those of pre-training."""
+"""Fine-tune a model, with the run folder, resume, NaN guard and progress display of pre-training."""
 
 import json
 from collections.abc import Iterable
@@ -43,7 +43,7 @@ CHECKED = ("loss", "losses", "gradient")
 
 @dataclass(frozen=True)
 class TransferLog:
-    """What a fine-tuning run logs of its steps: learning rate and losses."""
+    """What a fine-tuning run logs: learning rate and losses."""
 
     recipe: TransferRecipe
 
@@ -65,10 +65,10 @@ class TransferLog:
 
 
 def fine_tune(encoder: Encoder, job: TransferJob, reporter: Reporter, dog: Watchdog) -> dict[str, float]:
-    """Train what is left of a planned run, and score it on the test images. Returns its scores (on rank 0).
+    """Train the remaining steps of a planned run, and score it on the test images. Returns the scores (on rank 0).
 
     Args:
-        encoder: with the initial weights. It becomes part of the detector.
+        encoder: with the initial weights. It becomes part of the model.
 
     Raises:
         DataError: an image that cannot be read. Diverged, Stopped: as in pre-training.
@@ -100,7 +100,7 @@ def fine_tune(encoder: Encoder, job: TransferJob, reporter: Reporter, dog: Watch
 
 
 def new_model(encoder: Encoder, job: TransferJob) -> nn.Module:
-    """The model on `encoder`; its new layers have random weights of the run's seed."""
+    """Build the model on `encoder`. The run's seed determines the random weights of its new layers."""
     labels = job.task.labels(job.data.train)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(fold(job.recipe.seed, len(labels.classes)))
@@ -117,9 +117,9 @@ def tune(
     after_step: StepCallback,
     guard: NanGuard,
 ) -> None:
-    """Supervised training, from the clock's step on. `model` is state.model, in DDP or not.
+    """Supervised training, starting at the clock's step. `model` is state.model, perhaps wrapped in DDP.
 
-    What is random in a step, the anchors and RoIs that losses look at, depends on seed, step and rank alone.
+    Random choices in a step, such as sampled anchors and RoIs, depend on seed, step and rank alone.
     """
     optimizer, clock = state.optimizer, state.clock
     assert isinstance(optimizer, torch.optim.Optimizer)
@@ -147,7 +147,7 @@ def tune(
 def make_after_step(
     job: TransferJob, state: TrainState, loader: Batches, reporter: Reporter, dog: Watchdog, stop: StopFlag
 ) -> AfterStep:
-    """The callback after each step, and the NaN guard, which reports discarded steps to it."""
+    """Make the callback after each step, with the NaN guard, which reports discarded steps to it."""
     options, clock = job.options, job.clock
     skips = allowed_skips(options.on_nan)
     guard = NanGuard(state, sticky=not skips, parts=CHECKED)
@@ -163,7 +163,7 @@ def make_after_step(
 
 
 def finish(job: TransferJob, model: nn.Module, reporter: Reporter, *, seconds: float) -> dict[str, float]:
-    """Exact statistics of BN, scores on the test images, the model, finished.json."""
+    """Compute BN statistics and scores on the test images, and write the model and all results."""
     recipe = job.recipe
     if recipe.precise_bn and recipe.bn != "frozen":
         later = range(recipe.optim.iterations, recipe.optim.iterations + recipe.precise_bn)
@@ -173,22 +173,23 @@ def finish(job: TransferJob, model: nn.Module, reporter: Reporter, *, seconds: f
         precise_bn(model, batches, lambda batch: model(*batch.to(job.place)))
     scores: dict[str, float] = {}
     if on_main():
-        found = job.task.evaluate(model, job.data.test, recipe, workers=job.workers)
-        scores = found.scores
+        evaluation = job.task.evaluate(model, job.data.test, recipe, workers=job.workers)
+        scores = evaluation.scores
         contents = model_files(model, recipe=recipe, labels=job.task.labels(job.data.train))
         files = {f"{job.run.product}/{name}": content for name, content in contents.items()}
         files["scores.json"] = (json.dumps(scores, indent=1) + "\n").encode()
-        files |= looks(found, reporter)
+        files |= evaluation_files(evaluation, reporter)
         facts = {"images": len(job.images), "bad_images": 0, "steps": job.clock.step, "epochs": job.clock.epochs}
         report_renamed(job.run, finish_run(job.run, files, facts | {"seconds": round(seconds, 1)}), reporter)
     barrier()
     return scores
 
 
-def looks(found: Evaluation, reporter: Reporter) -> dict[str, bytes]:
-    """Details and pictures of the evaluation, by the names of their files. One that fails is reported."""
-    files = {"details.json": (json.dumps(found.details, indent=1) + "\n").encode()} if found.details else {}
-    for name, draw in found.pictures.items():
+def evaluation_files(evaluation: Evaluation, reporter: Reporter) -> dict[str, bytes]:
+    """The details and pictures of an evaluation, by file name. A picture that cannot be drawn is reported."""
+    details = evaluation.details
+    files = {"details.json": (json.dumps(details, indent=1) + "\n").encode()} if details else {}
+    for name, draw in evaluation.pictures.items():
         try:
             files[name] = draw()
         except Exception as error:  # any error: the model is trained, and a missing picture must not fail the run
@@ -197,12 +198,12 @@ def looks(found: Evaluation, reporter: Reporter) -> dict[str, bytes]:
 
 
 def read_scores(run: RunFolder) -> dict[str, float]:
-    """The scores of a finished run. Raises RunError where its scores.json does not hold them any more."""
+    """The scores of a finished run. Raises RunError if scores.json is missing or damaged."""
     scores = read_json(run.path / "scores.json")
     if not isinstance(scores, dict) or not scores or not all(isinstance(x, float) for x in scores.values()):
         raise RunError(
-            f"{run.path / 'scores.json'} does not hold the scores of the finished run any more: restore it from a "
-            "backup, name another --out, or --overwrite"
+            f"{run.path / 'scores.json'} does not hold the scores of this finished run any more: restore it from a "
+            "backup, name another --out, or start again with --overwrite"
         )
     return scores
 

@@ -1,4 +1,4 @@
-"""A fine-tuning run that has been planned: checked before anything is written."""
+"""Plan a fine-tuning run: make all checks before anything is written."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +9,6 @@ import torch
 from moco.device import workers_for
 from moco.distributed import on_main, world_size
 from moco.recipe_error import RecipeError
-from moco.text import plural
 from moco.train.checkpoint import Clock
 from moco.train.nan_report import allowed_skips
 from moco.train.open_run import check_before_lock
@@ -25,7 +24,7 @@ MODEL = "model"  # the folder of the fine-tuned model in a run
 
 @dataclass(frozen=True)
 class TransferJob(AnyJob):
-    """A planned fine-tuning run. Its clock counts iterations: an epoch of it is one."""
+    """A planned fine-tuning run. Its clock counts iterations: each counts as an epoch of one step."""
 
     recipe: TransferRecipe
     task: TransferTask[Any]
@@ -40,7 +39,7 @@ def plan_transfer(
     options: RunOptions,
     recipe: TransferRecipe,
 ) -> TransferJob:
-    """The planned run. All that can be refused without building a network is refused here. Writes nothing.
+    """Plan the run, and make all checks that need no network. Writes nothing.
 
     Raises:
         RecipeError: a recipe, device or folder that cannot be used.
@@ -53,8 +52,8 @@ def plan_transfer(
     batch = recipe.optim.batch_size
     if batch > len(images) or batch % world_size():
         raise RecipeError(
-            f"optim.batch_size must be at most the {plural(len(images), 'image')} to train on and divide over "
-            f"{plural(world_size(), 'rank')}, got {batch}: set another with --batch-size"
+            f"optim.batch_size must be at most the number of training images ({len(images):,}) and a multiple of the "
+            f"number of ranks ({world_size()}), got {batch}: set another with --batch-size"
         )
     check_same_images(images)
     fixed = recipe.but(None, {"data": f"{task.digest(data.train)} {task.digest(data.test)}"})

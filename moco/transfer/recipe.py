@@ -1,4 +1,4 @@
-"""What the recipes of all transfer tasks share: the encoder, the model on it and the optimizer.
+"""What the recipes of all transfer tasks have in common: encoder, model and optimizer.
 
 Iterations, batch sizes and learning rates are those of the whole run, over all ranks.
 """
@@ -43,7 +43,7 @@ class TuneSpec(Spec):
         return lr
 
     def shortened(self, iterations: int) -> "TuneSpec":
-        """The same schedule over another number of iterations: the steps stay at the same shares of the run."""
+        """The same schedule with another number of iterations: lr changes after the same shares of the run."""
         share = iterations / self.iterations
         at = tuple(dict.fromkeys(max(1, round(one * share)) for one in self.at))
         warmup = min(self.warmup, max(1, round(self.warmup * share)) if self.warmup else 0)
@@ -57,22 +57,22 @@ class TransferRecipe(RecipeBase):
     """A fine-tuning run is a function of its recipe, its initial weights and its images."""
 
     task: str = "detect"
-    arch: str = ""  # the model on the encoder
+    arch: str = ""  # the model on top of the encoder
     bn: Norm = "sync"  # of the encoder and of new layers: see moco.transfer.models.build
-    init: str = "random"  # the initial weights, as their facts name them; part of the recipe so that no run mixes two
+    init: str = "random"  # the initial weights; part of the recipe, so that a run cannot resume from others
     encoder: EncoderSpec = EncoderSpec()
     optim: TuneSpec = TuneSpec()
     mean: RGB = (0.485, 0.456, 0.406)  # of RGB in [0, 1], as the encoder was trained
     std: RGB = (0.229, 0.224, 0.225)
-    data: str = ""  # the beginnings of the SHA-256 of the annotations to train and to test on
+    data: str = ""  # the first characters of the SHA-256 of the training and of the test annotations
     precise_bn: Annotated[int, Field(ge=0)] = 200  # mini-batches for the statistics of BN before each evaluation
-    threads: Positive | None = None  # of torch on a CPU: sums depend on it in their last bits
+    threads: Positive | None = None  # of torch on a CPU; the last bits of sums depend on their number
 
     @property
     def encoder_size(self) -> int | None:
-        """[pixels] of the square images that the encoder is built for; None: its own."""
+        """Side of the square images that the encoder is built for [pixels]; None: its default."""
         return None
 
     def starting_from(self: Same, init: str, encoder: EncoderSpec, data: DataSpec) -> Same:
-        """The recipe of runs that start from the weights `init`, of images as `data` says."""
+        """The recipe of runs that start from the weights `init`, of this encoder, trained on images as in `data`."""
         return self.but(None, {"init": init, "encoder": encoder, "mean": data.mean, "std": data.std})

@@ -1,4 +1,4 @@
-"""A fine-tuned model to a folder and back: model.safetensors and config.json."""
+"""Save and load a fine-tuned model: model.safetensors and config.json."""
 
 import hashlib
 import json
@@ -24,7 +24,7 @@ from moco.weights.loaded_weights import WeightsError
 
 @dataclass(frozen=True)
 class TunedModel:
-    """A fine-tuned model and what it finds."""
+    """A fine-tuned model, with its recipe and the names of what it predicts."""
 
     model: nn.Module
     recipe: TransferRecipe
@@ -36,7 +36,7 @@ class TunedModel:
 
     @torch.no_grad()
     def predict(self, image: UInt8[np.ndarray, "H W 3"]) -> Any:
-        """What the model finds in an RGB image of any size: see the `predict` of its task."""
+        """The prediction for an RGB image of any size: see `predict` of its task."""
         return task_named(self.recipe.task).predict(self.model.eval(), self.recipe, image)
 
 
@@ -51,10 +51,12 @@ def model_files(model: nn.Module, *, recipe: TransferRecipe, labels: Labels) -> 
 
 
 def load_model(folder: Path, *, device: torch.device | None = None) -> TunedModel:
-    """The model of `model_files`, on the device or the CPU. Raises WeightsError."""
+    """Load a model that was written by `model_files`, to `device` or the CPU. Raises WeightsError."""
     config = read_json(folder / "config.json")
     if not isinstance(config, dict) or not {"recipe", "classes", "keypoints", "sha256"} <= config.keys():
-        raise WeightsError(f"{folder} has no config.json of a fine-tuned model: name the folder model/ of a run")
+        raise WeightsError(
+            f"{folder} has no config.json of a fine-tuned model: name the folder model/ of a transfer run"
+        )
     try:
         content = (folder / "model.safetensors").read_bytes()
     except OSError as error:
@@ -68,5 +70,5 @@ def load_model(folder: Path, *, device: torch.device | None = None) -> TunedMode
     try:
         model.load_state_dict(load(content))
     except RuntimeError as error:
-        raise WeightsError(f"{folder} holds other tensors than its recipe's model has: {error}") from error
+        raise WeightsError(f"{folder} does not hold the tensors of its recipe's model: {error}") from error
     return TunedModel(model.to(device or "cpu").eval(), recipe, labels)

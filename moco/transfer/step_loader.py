@@ -1,4 +1,4 @@
-"""What the loaders of all transfer tasks share: mini-batches that threads make ahead, in the order of the steps."""
+"""The base class of the loaders of transfer tasks: worker threads prefetch mini-batches in the order of the steps."""
 
 import time
 from abc import ABC, abstractmethod
@@ -21,7 +21,7 @@ class Sampler(Protocol):
 
 
 class StepLoader(ABC):
-    """The mini-batches of `steps`, drawn from `num_images` images by (seed, step) alone.
+    """The mini-batches of `steps`. (seed, step) determine which of the `num_images` images each has.
 
     Raises:
         ValueError: see StepSampler. While iterating: what `make` raises.

@@ -1,6 +1,6 @@
-"""What a transfer task is: how its annotations are read, its model, its mini-batches and its scores.
+"""The interface of a transfer task: it reads annotations, builds the model, makes mini-batches and computes scores.
 
-A new task is a class like this one and an entry in `tasks.py`.
+A new task is a subclass of TransferTask and an entry in `tasks.py`.
 """
 
 from abc import ABC, abstractmethod
@@ -25,7 +25,7 @@ from moco.transfer.recipe import TransferRecipe
 
 @runtime_checkable
 class AnnotatedImages(Protocol):
-    """What a reader returns: a SceneSet, a SemanticSet, or images with one class each."""
+    """What a reader returns: a SceneSet, a SemanticSet, or Images with one class each."""
 
     @property
     def classes(self) -> Sequence[str]: ...
@@ -45,26 +45,26 @@ class TransferData(Generic[T]):
 
 @dataclass(frozen=True)
 class Labels:
-    """What a model can find: it decides the sizes of the model's last layers."""
+    """What a model predicts: classes and keypoints, by name. Their numbers are the sizes of its last layers."""
 
     classes: tuple[str, ...]
     keypoints: tuple[str, ...] = ()
 
 
 class Batch(NamedTuple):
-    """This rank's share of a mini-batch: what the model is called with, and which images these are."""
+    """This rank's share of a mini-batch: the arguments of the model's forward pass, and the numbers of the images."""
 
     inputs: tuple[Any, ...]
     ids: Int64[Tensor, "N"]
 
     def to(self, device: torch.device) -> tuple[Any, ...]:
         """The inputs, with all tensors on the device."""
-        return tuple(_moved(one, device) for one in self.inputs)
+        return tuple(_move(value, device) for value in self.inputs)
 
 
 @runtime_checkable
 class Batches(Protocol):
-    """The mini-batches of some steps, a function of (images, recipe, step) alone."""
+    """The mini-batches of a range of steps. Each depends on (images, recipe, step) alone."""
 
     waited: float  # [s] that the consumer has waited for mini-batches so far
 
@@ -72,7 +72,7 @@ class Batches(Protocol):
 
 
 class Baseline(NamedTuple):
-    """An answer that does not depend on the image, and its scores: what a score must exceed to mean anything."""
+    """The scores of an answer that ignores the image. A model is of use only if its scores are higher."""
 
     name: str
     scores: Mapping[str, float]  # in percent
@@ -80,12 +80,12 @@ class Baseline(NamedTuple):
 
 @dataclass(frozen=True)
 class Evaluation:
-    """How a model does on the test images.
+    """Results of a model on the test images.
 
     Attributes:
         scores: in percent.
-        details: more of them, by class and by size, as JSON.
-        pictures: PNG files, by name.
+        details: more scores, by class and by size; can be written as JSON.
+        pictures: functions that return PNG files, by file name.
     """
 
     scores: dict[str, float]
@@ -94,12 +94,12 @@ class Evaluation:
 
 
 class TransferTask(ABC, Generic[T]):
-    """A task of tables 2 to 6: everything that fine-tuning and scoring need to know of it."""
+    """One task of Tables 2 to 6: everything in which fine-tuning and scoring differ between tasks."""
 
     recipe: type[TransferRecipe]
-    arch: str  # the model on the encoder, and the schedule, unless others are chosen
-    schedule: str
-    measured_images: int = 2  # of a rank's step from which time and memory of a mini-batch are estimated, in proportion
+    arch: str  # default: the model on top of the encoder
+    schedule: str  # default
+    measured_images: int = 2  # per rank, in the steps that are measured to estimate time and memory
 
     @abstractmethod
     def paper_recipe(self, arch: str, schedule: str) -> TransferRecipe:
@@ -111,27 +111,27 @@ class TransferTask(ABC, Generic[T]):
 
     @abstractmethod
     def images(self, annotated: T) -> Images:
-        """The images alone, which a run lists and compares when it resumes."""
+        """The images without annotations. A run lists them, and compares them when it resumes."""
 
     @abstractmethod
     def digest(self, annotated: T) -> str:
-        """The beginning of a SHA-256 of all annotations."""
+        """The first 16 characters of a SHA-256 of all annotations."""
 
     @abstractmethod
     def choose(self, annotated: T, chosen: Bool[np.ndarray, "n"]) -> T:
-        """Some of the images."""
+        """The annotated images for which `chosen` is true."""
 
     @abstractmethod
     def columns(self, data: Path, format: str | None) -> tuple[str, ...]:
-        """The scores that the table shows, for the annotations at `data`."""
+        """The names of the scores in the table; they may depend on the format of the annotations at `data`."""
 
     @abstractmethod
     def build(self, encoder: Encoder, recipe: TransferRecipe, labels: Labels) -> nn.Module:
-        """The model on `encoder`, with new layers of random weights. In training mode it returns its losses by name."""
+        """The model on top of `encoder`; new layers have random weights. In training mode it returns losses by name."""
 
     @abstractmethod
     def batches(self, annotated: T, recipe: TransferRecipe, *, steps: range, workers: int) -> Batches:
-        """The mini-batches of `steps`, for training."""
+        """The training mini-batches of `steps`."""
 
     @abstractmethod
     def score(self, model: nn.Module, test: T, recipe: TransferRecipe, *, workers: int) -> dict[str, float]:
@@ -139,50 +139,51 @@ class TransferTask(ABC, Generic[T]):
 
     @abstractmethod
     def predict(self, model: nn.Module, recipe: TransferRecipe, image: UInt8[np.ndarray, "H W 3"]) -> Any:
-        """What the model finds in an RGB image of any size."""
+        """The prediction for an RGB image of any size."""
 
     def evaluate(self, model: nn.Module, test: T, recipe: TransferRecipe, *, workers: int) -> Evaluation:
-        """The scores, and what a person looks at to understand them."""
+        """The scores, with details and pictures that explain them."""
         return Evaluation(self.score(model, test, recipe, workers=workers))
 
     def fit(self, recipe: TransferRecipe, data: TransferData[T]) -> TransferRecipe:
-        """The recipe for these images, where settings depend on them. Raises RecipeError: it does not fit them."""
+        """The recipe with the settings that depend on the data. Raises RecipeError if recipe and data do not fit."""
         return recipe
 
     def select(self, recipe: TransferRecipe, data: TransferData[T]) -> TransferData[T]:
-        """The data of one run: a recipe may train on a part of the images."""
+        """The data of one run. A recipe may train on a part of the images."""
         return data
 
     def baseline(self, data: TransferData[T]) -> Baseline | None:
-        """The best answer that ignores the image, scored on the test images; None where there is none of use."""
+        """The scores of the best answer that ignores the image; None if the task has no such baseline."""
         return None
 
     def with_body_surface(self, folder: Path) -> "TransferTask[T]":
-        """The task with the files of a body's surface, which dense pose needs. Raises RecipeError for other tasks."""
-        raise RecipeError("--body-surface is of the task densepose alone: leave it out")
+        """The task with the folder of body surface files, which only densepose needs. Raises RecipeError otherwise."""
+        raise RecipeError("only the task densepose takes --body-surface: remove this option")
 
     def strata(self, annotated: T) -> Int64[np.ndarray, "n"]:
-        """The class of each image: one in five of each is held out. Zeros where an image has no single class."""
+        """The class of each image: one in five of each class is held out. Zeros if images have no single class."""
         return np.zeros(len(annotated), dtype=np.int64)
 
     def labels(self, annotated: T) -> Labels:
         return Labels(tuple(annotated.classes))
 
     def optimizer(self, model: nn.Module, recipe: TransferRecipe) -> torch.optim.Optimizer:
-        """SGD; norm layers have no weight decay (Detectron2). The learning rate is set at every step."""
+        """SGD without weight decay for norm layers, as in Detectron2. The learning rate is set at every step."""
         groups = [one for one in parameter_groups(model, recipe.optim.weight_decay) if one["params"]]
         return SGD(groups, lr=0.0, momentum=recipe.optim.momentum, fused=True)
 
     def describe(self, recipe: TransferRecipe) -> str:
-        """The model in a few words, for the plan."""
+        """A short description of the model, for the plan."""
         return f"{recipe.task}, {recipe.encoder.name} {recipe.arch}, BN {recipe.bn}"
 
 
-def _moved(value: Any, device: torch.device) -> Any:
+def _move(value: Any, device: torch.device) -> Any:
+    """All tensors in `value`, also in dicts and lists, on the device."""
     if isinstance(value, Tensor):
         return value.to(device, non_blocking=True)
     if isinstance(value, Mapping):
-        return {name: _moved(one, device) for name, one in value.items()}  # pyright: ignore
+        return {name: _move(one, device) for name, one in value.items()}  # pyright: ignore
     if isinstance(value, list):
-        return [_moved(one, device) for one in value]  # pyright: ignore
+        return [_move(one, device) for one in value]  # pyright: ignore
     return value

@@ -1,4 +1,4 @@
-"""The tasks of `moco transfer`, by name. A new one is a class as in `task.py` and an entry here."""
+"""The tasks of `moco transfer`, by name. A new task is a subclass of TransferTask (task.py) and an entry here."""
 
 from typing import Any
 
@@ -24,7 +24,7 @@ TASKS: dict[str, TransferTask[Any]] = {
 
 
 def task_named(name: str) -> TransferTask[Any]:
-    """The task of that name. Raises RecipeError, which lists similar names."""
+    """The task of that name. Raises RecipeError for an unknown name, with similar ones."""
     if name not in TASKS:
         raise RecipeError(unknown("task", name, list(TASKS)))
     return TASKS[name]

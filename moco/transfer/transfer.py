@@ -1,4 +1,4 @@
-"""Compare initial weights on a task: the same fine-tuning from each, several trials, one table (Tables 2 to 6)."""
+"""Compare initial weights on a task: fine-tune from each in several trials, and make one table (Tables 2 to 6)."""
 
 import os
 import re
@@ -68,11 +68,11 @@ def transfer(
         init: weights by name, anything that `moco.load` reads; "random": random parameters, of `model`'s network.
         task: one of `moco.transfer.tasks.TASKS`.
         arch, schedule: the model and the paper's schedule, or a number of iterations; None: the task's default.
-        bn: see `build_detector`. bn_of: other choices for some of the weights, by name; the table names them.
-        versus: the row that gaps are taken to; None: "supervised" if there is one, else the first.
+        bn: see `build_detector`. bn_of: other values for some of the weights, by name; the table shows them.
+        versus: the row that the others are compared with; None: "supervised" if there is one, else the first.
         settings: changes to the recipe, by dotted field name. options: see `moco.train.options.RunOptions`.
-        split: names of the parts of `data` and `test` to read, for formats with several.
-        body_surface: for "densepose", the folder of the surface's files.
+        split: names of the splits to train and to test on, for formats that have several.
+        body_surface: for "densepose", the folder with the files of the body surface.
     Raises RecipeError for settings that do not fit, and DataError for annotations or images that cannot be used.
     """
     chosen = RunOptions(**options)
@@ -113,26 +113,29 @@ def read_data(
     split: tuple[str | None, str | None],
     format: str | None,
 ) -> tuple[TransferData[Any], str]:
-    """Annotated images to train and to test on, and a sentence on how they were divided."""
+    """Annotated images to train and to test on, and a sentence that says how they were split."""
     train = task.read(data, ReadOptions(split=split[0]), format=format)
     if test is None and split[1] is None:
         drawn = draw_fifth(task.strata(train))
         if not drawn.any():
-            raise DataError(f"{plural(len(train), 'image')} are too few to hold out one in five: give --test")
+            raise DataError(
+                f"{plural(len(train), 'image')} are too few to hold out one in five for the test: name test images "
+                "with --test"
+            )
         held = TransferData(task.choose(train, ~drawn), task.choose(train, drawn))
         return held, f"one in five images is held out for the test: {len(held.test):,} of {len(train):,}"
     options = ReadOptions(split=split[1], classes=tuple(train.classes))
-    found = TransferData(train, task.read(test or data, options, format=format))
-    check_classes(found)
-    return found, f"{len(train):,} images to train on, {len(found.test):,} to test on"
+    both = TransferData(train, task.read(test or data, options, format=format))
+    check_classes(both)
+    return both, f"{len(train):,} images to train on, {len(both.test):,} to test on"
 
 
 @dataclass(frozen=True)
 class Start:
-    """Initial weights by name, and the recipe of the runs that start from them."""
+    """Named initial weights, and the recipe of the runs that start from them."""
 
     name: str
-    loaded: Encoder  # of which a random one has the architecture alone
+    loaded: Encoder  # if `random`, only its architecture is used
     random: bool
     recipe: TransferRecipe
 
@@ -145,12 +148,12 @@ class Start:
         place: torch.device,
         options: RunOptions,
     ) -> TransferJob:
-        """The run of a trial, in a folder of its own and with a seed of its own."""
+        """Plan the run of one trial. Each trial has its own folder and its own seed."""
         recipe = self.recipe.but(None, {"seed": self.recipe.seed + trial})
         return plan_transfer(task, data, out / self.name / f"trial_{trial}", place, options, recipe)
 
     def encoder(self, seed: int) -> Encoder:
-        """A network of its own, which fine-tuning may change; with random parameters that of `seed`."""
+        """A new copy of the encoder, for fine-tuning. If `random`, its parameters depend on `seed`."""
         if self.random:
             return random_encoder(self.loaded, seed=seed)
         fresh = build_headless(self.loaded.spec, size=self.loaded.size)
@@ -165,7 +168,7 @@ def load_starts(
     *,
     bn_of: Mapping[str, Norm] | None = None,
 ) -> list[Start]:
-    """The initial weights, in their order. Random ones are of the network `model`, or of the first weights' network.
+    """Load the initial weights, in the order of `init`. Random ones are of `model`, or of the first weights' network.
 
     Raises:
         RecipeError: no network is known. WeightsError: weights that cannot be read.
@@ -176,24 +179,24 @@ def load_starts(
     if spec is None:
         raise RecipeError("all weights are random: name the network with --model, such as resnet50")
     data = first[1].data if first else DataSpec()
-    found: list[Start] = []
+    starts: list[Start] = []
     for name, weights in init.items():
         spec_of, data_of = (loaded[name][1].encoder, loaded[name][1].data) if name in loaded else (spec, data)
         recipe = base.starting_from(str(weights), spec_of, data_of).but(None, {"bn": (bn_of or {}).get(name, base.bn)})
         encoder = loaded[name][0] if name in loaded else build_headless(spec, size=recipe.encoder_size)
-        found.append(Start(name, encoder, name not in loaded, recipe))
-    return found
+        starts.append(Start(name, encoder, name not in loaded, recipe))
+    return starts
 
 
 def check_names(init: Mapping[str, str | Path], versus: str | None) -> str:
-    """The row that gaps are taken to. Raises RecipeError for names that are no folder's, or an unknown `versus`."""
+    """The row that the others are compared with. Raises RecipeError for an invalid name, or an unknown `versus`."""
     names = list(init)
     if not names:
         raise RecipeError("no weights to start from: give --init NAME=WEIGHTS, such as --init random")
     for name in names:
         if not re.fullmatch(r"\w[\w.+-]*", name) or name == TABLE:
             raise RecipeError(
-                f"a name of --init expects letters, digits, '_', '-', '.' and '+', as a folder is named after it, got "
+                f"a name of --init is the name of a folder, so it expects letters, digits, '_', '-', '.' and '+', got "
                 f"'{shown(name)}': give --init NAME=WEIGHTS"
             )
     if versus is not None and versus not in names:
@@ -202,7 +205,7 @@ def check_names(init: Mapping[str, str | Path], versus: str | None) -> str:
 
 
 def report_cost(starts: Sequence[Start], jobs: Sequence[Sequence[TransferJob]], reporter: Reporter) -> None:
-    """Report the time and memory of all runs, measured with the first weights, unless what is left of them is short."""
+    """Report time and memory of all runs, estimated from a few steps with the first weights, unless little is left."""
     every = [job for planned in jobs for job in planned]
     left = [count for count in iterations_left(every) if count]
     total, runs = (int(part) for part in share(f"{sum(left)} {len(left)}".encode()).split())
@@ -212,27 +215,31 @@ def report_cost(starts: Sequence[Start], jobs: Sequence[Sequence[TransferJob]], 
 
 
 def check_bn(bn_of: Mapping[str, Norm], names: Iterable[str]) -> None:
-    """Raises RecipeError where BN is chosen for weights that are not there."""
+    """Raises RecipeError if --bn names weights that no --init has."""
     if unknown := [name for name in bn_of if name not in names]:
         raise RecipeError(f"--bn {unknown[0]}={bn_of[unknown[0]]}: there is no --init {unknown[0]}")
 
 
 def save_table(table: Comparison, out: Path, options: RunOptions) -> Comparison:
-    """Write the table into `out`, on rank 0 and unless it is a dry run."""
+    """Write the table into `out`, on rank 0 only; a dry run writes nothing."""
     if on_main() and not options.dry_run:
         write_json(out / TABLE, table.to_dict())
     return table
 
 
 def check_table(file: Path) -> None:
-    """Raises RecipeError where a file that is not a table of this command would be replaced."""
+    """Raises RecipeError if `file` exists and is not a table of this command."""
     known = read_json(file) if file.is_file() and not file.is_symlink() else None
     if os.path.lexists(file) and not (isinstance(known, dict) and {"reference", "metrics", "rows"} <= known.keys()):
-        raise RecipeError(f"{file} is not a table of moco transfer, and would be replaced: name another --out")
+        raise RecipeError(
+            f"{file} exists and is not a table of moco transfer, which would replace it: name another --out"
+        )
 
 
 def check_classes(data: TransferData[Any]) -> None:
-    """Raises DataError where the test images have other classes than the training images."""
+    """Raises DataError if the test images have other classes than the training images."""
     train, test = (", ".join(part.classes) for part in (data.train, data.test))
     if tuple(data.train.classes) != tuple(data.test.classes):
-        raise DataError(f"the classes to train on ({train}) are not those to test on ({test})")
+        raise DataError(
+            f"training and test images have different classes: {train}; and {test}. Give images with the same ones"
+        )

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 
 from moco.encoders import build_headless
 from moco.recipe import EncoderSpec, RecipeError
-from moco.transfer.classification.model import Classifier, add_drop_path, erased
+from moco.transfer.classification.model import Classifier, add_drop_path, erase_randomly
 from moco.transfer.classification.recipe import AugmentSpec
 from moco.transfer.classification.score import accuracies, details_by_class, frequency_scores
 
@@ -80,7 +80,7 @@ def test_mixed_images_have_the_labels_of_both(kind):
 def test_erasing_replaces_a_rectangle_of_some_images():
     torch.manual_seed(0)
     x = torch.zeros(200, 3, 32, 32)
-    changed = (erased(x, 0.25) != 0).any(dim=1)
+    changed = (erase_randomly(x, 0.25) != 0).any(dim=1)
     some = changed.flatten(1).any(dim=1)
     assert 0.15 < some.double().mean() < 0.35
     area = changed[some].double().mean(dim=(1, 2))

@@ -167,7 +167,7 @@ def test_densepose_names_the_files_that_it_needs_and_does_not_flip_without_the_s
     task, file = TASKS["densepose"], make_bodies(tmp_path / "data", 3, seed=0)
     scenes = task.read(file, ReadOptions(), format=None)
     data, recipe = TransferData(scenes, scenes), detection_recipe("densepose", "fpn", "4")
-    with pytest.raises(RecipeError, match="--body-surface FOLDER is missing: scores need the files SMPL_subdiv"):
+    with pytest.raises(RecipeError, match="--body-surface FOLDER is missing: it needs the files SMPL_subdiv"):
         task.fit(recipe, data)
     task = task.with_body_surface(tmp_path)
     with pytest.raises(AnnotationError, match=r"SMPL_subdiv\.mat: no such file"):
@@ -181,7 +181,7 @@ def test_densepose_names_the_files_that_it_needs_and_does_not_flip_without_the_s
     )
     write_symmetry(tmp_path)
     assert task.fit(recipe, data) == recipe
-    with pytest.raises(RecipeError, match="--body-surface is of the task densepose alone"):
+    with pytest.raises(RecipeError, match="only the task densepose takes --body-surface"):
         TASKS["detect"].with_body_surface(tmp_path)
 
 

@@ -200,5 +200,5 @@ def test_weights_of_another_detector_are_refused():
     name = "roi_heads.box_predictor.cls_score.bias"
     with pytest.raises(RecipeError, match=r"cls_score.bias has shape \(7,\), expected \(6,\)"):
         load_detectron2(detector, state | {name: torch.zeros(7)})
-    with pytest.raises(RecipeError, match=r"2 names occur in one only \(other, roi_heads"):
+    with pytest.raises(RecipeError, match=r"2 names are in one of them only \(other, roi_heads"):
         load_detectron2(detector, {"other" if key == name else key: x for key, x in state.items()})

@@ -93,7 +93,7 @@ def test_overwriting_does_not_remove_the_weights_that_it_starts_from(tmp_path, s
     ("damage", "match"),
     [
         (lambda path: path.write_bytes(b"junk"), "not a JPEG"),
-        (lambda path: Image.new("RGB", (50, 40)).save(path), "has 50 x 40 pixels, and its annotations say 128 x 96"),
+        (lambda path: Image.new("RGB", (50, 40)).save(path), "has 50 x 40 pixels, .*annotations are for 128 x 96"),
         (lambda path: (path.unlink(), path.mkdir()), "is not a file"),
         (lambda path: (path.unlink(), os.mkfifo(path)), "is not a file"),
         (lambda path: path.unlink(), "there is no file 0002"),

@@ -148,7 +148,7 @@ def test_a_name_that_is_no_plain_folder_is_refused(scenes, tmp_path, name):
 @pytest.mark.parametrize("content", ["mine", "[]", '{"rows": 1}'])
 def test_a_table_of_the_user_is_not_replaced(scenes, tmp_path, content):
     (tmp_path / "table.json").write_text(content)
-    with pytest.raises(RecipeError, match="is not a table of moco transfer"):
+    with pytest.raises(RecipeError, match="exists and is not a table of moco transfer"):
         transfer("detect", scenes, tmp_path, init={"random": "random"}, model="resnet18", settings=SETTINGS)
     assert (tmp_path / "table.json").read_text() == content
 

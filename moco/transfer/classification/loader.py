@@ -1,4 +1,4 @@
-"""Mini-batches of random crops with their classes: a function of (images, recipe, step) alone."""
+"""Mini-batches of random crops with their classes. Each depends on (images, recipe, step) alone."""
 
 from threading import Event
 
@@ -18,9 +18,9 @@ from moco.transfer.task import Batch
 
 
 class ImageLoader(StepLoader):
-    """Each mini-batch: crops as bytes N x 3 x S x S in channels_last, and labels. The model normalizes on its device.
+    """Mini-batches of crops and labels. Crops are bytes N x 3 x S x S in channels_last; the model normalizes them.
 
-    Crops are those of pre-training's views with the same settings, drawn by (seed, epoch, image).
+    They are cropped like the views of pre-training; (seed, epoch, image) determine how.
 
     Raises:
         DataError: while iterating, an image that cannot be read. ValueError: see StepSampler.

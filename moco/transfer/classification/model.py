@@ -16,12 +16,12 @@ from moco.transfer.recipe import RGB
 
 
 class Classifier(nn.Module):
-    """Crops to class logits; in training mode, crops and labels to the loss.
+    """Returns class logits of crops; in training mode, the loss of crops and labels.
 
-    What is random in training comes from torch's global generator, which is seeded at each step.
+    Random augmentations use torch's global generator, which is seeded at each step.
 
     Args:
-        encoder: becomes part of the classifier. All its layers are trained, those that were frozen in pre-training too.
+        encoder: becomes part of the classifier.
         mean, std: of RGB in [0, 1], as the encoder was trained.
     """
 
@@ -43,7 +43,7 @@ class Classifier(nn.Module):
         assert labels is not None
         target: Tensor = labels
         if self.augment.erase:
-            x = erased(x, self.augment.erase)
+            x = erase_randomly(x, self.augment.erase)
         if self.mix is not None:
             x, target = self.mix(x, labels)
         return {"loss_class": F.cross_entropy(self.logits(x), target, label_smoothing=self.augment.smoothing)}
@@ -53,7 +53,7 @@ class Classifier(nn.Module):
 
 
 def _mixing(augment: AugmentSpec, num_classes: int) -> Any:
-    """torchvision's MixUp or CutMix of a mini-batch; one of them at random where both are set. None: neither."""
+    """torchvision's MixUp or CutMix of a mini-batch; if both are set, one of them at random. None: neither is set."""
     if not (augment.mixup or augment.cutmix):
         return None
     from torchvision.transforms import v2
@@ -63,8 +63,8 @@ def _mixing(augment: AugmentSpec, num_classes: int) -> Any:
     return chosen[0] if len(chosen) == 1 else v2.RandomChoice(chosen)
 
 
-def erased(x: Float[Tensor, "N 3 S S"], p: float) -> Float[Tensor, "N 3 S S"]:
-    """Each image with probability p with a rectangle of 2 to 33 % of its area replaced by normal noise."""
+def erase_randomly(x: Float[Tensor, "N 3 S S"], p: float) -> Float[Tensor, "N 3 S S"]:
+    """With probability p, replace a rectangle of 2 to 33 % of an image by normal noise."""
     from torchvision.transforms import v2
 
     erase = v2.RandomErasing(p=p, scale=(0.02, 1 / 3), ratio=(0.3, 1 / 0.3), value="random")  # pyright: ignore
@@ -82,8 +82,8 @@ def add_drop_path(encoder: nn.Module, rate: float) -> None:
     blocks = [block for block in encoder.modules() if {"attn", "mlp"} <= dict(block.named_children()).keys()]
     if not blocks:
         raise RecipeError(
-            "augment.drop_path needs a ViT, whose blocks have attention and MLP: set augment.drop_path=0, or take "
-            "another schedule, such as --schedule imagenet"
+            "augment.drop_path works only for a ViT, whose blocks have attention and MLP: set augment.drop_path=0, or "
+            "take another schedule, such as --schedule imagenet"
         )
 
     def drop(p: float, module: nn.Module, inputs: Any, output: Tensor) -> Tensor:

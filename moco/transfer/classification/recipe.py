@@ -1,4 +1,4 @@
-"""The recipe of a classifier's fine-tuning: its images, augmentations, optimizer and schedule."""
+"""The recipe for fine-tuning a classifier: images, augmentations, optimizer and schedule."""
 
 from typing import Annotated, Literal
 
@@ -13,7 +13,7 @@ Share = Annotated[float, Field(gt=0, lt=1)]
 
 
 class ImageSpec(Spec):
-    """Images as the encoder sees them: a random crop in training, the central crop in evaluation."""
+    """The crops that the encoder gets: random ones in training, the central one in evaluation."""
 
     size: Side | None = None  # [pixels] square; None: that of the weights
     eval_resize: Side | None = None  # [pixels] of the shorter side before the central crop; None: that of the weights
@@ -23,7 +23,7 @@ class ImageSpec(Spec):
 
 
 class AugmentSpec(Spec):
-    """Regularization beyond crops. Zeros: none."""
+    """Augmentations besides crops. 0 turns each of them off."""
 
     smoothing: Probability = 0.0  # label smoothing
     mixup: Annotated[float, Field(ge=0)] = 0.0  # alpha of Mixup: two images are blended
@@ -35,8 +35,8 @@ class AugmentSpec(Spec):
 class ClassTuneSpec(TuneSpec):
     """SGD or AdamW over epochs; the learning rate falls in steps or along a cosine.
 
-    A run counts iterations: `for_images` derives them from the epochs. Times are shares of the run, so that a longer or
-    shorter one has the same shape.
+    `for_images` computes the number of iterations from the epochs. Milestones and warm-up are shares of the run, so a
+    longer or shorter run has the same schedule.
     """
 
     optimizer: Literal["sgd", "adamw"] = "sgd"
@@ -44,10 +44,10 @@ class ClassTuneSpec(TuneSpec):
     milestones: tuple[Share, ...] = (0.7, 0.9)  # shares of the run after which lr is multiplied by `factor`
     lr_end: Annotated[float, Field(ge=0)] = 0.0  # cosine only: lr at the end
     warmup_share: Annotated[float, Field(ge=0, lt=1)] = 0.0  # of the run
-    warmup: Annotated[int, Field(ge=0)] = 0  # [iterations] 0: from `warmup_share`
+    warmup: Annotated[int, Field(ge=0)] = 0  # [iterations] 0: computed from `warmup_share`
     lr: Annotated[float, Field(gt=0)] = 0.03
     batch_size: Positive = 256
-    epochs: Epochs | None = 100  # None: `iterations` are given
+    epochs: Epochs | None = 100  # None: `iterations` sets the length
     iterations: Positive = 1
 
     def lr_at(self, iteration: int) -> float:
@@ -57,7 +57,7 @@ class ClassTuneSpec(TuneSpec):
         return Cosine(self.lr, self.lr_end)(iteration, self.iterations)
 
     def for_images(self, images: int) -> "ClassTuneSpec":
-        """With iterations, steps and warm-up for a number of images. Raises RecipeError: both lengths are set."""
+        """A copy with the iterations and warm-up for `images` images. Raises RecipeError if both lengths are set."""
         iterations = self.iterations
         if self.epochs is not None:
             if iterations != 1:
@@ -81,11 +81,11 @@ class ClassificationRecipe(TransferRecipe):
     labels: Annotated[float, Field(gt=0, le=1)] = 1.0  # share of each class's training images, drawn by the seed
     images: ImageSpec = ImageSpec()
     augment: AugmentSpec = AugmentSpec()
-    precise_bn: Annotated[int, Field(ge=0)] = 0  # the running averages of BN, as in the paper's classification
+    precise_bn: Annotated[int, Field(ge=0)] = 0  # 0: scores use the running averages of BN, as in the paper
 
     @property
     def data_spec(self) -> DataSpec:
-        """The images, as the code of views and central crops takes them."""
+        """The same settings as a DataSpec, for the code of views and central crops."""
         images, defaults = self.images, DataSpec()
         view = View(
             crop_area=images.crop_area, crop_ratio=images.crop_ratio, flip=images.flip, jitter=Jitter(p=0.0), grey=0.0
@@ -100,7 +100,7 @@ class ClassificationRecipe(TransferRecipe):
         return self.images.size
 
     def starting_from(self, init: str, encoder: EncoderSpec, data: DataSpec) -> "ClassificationRecipe":
-        """With the image size of the weights too, unless another is set."""
+        """As in the base class, and with the image size of the weights, unless another is set."""
         size = self.images.size or data.size
         resize = self.images.eval_resize or round(size * data.eval_resize / data.size)
         sizes = {"images.size": size, "images.eval_resize": resize}

@@ -3,11 +3,14 @@
 P: MoCo v1 (arXiv:1911.05722), appendix A.6 and A.7. V: MoCo v3's transfer/README.md and transfer/datasets.py. D: the
 defaults of DeiT's main.py, which MoCo v3's authors fine-tuned with, and of the timm functions that it calls.
 
-Open points. P has no batch size and no weight decay: here 256 and 1e-4, as in the authors' pre-training. P's lr from
-random initialization is 0.1: here all rows have the same settings, and `--set optim.lr=0.1` changes all of them. A.7
-does not say how long: 100 epochs as in A.6. V says "a batch size of 128" and starts 8 processes of 128 each: here 128.
-With D's rule, lr = given x batch size / 512, both readings have the same lr for each image. D changes lr once an epoch
-and resizes bicubically: here lr changes at each iteration, and resizing is bilinear, as in pre-training.
+What the sources do not say. P has no batch size and no weight decay: here 256 and 1e-4, as in the authors'
+pre-training. P's lr from random initialization is 0.1: here all rows have the same settings, and `--set optim.lr=0.1`
+changes all of them. A.7 gives no length: here 100 epochs, as in A.6. V says "a batch size of 128" and starts 8
+processes of 128 each: here 128. By D's rule, lr = given x batch size / 512, the lr for each image is the same in both
+readings.
+
+Deviations. D changes lr once an epoch and resizes bicubically: here lr changes at each iteration, and resizing is
+bilinear, as in pre-training.
 """
 
 from moco.recipe_error import RecipeError, unknown
@@ -42,7 +45,7 @@ def _small(weight_decay: float = 0.1, **augment: float) -> ClassificationRecipe:
 SCHEDULES: dict[str, ClassificationRecipe] = {
     "inat": ClassificationRecipe(name="inat", source=V1, optim=_sgd(0.025)),  # P (A.6)
     "imagenet": ClassificationRecipe(name="imagenet", source=V1, optim=_sgd(0.03)),  # P (A.7)
-    # V (README.md): ImageNet end to end in 150 epochs; D: all else. Without D's RandAugment and repeated augmentation
+    # V (README.md): ImageNet, all layers, 150 epochs; D: all else. Without D's RandAugment and repeated augmentation
     "v3": ClassificationRecipe(
         name="v3",
         source=V3,

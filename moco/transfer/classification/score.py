@@ -15,7 +15,7 @@ from moco.transfer.classification.model import Classifier
 from moco.transfer.classification.recipe import ClassificationRecipe
 
 TOP = 5
-CLASSES_FOR_TOP5 = 10  # top-5 accuracy of fewer classes says little
+CLASSES_FOR_TOP5 = 10  # with fewer classes, top-5 accuracy is not computed
 
 
 def logits_of(model: Classifier, images: Images, recipe: ClassificationRecipe, *, workers: int) -> Float[Tensor, "n K"]:
@@ -52,7 +52,7 @@ def details_by_class(
 
 
 def frequency_scores(train: Int64[np.ndarray, "m"], test: Int64[np.ndarray, "n"], num_classes: int) -> dict[str, float]:
-    """The accuracies of the answer that always ranks the classes by their number of training images."""
+    """The accuracies of a baseline that ranks the classes by their number of training images, for every image."""
     counts = torch.from_numpy(np.bincount(train, minlength=num_classes))
     order = torch.argsort(counts, descending=True, stable=True)
     ranks = torch.empty(num_classes)

@@ -29,7 +29,7 @@ from moco.transfer.readers.shared import ReadOptions
 from moco.transfer.recipe import TransferRecipe
 from moco.transfer.task import Baseline, Evaluation, Labels, TransferData, TransferTask
 
-PER_CLASS_FIRST = ("flowers", "pets")  # data sets that are judged by the mean over classes
+PER_CLASS_FIRST = ("flowers", "pets")  # data sets whose usual score is the mean over classes
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ class Classification(TransferTask[Images]):
         return ImageLoader(annotated, recipe, steps=steps, workers=workers)
 
     def optimizer(self, model: nn.Module, recipe: TransferRecipe) -> torch.optim.Optimizer:
-        """SGD, which decays all parameters; or AdamW, which spares biases, norms and tokens, as timm does."""
+        """SGD with weight decay of all parameters; or AdamW without that of biases, norms and tokens, as in timm."""
         assert isinstance(recipe, ClassificationRecipe)
         optim = recipe.optim
         if optim.optimizer == "sgd":
@@ -135,7 +135,7 @@ class Classification(TransferTask[Images]):
     def predict(
         self, model: nn.Module, recipe: TransferRecipe, image: UInt8[np.ndarray, "H W 3"]
     ) -> Float32[np.ndarray, "K"]:
-        """The probability of each class, for the central crop of an RGB image."""
+        """The probability of each class for an RGB image, of which the central crop is used."""
         assert isinstance(recipe, ClassificationRecipe)
         crop = torch.from_numpy(eval_crop(image, recipe.data_spec))[None]
         return model(crop.to(next(model.parameters()).device)).float().softmax(dim=1)[0].cpu().numpy()

@@ -1,7 +1,7 @@
 """The task `cityscapes`: instance segmentation of Cityscapes (Table 6).
 
-The paper's appendix does not describe it: the settings are those of Detectron2's configuration, but with initial
-weights of the encoder alone. That configuration begins with weights trained on COCO.
+The paper's appendix does not describe it. The settings are those of Detectron2's configuration, with one difference:
+that configuration starts from a detector trained on COCO, and here only the encoder has initial weights.
 """
 
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ from moco.transfer.scenes import SceneSet
 
 @dataclass(frozen=True)
 class Cityscapes(Detection):
-    """Mask R-CNN; Cityscapes' own AP of masks."""
+    """Mask R-CNN, scored by Cityscapes' own AP of masks."""
 
     name: Task = "cityscapes"
     schedule: str = "24k"
@@ -29,7 +29,7 @@ class Cityscapes(Detection):
         return read_scenes(path, options, format=format or "cityscapes")
 
     def digest(self, annotated: SceneSet) -> str:
-        """As for other detectors, with the pixels that are not scored."""
+        """As in other detection tasks, and of the pixels that are not scored."""
         ignored = [b"" if one.ignored is None else one.ignored.runs.tobytes() for one in annotated.scenes]
         return digest_of(annotated, more=repr(ignored))
 

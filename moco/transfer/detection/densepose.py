@@ -1,4 +1,4 @@
-"""The task `densepose`: persons, and for each of their pixels a place on the surface of the body (Table 6, A.3)."""
+"""The task `densepose`: detect persons, and map their pixels to the surface of the body (Table 6, appendix A.3)."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -31,7 +31,7 @@ from moco.transfer.task import Evaluation, TransferData
 
 @dataclass(frozen=True)
 class DensePose(Detection):
-    """DensePose R-CNN, scored on the surface of a body whose files are in `folder`."""
+    """DensePose R-CNN. `folder` has the files of the body surface that scores are computed on."""
 
     name: Task = "densepose"
     schedule: str = "s1x"
@@ -44,7 +44,7 @@ class DensePose(Detection):
         return read_scenes(path, options, format=format or "densepose")
 
     def digest(self, annotated: SceneSet) -> str:
-        """As for other detectors, with the points on bodies."""
+        """As in other detection tasks, and of the points on bodies."""
         persons = [one for scene in annotated.scenes for one in scene.objects.body_points or ()]
         parts = [b"" if one is None else b"".join(x.tobytes() for x in vars(one).values()) for one in persons]
         return digest_of(annotated, more=repr(parts))
@@ -53,19 +53,21 @@ class DensePose(Detection):
         return ("AP_densepose", "AP50_densepose", "AP75_densepose")
 
     def fit(self, recipe: TransferRecipe, data: TransferData[SceneSet]) -> TransferRecipe:
-        """Checks the files of the surface. Without the file of symmetries, images are not flipped."""
+        """Check the files of the body surface. Without the file of symmetries, images are not flipped."""
         read_body_surface(self._surface())
         for part in (data.train, data.test):
             if len(part.classes) != 1 or not any(any(scene.objects.body_points or ()) for scene in part.scenes):
-                raise RecipeError("the annotations have no points on bodies, or several classes: give DensePose-COCO's")
+                raise RecipeError(
+                    "the annotations have no points on bodies, or several classes: name those of DensePose-COCO"
+                )
         symmetry = read_body_symmetry(self._surface())
         return recipe if symmetry is not None else recipe.but(None, {"sizes.flip": 0.0})
 
     def _surface(self) -> Path:
         if self.folder is None:
             raise RecipeError(
-                f"--body-surface FOLDER is missing: scores need the files {', '.join(FILES[:2])} and {FILES[2]}.pkl of "
-                f"the authors of DensePose, and flipped images {FILE}; nothing downloads them"
+                f"--body-surface FOLDER is missing: it needs the files {', '.join(FILES[:2])} and {FILES[2]}.pkl of "
+                f"DensePose's authors, and {FILE} to flip images; they are not downloaded"
             )
         return self.folder
 
@@ -86,8 +88,8 @@ class DensePose(Detection):
         assert isinstance(model, Detector)
         assert isinstance(recipe, DetectionRecipe)
         body = read_body_surface(self._surface())
-        found = zip(test.scenes, bodies_in(model, test.scenes, recipe, workers=workers), strict=True)
-        scores = scores_of(test, [similarities(scene, one, body) for scene, one in found])
+        pairs = zip(test.scenes, bodies_in(model, test.scenes, recipe, workers=workers), strict=True)
+        scores = scores_of(test, [similarities(scene, persons, body) for scene, persons in pairs])
         values = {"AP": scores.ap(), "AP50": scores.ap(threshold=0.5), "AP75": scores.ap(threshold=0.75)}
         return {f"{name}_densepose": 100 * value for name, value in values.items()}
 
@@ -98,7 +100,7 @@ class DensePose(Detection):
     def predict(  # pyright: ignore[reportIncompatibleMethodOverride]
         self, model: nn.Module, recipe: TransferRecipe, image: UInt8[np.ndarray, "H W 3"]
     ) -> BodyResults:
-        """The persons in an RGB image, by falling score, with part, U and V of the pixels of their boxes."""
+        """The persons in an RGB image, by decreasing score, with part, U and V of the pixels of their boxes."""
         assert isinstance(recipe, DetectionRecipe)
         pixels = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1).contiguous()
         resized, _ = resize(pixels, None, shorter=recipe.sizes.eval_shorter, longest=recipe.sizes.longest)
@@ -109,19 +111,19 @@ class DensePose(Detection):
 def bodies_in(
     detector: Detector, scenes: tuple[Scene, ...], recipe: DetectionRecipe, *, workers: int
 ) -> Iterator[BodyResults]:
-    """The persons found in each scene, one scene after the other: their maps take much memory."""
+    """The detected persons, scene by scene, because their maps take much memory."""
     detector.eval()
     place = next(detector.parameters()).device
     for image, size in eval_images(scenes, recipe, workers=workers):
-        yield bodies(detector([image.to(place)], sizes=[size])[0], most=MOST)
+        yield bodies(detector([image.to(place)], sizes=[size])[0], limit=MOST)
 
 
-def bodies(found: Detections, most: int | None = None) -> BodyResults:
-    """Detections in the format of the metric: the `most` with the best scores, or all."""
-    count = len(found["boxes"]) if most is None else min(most, len(found["boxes"]))
-    order = found["scores"].argsort(descending=True, stable=True)[:count].tolist()
-    maps = [surface(found, index) for index in order]
+def bodies(detections: Detections, limit: int | None = None) -> BodyResults:
+    """Detections in the format of the metric: the `limit` with the highest scores; None: all."""
+    scores = detections["scores"]
+    order = scores.argsort(descending=True, stable=True)[:limit].tolist()
+    maps = [surface(detections, index) for index in order]
     return BodyResults(
-        found["boxes"][order].cpu().numpy(), found["scores"][order].cpu().numpy(),
+        detections["boxes"][order].cpu().numpy(), scores[order].cpu().numpy(),
         tuple(part.cpu().numpy() for part, _ in maps), tuple(uv.cpu().numpy() for _, uv in maps),
     )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Mini-batches of annotated images for training, made ahead by threads: a function of (scenes, recipe, step) alone."""
+"""Mini-batches of annotated images for training, prefetched by threads: functions of (scenes, recipe, step) alone."""
 
 from collections.abc import Callable, Iterator, Sequence
 from threading import Event
@@ -26,13 +26,13 @@ from moco.transfer.task import Batch
 
 
 class SceneLoader(StepLoader):
-    """The mini-batches of `steps`. Every image is flipped and resized at random, by (seed, epoch, its number).
+    """The mini-batches of `steps`. Images are flipped and resized at random; (seed, epoch, image) determine how.
 
-    Scenes without an object to train on are left out, as Detectron2 does. Images are drawn from all of them alike;
-    Detectron2 puts wide and tall ones into mini-batches of their own, which saves memory.
+    Scenes without an object to train on are skipped, as in Detectron2. A mini-batch may have wide and tall images;
+    Detectron2 separates them, which saves memory.
 
     Args:
-        mirror_body: mirrors the points on bodies of flipped images.
+        mirror_body: mirrors the points on bodies, in images that are flipped.
 
     Raises:
         DataError: no scene has an object to train on; while iterating, an image that cannot be read.
@@ -52,7 +52,7 @@ class SceneLoader(StepLoader):
         labels = [scene.objects.labels[usable(scene)] for scene in scenes.scenes]
         self.chosen = np.array([i for i, one in enumerate(labels) if len(one)], dtype=np.int64)
         if not len(self.chosen):
-            raise DataError(f"none of {len(scenes)} images has an object to train on")
+            raise DataError(f"none of the {len(scenes)} training images has an object to train on: annotate some")
         super().__init__(len(self.chosen), recipe, steps=steps, workers=workers)
         if recipe.repeat is not None:
             factors = repeat_factors([labels[i] for i in self.chosen], recipe.repeat)
@@ -68,7 +68,7 @@ class SceneLoader(StepLoader):
         return Batch(([image for image, _ in pairs], [target for _, target in pairs]), torch.from_numpy(ids))
 
     def _read(self, epoch: int, number: int, turn: int) -> tuple[UInt8[Tensor, "3 _ _"], Target]:
-        """Scene `number`, flipped and resized; each `turn` in an epoch differently."""
+        """Scene `number`, flipped and resized, differently for each `turn` (its repetition in the epoch)."""
         place = (epoch, number, turn) if turn else (epoch, number)
         sizes, rng = self.recipe.sizes, np.random.default_rng(fold(self.recipe.seed, *place))
         scene = self.scenes.scenes[number]
@@ -82,16 +82,16 @@ class SceneLoader(StepLoader):
 
 
 def read_image(scene: Scene) -> UInt8[Tensor, "3 h w"]:
-    """The pixels of a scene. Raises DataError: it cannot be read, or has another size than the annotations say."""
+    """The pixels of a scene. Raises DataError if it cannot be read, or its size is not that of the annotations."""
     try:
         pixels = decode(scene.path)
     except BadImage as bad:
-        raise DataError(f"{bad}: repair it, or leave it out of the annotations") from bad
+        raise DataError(f"{bad}: repair the image, or remove its annotations") from bad
     height, width = pixels.shape[:2]
     if scene.width is not None and (width, height) != (scene.width, scene.height):
         raise DataError(
-            f"{scene.path} has {width} x {height} pixels, and its annotations say {scene.width} x {scene.height}: "
-            "annotate the image as it is"
+            f"{scene.path} has {width} x {height} pixels, and its annotations are for {scene.width} x {scene.height}: "
+            "annotate this image, or put the annotated one back"
         )
     return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
 
@@ -101,7 +101,7 @@ def eval_images(
 ) -> Iterator[tuple[UInt8[Tensor, "3 H W"], tuple[int, int]]]:
     """Every image once and in order, resized for evaluation, with its own (height, width)."""
 
-    def make(scene: Scene, gone: Event) -> tuple[Tensor, tuple[int, int]]:
+    def make(scene: Scene, stopped: Event) -> tuple[Tensor, tuple[int, int]]:
         image = read_image(scene)
         resized, _ = resize(image, None, shorter=recipe.sizes.eval_shorter, longest=recipe.sizes.longest)
         return resized, (image.shape[1], image.shape[2])

@@ -22,7 +22,7 @@ SCORES = ("AP", "AP50", "AP75", "APr", "APc", "APf")
 
 @dataclass(frozen=True)
 class Lvis(Detection):
-    """Mask R-CNN with repeat factor sampling; 300 detections of an image, of scores above 1e-4."""
+    """Mask R-CNN with repeat factor sampling, and up to 300 detections per image with scores above 1e-4."""
 
     name: Task = "lvis"
     schedule: str = "1x"
@@ -31,7 +31,7 @@ class Lvis(Detection):
         return read_scenes(path, options, format=format or "lvis")
 
     def digest(self, annotated: SceneSet) -> str:
-        """As for other detectors, with the classes that are absent or annotated in part."""
+        """As in other detection tasks, and of the classes that are absent or annotated in part."""
         federated = [(one.negative, one.not_exhaustive) for one in annotated.scenes]
         return digest_of(annotated, more=repr((annotated.frequencies, federated)))
 
@@ -46,7 +46,7 @@ class Lvis(Detection):
         return recipe
 
     def score_found(self, test: SceneSet, found: Sequence[Detections]) -> dict[str, float]:
-        """LVIS' AP of masks and boxes, also of rare, common and frequent classes."""
+        """LVIS' AP of masks and boxes, over all classes and over rare, common and frequent ones."""
         scores: dict[str, float] = {}
         kinds: dict[str, Literal["bbox", "segm"]] = {"_mask": "segm", "": "bbox"}
         for suffix, kind in kinds.items():

@@ -1,4 +1,4 @@
-"""Pictures of a detector's test: predictions beside the truth on the hardest images, curves, AP by class."""
+"""Pictures of a detector's results: annotations beside detections on the hardest images, curves, AP by class."""
 
 import io
 from collections.abc import Mapping, Sequence
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-SHOWN = 0.5  # score from which a detection is drawn and counted as an error
-OVERLAP = 0.5  # IoU from which a detection has found an object
+SHOWN = 0.5  # minimum score of detections that are drawn, and count in `hardest`
+OVERLAP = 0.5  # minimum IoU of a detection with the object that it hits
 HARDEST = 6  # images
-CLASSES = 20  # bars at the most: those of the lowest AP
+CLASSES = 20  # maximum number of bars: the classes with the lowest AP
 COLOURS = (
     "#0072B2",
     "#D55E00",
@@ -33,7 +33,7 @@ POINT = "#F0E442"
 
 
 def draw_predictions(scenes: SceneSet, found: Sequence[Detections]) -> bytes:
-    """A PNG: the hardest images, each with its annotated objects and beside it with the detections."""
+    """A PNG of the hardest images: annotated objects, and detections beside them."""
     from matplotlib.figure import Figure
 
     chosen = hardest(scenes, found)
@@ -62,7 +62,7 @@ def draw_predictions(scenes: SceneSet, found: Sequence[Detections]) -> bytes:
 
 
 def draw_curves(scores: Mapping[str, CocoScores]) -> bytes:
-    """A PNG: precision over recall, mean over the classes, and AP by class and size, for boxes, masks or keypoints."""
+    """A PNG: precision over recall (mean over the classes) and AP by class and size; for boxes, masks or keypoints."""
     from matplotlib.figure import Figure
 
     bars = min(CLASSES, max(len(one.classes) for one in scores.values()))
@@ -84,7 +84,7 @@ def draw_curves(scores: Mapping[str, CocoScores]) -> bytes:
 
 
 def details_of(scores: Mapping[str, CocoScores]) -> dict[str, dict[str, dict[str, float | None]]]:
-    """AP in percent by class and by size of the objects; None where there are no objects."""
+    """AP in percent by class and by size of the objects; None without objects."""
     return {
         name: {
             "AP by class": {label: _percent(value) for label, value in one.ap_by_class().items()},
@@ -95,9 +95,10 @@ def details_of(scores: Mapping[str, CocoScores]) -> dict[str, dict[str, dict[str
 
 
 def hardest(scenes: SceneSet, found: Sequence[Detections], most: int = HARDEST) -> list[int]:
-    """The images with the most errors among objects and detections: 1 - 2 hits / (objects + detections), worst first.
+    """The images with the highest error, 1 - 2 hits / (objects + detections), worst first.
 
-    A detection with a score of SHOWN hits an object of its class that no better one has hit, at an IoU of OVERLAP.
+    A hit is a detection with an IoU of at least OVERLAP with an object of its class, which no detection with a higher
+    score has hit. Detections with scores below SHOWN do not count.
     """
     errors = np.array([_error(scene, one) for scene, one in zip(scenes.scenes, found, strict=True)])
     return [int(index) for index in np.argsort(-errors, kind="stable")[:most]]
@@ -154,7 +155,7 @@ def _draw(
 
 
 def _points(ax: "Axes", keypoints: Float[np.ndarray, "n K 3"] | None, *, visible: bool) -> None:
-    """Keypoints as dots: annotated ones at integer pixels, of which only labelled ones are drawn."""
+    """Draw keypoints as dots. `visible`: they are annotations, at integer pixels, and unlabelled ones are skipped."""
     for points in () if keypoints is None else keypoints:
         drawn = points[points[:, 2] > 0] if visible else points
         shift = HALF if visible else 0

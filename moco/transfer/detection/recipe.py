@@ -1,4 +1,4 @@
-"""The recipe of a detector's fine-tuning: its architecture, its layers and the sizes of its images."""
+"""The recipe for fine-tuning a detector: architecture, layers and image sizes."""
 
 from typing import Annotated
 
@@ -12,23 +12,23 @@ Sides = Annotated[tuple[Side, ...], Field(min_length=1)]
 
 
 class SizeSpec(Spec):
-    """At what sizes a detector sees its images."""
+    """To which sizes images are resized."""
 
     shorter: Sides = (640, 672, 704, 736, 768, 800)  # [pixels] of the shorter side in training: one of these at random
     eval_shorter: Side = 800
-    longest: Side = 1333  # [pixels] of the longer side: an image that would exceed it becomes smaller
+    longest: Side = 1333  # [pixels] maximum of the longer side
     flip: Probability = 0.5
 
 
 class DetectorSpec(Spec):
-    """How wide the new layers are, for encoders that are narrower than the paper's. None: the paper's numbers."""
+    """Widths of new layers, and numbers of boxes, for encoders that are smaller than the paper's. None: the paper's."""
 
     fpn_channels: Positive | None = None
     fc_channels: Positive | None = None
     mask_channels: Positive | None = None
     keypoint_channels: Positive | None = None
     anchor_sizes: tuple[Positive, ...] | None = None  # [pixels] one for each map of an FPN, smallest first
-    proposals: Positive | None = None  # that the RPN hands on for an image, in training and evaluation
+    proposals: Positive | None = None  # of the RPN for an image, in training and evaluation
     rois: Positive | None = None  # of an image, for the losses of the box head
 
 
@@ -42,7 +42,7 @@ class DetectionRecipe(TransferRecipe):
     repeat: Annotated[float, Field(gt=0, le=1)] | None = None  # t of LVIS: images of rarer classes come more often
 
     def settings(self, num_classes: int, num_keypoints: int) -> Settings:
-        """What the detector is, but for its encoder."""
+        """The settings of the detector, except its encoder."""
         settings = paper_settings(self.task, self.arch, num_classes, self.bn)
         spec = self.detector.model_dump(exclude_none=True)
         if sizes := spec.pop("anchor_sizes", None):

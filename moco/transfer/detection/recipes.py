@@ -26,20 +26,21 @@ SCHEDULES: dict[str, TuneSpec] = {
     # P (A.8): 6x
     "6x": TuneSpec(lr=0.02, at=(480_000, 520_000), warmup=1000, iterations=540_000),
 }
-OWN_SCHEDULES: dict[Task, dict[str, TuneSpec]] = {  # of tasks that have no others
-    # The paper's appendix says nothing of Cityscapes' instances. D: 24k iterations, step 18k, batch 8, lr 0.01
+OWN_SCHEDULES: dict[Task, dict[str, TuneSpec]] = {  # of tasks that take no others
+    # The paper's appendix does not describe instances of Cityscapes. D: 24k iterations, step 18k, batch 8, lr 0.01
     "cityscapes": {"24k": TuneSpec(lr=0.01, at=(18_000,), batch_size=8, iterations=24_000)},
     # P (A.3): "s1x"; D: 130k iterations, steps 100k and 120k, and lr 0.002 (densepose_rcnn_R_50_FPN_s1x_legacy.yaml)
     "densepose": {"s1x": TuneSpec(lr=0.002, at=(100_000, 120_000), iterations=130_000)},
 }
-SHORTENED: dict[Task, str] = {"detect": "24k", "cityscapes": "24k", "densepose": "s1x"}  # of others 1x
+SHORTENED: dict[Task, str] = {"detect": "24k", "cityscapes": "24k", "densepose": "s1x"}  # other tasks: 1x
 
 
 def detection_recipe(task: Task, arch: str, schedule: str) -> DetectionRecipe:
     """The paper's settings for a task, an architecture and a schedule.
 
     Args:
-        schedule: a name of SCHEDULES or OWN_SCHEDULES, or a number of iterations: SHORTENED made as short.
+        schedule: a name of SCHEDULES or OWN_SCHEDULES, or a number of iterations: the schedule in SHORTENED is
+            shortened to it.
 
     Raises:
         RecipeError: an unknown architecture or schedule.

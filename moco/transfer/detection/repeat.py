@@ -1,4 +1,4 @@
-"""Images of rare classes come more than once in an epoch (LVIS, arXiv:1908.03195, Sec. 5.2: repeat factor sampling)."""
+"""Repeat factor sampling: images of rare classes are repeated in an epoch (LVIS, arXiv:1908.03195, Sec. 5.2)."""
 
 from collections.abc import Iterator, Sequence
 
@@ -8,15 +8,15 @@ from jaxtyping import Float64, Int64
 from moco import rng
 from moco.data.loader.sampler import Draw, StepSampler
 
-THRESHOLD = 0.001  # t: classes in a larger share of the images are not rare (LVIS; the paper's appendix A.4)
-FRACTIONS, ORDER = 1, 2  # places of the two uses of random numbers
+THRESHOLD = 0.001  # t: classes in a smaller share of the images are repeated (LVIS; the paper's appendix A.4)
+FRACTIONS, ORDER = 1, 2  # two independent sequences of random numbers
 
 
 def repeat_factors(labels: Sequence[Int64[np.ndarray, "_"]], threshold: float = THRESHOLD) -> Float64[np.ndarray, "N"]:
-    """How often each image comes in an epoch, on average: of its classes c the largest max(1, sqrt(t / f(c))).
+    """How often each image occurs in an epoch on average: the maximum of max(1, sqrt(t / f(c))) over its classes c.
 
     Args:
-        labels: of the objects of each image. f(c) is the share of images with an object of class c.
+        labels: the classes of the objects in each image. f(c) is the share of images with an object of class c.
     """
     present = [np.unique(one) for one in labels]
     count = 1 + max((int(one[-1]) for one in present if len(one)), default=0)
@@ -27,15 +27,15 @@ def repeat_factors(labels: Sequence[Int64[np.ndarray, "_"]], threshold: float = 
 
 
 def repeated(factors: Float64[np.ndarray, "N"], *, seed: int, epoch: int) -> Int64[np.ndarray, "M"]:
-    """The images of one epoch, in random order: each as often as its factor says, rounded up or down at random.
+    """The images of one epoch in random order. Each occurs as often as its factor, rounded up or down at random.
 
-    A function of its arguments: a resumed run needs no state of a sampler.
+    The result depends on the arguments alone, so a resumed run needs no sampler state.
     """
     return _ordered(_counts(factors, seed, epoch), seed, epoch)[0]
 
 
 def _counts(factors: Float64[np.ndarray, "N"], seed: int, epoch: int) -> Int64[np.ndarray, "N"]:
-    """How often each image comes in an epoch."""
+    """How often each image occurs in the epoch."""
     whole = np.floor(factors)
     up = rng.uniform(rng.fold(seed, FRACTIONS), epoch, np.arange(len(factors)), 0) < factors - whole
     return (whole + up).astype(np.int64)
@@ -44,7 +44,7 @@ def _counts(factors: Float64[np.ndarray, "N"], seed: int, epoch: int) -> Int64[n
 def _ordered(
     counts: Int64[np.ndarray, "N"], seed: int, epoch: int
 ) -> tuple[Int64[np.ndarray, "M"], Int64[np.ndarray, "M"]]:
-    """The images of an epoch in random order, and how often each came before."""
+    """The images of an epoch in random order, and for each the number of its repetition, from 0."""
     images = np.repeat(np.arange(len(counts)), counts)
     turns = np.arange(len(images)) - np.repeat(np.cumsum(counts) - counts, counts)
     order = rng.permuted(np.arange(len(images)), len(images), rng.fold(seed, ORDER, epoch))
@@ -54,8 +54,8 @@ def _ordered(
 class RepeatSampler:
     """The mini-batches of `plain`, with repeat factors: a function of (factors, seed, step) alone.
 
-    Epochs have different lengths; the last, smaller mini-batch of each is dropped, as in StepSampler. An id is that of
-    the image, plus the number of images for each time that it came before in the epoch.
+    Epochs have different lengths; the last, smaller mini-batch of each is dropped, as in StepSampler. An id is the
+    number of the image, plus the number of all images times the number of its repetition in the epoch.
 
     Args:
         factors: at least 1 for each image, see `repeat_factors`.

@@ -1,4 +1,4 @@
-"""The images of annotated scenes as `Images`: a run lists them, notices changes and refuses others on resume."""
+"""The images of annotated scenes as `Images`, so that a run lists them and notices changes when it resumes."""
 
 import hashlib
 import os
@@ -43,10 +43,10 @@ class SceneImages:
 
 
 def digest_of(scenes: SceneSet, *, more: str = "") -> str:
-    """The beginning of a SHA-256 of all annotations: classes, boxes, masks and keypoints, scene by scene, and `more`.
+    """The first 16 characters of a SHA-256 of all annotations: classes, boxes, masks, keypoints, and `more`.
 
     Args:
-        more: annotations that only one task uses.
+        more: further annotations, which only one task uses.
     """
     digest = hashlib.sha256(repr((scenes.classes, scenes.keypoint_names)).encode())
     for scene in scenes.scenes:

@@ -1,4 +1,4 @@
-"""What a detector finds in the test images, and its scores."""
+"""Detect objects in the test images, and compute scores."""
 
 from collections.abc import Sequence
 
@@ -24,20 +24,20 @@ def detect(detector: Detector, scenes: Sequence[Scene], recipe: DetectionRecipe,
     """The detections in each scene, in the pixels of its image. The detector is in eval mode afterwards."""
     detector.eval()
     place = next(detector.parameters()).device
-    found: list[Detections] = []
+    detections: list[Detections] = []
     for image, size in eval_images(scenes, recipe, workers=workers):
-        found.append(for_metrics(detector([image.to(place)], sizes=[size])[0]))
-    return found
+        detections.append(for_metrics(detector([image.to(place)], sizes=[size])[0]))
+    return detections
 
 
-def score_detections(scenes: SceneSet, found: Sequence[Detections], task: Task) -> dict[str, float]:
-    """Scores in percent: COCO's AP, AP50 and AP75 of boxes, masks and keypoints; for boxes VOC's 11-point ones too."""
+def score_detections(scenes: SceneSet, detections: Sequence[Detections], task: Task) -> dict[str, float]:
+    """Scores in percent: COCO's AP, AP50 and AP75 of boxes, masks and keypoints; VOC's 11-point AP of boxes."""
     scores: dict[str, float] = {}
     for kind in KINDS[task]:
-        coco = coco_scores(scenes, found, kind=kind)
+        coco = coco_scores(scenes, detections, kind=kind)
         values = {"AP": coco.ap(), "AP50": coco.ap(threshold=0.5), "AP75": coco.ap(threshold=0.75)}
         scores |= {f"{name}{SUFFIX[kind]}": 100 * value for name, value in values.items()}
-    voc = voc_scores(scenes, found, rule="07", detectron2_rounding=True)
+    voc = voc_scores(scenes, detections, rule="07", detectron2_rounding=True)
     means = np.nanmean(voc.ap, axis=0)
     places = {"AP50_voc": 0, "AP75_voc": voc.thresholds.index(0.75)}
     scores |= {"AP_voc": 100 * float(means.mean())} | {name: 100 * float(means[i]) for name, i in places.items()}

@@ -13,7 +13,7 @@ from moco.transfer.scenes import HALF, BodyPoints, Mask, Polygons, Rle, Scene
 
 
 def targets(scene: Scene) -> dict[str, Any]:
-    """The objects of a scene to train on, without crowds and without objects that have no area inside of the image.
+    """The objects of a scene to train on. Crowds and objects without area inside of the image are excluded.
 
     Returns a dict:
         boxes: FloatTensor [n, 4], corners, clipped to the image if its size is known.

@@ -36,7 +36,7 @@ SUFFIX = {"instance": "_mask", "keypoints": "_keypoints"}
 
 @dataclass(frozen=True)
 class Detection(TransferTask[SceneSet]):
-    """A detector that finds objects of the annotated classes, with their masks or keypoints."""
+    """Detect objects of the annotated classes, with their masks or keypoints."""
 
     name: Task
     recipe = DetectionRecipe
@@ -67,7 +67,7 @@ class Detection(TransferTask[SceneSet]):
     def fit(self, recipe: TransferRecipe, data: TransferData[SceneSet]) -> TransferRecipe:
         if self.name == "keypoints" and not data.train.keypoint_names:
             raise RecipeError(
-                "the annotations have no keypoints: take moco transfer detect, or annotations that have them"
+                "the annotations have no keypoints: use moco transfer detect, or annotations that have them"
             )
         return recipe
 
@@ -89,11 +89,11 @@ class Detection(TransferTask[SceneSet]):
         return self.score_found(test, detect_in(model, test, recipe, workers=workers))
 
     def score_found(self, test: SceneSet, found: Sequence[Detections]) -> dict[str, float]:
-        """The scores of what was detected in the test images, in percent."""
+        """The scores of detections in the test images, in percent."""
         return score_detections(test, found, self.name)
 
     def evaluate(self, model: nn.Module, test: SceneSet, recipe: TransferRecipe, *, workers: int) -> Evaluation:
-        """The scores, AP by class and size, and pictures; curves where COCO's AP is the task's."""
+        """The scores, AP by class and size, and pictures. Curves are drawn for tasks that use COCO's AP."""
         found = detect_in(model, test, recipe, workers=workers)
         by_kind = {KIND_NAMES[kind]: coco_scores(test, found, kind=kind) for kind in KINDS.get(self.name, ())}
         pictures = {"predictions.png": lambda: draw_predictions(test, found)}
@@ -102,7 +102,7 @@ class Detection(TransferTask[SceneSet]):
         return Evaluation(self.score_found(test, found), details_of(by_kind), pictures)
 
     def predict(self, model: nn.Module, recipe: TransferRecipe, image: UInt8[np.ndarray, "H W 3"]) -> Detections:
-        """The objects in an RGB image, in its pixels, by falling score."""
+        """The objects in an RGB image, in pixels of that image, by decreasing score."""
         assert isinstance(recipe, DetectionRecipe)
         pixels = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1).contiguous()
         resized, _ = resize(pixels, None, shorter=recipe.sizes.eval_shorter, longest=recipe.sizes.longest)
@@ -111,7 +111,7 @@ class Detection(TransferTask[SceneSet]):
 
 
 def detect_in(model: nn.Module, test: SceneSet, recipe: TransferRecipe, *, workers: int) -> list[Detections]:
-    """What a detector finds in the test images."""
+    """The detections of a model in the test images."""
     assert isinstance(model, Detector)
     assert isinstance(recipe, DetectionRecipe)
     return detect(model, test.scenes, recipe, workers=workers)

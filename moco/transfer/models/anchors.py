@@ -1,7 +1,7 @@
 """Anchors: boxes of fixed shapes around every position of a feature map (Faster R-CNN, arXiv:1506.01497, Sec. 3.1.1).
 
 torchvision's generator rounds them to whole pixels, orders them by ratio and infers the stride from the padded image;
-Detectron2's, which the paper used, does none of these (difference 2).
+Detectron2's, which the paper used, does none of these (docs/transfer.md, difference 2).
 """
 
 from collections.abc import Sequence

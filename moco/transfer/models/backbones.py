@@ -1,4 +1,4 @@
-"""The part of an encoder that gives feature maps: our ResNets and timm's CNNs."""
+"""Feature maps of encoders: of our ResNets and of timm's CNNs."""
 
 from collections.abc import Sequence
 
@@ -44,7 +44,7 @@ class TimmBody(nn.Module):
         name = type(network).__name__
         if not hasattr(network, "forward_intermediates"):
             raise RecipeError(
-                f"timm's {name} gives no intermediate feature maps: take a ResNet, or another CNN of timm"
+                f"timm's {name} returns no intermediate feature maps: take a ResNet, or another CNN of timm"
             )
         self.network = network
         info = [(entry["reduction"], entry["num_chs"]) for entry in network.feature_info]  # pyright: ignore
@@ -55,7 +55,9 @@ class TimmBody(nn.Module):
                 f"{', '.join(map(str, missing))}: take a CNN, not a ViT"
             )
         if getattr(network, "pretrained_cfg", {}).get("fixed_input_size"):
-            raise RecipeError(f"timm's {name} takes images of one size only, and a detector's have any: take a CNN")
+            raise RecipeError(
+                f"timm's {name} takes images of one size only, and a detector gets images of any size: take a CNN"
+            )
         self.indices = [last[stride] for stride in strides]
         self.strides, self.channels = list(strides), [info[index][1] for index in self.indices]
 
@@ -65,7 +67,7 @@ class TimmBody(nn.Module):
 
 
 def stem_stride(network: nn.Module) -> int:
-    """The stride of the first feature map: 4, or less with a ResNet stem for small images."""
+    """The stride of the first feature map: 4, or less for a ResNet with a stem for small images."""
     if not isinstance(network, ResNet):
         return 4
     return network.conv1.stride[0] * (2 if isinstance(network.maxpool, nn.MaxPool2d) else 1)
@@ -82,8 +84,8 @@ def outputs_of(block: nn.Module) -> int:
 def dilate(stage: nn.Module) -> None:
     """Give every 3x3 convolution of a stage of bottlenecks, the first included, dilation 2 and stride 1 (difference 8).
 
-    torchvision's replace_stride_with_dilation, and our `dilate_last`, leave the first block's at dilation 1; the
-    paper's appendix A.5 has "the 3x3 convolutions" dilated, and Detectron2's RES5_DILATION all three.
+    torchvision's replace_stride_with_dilation and our `dilate_last` do not dilate the first block. The paper's appendix
+    A.5 dilates "the 3x3 convolutions", and Detectron2's RES5_DILATION all three.
     """
     for module in stage.modules():
         if isinstance(module, Bottleneck):

@@ -1,4 +1,4 @@
-"""The outputs of the box head: classes and boxes of RoIs, their losses, detections (Fast R-CNN, arXiv:1504.08083)."""
+"""The output layers of the box head, their losses, and detections from their outputs (Fast R-CNN, arXiv:1504.08083)."""
 
 import torch
 from jaxtyping import Float
@@ -10,7 +10,9 @@ from moco.transfer.models.sampling import BOX_CODER, Sample
 from moco.transfer.models.settings import Settings
 
 NMS_IOU = 0.5
-Detections = dict[str, Tensor]  # of one image: "boxes" n x 4, "scores" n, "labels" n, and what further heads add
+Detections = dict[
+    str, Tensor
+]  # of one image: "boxes" n x 4, "scores" n, "labels" n, and those of branches (masks, ...)
 
 
 class BoxPredictor(nn.Module):
@@ -20,7 +22,7 @@ class BoxPredictor(nn.Module):
         super().__init__()
         self.cls_score = nn.Linear(channels, num_classes + 1)
         self.bbox_pred = nn.Linear(channels, 4 * num_classes)
-        nn.init.normal_(self.cls_score.weight, std=0.01)  # difference 5
+        nn.init.normal_(self.cls_score.weight, std=0.01)  # docs/transfer.md, difference 5
         nn.init.normal_(self.bbox_pred.weight, std=0.001)
         nn.init.zeros_(self.cls_score.bias)
         nn.init.zeros_(self.bbox_pred.bias)
@@ -37,14 +39,16 @@ def box_losses(
     objects: list[Tensor],
     beta: float,
 ) -> dict[str, Tensor]:
-    """Mean cross entropy; smooth L1 (L1 where beta is 0) of the objects' boxes, divided by all RoIs (difference 4).
+    """Mean cross entropy, and smooth L1 of the boxes of objects, divided by the number of all RoIs (difference 4).
 
-    `objects` are the boxes of each image's objects.
+    Args:
+        objects: the boxes of the objects in each image.
+        beta: of smooth L1; 0: L1.
     """
     classes = torch.cat([sample.classes for sample in samples])
     boxes = torch.cat([sample.boxes for sample in samples])
     positive = torch.where(classes < deltas.shape[1])[0]
-    wanted = torch.cat([near(sample, found) for sample, found in zip(samples, objects, strict=True)])
+    wanted = torch.cat([near(*pair) for pair in zip(samples, objects, strict=True)])
     wanted = BOX_CODER.encode_single(wanted[positive], boxes[positive])
     off = smooth_l1_loss(deltas[positive, classes[positive]], wanted, beta=beta, reduction="sum")
     mean = cross_entropy(logits, classes) if len(classes) else logits.sum() * 0
@@ -52,7 +56,7 @@ def box_losses(
 
 
 def near(sample: Sample, objects: Float[Tensor, "n 4"]) -> Float[Tensor, "R 4"]:
-    """The box of the object matched to each RoI; in an image without objects, the RoI itself."""
+    """The box of the object that each RoI is matched to; in an image without objects, the RoI itself."""
     return objects[sample.matched] if len(objects) else sample.boxes
 
 

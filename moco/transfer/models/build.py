@@ -1,4 +1,4 @@
-"""An encoder, a task and an architecture to a detector."""
+"""Build a detector from an encoder, a task and an architecture."""
 
 from torch import nn
 
@@ -30,15 +30,15 @@ def build_detector(
     mean: RGB = MEAN,
     std: RGB = STD,
 ) -> Detector:
-    """A detector on `network`, an encoder's backbone, which becomes part of it; its new layers have random weights.
+    """Build a detector on an encoder's backbone, which becomes part of it. New layers have random weights.
 
     Args:
         network: one of our ResNets, or for FPN a CNN of timm.
         num_classes: K, without the background.
-        norm: the encoder's BN is fine-tuned on each device's own images; synchronized over the ranks, in the new layers
-            too; or frozen, with the statistics and weights that it has.
-        settings: None: the paper's, for the task, the architecture and the norm; anchors are smaller where the
-            encoder's stem is for small images.
+        norm: "tuned": BN is fine-tuned with the statistics of each device's images. "sync": its statistics are
+            synchronized over the ranks, in new layers too. "frozen": the encoder's BN does not change.
+        settings: None: the paper's for this task, architecture and norm, with smaller anchors if the encoder has a
+            stem for small images.
         mean, std: of RGB in [0, 1], as the encoder was trained.
 
     Raises:
@@ -63,7 +63,7 @@ def _check(network: nn.Module, task: Task, arch: Arch) -> None:
     if arch != "dc5" and isinstance(network, ResNet) and stride_of(network.layer4[0]) == 1:
         raise RecipeError(
             f"--arch {arch} needs an encoder whose last stage has stride 2, and this one was built with "
-            "encoder.dilate_last=true: take --arch dc5, or build the encoder without (its weights fit)"
+            "encoder.dilate_last=true: take --arch dc5, or build the encoder without it (the weights fit)"
         )
     if arch != "fpn" and KIND[task] in ("keypoints", "densepose"):
         raise RecipeError(f"{task} needs --arch fpn, as in the paper (appendix A.2, A.3), got --arch {arch}")

@@ -1,4 +1,4 @@
-"""Detectors on one feature map whose head is the encoder's last stage (R50-C4), and its BN (appendix A.1)."""
+"""R50-C4 (appendix A.1): one feature map, and as the head the encoder's last stage with one more BN."""
 
 from collections.abc import Sequence
 
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from moco.encoders.resnet import ResNet
 from moco.transfer.models.backbones import ResNetBody, outputs_of
 from moco.transfer.models.boxes import BoxPredictor, Detections, box_losses
-from moco.transfer.models.heads import Sizes, branches_of, found_in, sample
+from moco.transfer.models.heads import Sizes, branches_of, detect_all, sample
 from moco.transfer.models.norms import RoIBatchNorm
 from moco.transfer.models.pooling import Pool
 from moco.transfer.models.proposals import Proposals
@@ -18,7 +18,7 @@ from moco.transfer.models.settings import Settings
 
 
 class C4(nn.Module):
-    """The encoder's first three stages, of which the third has the feature map."""
+    """The encoder's first three stages. The output of the third is the feature map."""
 
     def __init__(self, network: ResNet) -> None:
         super().__init__()
@@ -30,11 +30,11 @@ class C4(nn.Module):
 
 
 class Res5Heads(nn.Module):
-    """RoIs of 14 x 14 go once through the last stage, for the boxes and the masks.
+    """The last stage is computed once for RoIs of 14 x 14, and used for both boxes and masks.
 
-    torchvision's RoIHeads would run a stage that box and mask head share twice, and update its BN twice (difference 7).
-    The authors' code puts a BN behind the stage, before the mean over positions (their Res5ROIHeadsExtraNorm); the
-    appendix words it as behind the mean. The code is followed.
+    torchvision's RoIHeads would compute it twice, and update its BN twice (docs/transfer.md, difference 7).
+    The authors' code has a BN after the stage, before the mean over positions (Res5ROIHeadsExtraNorm); by the wording
+    of the appendix it comes after the mean. We follow the code.
     """
 
     def __init__(self, network: ResNet, stride: int, settings: Settings) -> None:
@@ -50,25 +50,25 @@ class Res5Heads(nn.Module):
     def losses(
         self, features: Sequence[Float[Tensor, "N C _ _"]], proposals: list[Proposals], targets: list[Target]
     ) -> dict[str, Tensor]:
-        """Of the RoIs that `sample` draws from the proposals."""
+        """The losses, by name, of RoIs that are sampled from the proposals."""
         samples, k = sample(proposals, targets, self.settings), self.settings.num_classes
-        x = self.res5(self.pool(features, [found.boxes for found in samples]))
+        x = self.res5(self.pool(features, [one.boxes for one in samples]))
         logits, deltas = self.box_predictor(x.mean(dim=(2, 3)))
         losses = box_losses(logits, deltas, samples, [target["boxes"] for target in targets], self.settings.box_beta)
-        objects = x[torch.cat([found.classes for found in samples]) < k]
+        objects = x[torch.cat([one.classes for one in samples]) < k]
         for branch in branches_of(self):
-            losses |= branch.losses(objects, [found.foreground(k) for found in samples], targets)
+            losses |= branch.losses(objects, [one.foreground(k) for one in samples], targets)
         return losses
 
     @torch.no_grad()
     def predict(
         self, features: Sequence[Float[Tensor, "N C _ _"]], proposals: list[Proposals], sizes: Sizes
     ) -> list[Detections]:
-        """The detections of each image, in pixels of the network's input. Masks are of the boxes found."""
-        boxes = [found.boxes for found in proposals]
+        """The detections of each image, in pixels of the network's input, with masks for the detected boxes."""
+        boxes = [one.boxes for one in proposals]
         x = self.res5(self.pool(features, boxes))
         logits, deltas = self.box_predictor(x.mean(dim=(2, 3)))
-        detections = found_in(logits, deltas, boxes, sizes, self.settings)
+        detections = detect_all(logits, deltas, boxes, sizes, self.settings)
         for branch in branches_of(self):
-            branch.predict(self.res5(self.pool(features, [found["boxes"] for found in detections])), detections)
+            branch.predict(self.res5(self.pool(features, [one["boxes"] for one in detections])), detections)
         return detections

@@ -11,8 +11,8 @@ from moco.transfer.models.backbones import ResNetBody, dilate
 class DilatedC5(nn.Module):
     """The encoder with its last stage dilated, and "a 3x3 convolution (with BN) that reduces dimension to 512".
 
-    Detectron2 has no such convolution. The paper names no ReLU behind it, and none is there. Its weights start as the
-    FPN's do.
+    Detectron2 has no such convolution. The paper mentions no ReLU after it, so there is none. Its weights are
+    initialized like those of the FPN.
     """
 
     def __init__(self, network: ResNet, channels: int = 512) -> None:

@@ -1,7 +1,7 @@
-"""The dense pose branch (DensePose, arXiv:1802.00434): for each pixel of a person a part of the body, and U and V.
+"""The dense pose branch (DensePose, arXiv:1802.00434): for each pixel of a person the part of the body, U and V.
 
 Layers, loss and settings are those of Detectron2's project DensePose, configuration densepose_rcnn_R_50_FPN_s1x_legacy,
-which is the one of the paper's time (its "s1x"). U and V are coordinates of 0 to 1 on the chart of a part.
+which the paper's "s1x" refers to. U and V are coordinates of 0 to 1 on the chart of a part.
 """
 
 from typing import NamedTuple
@@ -19,8 +19,8 @@ from moco.transfer.models.sampling import Sample, Target
 from moco.transfer.models.settings import Settings
 
 PARTS = 24  # and the background, which is part 0
-SIDE = 256  # of the square that a person's box is, in which points are given and the mask has its pixels
-FOREGROUND_IOU = 0.7  # of a RoI and its person; below, the RoI takes no part in the loss
+SIDE = 256  # points and the mask are given on a person's box, scaled to a square with this side [pixels]
+FOREGROUND_IOU = 0.7  # of a RoI and its person; RoIs with less are not used in the loss
 
 
 class Annotation(NamedTuple):
@@ -51,20 +51,20 @@ class Weights(NamedTuple):
     coarse: float = 2.0
 
 
-class Found(NamedTuple):
-    """RoIs of annotated persons, one row each."""
+class AnnotatedRoIs(NamedTuple):
+    """The RoIs of annotated persons."""
 
-    rows: Int[Tensor, "n"]  # of the RoI
+    rows: Int[Tensor, "n"]  # of these RoIs among all
     roi: Float[Tensor, "n 4"]
     person: Float[Tensor, "n 4"]  # its person's box
     annotations: list[Annotation]
 
 
 class DensePoseBranch(Branch):
-    """Eight 3x3 convolutions, and four deconvolutions whose output is enlarged twofold.
+    """Eight 3x3 convolutions, and four deconvolutions, whose outputs are upsampled by 2.
 
     Args:
-        pool: 14 x 14, not aligned and with 2 x 2 samples a cell in that configuration.
+        pool: in that configuration 14 x 14, not aligned, with 2 x 2 samples in each cell.
     """
 
     target = "densepose"
@@ -85,17 +85,17 @@ class DensePoseBranch(Branch):
         return Charts(*enlarged)
 
     def losses(self, x: Float[Tensor, "R D m m"], samples: list[Sample], targets: list[Target]) -> dict[str, Tensor]:
-        """See `chart_losses`. The RoIs are those that overlap their person by more than 0.7."""
-        found = annotated(samples, targets)
-        rows = torch.arange(len(found.rows), device=x.device)
-        return chart_losses(self(x[found.rows]), found._replace(rows=rows), self.weights)
+        """See `chart_losses`. Only RoIs that overlap their person by more than 0.7 are used."""
+        rois = annotated_rois(samples, targets)
+        rows = torch.arange(len(rois.rows), device=x.device)
+        return chart_losses(self(x[rois.rows]), rois._replace(rows=rows), self.weights)
 
     def predict(self, x: Float[Tensor, "R D m m"], detections: list[Detections]) -> None:
-        """Adds "coarse", "fine", "u" and "v", as in Charts; `surface` makes pixels of them."""
-        counts = [len(found["boxes"]) for found in detections]
+        """Add "coarse", "fine", "u" and "v", as in Charts; `surface` computes pixels from them."""
+        counts = [len(each["boxes"]) for each in detections]
         for name, chart in self(x)._asdict().items():
-            for found, part in zip(detections, chart.split(counts), strict=True):
-                found[name] = part
+            for each, part in zip(detections, chart.split(counts), strict=True):
+                each[name] = part
 
 
 def _deconvolution(inputs: int, outputs: int) -> nn.ConvTranspose2d:
@@ -106,8 +106,8 @@ def _deconvolution(inputs: int, outputs: int) -> nn.ConvTranspose2d:
     return layer
 
 
-def annotated(samples: list[Sample], targets: list[Target], iou: float = FOREGROUND_IOU) -> Found:
-    """The RoIs of all images whose persons have points, and that overlap them by more than `iou`."""
+def annotated_rois(samples: list[Sample], targets: list[Target], iou: float = FOREGROUND_IOU) -> AnnotatedRoIs:
+    """The RoIs that overlap a person with points by more than `iou`, in all images."""
     roi = torch.cat([sample.boxes for sample in samples])
     person = torch.cat([near(sample, target["boxes"]) for sample, target in zip(samples, targets, strict=True)])
     points = list[Annotation | None]()
@@ -116,7 +116,7 @@ def annotated(samples: list[Sample], targets: list[Target], iou: float = FOREGRO
     close = (overlaps(roi, person) > iou).tolist()
     rows = [row for row, one in enumerate(points) if one is not None and close[row]]
     index = torch.tensor(rows, dtype=torch.int64, device=roi.device)
-    return Found(index, roi[index], person[index], [one for row in rows if (one := points[row]) is not None])
+    return AnnotatedRoIs(index, roi[index], person[index], [one for row in rows if (one := points[row]) is not None])
 
 
 def overlaps(a: Float[Tensor, "n 4"], b: Float[Tensor, "n 4"]) -> Float[Tensor, "n"]:
@@ -125,17 +125,17 @@ def overlaps(a: Float[Tensor, "n 4"], b: Float[Tensor, "n 4"]) -> Float[Tensor, 
     return inner / ((a[:, 2:] - a[:, :2]).prod(dim=1) + (b[:, 2:] - b[:, :2]).prod(dim=1) - inner)
 
 
-def chart_losses(charts: Charts, found: Found, weights: Weights) -> dict[str, Tensor]:
-    """U and V: smooth L1 at the part of each point, summed. Parts: mean cross entropy over the points. Coarse parts:
-    mean cross entropy over the grids of the RoIs.
+def chart_losses(charts: Charts, rois: AnnotatedRoIs, weights: Weights) -> dict[str, Tensor]:
+    """The losses of a batch, by name; 0 without annotated points. Only points inside of their RoI are used.
 
-    Only points that lie in the RoI count. Without any, these losses are 0.
+    U and V: the sum of smooth L1 over the points, on the charts of their parts. Parts (I): mean cross entropy over the
+    points. Coarse parts (S): mean cross entropy over the grids of the RoIs.
     """
     losses = {name: chart.sum() * 0 for name, chart in zip(("S", "I", "U", "V"), charts, strict=True)}
-    if len(found.rows):
-        wanted = coarse_targets(found, charts.coarse.shape[1], charts.coarse.shape[-1])
-        losses["S"] = weights.coarse * cross_entropy(charts.coarse[found.rows], wanted)
-        points = locate(found, charts.fine.shape[-1])
+    if len(rois.rows):
+        wanted = coarse_targets(rois, charts.coarse.shape[1], charts.coarse.shape[-1])
+        losses["S"] = weights.coarse * cross_entropy(charts.coarse[rois.rows], wanted)
+        points = locate(rois, charts.fine.shape[-1])
         if len(points.part):
             losses["I"] = weights.part * cross_entropy(points.read(charts.fine), points.part)
             for name, chart, value in (("U", charts.u, points.u), ("V", charts.v, points.v)):
@@ -145,7 +145,7 @@ def chart_losses(charts: Charts, found: Found, weights: Weights) -> dict[str, Te
 
 
 class Points(NamedTuple):
-    """The points of all RoIs that lie in them, and where on the RoI's grid."""
+    """The points inside of all RoIs, with their positions on the RoI's grid."""
 
     roi: Int[Tensor, "P"]
     x: Float[Tensor, "P"]  # [cells], from the first cell
@@ -155,7 +155,7 @@ class Points(NamedTuple):
     v: Float[Tensor, "P"]
 
     def read(self, chart: Float[Tensor, "R C M M"]) -> Float[Tensor, "P C"]:
-        """The values of a chart at the points, between the four cells around each."""
+        """The values of a chart at the points, by bilinear interpolation."""
         last = chart.shape[-1] - 1
         x, y = self.x.floor().long().clamp(0, last), self.y.floor().long().clamp(0, last)
         right, below = (x + 1).clamp(max=last), (y + 1).clamp(max=last)
@@ -166,10 +166,10 @@ class Points(NamedTuple):
         return upper * (1 - dy) + lower * dy
 
 
-def locate(found: Found, side: int) -> Points:
+def locate(rois: AnnotatedRoIs, side: int) -> Points:
     """The points within their RoIs, on a grid of `side` x `side` cells. Cell 0 is at the RoI's left and upper edge."""
     parts = list[Points]()
-    for index, roi, person, points in zip(*found, strict=True):
+    for index, roi, person, points in zip(*rois, strict=True):
         extent, size = person[2:] - person[:2], roi[2:] - roi[:2]
         x = person[0] + points.x.to(roi) * extent[0] / SIDE - roi[0]
         y = person[1] + points.y.to(roi) * extent[1] / SIDE - roi[1]
@@ -180,16 +180,16 @@ def locate(found: Found, side: int) -> Points:
     return Points(*(torch.cat(list(column)) for column in zip(*parts, strict=True)))
 
 
-def coarse_targets(found: Found, channels: int, side: int) -> Int[Tensor, "n M M"]:
-    """The mask of each RoI's person on the grid of the RoI, 0 outside of the person's box; 0 or 1 for two channels."""
+def coarse_targets(rois: AnnotatedRoIs, channels: int, side: int) -> Int[Tensor, "n M M"]:
+    """The coarse parts of each RoI's person on the RoI's grid, 0 outside of the person; 0 or 1 for two channels."""
     grids = list[Tensor]()
-    across = torch.arange(side, device=found.roi.device) / side
-    for roi, person in zip(found.roi, found.person, strict=True):
+    across = torch.arange(side, device=rois.roi.device) / side
+    for roi, person in zip(rois.roi, rois.person, strict=True):
         extent = person[2:] - person[:2]
         start, end = 2 * (roi[:2] - person[:2]) / extent - 1, 2 * (roi[2:] - person[:2]) / extent - 1
         x, y = across * (end[0] - start[0]) + start[0], across * (end[1] - start[1]) + start[1]
         grids.append(torch.stack(torch.broadcast_tensors(x[None], y[:, None]), dim=-1))
-    masks = torch.stack([points.mask for points in found.annotations])[:, None].to(found.roi)
+    masks = torch.stack([points.mask for points in rois.annotations])[:, None].to(rois.roi)
     read = grid_sample(masks, torch.stack(grids), mode="nearest", align_corners=True)[:, 0].long()
     return (read > 0).long() if channels == 2 else read
 

@@ -1,4 +1,4 @@
-"""A detector: backbone, region proposals, heads; images of any size in, losses or detections out."""
+"""A detector of backbone, region proposal network and heads. It turns images of any size into losses or detections."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -44,12 +44,12 @@ class Detector(nn.Module):
         self.register_buffer("std", torch.tensor([255 * value for value in std]), persistent=False)
 
     def forward(self, images: Sequence[Image], targets: list[Target] | None = None, sizes: Sizes | None = None) -> Any:
-        """In training the losses, by name; in evaluation the detections of each image.
+        """Return losses by name in training mode, and the detections of each image in evaluation mode.
 
         Args:
-            targets: in training, for each image "boxes" n x 4 (x0, y0, x1, y1), "labels" n in 0 ... K-1, and what the
-                further heads need: "masks", "keypoints", ...
-            sizes: in evaluation, (height, width) that the detections of each image are for; None: the image's own.
+            targets: in training, for each image "boxes" n x 4 (x0, y0, x1, y1), "labels" n in 0 ... K-1, and what its
+                branches need: "masks", "keypoints", ...
+            sizes: in evaluation, (height, width) to which the detections of each image are scaled; None: the image's.
         """
         own = [(image.shape[1], image.shape[2]) for image in images]
         if not self.training:
@@ -73,7 +73,7 @@ class Detector(nn.Module):
         return [to_size(*each) for each in zip(detections, own, sizes, strict=True)]
 
     def batch(self, images: Sequence[Image]) -> Float[Tensor, "N 3 H W"]:
-        """Normalized, then padded with 0 at the right and at the bottom to a common size, a multiple of `multiple`."""
+        """Normalize the images, and pad them with 0 at the right and the bottom to a size divisible by `multiple`."""
         multiple = self.settings.multiple
         height, width = (
             -(-max(image.shape[side] for image in images) // multiple) * multiple for side in (1, 2)

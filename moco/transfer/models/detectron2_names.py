@@ -43,7 +43,7 @@ COMMON: list[Rule] = [
 
 
 def detectron2_names(detector: nn.Module) -> dict[str, str]:
-    """By our name Detectron2's of every weight and BN statistic; the counts of batches are left out."""
+    """Detectron2's name of every weight and BN statistic, by our name. Counts of batches are omitted."""
     first = PYRAMID if isinstance(detector.get_submodule("backbone"), FPN) else SINGLE_MAP
     ours = [name for name in detector.state_dict() if not name.endswith("num_batches_tracked")]
     return {name: renamed(name, [*first, *COMMON]) for name in ours}
@@ -64,7 +64,8 @@ def load_detectron2(detector: nn.Module, state: Mapping[str, Tensor]) -> None:
     ours = detector_to_detectron2(detector)
     if differing := sorted(ours.keys() ^ state.keys()):
         raise RecipeError(
-            f"these weights are of another detector: {len(differing)} names occur in one only ({first_few(differing)})"
+            f"these weights are of another detector: {len(differing)} names are in one of them only "
+            f"({first_few(differing)})"
         )
     for name, x in ours.items():
         if x.shape != state[name].shape:
@@ -78,7 +79,7 @@ def load_detectron2(detector: nn.Module, state: Mapping[str, Tensor]) -> None:
 
 
 def renamed(name: str, rules: list[Rule]) -> str:
-    """`name` after each of the rules in turn."""
+    """Apply the rules to `name`, one after the other."""
     for pattern, replacement in rules:
         name = re.sub(pattern, replacement, name)
     return name

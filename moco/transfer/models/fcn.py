@@ -25,7 +25,7 @@ class FCN(nn.Module):
     A.5: "The 3x3 convolutions in conv5 blocks have dilation 2 and stride 1. This is followed by two extra 3x3
     convolutions of 256 channels, with BN and ReLU, and then a 1x1 convolution for per-pixel classification. The total
     stride is 16 (FCN-16s). We set dilation = 6 in the two extra 3x3 convolutions". torchvision's fcn_resnet50 has
-    stride 8 and another head. The logits are enlarged bilinearly, which the paper does not say.
+    stride 8 and another head. The logits are upsampled bilinearly; the paper does not say how.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class FCN(nn.Module):
         layers = [Conv2dNormActivation(count, channels, dilation=6) for count in (inputs, channels)]
         self.head = nn.Sequential(*layers, nn.Conv2d(channels, num_classes, 1))
         for layer in self.head.modules():
-            if isinstance(layer, nn.Conv2d):  # the paper does not say; Detectron2's usual start of such layers
+            if isinstance(layer, nn.Conv2d):  # not in the paper; Detectron2's usual initialization of such layers
                 nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
                 if layer.bias is not None:
                     nn.init.normal_(layer.weight, std=0.01)
@@ -55,7 +55,7 @@ class FCN(nn.Module):
     def forward(
         self, images: UInt8[Tensor, "N 3 H W"], labels: Integer[Tensor, "N H W"] | None = None
     ) -> dict[str, Tensor] | Float[Tensor, "N K H W"]:
-        """The losses by name in training mode, otherwise the logits of each pixel's class."""
+        """Return losses by name in training mode, and the logits of each pixel's class in evaluation mode."""
         if not self.training:
             return self.logits(images)
         if labels is None:
@@ -65,9 +65,9 @@ class FCN(nn.Module):
     def logits(self, images: UInt8[Tensor, "N 3 H W"]) -> Float[Tensor, "N K H W"]:
         """The logits of each pixel's class.
 
-        Place i of the maps is centred on pixel 16 i. So images are padded at the right and the bottom, by the mean
-        colour, to 16 n + 1 pixels, as the paper's crops of 513 and 769 have, and the maps are enlarged from corner to
-        corner. Otherwise logits lie up to 15 pixels from where they belong.
+        Cell i of the maps is centred on pixel 16 i. So images are padded with the mean colour at the right and the
+        bottom to 16 n + 1 pixels, the form of the paper's crops (513 and 769), and the maps are upsampled with aligned
+        corners. Otherwise logits would be shifted by up to 15 pixels.
         """
         height, width = images.shape[2:]
         padded = [-(-(side - 1) // self.body.strides[-1]) * self.body.strides[-1] + 1 for side in (height, width)]
@@ -77,10 +77,10 @@ class FCN(nn.Module):
         return interpolate(maps, padded, mode="bilinear", align_corners=True)[..., :height, :width]
 
     def loss(self, images: UInt8[Tensor, "N 3 H W"], labels: Integer[Tensor, "N H W"]) -> dict[str, Tensor]:
-        """The mean cross entropy over all pixels whose label is not 255; 0 where there is none.
+        """The mean cross entropy over all pixels whose label is not 255; 0 if there are none.
 
-        With several ranks, the mean of their losses is the mean over the known pixels of all ranks: every known pixel
-        has the same weight, and the result does not depend on the number of ranks. All ranks must call this together.
+        The mean of this loss over the ranks is the mean over the labelled pixels of all ranks, so the result does not
+        depend on the number of ranks. All ranks must call this together.
         """
         logits, labels = self.logits(images).float(), labels.to(self.mean.device).long()
         known = total((labels != IGNORED).sum()).clamp(min=1)
@@ -95,26 +95,26 @@ class FCN(nn.Module):
 def build_segmenter(
     network: nn.Module, num_classes: int, *, norm: Norm = "tuned", channels: int = 256, mean: RGB = MEAN, std: RGB = STD
 ) -> FCN:
-    """An FCN on `network`, an encoder's backbone; its new layers have random weights.
+    """Build an FCN on an encoder's backbone. New layers have random weights.
 
     Args:
-        network: one of our ResNets, which becomes part of it; or a CNN of timm, which is copied at stride 16 where timm
-            can build it so, and has its own stride otherwise (`body.strides` says which).
+        network: one of our ResNets, which becomes part of the FCN; or a CNN of timm, of which a copy with stride 16 is
+            built if timm can, otherwise one with its usual stride (see `body.strides`).
         num_classes: without the label 255, which is ignored.
-        norm: of the encoder; as `build_detector`'s.
+        norm: see `build_detector`.
 
     Raises:
-        RecipeError: there is no such network on the encoder.
+        RecipeError: the FCN cannot be built on this network.
     """
     if not 0 < num_classes <= IGNORED:
-        raise RecipeError(f"segment takes 1 to 255 classes, for 255 is the label that is ignored, got {num_classes}")
+        raise RecipeError(f"segment takes 1 to 255 classes, because label 255 means ignored, got {num_classes}")
     body = _body(network)
     if norm == "frozen":
         freeze(body)
-    found = FCN(body, num_classes, channels=channels, mean=mean, std=std)
+    segmenter = FCN(body, num_classes, channels=channels, mean=mean, std=std)
     if norm == "sync":
-        synchronize(found)
-    return found
+        synchronize(segmenter)
+    return segmenter
 
 
 def _body(network: nn.Module) -> ResNetBody | TimmBody:

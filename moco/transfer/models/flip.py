@@ -1,4 +1,4 @@
-"""A mirrored image with its objects."""
+"""Flip an image and its objects."""
 
 from collections.abc import Callable, Sequence
 
@@ -17,26 +17,26 @@ def flip(
     keypoint_names: Sequence[str] = (),
     mirror_body: Callable[[Annotation], Annotation] | None = None,
 ) -> tuple[UInt8[Tensor, "3 h w"], Target]:
-    """Image and objects, left and right exchanged; so are keypoints whose names differ by left and right.
+    """Exchange left and right of an image and its objects, and of keypoints whose names say left or right.
 
-    Points on bodies are mirrored by `mirror_body`; without it they are left out.
+    Points on bodies are mirrored by `mirror_body`; without it they are removed.
     """
     width = image.shape[2]
     boxes = target["boxes"]
-    found = {**target, "boxes": torch.stack([width - boxes[:, 2], boxes[:, 1], width - boxes[:, 0], boxes[:, 3]], 1)}
+    flipped = {**target, "boxes": torch.stack([width - boxes[:, 2], boxes[:, 1], width - boxes[:, 0], boxes[:, 3]], 1)}
     masks = target.get("masks")
     if isinstance(masks, Tensor):
-        found["masks"] = masks.flip(2)
+        flipped["masks"] = masks.flip(2)
     elif masks is not None:
-        found["masks"] = [[_mirrored(part, width) for part in parts] for parts in masks]
+        flipped["masks"] = [[_mirrored(part, width) for part in parts] for parts in masks]
     if "keypoints" in target:
         points = target["keypoints"][:, mirrored_order(keypoint_names, target["keypoints"].shape[1])].clone()
         points[..., 0] = torch.where(points[..., 2] > 0, width - points[..., 0], points[..., 0])
-        found["keypoints"] = points
+        flipped["keypoints"] = points
     if "densepose" in target:
         persons = target["densepose"]
-        found["densepose"] = [None if one is None or mirror_body is None else mirror_body(one) for one in persons]
-    return image.flip(2), found
+        flipped["densepose"] = [None if one is None or mirror_body is None else mirror_body(one) for one in persons]
+    return image.flip(2), flipped
 
 
 def _mirrored(polygon: np.ndarray, width: int) -> np.ndarray:
@@ -46,7 +46,7 @@ def _mirrored(polygon: np.ndarray, width: int) -> np.ndarray:
 
 
 def mirrored_order(names: Sequence[str], count: int) -> list[int]:
-    """For each of `count` keypoints, which one takes its place in a mirrored image: left_eye, right_eye."""
+    """For each of `count` keypoints, the one that takes its place in a flipped image: right_eye for left_eye."""
     if len(names) != count:
         return list(range(count))
     places = {name: place for place, name in enumerate(names)}

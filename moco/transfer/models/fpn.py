@@ -8,11 +8,11 @@ from moco.transfer.models.backbones import ResNetBody, TimmBody
 
 
 class FPN(nn.Module):
-    """A body, and torchvision's pyramid on its four feature maps; a fifth is every second position of the last.
+    """torchvision's pyramid on the four feature maps of `body`. A fifth map has every second position of the fourth.
 
     Args:
-        norm: BN in the pyramid (Sec. 4.2: "the newly initialized layers (e.g., FPN)"). The convolutions have a bias
-            without it.
+        norm: the pyramid has BN (Sec. 4.2: "the newly initialized layers (e.g., FPN)"); otherwise its convolutions
+            have biases.
     """
 
     def __init__(self, body: ResNetBody | TimmBody, channels: int, *, norm: bool) -> None:
@@ -24,4 +24,4 @@ class FPN(nn.Module):
 
     def forward(self, x: Float[Tensor, "N 3 H W"]) -> list[Float[Tensor, "N C _ _"]]:
         """The five feature maps, the largest first."""
-        return list(self.fpn({str(index): found for index, found in enumerate(self.body(x))}).values())
+        return list(self.fpn({str(index): x for index, x in enumerate(self.body(x))}).values())

@@ -1,4 +1,4 @@
-"""The interface of branches: what a detector computes for its RoIs besides boxes."""
+"""The interface of branches, which compute masks, keypoints or dense pose for the RoIs of a detector."""
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -9,10 +9,10 @@ from moco.transfer.models.sampling import Sample, Target
 
 
 class Branch(nn.Module):
-    """Masks, keypoints or dense pose. It looks at the RoIs of objects only, cut out as it says in `pool`."""
+    """A head for masks, keypoints or dense pose. It gets features of the RoIs of objects only, pooled by `pool`."""
 
     pool: Pool
-    target: str  # what it needs of a target
+    target: str  # the name of its annotations in a target
 
     def losses(self, x: Float[Tensor, "R D m m"], samples: list[Sample], targets: list[Target]) -> dict[str, Tensor]:
         """The losses, by name. `samples`: the RoIs of each image. `x`: the features of all RoIs."""

@@ -26,7 +26,7 @@ class StandardHeads(nn.Module):
         self.settings, self.pool = settings, Pool(7, strides)
         self.box_head = TwoMLPHead(channels * 7 * 7, settings.fc_channels)
         for layer in (self.box_head.fc6, self.box_head.fc7):
-            nn.init.kaiming_uniform_(layer.weight, a=1)  # difference 5
+            nn.init.kaiming_uniform_(layer.weight, a=1)  # docs/transfer.md, difference 5
             nn.init.zeros_(layer.bias)
         self.box_predictor = BoxPredictor(settings.fc_channels, settings.num_classes)
         self.branches = nn.ModuleDict()
@@ -34,13 +34,13 @@ class StandardHeads(nn.Module):
     def losses(
         self, features: Sequence[Float[Tensor, "N C _ _"]], proposals: list[Proposals], targets: list[Target]
     ) -> dict[str, Tensor]:
-        """Of the RoIs that `sample` draws from the proposals."""
+        """The losses, by name, of RoIs that are sampled from the proposals."""
         samples = sample(proposals, targets, self.settings)
-        logits, deltas = self.classify(features, [found.boxes for found in samples])
+        logits, deltas = self.classify(features, [one.boxes for one in samples])
         losses = box_losses(logits, deltas, samples, [target["boxes"] for target in targets], self.settings.box_beta)
-        objects = [found.foreground(self.settings.num_classes) for found in samples]
+        objects = [one.foreground(self.settings.num_classes) for one in samples]
         for branch in branches_of(self):
-            pooled = branch.pool(features, [found.boxes for found in objects])
+            pooled = branch.pool(features, [one.boxes for one in objects])
             losses |= branch.losses(pooled, objects, targets)
         return losses
 
@@ -55,15 +55,15 @@ class StandardHeads(nn.Module):
         self, features: Sequence[Float[Tensor, "N C _ _"]], proposals: list[Proposals], sizes: Sizes
     ) -> list[Detections]:
         """The detections of each image, in pixels of the network's input."""
-        boxes = [found.boxes for found in proposals]
-        detections = found_in(*self.classify(features, boxes), boxes, sizes, self.settings)
+        boxes = [one.boxes for one in proposals]
+        detections = detect_all(*self.classify(features, boxes), boxes, sizes, self.settings)
         for branch in branches_of(self):
-            branch.predict(branch.pool(features, [found["boxes"] for found in detections]), detections)
+            branch.predict(branch.pool(features, [one["boxes"] for one in detections]), detections)
         return detections
 
 
 def branches_of(heads: nn.Module) -> list[Branch]:
-    """The branches beside the boxes."""
+    """The branches of the heads, without the box head."""
     return cast(list[Branch], list(heads.get_submodule("branches").children()))
 
 
@@ -71,10 +71,10 @@ def sample(proposals: list[Proposals], targets: list[Target], settings: Settings
     """The RoIs of each image that are used in training."""
     count, k = settings.rois_sampled, settings.num_classes
     pairs = zip(proposals, targets, strict=True)
-    return [sample_rois(found.boxes, target, count=count, num_classes=k) for found, target in pairs]
+    return [sample_rois(one.boxes, target, count=count, num_classes=k) for one, target in pairs]
 
 
-def found_in(
+def detect_all(
     logits: Float[Tensor, "R K1"],
     deltas: Float[Tensor, "R K 4"],
     boxes: list[Tensor],
@@ -82,6 +82,6 @@ def found_in(
     settings: Settings,
 ) -> list[Detections]:
     """The detections of each image, from the box head's outputs for all proposals."""
-    counts = [len(found) for found in boxes]
+    counts = [len(one) for one in boxes]
     images = zip(logits.split(counts), deltas.split(counts), boxes, sizes, strict=True)
     return [detect(*image, settings) for image in images]

@@ -15,7 +15,7 @@ from moco.transfer.models.settings import Settings
 
 
 class KeypointBranch(Branch):
-    """RoI features to heat maps of four times their size, with torchvision's layers, which equal Detectron2's."""
+    """RoI features to heat maps of four times their size. torchvision's layers are the same as Detectron2's."""
 
     target = "keypoints"
 
@@ -35,8 +35,8 @@ class KeypointBranch(Branch):
         if not pairs:
             return {"loss_keypoint": self(x).sum() * 0}
         wanted = [keypoint_targets(*pair, 4 * x.shape[-1]) for pair in pairs]
-        position = torch.cat([found[0] for found in wanted])
-        valid = torch.cat([found[1] for found in wanted])
+        position = torch.cat([one[0] for one in wanted])
+        valid = torch.cat([one[1] for one in wanted])
         used = valid.any(dim=1)
         logits, position, valid = self(x[used]).flatten(2), position[used], valid[used]
         if not valid.any():
@@ -44,16 +44,16 @@ class KeypointBranch(Branch):
         return {"loss_keypoint": cross_entropy(logits[valid], position[valid])}
 
     def predict(self, x: Float[Tensor, "R D m m"], detections: list[Detections]) -> None:
-        """Adds "keypoints" n x P x 3: x, y and a score.
+        """Add "keypoints" n x P x 3: x, y and a score.
 
-        The score is Detectron2's, where torchvision has the logit: the softmax's peak on the map enlarged to the box's
-        pixels, over the sum at the map's own resolution.
+        torchvision's score is the logit. This is Detectron2's: exp of the peak of the map that is resized to the box,
+        divided by the sum of exp over the map at its own resolution.
         """
-        counts = [len(found["boxes"]) for found in detections]
-        for found, maps in zip(detections, self(x).split(counts), strict=True):
-            points, peak = heatmaps_to_keypoints(maps, found["boxes"])
+        counts = [len(each["boxes"]) for each in detections]
+        for each, maps in zip(detections, self(x).split(counts), strict=True):
+            points, peak = heatmaps_to_keypoints(maps, each["boxes"])
             score = 1 / (maps.flatten(2) - peak[:, :, None]).exp().sum(dim=2)
-            found["keypoints"] = torch.cat([points[:, :, :2], score[:, :, None]], dim=2)
+            each["keypoints"] = torch.cat([points[:, :, :2], score[:, :, None]], dim=2)
 
 
 def keypoint_targets(sample: Sample, target: Target, side: int) -> tuple[Int[Tensor, "R P"], Tensor]:

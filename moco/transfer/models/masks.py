@@ -1,7 +1,7 @@
-"""The mask branch (Mask R-CNN, arXiv:1703.06870, Sec. 3): targets from polygons, loss, and masks of a picture's size.
+"""The mask branch (Mask R-CNN, arXiv:1703.06870, Sec. 3): targets from polygons, loss, and masks at the image's size.
 
 torchvision cuts its targets out of bitmaps and pastes at whole pixels; Detectron2 rasterizes polygons inside of the box
-and pastes by bilinear sampling (difference 10).
+and pastes by bilinear sampling (docs/transfer.md, difference 10).
 """
 
 import math
@@ -60,11 +60,11 @@ class MaskBranch(Branch):
         return {"loss_mask": binary_cross_entropy_with_logits(logits, wanted.to(logits.dtype))}
 
     def predict(self, x: Float[Tensor, "R D m m"], detections: list[Detections]) -> None:
-        """Adds "mask_probs" n x M x M: within the box, at the class of the box."""
-        labels = torch.cat([found["labels"] for found in detections])
+        """Add "mask_probs" n x M x M: the probabilities on a grid over each box, for its class."""
+        labels = torch.cat([each["labels"] for each in detections])
         probs = self(x)[torch.arange(len(labels), device=labels.device), labels].sigmoid()
-        for found, part in zip(detections, probs.split([len(found["labels"]) for found in detections]), strict=True):
-            found["mask_probs"] = part
+        for each, part in zip(detections, probs.split([len(each["labels"]) for each in detections]), strict=True):
+            each["mask_probs"] = part
 
 
 def mask_targets(sample: Sample, target: Target, side: int) -> Bool[Tensor, "R M M"]:
@@ -81,7 +81,7 @@ def mask_targets(sample: Sample, target: Target, side: int) -> Bool[Tensor, "R M
 
 
 def rasterize(polygons: Polygons, box: np.ndarray, side: int) -> np.ndarray:
-    """Which of `side` x `side` cells of the box the polygons cover, by COCO's routine.
+    """Which of the `side` x `side` cells of the box are covered by the polygons, by COCO's routine.
 
     Raises:
         ImportError: pycocotools is not installed.
@@ -96,7 +96,7 @@ def rasterize(polygons: Polygons, box: np.ndarray, side: int) -> np.ndarray:
 
 
 def paste(probs: Float[Tensor, "n M M"], boxes: Float[Tensor, "n 4"], size: tuple[int, int]) -> Bool[Tensor, "n H W"]:
-    """Masks of a picture of `size` (height, width), from probabilities on a grid of cells over each box."""
+    """Masks of an image of `size` (height, width), from probabilities on a grid over each box."""
     height, width = size
     masks = torch.zeros(len(boxes), height, width, dtype=torch.bool, device=boxes.device)
     for mask, prob, box in zip(masks, probs, boxes, strict=True):

@@ -1,4 +1,4 @@
-"""BatchNorm in detectors: over RoIs, over ranks by Detectron2's rule, frozen, and with exact statistics."""
+"""BatchNorm in detectors: over RoIs, synchronized as in Detectron2, frozen, and with statistics of many batches."""
 
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -23,8 +23,8 @@ class RoIBatchNorm(nn.BatchNorm2d):
 class NaiveSyncBatchNorm(RoIBatchNorm):
     """BatchNorm over all ranks: averages the ranks' means and mean squares.
 
-    Every rank has the same weight, whatever its number of pixels or RoIs; an empty rank has none. The running variance
-    is the biased one, unlike torch's. Both are Detectron2's NaiveSyncBatchNorm, which the authors'
+    Every rank has the same weight, whatever its number of pixels or RoIs; an empty rank has weight 0. The running
+    variance is the biased one, unlike torch's. Both are Detectron2's NaiveSyncBatchNorm, which the authors'
     configuration names; torch's SyncBatchNorm does not run on CPUs. With one rank, this is torch's BatchNorm.
     """
 
@@ -56,7 +56,7 @@ class NaiveSyncBatchNorm(RoIBatchNorm):
 
 
 class NaiveSyncBatchNormAct(NaiveSyncBatchNorm):
-    """The same in the place of timm's BatchNormAct2d, whose activation follows its BatchNorm."""
+    """NaiveSyncBatchNorm for timm's BatchNormAct2d, a BatchNorm followed by an activation."""
 
     drop: nn.Module
     act: nn.Module
@@ -66,10 +66,10 @@ class NaiveSyncBatchNormAct(NaiveSyncBatchNorm):
 
 
 def synchronize(module: nn.Module) -> nn.Module:
-    """`module` with NaiveSyncBatchNorm for each BatchNorm; names and tensors stay.
+    """Replace each BatchNorm in `module` by NaiveSyncBatchNorm. Names and tensors stay the same.
 
     Raises:
-        RecipeError: a layer that is derived from BatchNorm2d and does more than timm's BatchNormAct2d.
+        RecipeError: a layer of another class derived from BatchNorm2d, except timm's BatchNormAct2d.
     """
     for name, layer in list(module.named_modules()):
         if not isinstance(layer, nn.BatchNorm2d) or isinstance(layer, NaiveSyncBatchNorm):
@@ -92,7 +92,7 @@ def synchronize(module: nn.Module) -> nn.Module:
 
 
 def freeze(module: nn.Module) -> nn.Module:
-    """`module` with each BatchNorm a fixed scale and shift: its weights and running statistics are buffers."""
+    """Replace each BatchNorm in `module` by a fixed scale and shift: its weights and statistics become buffers."""
     from timm.layers import freeze_batch_norm_2d
 
     return freeze_batch_norm_2d(module)
@@ -126,19 +126,19 @@ class _Moments:
 
 
 def precise_bn(model: nn.Module, batches: Iterable[Any], forward: Callable[[Any], Any]) -> None:
-    """Replace the running statistics of BatchNorm by those of `batches`, as the weights are now (PreciseBN).
+    """Replace the running statistics of BatchNorm by those of `batches` with the current weights (PreciseBN).
 
     A running average lags behind the weights; the authors recompute it over 200 batches before each evaluation
     (TEST.PRECISE_BN in their configuration). Layers are in training mode meanwhile, so each sees what it sees in
-    training. Frozen layers are left alone.
+    training. Frozen layers do not change.
 
     Args:
         forward: runs the model, in training mode, on a batch. Its result is not used.
     """
     layers = [layer for layer in model.modules() if isinstance(layer, nn.BatchNorm2d) and layer.training]
-    found = [_Moments(layer) for layer in layers if layer.track_running_stats]
-    saved = [[x.clone() for x in moments.layer.buffers()] for moments in found]
-    handles = [moments.layer.register_forward_pre_hook(moments) for moments in found]
+    statistics = [_Moments(layer) for layer in layers if layer.track_running_stats]
+    saved = [[x.clone() for x in moments.layer.buffers()] for moments in statistics]
+    handles = [moments.layer.register_forward_pre_hook(moments) for moments in statistics]
     try:
         with torch.no_grad():
             for batch in batches:
@@ -146,17 +146,17 @@ def precise_bn(model: nn.Module, batches: Iterable[Any], forward: Callable[[Any]
     finally:
         for handle in handles:
             handle.remove()
-        for moments, buffers in zip(found, saved, strict=True):
+        for moments, buffers in zip(statistics, saved, strict=True):
             for x, before in zip(moments.layer.buffers(), buffers, strict=True):
                 x.copy_(before)
-    for moments in found:
+    for moments in statistics:
         moments.apply()
 
 
 def parameter_groups(model: nn.Module, weight_decay: float, *, of_norms: float = 0.0) -> list[dict[str, Any]]:
-    """The trained parameters for an optimizer: weights and biases of norm layers decay by `of_norms` only.
+    """The trained parameters in two groups for an optimizer. The weight decay of norm layers is `of_norms`.
 
-    Detectron2's WEIGHT_DECAY and WEIGHT_DECAY_NORM (1e-4 and 0); torchvision's examples decay all (difference 12).
+    Detectron2's WEIGHT_DECAY and WEIGHT_DECAY_NORM (1e-4 and 0); torchvision's examples decay all.
     """
     kinds = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm)  # pyright: ignore[reportPrivateUsage]
     norms = {id(x) for layer in model.modules() if isinstance(layer, kinds) for x in layer.parameters(recurse=False)}

@@ -15,19 +15,19 @@ class Pool(NamedTuple):
 
     torchvision's MultiScaleRoIAlign is not aligned, takes 2 x 2 samples in each cell, and keeps the scales that it has
     inferred from the first batch. Detectron2's ROIAlignV2 is aligned, and takes as many samples as a cell has pixels
-    (difference 1). Strides are given here.
+    (docs/transfer.md, difference 1). Strides are given here.
     """
 
     resolution: int
     strides: tuple[int, ...]  # [pixels] of the feature maps, ascending powers of 2
-    aligned: bool = True  # half a pixel's shift, so that the samples lie where the pixels are
-    samples: int = 0  # along a side of a cell; 0: as many as it has pixels
+    aligned: bool = True  # samples are shifted by half a pixel, to the pixels' centres
+    samples: int = 0  # along each side of a cell; 0: one for each pixel
 
     def __call__(
         self, features: Sequence[Float[Tensor, "N C _ _"]], boxes: Sequence[Float[Tensor, "_ 4"]]
     ) -> Float[Tensor, "R C r r"]:
         """The RoIs of all images, in the order of `boxes`, whose coordinates are pixels of the image."""
-        image = torch.cat([torch.full_like(found[:, :1], index) for index, found in enumerate(boxes)])
+        image = torch.cat([torch.full_like(each[:, :1], index) for index, each in enumerate(boxes)])
         rois = torch.cat([image, torch.cat(list(boxes))], dim=1)
         if len(self.strides) == 1:
             return self._align(features[0], rois, self.strides[0])
@@ -42,7 +42,7 @@ class Pool(NamedTuple):
 
 
 def levels(boxes: Float[Tensor, "R 4"], strides: tuple[int, ...]) -> Int[Tensor, "R"]:
-    """The feature map that each box is pooled from. A box of 224 x 224 pixels: the one of stride 16."""
+    """The index of the feature map that each box is pooled from. For 224 x 224 pixels it is the map of stride 16."""
     first, last = int(math.log2(strides[0])), int(math.log2(strides[-1]))
     area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
     level = torch.floor(4 + torch.log2(area.sqrt() / 224 + 1e-8))

@@ -1,4 +1,4 @@
-"""Resize images and their objects for the network (difference 9)."""
+"""Resize images and their objects for the network (docs/transfer.md, difference 9)."""
 
 import numpy as np
 import torch
@@ -10,7 +10,7 @@ from moco.transfer.models.sampling import Target
 
 
 def resized_shape(height: int, width: int, shorter: int, longest: int) -> tuple[int, int]:
-    """(height, width) with a shorter side of `shorter`, or smaller where the longer would exceed `longest`."""
+    """(height, width) with a shorter side of `shorter`, or less if the longer side would exceed `longest`."""
     scale = shorter / min(height, width)
     new = (shorter, scale * width) if height < width else (scale * height, shorter)
     if max(new) > longest:
@@ -22,9 +22,9 @@ def resized_shape(height: int, width: int, shorter: int, longest: int) -> tuple[
 def resize(
     image: UInt8[Tensor, "3 h w"], target: Target | None, *, shorter: int, longest: int
 ) -> tuple[UInt8[Tensor, "3 H W"], Target | None]:
-    """The image by Pillow's bilinear filter, which averages where it shrinks, and a copy of its objects to fit.
+    """The image, resized by Pillow's bilinear filter, and a copy of its objects, scaled to fit.
 
-    torchvision's detectors resize inside of the model, without averaging.
+    The filter averages pixels where the image shrinks. torchvision's detectors resize in the model, without averaging.
     """
     height, width = image.shape[1:]
     size = resized_shape(height, width, shorter, longest)
@@ -37,16 +37,16 @@ def resize(
 def _scaled(target: Target, own: tuple[int, int], size: tuple[int, int]) -> Target:
     scale = torch.tensor([size[1] / own[1], size[0] / own[0], 1], dtype=torch.float64)
     boxes = target["boxes"]
-    found = {**target, "boxes": (boxes * scale[:2].repeat(2)).to(boxes.dtype)}
+    scaled = {**target, "boxes": (boxes * scale[:2].repeat(2)).to(boxes.dtype)}
     if "keypoints" in target:
-        found["keypoints"] = (target["keypoints"] * scale).to(boxes.dtype)
+        scaled["keypoints"] = (target["keypoints"] * scale).to(boxes.dtype)
     masks = target.get("masks")
     if isinstance(masks, Tensor):
         kind = Image.Resampling.NEAREST
         rows = [np.array(Image.fromarray(mask.numpy()).resize((size[1], size[0]), kind)) for mask in masks.byte()]
         empty = torch.zeros(0, *size, dtype=torch.bool)
-        found["masks"] = torch.from_numpy(np.stack(rows)).bool() if rows else empty
+        scaled["masks"] = torch.from_numpy(np.stack(rows)).bool() if rows else empty
     elif masks is not None:
         factors = scale[:2].numpy()
-        found["masks"] = [[(part.reshape(-1, 2) * factors).ravel() for part in parts] for parts in masks]
-    return found
+        scaled["masks"] = [[(part.reshape(-1, 2) * factors).ravel() for part in parts] for parts in masks]
+    return scaled

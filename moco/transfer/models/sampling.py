@@ -1,4 +1,4 @@
-"""Sample the anchors and proposals that take part in the losses, with their training targets."""
+"""Sample the anchors and proposals that are used in the losses, with their training targets."""
 
 from collections.abc import Collection
 from typing import Any, NamedTuple
@@ -15,13 +15,13 @@ BOX_CODER = BoxCoder((10.0, 10.0, 5.0, 5.0))
 
 
 def check_target(target: Target, num_classes: int, needed: Collection[str]) -> None:
-    """Refuse what cannot be learned from.
+    """Check a training target.
 
     Args:
-        needed: what a detector's branches need beside boxes and labels: "masks", "keypoints", "densepose".
+        needed: the annotations that branches need besides boxes and labels: "masks", "keypoints", "densepose".
 
     Raises:
-        ValueError: what was expected and what came.
+        ValueError: something is missing, or has a wrong shape, type or value.
     """
     boxes, labels = target["boxes"], target["labels"]
     if boxes.ndim != 2 or boxes.shape[1] != 4 or not boxes.is_floating_point() or labels.shape != boxes.shape[:1]:
@@ -35,8 +35,8 @@ def check_target(target: Target, num_classes: int, needed: Collection[str]) -> N
         raise ValueError(f"labels must be 0 to {num_classes - 1}, got {sorted(set(labels.tolist()))}")
     for name in needed if len(boxes) else ():
         if name not in target or len(target[name]) != len(boxes):
-            found = f"{len(target[name])}" if name in target else "none"
-            raise ValueError(f'a target needs "{name}" for each of its {len(boxes)} boxes, got {found}')
+            count = f"{len(target[name])}" if name in target else "none"
+            raise ValueError(f'a target needs "{name}" for each of its {len(boxes)} boxes, got {count}')
 
 
 class Sample(NamedTuple):
@@ -54,17 +54,17 @@ class Sample(NamedTuple):
 def match(
     objects: Float[Tensor, "n 4"], boxes: Float[Tensor, "m 4"], matcher: Matcher
 ) -> tuple[Int[Tensor, "m"], Int[Tensor, "m"]]:
-    """For each box the object that it matches best, and its kind: 1 object, 0 background, -1 neither."""
+    """For each box, the object that it matches best, and its kind: 1 object, 0 background, -1 neither."""
     if len(objects) == 0:
         nothing = torch.zeros(len(boxes), dtype=torch.int64, device=boxes.device)
         return nothing, nothing.clone()
-    found = matcher(box_iou(objects, boxes))
-    kind = torch.where(found >= 0, 1, torch.where(found == Matcher.BELOW_LOW_THRESHOLD, 0, -1))
-    return found.clamp(min=0), kind
+    matched = matcher(box_iou(objects, boxes))
+    kind = torch.where(matched >= 0, 1, torch.where(matched == Matcher.BELOW_LOW_THRESHOLD, 0, -1))
+    return matched.clamp(min=0), kind
 
 
 def subsample(kind: Int[Tensor, "m"], count: int, fraction: float) -> tuple[Int[Tensor, "p"], Int[Tensor, "q"]]:
-    """Random indices of at most `fraction` x `count` positives (1), and of negatives (0) up to `count` in all."""
+    """Random indices of `count` boxes: at most `fraction` of them positives (1), the rest negatives (0)."""
     positive, negative = torch.where(kind == 1)[0], torch.where(kind == 0)[0]
     positives = min(len(positive), int(count * fraction))
     negatives = min(len(negative), count - positives)

@@ -9,9 +9,9 @@ from moco.transfer.models.masks import paste
 
 
 def to_size(detections: Detections, own: tuple[int, int], wanted: tuple[int, int]) -> Detections:
-    """The detections in an image of size `own` (height, width), scaled to `wanted`; those that vanish are dropped.
+    """Scale detections from an image of size `own` (height, width) to `wanted`, and drop boxes without area.
 
-    "mask_probs" gives "masks" n x H x W besides.
+    Adds "masks" n x H x W if there are "mask_probs".
     """
     boxes = detections["boxes"]
     scale = boxes.new_tensor([wanted[1] / own[1], wanted[0] / own[0]])
@@ -25,8 +25,9 @@ def to_size(detections: Detections, own: tuple[int, int], wanted: tuple[int, int
     return moved
 
 
-def for_metrics(found: Detections) -> scored.Detections:
+def for_metrics(detections: Detections) -> scored.Detections:
     """Detections in the format of `moco.transfer.metrics`: arrays on the host, masks as run lengths."""
-    arrays = {name: x.cpu().numpy() for name, x in found.items() if name in ("boxes", "labels", "scores", "keypoints")}
-    masks = found["masks"].cpu().numpy() if "masks" in found else None
+    names = [name for name in ("boxes", "labels", "scores", "keypoints") if name in detections]
+    arrays = {name: detections[name].cpu().numpy() for name in names}
+    masks = detections["masks"].cpu().numpy() if "masks" in detections else None
     return scored.Detections(**arrays, masks=None if masks is None else tuple(rle_of_bitmap(mask) for mask in masks))

@@ -6,7 +6,7 @@ from typing import Literal
 Task = Literal["detect", "instance", "keypoints", "densepose", "lvis", "cityscapes"]
 Arch = Literal["c4", "dc5", "fpn"]
 Norm = Literal["tuned", "sync", "frozen"]
-Kind = Literal["boxes", "masks", "keypoints", "densepose"]  # what a detector finds
+Kind = Literal["boxes", "masks", "keypoints", "densepose"]  # what a detector predicts
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class Counts:
 
 @dataclass(frozen=True)
 class Settings:
-    """What a detector is, but for its backbone. Defaults are Detectron2's (config/defaults.py) for R50-FPN."""
+    """The settings of a detector, except its backbone. Defaults are Detectron2's (config/defaults.py) for R50-FPN."""
 
     num_classes: int  # K, without the background
     anchor_sizes: tuple[tuple[float, ...], ...] = ((32,), (64,), (128,), (256,), (512,))  # [pixels], per feature map
@@ -36,7 +36,7 @@ class Settings:
     keypoint_channels: int = 512  # of the keypoint and the dense pose head
     num_keypoints: int = 17
     fpn_norm: bool = True  # BN in the FPN (without it, training MoCo's encoder diverges: the authors' issue 23)
-    head_norm: bool = False  # BN in the mask head; the authors left it without (their issue 34)
+    head_norm: bool = False  # BN in the mask head; the authors have none there (their issue 34)
     box_norm: bool = True  # C4: the BN after res5 (the authors' Res5ROIHeadsExtraNorm)
     multiple: int = 32  # batches are padded to a multiple of this [pixels]; C4 and dilated C5 are not padded
 
@@ -44,7 +44,7 @@ class Settings:
         return replace(self, **changes)  # pyright: ignore[reportArgumentType]
 
     def with_anchors_times(self, factor: float) -> "Settings":
-        """The same with larger or smaller anchors."""
+        """The same settings, with all anchor sizes multiplied by `factor`."""
         return self.but(anchor_sizes=tuple(tuple(size * factor for size in sizes) for sizes in self.anchor_sizes))
 
 
@@ -59,9 +59,9 @@ KIND: dict[Task, Kind] = {
 
 
 def paper_settings(task: Task, arch: Arch, num_classes: int, norm: Norm = "tuned") -> Settings:
-    """What the paper, or where it is silent Detectron2's configuration of that row, says of a task.
+    """The paper's settings of a task; what the paper does not say is from Detectron2's configuration of that task.
 
-    With frozen BN, new layers have none, as in Detectron2's configurations: the paper's baseline on LVIS (A.4).
+    With frozen BN, new layers have no BN, as in Detectron2's configurations. The paper's LVIS baseline is so (A.4).
     """
     settings = Settings(num_classes, fpn_norm=norm != "frozen", box_norm=norm != "frozen")
     if arch != "fpn":  # Base-RCNN-C4.yaml, Base-RCNN-DilatedC5.yaml: one map with anchors of all sizes

@@ -1,4 +1,4 @@
-"""Training crops: an image and its labels, resized by one ratio, cropped, padded and mirrored together."""
+"""Training crops: resize, crop, pad and flip an image and its labels in the same way."""
 
 from typing import NamedTuple
 
@@ -11,9 +11,9 @@ from moco.transfer.semantic import IGNORED
 
 
 class Window(NamedTuple):
-    """A crop of the resized image: its place and size there [pixels]."""
+    """Position and size of a crop in the resized image [pixels]."""
 
-    resized: tuple[int, int]  # width, height of the whole resized image
+    resized: tuple[int, int]  # width and height of the resized image
     left: int
     top: int
     width: int
@@ -21,7 +21,7 @@ class Window(NamedTuple):
     flip: bool
 
     def box(self, width: int, height: int) -> tuple[float, float, float, float]:
-        """The same part of the image before it is resized: left, top, right, bottom [pixels]."""
+        """The same region in an image of `width` x `height` before resizing: left, top, right, bottom [pixels]."""
         across, down = width / self.resized[0], height / self.resized[1]
         right, bottom = (self.left + self.width) * across, (self.top + self.height) * down
         return self.left * across, self.top * down, min(right, width), min(bottom, height)
@@ -44,10 +44,10 @@ def crop(
     side: int,
     colour: tuple[int, int, int],
 ) -> tuple[UInt8[np.ndarray, "H H 3"], UInt8[np.ndarray, "H H"]]:
-    """The window of image and labels; where it is smaller than `side`, `colour` and 255 at the right and the bottom.
+    """Cut the window out of image and labels, and pad it to `side` x `side` with `colour` and with 255 (ignored).
 
-    The image is resized by Pillow's bilinear filter, which averages where it shrinks; labels take the nearest pixel.
-    Only the window is computed: a large image is never held at twice its size.
+    The image is resized by Pillow's bilinear filter, which averages pixels where it shrinks; labels take the nearest
+    pixel. Only the window is resized, so that a large image is never in memory at twice its size.
     """
     box = window.box(labels.shape[1], labels.shape[0])
     size = (window.width, window.height)

@@ -1,4 +1,4 @@
-"""Images with a class for each pixel: crops for training, made ahead by threads, and whole images for evaluation."""
+"""Images with a class for each pixel: random crops for training, prefetched by threads; whole images for evaluation."""
 
 from collections.abc import Iterator
 from threading import Event
@@ -22,7 +22,7 @@ Pair = tuple[UInt8[np.ndarray, "H W 3"], UInt8[np.ndarray, "H W"]]
 
 
 class CropLoader(StepLoader):
-    """The mini-batches of `steps`: random crops, each a function of (seed, epoch, the image's number).
+    """The mini-batches of `steps`. Images are cropped at random; (seed, epoch, image) determine how.
 
     Raises:
         ValueError: see StepSampler. While iterating, DataError: an image or a label file that cannot be read.
@@ -51,12 +51,12 @@ def read_pair(scenes: SemanticSet, number: int) -> Pair:
     try:
         image = decode(scenes.scenes[number].path)
     except BadImage as bad:
-        raise DataError(f"{bad}: repair it, or leave it out of the annotations") from bad
-    return image, scenes.read_labels(number)  # which is of the image's size
+        raise DataError(f"{bad}: repair the image, or remove it and its labels") from bad
+    return image, scenes.read_labels(number)  # which checks that both have the same size
 
 
 def eval_pairs(scenes: SemanticSet, *, workers: int) -> Iterator[Pair]:
-    """Every image once, in order and at its own size, with its labels; some are read ahead."""
+    """Every image once, in order and at its own size, with its labels. Workers prefetch some."""
 
     def make(number: int, stopped: Event) -> Pair:
         return read_pair(scenes, number)

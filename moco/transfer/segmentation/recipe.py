@@ -1,4 +1,4 @@
-"""The recipe of a segmenter's fine-tuning: the network on the encoder, and the crops that it is trained on."""
+"""The recipe for fine-tuning a segmenter: the network on top of the encoder, and its training crops."""
 
 from typing import Annotated, Literal
 
@@ -11,7 +11,7 @@ Ratio = Annotated[float, Field(gt=0, le=16)]
 
 
 class CropSpec(Spec):
-    """How an image becomes a training crop. Evaluation takes images at their own size."""
+    """How training crops are made. Evaluation uses images at their own size."""
 
     smallest: Ratio = 0.5  # images are resized by a random ratio between these
     largest: Ratio = 2.0

@@ -18,8 +18,8 @@ def score_segmenter(segmenter: FCN, test: SemanticSet, *, workers: int) -> dict[
 def count_pixels(segmenter: FCN, test: SemanticSet, *, workers: int) -> tuple[Confusion, Float64[np.ndarray, "n"]]:
     """The known pixels of all test images by true and predicted class, and the share of wrong ones in each image.
 
-    One image after the other is predicted and counted, so memory does not grow with their number. The segmenter is in
-    eval mode afterwards.
+    Images are predicted and counted one by one, so memory does not grow with their number. The segmenter is in eval
+    mode afterwards.
     """
     segmenter.eval()
     confusion, wrong = Confusion(test.classes), np.zeros(len(test))
@@ -38,7 +38,7 @@ def predict(segmenter: FCN, image: UInt8[np.ndarray, "H W 3"]) -> UInt8[np.ndarr
 
 
 def score_constant(answer: int, pixels: Int64[np.ndarray, "K"], classes: tuple[str, ...]) -> dict[str, float]:
-    """The scores of one class as the answer for every pixel, where each class has so many known `pixels`."""
+    """The scores of always answering with class `answer`. `pixels`: the number of labelled pixels of each class."""
     confusion = Confusion(classes)
     confusion.counts[:, answer] = pixels
     return scores_of(confusion)
@@ -46,7 +46,8 @@ def score_constant(answer: int, pixels: Int64[np.ndarray, "K"], classes: tuple[s
 
 def scores_of(confusion: Confusion) -> dict[str, float]:
     """mIoU, the accuracy of all pixels, the mean accuracy of the classes, and the IoU of each class that occurs."""
-    found = confusion.scores()
-    scores = {"mIoU": found.miou, "pixel_accuracy": found.pixel_accuracy, "class_accuracy": np.nanmean(found.accuracy)}
-    scores |= {f"IoU {name}": iou for name, iou in zip(found.classes, found.iou, strict=True) if not np.isnan(iou)}
+    result = confusion.scores()
+    scores = {"mIoU": result.miou, "pixel_accuracy": result.pixel_accuracy}
+    scores |= {"class_accuracy": np.nanmean(result.accuracy)}
+    scores |= {f"IoU {name}": iou for name, iou in zip(result.classes, result.iou, strict=True) if not np.isnan(iou)}
     return {name: 100 * float(value) for name, value in scores.items()}

@@ -28,7 +28,7 @@ HARDEST = 6  # images in the picture: those with the largest share of wrong pixe
 
 @dataclass(frozen=True)
 class Segmentation(TransferTask[SemanticSet]):
-    """A network that gives each pixel one of the annotated classes."""
+    """Predict one of the annotated classes for each pixel."""
 
     recipe = SegmentationRecipe
     schedule: str = "30k"
@@ -53,7 +53,7 @@ class Segmentation(TransferTask[SemanticSet]):
         return ("mIoU", "pixel_accuracy")
 
     def fit(self, recipe: TransferRecipe, data: TransferData[SemanticSet]) -> TransferRecipe:
-        """Raises DataError where no pixel has a class. Reads every label file, the first time."""
+        """Read every label file (once). Raises DataError if no pixel has a class."""
         for part, use in ((data.train, "train"), (data.test, "test")):
             if not part.summary.pixels.any():
                 raise DataError(
@@ -62,7 +62,7 @@ class Segmentation(TransferTask[SemanticSet]):
         return recipe
 
     def baseline(self, data: TransferData[SemanticSet]) -> Baseline:
-        """Every pixel has the class that is the most frequent in training."""
+        """Every pixel gets the most frequent class of the training images."""
         answer = int(data.train.summary.pixels.argmax())
         scores = score_constant(answer, data.test.summary.pixels, data.test.classes)
         return Baseline(f"all {data.train.classes[answer]}", scores)
