@@ -75,13 +75,13 @@ def draw_neighbours(out: Path, among: Subjects) -> None:
     assert train.labels is not None
     first_of_class = [int(np.flatnonzero(test.labels == label)[0]) for label in np.unique(test.labels)]
     chosen = np.array(first_of_class[:QUERIES])
-    found = []
+    neighbours = []
     for name, row in among.rows.items():
         places = torch.searchsorted(row.test.ids, torch.from_numpy(chosen))
         ids = row.train.ids[nearest(row.train.x, row.test.x[places], k=NEAREST).indices].numpy()
         images = [[train.read(int(i)) for i in line] for line in ids]
         correct = (train.labels[ids] == test.labels[chosen, None]).tolist()
-        found.append(Neighbours(name, images, correct))
+        neighbours.append(Neighbours(name, images, correct))
     captions = [test.classes[int(label)] for label in test.labels[chosen]]
     title = f"The {NEAREST} nearest training images of {len(chosen)} test images"
-    neighbour_sheet(out, [test.read(int(i)) for i in chosen], found=found, labels=captions, title=title)
+    neighbour_sheet(out, [test.read(int(i)) for i in chosen], neighbours=neighbours, labels=captions, title=title)

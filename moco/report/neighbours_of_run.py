@@ -1,4 +1,4 @@
-"""A picture for any run: nearest neighbours among its own images, by its encoder and by raw pixels."""
+"""Draw the nearest neighbours among a run's own images, by its encoder and by raw pixels."""
 
 import time
 from contextlib import closing
@@ -23,15 +23,15 @@ from moco.recipe import DataSpec
 from moco.report.pictures import QUERY, Neighbours, neighbour_sheet
 from moco.rng import fold, permuted
 
-MOST = 1000  # images that are compared
-SECONDS = 3.0  # at most, to read them and compute their features
-BATCH = 32  # images between two checks of the clock
+MAX_IMAGES = 1000  # that are compared
+SECONDS = 3.0  # maximum time to read images and compute features
+BATCH = 32  # images between two checks of the time
 QUERIES, NEAREST = 6, 8
 
 
 @dataclass(frozen=True, eq=False)
 class Sample:
-    """Some of the images, with their features."""
+    """Some of a run's images, with their features."""
 
     ids: Int64[np.ndarray, " n"]
     crops: UInt8[np.ndarray, "n s s 3"]  # the encoder's input, reduced in size
@@ -48,7 +48,7 @@ def draw_own_neighbours(
     workers: int = 0,
     seconds: float = SECONDS,
 ) -> None:
-    """Write a PNG of the nearest neighbours of a few images among up to 1,000, and as many as `seconds` allow.
+    """Write a PNG of the nearest neighbours of a few images, among up to 1,000 that can be read in `seconds`.
 
     If the images are in class folders, the queries are of different classes, and neighbours are marked right or wrong.
 
@@ -58,17 +58,19 @@ def draw_own_neighbours(
     sample = take_sample(images, encoder, data, device=device, workers=workers, seconds=seconds)
     if len(sample.ids) < 2:
         raise ValueError(f"expected at least 2 images that can be read, got {len(sample.ids)}")
-    known = images.labels if isinstance(images, Folder) else None  # a Dataset may have to read every image for them
+    known = (
+        images.labels if isinstance(images, Folder) else None
+    )  # other data sets may have to read every image for its label
     labels = None if known is None else known[sample.ids]
     queries = _first_of_each(np.arange(len(sample.ids)) if labels is None else labels)
-    found: list[Neighbours] = []
+    neighbours: list[Neighbours] = []
     for name, x in sample.features.items():
         rows = _without_itself(nearest(x, x[queries], k=NEAREST + 1).indices.numpy(), queries)
         correct = None if labels is None else (labels[rows] == labels[queries, None]).tolist()
-        found.append(Neighbours(name, [[sample.crops[i] for i in row] for row in rows], correct))
+        neighbours.append(Neighbours(name, [[sample.crops[i] for i in row] for row in rows], correct))
     captions = None if labels is None else [images.classes[int(label)] for label in labels[queries]]
     title = f"The nearest of {len(sample.ids):,} of the run's images"
-    neighbour_sheet(out, [sample.crops[i] for i in queries], found=found, labels=captions, title=title)
+    neighbour_sheet(out, [sample.crops[i] for i in queries], neighbours=neighbours, labels=captions, title=title)
 
 
 def take_sample(
@@ -76,9 +78,9 @@ def take_sample(
 ) -> Sample:
     """Random images, the same in every run, with the features of the raw pixels and of the encoder.
 
-    Unreadable images are left out. After `seconds` no more are taken; there is always one batch.
+    Unreadable images are skipped. After `seconds` no more are read, but always one batch.
     """
-    count = min(MOST, len(images))
+    count = min(MAX_IMAGES, len(images))
     chosen = permuted(np.arange(count), len(images), fold(0))
     pixels, ids, crops = Pixels(data).to(device), list[Tensor](), list[Tensor]()
     features: dict[str, list[Tensor]] = {"raw pixels": [], "this run": []}
@@ -86,14 +88,14 @@ def take_sample(
         Subset(images, chosen), data, batch_size=BATCH, device=device, workers=workers,
         quarantine=Quarantine(None, count, count),
     )  # fmt: skip
-    began = time.monotonic()
+    start = time.monotonic()
     with closing(batches), evaluating(encoder):
         for x, places in batches:
             ids.append(places.cpu())
             crops.append(_small(x, pixels))
             for name, network in zip(features, (pixels, encoder), strict=True):
                 features[name].append(network.features(x).float().cpu())
-            if time.monotonic() - began > seconds:
+            if time.monotonic() - start > seconds:
                 break
     if not ids:
         return Sample(np.zeros(0, np.int64), np.zeros((0, 1, 1, 3), np.uint8), {})
@@ -115,6 +117,6 @@ def _first_of_each(labels: Int64[np.ndarray, " n"]) -> Int64[np.ndarray, " q"]:
 
 
 def _without_itself(rows: Int64[np.ndarray, "q k"], queries: Int64[np.ndarray, " q"]) -> Int64[np.ndarray, "q k-1"]:
-    """The neighbours of each query without itself. Among identical images it may not come first."""
-    kept = [[i for i in row if i != query][: rows.shape[1] - 1] for row, query in zip(rows, queries, strict=True)]
-    return np.array(kept, dtype=np.int64)
+    """The neighbours of each query, without the query. With identical images the query may not come first."""
+    others = [[i for i in row if i != query][: rows.shape[1] - 1] for row, query in zip(rows, queries, strict=True)]
+    return np.array(others, dtype=np.int64)

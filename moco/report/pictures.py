@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from moco.files import write_atomically
 
-RIGHT, WRONG = "#009E73", "#D55E00"  # a green and a red that the colour-blind tell apart (Okabe and Ito)
+RIGHT, WRONG = "#009E73", "#D55E00"  # green and red, safe for the colour-blind (Okabe and Ito)
 INK, PALE, HAIR = "#222222", "#666666", "#CCCCCC"
 TILE = 64  # [pixels] side of a neighbour
 EDGE = 4  # [pixels] width of a frame
@@ -21,7 +21,7 @@ QUERY = 112  # [pixels] side of a query
 MARGIN = 24  # [pixels] around the sheet and between its blocks
 LINE = 28  # [pixels] height of a line of text
 
-Picture = UInt8[np.ndarray, "_ _ 3"]  # height and width: of each picture its own
+Picture = UInt8[np.ndarray, "_ _ 3"]  # of any height and width
 
 
 @dataclass(frozen=True)
@@ -37,28 +37,29 @@ def neighbour_sheet(
     out: Path,
     queries: Sequence[Picture],
     *,
-    found: Sequence[Neighbours],
+    neighbours: Sequence[Neighbours],
     labels: Sequence[str] | None = None,
     title: str = "",
 ) -> None:
-    """Write a PNG: a row for each query, its neighbours beside it, a block of columns for each of `found`.
+    """Write a PNG with a row for each query, and its neighbours beside it.
 
-    A neighbour of the query's class has a green frame, another one a red frame and a cross in its corner.
+    A neighbour of the query's class has a green frame; others have a red frame and a cross in a corner.
 
     Args:
+        neighbours: each makes a block of columns.
         labels: a caption under each query, usually its class.
 
     Raises:
-        ValueError: not as many rows of neighbours, verdicts or labels as queries.
+        ValueError: the numbers of queries, labels and rows of neighbours differ.
     """
-    _check(queries, found, labels)
+    _check(queries, neighbours, labels)
     tile = TILE + 2 * EDGE + GAP
-    lines = max(-(-len(some) // ACROSS) for each in found for some in each.images)
-    width = min(ACROSS, max(len(some) for each in found for some in each.images)) * tile - GAP
+    lines = max(-(-len(some) // ACROSS) for each in neighbours for some in each.images)
+    width = min(ACROSS, max(len(some) for each in neighbours for some in each.images)) * tile - GAP
     head = MARGIN + (2 * LINE if title else LINE) + GAP  # [pixels] above the first row
     row = max(lines * tile, QUERY + (LINE if labels else 0)) + MARGIN
     first = MARGIN + QUERY + MARGIN  # left edge of the first block
-    size = (first + (width + MARGIN) * len(found), head + row * len(queries))
+    size = (first + (width + MARGIN) * len(neighbours), head + row * len(queries))
     sheet = Image.new("RGB", size, "white")
     draw = ImageDraw.Draw(sheet)
     draw.text((MARGIN, MARGIN // 2), title, INK, _font(26))
@@ -68,7 +69,7 @@ def neighbour_sheet(
         if labels:
             at = (MARGIN + QUERY // 2, head + i * row + QUERY + LINE - GAP)
             draw.text(at, _shortened(labels[i], QUERY + MARGIN, 20), INK, _font(20), anchor="ms")
-    for each in found:
+    for each in neighbours:
         _block(sheet, each, (first, head), width, row)
         first += width + MARGIN
     _save(sheet, out)
@@ -100,19 +101,19 @@ def view_sheet(
     _save(sheet, out)
 
 
-def _check(queries: Sequence[Picture], found: Sequence[Neighbours], labels: Sequence[str] | None) -> None:
+def _check(queries: Sequence[Picture], neighbours: Sequence[Neighbours], labels: Sequence[str] | None) -> None:
     counts = {"labels": len(queries) if labels is None else len(labels)}
-    for each in found:
+    for each in neighbours:
         counts[f"rows of {each.name}"] = len(each.images)
         if each.correct is not None:
-            counts[f"verdicts of {each.name}"] = len(each.correct)
+            counts[f"rows of `correct` of {each.name}"] = len(each.correct)
     wrong = {name: count for name, count in counts.items() if count != len(queries)}
-    if wrong or not found or not len(queries):
+    if wrong or not neighbours or not len(queries):
         raise ValueError(f"expected one row of neighbours for each of {len(queries)} queries, got {wrong or counts}")
 
 
 def _block(sheet: Image.Image, each: Neighbours, corner: tuple[int, int], width: int, row: int) -> None:
-    """Draw the neighbours by one kind of feature, under its name and the number of right ones."""
+    """Draw the neighbours by one kind of feature, below its name and the number of correct ones."""
     draw, (left, head) = ImageDraw.Draw(sheet), corner
     tally = ""
     if each.correct is not None:
@@ -131,7 +132,7 @@ def _block(sheet: Image.Image, each: Neighbours, corner: tuple[int, int], width:
 
 
 def _frame(draw: ImageDraw.ImageDraw, at: tuple[int, int], right: bool) -> None:
-    """Draw a frame around the tile at `at`; a wrong one has a cross too, for the colour-blind."""
+    """Draw a frame around the tile at `at`; with a cross if it is wrong, for the colour-blind."""
     (x, y), far = at, TILE + EDGE - 1
     colour = RIGHT if right else WRONG
     draw.rectangle((x - EDGE, y - EDGE, x + far, y + far), outline=colour, width=EDGE)
@@ -143,7 +144,7 @@ def _frame(draw: ImageDraw.ImageDraw, at: tuple[int, int], right: bool) -> None:
 
 
 def _place(sheet: Image.Image, picture: Picture, at: tuple[int, int], side: int) -> None:
-    """Paste `picture` into the middle of a square, as large as fits. Enlarged pictures keep sharp pixels."""
+    """Paste `picture` into the centre of a square, scaled to fit. Small pictures are enlarged with sharp pixels."""
     image = Image.fromarray(np.ascontiguousarray(picture))
     scale = side / max(image.size)
     size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))

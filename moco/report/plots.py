@@ -1,4 +1,4 @@
-"""Plot the curves of a run: loss, learning rate, and kNN accuracy if there is any."""
+"""Plot the curves of a run: loss, learning rate, and kNN accuracy if it was logged."""
 
 import io
 from pathlib import Path
@@ -19,28 +19,28 @@ Records = list[dict[str, Any]]
 
 
 def curves(records: Records, recipe: Recipe, out: Path, *, chance: float | None = None) -> None:
-    """Write a PNG of what a run logged: loss beside its collapse level, kNN accuracy if there is any, learning rate.
+    """Write a PNG of the logged curves of a run: loss and its collapse level, kNN accuracy if logged, learning rate.
 
     Args:
-        records: of its metrics.jsonl.
-        chance: the accuracy of guessing [percent], drawn as a dashed line.
+        records: those of metrics.jsonl.
+        chance: the accuracy of chance [percent], drawn as a dashed line.
 
     Raises:
-        ValueError: no step was logged yet.
+        ValueError: no step has been logged yet.
     """
     image = io.BytesIO()
-    drawn(records, recipe, chance=chance).savefig(image, format="png")
+    make_figure(records, recipe, chance=chance).savefig(image, format="png")
     write_atomically(out, lambda file: file.write(image.getvalue()))
 
 
-def drawn(records: Records, recipe: Recipe, *, chance: float | None = None) -> "Figure":
-    """The figure that `curves` writes: plots one above the other, over the epochs."""
+def make_figure(records: Records, recipe: Recipe, *, chance: float | None = None) -> "Figure":
+    """The figure that `curves` writes: plots over the epochs, one below the other."""
     from matplotlib.figure import Figure
 
     steps = [record for record in records if "loss" in record]
     scores = [record for record in records if "knn" in record]
     if not steps:
-        raise ValueError("expected logged steps of a run, and there are none: train first")
+        raise ValueError("the run has logged no step yet: train first")
     heights = [3, 2, 1] if scores else [3, 1]
     figure = Figure(figsize=(8, 1.3 * sum(heights)), dpi=200, layout="constrained")
     axes = figure.subplots(len(heights), 1, sharex=True, squeeze=False, height_ratios=heights)[:, 0]
@@ -69,7 +69,7 @@ def _loss(ax: "Axes", steps: Records, recipe: Recipe) -> None:
     epochs, losses = _column(steps, "epoch"), _column(steps, "loss")
     window = max(1, len(losses) // 25)
     if window > 1:
-        ax.plot(epochs, losses, color=BLUE, alpha=0.3, linewidth=1, label="a step")
+        ax.plot(epochs, losses, color=BLUE, alpha=0.3, linewidth=1, label="one step")
         means = np.convolve(losses, np.full(window, 1 / window), mode="valid")
         ax.plot(
             epochs[window // 2 :][: len(means)], means, color=BLUE, linewidth=2, label=f"mean of {window} logged steps"
@@ -86,7 +86,7 @@ def _loss(ax: "Axes", steps: Records, recipe: Recipe) -> None:
     counted = losses[_column(steps, "step") > _steps_to_fill(recipe)]
     if 0 < len(counted) < len(losses) and losses.min() < counted.min():
         ax.annotate(
-            "lower at first, while random keys are in the queue", (0, level), (4, -5),
+            "lower at first: random keys are still in the queue", (0, level), (4, -5),
             xycoords=("axes fraction", "data"), textcoords="offset points", va="top", color=GREY, fontsize=10.5,
         )  # fmt: skip
     seen = counted if len(counted) else losses
@@ -98,19 +98,19 @@ def _loss(ax: "Axes", steps: Records, recipe: Recipe) -> None:
 
 
 def _steps_to_fill(recipe: Recipe) -> float:
-    """The steps until no random key is left in the queue; before, the loss is that of an easier task."""
-    filled = recipe.method.dictionary == "queue"
-    return (recipe.method.size or 0) / recipe.keys_per_step if filled else 0
+    """The number of steps until the queue has no random keys. Until then the task is easier, and the loss lower."""
+    has_queue = recipe.method.dictionary == "queue"
+    return (recipe.method.size or 0) / recipe.keys_per_step if has_queue else 0
 
 
 def _knn(ax: "Axes", scores: Records, chance: float | None) -> None:
     epochs, accuracy = _column(scores, "epoch"), _column(scores, "knn")
     ax.plot(epochs, accuracy, color=GREEN, linewidth=2, marker="o", markersize=5, clip_on=False)
-    ax.annotate(f"{accuracy[0]:.1f} % at first, {accuracy[-1]:.1f} % at last", (1, 0.04),
+    ax.annotate(f"first {accuracy[0]:.1f} %, last {accuracy[-1]:.1f} %", (1, 0.04),
                 xycoords="axes fraction", ha="right", va="bottom", color=GREEN, fontsize=10.5)  # fmt: skip
     if chance is not None:
         ax.axhline(chance, color=GREY, linestyle="--", linewidth=1.2)
-        ax.annotate(f"guessing {chance:.1f} %", (0, chance), (3, 4), xycoords=("axes fraction", "data"),
+        ax.annotate(f"chance {chance:.1f} %", (0, chance), (3, 4), xycoords=("axes fraction", "data"),
                     textcoords="offset points", color=GREY, fontsize=10.5)  # fmt: skip
     low = min([*accuracy, *([] if chance is None else [chance])])
     room = max(max(accuracy) - low, 1.0)

@@ -1,8 +1,8 @@
-"""The surface of a body, for the score of DensePose: vertices with part, U and V, and geodesic distances between them.
+"""The body surface for DensePose's scores: vertices with part, U and V, and geodesic distances between them.
 
-They are in three files that the authors of DensePose publish for research: SMPL_subdiv.mat, SMPL_SUBDIV_TRANSFORM.mat
-and Pdist_matrix.pkl. The last one is a pickle of one array. It is not unpickled, because that could run any code:
-the bytes of the array are mapped from the file.
+It is read from three files that DensePose's authors publish for research: SMPL_subdiv.mat, SMPL_SUBDIV_TRANSFORM.mat
+and Pdist_matrix.pkl. The last one is a pickle of one array. It is not loaded as a pickle, because that could run any
+code; the bytes of the array are mapped from the file.
 """
 
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from moco.transfer.readers.entries import AnnotationError, read_bytes
 from moco.transfer.readers.mat import read_mat
 
 PARTS = 24
-HEAD = 2**16  # [bytes] of a pickle before its array, at most
+HEAD = 2**16  # [bytes] maximum that a pickle has before its array
 LENGTHS = {b"T": 4, b"B": 4, b"\x8e": 8}  # opcodes of long byte strings, and the size of their length [bytes]
 FILES = ("SMPL_subdiv.mat", "SMPL_SUBDIV_TRANSFORM.mat", "Pdist_matrix")
 
@@ -27,13 +27,13 @@ class BodySurface:
     u: Float64[np.ndarray, "n"]
     v: Float64[np.ndarray, "n"]
     part: Int64[np.ndarray, "n"]  # 1 to 24
-    coarse: Int64[np.ndarray, "n"]  # vertex of the coarser mesh, from 0
+    coarse: Int64[np.ndarray, "n"]  # the vertex of the coarser mesh that each belongs to
     distances: Float[np.ndarray, "pairs"]  # [m] of vertices i > j, at i (i - 1) / 2 + j
 
     def nearest(
         self, part: Int64[np.ndarray, "p"], u: Float64[np.ndarray, "p"], v: Float64[np.ndarray, "p"]
     ) -> Int64[np.ndarray, "p"]:
-        """For each point the coarse vertex of the vertex on its part that is nearest in U and V; -1 for no part."""
+        """For each point, the coarse vertex of the nearest vertex (in U and V) of its part; -1 without a part."""
         result = np.full(len(part), -1, dtype=np.int64)
         for number in np.unique(part):
             vertices, points = np.flatnonzero(self.part == number), np.flatnonzero(part == number)
@@ -64,9 +64,9 @@ def read_body_surface(folder: Path) -> BodySurface:
     mesh, index = read_mat(mesh_file), read_mat(index_file)
     names = ("U_subdiv", "V_subdiv", "Part_ID_subdiv")
     if missing := [name for name in names if name not in mesh]:
-        raise AnnotationError(mesh_file, missing[0], "there are no numbers of that name")
+        raise AnnotationError(mesh_file, missing[0], "has no variable of this name")
     if "index" not in index:
-        raise AnnotationError(index_file, "index", "there are no numbers of that name")
+        raise AnnotationError(index_file, "index", "has no variable of this name")
     u, v, part = (mesh[name].reshape(-1).astype(np.float64) for name in names)
     coarse = index["index"].reshape(-1).astype(np.int64) - 1
     if not len(u) == len(v) == len(part) == len(coarse) or not len(u):
@@ -94,7 +94,7 @@ def _distances(folder: Path) -> tuple[np.ndarray, Path]:
 
 
 def _mapped(file: Path) -> np.ndarray:
-    """The array in a pickle, mapped: its bytes in the file are the same as in memory."""
+    """Map the array in a pickle from the file, where its bytes are the same as in memory."""
     if not file.is_file():
         read_bytes(file)  # raises
     size = file.stat().st_size

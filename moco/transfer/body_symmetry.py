@@ -1,7 +1,7 @@
-"""Left and right of bodies: what points, parts and coarse masks of a person are in a mirrored image.
+"""Mirror the points, parts and coarse masks of persons, for flipped images.
 
-The places on the parts are in UV_symmetry_transforms.mat, a file of the authors of DensePose: for each part, U and V on
-its counterpart by V and U. Numbers of parts and the rule are those of Detectron2's project DensePose.
+UV_symmetry_transforms.mat, a file of DensePose's authors, has for each part a table of the mirrored U and V, indexed by
+V and U. The numbers of the parts and the rule are those of Detectron2's project DensePose.
 """
 
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from moco.transfer.readers.entries import AnnotationError
 from moco.transfer.readers.mat import read_cells
 
 FILE = "UV_symmetry_transforms.mat"
-STEPS = 255  # of the tables, from 0 to 1
+STEPS = 255  # of U and V in the tables, from 0 to 1
 # The counterpart of each part: 1 and 2 (the torso) are their own, 3 and 4 the hands, and so on in pairs.
 OTHER_PART = [0, 1, 2, *(one for left in range(3, PARTS, 2) for one in (left + 1, left))]
 OTHER_COARSE = [0, 1, *(one for left in range(2, 14, 2) for one in (left + 1, left)), 14]  # 1: torso, 14: head
@@ -25,13 +25,13 @@ OTHER_COARSE = [0, 1, *(one for left in range(2, 14, 2) for one in (left + 1, le
 
 @dataclass(frozen=True)
 class BodySymmetry:
-    """U and V on the counterpart of each part, by part, V and U."""
+    """The mirrored U and V of points, by part, V and U."""
 
     u: Float32[Tensor, "24 256 256"]
     v: Float32[Tensor, "24 256 256"]
 
     def mirrored(self, points: Annotation) -> Annotation:
-        """The same person in the mirrored image. Points for which the file has no place are left out."""
+        """The annotation of the same person in the flipped image. Points without values in the file are removed."""
         row, column = ((values * STEPS).long().clamp(0, STEPS) for values in (points.v, points.u))
         u, v = (table[points.part - 1, row, column] for table in (self.u, self.v))
         known = u.isfinite() & v.isfinite()
@@ -42,10 +42,10 @@ class BodySymmetry:
 
 
 def read_body_symmetry(folder: Path) -> BodySymmetry | None:
-    """The symmetry from the file in a folder; None where it is not there.
+    """Read the symmetry from the file in a folder; None if it does not exist.
 
     Raises:
-        AnnotationError: a damaged file.
+        AnnotationError: the file is damaged.
     """
     file = folder / FILE
     if not file.exists():

@@ -23,5 +23,5 @@ class Detections:
 
 
 def nothing() -> Detections:
-    """No object found."""
+    """Detections without objects."""
     return Detections(np.zeros((0, 4)), np.zeros(0, dtype=np.int64), np.zeros(0))

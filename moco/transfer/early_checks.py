@@ -38,7 +38,7 @@ def check_apart(out: Path, data: Path, test: Path | None, init: Mapping[str, str
         if is_in(source, real) or (path.is_dir() and is_in(real, source)):
             where = "is" if real == source else "lies in" if is_in(real, source) else "contains"
             raise RecipeError(
-                f"--out {shown(str(out))} {where} {option} {shown(str(path))}, so runs would write among its files: name "
+                f"--out {shown(str(out))} {where} {option} {shown(str(path))}, so runs would write into it: name "
                 "an --out outside of it"
             )
     for name, weights in init.items():

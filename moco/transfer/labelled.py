@@ -12,7 +12,7 @@ from moco.data.decode.decode import BadImage, decode
 
 
 class Item(NamedTuple):
-    """One image."""
+    """An image file, its name and its class."""
 
     path: Path
     name: str
@@ -20,7 +20,7 @@ class Item(NamedTuple):
 
 
 class LabelledFiles:
-    """Image files, each with a class."""
+    """Image files with one class each."""
 
     def __init__(self, items: Sequence[Item], classes: Sequence[str]):
         self.paths = [item.path for item in items]
@@ -43,7 +43,7 @@ class LabelledFiles:
 
 
 class LabelledArrays:
-    """Images in memory, each with a class."""
+    """Images in memory with one class each."""
 
     def __init__(
         self,

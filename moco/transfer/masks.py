@@ -32,14 +32,14 @@ def rle_of_text(height: int, width: int, text: str | bytes) -> Rle:
     data = text.encode("ascii", "replace") if isinstance(text, str) else text
     digits = np.frombuffer(data, dtype=np.uint8).astype(np.int64) - 48
     if len(digits) and (digits.min() < 0 or digits.max() > 63):
-        raise ValueError("the compressed counts hold a character that none can have (expected '0' to 'o')")
+        raise ValueError("the compressed counts have an invalid character (expected '0' to 'o')")
     last = np.flatnonzero((digits & 32) == 0)
     if not len(last) or last[-1] != len(digits) - 1:
-        raise ValueError("the compressed counts are cut short" if len(digits) else "the compressed counts are empty")
+        raise ValueError("the compressed counts are truncated" if len(digits) else "the compressed counts are empty")
     first = np.concatenate([[0], last[:-1] + 1])
     lengths = last - first + 1
     if lengths.max() > 7:  # more bits than a run of uint32 has
-        raise ValueError("the compressed counts hold a number that is too large")
+        raise ValueError("the compressed counts have a number that is too large")
     place = np.arange(len(digits)) - np.repeat(first, lengths)
     values = np.add.reduceat((digits & 31) << (5 * place), first)
     values -= np.where(digits[last] & 16, np.int64(1) << (5 * lengths), 0)
@@ -82,7 +82,7 @@ def rle_dict(mask: Mask, height: int, width: int) -> dict[str, Any]:
 
     Raises:
         ValueError: a run-length mask of another size than the image.
-        ImportError: names the extra that is missing.
+        ImportError: pycocotools is not installed.
     """
     coco = require("pycocotools.mask", task="a mask")
     if isinstance(mask, Rle):
@@ -103,7 +103,7 @@ def bitmap(mask: Mask, height: int, width: int) -> Bool[np.ndarray, "H W"]:
 
 
 def area_of(mask: Mask) -> float:
-    """The area [pixels]. For polygons by the shoelace formula, which counts overlaps of parts twice."""
+    """The area [pixels], for polygons by the shoelace formula. Overlapping parts count twice."""
     if isinstance(mask, Rle):
         return float(mask.runs[1::2].sum())
     return sum(_shoelace(part) for part in mask)
@@ -116,7 +116,7 @@ def box_of(polygons: Polygons) -> Float64[np.ndarray, "4"]:
 
 
 def box_of_rle(rle: Rle) -> Float64[np.ndarray, "4"]:
-    """The box around the pixels of a mask; zeros where it has none."""
+    """The box around the pixels of a mask; zeros if the mask is empty."""
     rows, columns = np.nonzero(bitmap_of_rle(rle))
     if not len(rows):
         return np.zeros(4)

@@ -17,8 +17,8 @@ from moco.device import workers_for
 from moco.transfer.readers.entries import AnnotationError
 from moco.transfer.readers.images import size_of
 
-IGNORED = 255  # label of pixels that are neither trained on nor counted
-UNKNOWN = -1  # in a table: a value that the format does not define
+IGNORED = 255  # label of pixels that are excluded from training and scores
+UNKNOWN = -1  # in SemanticSet.table: a value that the format does not define
 Colour = tuple[int, int, int]
 
 
@@ -33,10 +33,10 @@ class SemanticScene:
 
 @dataclass(frozen=True)
 class LabelSummary:
-    """What all label files of a set hold together."""
+    """Facts about all label files of a set."""
 
     pixels: Int64[np.ndarray, "K"]  # of each class
-    digest: str  # the beginning of a SHA-256 of all labels
+    digest: str  # the first 16 characters of a SHA-256 of all labels
 
 
 @dataclass(frozen=True)
@@ -45,8 +45,8 @@ class SemanticSet:
 
     classes: tuple[str, ...]
     scenes: tuple[SemanticScene, ...]
-    table: Int16[np.ndarray, "256"]  # value in a file to class, IGNORED or UNKNOWN
-    colours: Mapping[Colour, int] | None = None  # colour to value, where files may be RGB
+    table: Int16[np.ndarray, "256"]  # for each value in a file its class, IGNORED or UNKNOWN
+    colours: Mapping[Colour, int] | None = None  # the value of each colour, if label files may be RGB
 
     def __len__(self) -> int:
         return len(self.scenes)
@@ -55,14 +55,14 @@ class SemanticSet:
         """The class of each pixel, 0 to K - 1, or IGNORED.
 
         Raises:
-            AnnotationError: no image of values, a value of no class, another size than the image has.
+            AnnotationError: not an image of values, a value without a class, or another size than the image.
         """
         scene = self.scenes[index]
         values, size = _values(scene, self.colours)
         labels = self.table[values]
         if (labels == UNKNOWN).any():
             unknown = np.unique(values[labels == UNKNOWN])[:5].tolist()
-            raise AnnotationError(scene.labels, scene.id, f"has pixels of the value {unknown}, which is no class")
+            raise AnnotationError(scene.labels, scene.id, f"has pixels with values that are no class: {unknown}")
         if size != labels.shape[::-1]:
             raise AnnotationError(
                 scene.labels,
@@ -73,7 +73,7 @@ class SemanticSet:
 
     @cached_property
     def summary(self) -> LabelSummary:
-        """Reads every label file, once. Raises AnnotationError, as `read_labels`: so no run meets a bad file later."""
+        """Read and check every label file, once, before a run starts. Raises AnnotationError, as `read_labels`."""
         pixels = np.zeros(256, dtype=np.int64)
         digest = hashlib.sha256(repr(self.classes).encode())
 
@@ -83,15 +83,15 @@ class SemanticSet:
             content.update(labels.tobytes())
             return content.digest(), np.bincount(labels.ravel(), minlength=256)
 
-        found = in_order(read, range(len(self)), workers=workers_for(None))
-        for scene, (content, counts) in zip(self.scenes, found, strict=True):
+        results = in_order(read, range(len(self)), workers=workers_for(None))
+        for scene, (content, counts) in zip(self.scenes, results, strict=True):
             digest.update(scene.id.encode() + content)
             pixels += counts
         return LabelSummary(pixels[: len(self.classes)], digest.hexdigest()[:16])
 
 
 def table_of(values: Mapping[int, int]) -> Int16[np.ndarray, "256"]:
-    """The table from value to class of a format with these values."""
+    """The table of a SemanticSet, from a format's values and their classes."""
     table = np.full(256, UNKNOWN, dtype=np.int16)
     for value, label in values.items():
         table[value] = label
@@ -101,7 +101,7 @@ def table_of(values: Mapping[int, int]) -> Int16[np.ndarray, "256"]:
 def _values(
     scene: SemanticScene, colours: Mapping[Colour, int] | None
 ) -> tuple[UInt8[np.ndarray, "H W"], tuple[int, int]]:
-    """The values in a file, and width and height of its image, upright."""
+    """The values in a label file, and the width and height of its image (turned upright)."""
     try:
         size = size_of(scene.path)
         with Image.open(scene.labels) as image:
@@ -129,6 +129,6 @@ def _of_colours(
     missing = [code for code in present.tolist() if code not in known]
     if missing:
         colour = (missing[0] >> 16, missing[0] >> 8 & 255, missing[0] & 255)
-        raise AnnotationError(scene.labels, scene.id, f"has pixels of the colour {colour}, which is no class")
+        raise AnnotationError(scene.labels, scene.id, f"has pixels with a colour that is no class: {colour}")
     values = np.array([known[code] for code in present.tolist()], dtype=np.uint8)
     return values[inverse.reshape(codes.shape)]

@@ -46,8 +46,8 @@ def test_an_image_is_not_its_own_neighbour_and_its_copy_is(monkeypatch, tmp_path
     drawn = {}
     monkeypatch.setattr(neighbours_of_run, "neighbour_sheet", lambda out, q, **named: drawn.update(named, q=q))
     draw_own_neighbours(tmp_path / "n.png", find_images(folder), encoder, DATA, device=CPU)
-    for found in drawn["found"]:
-        for query, row in zip(drawn["q"], found.images, strict=True):
+    for each in drawn["neighbours"]:
+        for query, row in zip(drawn["q"], each.images, strict=True):
             assert [np.array_equal(query, one) for one in row] == [True] + [False] * (len(row) - 1)
 
 
@@ -57,7 +57,7 @@ def test_classes_mark_what_is_right(monkeypatch, tmp_path, encoder):
     images = find_images(make_pictures(tmp_path / "pictures", 40, classes=4))
     draw_own_neighbours(tmp_path / "n.png", images, encoder, DATA, device=CPU)
     assert sorted(drawn["labels"]) == ["class0", "class1", "class2", "class3"]
-    raw = drawn["found"][0]
+    raw = drawn["neighbours"][0]
     assert np.mean(raw.correct) > 0.9  # a class is a colour here
 
 

@@ -31,7 +31,7 @@ def place(sheet: np.ndarray, colour: tuple[int, int, int]) -> tuple[int, int, in
 def test_neighbours_are_read_line_by_line_from_the_nearest_on(tmp_path: Path):
     colours = [(10 * i + 5, 200, 90) for i in range(8)]
     found = Neighbours("pixels", [[plain(colour) for colour in colours]])
-    neighbour_sheet(tmp_path / "a.png", [plain((1, 2, 3))], found=[found])
+    neighbour_sheet(tmp_path / "a.png", [plain((1, 2, 3))], neighbours=[found])
     sheet = sheet_at(tmp_path / "a.png")
     corners = [place(sheet, colour)[:2] for colour in colours]
     assert corners == sorted(corners)
@@ -41,7 +41,7 @@ def test_neighbours_are_read_line_by_line_from_the_nearest_on(tmp_path: Path):
 def test_a_query_is_at_the_left_of_its_own_row(tmp_path: Path):
     queries = [plain((1, 2, 3)), plain((4, 5, 6))]
     found = Neighbours("pixels", [[plain((250, 0, 1))] * 8, [plain((0, 250, 1))] * 8])
-    neighbour_sheet(tmp_path / "a.png", queries, found=[found])
+    neighbour_sheet(tmp_path / "a.png", queries, neighbours=[found])
     sheet = sheet_at(tmp_path / "a.png")
     for query, neighbour in (((1, 2, 3), (250, 0, 1)), ((4, 5, 6), (0, 250, 1))):
         top, left, height, width = place(sheet, query)
@@ -54,7 +54,7 @@ def test_a_query_is_at_the_left_of_its_own_row(tmp_path: Path):
 def test_kinds_of_features_stand_side_by_side_in_the_order_given(tmp_path: Path):
     colours = [(250, 0, 1), (0, 250, 1), (0, 1, 250)]
     found = [Neighbours(str(i), [[plain(colour)] * 5]) for i, colour in enumerate(colours)]
-    neighbour_sheet(tmp_path / "a.png", [plain((9, 9, 9))], found=found)
+    neighbour_sheet(tmp_path / "a.png", [plain((9, 9, 9))], neighbours=found)
     boxes = [place(sheet_at(tmp_path / "a.png"), colour) for colour in colours]
     for (_, left, _, width), (_, after, _, _) in itertools.pairwise(boxes):
         assert left + width < after
@@ -63,7 +63,7 @@ def test_kinds_of_features_stand_side_by_side_in_the_order_given(tmp_path: Path)
 def test_a_frame_tells_right_from_wrong(tmp_path: Path):
     right, wrong = (10, 20, 30), (40, 50, 60)
     found = Neighbours("pixels", [[plain(right), plain(wrong)]], [[True, False]])
-    neighbour_sheet(tmp_path / "a.png", [plain((1, 2, 3))], found=[found])
+    neighbour_sheet(tmp_path / "a.png", [plain((1, 2, 3))], neighbours=[found])
     sheet = sheet_at(tmp_path / "a.png")
     for tile, frame in ((right, GREEN), (wrong, RED)):
         top, left, height, width = place(sheet, tile)
@@ -81,20 +81,20 @@ def test_a_wrong_one_differs_in_more_than_colour(tmp_path: Path):
     tile = (10, 20, 30)
     for name, verdict in (("right", True), ("wrong", False)):
         found = Neighbours("pixels", [[plain(tile)]], [[verdict]])
-        neighbour_sheet(tmp_path / f"{name}.png", [plain((1, 2, 3))], found=[found])
+        neighbour_sheet(tmp_path / f"{name}.png", [plain((1, 2, 3))], neighbours=[found])
     visible = {n: int((sheet_at(tmp_path / f"{n}.png") == tile).all(axis=2).sum()) for n in ("right", "wrong")}
     assert visible["wrong"] < visible["right"] - 100  # the cross covers a corner
 
 
 def test_without_labels_nothing_is_framed(tmp_path: Path):
-    neighbour_sheet(tmp_path / "a.png", [plain((1, 2, 3))], found=[Neighbours("pixels", [[plain((9, 9, 9))] * 4])])
+    neighbour_sheet(tmp_path / "a.png", [plain((1, 2, 3))], neighbours=[Neighbours("pixels", [[plain((9, 9, 9))] * 4])])
     sheet = sheet_at(tmp_path / "a.png")
     assert not ((sheet == GREEN).all(axis=2) | (sheet == RED).all(axis=2)).any()
 
 
 def test_a_picture_keeps_its_shape_and_fits_where_a_square_one_does(tmp_path: Path):
     square, tall, wide = plain((250, 0, 1), 64, 64), plain((0, 250, 1), 300, 100), plain((0, 1, 250), 5, 10)
-    neighbour_sheet(tmp_path / "a.png", [plain((1, 2, 3))], found=[Neighbours("pixels", [[square, tall, wide]])])
+    neighbour_sheet(tmp_path / "a.png", [plain((1, 2, 3))], neighbours=[Neighbours("pixels", [[square, tall, wide]])])
     sheet = sheet_at(tmp_path / "a.png")
     (side, _), (height, width), (low, long) = (place(sheet, tuple(p[0, 0].tolist()))[2:] for p in (square, tall, wide))
     assert (height, long) == (side, side)
@@ -106,7 +106,7 @@ def test_small_pictures_keep_hard_pixels(tmp_path: Path):
     checks = np.zeros((2, 2, 3), dtype=np.uint8)
     checks[0, 1] = checks[1, 0] = (250, 240, 10)
     checks[0, 0] = checks[1, 1] = (10, 30, 240)
-    neighbour_sheet(tmp_path / "a.png", [checks], found=[Neighbours("pixels", [[plain((1, 2, 3))]])])
+    neighbour_sheet(tmp_path / "a.png", [checks], neighbours=[Neighbours("pixels", [[plain((1, 2, 3))]])])
     sheet = sheet_at(tmp_path / "a.png")
     top, left, height, width = place(sheet, (10, 30, 240))
     inside = sheet[top : top + height, left : left + width].reshape(-1, 3)
@@ -116,7 +116,7 @@ def test_small_pictures_keep_hard_pixels(tmp_path: Path):
 def test_labels_stand_under_their_queries_and_change_no_picture(tmp_path: Path):
     query, found = plain((1, 2, 3)), [Neighbours("pixels", [[plain((9, 9, 9))] * 8])]
     for name, labels in (("none", None), ("short", ["bag"]), ("long", ["a class with a name of many words and more"])):
-        neighbour_sheet(tmp_path / f"{name}.png", [query], found=found, labels=labels)
+        neighbour_sheet(tmp_path / f"{name}.png", [query], neighbours=found, labels=labels)
     none, short, long = (sheet_at(tmp_path / f"{name}.png") for name in ("none", "short", "long"))
     top, left, height, width = place(short, (1, 2, 3))
     assert place(none, (1, 2, 3)) == (top, left, height, width)
@@ -131,7 +131,7 @@ def test_labels_stand_under_their_queries_and_change_no_picture(tmp_path: Path):
     [
         (1, None, None, "rows of pixels': 1"),
         (2, ["only one"], None, "labels': 1"),
-        (2, None, [[True]], "verdicts of pixels': 1"),
+        (2, None, [[True]], "rows of `correct` of pixels': 1"),
     ],
 )
 def test_a_count_that_is_not_the_queries_is_an_error_that_names_it(
@@ -139,7 +139,7 @@ def test_a_count_that_is_not_the_queries_is_an_error_that_names_it(
 ):
     found = Neighbours("pixels", [[plain((9, 9, 9))]] * rows, verdicts)
     with pytest.raises(ValueError, match=named):
-        neighbour_sheet(tmp_path / "a.png", [plain((1, 2, 3))] * 2, found=[found], labels=labels)
+        neighbour_sheet(tmp_path / "a.png", [plain((1, 2, 3))] * 2, neighbours=[found], labels=labels)
     assert not (tmp_path / "a.png").exists()
 
 

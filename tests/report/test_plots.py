@@ -41,7 +41,7 @@ def curves(run: Path, out: Path) -> None:
 
 
 def drawn(run: Path, *, chance: float | None = None) -> Figure:
-    return plots.drawn(RunFolder(run).metrics(), RunFolder(run).recipe(), chance=chance)
+    return plots.make_figure(RunFolder(run).metrics(), RunFolder(run).recipe(), chance=chance)
 
 
 def heights_of_dashed_lines(ax: Axes) -> list[float]:
@@ -136,7 +136,7 @@ def test_a_run_of_one_logged_step_can_be_drawn(tmp_path: Path):
 
 def test_a_run_that_logged_nothing_is_an_error_that_says_so(tmp_path: Path):
     run, _ = a_run(tmp_path / "run", points=0)
-    with pytest.raises(ValueError, match="expected logged steps of a run, and there are none"):
+    with pytest.raises(ValueError, match="has logged no step yet"):
         curves(run, tmp_path / "curves.png")
     assert not (tmp_path / "curves.png").exists()
 

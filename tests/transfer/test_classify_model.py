@@ -101,5 +101,5 @@ def test_drop_path_rises_to_its_rate_and_is_off_in_evaluation():
 
 
 def test_drop_path_of_a_resnet_is_refused():
-    with pytest.raises(RecipeError, match=r"augment\.drop_path needs a ViT"):
+    with pytest.raises(RecipeError, match=r"augment\.drop_path works only for a ViT"):
         classifier(AugmentSpec(drop_path=0.1), RESNET)

@@ -109,9 +109,9 @@ MALFORMED = {
     "runs of text": (counts(["3", "197"]), "counts must be a list of finite numbers"),
     "counts a number": (counts(200), "counts must be a list of finite numbers, got 200"),
     "empty text": (counts(""), "the compressed counts are empty"),
-    "cut text": (counts("o"), "the compressed counts are cut short"),
-    "bad text": (counts("\x7f3"), "a character that none can have"),
-    "other text": (counts("é3"), "a character that none can have|runs of a mask"),
+    "cut text": (counts("o"), "the compressed counts are truncated"),
+    "bad text": (counts("\x7f3"), "an invalid character"),
+    "other text": (counts("é3"), "an invalid character|runs of a mask"),
     "long text": (counts("o" * 20 + "1"), "a number that is too large"),
 }  # fmt: skip
 

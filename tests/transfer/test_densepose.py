@@ -89,7 +89,7 @@ MALFORMED = {
     "masks": ({"dp_masks": []}, "dp_masks must hold 14 masks, got 0"),
     "no list": ({"dp_masks": {}}, "dp_masks must be a list"),
     "size": ({"dp_masks": [{"size": [2, 2], "counts": [4]}, *[[]] * 13]}, "the mask has 2 x 2 pixels, its image 256 x"),
-    "counts": ({"dp_masks": [{"size": [256, 256], "counts": "oo"}, *[[]] * 13]}, "the compressed counts are cut short"),
+    "counts": ({"dp_masks": [{"size": [256, 256], "counts": "oo"}, *[[]] * 13]}, "the compressed counts are truncated"),
     "polygon": ({"dp_masks": [[1, 2, 3], *[[]] * 13]}, "annotation 5: expected a JSON object, got a list"),
 }
 

@@ -212,5 +212,5 @@ def test_a_pickle_that_would_run_something_runs_nothing_and_damaged_files_are_er
     with pytest.raises(AnnotationError, match=r"Pdist_matrix\.pkl: no such file"):
         read_body_surface(tmp_path)
     scipy.io.savemat(tmp_path / "SMPL_SUBDIV_TRANSFORM.mat", {"other": np.zeros(3)})
-    with pytest.raises(AnnotationError, match=r"SMPL_SUBDIV_TRANSFORM\.mat, index: there are no numbers of that name"):
+    with pytest.raises(AnnotationError, match=r"SMPL_SUBDIV_TRANSFORM\.mat, index: has no variable of this name"):
         read_body_surface(tmp_path)

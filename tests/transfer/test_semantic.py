@@ -73,7 +73,7 @@ def test_colours_of_cvat_are_read_by_its_labelmap(tmp_path: Path):
     assert scenes.classes == ("background", "tree")
     assert scenes.read_labels(0).tolist() == [[1, 0]]
     Image.fromarray(np.array([[[10, 200, 4], [0, 0, 0]]], dtype=np.uint8)).save(file)
-    with pytest.raises(AnnotationError, match=r"a\.png, a: has pixels of the colour \(10, 200, 4\), which is no class"):
+    with pytest.raises(AnnotationError, match=r"a\.png, a: has pixels with a colour that is no class: \(10, 200, 4\)"):
         scenes.read_labels(0)
     (tmp_path / "labelmap.txt").write_text("background:0,0,0::\ntree:10,200::\n")
     with pytest.raises(AnnotationError, match=r"labelmap\.txt, line 2: expected name:red,green,blue"):
@@ -102,7 +102,7 @@ def test_what_is_wrong_with_a_mask_is_an_error_with_its_file(tmp_path: Path):
     scenes = read_semantic(folders(tmp_path), ReadOptions(split="train"))
     file = scenes.scenes[0].labels
     for values, message in (
-        (np.array([[0, 1, 2], [0, 0, 9]], dtype=np.uint8), r"pixels of the value \[2, 9\], which is no class"),
+        (np.array([[0, 1, 2], [0, 0, 9]], dtype=np.uint8), r"pixels with values that are no class: \[2, 9\]"),
         (np.zeros((3, 2), dtype=np.uint8), "has 2 x 3 pixels, its image 3 x 2"),
         (np.zeros((2, 3, 3), dtype=np.uint8), "expected one value from 0 to 255 for each pixel, got mode RGB"),
         (np.full((2, 3), 300, dtype=np.uint16), "expected one value from 0 to 255"),

@@ -141,7 +141,7 @@ def test_a_dry_run_writes_nothing(scenes, tmp_path):
 
 @pytest.mark.parametrize("name", ["..", "a/b", "", "table.json", ".hidden", "a\nb"])
 def test_a_name_that_is_no_plain_folder_is_refused(scenes, tmp_path, name):
-    with pytest.raises(RecipeError, match="a name of --init expects letters"):
+    with pytest.raises(RecipeError, match="name of a folder, so it expects letters"):
         transfer("detect", scenes, tmp_path, init={name: "random"}, model="resnet18")
 
 
