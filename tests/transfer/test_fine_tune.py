@@ -260,7 +260,7 @@ def test_a_damaged_model_is_refused(data, tmp_path):
 
 
 def test_too_few_images_for_a_mini_batch_are_refused(data, tmp_path):
-    with pytest.raises(RecipeError, match="batch_size must be at most the number of training images \(6\)"):
+    with pytest.raises(RecipeError, match=r"batch_size must be at most the number of training images \(6\)"):
         run(data, tmp_path / "run", TINY.but(None, {"optim.batch_size": 7}))
 
 
