@@ -2,6 +2,7 @@
 
 import json
 import signal
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Unpack
 
@@ -13,6 +14,7 @@ from moco.cli.options import Device, Json, MaxBad, OverwriteRun, Resume, Workers
 from moco.cli.streams import complain
 from moco.startup import no_garbage_collection
 from moco.train.options import RunKeywords, RunOptions
+from moco.train.reporters import Reporter
 
 WAIT = 0.15  # [s] for the search of DATA to fail, before torch is imported
 
@@ -134,21 +136,59 @@ def _launch(ranks: int) -> int:
     return code
 
 
+class DemoName(StrEnum):
+    pretrain = "pretrain"
+    transfer = "transfer"
+
+
 def demo(
-    out: options.Out = Path("runs/demo"),
-    quick: Annotated[bool, typer.Option("--quick", help="Train for one epoch, to see that everything works.")] = False,
+    what: Annotated[
+        DemoName,
+        typer.Argument(
+            metavar="[pretrain|transfer]",
+            help="pretrain: pre-train and evaluate, a few minutes. transfer: also fine-tune on boxes, masks and pixels "
+            "from several initial weights, a quarter of an hour.",
+        ),
+    ] = DemoName.pretrain,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="PATH", help="The run folder to create or continue. [default: runs/demo...]"),
+    ] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="A few steps, to see that everything works.")] = False,
     seed: Annotated[int, typer.Option(min=0, metavar="N", help="Seed of the run.")] = 0,
+    trials: Annotated[int, typer.Option(min=1, metavar="N", help="transfer: runs from each of the weights.")] = 3,
+    photos: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="transfer: photographs for the backgrounds. [default: generated]"),
+    ] = None,
     overwrite: OverwriteRun = False,
     workers: Workers = None,
     as_json: Json = False,
 ) -> None:
-    """Try it: pre-train on the 12,000 included pictures, and evaluate.
+    """Try it on the included pictures: pre-train and evaluate, or compare on other tasks.
 
-    It takes a few minutes on two cores.
+    The same command resumes a demo that was stopped.
     """
     with errors() as console:
+        if what is DemoName.transfer:
+            _demo_transfer(
+                out or Path("runs/demo-transfer"), console, quick=quick, trials=trials, photos=photos, seed=seed,
+                workers=workers, overwrite=overwrite, as_json=as_json,
+            )  # fmt: skip
+            return
         with no_garbage_collection():
             from moco.demo import demo as run_demo
 
+        out = out or Path("runs/demo")
         table = run_demo(out, quick=quick, seed=seed, overwrite=overwrite, workers=workers, reporter=console)
         print(json.dumps(table.to_dict()) if as_json else table)
+
+
+def _demo_transfer(out: Path, reporter: Reporter, *, as_json: bool, **options: Any) -> None:
+    from moco.transfer.demo.demo import transfer_demo
+
+    tables = transfer_demo(out, reporter=reporter, **options)
+    if as_json:
+        print(json.dumps({name: table.to_dict() for name, table in tables.items()}))
+    else:
+        print("\n\n".join(f"{name}\n{table}" for name, table in tables.items()))

@@ -125,23 +125,21 @@ def transfer(
 ) -> None:
     """Fine-tune a model from several initial weights, and compare.
 
-    All runs have the same images and settings. After an interruption, the same command resumes,
-    bit for bit.
+    All runs have the same images and settings. The same command resumes where it stopped, bit for bit.
     """
     from moco.recipes import parse_settings
 
     own = {"optim.batch_size": batch_size, "optim.lr": lr, "seed": seed}
     with errors() as console:
         changes = parse_settings(settings or []) | {name: value for name, value in own.items() if value is not None}
-        for_all, bn_of = _norms(bn or [])
+        (for_all, bn_of), init_of = _norms(bn or []), _by_name(init)
         from moco.transfer.transfer import transfer as run_transfer
 
         table = run_transfer(
-            task.value, data, out, init=_by_name(init), test=test, arch=arch, bn=for_all, bn_of=bn_of,
-            schedule=schedule, trials=trials, versus=versus, model=model, settings=changes,
-            split=(split, test_split), format=format, body_surface=body_surface,
-            reporter=console, resume=resume.value, overwrite=overwrite,
-            device=device, workers=workers, save_every=save_every, on_nan=on_nan, patience=patience, dry_run=dry_run,
+            task.value, data, out, init=init_of, test=test, arch=arch, bn=for_all, bn_of=bn_of, versus=versus,
+            schedule=schedule, trials=trials, model=model, settings=changes, split=(split, test_split), format=format,
+            body_surface=body_surface, reporter=console, resume=resume.value, overwrite=overwrite, device=device,
+            workers=workers, save_every=save_every, on_nan=on_nan, patience=patience, dry_run=dry_run,
         )  # fmt: skip
         from moco.distributed import on_main
 

@@ -117,9 +117,8 @@ def pretrain(
             changes=changes_of(arguments, settings), init=init,
         )  # fmt: skip
         rows = plan_rows(job.recipe, job.images, job.clock, place, job.run.path, init=init)
-        if job.run.finished and not chosen.overwrite:  # nothing is trained, so cautions do not apply
-            rows = [row for row in rows if row[0] != "caution"]
-        reporter.box("plan", rows)
+        ended = job.run.finished and not chosen.overwrite  # nothing is trained, so cautions do not apply
+        reporter.box("plan", [row for row in rows if not (ended and row[0] == "caution")])
         if not chosen.dry_run:
             carry_out(job, reporter, dog, model=model, init=init)
     return Run(job.run.path, job.recipe, model)

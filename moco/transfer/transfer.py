@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Unpack
@@ -21,7 +21,7 @@ from moco.recipe_error import RecipeError
 from moco.text import plural, shown
 from moco.train.options import RunKeywords, RunOptions
 from moco.train.reporters import Reporter, Silent
-from moco.train.watchdog import watchdog
+from moco.train.watchdog import Watchdog, watchdog
 from moco.transfer.comparison import Comparison, Row
 from moco.transfer.early_checks import check_apart, check_folders, check_images
 from moco.transfer.estimate import SHORT, iterations_left, measure
@@ -61,48 +61,61 @@ def transfer(
 ) -> Comparison:
     """Fine-tune and score a model from each of the initial weights, with the same settings.
 
-    Each trial has a run folder, `out`/NAME/trial_0, which the same call resumes. The table is in `out`.
+    Each trial is a run in `out`/NAME/trial_0, ..., which the same call resumes. `out` has the table.
 
     Args:
+        task: one of `moco.transfer.tasks.TASKS`.
         data, test: annotated images (docs/transfer.md); without `test` one in five images of `data` is held out.
         init: weights by name, anything that `moco.load` reads; "random": random parameters, of `model`'s network.
-        task: one of `moco.transfer.tasks.TASKS`.
         arch, schedule: the model and the paper's schedule, or a number of iterations; None: the task's default.
         bn: see `build_detector`. bn_of: other values for some of the weights, by name; the table shows them.
         versus: the row that the others are compared with; None: "supervised" if there is one, else the first.
         settings: changes to the recipe, by dotted field name. options: see `moco.train.options.RunOptions`.
-        split: names of the splits to train and to test on, for formats that have several.
-        body_surface: for "densepose", the folder with the files of the body surface.
+        split: the splits to train and to test on. body_surface: for "densepose", the folder of the surface's files.
     Raises RecipeError for settings that do not fit, and DataError for annotations or images that cannot be used.
     """
-    chosen = RunOptions(**options)
-    reference = check_names(init, versus)
-    check_bn(bn_of or {}, init)
-    data, out, test = Path(data), Path(out), None if test is None else Path(test)
-    check_folders(out, init)
-    check_apart(out, data, test, init, overwrite=chosen.overwrite)
-    check_table(out / TABLE)
-    what = task_named(task)
-    if body_surface is not None:
-        what = what.with_body_surface(Path(body_surface))
+    chosen, data, out, test = RunOptions(**options), Path(data), Path(out), None if test is None else Path(test)
+    reference = check_names(init, versus, bn_of or {})
+    check_paths(data, out, test, init, overwrite=chosen.overwrite)
+    what = task_named(task) if body_surface is None else task_named(task).with_body_surface(Path(body_surface))
     base = what.paper_recipe(arch or what.arch, schedule or what.schedule).but(None, {"bn": bn, **(settings or {})})
     with watchdog(chosen.patience) as dog, session(pick_device(chosen.device)) as place:
         reporter = reporter if reporter is not None and on_main() else Silent()
         annotated, how = read_data(what, data, test, split=split, format=format)
-        if on_main():
-            check_images(out, (annotated.train, annotated.test))
+        check_on_main(out, annotated)
         reporter.say(how)
         starts = load_starts(init, model, base, bn_of=bn_of)
         jobs = [[one.plan(i, what, annotated, out, place, chosen) for i in range(trials)] for one in starts]
-        report_cost(starts, jobs, reporter)
-        rows = [Row(start.name, start.recipe, []) for start in starts]
-        for start, row, planned in zip(starts, rows, jobs, strict=True):
-            for trial, job in enumerate(planned):
-                reporter.box(f"{start.name}, trial {trial + 1} of {trials}", describe(job))
-                if not chosen.dry_run:
-                    row.trials.append(fine_tune(start.encoder(job.recipe.seed), job, reporter, dog))
-        columns = what.columns(data, format)
-        return save_table(Comparison(rows, reference, columns, what.baseline(annotated)), out, chosen)
+        rows = fine_tune_all(starts, jobs, reporter, dog)
+        table = Comparison(rows, reference, what.columns(data, format), what.baseline(annotated))
+        return save_table(table, out, chosen)
+
+
+def check_paths(data: Path, out: Path, test: Path | None, init: Mapping[str, str | Path], *, overwrite: bool) -> None:
+    """Raises RecipeError where files of the user's could be replaced, or --out lies in the data."""
+    check_folders(out, init)
+    check_apart(out, data, test, init, overwrite=overwrite)
+    check_table(out / TABLE)
+
+
+def check_on_main(out: Path, annotated: TransferData[Any]) -> None:
+    """Rank 0 checks the images, for all ranks: see `check_images`."""
+    if on_main():
+        check_images(out, (annotated.train, annotated.test))
+
+
+def fine_tune_all(
+    starts: Sequence["Start"], jobs: Sequence[Sequence[TransferJob]], reporter: Reporter, dog: Watchdog
+) -> list[Row]:
+    """A row for each of the initial weights, with the scores of its trials; without them in a dry run."""
+    report_cost(starts, jobs, reporter)
+    rows = [Row(start.name, start.recipe, []) for start in starts]
+    for start, row, planned in zip(starts, rows, jobs, strict=True):
+        for trial, job in enumerate(planned):
+            reporter.box(f"{start.name}, trial {trial + 1} of {len(planned)}", describe(job))
+            if not job.options.dry_run:
+                row.trials.append(fine_tune(start.encoder(job.recipe.seed), job, reporter, dog))
+    return rows
 
 
 def read_data(
@@ -188,8 +201,8 @@ def load_starts(
     return starts
 
 
-def check_names(init: Mapping[str, str | Path], versus: str | None) -> str:
-    """The row that the others are compared with. Raises RecipeError for an invalid name, or an unknown `versus`."""
+def check_names(init: Mapping[str, str | Path], versus: str | None, bn_of: Mapping[str, Norm]) -> str:
+    """The row that the others are compared with. Raises RecipeError for an invalid or an unknown name."""
     names = list(init)
     if not names:
         raise RecipeError("no weights to start from: give --init NAME=WEIGHTS, such as --init random")
@@ -201,6 +214,8 @@ def check_names(init: Mapping[str, str | Path], versus: str | None) -> str:
             )
     if versus is not None and versus not in names:
         raise RecipeError(f"--versus expects one of {', '.join(names)}, got {versus!r}")
+    if others := [name for name in bn_of if name not in names]:
+        raise RecipeError(f"--bn {others[0]}={bn_of[others[0]]}: there is no --init {others[0]}")
     return versus or ("supervised" if "supervised" in names else names[0])
 
 
@@ -212,12 +227,6 @@ def report_cost(starts: Sequence[Start], jobs: Sequence[Sequence[TransferJob]], 
     if total > SHORT * runs:
         first = every[0]
         reporter.say(measure(starts[0].encoder(first.recipe.seed), first).describe(total, runs))
-
-
-def check_bn(bn_of: Mapping[str, Norm], names: Iterable[str]) -> None:
-    """Raises RecipeError if --bn names weights that no --init has."""
-    if unknown := [name for name in bn_of if name not in names]:
-        raise RecipeError(f"--bn {unknown[0]}={bn_of[unknown[0]]}: there is no --init {unknown[0]}")
 
 
 def save_table(table: Comparison, out: Path, options: RunOptions) -> Comparison:

@@ -7,8 +7,9 @@ import torch
 from torch import nn
 
 from moco.distributed import mean
+from moco.encoders import build_headless
 from moco.encoders.resnet import NETS, ResNet
-from moco.recipe import RecipeError
+from moco.recipe import EncoderSpec, RecipeError
 from moco.transfer.models.fcn import build_segmenter
 from moco.transfer.models.norms import NaiveSyncBatchNorm
 from tests.ranked import on_ranks
@@ -150,3 +151,10 @@ def test_what_cannot_segment_is_refused():
         build_segmenter(nn.Linear(2, 2), 4)
     with pytest.raises(RecipeError, match="1 to 255 classes"):
         build_segmenter(network(), 256)
+
+
+def test_a_basic_block_network_of_stride_16_needs_no_dilation():
+    network = build_headless(EncoderSpec(name="resnet10", stem="3x3/2", width=0.25)).backbone
+    model = build_segmenter(network, 3).eval()
+    assert model.body.strides[-1] == 16
+    assert model(torch.zeros(1, 3, 50, 70, dtype=torch.uint8)).shape == (1, 3, 50, 70)

@@ -16,6 +16,7 @@ from moco.transfer.models.detector import MEAN, RGB, STD
 from moco.transfer.models.norms import freeze, synchronize
 from moco.transfer.models.settings import Norm
 
+STRIDE = 16  # [pixels] of the last feature map (A.5)
 IGNORED = 255  # label of pixels that are excluded from training and scores
 
 
@@ -121,9 +122,11 @@ def _body(network: nn.Module) -> ResNetBody | TimmBody:
     if not isinstance(network, ResNet):
         return _timm_body(network)
     if network.net.block is not Bottleneck:
+        if (body := ResNetBody(network)).strides[-1] <= STRIDE:  # a stem for small images: no dilation is needed
+            return body
         raise RecipeError(
             "segment needs a ResNet of ours with bottleneck blocks (resnet50 or deeper), whose last stage can be "
-            "dilated: take another encoder"
+            f"dilated, or one of stride {STRIDE} in all, with encoder.stem=3x3/2: take another encoder"
         )
     dilate(network.layer4)
     return ResNetBody(network)

@@ -1,0 +1,1 @@
+"""The transfer demo: is a pre-trained encoder a better start for detection and segmentation? On copy-paste scenes."""
