@@ -6,6 +6,7 @@ reveal damage. `moco.weights.read_checkpoint` reads checkpoints.
 """
 
 import errno
+import os
 import shutil
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -16,7 +17,7 @@ import torch
 from torch import Tensor
 
 from moco.files import remove_temporary_files, write_atomically
-from moco.train.keep_checkpoints import choose_kept, free_name, listed_files, write_manifest
+from moco.train.keep_checkpoints import choose_kept, free_name, is_listed_file, listed_files, write_manifest
 from moco.train.metric_means import Window
 from moco.weights.read_checkpoint import (
     CheckpointError,
@@ -25,7 +26,6 @@ from moco.weights.read_checkpoint import (
     name_of,
     newest_intact,
     read_checkpoint,
-    unlisted,
 )
 
 __all__ = [
@@ -116,7 +116,7 @@ def save(
         payload |= {"ranks": ranks, "statistics": statistics or {}}
     _check_room(folder, payload)
     listed = [entry for entry in listed_files(folder) if entry["step"] != step]
-    if path.name in unlisted(folder):
+    if os.path.lexists(path) and not is_listed_file(path):
         path.rename(free_name(path))
     digest = write_atomically(path, lambda file: torch.save(payload, file))
     new = {"name": path.name, "step": step, "size": path.stat().st_size, "sha256": digest}

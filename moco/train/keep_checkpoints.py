@@ -32,6 +32,11 @@ def listed_files(folder: Path) -> list[dict[str, Any]]:
     return [{key: value for key, value in entry.items() if key != "going"} for entry in found]
 
 
+def is_listed_file(path: Path) -> bool:
+    """Whether the manifest beside `path` lists it, and it is a file. A folder or an unlisted file is the user's."""
+    return path.is_file() and any(entry["name"] == path.name for entry in manifest(path.parent))
+
+
 def write_manifest(folder: Path, kept: list[dict[str, Any]], *, obsolete: list[dict[str, Any]]) -> None:
     """Write the manifest with the entries `kept`, then remove the files of `obsolete`.
 

@@ -12,7 +12,7 @@ from moco.train.keep_checkpoints import free_name
 from moco.train.reporters import Reporter
 from moco.train.run_folder import RunError, RunFolder, has_numbers_of_the_end
 from moco.weights.own_files import is_listed, listed_sums, sha256_of
-from moco.weights.read_checkpoint import entries
+from moco.weights.read_checkpoint import MANIFEST, entries, is_valid_entry
 
 
 def finish_run(run: RunFolder, files: Mapping[str, bytes], facts: dict[str, Any]) -> list[str]:
@@ -61,18 +61,20 @@ def check_no_foreign_results(run: RunFolder) -> None:
 
 
 def set_aside_foreign_notes(run: RunFolder) -> list[str]:
-    """Rename finished.json, provenance.json and saved.json of an unfinished run if a run has not written them.
+    """Rename finished.json, provenance.json, saved.json and MANIFEST.json if no run has written their content.
+
+    Damaged ones are renamed too. The run writes them again.
 
     Returns:
         The new names.
     """
     ours = {"finished.json": has_numbers_of_the_end, "provenance.json": is_provenance, "saved.json": is_saved_note}
-    moved: list[str] = []
-    for name, looks_ours in ours.items():
-        file = run.path / name
-        if os.path.lexists(file) and (file.is_symlink() or not looks_ours(read_json(file))):
-            moved.append(file.rename(free_name(file)).name)
-    return moved
+    there = {run.path / name: looks_ours for name, looks_ours in ours.items() if os.path.lexists(run.path / name)}
+    foreign = [file for file, looks_ours in there.items() if file.is_symlink() or not looks_ours(read_json(file))]
+    manifest = run.checkpoints / MANIFEST
+    if os.path.lexists(manifest) and not is_manifest(read_json(manifest)):  # an unreadable one was refused before
+        foreign.append(manifest)
+    return [file.rename(free_name(file)).name for file in foreign]
 
 
 def report_renamed(run: RunFolder, moved: list[str], reporter: Reporter) -> None:
@@ -82,6 +84,10 @@ def report_renamed(run: RunFolder, moved: list[str], reporter: Reporter) -> None
 
 def is_provenance(starts: Any) -> bool:
     return isinstance(starts, list) and all(isinstance(one, dict) and "versions" in one for one in starts)
+
+
+def is_manifest(listed: Any) -> bool:
+    return isinstance(listed, list) and (not listed or any(map(is_valid_entry, listed)))
 
 
 def is_saved_note(noted: Any) -> bool:

@@ -244,6 +244,24 @@ def refuse_reading(monkeypatch, file, error):
     monkeypatch.setattr(type(file), "read_bytes", lambda path: refusing(path, "rb").read())
 
 
+@pytest.mark.parametrize("listed", [False, True])
+def test_a_folder_with_the_name_of_a_new_checkpoint_is_renamed(tmp_path, listed):
+    if listed:
+        checkpoint.save(tmp_path, state(3), recipe="{}")
+        (tmp_path / "step_00000003.pt").unlink()
+    (tmp_path / "step_00000003.pt").mkdir()
+    (tmp_path / "step_00000003.pt" / "notes").write_text("mine")
+    checkpoint.save(tmp_path, state(3), recipe="{}")
+    assert (tmp_path / "step_00000003.pt.other" / "notes").read_text() == "mine"
+    assert checkpoint.read_checkpoint(tmp_path / "step_00000003.pt")["state"]["clock"]["step"] == 3
+
+
+def test_a_link_to_nowhere_with_the_name_of_a_new_checkpoint_is_renamed(tmp_path):
+    (tmp_path / "step_00000003.pt").symlink_to(tmp_path / "nowhere")
+    checkpoint.save(tmp_path, state(3), recipe="{}")
+    assert (tmp_path / "step_00000003.pt.other").is_symlink()
+
+
 def test_checkpoints_that_the_manifest_does_not_list_are_never_removed(tmp_path):
     for step in (1, 2):
         checkpoint.save(tmp_path, state(step), recipe="{}")

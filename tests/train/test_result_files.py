@@ -86,6 +86,15 @@ def test_notes_that_no_run_has_written_are_renamed_by_a_resumed_run(pictures, ti
     assert any("saved.json.other" in line for line in said)
 
 
+@pytest.mark.parametrize("content", ["mine", '{"mine": 1}', "[1, 2]"])
+def test_a_manifest_that_no_run_has_written_is_renamed_by_a_resumed_run(pictures, tiny, tmp_path, content):
+    place = stop(pictures, tmp_path / "run", tiny) / "checkpoints"
+    (place / "MANIFEST.json").write_text(content)
+    pretrain(pictures, place.parent, recipe=tiny)
+    assert (place / "MANIFEST.json.other").read_text() == content
+    assert json.loads((place / "MANIFEST.json").read_text())[-1]["name"] == "step_00000010.pt"
+
+
 @pytest.mark.parametrize("name", ["model.safetensors", "config.json"])
 def test_a_damaged_encoder_of_a_finished_run_is_noticed_and_written_again(pictures, tiny, tmp_path, name):
     out = pretrain(pictures, tmp_path / "run", recipe=tiny).path
