@@ -92,8 +92,16 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """The content of a JSON file; None if it cannot be read or is not JSON."""
+    """The content of a JSON file; None if it cannot be read or is not JSON.
+
+    A pipe or a device is not read, because reading one may wait for ever.
+    """
     try:
-        return json.loads(path.read_bytes())
+        return json.loads(path.read_bytes()) if path.is_file() else None
     except (OSError, ValueError, RecursionError):
         return None
+
+
+def is_special(path: Path) -> bool:
+    """Whether this is a pipe, a socket or a device. Reading one may wait for ever."""
+    return path.exists() and not path.is_file() and not path.is_dir()

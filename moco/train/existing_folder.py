@@ -14,7 +14,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from moco.files import TEMPORARY
+from moco.files import TEMPORARY, is_special
 from moco.recipe import Recipe, RecipeError, diff
 from moco.recipe_base import RecipeBase
 from moco.train.nan_report import FILES, is_nan_folder
@@ -102,7 +102,7 @@ def stored_recipe(out: Path) -> Recipe | None:
     try:
         started = run.finished or bool(read_checkpoint.entries(run.checkpoints)) or any(_steps(run))
         return run.recipe() if started else None
-    except RecipeError:
+    except (RecipeError, read_checkpoint.UnreadableError):
         return None  # `check_out` reports it
 
 
@@ -125,6 +125,11 @@ def _check_kinds(run: RunFolder) -> None:
         raise RunError(
             f"--out expects a folder, and {path} is a {'link' if path.is_symlink() else 'file'}: name another"
         )
+    for own in (
+        path / name for name in ("recipe.json", "finished.json", *BEFORE_THE_FIRST_STEP, *AFTER_THE_FIRST_STEP)
+    ):
+        if is_special(own):
+            raise RunError(f"{own} is a pipe, a socket or a device, and not a file: move it, or name another --out")
     for own in (path / name for name in WRITTEN):
         if own.is_symlink():
             raise RunError(f"{own} is a link, and a run does not write through links: remove it, or name another --out")

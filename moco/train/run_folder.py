@@ -95,7 +95,7 @@ class RunFolder:
     def metrics(self) -> list[dict[str, Any]]:
         """The records of metrics.jsonl. Invalid lines are left out: a kill may cut off a line."""
         records: list[Any] = []
-        if self.metrics_file.exists():
+        if self.metrics_file.is_file():
             for line in self.metrics_file.read_bytes().splitlines():
                 with suppress(ValueError, RecursionError):
                     records.append(json.loads(line))

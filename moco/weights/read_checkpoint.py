@@ -5,6 +5,7 @@ other names are neither read nor removed. A file with such a name that the manif
 is read, and never removed.
 """
 
+import errno
 import hashlib
 import io
 import json
@@ -15,6 +16,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile, ZipFile
+
+from moco.files import is_special
 
 MANIFEST = "MANIFEST.json"
 NAME = re.compile(r"step_([0-9]{8,})\.pt")
@@ -138,6 +141,8 @@ def manifest(folder: Path) -> list[dict[str, Any]]:
     The file of an entry with `going` was about to be removed when the manifest was written. It may not exist any more.
     """
     try:
+        if is_special(folder / MANIFEST):
+            raise OSError(errno.EINVAL, "it is a pipe, a socket or a device")
         listed = json.loads((folder / MANIFEST).read_bytes())
     except (FileNotFoundError, NotADirectoryError, ValueError, RecursionError):
         return []

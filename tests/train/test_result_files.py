@@ -1,11 +1,12 @@
 """What a run writes at its end: files of the user are not replaced, and damaged ones are not believed."""
 
 import json
+import os
 import shutil
 
 import pytest
 
-from moco.train.existing_folder import State
+from moco.train.existing_folder import State, stored_recipe
 from moco.train.pretrain import pretrain
 from moco.train.result_files import finish_run
 from moco.train.run_folder import RunError, RunFolder
@@ -175,3 +176,28 @@ def test_a_finished_run_of_an_older_version_is_checked_by_its_config_json(pictur
     flip(out / "encoder" / "model.safetensors")
     with pytest.raises(RunError, match="is damaged"):
         pretrain(pictures, out, recipe=tiny)
+
+
+SPECIAL = (
+    "finished.json",
+    "saved.json",
+    "metrics.jsonl",
+    "manifest.jsonl.gz",
+    "checkpoints/MANIFEST.json",
+    "curves.png",
+)
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("name", [*SPECIAL, "recipe.json", "encoder/config.json"])
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_pipe_in_a_run_folder_is_refused_and_not_waited_for(tmp_path, tiny, name, overwrite):
+    run = whole(tmp_path, tiny, finishes=False)
+    file = run.path / name
+    file.parent.mkdir(exist_ok=True)
+    file.unlink(missing_ok=True)
+    os.mkfifo(file)
+    stored = stored_recipe(run.path)
+    assert stored == (None if name in ("recipe.json", "checkpoints/MANIFEST.json") else tiny)
+    with pytest.raises(RunError, match=f"{name} is a pipe"):
+        begin(run.path, tiny, overwrite=overwrite)
