@@ -147,7 +147,7 @@ def demo(
         typer.Argument(
             metavar="[pretrain|transfer]",
             help="pretrain: pre-train and evaluate, a few minutes. transfer: also fine-tune on boxes, masks and pixels "
-            "from several initial weights, a quarter of an hour.",
+            "from several initial weights, half an hour.",
         ),
     ] = DemoName.pretrain,
     out: Annotated[
