@@ -110,7 +110,7 @@ def test_a_checkpoint_that_cannot_be_read_gives_way_to_the_one_before_and_is_men
     whole.write_bytes(whole.read_bytes()[:-3000])
     encoder, config = load_encoder(tmp_path)
     assert same(encoder.backbone.state_dict(), trained(seed=9).backbone.state_dict())
-    assert "1 newer could not be read" in config.note
+    assert "1 newer cannot be used" in config.note
 
 
 def test_a_run_with_no_readable_checkpoint_is_refused(tmp_path: Path) -> None:
