@@ -165,7 +165,7 @@ def demo(
     workers: Workers = None,
     as_json: Json = False,
 ) -> None:
-    """Try it on the included pictures: pre-train and evaluate, or compare on other tasks.
+    """Try it: pre-train on the included pictures, and evaluate.
 
     The same command resumes a demo that was stopped.
     """

@@ -88,7 +88,7 @@ def our_run(kind: str, content: dict, batches: list[Views], *, lags: bool) -> tu
     ).train()  # fmt: skip
     initialize(encoder, found)
     said = load_other_parts(contrast, found, m=M if lags else 1.0)
-    assert "f_k is from the file, after the momentum update" in said[0]
+    assert "f_k is from the file, with one momentum update" in said[0]
     parameters = [theta for theta in contrast.parameters() if theta.requires_grad]
     state = TrainState(
         contrast, torch.optim.SGD(parameters, 0.0, momentum=0.9), Clock(steps_per_epoch=8, total_steps=8)
