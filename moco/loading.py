@@ -1,4 +1,4 @@
-"""`moco.load`: an encoder that was pre-trained, or a model that was fine-tuned, ready to use."""
+"""`moco.load`: load a pre-trained encoder, or a model that was fine-tuned by `moco transfer`."""
 
 from pathlib import Path
 from typing import Any
@@ -22,25 +22,28 @@ def load(
     device: str | torch.device = "auto",
     prefix: str = "",
 ) -> Any:
-    """A pre-trained encoder, or a model that `moco transfer` fine-tuned, ready to be used.
+    """Load a pre-trained encoder, or a model that was fine-tuned by `moco transfer`.
 
     Args:
-        weights: a run folder, an encoder folder, an imported one, a weights file of any format that `moco import`
-            reads, `torchvision/NAME`, `timm/NAME` or `fair:NAME`; the run folder of a fine-tuned model, or its model/.
-        model: your own backbone, when the weights are of one.
-        architecture: the network, if a file of weights does not show it.
-        prefix: the prefix of the encoder's tensors, if a file of several networks does not show it.
+        weights: a run folder, an encoder folder, a folder of `moco import`, a weights file of any format that `moco
+            import` reads, `torchvision/NAME`, `timm/NAME` or `fair:NAME`. For a fine-tuned model: the run folder of
+            a trial, or model/ in it.
+        model: your own backbone, if the weights are those of one.
+        architecture: the network, if it cannot be inferred from the weights file.
+        prefix: the prefix of the encoder's tensor names, if it cannot be inferred from a file with several networks.
 
-    Returns a `Pretrained` with `embed` and `features`, or a `TunedModel` with `predict`.
+    Returns:
+        A `Pretrained` with `embed` and `features`, or a `TunedModel` with `predict`.
 
     Raises:
-        WeightsError: the weights do not exist, cannot be read, or are not of that network. RecipeError: no such device.
+        WeightsError: the weights do not exist, cannot be read, or are not of this network. RecipeError: the device does
+            not exist.
     """
     folder = tuned_folder(weights)
     if folder is None:
         return load_pretrained(weights, model=model, architecture=architecture, device=device, prefix=prefix)
     if folder != Path(weights):
         check_network_is_of_run(Path(weights), folder.name)
-    from moco.transfer.saved_model import load_model  # detectors and their libraries, which an encoder does not need
+    from moco.transfer.saved_model import load_model  # imported here, because encoders do not need detection libraries
 
     return load_model(folder, device=pick_device(device))

@@ -31,7 +31,7 @@ def explain(
         str,
         typer.Argument(
             metavar="RECIPE",
-            help="A recipe's name, a recipe.json, a run folder, or transfer: the tables of moco transfer.",
+            help="A recipe's name, a recipe.json, a run folder, or a row of tables 2 to 6; transfer: list these rows.",
         ),
     ],
     as_json: Json = False,

@@ -1,7 +1,7 @@
-"""The rows of the paper's tables 2 to 6 that `moco transfer` can make, each with its published results.
+"""The rows of the paper's tables 2 to 6 that `moco transfer` can reproduce, each with its published results.
 
-A row is task, arch and schedule of `moco transfer`. Its recipe has the settings; the source of each number is beside it
-in moco/transfer. Numbers are those printed in MoCo v1 (arXiv:1911.05722), with pre-training on ImageNet-1M.
+A row is given by task, arch and schedule of `moco transfer`. Their recipe in moco/transfer has the settings, with the
+source of each number. The results are those printed in MoCo v1 (arXiv:1911.05722), with pre-training on ImageNet-1M.
 """
 
 import textwrap
@@ -12,14 +12,14 @@ WIDTH = 80  # [characters] of a line
 VOC = ("AP50", "AP", "AP75")
 COCO = ("AP", "AP50", "AP75", "AP mask", "AP50 mask", "AP75 mask")
 ONE = ("AP", "AP50", "AP75")
-HEADS = "which new layers have BN is not stated: here the FPN, or the layer behind C4's head"
-SHARES = "the steps of 9k iterations are not published: here at the shares of 24k"
+HEADS = "which new layers have BN; here the FPN, or the layer after C4's head"
+SHARES = "when lr falls within 9k iterations; here at the same shares of the run as within 24k"
 Scores = tuple[float, ...]
 
 
 @dataclass(frozen=True)
 class TransferRow:
-    """One row of a table: how to make it, and what the paper found. None: not in the paper."""
+    """One row of a table: how to reproduce it, and the paper's results. None: not in the paper."""
 
     name: str
     table: str
@@ -32,7 +32,7 @@ class TransferRow:
     supervised: Scores
     moco: Scores
     open_points: tuple[str, ...] = ()
-    options: str = ""  # of `moco transfer`, beyond those of other rows
+    options: str = ""  # further options of `moco transfer` that the row needs
 
     def command(self) -> str:
         arch = f" --arch {self.arch}" if self.arch else ""
@@ -50,7 +50,7 @@ class TransferRow:
             if scores is not None:
                 lines.append(f"{name:>{width}}" + "".join(f"{one:>{width}.1f}" for one in scores))
         if self.open_points:
-            lines += ["", "what the paper leaves open"]
+            lines += ["", "what the paper does not say"]
             lines += [
                 textwrap.fill(one, WIDTH, initial_indent="  ", subsequent_indent="  ") for one in self.open_points
             ]
@@ -69,14 +69,14 @@ class TransferRows:
         return {"rows": [one.to_dict() for one in self.rows]}
 
     def __str__(self) -> str:
-        lines = ["tables 2 to 6 of MoCo v1; moco explain NAME has a row's results", ""]
+        lines = ["Rows of tables 2 to 6 of MoCo v1. moco explain NAME shows the results of one", ""]
         return "\n".join([*lines, *(f"{one.name:<24}{one.table:<12}{one.command()}" for one in self.rows)])
 
 
 ROWS = (
     TransferRow("voc-c5-24k", "Table 2a", "detect", "dc5", "24k", "VOC trainval07+12, test2007", VOC,
                 (64.4, 37.9, 38.6), (81.4, 54.0, 59.1), (81.1, 54.6, 59.9),
-                ("whether a ReLU follows the 3x3 convolution: none here",)),
+                ("whether a ReLU follows the 3x3 convolution; here there is none",)),
     TransferRow("voc-c4-24k", "Table 2b", "detect", "c4", "24k", "VOC trainval07+12, test2007", VOC,
                 (60.2, 33.8, 33.1), (81.3, 53.5, 58.8), (81.5, 55.9, 62.6), (HEADS,)),
     TransferRow("voc07-c4-9k", "Table 4", "detect", "c4", "9k", "VOC trainval2007, test2007", VOC,
@@ -97,7 +97,7 @@ ROWS = (
                 (65.9, 86.5, 71.7), (65.8, 86.9, 71.9), (66.8, 87.4, 72.5), (HEADS,)),
     TransferRow("densepose-s1x", "Table 6", "densepose", "fpn", "s1x", "DensePose-COCO", ONE,
                 (39.4, 78.5, 35.1), (48.3, 85.6, 50.6), (50.1, 86.8, 53.9),
-                ("the paper names COCO's train2017 and val2017, Detectron2's configuration the splits of 2014", HEADS),
+                ("which splits: the paper names COCO's of 2017, Detectron2's configuration those of 2014", HEADS),
                 " --body-surface FOLDER"),
     TransferRow("lvis-1x", "Table 6", "lvis", "fpn", "1x", "LVIS v0.5 train, val", ONE,
                 (22.5, 34.8, 23.8), (24.4, 37.8, 25.8), (24.1, 37.4, 25.5), (HEADS,), " --bn supervised=frozen"),
@@ -113,7 +113,7 @@ ROWS = (
 
 
 def transfer_row(name: str) -> TransferRow | TransferRows | None:
-    """The row of that name, or for "transfer" all of them; None for another name."""
+    """The row of this name; all rows for "transfer"; None for another name."""
     if name == "transfer":
         return TransferRows(ROWS)
     return next((one for one in ROWS if one.name == name), None)

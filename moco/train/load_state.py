@@ -1,4 +1,4 @@
-"""Load the newest checkpoint that a run can continue from. One that does not fit is skipped for the one before it."""
+"""Load the newest checkpoint that a run can resume from. If one does not fit, the one before it is tried."""
 
 import io
 import warnings
@@ -23,13 +23,13 @@ WRONG = (KeyError, TypeError, ValueError, RuntimeError, AttributeError, IndexErr
 def load_newest(
     folder: Path, state: TrainState, recipe: RecipeBase, *, say: Callable[[str], None]
 ) -> dict[str, Any] | None:
-    """Load the newest checkpoint in `folder` that fits into `state`, on every rank.
+    """Load the newest checkpoint in `folder` that fits `state`, on every rank.
 
     Returns:
         Its content; None if there are no checkpoints.
 
     Raises:
-        CheckpointError: none can be used. RunError: the newest is of a run with another recipe.
+        CheckpointError: there are checkpoints, but none can be used. RunError: the newest is of another recipe.
     """
     payload: dict[str, Any] = {}
     content = b""
@@ -57,14 +57,14 @@ def load_newest(
 
 
 def _load(payload: dict[str, Any], state: TrainState, recipe: RecipeBase, path: Path) -> str | None:
-    """Load the checkpoint, or return why the run cannot continue from it. Raises RunError for another recipe."""
+    """Load the checkpoint, or return why the run cannot resume from it. Raises RunError for another recipe."""
     if missing := find_missing(payload, step_in(path.name)):
         return missing
     _check_recipe(payload["recipe"], recipe, path)
     if reason := _find_wrong_numbers(payload, state):
         return reason
     keys = [set(group) for group in _groups(state)]
-    state.window.load_state_dict({"gathered": {}})  # older files have none
+    state.window.load_state_dict({"gathered": {}})  # checkpoints of older versions have no window
     try:
         state.load_state_dict(payload["state"])
     except WRONG as error:
@@ -83,18 +83,18 @@ def _check_recipe(text: str, recipe: RecipeBase, path: Path) -> None:
     try:
         changes = diff(type(recipe).from_json(text), recipe)
     except RecipeError as error:
-        raise RunError(f"{path} has no recipe that this version can read: {error}. Move it out of the folder") from None
+        raise RunError(f"{path} has no recipe that this version can read: {error}. Move the file away") from None
     if changes:
         listed = "\n  ".join(changes)
         raise RunError(
-            f"the newest checkpoint in {path.parent} is of a run with another recipe than this one's recipe.json. "
-            f"Different:\n  {listed}\nPut this run's own checkpoints or recipe.json back from a copy, or name another "
+            f"the newest checkpoint in {path.parent} is of a run with another recipe than recipe.json. These settings "
+            f"differ:\n  {listed}\nPut this run's own checkpoints or recipe.json back from a copy, or name another "
             "--out"
         )
 
 
 def _find_wrong_numbers(payload: dict[str, Any], state: TrainState) -> str | None:
-    """What is wrong with the progress, the log's window or the number of ranks in the checkpoint, or None."""
+    """What is wrong with the step, the metrics window or the number of ranks in the checkpoint, or None."""
     clock, step, total = payload["state"]["clock"], payload["state"]["clock"]["step"], state.clock.total_steps
     if step > total:
         return f"of step {step}, and this run ends at step {total}"

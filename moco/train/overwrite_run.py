@@ -1,9 +1,9 @@
-"""Remove the run in a folder: all of its files or none, and no others.
+"""Remove the run in a folder: all of its files or none, and no other files.
 
-Only files with exactly the names of a run's files are removed. First a note lists them. Then each is renamed to
-`.tmp-old-NAME`; if that fails for one, all are renamed back. Then the note says so, and the files are deleted. After a
-kill, the next start finishes the deletion or renames the files back, as the note says. Other files are not touched,
-whatever their names are.
+Only files with exactly the names of a run's files are removed. First, a note lists them. Then each is renamed to
+`.tmp-old-NAME`; if one cannot be renamed, all are renamed back. Then the note is changed to "deletes", and the files
+are deleted. If the process is killed, the next start reads the note, and finishes the deletion or renames the files
+back. Other files do not change.
 """
 
 import os
@@ -20,7 +20,7 @@ from moco.train.run_folder import RunError, RunFolder
 from moco.weights import read_checkpoint
 
 OLD = ".tmp-old-"
-NOTE = ".tmp-old"  # the note of a removal
+NOTE = ".tmp-old"  # the name of the note
 MADE_BY = "the removal of a run by momentum-contrast"
 
 
@@ -44,12 +44,10 @@ def remove_run(run: RunFolder) -> None:
         return
     for folder in {file.parent for file in files}:
         if not os.access(folder, os.W_OK | os.X_OK):
-            raise RunError(
-                f"the run in {run.path} cannot be replaced: {folder} cannot be written to. Nothing has changed"
-            )
-    for aside in (run.path / NOTE, *map(_temporary, files)):
-        if os.path.lexists(aside):
-            raise RunError(f"{aside} has a name that the removal of the run needs: move it away. Nothing has changed")
+            raise RunError(f"the run in {run.path} cannot be replaced: {folder} is not writable. Nothing has changed")
+    for temporary in (run.path / NOTE, *map(_temporary, files)):
+        if os.path.lexists(temporary):
+            raise RunError(f"{temporary} has a name that --overwrite needs: move it away. Nothing has changed")
     names = {_name(run, file) for file in files}
     _note(run, names, deletes=False)
     try:
@@ -63,16 +61,16 @@ def remove_run(run: RunFolder) -> None:
 
 
 def is_interrupted(run: RunFolder) -> bool:
-    """Whether a kill interrupted the removal of an earlier run. Its recipe.json still exists: it is replaced last."""
+    """Whether a removal of a run was interrupted. recipe.json still exists then, because it is replaced last."""
     return run.recipe_file.is_file() and os.path.lexists(run.path / NOTE)
 
 
 def finish_removal(run: RunFolder) -> None:
-    """Finish or undo the removal that a kill has interrupted. Raises RunError if the note is not from a removal."""
+    """Finish or undo an interrupted removal, as its note says. Raises RunError if the note is not from a removal."""
     note = run.path / NOTE
     noted = None if note.is_symlink() else read_json(note)
     if not isinstance(noted, dict) or noted.get("made_by") != MADE_BY or not isinstance(noted.get("files"), list):
-        raise RunError(f"{note} does not have the content that a run writes: move it away, or name another --out")
+        raise RunError(f"{note} was not written by moco: move it away, or name another --out")
     names = {name for name in noted["files"] if isinstance(name, str)}
     if noted.get("deletes") is True:
         _delete(run, names)
@@ -81,13 +79,13 @@ def finish_removal(run: RunFolder) -> None:
 
 
 def _note(run: RunFolder, names: Collection[str], *, deletes: bool) -> None:
-    """List the files that are removed. `deletes`: all are renamed, and their deletion has begun."""
+    """Write the note with the files to remove. `deletes`: all are renamed, and may be deleted."""
     about = {"made_by": MADE_BY, "host": platform.node(), "pid": os.getpid(), "deletes": deletes}
     write_json(run.path / NOTE, about | {"files": sorted(names)})
 
 
 def _rename_back(run: RunFolder, names: Collection[str]) -> None:
-    """Rename the listed files back, except one whose name is taken."""
+    """Rename the listed files back, except those whose name exists again."""
     for file in _listed(run, names):
         if _is_file(_temporary(file)) and not os.path.lexists(file):
             os.rename(_temporary(file), file)
@@ -129,7 +127,7 @@ def _possible_files(run: RunFolder) -> Iterator[tuple[Path, str]]:
     ):
         if folder.is_symlink():
             raise RunError(
-                f"{folder} is a link, and nothing behind it is removed: remove the link, or name another --out"
+                f"{folder} is a link, and --overwrite does not follow links: remove it, or name another --out"
             )
         yield from ((folder, name) for name in names)
 
@@ -144,12 +142,12 @@ def _names_of_checkpoints(folder: Path) -> list[str]:
 def _nan_folders(run: RunFolder) -> list[Path]:
     folder = run.path / "nan"
     if folder.is_symlink():
-        raise RunError(f"{folder} is a link, and nothing behind it is removed: remove the link, or name another --out")
+        raise RunError(f"{folder} is a link, and --overwrite does not follow links: remove it, or name another --out")
     return sorted(one for one in folder.iterdir() if is_nan_folder(one.name)) if folder.is_dir() else []
 
 
 def _is_file(path: Path) -> bool:
     """Whether `path` is a file or a link, which is not followed. Raises RunError for a directory."""
     if path.is_dir() and not path.is_symlink():
-        raise RunError(f"{path} is a folder, where a run writes a file: move it away, or name another --out")
+        raise RunError(f"{path} is a folder, and a run writes a file of this name: move it away, or name another --out")
     return os.path.lexists(path)

@@ -1,4 +1,4 @@
-"""The files that a run writes at its end: those that it has not written are not replaced, and not taken for its own."""
+"""Write and check the results of a run. Files that the run has not written are never replaced or used."""
 
 import hashlib
 import json
@@ -16,14 +16,14 @@ from moco.weights.read_checkpoint import MANIFEST, entries, is_valid_entry
 
 
 def finish_run(run: RunFolder, files: Mapping[str, bytes], facts: dict[str, Any]) -> list[str]:
-    """Write the results of a run, and finished.json last. A file of the user with such a name is renamed.
+    """Write the results of a run, and finished.json last. Files of the user with the same names are renamed.
 
     Args:
-        files: their contents, by names relative to the run folder.
-        facts: what finished.json says of the run.
+        files: contents, by name relative to the run folder.
+        facts: further entries of finished.json.
 
     Returns:
-        The new names of the files of the user.
+        The new names of renamed files.
     """
     known = listed_sums(run.path) or {}
     foreign = [run.path / name for name in files if os.path.lexists(run.path / name)]
@@ -39,18 +39,18 @@ def finish_run(run: RunFolder, files: Mapping[str, bytes], facts: dict[str, Any]
 
 
 def check_results(run: RunFolder) -> None:
-    """Raise RunError if a result of a finished run is damaged, or is another run's.
+    """Raise RunError if a result of a finished run is damaged, or was not written by this run.
 
-    The model card, README.md, may be edited. Runs of older versions have listed no SHA-256; config.json has some.
+    The model card, README.md, may be edited. For runs of older versions, the SHA-256 in config.json are checked.
     """
     known = listed_sums(run.path)
     for name in run.results:
         if not (_fits_config(run) if known is None else is_listed(run.path, name, known)):
-            raise RunError(f"{run.path / name} is damaged, or not the file that this run has written. {_advice(run)}")
+            raise RunError(f"{run.path / name} is damaged, or was not written by this run. {_advice(run)}")
 
 
 def check_no_foreign_results(run: RunFolder) -> None:
-    """Raise RunError if a file is where an unfinished run will write a result, and no run has written that file."""
+    """Raise RunError if an unfinished run would replace a file that it has not written by one of its results."""
     known = listed_sums(run.path) or {}
     for name in (*run.results, *run.details, f"{run.product}/README.md"):
         if os.path.lexists(run.path / name) and not is_listed(run.path, name, known):
@@ -60,7 +60,7 @@ def check_no_foreign_results(run: RunFolder) -> None:
             )
 
 
-def set_aside_foreign_notes(run: RunFolder) -> list[str]:
+def rename_foreign_notes(run: RunFolder) -> list[str]:
     """Rename finished.json, provenance.json, saved.json and MANIFEST.json if no run has written their content.
 
     Damaged ones are renamed too. The run writes them again.
@@ -79,7 +79,7 @@ def set_aside_foreign_notes(run: RunFolder) -> list[str]:
 
 def report_renamed(run: RunFolder, moved: list[str], reporter: Reporter) -> None:
     if moved:
-        reporter.say(f"caution: {first_few(moved)} in {run.path}: renamed, as no run has written these files")
+        reporter.say(f"caution: files in {run.path} that no run has written were renamed to {first_few(moved)}")
 
 
 def is_provenance(starts: Any) -> bool:
@@ -95,7 +95,7 @@ def is_saved_note(noted: Any) -> bool:
 
 
 def _fits_config(run: RunFolder) -> bool:
-    """Whether config.json has the SHA-256 of the weights, and its own, or none: those of older versions."""
+    """Whether the SHA-256 of weights and settings in config.json are right. Those of older versions may be missing."""
     folder = run.path / run.product
     config = read_json(folder / "config.json")
     if not isinstance(config, dict) or not config.get("sha256"):
@@ -115,6 +115,6 @@ def _advice(run: RunFolder) -> str:
             "it from a backup"
         )
     return (
-        f"Restore it from a backup. There is no checkpoint in {run.checkpoints} to write it again from, so otherwise "
-        "the run must start again: another --out, or --overwrite"
+        f"Restore it from a backup. {run.checkpoints} has no checkpoint to write it again from, so otherwise start the "
+        "run again, with another --out or with --overwrite"
     )

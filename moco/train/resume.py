@@ -24,7 +24,7 @@ from moco.train.open_run import open_run, start_run
 from moco.train.plan_run import AnyJob, Job
 from moco.train.rank_sync import restore_statistics
 from moco.train.reporters import Logged, Reporter
-from moco.train.result_files import report_renamed, set_aside_foreign_notes
+from moco.train.result_files import rename_foreign_notes, report_renamed
 from moco.train.run_folder import (
     RunError,
     RunFolder,
@@ -165,7 +165,7 @@ def restore(job: AnyJob, state: TrainState, reporter: Reporter) -> None:
     """
     run = job.run
     if on_main():
-        report_renamed(run, set_aside_foreign_notes(run), reporter)
+        report_renamed(run, rename_foreign_notes(run), reporter)
     payload = load_newest(run.checkpoints, state, job.recipe, say=reporter.say)
     if payload is not None:
         ranks = payload.get("ranks", 1)

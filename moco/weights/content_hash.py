@@ -1,4 +1,4 @@
-"""The SHA-256 of weights in memory: the same for the same tensors, in whatever file or folder they are."""
+"""The SHA-256 of weights in memory. It does not depend on the kind or name of the file they come from."""
 
 import hashlib
 from collections.abc import Mapping
@@ -18,10 +18,10 @@ def content_hash(tensors: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-def hash_of_weights(found: LoadedWeights) -> str:
-    """The SHA-256 of all that a run may start from: f_q, head, f_k, predictor and queue."""
+def hash_of_weights(weights: LoadedWeights) -> str:
+    """The SHA-256 of everything that a run may start from: f_q, head, f_k, predictor and queue."""
     parts = {
-        "backbone": found.backbone, "head": found.head, "f_k": found.f_k, "predictor": found.predictor,
-        "queue": found.queue, "f_q": found.f_q,
+        "backbone": weights.backbone, "head": weights.head, "f_k": weights.f_k, "predictor": weights.predictor,
+        "queue": weights.queue, "f_q": weights.f_q,
     }  # fmt: skip
     return content_hash({f"{part} {name}": x for part, tensors in parts.items() for name, x in tensors.items()})

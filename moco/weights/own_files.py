@@ -1,6 +1,6 @@
-"""Which files in a run folder are of this run: the SHA-256 of its results, and the last step of its checkpoints.
+"""Recognise the files in a run folder that this run has written: results by SHA-256, checkpoints by their step.
 
-A run lists the SHA-256 of each result in saved.json before it writes it, and in finished.json when all are written.
+A run lists the SHA-256 of each result in saved.json before it writes the result, and in finished.json after all.
 """
 
 import hashlib
@@ -16,27 +16,27 @@ Sums = dict[str, list[str]]  # file -> the SHA-256 of each content that the run 
 
 
 def listed_sums(run: Path) -> Sums | None:
-    """The SHA-256 of the files that the run has written at its end; None: an older version has listed none.
+    """The SHA-256 of the results that the run has listed; None: a run of an older version, which has listed none.
 
-    finished.json counts only where saved.json is missing or damaged, because it may have been copied from another run.
+    finished.json is used only if saved.json is missing or damaged, because it may have been copied from another run.
     """
     saved, finished = read_json(run / "saved.json"), read_json(run / "finished.json")
     if not isinstance(saved, dict):
         return _sums_in(finished)
-    if (found := _sums_in(saved)) is not None:
-        return found
+    if (sums := _sums_in(saved)) is not None:
+        return sums
     return None if isinstance(finished, dict) and _sums_in(finished) is None else {}
 
 
 def _sums_in(noted: Any) -> Sums | None:
-    found = noted.get("sha256") if isinstance(noted, dict) else None
-    if not isinstance(found, dict):
+    sums = noted.get("sha256") if isinstance(noted, dict) else None
+    if not isinstance(sums, dict):
         return None
-    return {name: value if isinstance(value, list) else [value] for name, value in found.items()}
+    return {name: value if isinstance(value, list) else [value] for name, value in sums.items()}
 
 
 def is_listed(run: Path, name: str, known: Sums) -> bool:
-    """Whether the file `name` of the run has a content that the run has written."""
+    """Whether the run has written the present content of its file `name`."""
     file = run / name
     return name in known and file.is_file() and sha256_of(file) in known[name]
 
@@ -47,7 +47,7 @@ def sha256_of(file: Path) -> str:
 
 
 def check_network_is_of_run(run: Path, product: str) -> None:
-    """Raise WeightsError if the network in the run folder is damaged, or not the one that this run has trained.
+    """Raise WeightsError if the network in the run folder is damaged, or was not trained by this run.
 
     Args:
         product: the folder of the network, encoder or model.
@@ -78,6 +78,6 @@ def last_step(run: Path) -> int | None:
 
 
 def find_step_beyond_end(run: Path, checkpoint: Path) -> str | None:
-    """Why a checkpoint of a step after the last one of the run cannot be of this run; None: it can."""
+    """Why a checkpoint cannot be of this run: its step is after the run's last one. None if it can be."""
     step, last = step_in(checkpoint.name), last_step(run)
     return None if step is None or last is None or step <= last else f"of step {step}, and this run ends at step {last}"

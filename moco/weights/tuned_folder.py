@@ -1,4 +1,4 @@
-"""Recognise the folder of a model that `moco transfer` fine-tuned: it is no encoder, and its task reads it."""
+"""Recognise the folder of a model that `moco transfer` has fine-tuned. It is not an encoder folder."""
 
 import os
 from pathlib import Path
@@ -9,7 +9,7 @@ from moco.weights.loaded_weights import WeightsError
 
 
 def tuned_folder(weights: Any) -> Path | None:
-    """The folder with a fine-tuned model: `weights`, or model/ in it; None if there is none."""
+    """The folder with the fine-tuned model: `weights` itself, or model/ in it; None if there is none."""
     if not isinstance(weights, str | os.PathLike):
         return None
     for folder in (Path(weights), Path(weights) / "model"):
@@ -20,9 +20,9 @@ def tuned_folder(weights: Any) -> Path | None:
 
 
 def refuse_tuned(weights: Any) -> None:
-    """Raise WeightsError for the folder of a fine-tuned model, where an encoder is expected."""
+    """Raise WeightsError if `weights` is the folder of a fine-tuned model, because an encoder is expected."""
     if (folder := tuned_folder(weights)) is not None:
         raise WeightsError(
             f"{folder} is a fine-tuned model, and an encoder is expected: name the pre-training run that it started "
-            f'from; moco.load("{folder}").predict(image) uses the model itself'
+            f'from. To use the fine-tuned model: moco.load("{folder}").predict(image)'
         )

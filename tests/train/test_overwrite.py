@@ -162,7 +162,7 @@ def test_a_mark_of_a_removal_that_was_not_written_by_a_run_is_refused(tmp_path, 
     note = out / ".tmp-old"
     {"folder": note.mkdir, "file": lambda: note.write_text("mine"), "link": lambda: note.symlink_to("x")}[kind]()
     before = contents(out)
-    with pytest.raises(RunError, match="does not have the content"):
+    with pytest.raises(RunError, match="was not written by moco"):
         begin(out, tiny)
     assert contents(out) == before
 
@@ -187,7 +187,7 @@ def test_a_users_file_that_is_in_the_way_of_a_removal_is_refused_and_stays(tmp_p
     whole(tmp_path, tiny)
     (tmp_path / ".tmp-old-train.log").write_text("mine")
     before = contents(tmp_path)
-    with pytest.raises(RunError, match=r"\.tmp-old-train\.log has a name that the removal of the run needs"):
+    with pytest.raises(RunError, match=r"\.tmp-old-train\.log has a name that --overwrite needs"):
         begin(tmp_path, tiny, overwrite=True)
     assert contents(tmp_path) == before
     assert begin(tmp_path, tiny) is State.FINISHED

@@ -112,7 +112,7 @@ def test_a_damaged_encoder_without_checkpoints_is_to_come_from_a_backup(pictures
     out = pretrain(pictures, tmp_path / "run", recipe=tiny).path
     shutil.rmtree(out / "checkpoints")
     flip(out / "encoder" / "model.safetensors")
-    with pytest.raises(RunError, match=r"is damaged.*There is no checkpoint in"):
+    with pytest.raises(RunError, match=r"is damaged.*has no checkpoint to write it again from"):
         pretrain(pictures, out, recipe=tiny)
 
 
@@ -121,7 +121,7 @@ def test_the_encoder_of_another_run_is_refused_in_a_finished_run(pictures, tiny,
     other = pretrain(pictures, tmp_path / "other", recipe=tiny.but(None, {"seed": 7})).path
     shutil.rmtree(out / "encoder")
     shutil.copytree(other / "encoder", out / "encoder")
-    with pytest.raises(RunError, match="not the file that this run has written"):
+    with pytest.raises(RunError, match="was not written by this run"):
         pretrain(pictures, out, recipe=tiny)
 
 
@@ -137,7 +137,7 @@ def test_the_encoder_of_another_run_is_not_loaded_as_this_runs(pictures, tiny, t
     shutil.copy(other / "finished.json", out / "finished.json")
     with pytest.raises(WeightsError, match="is not from this run"):
         load_encoder(out)
-    with pytest.raises(RunError, match="not the file that this run has written"):
+    with pytest.raises(RunError, match="was not written by this run"):
         pretrain(pictures, out, recipe=tiny)
 
 

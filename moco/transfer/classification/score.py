@@ -27,7 +27,7 @@ def logits_of(model: Classifier, images: Images, recipe: ClassificationRecipe, *
 
 
 def accuracies(logits: Float[Tensor, "n K"], labels: Int64[Tensor, "n"]) -> dict[str, float]:
-    """In percent: top1; top5 of 10 classes or more; per_class, the mean over the classes that occur of their top1."""
+    """In percent: top1; top5 with 10 classes or more; per_class, the mean of top1 over the classes that occur."""
     right = logits.topk(min(TOP, logits.shape[1])).indices == labels[:, None]
     scores = {"top1": _percent(right[:, 0])}
     if logits.shape[1] >= CLASSES_FOR_TOP5:
@@ -39,16 +39,16 @@ def accuracies(logits: Float[Tensor, "n K"], labels: Int64[Tensor, "n"]) -> dict
 def details_by_class(
     logits: Float[Tensor, "n K"], labels: Int64[Tensor, "n"], classes: Sequence[str]
 ) -> dict[str, dict[str, Any]]:
-    """For each class with test images: their number, top1 in percent, and the wrong class that most are taken for."""
+    """For each class with test images: their number, top1 in percent, and the wrong class that is predicted most."""
     answers = logits.argmax(dim=1)
-    found: dict[str, dict[str, Any]] = {}
+    details: dict[str, dict[str, Any]] = {}
     for label in map(int, labels.unique()):
         counts = torch.bincount(answers[labels == label], minlength=len(classes))
         images, right = int(counts.sum()), int(counts[label])
         counts[label] = 0
         wrong = classes[int(counts.argmax())] if counts.any() else None
-        found[classes[label]] = {"images": images, "top1": 100 * right / images, "most_often_taken_for": wrong}
-    return found
+        details[classes[label]] = {"images": images, "top1": 100 * right / images, "most_often_taken_for": wrong}
+    return details
 
 
 def frequency_scores(train: Int64[np.ndarray, "m"], test: Int64[np.ndarray, "n"], num_classes: int) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""A picture of a segmenter's test: the hardest images, with their annotated and predicted classes."""
+"""Draw the hardest test images of a segmenter, with their annotated and predicted classes."""
 
 import io
 from collections.abc import Sequence
@@ -16,11 +16,11 @@ from moco.transfer.semantic import IGNORED, SemanticSet
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-NAMED = 24  # classes in the legend at the most
+NAMED = 24  # maximum number of classes in the legend
 
 
 def draw_predictions(segmenter: FCN, test: SemanticSet, chosen: Sequence[int], errors: Sequence[float]) -> bytes:
-    """A PNG with the `chosen` test images, of whose known pixels the shares `errors` are wrong."""
+    """A PNG of the `chosen` test images. `errors`: the share of wrong pixels in each, among those not ignored."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(12, 3.2 * len(chosen) + 0.8), dpi=90, layout="constrained")
@@ -28,10 +28,10 @@ def draw_predictions(segmenter: FCN, test: SemanticSet, chosen: Sequence[int], e
     seen: set[int] = set()
     for row, index, error in zip(axes, chosen, errors, strict=True):
         image, labels = read_pair(test, index)
-        found = predict(segmenter, image)
-        seen |= {*np.unique(labels).tolist(), *np.unique(found).tolist()}
+        predicted = predict(segmenter, image)
+        seen |= {*np.unique(labels).tolist(), *np.unique(predicted).tolist()}
         titles = (test.scenes[index].path.name[:34], "annotated", f"predicted, {100 * error:.1f} % wrong")
-        for ax, pixels, title in zip(row, (image, _coloured(labels), _coloured(found)), titles, strict=True):
+        for ax, pixels, title in zip(row, (image, _coloured(labels), _coloured(predicted)), titles, strict=True):
             ax.imshow(pixels)
             ax.axis("off")
             ax.set_title(title, fontsize=9, loc="left")
@@ -43,7 +43,7 @@ def draw_predictions(segmenter: FCN, test: SemanticSet, chosen: Sequence[int], e
 
 
 def _coloured(labels: UInt8[np.ndarray, "H W"]) -> UInt8[np.ndarray, "H W 3"]:
-    """Pascal VOC's colours; ignored pixels are white."""
+    """The labels in Pascal VOC's colours; ignored pixels are white."""
     colours = np.array([*palette(IGNORED), (255, 255, 255)], dtype=np.uint8)
     return colours[labels]
 
