@@ -147,7 +147,7 @@ def test_evaluation_of_images_without_labels_exits_with_3(run, pictures):
     assert "class folders" in result.stderr
 
 
-def test_a_learning_rate_that_is_no_number_is_refused(run, labelled):
+def test_a_learning_rate_that_is_not_a_number_is_refused(run, labelled):
     result = moco("eval", "linear", run, labelled, "--protocol", "v1", "--lr", "fast")
     assert result.exit_code == 2
     assert "fast" in result.stderr
@@ -193,7 +193,7 @@ def test_help_names_the_options_of_pretrain():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_saves_exits_with_75_and_the_same_command_goes_on(tmp_path, number):
+def test_after_a_signal_a_run_saves_exits_with_75_and_resumes_by_the_same_command(tmp_path, number):
     pictures = make_pictures(tmp_path / "pictures", 40)
     command = [sys.executable, "-m", "moco", "pretrain", str(pictures), "--out", str(tmp_path / "run"), *SMALL]
     command[command.index("--epochs") + 1] = "400"

@@ -31,7 +31,7 @@ def test_json_says_what_was_written(run: Path, pictures: Path, tmp_path: Path):
     assert (said["images"], said["features"], list(said["left_out"])) == (39, 32, ["0007.png"])
 
 
-def test_a_file_that_is_there_is_refused_unless_it_may_be_overwritten(run: Path, pictures: Path, tmp_path: Path):
+def test_an_existing_file_is_refused_without_overwrite(run: Path, pictures: Path, tmp_path: Path):
     (tmp_path / "a.csv").write_text("mine")
     refused = embed(run, pictures, "--to", tmp_path / "a.csv")
     assert refused.exit_code == 2

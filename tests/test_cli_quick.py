@@ -72,7 +72,7 @@ HOMES = {
 }  # fmt: skip
 
 
-def test_every_error_with_an_exit_code_is_a_class_that_there_is():
+def test_every_error_with_an_exit_code_is_an_existing_class():
     for name in CODES:
         home = importlib.import_module(HOMES.get(name, "builtins"))
         assert issubclass(getattr(home, name), Exception)

@@ -26,18 +26,18 @@ def shell(line: str, folder: Path) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize("reader", ["head -c 1 > /dev/null", "true"])
-def test_a_reader_that_leaves_is_no_error_message(tmp_path: Path, reader: str):
+def test_a_closed_pipe_is_not_reported_as_an_error(tmp_path: Path, reader: str):
     done = shell(f"$MOCO recipes --json | {reader}; echo ${{PIPESTATUS[0]}}", tmp_path)
     assert done.stderr == ""
     assert done.stdout.strip() in ("0", "141")  # 0: all was in the pipe before the reader left
 
 
-def test_a_result_that_nobody_can_read_is_no_success(tmp_path: Path):
+def test_a_result_that_cannot_be_printed_is_not_success(tmp_path: Path):
     done = shell("(sleep 2; exec $MOCO recipes) | true; echo ${PIPESTATUS[0]}", tmp_path)
     assert (done.stdout.strip(), done.stderr) == ("141", "")
 
 
-def test_a_full_disk_under_stdout_is_said(tmp_path: Path):
+def test_a_full_disk_under_stdout_is_reported(tmp_path: Path):
     done = shell("$MOCO recipes > /dev/full", tmp_path)
     assert done.returncode == 1
     assert "the result could not be written to stdout: No space left on device" in done.stderr

@@ -141,7 +141,7 @@ def test_every_option_is_on_the_page_of_commands():
         assert all(f"| `{word}" in section for word in spelled), name
 
 
-def test_every_option_says_what_it_is():
+def test_every_option_has_a_help_text():
     silent = [
         f"{name} {parameter.name}"
         for name, command in COMMANDS.items()

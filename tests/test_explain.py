@@ -48,13 +48,13 @@ def test_a_derived_recipe_has_the_sources_of_its_base_but_for_what_it_changes():
     assert "arXiv:1911.05722" in setting(v1, "method.temperature").source
 
 
-def test_a_deviation_is_told_where_the_setting_is_still_so():
+def test_a_deviation_is_shown_only_if_its_setting_is_unchanged():
     assert "method.bn_groups" in explain("moco_v2_r50").deviations
     assert "method.bn_groups" not in explain("moco_v3_r50_100").deviations
     assert "second" in explain("end_to_end_256").deviations["method.key_encoder"]
 
 
-def test_a_changed_setting_says_what_it_was():
+def test_a_changed_setting_shows_its_former_value():
     recipe = recipes.named("moco_v2_r50").but(None, {"optim.epochs": 20, "method.bn": "plain"})
     found = explain_recipe(recipe)
     assert setting(found, "optim.epochs") == Setting("optim.epochs", "20", "changed here: 200 -> 20", changed="200")
@@ -104,7 +104,7 @@ def test_auto_is_listed_and_explained_by_its_rules():
     assert list_recipes()[0]["name"] == "auto"
 
 
-def test_a_recipe_of_ones_own_is_said_to_be_so():
+def test_a_recipe_of_the_user_is_named_as_such():
     found = explain_recipe(recipes.named("moco_v1_r50").but("mine", source="my notes"))
     assert {one.source for one in found.settings} == {"not among the recipes here: my notes"}
     assert found.published == ()
@@ -136,7 +136,7 @@ def test_what_cannot_be_explained_is_refused(what: str, said: str, tmp_path: Pat
         (Cosine(0.06, whole_epochs=True, first=1), "0.06 to 0, cosine by epoch, epochs from 1"),
     ],
 )
-def test_a_schedule_is_told_in_words(schedule: object, text: str):
+def test_a_schedule_is_described_in_words(schedule: object, text: str):
     assert value_text(schedule) == text
 
 

@@ -25,7 +25,7 @@ def test_every_section_has_an_example():
 
 
 @pytest.mark.parametrize("code", [code for _, _, code in EXAMPLES], ids=[f"{title} {i}" for title, i, _ in EXAMPLES])
-def test_an_example_runs_as_it_stands(code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny: Recipe):
+def test_each_example_runs_unchanged(code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny: Recipe):
     if "runs/photos" in code:
         moco.pretrain(make_pictures(tmp_path / "pictures", 40), tmp_path / "runs/photos", recipe=tiny, workers=0)
         make_pictures(tmp_path / "labelled", 40, classes=2)

@@ -179,6 +179,6 @@ def test_steps_of_an_own_network_import_neither_torchs_compiler_nor_the_librarie
     assert python("-c", probe).split() == ["[]"] * 3  # steps; pictures are drawn, by matplotlib, at the end
 
 
-def test_dir_of_the_package_is_what_it_offers():
+def test_dir_lists_the_public_names_of_the_package():
     assert {name for name in dir(moco) if not name.startswith("_")} == set(moco.__all__) - {"__version__"}
     assert all(hasattr(moco, name) for name in dir(moco))

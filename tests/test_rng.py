@@ -150,7 +150,7 @@ def test_a_planted_tie_between_slots_is_seen():
     slot=st.integers(0, 127),
 )
 @settings(max_examples=50, deadline=None)
-def test_a_number_does_not_depend_on_which_images_are_asked_for_beside_it(ids: list[int], order, slot: int):
+def test_the_random_number_of_an_image_does_not_depend_on_the_other_images(ids: list[int], order, slot: int):
     alone = {one: float(uniform(1, 2, np.array([one]), slot)[0]) for one in ids}
     order.shuffle(ids)
     assert uniform(1, 2, np.array(ids), slot).tolist() == [alone[one] for one in ids]

@@ -25,7 +25,7 @@ def test_files_appear_together_and_nothing_else(tmp_path: Path):
     assert contents(tmp_path) == {"a.npy": "new", "a.names.txt": "new"}
 
 
-def test_a_file_that_comes_meanwhile_is_not_replaced(tmp_path: Path):
+def test_a_file_created_meanwhile_is_not_replaced(tmp_path: Path):
     with (
         pytest.raises(RecipeError, match="exists"),
         staged([tmp_path / "a.npy", tmp_path / "a.names.txt"], overwrite=False),

@@ -48,21 +48,21 @@ def test_every_recipe_is_run_with_every_seed(tiny_family, places, made):
     assert [[one["seed"] for one in row.runs] for row in result.rows] == [[0, 1], [0, 1]]
 
 
-def test_what_is_done_is_not_done_again(tiny_family, places, made):
+def test_finished_runs_are_not_repeated(tiny_family, places, made):
     first = ablate("tiny", **places)
     made.clear()
     assert ablate("tiny", **places).to_dict() == first.to_dict()
     assert made == []
 
 
-def test_one_more_seed_is_all_that_is_run_when_it_is_asked_for(tiny_family, places, made):
+def test_with_one_more_seed_only_its_runs_are_made(tiny_family, places, made):
     ablate("tiny", **places)
     made.clear()
     assert ablate("tiny", seeds=(0, 1), **places).seeds == 2
     assert len(made) == 2
 
 
-def test_an_ablation_that_was_stopped_goes_on_as_if_it_was_not(tiny_family, places, made, monkeypatch, tmp_path):
+def test_a_stopped_ablation_resumes_with_the_same_results(tiny_family, places, made, monkeypatch, tmp_path):
     undisturbed = ablate("tiny", **places)
 
     def stops(images, out, **rest):

@@ -15,7 +15,7 @@ def test_gradient_is_the_mean_step_between_neighbours():
     assert fidelity.gradient(rising).item() == pytest.approx(1.5, abs=1e-4)
 
 
-def test_chroma_of_grey_is_none_and_of_red_is_its_red():
+def test_chroma_is_zero_for_grey_and_the_red_value_for_red():
     red = torch.zeros(2, 3, 4, 4)
     red[1, 0] = 200.0
     assert fidelity.chroma(red).tolist() == [0.0, 200.0]

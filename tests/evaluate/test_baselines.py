@@ -27,7 +27,7 @@ def test_raw_pixels_are_the_evaluation_crop_averaged_down_to_32(pictures: Path, 
     np.testing.assert_allclose(features.x[3], expected, atol=1e-6)
 
 
-def test_a_random_encoder_is_drawn_from_its_seed_alone(encoder: Encoder):
+def test_a_random_encoder_depends_on_its_seed_alone(encoder: Encoder):
     x = torch.randn(4, 3, 16, 16)
     torch.manual_seed(1)
     one = random_encoder(encoder, seed=5)
@@ -38,7 +38,7 @@ def test_a_random_encoder_is_drawn_from_its_seed_alone(encoder: Encoder):
     assert not one.training
 
 
-def test_drawing_a_random_encoder_leaves_the_callers_random_numbers_alone(encoder: Encoder):
+def test_a_random_encoder_does_not_change_the_callers_random_state(encoder: Encoder):
     before = torch.random.get_rng_state()
     random_encoder(encoder)
     assert torch.equal(torch.random.get_rng_state(), before)
@@ -63,7 +63,7 @@ def test_a_random_encoder_normalizes_with_the_statistics_that_bn_begins_with(enc
         assert torch.equal(part.running_var, torch.ones_like(part.running_var))
 
 
-def test_a_module_of_ones_own_is_drawn_anew():
+def test_a_module_of_the_user_gets_new_random_parameters():
     network = nn.Sequential(nn.Conv2d(3, 5, 3), nn.BatchNorm2d(5), nn.AdaptiveAvgPool2d(1), nn.Flatten())
     network[1].running_mean.fill_(3)
     encoder = build_headless(EncoderSpec(name="custom"), model=network, size=16)
@@ -74,7 +74,7 @@ def test_a_module_of_ones_own_is_drawn_anew():
     assert all(torch.equal(tensor, before[name]) for name, tensor in encoder.state_dict().items())
 
 
-def test_a_module_that_cannot_be_drawn_anew_is_an_error_that_names_the_part():
+def test_a_module_without_new_random_parameters_is_an_error_that_names_the_part():
     class Scaled(nn.Module):
         def __init__(self) -> None:
             super().__init__()

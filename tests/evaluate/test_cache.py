@@ -59,7 +59,7 @@ def equal(some: dict[str, Features], others: dict[str, Features]) -> bool:
     )
 
 
-def test_kept_features_are_the_computed_ones(tmp_path: Path, labelled: Path, computed: list):
+def test_stored_features_equal_computed_ones(tmp_path: Path, labelled: Path, computed: list):
     images = find_images(labelled / "train")
     expected = extract_each({"pixels": Pixels(DATA), "mine": trained_encoder()}, images, DATA, device=CPU)
     first, second = features(tmp_path, images), features(tmp_path, images)
@@ -68,7 +68,7 @@ def test_kept_features_are_the_computed_ones(tmp_path: Path, labelled: Path, com
     assert equal(second, expected)
 
 
-def test_a_copy_of_the_images_elsewhere_has_the_same_features(tmp_path: Path, labelled: Path, computed: list):
+def test_stored_features_are_used_for_moved_images(tmp_path: Path, labelled: Path, computed: list):
     first = features(tmp_path, find_images(labelled / "train"))
     labelled.rename(tmp_path / "moved")
     assert equal(features(tmp_path, find_images(tmp_path / "moved" / "train")), first)
@@ -166,7 +166,7 @@ def test_images_that_cannot_be_read_are_left_out_and_counted_as_the_first_time(
         features(tmp_path, images, max_bad=0)
 
 
-def test_an_image_that_could_not_be_read_and_now_can_be_is_not_left_out(
+def test_an_image_that_became_readable_is_used(
     tmp_path: Path, labelled: Path, computed: list, monkeypatch: pytest.MonkeyPatch
 ):
     images = find_images(labelled / "train")
@@ -199,7 +199,7 @@ def test_features_of_images_that_change_meanwhile_are_not_kept(
     assert not (tmp_path / "features").exists()
 
 
-def test_a_module_of_ones_own_is_not_kept(tmp_path: Path, labelled: Path, computed: list):
+def test_features_of_a_module_of_the_user_are_not_stored(tmp_path: Path, labelled: Path, computed: list):
     class Mean(nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return x.mean(dim=(2, 3))

@@ -63,7 +63,7 @@ def test_features_are_normalized_when_asked(run: Path, pictures: Path):
 
 
 @pytest.mark.parametrize("name", ["features.npy", "features.csv", "features.parquet"])
-def test_broken_images_are_left_out_and_told(run: Path, pictures: Path, name: str):
+def test_bad_images_are_skipped_and_reported(run: Path, pictures: Path, name: str):
     (pictures / "0007.png").write_bytes(b"no")
     done = embed_to_file(run, pictures, run.parent / name, device="cpu")
     assert (done.images, list(done.left_out)) == (39, ["0007.png"])
@@ -73,7 +73,7 @@ def test_broken_images_are_left_out_and_told(run: Path, pictures: Path, name: st
 
 
 @pytest.mark.parametrize("name", ["features.npy", "features.csv"])
-def test_a_file_is_replaced_whole_or_not_at_all(run: Path, pictures: Path, name: str):
+def test_a_file_is_replaced_completely_or_not_at_all(run: Path, pictures: Path, name: str):
     out = write(run, pictures, name)
     before = {path: path.read_bytes() for path in run.parent.glob("features.*")}
     (pictures / "0039.png").write_bytes(b"no")
@@ -86,7 +86,7 @@ def test_a_file_is_replaced_whole_or_not_at_all(run: Path, pictures: Path, name:
 
 
 @pytest.mark.parametrize("name", ["features.npy", "features.csv"])
-def test_files_that_are_there_are_replaced_only_when_asked(run: Path, pictures: Path, name: str):
+def test_existing_files_are_replaced_only_with_overwrite(run: Path, pictures: Path, name: str):
     for there in ("features.names.txt", name) if name.endswith(".npy") else (name,):
         (run.parent / there).write_text("mine")
         with pytest.raises(RecipeError, match=f"{there} exists: give --overwrite"):
@@ -146,7 +146,7 @@ def test_another_kind_of_file_is_refused_before_any_work(run: Path, pictures: Pa
         embed_to_file(run / "not there", pictures, run.parent / name)
 
 
-def test_a_folder_that_is_not_there_is_an_error(run: Path, pictures: Path):
+def test_a_missing_folder_is_an_error(run: Path, pictures: Path):
     with pytest.raises(RecipeError, match="Create it first"):
         embed_to_file(run, pictures, run.parent / "nowhere" / "a.npy")
 

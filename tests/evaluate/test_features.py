@@ -44,7 +44,7 @@ def test_the_transform_is_torchvisions(pretrained: Pretrained, tmp_path: Path, s
         torch.testing.assert_close(pretrained.transform(given), expected, atol=1e-6, rtol=0)
 
 
-def test_a_path_that_is_no_image_is_a_bad_image(pretrained: Pretrained, tmp_path: Path):
+def test_a_path_that_is_not_an_image_is_a_bad_image(pretrained: Pretrained, tmp_path: Path):
     (tmp_path / "a.jpg").write_text("no")
     with pytest.raises(BadImage, match=r"a\.jpg"):
         pretrained.transform(tmp_path / "a.jpg")
@@ -242,7 +242,7 @@ def test_load_puts_weights_into_a_module_of_ones_own(tmp_path: Path):
     torch.testing.assert_close(load(tmp_path / "e", model=network()).features(x), saved.features(x).detach())
 
 
-def test_a_device_that_is_not_there_is_an_error_that_says_what_is_expected(tmp_path: Path):
+def test_a_missing_device_is_an_error_that_says_what_is_expected(tmp_path: Path):
     with pytest.raises(RecipeError, match="auto, cpu, cuda"):
         load(tmp_path, device="abacus")
 

@@ -61,7 +61,7 @@ def test_chance_is_the_share_of_the_largest_class(pretrained: Pretrained, labell
     assert table.chance == pytest.approx(100 * 6 / 19)
 
 
-def test_another_encoder_has_a_row_of_its_own_and_sees_images_its_own_way(pretrained: Pretrained, labelled: Path):
+def test_another_encoder_has_its_own_row_and_its_own_preprocessing(pretrained: Pretrained, labelled: Path):
     data = DATA.model_copy(update={"size": 20, "eval_resize": 20})
     encoder = trained_encoder(seed=3)
     other = Pretrained(encoder, Config(encoder=SPEC, num_features=32, data=data), CPU, "other")
@@ -76,7 +76,7 @@ def test_several_random_encoders_are_several_baselines(pretrained: Pretrained, l
     assert not torch.equal(among.rows[RANDOM].train.x, among.rows[f"{RANDOM}, seed 1"].train.x)
 
 
-def test_one_folder_of_classes_is_split_and_the_split_is_said(pretrained: Pretrained, labelled: Path):
+def test_one_folder_of_classes_is_split_and_the_split_is_reported(pretrained: Pretrained, labelled: Path):
     among = subjects(pretrained, labelled / "train")
     assert (len(among.split.train), len(among.split.test)) == (48, 12)
     assert "held out" in str(judge([Knn(3)], among))
@@ -123,7 +123,7 @@ def test_too_many_images_that_cannot_be_read_are_an_error(pretrained: Pretrained
         subjects(pretrained, labelled, max_bad=0)
 
 
-def test_a_module_that_cannot_be_drawn_anew_is_judged_without_that_baseline(labelled: Path):
+def test_a_module_without_new_random_parameters_is_evaluated_without_that_baseline(labelled: Path):
     class Mean(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -140,7 +140,7 @@ def test_a_module_that_cannot_be_drawn_anew_is_judged_without_that_baseline(labe
     assert "no random encoder beside it" in str(table)
 
 
-def test_fewer_training_images_than_neighbours_are_said(pretrained: Pretrained, labelled: Path):
+def test_fewer_training_images_than_neighbours_are_reported(pretrained: Pretrained, labelled: Path):
     table = judge([Knn(200)], subjects(pretrained, labelled))
     assert table.columns == ["kNN-60", "1-NN"]  # the name says how many voted
     said = "kNN-60: 200 neighbours requested, but there are only 60 training images: all of them vote"
@@ -240,7 +240,7 @@ def test_one_evaluation_after_the_other_computes_features_once(
     assert len(cut) == 2 * (60 + 24)
 
 
-def test_of_all_kinds_one_that_there_are_too_few_images_for_is_left_out_and_told(
+def test_an_evaluation_with_too_few_images_is_left_out_with_a_note(
     pretrained: Pretrained, labelled: Path, tmp_path: Path
 ):
     run = saved(pretrained, tmp_path)

@@ -104,13 +104,13 @@ def test_the_length_of_a_feature_does_not_count():
     assert torch.equal(knn(scaled, test, k=7).predictions, knn(train, test, k=7).predictions)
 
 
-def test_a_tiny_temperature_leaves_the_word_to_the_nearest():
+def test_with_a_tiny_temperature_the_nearest_neighbour_decides():
     train, test = clouds(80, noise=2), clouds(30, noise=2, seed=1)
     cold = knn(train, test, k=20, temperature=1e-5)  # exp(1 / T) is far beyond float32
     assert torch.equal(cold.predictions, knn(train, test, k=1).predictions)
 
 
-def test_a_bank_smaller_than_k_is_asked_as_a_whole():
+def test_knn_uses_all_images_of_a_bank_smaller_than_k():
     train, test = clouds(8), clouds(30, seed=1)
     answer = knn(train, test, k=200)
     assert answer.k == 8

@@ -24,7 +24,7 @@ def test_the_strength_matters_where_images_are_few():
     assert max(alone) > min(alone) + 1
 
 
-def test_the_test_images_have_no_say_in_the_strength():
+def test_the_strength_does_not_depend_on_the_test_images():
     train, test = clouds(60, dims=40, noise=3), clouds(100, dims=40, noise=3, seed=1)
     wrong = features_of(-test.x.numpy(), test.known_labels().numpy()[::-1].copy())
     one, other = probe_lbfgs(train, test), probe_lbfgs(train, wrong)

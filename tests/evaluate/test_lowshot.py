@@ -51,7 +51,7 @@ def test_the_nearest_neighbour_is_looked_for_among_the_drawn_alone():
     assert lowshot(train, test, draws=1).nearest == [knn(train[rows], test, k=1).accuracy]
 
 
-def test_an_image_that_was_not_drawn_is_nobodys_neighbour():
+def test_only_drawn_images_are_neighbours():
     train, test = clouds(200, noise=2), clouds(100, noise=2, seed=1)
     rows = next(iter(draw_labelled_rows(train.known_labels(), 10, draws=1, seed=0, classes=NAMES)))
     x = test.x[:1].expand(200, -1).clone()  # the others: one image 160 times

@@ -64,7 +64,7 @@ def test_its_crops_fit_into_the_memory_allowed(labelled: Path, monkeypatch: pyte
     assert (len(monitor.train.crops), len(monitor.test.crops)) == (30, 12)
 
 
-def test_broken_images_are_left_out(encoder: Encoder, labelled: Path):
+def test_bad_images_are_skipped(encoder: Encoder, labelled: Path):
     (labelled / "train" / "class0" / "0000.png").write_bytes(b"no")
     monitor = monitor_for(labelled, DATA, device=CPU, workers=0)
     assert len(monitor.train.crops) == len(monitor.train.labels) == 59

@@ -5,7 +5,7 @@ import time
 from moco.evaluate.progress import Progress
 
 
-def test_nothing_is_told_of_what_is_short():
+def test_short_stages_are_not_shown():
     lines: list[str] = []
     with Progress(lines.append) as progress:
         progress.stage("features", 10)
@@ -13,7 +13,7 @@ def test_nothing_is_told_of_what_is_short():
     assert (lines, progress.reported) == ([], False)
 
 
-def test_a_long_stage_is_told_with_the_time_that_is_left():
+def test_a_long_stage_is_shown_with_the_time_left():
     lines: list[str] = []
     with Progress(lines.append, delay=0.05) as progress:
         progress.stage("features", 2000)
@@ -33,7 +33,7 @@ def test_the_time_that_is_left_is_that_of_the_units_so_far(monkeypatch):
     assert progress.line() == "features: 500 of 2,000 images, 5 min 0 s left"
 
 
-def test_a_stage_of_unknown_length_tells_how_long_it_has_taken(monkeypatch):
+def test_a_stage_of_unknown_length_shows_the_time_taken(monkeypatch):
     progress = Progress()
     progress.stage("loading weights")
     now = time.monotonic()

@@ -71,7 +71,7 @@ def test_the_classifier_is_what_torchs_linear_layer_sgd_and_schedule_make(images
     torch.testing.assert_close(heads.bias[0, 0], linear.bias, atol=1e-5, rtol=1e-4)
 
 
-def test_a_classifier_of_a_sweep_is_what_its_rate_alone_gives(images: tuple[Folder, Folder]):
+def test_a_classifier_of_a_sweep_equals_one_trained_with_its_rate_alone(images: tuple[Folder, Folder]):
     together, alone = trained(images[0], (0.1, 0.7, 3.0), epochs=3), trained(images[0], (0.7,), epochs=3)
     torch.testing.assert_close(together.weight[1], alone.weight[0], atol=1e-5, rtol=1e-5)
     assert not torch.allclose(together.weight[0], alone.weight[0], atol=1e-3)
@@ -127,7 +127,7 @@ def test_a_sweep_takes_the_rate_that_is_best_on_held_out_training_images(
     assert probe.tried[probe.setting] == max(probe.tried.values())
 
 
-def test_the_encoder_is_left_as_it_was(encoder: Encoder, images: tuple[Folder, Folder]):
+def test_the_encoder_does_not_change(encoder: Encoder, images: tuple[Folder, Folder]):
     encoder.train()
     next(encoder.parameters()).requires_grad_(False)
     before, modes = tensors(encoder), [part.training for part in encoder.modules()]
@@ -191,7 +191,7 @@ def test_a_batch_larger_than_the_images_is_all_of_them(encoder: Encoder, images:
     assert probe_sgd(encoder, *images, DATA, protocol="v3-vit", lr=1.0, epochs=2, device=CPU).setting == 1.0
 
 
-def test_broken_training_images_are_set_aside_by_name(encoder: Encoder, images: tuple[Folder, Folder]):
+def test_bad_training_images_are_skipped_and_listed_by_name(encoder: Encoder, images: tuple[Folder, Folder]):
     Path(images[0].path(5)).write_bytes(b"no")
     quarantine = Quarantine(None, None, 84)
     probe_sgd(encoder, *images, DATA, epochs=1, batch_size=16, device=CPU, quarantine=quarantine)

@@ -84,7 +84,7 @@ def test_a_table_of_all_kinds_fits_a_terminal_of_80_columns():
     assert [" ".join(name.split()) for name in names][-1] == "1-NN, 10 labels a class"
 
 
-def test_what_was_chosen_on_the_way_is_said():
+def test_the_table_shows_chosen_settings():
     rows = {"raw pixels": {"linear": Score(30, 20, setting="L2 0.1")}, "run1": {"linear": Score(30, 20)}}
     assert "linear: raw pixels L2 0.1" in str(Table("run1", ["raw pixels"], rows, chance=50, classes=2, how="x"))
 

@@ -128,7 +128,7 @@ def test_without_the_restriction_a_pickle_runs(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("door", ["reduce", "os system", "builtins eval", "the opcode INST", "the opcode OBJ"])
-def test_the_hostile_pickles_do_harm_where_pickle_reads_them(tmp_path, door):
+def test_the_hostile_pickles_execute_code_if_pickle_reads_them(tmp_path, door):
     canary = tmp_path / "canary"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -207,7 +207,7 @@ def test_by_time_instead_of_step_another_checkpoint_is_the_newest(tmp_path):
     assert max(tmp_path.glob("step_*.pt"), key=lambda path: path.stat().st_mtime).name == "step_00000001.pt"
 
 
-def test_without_an_error_for_checkpoints_that_are_all_damaged_a_run_begins_anew(tmp_path, monkeypatch):
+def test_without_the_error_for_damaged_checkpoints_a_run_starts_from_step_0(tmp_path, monkeypatch):
     make_images(tmp_path / "images", "small")
     settings = {"recipe": RECIPE, "workers": 0, "save_every": 2, "device": "cpu"}
     pretrain(tmp_path / "images", tmp_path / "out", **settings)

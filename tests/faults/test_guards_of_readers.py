@@ -23,7 +23,7 @@ from tests.faults import datasets, elastic, hostile_checkpoints, hostile_setting
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(300)]
 
 
-def test_with_errors_of_threads_passed_over_a_run_goes_on_with_wrong_views(tmp_path, monkeypatch):
+def test_if_errors_of_threads_are_ignored_a_run_continues_with_wrong_views(tmp_path, monkeypatch):
     def passing_over(make: Callable[[Any, Event], Any], items: Iterable[Any], **options: Any) -> Iterator[Any]:
         def made(item: Any, gone: Event) -> Any:
             with contextlib.suppress(Exception):
@@ -46,7 +46,7 @@ def test_a_data_set_whose_file_processes_share_mixes_up_its_images(tmp_path, mon
     assert datasets.one_file(4, tmp_path).lost > 0
 
 
-def test_ranks_that_read_checkpoints_of_their_own_do_not_go_on_together(tmp_path, monkeypatch):
+def test_ranks_that_read_different_checkpoints_resume_at_different_steps(tmp_path, monkeypatch):
     restore = resume.restore
 
     def of_its_own(*arguments: Any) -> None:
@@ -87,7 +87,7 @@ def test_a_reader_that_believes_the_header_takes_hostile_safetensors(tmp_path, m
     assert hostile_checkpoints.safetensors(15, tmp_path).lost > 0
 
 
-def test_without_a_look_at_tensors_and_values_hostile_contents_are_taken(tmp_path, monkeypatch):
+def test_without_checking_tensors_and_values_hostile_contents_are_accepted(tmp_path, monkeypatch):
     monkeypatch.setattr(tensors, "plain_content", lambda content, where, file_size: content)
     monkeypatch.setattr(copy_weights, "_check_values", lambda pairs, where: None)
     assert hostile_checkpoints.contents(16, tmp_path).lost > 4

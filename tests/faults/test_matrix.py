@@ -32,7 +32,7 @@ def test_nothing_is_lost_and_nothing_let_in(tmp_path, module):
     assert all(one["tried"] > 0 for one in results)
 
 
-def test_a_fault_that_brings_its_process_down_counts_as_lost():
+def test_a_fault_that_crashes_its_process_counts_as_lost():
     fault = matrix.Fault("P1", "planted", "", "", 3, 1, lambda count, folder: os._exit(1))
     (one,) = matrix.tried([fault], quick=False, jobs=1)
     assert one | {"seconds": 0} == {"fault": "P1 planted", "tried": 3, "survived": 0, "lost": 3, "seconds": 0}

@@ -29,7 +29,7 @@ def test_nothing_is_lost(tmp_path, fault: Fault):
     assert lost(fault.run(fault.quick, tmp_path)) == 0
 
 
-def test_without_a_look_at_files_other_things_are_taken_for_images(tmp_path, monkeypatch):
+def test_without_checking_file_types_other_things_are_taken_for_images(tmp_path, monkeypatch):
     monkeypatch.setattr(folder.stat, "S_ISREG", lambda mode: True)
     assert lost(names.odd_files(3, tmp_path)) == 3
 
@@ -56,7 +56,7 @@ def test_without_escapes_names_are_printed_raw(tmp_path, monkeypatch):
     assert lost(names.odd_files(1, tmp_path)) == 1
 
 
-def test_without_the_manifest_a_run_goes_on_with_other_images(tmp_path, monkeypatch):
+def test_without_the_manifest_a_run_resumes_with_other_images(tmp_path, monkeypatch):
     monkeypatch.setattr(resume, "changes_since", lambda file, now: [])
     assert lost(changes.changed(3, tmp_path)) == 3
 
@@ -66,7 +66,7 @@ def test_without_sorting_the_order_is_the_disks(tmp_path, monkeypatch):
     assert lost(changes.reordered(5, tmp_path)) > 0
 
 
-def test_without_a_look_at_the_number_of_images_too_few_are_not_refused(tmp_path, monkeypatch):
+def test_without_checking_the_number_of_images_too_few_are_accepted(tmp_path, monkeypatch):
     monkeypatch.setattr(plan_run, "check_fits", lambda recipe, count: None)
     assert lost(changes.too_few(6, tmp_path)) == 1
 

@@ -21,7 +21,7 @@ def test_a_recipe_cannot_be_changed_in_place():
         recipes.named("demo").optim.epochs = 3
 
 
-def test_but_changes_what_it_says_and_nothing_else():
+def test_but_changes_only_the_given_settings():
     base = recipes.named("moco_v2_r50")
     changed = base.but("short", {"optim.epochs": 20, "data.views.1.grey": 0.5})
     assert diff(base, changed) == [

@@ -122,7 +122,7 @@ def test_the_collapse_levels_are_those_that_users_of_the_released_code_know(
     assert changed(name, *settings).collapse_level == pytest.approx(level, abs=0.005)
 
 
-def test_a_query_looks_for_its_own_key_among_its_negatives_and_that_one():
+def test_a_query_is_classified_among_its_negatives_and_its_own_key():
     counts = {"moco_v1_r50": 65537, "memory_bank_nce": 4097, "end_to_end_256": 256, "moco_v3_r50_100": 4096}
     assert {name: recipes.named(name).candidates for name in counts} == counts
 

@@ -95,19 +95,19 @@ def test_every_number_of_the_views_is_theirs():
     }
 
 
-def test_every_published_result_is_told_with_its_source():
+def test_every_published_result_is_listed_with_its_source():
     told = [(row["recipe"].strip("`"), Published(row["measured"], float(row["%"]), row["source"])) for row in PUBLISHED]
     assert told == [(name, one) for name, origin in recipes.ORIGINS.items() for one in origin.published]
 
 
-def test_every_deviation_is_told_once():
+def test_every_deviation_is_listed_once():
     told = {(row["setting"].strip("`"), row["deviation"]) for row in DEVIATIONS}
     assert told == {item for deviations in DEVIATING.values() for item in deviations.items()}
     assert len(told) == len(DEVIATIONS)
 
 
 @pytest.mark.parametrize("row", DEVIATIONS, ids=lambda row: row["setting"].strip("`"))
-def test_a_deviation_is_told_of_the_recipes_that_have_it(row: dict[str, str]):
+def test_a_deviation_is_listed_with_the_recipes_that_have_it(row: dict[str, str]):
     item = (row["setting"].strip("`"), row["deviation"])
     told = [name.strip().strip("`") for name in row["recipes"].split(",")]
     assert told == [name for name in recipes.RECIPES if item in DEVIATING[name].items()]

@@ -73,7 +73,7 @@ def test_images_of_a_data_set_are_drawn_too(tmp_path, encoder):
     assert (tmp_path / "n.png").stat().st_size > 0
 
 
-def test_the_encoder_is_left_in_its_mode(tmp_path, encoder):
+def test_the_encoder_stays_in_its_mode(tmp_path, encoder):
     encoder.train()
     draw_own_neighbours(tmp_path / "n.png", find_images(make_pictures(tmp_path / "p", 8)), encoder, DATA, device=CPU)
     assert all(part.training for part in encoder.modules())
@@ -86,7 +86,7 @@ def test_a_run_leaves_its_pictures(tmp_path, pictures, tiny):
             assert picture.format == "PNG"
 
 
-def test_pictures_that_cannot_be_drawn_are_told_and_the_run_is_finished(monkeypatch, tmp_path, pictures, tiny):
+def test_pictures_that_cannot_be_drawn_are_reported_and_the_run_finishes(monkeypatch, tmp_path, pictures, tiny):
     said: list[str] = []
 
     class Heard(Silent):

@@ -92,7 +92,7 @@ def test_without_labels_nothing_is_framed(tmp_path: Path):
     assert not ((sheet == GREEN).all(axis=2) | (sheet == RED).all(axis=2)).any()
 
 
-def test_a_picture_keeps_its_shape_and_fits_where_a_square_one_does(tmp_path: Path):
+def test_a_picture_keeps_its_aspect_ratio_and_fits_into_a_square(tmp_path: Path):
     square, tall, wide = plain((250, 0, 1), 64, 64), plain((0, 250, 1), 300, 100), plain((0, 1, 250), 5, 10)
     neighbour_sheet(tmp_path / "a.png", [plain((1, 2, 3))], neighbours=[Neighbours("pixels", [[square, tall, wide]])])
     sheet = sheet_at(tmp_path / "a.png")

@@ -70,7 +70,7 @@ def test_the_collapse_level_is_a_dashed_line_in_view(tmp_path: Path):
     assert low < math.log(4097) < high
 
 
-def test_the_loss_is_called_what_it_is(tmp_path: Path):
+def test_the_loss_has_its_proper_name(tmp_path: Path):
     names = {"demo": "InfoNCE loss\n[nats]", "memory_bank_nce": "NCE loss\n[nats]"}
     for name, label in names.items():
         run, _ = a_run(tmp_path / name, points=10, recipe=named(name))
@@ -134,7 +134,7 @@ def test_a_run_of_one_logged_step_can_be_drawn(tmp_path: Path):
     assert (tmp_path / "curves.png").stat().st_size > 0
 
 
-def test_a_run_that_logged_nothing_is_an_error_that_says_so(tmp_path: Path):
+def test_a_run_without_logged_steps_is_an_error_that_says_so(tmp_path: Path):
     run, _ = a_run(tmp_path / "run", points=0)
     with pytest.raises(ValueError, match="has logged no step yet"):
         curves(run, tmp_path / "curves.png")

@@ -190,7 +190,7 @@ def test_results_that_do_not_fit_are_errors(surface: BodySurface):
         densepose_scores(replace(scenes, classes=("a", "b")), [found(5, 0, 0)], surface)
 
 
-def test_a_pickle_that_would_run_something_runs_nothing_and_damaged_files_are_errors(tmp_path: Path):
+def test_a_pickle_with_code_is_not_executed_and_damaged_files_are_errors(tmp_path: Path):
     write_surface(tmp_path)
     ran = tmp_path / "ran"
     whole = (tmp_path / "Pdist_matrix.pkl").read_bytes()

@@ -89,7 +89,7 @@ def test_mini_batches_are_the_same_from_any_step_on_and_for_any_number_of_worker
         assert all(torch.equal(x["boxes"], y["boxes"]) for x, y in zip(a.inputs[1], b.inputs[1], strict=True))
 
 
-def test_a_mirrored_image_has_its_objects_where_they_are_seen():
+def test_the_objects_of_a_flipped_image_are_flipped_too():
     image = torch.zeros(3, 4, 10, dtype=torch.uint8)
     image[:, 1:3, 2:5] = 255
     target = {

@@ -71,7 +71,7 @@ def test_polygons_of_one_group_are_the_parts_of_one_object(tmp_path: Path):
     assert [len(mask) for mask in objects.masks if isinstance(mask, tuple)] == [2, 1]
 
 
-def test_a_bitmap_lies_at_its_first_corner(tmp_path: Path):
+def test_a_bitmap_is_placed_at_its_first_corner(tmp_path: Path):
     drawn = np.array([[0, 255, 255], [255, 0, 0]], dtype=np.uint8)
     write(tmp_path, shape("dog", [[4, 6], [6, 7]], "mask", mask=png(drawn)))
     objects = read_scenes(tmp_path).scenes[0].objects

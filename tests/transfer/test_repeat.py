@@ -23,7 +23,7 @@ def test_with_lvis_threshold_only_classes_in_less_than_a_thousandth_of_the_image
     assert set(found[2:]) == {1.0}
 
 
-def test_an_image_comes_as_often_as_its_factor_on_average_and_never_further_off_than_one():
+def test_an_image_is_repeated_by_its_factor_on_average_and_rounded_by_less_than_one():
     factors = np.array([1.0, 2.5, 1.25, 4.0])
     counts = np.array([np.bincount(repeated(factors, seed=3, epoch=e), minlength=4) for e in range(2000)])
     assert (np.abs(counts - factors) < 1).all()

@@ -10,7 +10,7 @@ from tests.transfer.making_scenes import objects, scene_set
 TRIANGLE = (np.array([10.0, 10, 40, 10, 10, 40]),)
 
 
-def test_boxes_are_cut_at_the_border_and_what_has_no_area_is_left_out():
+def test_boxes_are_clipped_and_those_without_area_are_excluded():
     boxes = [[-5, 10, 120, 40], [100, 0, 110, 10], [20, 20, 20, 30], [1, 2, 3, 4]]
     target = targets(scene_set("ab", [objects(boxes, [1, 0, 0, 0])]).scenes[0])
     assert target["boxes"].tolist() == [[0, 10, 100, 40], [1, 2, 3, 4]]

@@ -60,7 +60,7 @@ def test_fractions_of_2011_and_later_and_a_size_of_0_are_read(tmp_path: Path):
     assert (scene.width, scene.height) == (None, None)
 
 
-def test_a_split_that_is_not_there_is_an_error_that_lists_those_that_are(tmp_path: Path):
+def test_a_missing_split_is_an_error_that_lists_the_existing_ones(tmp_path: Path):
     for split in ("val", None, "2012_test"):
         with pytest.raises(DataError, match="2007_test, 2007_trainval, 2012_trainval"):
             read_scenes(devkit(tmp_path), ReadOptions(split=split))

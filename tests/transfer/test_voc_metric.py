@@ -142,7 +142,7 @@ def test_a_second_detection_of_an_object_is_false_and_one_on_a_difficult_object_
     assert precision == pytest.approx([0, 1, 1 / 2])
 
 
-def test_an_overlap_of_exactly_the_threshold_is_none():
+def test_an_overlap_of_exactly_the_threshold_does_not_count():
     scenes = scene_set("a", [objects([[0, 0, 10, 10]], [0])])
     found = [Detections(np.array([[0.0, 0, 10, 5]]), np.array([0]), np.array([1.0]))]
     assert voc_scores(scenes, found, rule="area", thresholds=[0.5, 0.49]).ap[0].tolist() == [0, 1]

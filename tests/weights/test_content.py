@@ -56,7 +56,7 @@ CONTENTS: dict[str, tuple[Callable[[], Any], str]] = {
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("name", list(CONTENTS))
-def test_a_content_that_is_no_plain_tensors_is_refused_by_name(tmp_path: Path, name: str) -> None:
+def test_content_other_than_plain_tensors_is_refused_by_name(tmp_path: Path, name: str) -> None:
     made, said = CONTENTS[name]
     torch.save(made(), tmp_path / "in.pth")
     with pytest.raises(WeightsError, match=rf"in\.pth cannot be read as weights: .*{said}"):

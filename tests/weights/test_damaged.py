@@ -106,7 +106,7 @@ def test_a_checkpoint_that_is_named_is_refused_when_it_is_damaged(run, place):
         read_weights(file)
 
 
-def test_with_all_checkpoints_damaged_the_encoder_is_taken_aloud_and_without_it_nothing(run):
+def test_with_all_checkpoints_damaged_the_encoder_is_used_with_a_warning_or_nothing(run):
     for file in (run / "checkpoints").glob("*.pt"):
         flip(file)
     with pytest.warns(UserWarning, match="using the one before"), pytest.raises(WeightsError, match="can be read"):

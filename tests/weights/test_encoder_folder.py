@@ -125,7 +125,7 @@ def test_a_checkpoint_file_is_read(tmp_path: Path) -> None:
     assert same(encoder.backbone.state_dict(), trained().backbone.state_dict())
 
 
-def test_a_small_stem_is_not_guessed_and_can_be_said(tmp_path: Path) -> None:
+def test_a_small_stem_is_not_inferred_and_can_be_named(tmp_path: Path) -> None:
     torch.save(trained().backbone.state_dict(), tmp_path / "some.pth")
     with pytest.raises(
         WeightsError, match="To name the network, give --architecture"
@@ -140,7 +140,7 @@ def test_an_architecture_that_contradicts_the_file_is_refused(folder: Path) -> N
         load_encoder(folder, architecture="resnet18")
 
 
-def test_a_module_of_ones_own_is_saved_and_needed_to_load(tmp_path: Path) -> None:
+def test_a_module_of_the_user_is_saved_and_needed_to_load(tmp_path: Path) -> None:
     module = nn.Sequential(nn.Conv2d(3, 5, 3), nn.BatchNorm2d(5))
     encoder = build(EncoderSpec(name="custom"), model=module, size=32)
     save_encoder(tmp_path, encoder, recipe=RECIPE, facts={})
@@ -159,7 +159,7 @@ def test_a_config_json_of_something_else_is_refused(folder: Path, config: str) -
         load_encoder(folder)
 
 
-def test_weights_that_are_nowhere_are_refused_with_what_can_be_given(tmp_path: Path) -> None:
+def test_missing_weights_are_refused_with_the_possible_values(tmp_path: Path) -> None:
     for weights in (tmp_path / "nowhere", "torchvision/resnet51", "timm/nobody", "resnet50"):
         with pytest.raises(RecipeError, match="expected a run folder, an encoder folder"):
             load_encoder(weights)

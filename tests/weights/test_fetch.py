@@ -99,7 +99,7 @@ def server() -> Iterator[Server]:
     server.server_close()
 
 
-def test_a_file_is_fetched_whole_and_told_of(
+def test_a_file_is_downloaded_completely_and_reported(
     server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = fetch(server.file("whole", md5=MD5[:8]), folder=tmp_path)
@@ -118,7 +118,7 @@ def test_a_second_use_fetches_nothing(server: Server, tmp_path: Path, capsys: py
     assert capsys.readouterr().err == ""
 
 
-def test_without_a_published_checksum_the_sha256_is_noted_and_said(server: Server, tmp_path: Path, capsys) -> None:
+def test_without_a_published_checksum_the_sha256_is_stored_and_reported(server: Server, tmp_path: Path, capsys) -> None:
     fetch(server.file("whole"), folder=tmp_path)
     digest = hashlib.sha256(CONTENT).hexdigest()
     assert json.loads((tmp_path / "test.pth.tar.json").read_text())["sha256"] == digest
@@ -180,12 +180,12 @@ def test_a_checkpoint_of_another_network_or_method_is_not_kept(server, tmp_path:
         (reference_files.linear_probe, LINEAR, "resnet18"),
     ],
 )
-def test_a_checkpoint_of_each_kind_is_known_as_what_it_is(tmp_path: Path, made, layout: str, network: str) -> None:
+def test_each_kind_of_checkpoint_is_recognised(tmp_path: Path, made, layout: str, network: str) -> None:
     torch.save(made(), tmp_path / "file")
     check_content(Released("fair:test", "", "", layout, network), tmp_path / "file")
 
 
-def test_a_server_that_is_not_there_is_an_error_and_leaves_nothing(server: Server, tmp_path: Path) -> None:
+def test_an_unreachable_server_is_an_error_and_leaves_no_file(server: Server, tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
     with pytest.raises(WeightsError, match="could not be downloaded"):
@@ -207,7 +207,7 @@ def test_what_a_killed_fetch_has_left_is_swept_and_fetched_anew(server: Server, 
     assert left_in(tmp_path) == {"test.pth.tar", "test.pth.tar.json"}
 
 
-def test_a_file_of_unknown_length_is_taken_as_it_comes(server: Server, tmp_path: Path) -> None:
+def test_a_file_of_unknown_length_is_downloaded(server: Server, tmp_path: Path) -> None:
     assert fetch(server.file("endless"), folder=tmp_path).read_bytes() == CONTENT
 
 
@@ -240,7 +240,7 @@ def test_an_unknown_name_is_refused_with_the_nearest() -> None:
         load_encoder("fair:moco_v2_800")
 
 
-def test_the_cache_is_where_the_user_says(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_user_can_set_the_cache_folder(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MOCO_CACHE", "/some/where")
     assert cache() == Path("/some/where")
     monkeypatch.delenv("MOCO_CACHE")

@@ -107,7 +107,7 @@ def test_the_yaml_has_what_the_weights_need(saved, tmp_path: Path) -> None:
         (EncoderSpec(name="resnet101"), 101, 1, 64, 64, 256),
     ],
 )
-def test_detectron2_is_told_the_shape_of_the_network(spec, depth, groups, group_width, stem, res2) -> None:
+def test_the_yaml_for_detectron2_has_the_shape_of_the_network(spec, depth, groups, group_width, stem, res2) -> None:
     from moco.weights.encoder_folder import Config
     from moco.weights.export.detectron2 import detectron2_settings
 
@@ -193,7 +193,7 @@ def test_timm_loads_the_folder_for_the_hub(saved, tmp_path: Path, spec: EncoderS
     assert round(size / look["crop_pct"]) == size + 8
 
 
-def test_a_folder_that_is_there_is_not_replaced(saved, tmp_path: Path) -> None:
+def test_an_existing_folder_is_not_replaced(saved, tmp_path: Path) -> None:
     folder, _ = saved(EncoderSpec(name="resnet18"))
     with pytest.raises(WeightsError, match="a new or an empty folder"):
         export(folder, to="hf", out=folder)

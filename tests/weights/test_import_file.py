@@ -61,7 +61,7 @@ def test_an_official_file_comes_back_bit_for_bit(tmp_path: Path, name: str) -> N
     assert_same(torch.load(back, weights_only=True), content)
 
 
-def test_an_official_file_without_its_wrapper_comes_back_as_their_scripts_want_it(tmp_path: Path) -> None:
+def test_an_official_file_without_wrapper_is_exported_as_their_scripts_expect(tmp_path: Path) -> None:
     state = reference_files.v1()["state_dict"]
     torch.save({key.removeprefix("module."): value for key, value in state.items()}, tmp_path / "in.pth")
     back = there_and_back(tmp_path, tmp_path / "in.pth", to="fair", out="out.pth.tar")
@@ -184,7 +184,7 @@ def test_a_checkpoint_of_ours_is_imported_too(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("there", ["a file", "a folder with a file", "a link"])
-def test_a_place_that_is_taken_is_refused_and_left_alone(imported: Path, there: str) -> None:
+def test_an_existing_output_is_refused_and_unchanged(imported: Path, there: str) -> None:
     out = imported.parent / "out"
     if there == "a file":
         out.write_text("mine")

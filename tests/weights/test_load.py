@@ -51,7 +51,7 @@ def test_a_resnet_is_recognised_by_its_names_and_shapes(tmp_path: Path, make, na
         torch.testing.assert_close(encoder(x), network(x), rtol=1e-6, atol=1e-6)
 
 
-def test_a_classifier_is_left_out_and_named(tmp_path: Path) -> None:
+def test_a_classifier_is_skipped_and_named(tmp_path: Path) -> None:
     torch.save(models.resnet18(num_classes=7).state_dict(), tmp_path / "tuned.pth")
     _, config = load_encoder(tmp_path / "tuned.pth")
     assert "its classifier (fc.weight, fc.bias) was left out" in config.note

@@ -60,5 +60,5 @@ def test_the_card_of_a_network_that_the_libraries_have_shows_how_they_load_it() 
     assert "timm.create_model(\"resnet50\", num_classes=0, checkpoint_path='model.safetensors')" in text
 
 
-def test_the_card_of_a_network_of_moco_alone_says_so() -> None:
+def test_the_model_card_of_a_network_that_only_moco_has_says_so() -> None:
     assert made().count("has no resnet10 with the stem 3x3/2 and width 0.25: this one loads in moco only") == 2

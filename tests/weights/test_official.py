@@ -71,18 +71,18 @@ def test_every_layout_gives_the_features_of_their_network(tmp_path: Path, name: 
         ("linear probe", ["linear probe", "resnet18", "linear classifier: of 10 classes", "epoch: 200"]),
     ],
 )
-def test_what_was_in_the_file_is_said(tmp_path: Path, name: str, words: list[str]) -> None:
+def test_the_contents_of_the_file_are_reported(tmp_path: Path, name: str, words: list[str]) -> None:
     note = load_encoder(written(tmp_path, reference_files.FILES[name]()))[1].note
     assert [word for word in words if word not in note] == []
 
 
-def test_what_a_released_file_lacks_is_said(tmp_path: Path) -> None:
+def test_missing_parts_of_a_released_file_are_reported(tmp_path: Path) -> None:
     note = load_encoder(written(tmp_path, reference_files.stripped(reference_files.v2(), keep="encoder_q.")))[1].note
     for word in ("f_k: none", "queue: none", "optimizer: none"):
         assert word in note
 
 
-def test_a_name_that_no_part_has_is_said(tmp_path: Path) -> None:
+def test_unknown_tensor_names_are_reported(tmp_path: Path) -> None:
     content = reference_files.v1()
     content["state_dict"]["module.teacher.weight"] = torch.zeros(1)
     assert "not known: teacher.weight" in load_encoder(written(tmp_path, content))[1].note
@@ -231,7 +231,7 @@ def test_timms_vit_base_has_the_same_heads_and_passes() -> None:
     ],
     ids=["namespace", "numpy"],
 )
-def test_leftovers_of_a_training_script_are_read_as_plain_values(
+def test_namespaces_of_a_training_script_are_read_as_plain_values(
     tmp_path: Path, leftover: object, plain: object
 ) -> None:
     file = written(tmp_path, reference_files.v1() | {"args": leftover})
@@ -246,7 +246,7 @@ def test_a_numpy_array_in_a_file_is_refused_with_what_to_do(tmp_path: Path) -> N
         load_encoder(file)
 
 
-def test_a_supervised_training_is_no_linear_probe(tmp_path: Path) -> None:
+def test_a_supervised_checkpoint_is_not_taken_for_a_linear_probe(tmp_path: Path) -> None:
     """The same names as of main_lincls.py, but its optimizer has all parameters."""
     content = reference_files.saved(reference_files.trained(reference_files.Narrow(10)), arch="resnet18")
     assert "layout: state dict; " in load_encoder(written(tmp_path, content))[1].note
@@ -268,7 +268,7 @@ def test_an_encoder_beside_a_momentum_encoder_is_not_of_moco_v3(tmp_path: Path) 
         (torch.zeros(16, 32, dtype=torch.int64), 0, "torch.int64 of shape"),
     ],
 )
-def test_a_queue_that_is_none_is_refused(tmp_path: Path, queue: torch.Tensor, pointer: int, said: str) -> None:
+def test_an_invalid_queue_is_refused(tmp_path: Path, queue: torch.Tensor, pointer: int, said: str) -> None:
     content = reference_files.v1()
     content["state_dict"] |= {"module.queue": queue, "module.queue_ptr": torch.tensor([pointer])}
     with pytest.raises(WeightsError, match=said):

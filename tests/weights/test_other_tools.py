@@ -29,7 +29,7 @@ from tests.weights.other_tools_files import (
 
 
 @pytest.mark.parametrize("name", list(CASES))
-def test_a_checkpoint_of_another_tool_comes_in_with_its_features(tmp_path: Path, name: str) -> None:
+def test_a_checkpoint_of_another_tool_is_read_and_gives_the_same_features(tmp_path: Path, name: str) -> None:
     case = CASES[name]()
     file = written(tmp_path, case.content)
     import_weights(file, out=tmp_path / "imported", architecture=case.architecture)
@@ -37,7 +37,7 @@ def test_a_checkpoint_of_another_tool_comes_in_with_its_features(tmp_path: Path,
 
 
 @pytest.mark.parametrize("name", [name for name, make in CASES.items() if make().trained])
-def test_training_goes_on_from_the_trained_network_and_its_average(tmp_path: Path, name: str) -> None:
+def test_training_continues_from_the_trained_network_and_its_average(tmp_path: Path, name: str) -> None:
     case = CASES[name]()
     assert case.trained is not None
     found = read_weights(written(tmp_path, case.content), whole=True)
@@ -49,7 +49,7 @@ def test_training_goes_on_from_the_trained_network_and_its_average(tmp_path: Pat
     assert_gives(nn.Sequential(f_q.backbone), case.encoder)
 
 
-def test_head_and_queue_of_solo_learn_go_on(tmp_path: Path) -> None:
+def test_training_continues_from_solo_learns_head_and_queue(tmp_path: Path) -> None:
     case = of_solo_moco()
     state = case.content["state_dict"]
     import_weights(written(tmp_path, case.content), out=tmp_path / "imported")
@@ -73,7 +73,7 @@ def test_head_and_f_k_of_lightly_go_out_as_an_official_file(tmp_path: Path) -> N
     assert torch.equal(state["module.encoder_q.fc.2.weight"], ours["projection_head.layers.2.weight"])
 
 
-def test_what_was_taken_is_said(tmp_path: Path) -> None:
+def test_the_import_report_names_the_network_that_is_used(tmp_path: Path) -> None:
     said = import_weights(written(tmp_path, of_dino().content), out=tmp_path / "imported")
     assert "layout: DINO" in said
     assert "taken: teacher.backbone.*, the moving average of student.backbone.* (training continues from both)" in said

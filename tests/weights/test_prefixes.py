@@ -67,7 +67,7 @@ def test_a_prefix_that_no_name_has_is_refused_with_those_that_there_are(tmp_path
         load_encoder(file, prefix="tower_c")
 
 
-def test_a_module_of_the_users_own_with_a_part_called_backbone_is_taken_whole(tmp_path: Path) -> None:
+def test_a_module_of_the_user_with_a_part_named_backbone_is_used_as_a_whole(tmp_path: Path) -> None:
     class Own(nn.Module):
         def __init__(self) -> None:
             super().__init__()

@@ -43,7 +43,7 @@ def test_torchvisions_weights_are_read_with_their_images(torchvision_cache: Path
     assert "its classifier (fc.weight, fc.bias) was left out" in config.note
 
 
-def test_googlenets_inner_normalization_is_taken_over_by_the_images(torchvision_cache: Path) -> None:
+def test_googlenets_inner_normalization_moves_to_the_preprocessing(torchvision_cache: Path) -> None:
     weights, theirs = models.GoogLeNet_Weights.DEFAULT, models.googlenet(init_weights=False)
     torch.save(theirs.state_dict(), torchvision_cache / Path(weights.url).name)
     theirs.transform_input = True  # as torchvision has it with these weights
@@ -108,11 +108,11 @@ def test_weights_in_the_cache_need_no_connection(timm_cache: Path, monkeypatch: 
     check_connection("timm/test_vit", timm.get_pretrained_cfg("test_vit"))
 
 
-def test_a_network_that_nobody_trained_is_an_error() -> None:
+def test_a_network_without_pretrained_weights_is_an_error() -> None:
     with pytest.raises(WeightsError, match="timm has no pretrained weights for vit_giant_patch14_224"):
         load_encoder("timm/vit_giant_patch14_224")
 
 
-def test_building_by_name_reaches_for_nothing() -> None:
+def test_building_by_name_downloads_nothing() -> None:
     for name in ("torchvision/resnet18", "timm/test_vit", "timm/resnet18.a1_in1k"):  # the network is off limits
         build(EncoderSpec(name=name))

@@ -135,7 +135,7 @@ def our_views(images: list[np.ndarray], view: View, numbers: RandomNumbers, size
 
 
 @pytest.mark.parametrize("name", VIEWS)
-def test_a_view_is_what_the_same_dice_give_with_pillow(name: str):
+def test_a_view_equals_pillows_with_the_same_random_numbers(name: str):
     view, count = VIEWS[name], 100
     images = [photo(90 + seed % 40, 120 - seed % 30, seed) for seed in range(count)]
     ours = our_views(images, view, random_numbers(1, 2, ids=np.arange(count), view_index=1), 64)

@@ -68,7 +68,7 @@ def test_dice_of_an_image_do_not_depend_on_its_neighbours():
 
 
 @pytest.mark.parametrize("other", [(1, 0, 0), (0, 1, 0), (0, 0, 1)])
-def test_another_seed_epoch_or_view_has_other_dice(other: tuple[int, int, int]):
+def test_another_seed_epoch_or_view_has_other_random_numbers(other: tuple[int, int, int]):
     ids = np.arange(1000)
     here = random_numbers(0, 0, ids=ids, view_index=0).of(Choice.TOP)
     there = random_numbers(other[0], other[1], ids=ids, view_index=other[2]).of(Choice.TOP)
@@ -142,7 +142,7 @@ def test_an_area_above_1_is_uniform_and_never_refused():
     assert not differ(area, uniform_grid(0.35, 1.6))
 
 
-def test_a_crop_larger_than_the_image_holds_all_of_it_at_any_place():
+def test_a_crop_larger_than_the_image_contains_all_of_it_at_a_random_position():
     box = boxes_of(View(crop_area=(2.0, 3.0)), 100, 100)
     assert (box[:, :2] <= 0).all()
     assert (box[:, :2] + box[:, 2:] >= 100).all()
@@ -273,6 +273,6 @@ def test_dice_of_different_kinds_are_independent():
         assert abs(np.corrcoef(a, b)[0, 1]) < 5 / np.sqrt(MANY)
 
 
-def test_a_jitter_of_0_is_left_out():
+def test_a_jitter_of_0_is_not_applied():
     seen = look(DEMO_VIEW, random_numbers(0, 0, ids=np.arange(MANY), view_index=0))
     assert set(np.unique(seen.order)) == {-1, 0, 1}  # brightness and contrast

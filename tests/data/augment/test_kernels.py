@@ -138,7 +138,7 @@ sys.stdout.buffer.write(out.tobytes())
 """
 
 
-def test_without_numba_views_are_the_same_and_it_is_said_once():
+def test_without_numba_views_are_the_same_with_one_message():
     image = np.random.default_rng(0).integers(0, 256, (70, 90, 3), dtype=np.uint8)
     done = subprocess.run([sys.executable, "-c", WITHOUT_NUMBA], capture_output=True, check=False)
     assert done.returncode == 0, done.stderr.decode()

@@ -74,7 +74,7 @@ def test_files_with_the_same_bytes_are_not_near_duplicates_as_well(folder):
     assert report_of(folder, near_duplicates=True).near == []
 
 
-def test_workers_change_nothing(folder):
+def test_the_number_of_workers_changes_no_result(folder):
     (folder / "bad.png").write_bytes(b"nothing")
     whole = [report_of(folder, near_duplicates=True, workers=workers).to_dict() for workers in (0, 1, 3)]
     assert whole[0] == whole[1] == whole[2]
@@ -111,7 +111,7 @@ ODD = {
 
 
 @pytest.mark.parametrize("what", ODD)
-def test_what_is_odd_is_said(tmp_path, what: str):
+def test_odd_images_are_reported(tmp_path, what: str):
     name, image, options = ODD[what]
     image.save(tmp_path / name, **options)
     assert inspect_file(str(tmp_path / name), compare=False, deep=False).odd == (what,)
@@ -120,7 +120,7 @@ def test_what_is_odd_is_said(tmp_path, what: str):
 @pytest.mark.parametrize(
     ("name", "shape"), [("x.png", (32, 40)), ("x.png", (40, 160)), ("x.jpeg", (64, 64)), ("x.tif", (64, 64))]
 )
-def test_what_is_usual_is_not_said(tmp_path, name: str, shape: tuple[int, int]):
+def test_usual_images_are_not_reported(tmp_path, name: str, shape: tuple[int, int]):
     noise(*shape).save(tmp_path / name)
     assert inspect_file(str(tmp_path / name), compare=False, deep=True).odd == ()
 
@@ -130,7 +130,7 @@ def test_the_size_is_that_of_the_upright_image(tmp_path):
     assert inspect_file(str(tmp_path / "x.jpg"), compare=False, deep=False).size == (40, 50)
 
 
-def test_a_photo_whose_data_end_early_decodes_and_only_a_deep_look_tells(tmp_path):
+def test_a_photo_whose_data_end_early_decodes_and_only_check_deep_reports_it(tmp_path):
     """Decoders fill the rest with grey when the end mark is there."""
     buffer = io.BytesIO()
     noise(64, 64).save(buffer, "JPEG")

@@ -36,7 +36,7 @@ def test_what_is_no_such_list_is_refused_with_its_line(tmp_path, text: str):
         read_digests(tmp_path / "list")
 
 
-def test_what_differs_is_said():
+def test_changed_digests_are_reported():
     before = {"same": b"0", "other": b"1", "gone": b"2"}
     after = {"same": b"0", "other": b"9", "new": b"3"}
     assert digest_changes(before, after) == ["1 changed: other", "1 are gone: gone", "1 are new: new"]

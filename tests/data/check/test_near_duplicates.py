@@ -58,7 +58,7 @@ def test_other_pictures_are_not_near():
 
 
 @pytest.mark.parametrize("turn", [Image.Transpose.FLIP_LEFT_RIGHT, Image.Transpose.ROTATE_180])
-def test_a_mirrored_or_turned_picture_is_another(turn: Image.Transpose):
+def test_a_mirrored_or_rotated_picture_is_not_a_duplicate(turn: Image.Transpose):
     assert found([picture(0), picture(0).transpose(turn)]) == []
 
 

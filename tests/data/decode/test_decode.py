@@ -60,7 +60,7 @@ def test_the_contents_count_and_not_the_name(tmp_path):
 
 
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "LA", "P", "L", "1", "CMYK", "YCbCr"])
-def test_a_large_picture_is_no_other_than_its_parts(mode: str):
+def test_a_large_picture_decodes_like_its_parts(mode: str):
     """It is laid on paper in bands of rows."""
     noise = np.random.default_rng(0).integers(0, 256, (1100, 1000, 4), dtype=np.uint8)
     image = Image.fromarray(noise).convert("RGB" if mode == "YCbCr" else mode).convert(mode)
@@ -132,7 +132,7 @@ def test_pillows_warning_as_an_error_is_a_bad_image(tmp_path):
         assert "pixels" in why(tmp_path / "x.png")
 
 
-def test_of_an_image_that_is_too_large_it_is_said_what_to_do(tmp_path):
+def test_the_error_for_a_too_large_image_says_what_to_do(tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         for side in (9460, 30_000):  # Pillow warns of the one and raises for the other

@@ -131,7 +131,7 @@ DOUBTFUL = {
 
 
 @pytest.mark.parametrize("name", DOUBTFUL)
-def test_a_doubtful_file_is_left_to_pillow(name: str):
+def test_pillow_decodes_doubtful_files(name: str):
     assert DOUBTFUL[name] != PLAIN
     assert jpeg.read_header(DOUBTFUL[name]) is None
 
@@ -152,7 +152,7 @@ def test_a_turned_photo_is_pillows_without_its_pixels(tmp_path, monkeypatch, ori
     assert np.array_equal(decode(tmp_path / "x.jpg"), expected)
 
 
-def test_an_orientation_that_xmp_alone_tells_is_followed(tmp_path):
+def test_an_orientation_in_xmp_alone_is_applied(tmp_path):
     xmp = b'http://ns.adobe.com/xap/1.0/\0<x:xmpmeta><rdf:Description tiff:Orientation="6"/></x:xmpmeta>'
     (tmp_path / "x.jpg").write_bytes(with_segment(PLAIN, 0xE1, xmp))
     assert np.array_equal(decode(tmp_path / "x.jpg"), np.rot90(by_pillow(PLAIN), -1))
@@ -204,7 +204,7 @@ def test_a_damaged_photo_has_the_fate_that_it_has_with_pillow(tmp_path, kind: st
     assert fates == {True, False}
 
 
-def test_without_simplejpeg_pillow_reads_and_it_is_said_once(tmp_path, monkeypatch):
+def test_without_simplejpeg_pillow_decodes_with_one_message(tmp_path, monkeypatch):
     (tmp_path / "x.jpg").write_bytes(PLAIN)
     monkeypatch.setitem(sys.modules, "simplejpeg", None)
     jpeg._decoder.cache_clear()

@@ -44,7 +44,7 @@ GUARDED = {
 
 
 @pytest.mark.parametrize("reason", GUARDED)
-def test_what_is_refused_is_said(reason: str):
+def test_files_beyond_the_limits_are_refused_with_the_reason(reason: str):
     with pytest.raises(ValueError, match=reason):
         check_bounds(io.BytesIO(GUARDED[reason]))
 
@@ -144,7 +144,7 @@ def test_marks_behind_the_end_of_a_photo_do_not_count():
     check_bounds(io.BytesIO(jpeg(progressive=True) + b"\xff\xda\0\2" * 2000))
 
 
-def test_an_end_mark_within_a_segment_is_none():
+def test_an_end_mark_within_a_segment_does_not_count():
     data = many_scans(101, side=16)
     place = data.index(b"\xff\xda")
     with pytest.raises(ValueError, match="scans"):

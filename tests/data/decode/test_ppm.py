@@ -68,7 +68,7 @@ BAD = {
 
 
 @pytest.mark.parametrize("data", BAD)
-def test_what_is_damaged_is_said(tmp_path, data: bytes):
+def test_damaged_ppm_files_are_errors_with_the_reason(tmp_path, data: bytes):
     (tmp_path / "x.ppm").write_bytes(data)
     with pytest.raises(BadImage, match=BAD[data]):
         decode(tmp_path / "x.ppm")

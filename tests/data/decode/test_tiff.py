@@ -99,7 +99,7 @@ def test_unsigned_integers_above_two_to_the_31_are_not_negative(tmp_path):
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
 @pytest.mark.parametrize("planes", ["contig", "separate"])
-def test_a_fourth_band_that_no_tag_calls_alpha_is_no_alpha(tmp_path, dtype: type, planes: str):
+def test_a_fourth_band_is_alpha_only_if_a_tag_says_so(tmp_path, dtype: type, planes: str):
     """Red, green, blue and infrared, as remote sensing stores them."""
     array = RNG.integers(0, np.iinfo(dtype).max, (33, 29, 4), dtype=dtype)
     written(tmp_path / "x.tif", array, photometric="rgb", planarconfig=planes, extrasamples=["unassalpha"])

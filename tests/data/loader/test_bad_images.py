@@ -31,7 +31,7 @@ def test_no_file_is_made_without_bad_images(tmp_path):
     assert not (tmp_path / "bad.csv").exists()
 
 
-def test_an_image_is_set_aside_once_across_restarts_too(tmp_path):
+def test_a_bad_image_is_listed_once_also_across_restarts(tmp_path):
     for _ in range(3):
         quarantine = Quarantine(tmp_path / "bad.csv", None, 100)
         quarantine.add("a.jpg", "cut")
@@ -70,12 +70,12 @@ def test_more_than_the_limit_are_an_error(max_bad: float | None, total: int, lim
 
 
 @pytest.mark.parametrize("max_bad", [-1, -0.5, float("nan")])
-def test_a_limit_that_is_no_number_of_images_is_an_error(max_bad: float):
+def test_a_limit_that_is_not_a_number_of_images_is_an_error(max_bad: float):
     with pytest.raises(DataError, match="max_bad"):
         Quarantine(None, max_bad, 10)
 
 
-def test_too_many_name_the_first_and_what_to_do(tmp_path):
+def test_the_error_for_too_many_bad_images_names_the_first_and_says_what_to_do(tmp_path):
     quarantine = Quarantine(tmp_path / "bad.csv", 1, 10)
     quarantine.add("a.jpg", "cut")
     with pytest.raises(DataError, match=r"a\.jpg: cut; b\.jpg: gone .*bad\.csv.*--max-bad"):
@@ -146,7 +146,7 @@ def test_a_torn_heading_is_written_again(tmp_path):
 
 
 @pytest.mark.parametrize("text", ["my,own,notes\n", "my notes", "name,size\na.jpg,7\n", "name,reason\na.jpg,x,y\n"])
-def test_another_file_in_its_place_is_an_error_and_stays_as_it_is(tmp_path, text: str):
+def test_another_file_with_the_name_of_the_list_is_an_error_and_unchanged(tmp_path, text: str):
     (tmp_path / "bad.csv").write_text(text)
     with pytest.raises(DataError, match="move it away"):
         Quarantine(tmp_path / "bad.csv", None, 100)

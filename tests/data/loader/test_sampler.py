@@ -62,7 +62,7 @@ def test_an_order_is_not_the_order_of_the_images():
     assert abs(np.corrcoef(ids, np.arange(1000))[0, 1]) < 0.15
 
 
-def test_a_step_can_be_asked_for_by_itself():
+def test_a_single_step_can_be_requested():
     sampler = StepSampler(50, 7, seed=3, steps=range(0))
     assert sampler.draw(11).ids.tolist() == batches(50, 7, steps=range(11, 12), seed=3)[0][1]
 

@@ -50,7 +50,7 @@ def test_opening_folders_imports_no_torch(pictures: Path):
 
 
 @linux
-def test_it_finds_what_find_images_finds_in_the_main_process(pictures: Path):
+def test_the_background_scan_finds_the_same_images_as_find_images(pictures: Path):
     done = run_without_torch(
         "scan = BackgroundScan(sys.argv[1:])\nassert multiprocessing.active_children()\n"
         "from moco.data.sources.folder import find_images\nfrom numpy.testing import assert_equal\n"

@@ -130,7 +130,7 @@ def test_a_subset_has_the_images_at_its_indices(tmp_path):
 
 
 @pytest.mark.parametrize("indices", [[9], [-1]])
-def test_a_subset_of_images_that_are_not_there_is_an_error(tmp_path, indices: list[int]):
+def test_a_subset_of_missing_images_is_an_error(tmp_path, indices: list[int]):
     with pytest.raises(DataError, match=r"\[0, 9\)"):
         Subset(find_images(make_pictures(tmp_path, 9)), indices)
 

@@ -60,7 +60,7 @@ def test_a_manifest_has_the_same_bytes_whenever_it_is_written(tmp_path):
     assert (tmp_path / "1.gz").read_bytes() == (tmp_path / "2.gz").read_bytes()
 
 
-def test_a_write_that_fails_leaves_the_old_manifest(tmp_path, monkeypatch):
+def test_a_failed_write_leaves_the_old_manifest(tmp_path, monkeypatch):
     write_manifest(OLD, tmp_path / "m.jsonl")
     monkeypatch.setattr(os, "fsync", lambda _: (_ for _ in ()).throw(OSError("disk full")))
     with pytest.raises(OSError, match="disk full"):
@@ -111,7 +111,7 @@ def test_a_stored_manifest_of_other_spacing_is_the_same(tmp_path):
     assert changes_since(tmp_path / "m.jsonl", OLD) == []
 
 
-def test_added_removed_and_changed_images_are_told():
+def test_added_removed_and_changed_images_are_reported():
     new = manifest(("a.png", 1, 10), ("b.png", 2, 21), ("d.png", 4, 40), ("e.png", 5, 50))
     assert manifest_changes(OLD, new) == [
         "2 images were added: d.png, e.png.",
@@ -129,7 +129,7 @@ def test_of_many_images_three_are_named():
     assert manifest_changes(manifest(), new) == ["12,000 images were added: 0.png, 1.png, 2.png and 11,997 more."]
 
 
-def test_another_order_is_told():
+def test_another_order_is_reported():
     (sentence,) = manifest_changes(OLD, manifest(("b.png", 2, 20), ("a.png", 1, 10), ("c.png", 3, 30)))
     assert "order" in sentence
 

@@ -25,7 +25,9 @@ def listed(folder: Path, name: str, content: str | bytes) -> str:
         ("l.csv", "a.png\tcat\nb.png\tdog\n", "2 of 2 files listed"),
     ],
 )
-def test_a_list_with_other_columns_is_told_what_was_expected(tmp_path: Path, name: str, content: str, said: str):
+def test_the_error_for_a_list_with_other_columns_says_what_is_expected(
+    tmp_path: Path, name: str, content: str, said: str
+):
     source = listed(tmp_path, name, content)
     with pytest.raises(DataError, match=said) as caught:
         find_images(source)
@@ -35,7 +37,7 @@ def test_a_list_with_other_columns_is_told_what_was_expected(tmp_path: Path, nam
 
 
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be"])
-def test_a_list_in_utf_16_is_told_to_be_saved_as_utf_8(tmp_path: Path, encoding: str):
+def test_the_error_for_a_list_in_utf_16_says_to_save_it_as_utf_8(tmp_path: Path, encoding: str):
     make_pictures(tmp_path, 2)
     source = listed(tmp_path, "l.txt", "0000.png\tcat\n0001.png\tdog\n".encode(encoding))
     with pytest.raises(DataError, match="Save it as UTF-8"):
@@ -49,7 +51,7 @@ def test_blanks_around_a_label_are_no_part_of_it(tmp_path: Path, name: str):
     assert [label for _, label in read_list(listed(tmp_path, name, "\n".join(lines)))] == ["cat"] * 3 + ["dog"] * 2
 
 
-def test_a_label_of_blanks_is_no_label(tmp_path: Path):
+def test_a_label_of_spaces_is_not_a_label(tmp_path: Path):
     with pytest.raises(DataError, match="line 2 of"):
         read_list(listed(tmp_path, "l.csv", "a.png,cat\nb.png,  \n"))
 

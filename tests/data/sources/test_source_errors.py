@@ -23,7 +23,7 @@ def test_an_empty_folder_is_an_error_that_says_what_was_found(tmp_path):
         find_images(tmp_path)
 
 
-def test_a_folder_with_nothing_in_it_is_an_error(tmp_path):
+def test_a_folder_without_files_is_an_error(tmp_path):
     with pytest.raises(DataError, match="no files at all"):
         find_images(tmp_path)
 

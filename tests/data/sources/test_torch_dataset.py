@@ -108,7 +108,7 @@ def views_of(images: Images, **options: Any) -> torch.Tensor:
 # --- one thread at a time -------------------------------------------------------------------------------------------
 
 
-def test_a_data_set_that_seeks_and_reads_gives_each_image_as_it_is(records):
+def test_a_data_set_that_seeks_and_reads_returns_each_image_correctly(records):
     dataset = Records(records)
     assert np.array_equal(read_by_threads(open_images(dataset)), IMAGES)
     assert dataset.most == 1
@@ -123,7 +123,7 @@ def test_views_of_such_a_data_set_are_the_same_for_any_number_of_threads(records
     assert torch.equal(views_of(open_images(Records(records)), workers=3), views_of(open_images(IMAGES), workers=0))
 
 
-def test_a_data_set_that_says_so_is_read_by_several_threads_at_once(records):
+def test_a_data_set_declared_thread_safe_is_read_by_several_threads_at_once(records):
     dataset = Safe(records)
     assert np.array_equal(read_by_threads(open_images(dataset)), IMAGES)
     assert dataset.most > 1
@@ -211,7 +211,7 @@ def test_the_label_of_a_dict_is_found(name: str):
         (None, "a NoneType"),
     ],
 )
-def test_an_item_that_is_no_image_is_told_as_it_was_given(item, words: str):
+def test_an_item_that_is_not_an_image_is_shown_as_it_was_given(item, words: str):
     with pytest.raises(DataError, match=words):
         open_images(Items(item))
 
