@@ -79,9 +79,7 @@ def rename_foreign_notes(run: RunFolder) -> list[str]:
 
 def report_renamed(run: RunFolder, moved: list[str], reporter: Reporter) -> None:
     if moved:
-        reporter.say(
-            f"caution: files in {run.path} that are damaged, or not written by a run, were renamed to {first_few(moved)}"
-        )
+        reporter.say(f"caution: damaged or foreign files in {run.path} were renamed to {first_few(moved)}")
 
 
 def is_provenance(starts: Any) -> bool:
