@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from moco.transfer.detections import Detections
 from moco.transfer.masks import rle_of_bitmap
+from moco.transfer.predicted_objects import Detections
 from moco.transfer.scenes import Rle
 from tests.transfer.making_voc import picture
 

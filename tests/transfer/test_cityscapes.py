@@ -8,10 +8,10 @@ import pytest
 from PIL import Image
 
 from moco.data.sources.images import DataError
-from moco.transfer.detections import Detections, nothing
 from moco.transfer.masks import bitmap, bitmap_of_rle, rle_of_bitmap
 from moco.transfer.metrics.cityscapes import cityscapes_scores
 from moco.transfer.metrics.coco import coco_scores
+from moco.transfer.predicted_objects import Detections, nothing
 from moco.transfer.readers.cityscapes import OBJECTS
 from moco.transfer.readers.entries import AnnotationError
 from moco.transfer.readers.formats import read_scenes, read_semantic

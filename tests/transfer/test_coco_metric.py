@@ -13,8 +13,8 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from moco.data.sources.images import DataError
-from moco.transfer.detections import Detections, nothing
 from moco.transfer.metrics.coco import coco_scores
+from moco.transfer.predicted_objects import Detections, nothing
 from moco.transfer.readers.formats import read_scenes
 from tests.transfer.making_coco import detections, random_results, random_truth, write
 from tests.transfer.making_scenes import objects, scene_set

@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 
 from moco.transfer.detection.pictures import details_of, draw_curves, draw_predictions, hardest
-from moco.transfer.detections import Detections, nothing
 from moco.transfer.metrics.coco import coco_scores
+from moco.transfer.predicted_objects import Detections, nothing
 from moco.transfer.readers.formats import read_scenes
 from tests.transfer.scenes_made import make_scenes
 

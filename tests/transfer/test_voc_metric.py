@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from moco.data.sources.images import DataError
-from moco.transfer.detections import Detections, nothing
 from moco.transfer.metrics.voc import average_precision, iou, voc_scores
+from moco.transfer.predicted_objects import Detections, nothing
 from tests.transfer.making_scenes import objects, scene_set
 
 RECORDED = json.loads((Path(__file__).parents[1] / "fixtures" / "detection" / "voc_eval.json").read_text())

@@ -10,9 +10,9 @@ from pathlib import Path
 
 from moco.transfer.detection.scene_images import digest_of
 from moco.transfer.detection.task import Detection
-from moco.transfer.detections import Detections
 from moco.transfer.metrics.cityscapes import cityscapes_scores
 from moco.transfer.models.settings import Task
+from moco.transfer.predicted_objects import Detections
 from moco.transfer.readers.formats import read_scenes
 from moco.transfer.readers.shared import ReadOptions
 from moco.transfer.scenes import SceneSet

@@ -8,9 +8,9 @@ from typing import Literal
 from moco.recipe_error import RecipeError
 from moco.transfer.detection.scene_images import digest_of
 from moco.transfer.detection.task import Detection
-from moco.transfer.detections import Detections
 from moco.transfer.metrics.lvis import lvis_scores
 from moco.transfer.models.settings import Task
+from moco.transfer.predicted_objects import Detections
 from moco.transfer.readers.formats import read_scenes
 from moco.transfer.readers.shared import ReadOptions
 from moco.transfer.recipe import TransferRecipe

@@ -8,9 +8,9 @@ import numpy as np
 from jaxtyping import Bool, Float, Int64, UInt8
 
 from moco.data.decode.decode import decode
-from moco.transfer.detections import Detections
 from moco.transfer.masks import bitmap
 from moco.transfer.metrics.coco import CocoScores
+from moco.transfer.predicted_objects import Detections
 from moco.transfer.scenes import HALF, Mask, Scene, SceneSet
 
 if TYPE_CHECKING:

@@ -7,12 +7,12 @@ import torch
 
 from moco.transfer.detection.loader import eval_images
 from moco.transfer.detection.recipe import DetectionRecipe
-from moco.transfer.detections import Detections
 from moco.transfer.metrics.coco import coco_scores
 from moco.transfer.metrics.voc import voc_scores
 from moco.transfer.models.detector import Detector
 from moco.transfer.models.scale_detections import for_metrics
 from moco.transfer.models.settings import Task
+from moco.transfer.predicted_objects import Detections
 from moco.transfer.scenes import Scene, SceneSet
 
 KINDS = {"detect": ("bbox",), "instance": ("bbox", "segm"), "keypoints": ("bbox", "keypoints")}

@@ -17,13 +17,13 @@ from moco.transfer.detection.recipe import DetectionRecipe
 from moco.transfer.detection.recipes import detection_recipe
 from moco.transfer.detection.scene_images import SceneImages, digest_of
 from moco.transfer.detection.score import KINDS, detect, score_detections
-from moco.transfer.detections import Detections
 from moco.transfer.metrics.coco import coco_scores
 from moco.transfer.models.build import build_detector
 from moco.transfer.models.detector import Detector
 from moco.transfer.models.resize import resize
 from moco.transfer.models.scale_detections import for_metrics
 from moco.transfer.models.settings import Task
+from moco.transfer.predicted_objects import Detections
 from moco.transfer.readers.formats import OBJECTS, read_scenes, recognise
 from moco.transfer.readers.shared import ReadOptions
 from moco.transfer.recipe import TransferRecipe

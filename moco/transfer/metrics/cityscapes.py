@@ -15,9 +15,9 @@ import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
 from moco.data.sources.images import DataError
-from moco.transfer.detections import Detections
 from moco.transfer.masks import bitmap, bitmap_of_rle
 from moco.transfer.metrics.shared import check_one_for_each, mean_of_known
+from moco.transfer.predicted_objects import Detections
 from moco.transfer.scenes import Rle, Scene, SceneSet
 
 THRESHOLDS = tuple(np.arange(0.5, 1.0, 0.05).tolist())

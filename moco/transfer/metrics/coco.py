@@ -12,11 +12,11 @@ import numpy as np
 from jaxtyping import Float64
 
 from moco.data.sources.images import DataError
-from moco.transfer.detections import Detections
 from moco.transfer.masks import rle_dict
 from moco.transfer.metrics.coco_engines import run_fast, run_reference
 from moco.transfer.metrics.shared import check_one_for_each, mean_of_known
 from moco.transfer.optional_packages import require
+from moco.transfer.predicted_objects import Detections
 from moco.transfer.readers.images import size_of
 from moco.transfer.scenes import HALF, Scene, SceneSet
 

@@ -12,10 +12,10 @@ import numpy as np
 from jaxtyping import Int64
 
 from moco.data.sources.images import DataError
-from moco.transfer.detections import Detections
 from moco.transfer.metrics.coco import CocoScores, coco_annotations, coco_categories, coco_results
 from moco.transfer.metrics.coco_engines import run_fast
 from moco.transfer.metrics.shared import check_one_for_each, mean_of_known
+from moco.transfer.predicted_objects import Detections
 from moco.transfer.scenes import Scene, SceneSet
 
 MOST = 300  # detections of an image

@@ -13,8 +13,8 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
-from moco.transfer.detections import Detections
 from moco.transfer.metrics.shared import check_one_for_each
+from moco.transfer.predicted_objects import Detections
 from moco.transfer.scenes import SceneSet
 
 Rule = Literal["07", "area"]

@@ -2,7 +2,7 @@
 
 from torchvision.ops import clip_boxes_to_image
 
-from moco.transfer import detections as scored
+from moco.transfer import predicted_objects as scored
 from moco.transfer.masks import rle_of_bitmap
 from moco.transfer.models.boxes import Detections
 from moco.transfer.models.masks import paste

@@ -1,4 +1,4 @@
-"""The detections in one image, in pixels of the original image."""
+"""The objects that a model predicts in one image, in pixels of the original image."""
 
 from dataclasses import dataclass
 
