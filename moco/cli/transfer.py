@@ -15,7 +15,7 @@ from moco.text import shown
 
 
 class TaskName(StrEnum):
-    """The tasks of moco.transfer.tasks, which imports torch."""
+    """The tasks of moco.transfer.task_registry, which imports torch."""
 
     detect = "detect"
     instance = "instance"

@@ -8,7 +8,7 @@ from typing import Any
 from moco.recipe_base import diff
 from moco.text import plural
 from moco.transfer.recipe import TransferRecipe
-from moco.transfer.task import Baseline
+from moco.transfer.task_interface import Baseline
 
 # Settings in which rows may differ although their gap is shown: those of the initial weights, and BN. BN differs only
 # with --bn NAME=, as in Table 6 on LVIS; the table then shows the BN of each row.

@@ -35,7 +35,7 @@ from moco.transfer.models.norms import precise_bn
 from moco.transfer.plan_run import TransferJob
 from moco.transfer.recipe import TransferRecipe
 from moco.transfer.saved_model import model_files
-from moco.transfer.task import Batch, Batches, Evaluation
+from moco.transfer.task_interface import Batch, Batches, Evaluation
 from moco.weights.content_hash import content_hash
 
 CHECKED = ("loss", "losses", "gradient")

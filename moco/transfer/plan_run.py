@@ -17,7 +17,7 @@ from moco.train.plan_run import AnyJob, check_device
 from moco.train.rank_sync import check_same_images
 from moco.train.run_folder import RunFolder
 from moco.transfer.recipe import TransferRecipe
-from moco.transfer.task import TransferData, TransferTask
+from moco.transfer.task_interface import TransferData, TransferTask
 
 MODEL = "model"  # the folder of the fine-tuned model in a run
 

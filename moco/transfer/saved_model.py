@@ -17,8 +17,8 @@ from moco.encoders import build_headless
 from moco.files import read_json
 from moco.text import message_of
 from moco.transfer.recipe import TransferRecipe
-from moco.transfer.task import Labels
-from moco.transfer.tasks import task_named
+from moco.transfer.task_interface import Labels
+from moco.transfer.task_registry import task_named
 from moco.weights.loaded_weights import WeightsError
 
 

@@ -10,7 +10,7 @@ from moco.data.loader.sampler import Draw, StepSampler
 from moco.data.loader.threads import in_order
 from moco.distributed import rank, world_size
 from moco.transfer.recipe import TransferRecipe
-from moco.transfer.task import Batch
+from moco.transfer.task_interface import Batch
 
 
 class Sampler(Protocol):

@@ -30,8 +30,8 @@ from moco.transfer.models.settings import Norm
 from moco.transfer.plan_run import TransferJob, plan_transfer
 from moco.transfer.readers.shared import ReadOptions
 from moco.transfer.recipe import TransferRecipe
-from moco.transfer.task import TransferData, TransferTask
-from moco.transfer.tasks import task_named
+from moco.transfer.task_interface import TransferData, TransferTask
+from moco.transfer.task_registry import task_named
 from moco.weights.encoder_folder import load_encoder
 
 RANDOM = "random"
@@ -64,7 +64,7 @@ def transfer(
     Each trial is a run in `out`/NAME/trial_0, ..., which the same call resumes. `out` has the table.
 
     Args:
-        task: one of `moco.transfer.tasks.TASKS`.
+        task: one of `moco.transfer.task_registry.TASKS`.
         data, test: annotated images (docs/transfer.md); without `test` one in five images of `data` is held out.
         init: weights by name, anything that `moco.load` reads; "random": random parameters, of `model`'s network.
         arch, schedule: the model and the paper's schedule, or a number of iterations; None: the task's default.

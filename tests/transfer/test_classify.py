@@ -31,8 +31,8 @@ from moco.transfer.fine_tune import fine_tune
 from moco.transfer.plan_run import plan_transfer
 from moco.transfer.readers.shared import ReadOptions
 from moco.transfer.saved_model import load_model
-from moco.transfer.task import TransferData
-from moco.transfer.tasks import TASKS
+from moco.transfer.task_interface import TransferData
+from moco.transfer.task_registry import TASKS
 from moco.transfer.transfer import read_data, transfer
 from moco.weights.encoder_folder import save_encoder
 from tests.transfer.making_shape_classes import make_shapes

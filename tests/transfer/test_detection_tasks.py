@@ -23,8 +23,8 @@ from moco.transfer.plan_run import plan_transfer
 from moco.transfer.readers.entries import AnnotationError
 from moco.transfer.readers.shared import ReadOptions
 from moco.transfer.saved_model import load_model
-from moco.transfer.task import Labels, TransferData, TransferTask
-from moco.transfer.tasks import TASKS
+from moco.transfer.task_interface import Labels, TransferData, TransferTask
+from moco.transfer.task_registry import TASKS
 from tests.transfer.scenes_made import make_scenes
 from tests.transfer.scenes_of_tables import make_bodies, make_cityscapes, make_lvis, write_symmetry
 from tests.transfer.test_densepose_metric import write_surface

@@ -28,8 +28,8 @@ from moco.transfer.plan_run import plan_transfer
 from moco.transfer.readers.formats import read_scenes
 from moco.transfer.recipe import TransferRecipe, TuneSpec
 from moco.transfer.saved_model import load_model
-from moco.transfer.task import TransferData
-from moco.transfer.tasks import TASKS
+from moco.transfer.task_interface import TransferData
+from moco.transfer.task_registry import TASKS
 from moco.weights.encoder_folder import load_encoder
 from moco.weights.loaded_weights import WeightsError
 from tests.transfer.scenes_made import make_scenes

@@ -13,8 +13,8 @@ from moco.train.watchdog import watchdog
 from moco.transfer.fine_tune import fine_tune
 from moco.transfer.plan_run import plan_transfer
 from moco.transfer.readers.shared import ReadOptions
-from moco.transfer.task import TransferData
-from moco.transfer.tasks import TASKS
+from moco.transfer.task_interface import TransferData
+from moco.transfer.task_registry import TASKS
 from tests.transfer.scenes_of_tables import make_lvis, shuffled
 
 SETTINGS = {

@@ -25,8 +25,8 @@ from moco.transfer.saved_model import load_model
 from moco.transfer.segmentation import loader
 from moco.transfer.segmentation.recipes import segmentation_recipe
 from moco.transfer.segmentation.score import count_pixels, score_segmenter
-from moco.transfer.task import TransferData
-from moco.transfer.tasks import TASKS
+from moco.transfer.task_interface import TransferData
+from moco.transfer.task_registry import TASKS
 from moco.transfer.transfer import transfer
 from tests.ranked import on_ranks
 from tests.transfer.shapes_made import make_shapes

@@ -16,8 +16,8 @@ from moco.train.reporters import Silent
 from moco.transfer.comparison import Comparison, Row
 from moco.transfer.detection.recipes import detection_recipe
 from moco.transfer.estimate import iterations_left, measure
-from moco.transfer.task import Baseline
-from moco.transfer.tasks import TASKS
+from moco.transfer.task_interface import Baseline
+from moco.transfer.task_registry import TASKS
 from moco.transfer.transfer import load_starts, read_data, transfer
 from moco.weights.encoder_folder import save_encoder
 from tests.transfer.scenes_made import make_scenes
@@ -171,7 +171,7 @@ def test_a_name_that_is_given_twice_is_refused(scenes, tmp_path):
 
 def test_the_command_lists_the_tasks():
     from moco.cli.transfer import TaskName
-    from moco.transfer.tasks import TASKS
+    from moco.transfer.task_registry import TASKS
 
     assert list(TaskName) == list(TASKS)
 

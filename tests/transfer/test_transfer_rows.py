@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 from moco.cli import app
 from moco.recipes import RECIPES
 from moco.recipes.transfer_rows import ROWS
-from moco.transfer.tasks import TASKS
+from moco.transfer.task_registry import TASKS
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)

@@ -14,7 +14,7 @@ from moco.data.loader.threads import Abandoned
 from moco.data.sources.images import DataError, Images
 from moco.transfer.classification.recipe import ClassificationRecipe
 from moco.transfer.step_loader import StepLoader
-from moco.transfer.task import Batch
+from moco.transfer.task_interface import Batch
 
 
 class ImageLoader(StepLoader):

@@ -27,7 +27,7 @@ from moco.transfer.models.norms import freeze, synchronize
 from moco.transfer.readers.formats import CLASSES, read_classes, recognise
 from moco.transfer.readers.shared import ReadOptions
 from moco.transfer.recipe import TransferRecipe
-from moco.transfer.task import Baseline, Evaluation, Labels, TransferData, TransferTask
+from moco.transfer.task_interface import Baseline, Evaluation, Labels, TransferData, TransferTask
 
 PER_CLASS_FIRST = ("flowers", "pets")  # data sets whose usual score is the mean over classes
 

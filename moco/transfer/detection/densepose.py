@@ -26,7 +26,7 @@ from moco.transfer.readers.formats import read_scenes
 from moco.transfer.readers.shared import ReadOptions
 from moco.transfer.recipe import TransferRecipe
 from moco.transfer.scenes import Scene, SceneSet
-from moco.transfer.task import Evaluation, TransferData
+from moco.transfer.task_interface import Evaluation, TransferData
 
 
 @dataclass(frozen=True)

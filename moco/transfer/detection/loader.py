@@ -22,7 +22,7 @@ from moco.transfer.models.resize import resize
 from moco.transfer.models.sampling import Target
 from moco.transfer.scenes import Scene, SceneSet
 from moco.transfer.step_loader import StepLoader
-from moco.transfer.task import Batch
+from moco.transfer.task_interface import Batch
 
 
 class SceneLoader(StepLoader):

@@ -15,7 +15,7 @@ from moco.transfer.readers.formats import read_scenes
 from moco.transfer.readers.shared import ReadOptions
 from moco.transfer.recipe import TransferRecipe
 from moco.transfer.scenes import SceneSet
-from moco.transfer.task import TransferData
+from moco.transfer.task_interface import TransferData
 
 SCORES = ("AP", "AP50", "AP75", "APr", "APc", "APf")
 

@@ -28,7 +28,7 @@ from moco.transfer.readers.formats import OBJECTS, read_scenes, recognise
 from moco.transfer.readers.shared import ReadOptions
 from moco.transfer.recipe import TransferRecipe
 from moco.transfer.scenes import SceneSet
-from moco.transfer.task import Evaluation, Labels, TransferData, TransferTask
+from moco.transfer.task_interface import Evaluation, Labels, TransferData, TransferTask
 
 KIND_NAMES = {"bbox": "boxes", "segm": "masks", "keypoints": "keypoints"}
 SUFFIX = {"instance": "_mask", "keypoints": "_keypoints"}

@@ -16,7 +16,7 @@ from moco.transfer.segmentation.crop import crop, draw_window
 from moco.transfer.segmentation.recipe import SegmentationRecipe
 from moco.transfer.semantic import SemanticSet
 from moco.transfer.step_loader import StepLoader
-from moco.transfer.task import Batch
+from moco.transfer.task_interface import Batch
 
 Pair = tuple[UInt8[np.ndarray, "H W 3"], UInt8[np.ndarray, "H W"]]
 

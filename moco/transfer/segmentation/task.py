@@ -21,7 +21,7 @@ from moco.transfer.segmentation.recipe import SegmentationRecipe
 from moco.transfer.segmentation.recipes import segmentation_recipe
 from moco.transfer.segmentation.score import count_pixels, predict, score_constant, score_segmenter, scores_of
 from moco.transfer.semantic import SemanticSet
-from moco.transfer.task import Baseline, Evaluation, Labels, TransferData, TransferTask
+from moco.transfer.task_interface import Baseline, Evaluation, Labels, TransferData, TransferTask
 
 HARDEST = 6  # images in the picture: those with the largest share of wrong pixels
 

@@ -1,6 +1,6 @@
 """The interface of a transfer task: it reads annotations, builds the model, makes mini-batches and computes scores.
 
-A new task is a subclass of TransferTask and an entry in `tasks.py`.
+A new task is a subclass of TransferTask and an entry in `task_registry.py`.
 """
 
 from abc import ABC, abstractmethod

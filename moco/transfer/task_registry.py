@@ -1,4 +1,4 @@
-"""The tasks of `moco transfer`, by name. A new task is a subclass of TransferTask (task.py) and an entry here."""
+"""The tasks of `moco transfer`, by name. A new task is a subclass of TransferTask and an entry here."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from moco.transfer.detection.densepose import DensePose
 from moco.transfer.detection.lvis import Lvis
 from moco.transfer.detection.task import Detection
 from moco.transfer.segmentation.task import Segmentation
-from moco.transfer.task import TransferTask
+from moco.transfer.task_interface import TransferTask
 
 TASKS: dict[str, TransferTask[Any]] = {
     "detect": Detection("detect"),
