@@ -23,8 +23,8 @@ from moco.train.rank_sync import averaged_statistics, pool_bad_images
 from moco.train.reporters import Reporter
 from moco.train.run_folder import RunFolder
 from moco.train.saving import Saver
-from moco.train.signals import Interrupted, StopFlag, Stopped
 from moco.train.slurm import requeue
+from moco.train.stop_on_signals import Interrupted, StopFlag, Stopped
 from moco.train.watchdog import Watchdog
 
 

@@ -46,7 +46,7 @@ from moco.train.resume import (
 )  # fmt: skip
 from moco.train.run_folder import RunFolder
 from moco.train.saving import Saver
-from moco.train.signals import StopFlag, stop_on_signals
+from moco.train.stop_on_signals import StopFlag, stop_on_signals
 from moco.train.summary import closing_rows, plan_rows
 from moco.train.unused_parameters import skips_parameters
 from moco.train.watchdog import Watchdog, watchdog

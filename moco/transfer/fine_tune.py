@@ -29,7 +29,7 @@ from moco.train.result_files import finish_run, report_renamed
 from moco.train.resume import check_data, open_folder, record_start, restore
 from moco.train.run_folder import RunError, RunFolder, check_init_content, record_init
 from moco.train.saving import Saver
-from moco.train.signals import StopFlag, stop_on_signals
+from moco.train.stop_on_signals import StopFlag, stop_on_signals
 from moco.train.watchdog import Watchdog
 from moco.transfer.models.norms import precise_bn
 from moco.transfer.plan_run import TransferJob

@@ -12,7 +12,7 @@ from moco.encoders import build, build_headless
 from moco.recipe import EncoderSpec, RecipeError
 from moco.train.pretrain import pretrain
 from moco.train.reporters import Silent
-from moco.train.signals import Stopped
+from moco.train.stop_on_signals import Stopped
 from tests.train.helpers import StopAt, assert_same, final_state
 
 CUSTOM = EncoderSpec(name="custom", head="linear", dim=4)

@@ -16,7 +16,7 @@ from moco.train import checkpoint
 from moco.train.pretrain import pretrain
 from moco.train.reporters import Silent
 from moco.train.run_folder import RunError, RunFolder
-from moco.train.signals import Stopped
+from moco.train.stop_on_signals import Stopped
 from moco.weights.read_checkpoint import MANIFEST
 from tests.faults.harness import RECIPE, make_images, state_hash
 from tests.faults.matrix import Fault, Tally

@@ -15,7 +15,7 @@ from moco.train.metric_means import Window
 from moco.train.pretrain import pretrain
 from moco.train.reporters import Silent
 from moco.train.run_folder import RunFolder
-from moco.train.signals import Stopped
+from moco.train.stop_on_signals import Stopped
 
 LOSSES = [0.1, 1e8, -1e8, 3.7, 0.3, 2.2, 1.9]  # a sum in float32, or in another order, would be another one
 

@@ -18,7 +18,7 @@ from moco.recipe import Recipe
 from moco.train.pretrain import pretrain
 from moco.train.reporters import Silent
 from moco.train.run_folder import RunFolder
-from moco.train.signals import Stopped
+from moco.train.stop_on_signals import Stopped
 from tests.train.families import IN_BATCH, V3
 from tests.train.helpers import StopAt, assert_same, final_state
 
