@@ -14,7 +14,7 @@ from moco.recipe import RecipeError
 from moco.train.pretrain import pretrain
 from moco.weights.encoder_folder import load_encoder
 from moco.weights.load import read_weights
-from tests.faults.harness import RECIPE
+from tests.faults.killed_runs import RECIPE
 from tests.faults.matrix import Fault, Tally
 
 Text = str | bytes

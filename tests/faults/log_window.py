@@ -9,7 +9,7 @@ from unittest import mock
 from moco.train import pretrain as module
 from moco.train.after_step import AfterStep
 from moco.train.run_folder import RunFolder
-from tests.faults.harness import RECIPE, killed_run, make_images
+from tests.faults.killed_runs import RECIPE, killed_run, make_images
 from tests.faults.matrix import Fault, Tally
 
 STEPS = 5  # in a record, of 18: checkpoints, one of each 2 steps, fall between records

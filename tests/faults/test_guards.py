@@ -19,29 +19,29 @@ from moco.train import checkpoint, run_folder, saving
 from moco.train.pretrain import pretrain
 from moco.train.watchdog import Watchdog, watchdog
 from moco.weights import read_checkpoint
-from tests.faults import hostile_files, torn, workers
-from tests.faults.boxes import state as small
-from tests.faults.boxes import step_of
-from tests.faults.full import Limits
-from tests.faults.harness import RECIPE, make_images
-from tests.faults.links import victim
-from tests.faults.peers import plain, step_in
-from tests.faults.power import without_fsync
+from tests.faults import damaged_checkpoints, hostile_files, killed_workers
+from tests.faults.disk_full import Limits
+from tests.faults.killed_runs import RECIPE, make_images
+from tests.faults.other_projects import plain, step_in
+from tests.faults.power_loss import without_fsync
+from tests.faults.step_marked_state import state as small
+from tests.faults.step_marked_state import step_of
+from tests.faults.symbolic_links import victim
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(300)]
 
 
 def test_written_in_place_a_file_is_torn_by_a_kill(tmp_path):
     def lost(seconds: float) -> bool:
-        step = torn.killed_in(plain, tmp_path, 1, seconds)
+        step = damaged_checkpoints.killed_in(plain, tmp_path, 1, seconds)
         return step > 0 and step_in(tmp_path / "checkpoint.pt") not in (step, step + 1)
 
     assert any(lost(0.02 + trial / 2000) for trial in range(60))
 
 
 def test_without_the_hash_a_flipped_bit_loads(tmp_path, monkeypatch):
-    torn.ours(tmp_path, 1)
-    torn.ours(tmp_path, 2)
+    damaged_checkpoints.ours(tmp_path, 1)
+    damaged_checkpoints.ours(tmp_path, 2)
     path = tmp_path / "step_00000002.pt"
     content = bytearray(path.read_bytes())
     content[len(content) // 3] ^= 64  # among the numbers
@@ -54,9 +54,9 @@ def test_without_the_hash_a_flipped_bit_loads(tmp_path, monkeypatch):
 
 
 def test_without_its_own_checksums_a_flipped_bit_of_an_unlisted_one_loads(tmp_path, monkeypatch):
-    torn.ours(tmp_path, 1)
+    damaged_checkpoints.ours(tmp_path, 1)
     manifest = (tmp_path / "MANIFEST.json").read_bytes()
-    torn.ours(tmp_path, 2)
+    damaged_checkpoints.ours(tmp_path, 2)
     (tmp_path / "MANIFEST.json").write_bytes(manifest)
     path = tmp_path / "step_00000002.pt"
     content = bytearray(path.read_bytes())
@@ -75,16 +75,16 @@ def test_without_sync_the_power_takes_the_only_checkpoint(tmp_path):
 def test_without_the_removal_leftovers_stay(tmp_path, monkeypatch):
     (tmp_path / ".tmp-1-0123abcd").write_bytes(b"half")
     monkeypatch.setattr(checkpoint, "remove_temporary_files", lambda _: None)
-    torn.ours(tmp_path, 1)
+    damaged_checkpoints.ours(tmp_path, 1)
     assert (tmp_path / ".tmp-1-0123abcd").exists()
     monkeypatch.undo()
-    torn.ours(tmp_path, 2)
+    damaged_checkpoints.ours(tmp_path, 2)
     assert not (tmp_path / ".tmp-1-0123abcd").exists()
 
 
 def test_a_manifest_that_is_believed_blindly_ends_the_search(tmp_path, monkeypatch):
-    torn.ours(tmp_path, 1)
-    torn.ours(tmp_path, 2)
+    damaged_checkpoints.ours(tmp_path, 1)
+    damaged_checkpoints.ours(tmp_path, 2)
     (tmp_path / "MANIFEST.json").write_text('[{"name": "step_00000001.pt", "step": "x", "size": 1, "sha256": "y"}]')
     assert step_of(checkpoint.newest_intact(tmp_path)) == 2
     monkeypatch.setattr(read_checkpoint, "is_valid_entry", lambda _: True)
@@ -200,8 +200,8 @@ def test_a_state_of_the_harness_shows_its_step(tmp_path):
 
 
 def test_by_time_instead_of_step_another_checkpoint_is_the_newest(tmp_path):
-    torn.ours(tmp_path, 1)
-    torn.ours(tmp_path, 2)
+    damaged_checkpoints.ours(tmp_path, 1)
+    damaged_checkpoints.ours(tmp_path, 2)
     os.utime(tmp_path / "step_00000001.pt", (2e9, 2e9))
     assert checkpoint.newest_intact(tmp_path).name == "step_00000002.pt"
     assert max(tmp_path.glob("step_*.pt"), key=lambda path: path.stat().st_mtime).name == "step_00000001.pt"
@@ -228,7 +228,7 @@ def test_workers_that_are_not_replaced_or_an_image_that_is_not_blamed_end_the_ru
 ):
     make_images(tmp_path / "images", "mixed")
     images = find_images(tmp_path / "images")
-    deadly = workers.Deadly(images, 5)
+    deadly = killed_workers.Deadly(images, 5)
     monkeypatch.setattr(processes, constant, value)
     with pytest.raises(DataError, match="died"):
-        workers.bits(deadly, workers.WORKERS, Quarantine(None, None, len(images)))
+        killed_workers.bits(deadly, killed_workers.WORKERS, Quarantine(None, None, len(images)))

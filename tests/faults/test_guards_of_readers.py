@@ -18,7 +18,7 @@ from moco.data.loader.threads import in_order
 from moco.data.sources import manifest, torch_dataset
 from moco.train import pretrain, resume
 from moco.weights import copy_weights, tensors
-from tests.faults import datasets, elastic, hostile_checkpoints, hostile_settings, stuck
+from tests.faults import hostile_checkpoints, hostile_settings, hung_runs, torch_dataset_threads, torchrun_ranks
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(300)]
 
@@ -33,17 +33,17 @@ def test_if_errors_of_threads_are_ignored_a_run_continues_with_wrong_views(tmp_p
         return in_order(made, items, **options)
 
     monkeypatch.setattr(loader, "in_order", passing_over)
-    assert stuck.dying_threads(2, tmp_path).lost == 2
+    assert hung_runs.dying_threads(2, tmp_path).lost == 2
 
 
 def test_a_data_set_that_several_threads_read_at_once_mixes_up_its_images(tmp_path, monkeypatch):
     monkeypatch.setattr(torch_dataset, "_lock_for", lambda dataset: nullcontext())
-    assert datasets.one_file(2, tmp_path).lost > 0
+    assert torch_dataset_threads.one_file(2, tmp_path).lost > 0
 
 
 def test_a_data_set_whose_file_processes_share_mixes_up_its_images(tmp_path, monkeypatch):
     monkeypatch.setattr(loader, "for_process", lambda images: images)
-    assert datasets.one_file(4, tmp_path).lost > 0
+    assert torch_dataset_threads.one_file(4, tmp_path).lost > 0
 
 
 def test_ranks_that_read_different_checkpoints_resume_at_different_steps(tmp_path, monkeypatch):
@@ -57,7 +57,7 @@ def test_ranks_that_read_different_checkpoints_resume_at_different_steps(tmp_pat
             restore(*arguments)
 
     monkeypatch.setattr(pretrain, "restore", of_its_own)
-    assert elastic.ranks_disagree(2, tmp_path).lost > 0
+    assert torchrun_ranks.ranks_disagree(2, tmp_path).lost > 0
 
 
 def test_without_typed_errors_a_damaged_manifest_ends_in_another_one(tmp_path, monkeypatch):

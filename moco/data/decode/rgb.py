@@ -60,7 +60,7 @@ def check_size(width: int, height: int, *, bytes_per_pixel: float = BYTES_PER_PI
 
 
 def _decoder_bytes(image: Image.Image) -> float:
-    """Most bytes per pixel that a decoder needs besides Pillow's pixels (tests/faults/large.py measures them)."""
+    """Most bytes per pixel that a decoder needs besides Pillow's pixels (tests/faults/huge_images.py measures them)."""
     if image.format in ("WEBP", "AVIF"):
         return 12.5  # their canvases and planes
     if isinstance(image, JpegImagePlugin.JpegImageFile) and "progressive" in image.info:

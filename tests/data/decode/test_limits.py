@@ -19,7 +19,7 @@ from tests.data.bombs import BOMBS, HARMLESS, bmp, chunk, gif, gif_frame, jpeg, 
 @pytest.mark.parametrize("name", BOMBS)
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
 def test_a_bomb_is_refused(tmp_path, name: str):
-    """How much memory that takes: tests/faults/images.py."""
+    """How much memory that takes: tests/faults/damaged_images.py."""
     (tmp_path / "x").write_bytes(BOMBS[name]())
     with pytest.raises(BadImage):
         decode(tmp_path / "x")

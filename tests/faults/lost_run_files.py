@@ -18,7 +18,7 @@ from moco.train.reporters import Silent
 from moco.train.run_folder import RunError, RunFolder
 from moco.train.stop_on_signals import Stopped
 from moco.weights.read_checkpoint import MANIFEST
-from tests.faults.harness import RECIPE, make_images, state_hash
+from tests.faults.killed_runs import RECIPE, make_images, state_hash
 from tests.faults.matrix import Fault, Tally
 
 SHORT = RECIPE.but("short", {"optim.epochs": 1, "encoder.width": 0.03125})  # 6 steps

@@ -10,7 +10,7 @@ from making import make_pictures
 from moco.files import write_atomically
 from moco.recipe import RecipeError
 from moco.train.pretrain import pretrain
-from tests.faults.harness import RECIPE
+from tests.faults.killed_runs import RECIPE
 from tests.faults.matrix import Fault, Tally
 
 PRECIOUS = b"precious"

@@ -13,7 +13,7 @@ from moco.method import Contrast
 from moco.train import checkpoint
 from moco.train.nan_guard import Diverged, NanGuard
 from moco.train.pretrain import pretrain
-from tests.faults.harness import RECIPE, ending, make_images, state_hash
+from tests.faults.killed_runs import RECIPE, ending, make_images, state_hash
 from tests.faults.matrix import Fault, Tally
 
 STEPS = 18

@@ -11,7 +11,7 @@ import torch
 from moco.train.run_folder import RunError
 from moco.weights.encoder_folder import WeightsError, load_encoder
 from moco.weights.read_checkpoint import MANIFEST
-from tests.faults.lost_parts import NAMES, SHORT, ending, train, tries
+from tests.faults.lost_run_files import NAMES, SHORT, ending, train, tries
 from tests.faults.matrix import Fault, Tally
 
 USERS = (

@@ -5,9 +5,9 @@ from pathlib import Path
 
 from moco.recipe import Recipe
 from moco.train.pretrain import pretrain
-from tests.faults.harness import RECIPE, ending, make_images
+from tests.faults.killed_ranks import MECHANISMS
+from tests.faults.killed_runs import RECIPE, ending, make_images
 from tests.faults.matrix import Fault, Tally
-from tests.faults.ranks import MECHANISMS
 
 
 def run(images: Path, out: Path, recipe: Recipe, workers: int) -> str:

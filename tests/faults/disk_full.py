@@ -12,8 +12,8 @@ from unittest import mock
 from moco.train import checkpoint, saving
 from moco.train.pretrain import pretrain
 from moco.train.reporters import Silent
-from tests.faults.disk import disk
-from tests.faults.harness import RECIPE, ending, make_images
+from tests.faults.fake_disk import disk
+from tests.faults.killed_runs import RECIPE, ending, make_images
 from tests.faults.matrix import Fault, Tally
 
 ATTEMPTS = 12  # starts until a run must have finished

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 from moco.train import checkpoint
-from tests.faults.harness import RECIPE, ending, fork, make_images
+from tests.faults.killed_runs import RECIPE, ending, fork, make_images
 from tests.faults.matrix import ROOT, Fault, Tally
 
 RESUMABLE = 75
@@ -100,7 +100,7 @@ FAULTS = [
     Fault(
         "P7", "SIGTERM, SIGINT, SIGUSR1, one or two, at any phase", "code 75 after the current step, or at once before "
         "the first (ended by the signal while Python starts or exits); one `scontrol requeue`; resumed: the same bits",
-        "handlers are installed at the start of the command (`tests/train/test_stop_on_signals.py`: without them, the signal "
-        "ends the run without a checkpoint)", 40, 4, signals,
+        "handlers are installed at the start of the command (`tests/train/test_stop_on_signals.py`: without "
+        "them, the signal ends the run without a checkpoint)", 40, 4, signals,
     ),
 ]  # fmt: skip

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from moco.cli import app
 from moco.data.decode import decode as decode_module
-from tests.faults.child import in_child
+from tests.faults.forked_child import in_child
 from tests.faults.matrix import Fault, Tally
 
 PAYLOADS = [
@@ -128,8 +128,8 @@ FAULTS = [
     Fault(
         "S4", "markup, formulas, terminal escapes in names and messages",
         "plain text in console, train.log, bad_images.csv, model card and `moco check`",
-        "names are escaped, cells guarded, facts in code spans (`tests/faults/test_names.py`: tries are lost without "
-        "each)",
+        "names are escaped, cells guarded, facts in code spans (`tests/faults/test_guards_of_names.py`: tries "
+        "are lost without each)",
         60, 12, injected,
     ),
 ]  # fmt: skip

@@ -14,8 +14,8 @@ from moco.files import remove_temporary_files
 from moco.train import checkpoint
 from moco.train.checkpoint import CheckpointError
 from moco.train.keep_checkpoints import prepare_for_resume
-from tests.faults.boxes import state, step_of
 from tests.faults.matrix import Fault, Tally
+from tests.faults.step_marked_state import state, step_of
 
 Save = Callable[[Path, int], object]
 

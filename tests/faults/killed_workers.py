@@ -14,7 +14,7 @@ from moco.data.loader.bad_images import Quarantine
 from moco.data.loader.loader import ViewLoader
 from moco.data.sources.folder import find_images
 from moco.data.sources.images import Images
-from tests.faults.harness import RECIPE, make_images
+from tests.faults.killed_runs import RECIPE, make_images
 from tests.faults.matrix import Fault, Tally
 
 STEPS, BATCH, WORKERS = 24, 8, 2

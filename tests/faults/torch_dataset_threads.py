@@ -12,7 +12,7 @@ from moco.data.loader.bad_images import Quarantine
 from moco.data.loader.loader import ViewLoader
 from moco.data.sources.images import DataError
 from moco.data.sources.open import open_images
-from tests.faults.harness import RECIPE
+from tests.faults.killed_runs import RECIPE
 from tests.faults.matrix import Fault, Tally
 
 COUNT, SHAPE = 40, (20, 24, 3)

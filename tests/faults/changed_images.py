@@ -17,8 +17,8 @@ from moco.data.sources.folder import Folder, find_images
 from moco.data.sources.images import DataError
 from moco.recipe import RecipeError
 from moco.train.pretrain import pretrain
-from tests.faults.child import in_child
-from tests.faults.harness import RECIPE
+from tests.faults.forked_child import in_child
+from tests.faults.killed_runs import RECIPE
 from tests.faults.matrix import Fault, Tally
 
 Change = Callable[[Path], Any]
@@ -212,16 +212,18 @@ FAULTS = [
     Fault(
         "I7", "images that change between runs, or during one",
         "refused with a list of changes, the run unchanged; images damaged during a run are skipped",
-        "the manifest; the list of bad images (`tests/faults/test_names.py`: tries are lost without "
+        "the manifest; the list of bad images (`tests/faults/test_guards_of_names.py`: tries are lost without "
         "it)", 25, 25, changed,
     ),
     Fault(
         "I7", "folders listed in any order", "the same images in the same order",
-        "names are sorted by their bytes (`tests/faults/test_names.py`: tries are lost without it)", 20, 20, reordered,
+        "names are sorted by their bytes (`tests/faults/test_guards_of_names.py`: tries are lost without it)",
+        20, 20, reordered,
     ),
     Fault(
         "I8", "no images, or too few", "refused with what was found; no run folder is created, unless images had to "
         "be read to know",
-        "checks before anything is written (`tests/faults/test_names.py`: tries are lost without them)", 6, 6, too_few,
+        "checks before anything is written (`tests/faults/test_guards_of_names.py`: tries are lost without them)",
+        6, 6, too_few,
     ),
 ]  # fmt: skip

@@ -14,7 +14,7 @@ from ranked import Ranks
 
 from moco.distributed import RankError
 from moco.train.pretrain import pretrain
-from tests.faults.harness import RECIPE, ROOT, ending, make_images
+from tests.faults.killed_runs import RECIPE, ROOT, ending, make_images
 from tests.faults.matrix import Fault, Tally
 
 TWO = RECIPE.but("two", {"method.bn_groups": 2, "compute.threads": 1})

@@ -13,7 +13,7 @@ from moco.data.check.check import check
 from moco.data.decode.decode import BadImage
 from moco.data.loader.bad_images import Quarantine
 from moco.data.sources.folder import find_images
-from tests.faults.child import in_child
+from tests.faults.forked_child import in_child
 from tests.faults.matrix import Fault, Tally
 from tests.making import make_pictures
 
@@ -161,6 +161,6 @@ FAULTS = [
         "I6", "odd files and names", "not listed, or skipped, with a reason; nothing hangs; no name is printed "
         "unescaped",
         "the type of a file is checked before it is opened; opening does not block; names are escaped "
-        "(`tests/faults/test_names.py`: tries are lost without each)", len(ODDS), len(ODDS), odd_files,
+        "(`tests/faults/test_guards_of_names.py`: tries are lost without each)", len(ODDS), len(ODDS), odd_files,
     ),
 ]  # fmt: skip

@@ -11,9 +11,9 @@ from typing import NamedTuple
 
 from moco.train import checkpoint
 from moco.train.checkpoint import CheckpointError
-from tests.faults.boxes import state, step_of
-from tests.faults.disk import disk
+from tests.faults.fake_disk import disk
 from tests.faults.matrix import Fault, Tally
+from tests.faults.step_marked_state import state, step_of
 
 
 class Operation(NamedTuple):

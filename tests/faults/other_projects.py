@@ -1,6 +1,6 @@
 """The same tries on the functions from which other projects build their checkpoints.
 
-python -m tests.faults.peers     prints the table of docs/reliability.md
+python -m tests.faults.other_projects     prints the table of docs/reliability.md
 """
 
 import random
@@ -12,8 +12,8 @@ from pathlib import Path
 
 import torch
 
-from tests.faults.boxes import SIZE, state
-from tests.faults.torn import damaged, killed_in, ours
+from tests.faults.damaged_checkpoints import damaged, killed_in, ours
+from tests.faults.step_marked_state import SIZE, state
 
 KILLS, DAMAGES = 500, 300
 

@@ -20,7 +20,7 @@ from moco.train import watchdog as hanging
 from moco.train.after_step import AfterStep
 from moco.train.pretrain import pretrain
 from moco.train.run_folder import RunError
-from tests.faults.harness import RECIPE, ending, make_images
+from tests.faults.killed_runs import RECIPE, ending, make_images
 from tests.faults.matrix import Fault, Tally
 
 PATIENCE = 0.05  # minutes

@@ -20,8 +20,8 @@ from moco.data.sources.manifest import manifest_changes, manifest_of
 from moco.train.pretrain import pretrain
 from tests.data.damage import damaged, seed_files
 from tests.data.golden import CASES
-from tests.faults.child import in_child
-from tests.faults.harness import RECIPE
+from tests.faults.forked_child import in_child
+from tests.faults.killed_runs import RECIPE
 from tests.faults.matrix import Fault, Tally
 
 BATCH = 100  # files a child decodes
@@ -152,13 +152,14 @@ def golden(count: int, folder: Path) -> Tally:
 FAULTS = [
     Fault(
         "I1", "damaged images, decoded", "an image, or an error with a reason, within 2 s of CPU; both decoders agree",
-        "every exception becomes BadImage; simplejpeg is strict (`tests/faults/test_images.py`: tries are lost "
-        "without it)",
+        "every exception becomes BadImage; simplejpeg is strict (`tests/faults/test_guards_of_images.py`: tries "
+        "are lost without it)",
         5000, 300, fuzzed,
     ),
     Fault(
         "I1", "damaged images in a run", "the bad ones are skipped and listed, and the run finishes",
-        "the list of bad images (`tests/faults/test_images.py`: tries are lost without it)", 500, 30, in_a_run,
+        "the list of bad images (`tests/faults/test_guards_of_images.py`: tries are lost without it)",
+        500, 30, in_a_run,
     ),
     Fault(
         "I2", "damage that still decodes", "decoder, size and time do not show it; `moco check --against` names the "
@@ -167,7 +168,7 @@ FAULTS = [
     ),
     Fault(
         "I3", "intact images of every kind", "pixels as the table in docs/data.md says",
-        "explicit rules for each kind (`tests/faults/test_images.py`: tries are lost with Pillow's convert)",
+        "explicit rules for each kind (`tests/faults/test_guards_of_images.py`: tries are lost with Pillow's convert)",
         len(CASES), len(CASES), golden,
     ),
 ]  # fmt: skip

@@ -13,7 +13,7 @@ from ranked import Ranks
 
 from moco.distributed import RankError
 from moco.train.pretrain import pretrain
-from tests.faults.harness import EXPECTED, GUARD, RECIPE, ending, make_images
+from tests.faults.killed_runs import EXPECTED, GUARD, RECIPE, ending, make_images
 from tests.faults.matrix import Fault, Tally
 
 SECONDS = 20  # [s] in which surviving ranks must end

@@ -14,7 +14,7 @@ from ranked import Ranks
 
 from moco.train.pretrain import pretrain
 from moco.train.run_folder import RunFolder
-from tests.faults.harness import RECIPE, ending, make_images
+from tests.faults.killed_runs import RECIPE, ending, make_images
 from tests.faults.matrix import ROOT, Fault, Tally
 
 TWO = RECIPE.but("two", {"method.bn_groups": 2, "compute.threads": 1})

@@ -11,7 +11,7 @@ from moco.data.decode.decode import BadImage, decode
 from moco.data.decode.rgb import MAX_PIXELS
 from moco.recipe import DataSpec
 from tests.data.bombs import BOMBS, HARMLESS
-from tests.faults.child import in_child
+from tests.faults.forked_child import in_child
 from tests.faults.matrix import Fault, Tally
 
 MEMORY, SECONDS = 200, 1.0  # MB above the process after its imports, CPU seconds
@@ -85,8 +85,8 @@ FAULTS = [
     ),
     Fault(
         "I5", "huge intact images", "refused above 89,478,485 pixels; below, read in at most 9 bytes a pixel",
-        "size is read from the header first, conversion in bands (`tests/faults/test_images.py`: tries are lost "
-        "without it)",
+        "size is read from the header first, conversion in bands (`tests/faults/test_guards_of_images.py`: "
+        "tries are lost without it)",
         len(HUGE), len(HUGE), huge,
     ),
 ]  # fmt: skip
