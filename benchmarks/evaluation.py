@@ -15,7 +15,8 @@ from torchvision.datasets import ImageFolder
 from benchmarks.measure import Result, Row, Work, absent, installed, interleaved, result
 from benchmarks.pictures import jpegs
 from moco import recipes
-from moco.data.augment.draw import eval_crop, normalize
+from moco.data.augment.crop import eval_crop
+from moco.data.augment.normalize import normalize
 from moco.data.sources.demo import demo_data
 from moco.data.sources.folder import find_images
 from moco.encoders import Encoder, build

@@ -8,7 +8,7 @@ from PIL import Image, ImageFilter, ImageOps
 from torchvision.transforms import functional as TF
 
 from moco.data.augment.colour import BRIGHTNESS, CONTRAST, HUE, SATURATION
-from moco.data.augment.draw import RandomNumbers, crop_boxes, flips, look
+from moco.data.augment.random_parameters import RandomNumbers, crop_boxes, flips, look
 from moco.recipe import View
 
 

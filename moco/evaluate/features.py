@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from moco.data.augment.cpu import eval_crop
-from moco.data.augment.draw import normalize
+from moco.data.augment.normalize import normalize
 from moco.data.decode.decode import decode
 from moco.data.loader.bad_images import Quarantine
 from moco.data.loader.loader import eval_batches

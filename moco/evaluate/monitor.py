@@ -10,7 +10,7 @@ from jaxtyping import Int, UInt8
 from torch import Tensor
 
 from moco.data.augment.cpu import eval_crop
-from moco.data.augment.draw import normalize
+from moco.data.augment.normalize import normalize
 from moco.data.decode.decode import BadImage
 from moco.data.loader.threads import in_order
 from moco.data.sources.folder import DataError, Images

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from moco.data.augment.draw import eval_crop
+from moco.data.augment.crop import eval_crop
 from moco.data.sources.folder import find_images
 from moco.encoders import Encoder, build_headless
 from moco.evaluate.baselines import Pixels, random_encoder

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from moco.data.augment.draw import eval_crop
+from moco.data.augment.crop import eval_crop
 from moco.data.decode.decode import BadImage, decode
 from moco.data.decode.rgb import MAX_PIXELS
 from moco.recipe import DataSpec

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFile
 
-from moco.data.augment import draw
+from moco.data.augment import crop
 from moco.data.decode import decode as decode_module
 from moco.data.decode import jpeg, limits, rgb
 from moco.data.decode.decode import BadImage
@@ -87,7 +87,7 @@ def test_without_strips_an_image_at_the_limit_takes_too_much(tmp_path, monkeypat
 
 
 def test_without_the_part_that_is_shown_a_long_image_takes_too_much(tmp_path, monkeypatch):
-    monkeypatch.setattr(draw, "LONG", 10**9)
+    monkeypatch.setattr(crop, "LONG", 10**9)
     monkeypatch.setattr(huge_images, "BOMBS", {})
     monkeypatch.setattr(huge_images, "HARMLESS", {"PNG, 1 x 2,000": lambda: png(1, 2000, pixels=zeros(2000 * 4))})
     assert lost(huge_images.bombs(1, tmp_path)) == 1

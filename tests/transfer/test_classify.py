@@ -13,7 +13,7 @@ from timm.optim import param_groups_weight_decay
 from typer.testing import CliRunner
 
 from moco.cli import app
-from moco.data.augment.draw import normalize
+from moco.data.augment.normalize import normalize
 from moco.data.loader.bad_images import Quarantine
 from moco.data.loader.loader import ViewLoader
 from moco.data.sources.images import DataError

@@ -14,9 +14,14 @@ import torch
 from jaxtyping import Float32, Float64, Int64, UInt8
 from torch import Tensor
 
-from moco.data.augment import draw
 from moco.data.augment.colour import HUE, Look, boxes, colour, hsv_tables
+from moco.data.augment.crop import central_crop, columns_first, is_long
+from moco.data.augment.crop import crop as pillow_crop
+from moco.data.augment.crop import eval_crop as pillow_eval_crop
 from moco.data.augment.kernel_loading import kernels
+from moco.data.augment.normalize import normalize as torch_normalize
+from moco.data.augment.normalize import shift_and_scale
+from moco.data.augment.random_parameters import Choice, RandomNumbers, crop_boxes, flips, look
 from moco.data.loader.buffers import BufferPool
 from moco.recipe import DataSpec, View
 
@@ -29,11 +34,11 @@ class DrawnView:
     """One view of N images: its distribution, and the random numbers drawn for it."""
 
     view: View
-    numbers: draw.RandomNumbers
+    numbers: RandomNumbers
 
     @cached_property
     def look(self) -> Look:
-        return draw.look(self.view, self.numbers)
+        return look(self.view, self.numbers)
 
     @cached_property
     def program(self) -> Float64[np.ndarray, "N length"]:
@@ -41,8 +46,8 @@ class DrawnView:
         view, numbers, box = self.view, self.numbers, boxes(self.look.sigma)
         ratios = [math.log(ratio) for ratio in view.crop_ratio]
         columns = [
-            numbers.tries(draw.Choice.AREA, *view.crop_area), np.exp(numbers.tries(draw.Choice.RATIO, *ratios)),
-            numbers.of(draw.Choice.TOP), numbers.of(draw.Choice.LEFT), draw.flips(view, numbers),
+            numbers.tries(Choice.AREA, *view.crop_area), np.exp(numbers.tries(Choice.RATIO, *ratios)),
+            numbers.of(Choice.TOP), numbers.of(Choice.LEFT), flips(view, numbers),
             np.full(len(numbers), view.crop_area[1] > 1), *(np.full(len(numbers), ratio) for ratio in view.crop_ratio),
             *_colour_steps(self.look), box.reach, box.full, box.edge,
         ]  # fmt: skip
@@ -100,21 +105,21 @@ def _slow_view(
 ) -> None:
     one, (height, width, _) = slice(row, row + 1), image.shape
     numbers = drawn.numbers.rows(one)
-    box = draw.crop_boxes(drawn.view, numbers, heights=np.array([height]), widths=np.array([width]))[0]
-    crop = draw.crop(image, box, flip=bool(draw.flips(drawn.view, numbers)[0]), size=len(out))
+    box = crop_boxes(drawn.view, numbers, heights=np.array([height]), widths=np.array([width]))[0]
+    crop = pillow_crop(image, box, flip=bool(flips(drawn.view, numbers)[0]), size=len(out))
     if coloured:
         crop = colour(torch.from_numpy(crop)[None], drawn.look.rows(one))[0].numpy()
     out[:] = crop.transpose(1, 2, 0)
 
 
 def eval_crop(image: UInt8[np.ndarray, "H W 3"], data: DataSpec) -> UInt8[np.ndarray, "3 S S"]:
-    """The same as `draw.eval_crop`, but faster."""
+    """The same as `pillow_eval_crop`, but faster."""
     fast, (height, width) = kernels(), image.shape[:2]
-    cut = draw.central_crop(height, width, data)
+    cut = central_crop(height, width, data)
     is_padded, is_same_size = min(cut.top, cut.left) < 0, (cut.height, cut.width) == (height, width)
-    columns_first = draw.columns_first(height, width, cut.height, cut.width)  # the kernel resizes along the rows first
-    if fast is None or is_padded or is_same_size or columns_first or draw.is_long(cut):
-        return draw.eval_crop(image, data)
+    by_columns = columns_first(height, width, cut.height, cut.width)  # the kernel resizes along the rows first
+    if fast is None or is_padded or is_same_size or by_columns or is_long(cut):
+        return pillow_eval_crop(image, data)
     out = np.empty((data.size, data.size, 3), np.uint8)
     fast.central(_pixel_rows(image), *cut, out.reshape(data.size, -1))
     return np.ascontiguousarray(out.transpose(2, 0, 1))
@@ -140,14 +145,14 @@ def _flat(images: UInt8[np.ndarray, "n H W 3"]) -> UInt8[np.ndarray, "n H W*3"]:
 def normalize(
     crops: Bytes, *, mean: tuple[float, float, float], std: tuple[float, float, float], pool: BufferPool
 ) -> Float32[Tensor, "N 3 S S"]:
-    """The same as `draw.normalize`, in channels_last and in memory of `pool`."""
+    """The same as `torch_normalize`, in channels_last and in memory of `pool`."""
     fast = kernels()
     out = pool.take(crops.shape)
     views = torch.from_numpy(out).permute(0, 3, 1, 2)
     if fast is None:
-        views.copy_(draw.normalize(torch.from_numpy(crops).permute(0, 3, 1, 2), mean=mean, std=std))
+        views.copy_(torch_normalize(torch.from_numpy(crops).permute(0, 3, 1, 2), mean=mean, std=std))
         return views
-    shift, scale = (np.tile(row.numpy().ravel(), crops.shape[2]) for row in draw.shift_and_scale(mean, std))
+    shift, scale = (np.tile(row.numpy().ravel(), crops.shape[2]) for row in shift_and_scale(mean, std))
     height = crops.shape[0] * crops.shape[1]
     fast.normalize(crops.reshape(height, -1), shift, scale, out.reshape(height, -1))
     return views

@@ -12,8 +12,10 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from moco.data.augment import cpu, draw
+from moco.data.augment import cpu
+from moco.data.augment.colour import colour
 from moco.data.augment.kernel_loading import load_kernels
+from moco.data.augment.normalize import normalize
 from moco.data.decode.decode import BadImage
 from moco.data.loader.bad_images import Quarantine
 from moco.data.loader.buffers import BufferPool, Ring, Slot
@@ -178,7 +180,7 @@ class ViewLoader:
             return ViewBatch(views, torch.from_numpy(slot.ids.copy()))
         crops, ids = slot.to_device()
         views = [
-            draw.normalize(draw.colour(one, view.look, compiled=self.compiled), mean=mean, std=std)
+            normalize(colour(one, view.look, compiled=self.compiled), mean=mean, std=std)
             for one, view in zip(crops, batch.views, strict=True)
         ]
         return ViewBatch(views, ids)
@@ -223,7 +225,7 @@ def eval_batches(
     parts = [range(start, min(start + batch_size, len(images))) for start in starts]
     for crops, ids in in_order(read, parts, workers=workers):
         if len(ids):
-            crops = draw.normalize(_to_device(crops, device), mean=data.mean, std=data.std)
+            crops = normalize(_to_device(crops, device), mean=data.mean, std=data.std)
             yield crops, _to_device(ids, device)
 
 

@@ -8,7 +8,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import UInt8
 
-from moco.data.augment import cpu, draw
+from moco.data.augment import cpu
+from moco.data.augment.random_parameters import random_numbers
 from moco.data.decode.decode import BadImage
 from moco.data.loader.bad_images import Quarantine
 from moco.data.loader.buffers import Slot
@@ -58,7 +59,7 @@ class ViewMaker:
         """The views of the images drawn, with their random numbers."""
         epoch, ids = drawn
         views = range(len(self.data.views))
-        numbers = [draw.random_numbers(self.seed, epoch, ids=ids, view_index=index) for index in views]
+        numbers = [random_numbers(self.seed, epoch, ids=ids, view_index=index) for index in views]
         return DrawnBatch(drawn, [cpu.DrawnView(*pair) for pair in zip(self.data.views, numbers, strict=True)])
 
     def make(self, task: Task, stopped: Event) -> Task:

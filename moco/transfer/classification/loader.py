@@ -6,8 +6,9 @@ import numpy as np
 import torch
 from jaxtyping import UInt8
 
-from moco.data.augment import cpu, draw
+from moco.data.augment import cpu
 from moco.data.augment.kernel_loading import load_kernels
+from moco.data.augment.random_parameters import random_numbers
 from moco.data.decode.decode import BadImage
 from moco.data.loader.sampler import Draw
 from moco.data.loader.threads import Abandoned
@@ -34,7 +35,7 @@ class ImageLoader(StepLoader):
         load_kernels()
 
     def make(self, drawn: Draw, stopped: Event) -> Batch:
-        numbers = draw.random_numbers(self.seed, drawn.epoch, ids=drawn.ids, view_index=0)
+        numbers = random_numbers(self.seed, drawn.epoch, ids=drawn.ids, view_index=0)
         views = [cpu.DrawnView(self.data.views[0], numbers)]
         crops = np.empty((len(drawn.ids), self.data.size, self.data.size, 3), np.uint8)
         for row, index in enumerate(drawn.ids.tolist()):

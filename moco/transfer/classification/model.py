@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int64, UInt8
 from torch import Tensor, nn
 
-from moco.data.augment.draw import normalize
+from moco.data.augment.normalize import normalize
 from moco.encoders import Encoder
 from moco.recipe import RecipeError
 from moco.transfer.classification.recipe import AugmentSpec

@@ -12,7 +12,8 @@ from torchvision.transforms import functional as TF
 
 from moco.data.augment import colour as colour_module
 from moco.data.augment.colour import BRIGHTNESS, CONTRAST, HUE, SATURATION, Look, colour
-from moco.data.augment.draw import RandomNumbers, crop, crop_boxes, flips, look, random_numbers
+from moco.data.augment.crop import crop
+from moco.data.augment.random_parameters import RandomNumbers, crop_boxes, flips, look, random_numbers
 from moco.recipe import Jitter, View
 from moco.recipes.cifar import CIFAR_VIEW
 from moco.recipes.demo import DEMO_VIEW

@@ -11,7 +11,8 @@ from pillow import ADJUST, photo, pillow_view
 from moco.data.augment import cpu
 from moco.data.augment.colour import HUE
 from moco.data.augment.cpu import DrawnView
-from moco.data.augment.draw import eval_crop, random_numbers
+from moco.data.augment.crop import eval_crop
+from moco.data.augment.random_parameters import random_numbers
 from moco.recipe import DataSpec, Jitter, View
 from moco.recipes.cifar import CIFAR_VIEW
 from moco.recipes.demo import DEMO_VIEW
@@ -123,7 +124,7 @@ import sys, warnings
 sys.modules["numba"] = None
 import numpy as np
 from moco.data.augment import cpu
-from moco.data.augment.draw import random_numbers
+from moco.data.augment.random_parameters import random_numbers
 from moco.recipes.moco_v2 import V2_VIEW
 with warnings.catch_warnings(record=True) as caught:
     warnings.simplefilter("always")

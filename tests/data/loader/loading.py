@@ -7,7 +7,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from moco.data.augment import draw
+from moco.data.augment.colour import colour
+from moco.data.augment.crop import crop
+from moco.data.augment.normalize import normalize
+from moco.data.augment.random_parameters import crop_boxes, flips, look, random_numbers
 from moco.data.loader.bad_images import Quarantine
 from moco.data.loader.loader import ViewBatch, ViewLoader
 from moco.data.sources.folder import Folder
@@ -68,10 +71,10 @@ class CountingImages:
 
 
 def view_of(image: np.ndarray, step_epoch: int, place: int, index: int) -> torch.Tensor:
-    """View `index` of an image by the functions of draw.py, with the random numbers of image `place`."""
+    """View `index` of an image, made without kernels, with the random numbers of image `place`."""
     view = DATA.views[index]
-    numbers = draw.random_numbers(SEED, step_epoch, ids=np.array([place]), view_index=index)
-    boxes = draw.crop_boxes(view, numbers, heights=np.array(image.shape[:1]), widths=np.array(image.shape[1:2]))
-    crop = draw.crop(image, boxes[0], flip=bool(draw.flips(view, numbers)[0]), size=DATA.size)
-    colours = draw.colour(torch.from_numpy(crop)[None], draw.look(view, numbers))
-    return draw.normalize(colours, mean=DATA.mean, std=DATA.std)[0]
+    numbers = random_numbers(SEED, step_epoch, ids=np.array([place]), view_index=index)
+    boxes = crop_boxes(view, numbers, heights=np.array(image.shape[:1]), widths=np.array(image.shape[1:2]))
+    cropped = crop(image, boxes[0], flip=bool(flips(view, numbers)[0]), size=DATA.size)
+    colours = colour(torch.from_numpy(cropped)[None], look(view, numbers))
+    return normalize(colours, mean=DATA.mean, std=DATA.std)[0]

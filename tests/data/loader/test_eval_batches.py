@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from moco.data.augment import draw
+from moco.data.augment.crop import eval_crop
+from moco.data.augment.normalize import normalize
 from moco.data.loader.loader import eval_batches
 from moco.data.sources.folder import BadImage, DataError
 from tests.data.loader.loading import CPU, DATA, CountingImages, data_threads, loader, no_limit, spoil
@@ -16,8 +17,8 @@ def test_evaluation_sees_every_image_once_and_in_order(images, workers: int):
     assert torch.cat([ids for _, ids in made]).tolist() == list(range(30))
     for pixels, ids in made:
         for row, index in enumerate(ids.tolist()):
-            crop = torch.from_numpy(draw.eval_crop(images.read(index), DATA))[None]
-            assert torch.equal(pixels[row], draw.normalize(crop, mean=DATA.mean, std=DATA.std)[0])
+            crop = torch.from_numpy(eval_crop(images.read(index), DATA))[None]
+            assert torch.equal(pixels[row], normalize(crop, mean=DATA.mean, std=DATA.std)[0])
 
 
 @pytest.mark.parametrize("workers", [0, 2])

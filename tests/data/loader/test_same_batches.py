@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from moco.data.augment import draw
+from moco.data.augment import random_parameters
 from moco.data.loader.loader import ViewBatch
 from moco.data.loader.view_maker import Task, ViewMaker
 from tests.data.loader.loading import loader, same
@@ -52,7 +52,7 @@ def test_random_numbers_of_one_shared_generator_would_make_a_later_start_differ(
     def made(steps: range) -> list[ViewBatch]:
         rng = np.random.default_rng(0)
         monkeypatch.setattr(
-            draw.rng,
+            random_parameters.rng,
             "uniform",
             lambda seed, epoch, ids, slots: rng.random(np.broadcast_shapes(ids.shape, slots.shape)),
         )

@@ -1,29 +1,14 @@
-"""Where views are cropped, and how: against torchvision's transforms on Pillow images."""
+"""The random parameters of views: against the distributions of torchvision's transforms."""
 
 import itertools
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
-from pillow import ANY_ORDER, resized, resized_crop
 from torchvision import transforms as T
-from torchvision.transforms import functional as TF
 
-from moco.data.augment.draw import (
-    OPS,
-    TRIES,
-    Choice,
-    central_crop,
-    crop,
-    crop_boxes,
-    eval_crop,
-    flips,
-    look,
-    normalize,
-    random_numbers,
-)
-from moco.recipe import DataSpec, Jitter, View
+from moco.data.augment.random_parameters import OPS, TRIES, Choice, crop_boxes, flips, look, random_numbers
+from moco.recipe import Jitter, View
 from moco.recipes.demo import DEMO_VIEW
 from moco.recipes.moco_v2 import V2_VIEW
 
@@ -35,12 +20,8 @@ def boxes_of(view: View, height: int, width: int, *, count: int = MANY, seed: in
     return crop_boxes(view, numbers, heights=np.full(count, height), widths=np.full(count, width))
 
 
-def noise(height: int, width: int, seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
-
-
 def differ(a: np.ndarray, b: np.ndarray) -> bool:
-    """Whether two samples are of different laws: Kolmogorov and Smirnov's test, wrong once in ten thousand times."""
+    """Whether two samples differ in distribution: Kolmogorov-Smirnov test with a false alarm rate of 1e-4."""
     everything = np.sort(np.concatenate([a, b]))
     gap = np.abs([np.searchsorted(np.sort(x), everything, "right") / len(x) for x in (a, b)])
     return float(np.abs(gap[0] - gap[1]).max()) > np.sqrt(-np.log(1e-4 / 2) / 2) * np.sqrt(1 / len(a) + 1 / len(b))
@@ -53,14 +34,14 @@ def uniform_grid(low: float, high: float, count: int = 100_000) -> np.ndarray:
 # --- numbers ---------------------------------------------------------------------------------------------------------
 
 
-def test_no_two_dice_share_a_slot():
+def test_no_two_random_choices_share_a_slot():
     slots = [*range(Choice.AREA, Choice.AREA + TRIES), *range(Choice.RATIO, Choice.RATIO + TRIES)]
     slots += [choice for choice in Choice if choice not in (Choice.AREA, Choice.RATIO)]
     assert len(slots) == len(set(slots))
     assert max(slots) < OPS
 
 
-def test_dice_of_an_image_do_not_depend_on_its_neighbours():
+def test_the_random_numbers_of_an_image_do_not_depend_on_other_images():
     ids = np.array([7, 3, 1_000_000_007, 0, 12])
     together = random_numbers(5, 2, ids=ids, view_index=1).of(Choice.HUE)
     apart = [random_numbers(5, 2, ids=ids[[i]], view_index=1).of(Choice.HUE)[0] for i in range(len(ids))]
@@ -99,7 +80,7 @@ MEASURES = {
 }
 
 
-def test_the_test_of_laws_finds_a_wrong_smallest_area_and_a_ratio_drawn_without_logarithm():
+def test_the_statistical_test_finds_a_wrong_smallest_area_and_a_ratio_drawn_without_logarithm():
     right, wrong = boxes_of(View(), 300, 300), boxes_of(View(crop_area=(0.3, 1.0)), 300, 300, seed=1)
     assert differ(MEASURES["area"](right, 300, 300), MEASURES["area"](wrong, 300, 300))
     ratio = np.random.default_rng(0).uniform(3 / 4, 4 / 3, MANY)
@@ -154,69 +135,6 @@ def test_a_crop_larger_than_the_image_contains_all_of_it_at_a_random_position():
 # --- crops --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "box", [(0, 0, 90, 120), (10, 20, 64, 64), (5, 7, 81, 100), (30, 40, 13, 9), (89, 119, 1, 1), (-20, -3, 130, 50)]
-)
-@pytest.mark.parametrize("flip", [False, True])
-def test_a_crop_is_torchvisions_resized_crop_bit_for_bit(box: tuple[int, int, int, int], flip: bool):
-    image = noise(90, 120)
-    expected = resized_crop(Image.fromarray(image), box, 64)
-    expected = TF.hflip(expected) if flip else expected
-    ours = crop(image, box, flip=flip, size=64)
-    assert (ours == np.asarray(expected).transpose(2, 0, 1)).all()
-    assert ours.flags.c_contiguous
-
-
-def test_a_mirrored_view_of_one_pixel_is_one_that_torch_takes():
-    view = crop(image := noise(9, 9), [0, 0, 9, 9], flip=True, size=1)
-    expected = TF.resized_crop(Image.fromarray(image), 0, 0, 9, 9, [1, 1])
-    np.testing.assert_array_equal(torch.from_numpy(view).numpy(), np.asarray(expected).transpose(2, 0, 1))
-
-
-@pytest.mark.parametrize("size", [(256, 256), (300, 401), (401, 300), (257, 1000), (20, 31), (256, 301), (200, 1000)])
-@pytest.mark.parametrize("data", [DataSpec(), DataSpec(size=32, eval_resize=32), DataSpec(size=65, eval_resize=40)])
-def test_evaluation_sees_torchvisions_resize_and_central_crop(size: tuple[int, int], data: DataSpec):
-    image = noise(*size)
-    shape = central_crop(*size, data)
-    picture = resized(Image.fromarray(image), shape.height, shape.width)
-    assert picture.size == T.Resize(data.eval_resize)(Image.fromarray(image)).size
-    expected = T.CenterCrop(data.size)(picture)
-    assert (eval_crop(image, data) == np.asarray(expected).transpose(2, 0, 1)).all()
-
-
-@pytest.mark.parametrize(("height", "width"), [(300, 70), (200, 64), (500, 90), (120, 90), (70, 300)])
-def test_crops_and_resized_images_are_those_of_the_installed_pillow_or_a_rounding_away(height: int, width: int):
-    """Pillow 13: equal. Older releases never resize along the columns first, so tall crops are rounded otherwise."""
-    image = noise(height, width)
-    expected = TF.resized_crop(Image.fromarray(image), 0, 0, height, width, [64, 64])
-    apart = np.abs(crop(image, (0, 0, height, width), flip=False, size=64).astype(int).transpose(1, 2, 0) - expected)
-    assert apart.max() <= (0 if ANY_ORDER else 1)
-    assert (apart > 0).mean() < 0.3
-
-
-@pytest.mark.parametrize("size", [(1, 400), (400, 1), (3, 1000), (1000, 3), (20, 30_000), (30_000, 40)])
-@pytest.mark.parametrize("data", [DataSpec(size=28, eval_resize=32), DataSpec(size=65, eval_resize=40)])
-def test_of_long_images_only_the_part_that_is_shown_is_resized(monkeypatch, size: tuple[int, int], data: DataSpec):
-    image, resized, resize = noise(*size), [], Image.Image.resize
-    expected = T.Compose([T.Resize(data.eval_resize), T.CenterCrop(data.size)])(Image.fromarray(image))
-    monkeypatch.setattr(
-        Image.Image, "resize", lambda self, to, *a, **k: resized.append(to) or resize(self, to, *a, **k)
-    )
-    difference = eval_crop(image, data).astype(int) - np.asarray(expected).transpose(2, 0, 1)
-    assert abs(difference).max() <= 1  # each of two passes is rounded
-    assert all(max(to) <= 80 for to in resized)
-
-
-def test_normalizing_is_torchvisions():
-    images = torch.from_numpy(noise(16, 16)).permute(2, 0, 1)[None]
-    mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-    expected = T.Compose([T.ToTensor(), T.Normalize(mean, std)])(Image.fromarray(noise(16, 16)))
-    torch.testing.assert_close(normalize(images, mean=mean, std=std)[0], expected, rtol=1e-5, atol=2e-6)
-
-
-# --- looks --------------------------------------------------------------------------------------------------------
-
-
 def fraction_is(share: np.ndarray, p: float) -> bool:
     """Whether the mean of true and false agrees with p: within four standard errors."""
     return abs(share.mean() - p) <= 4 * np.sqrt(p * (1 - p) / len(share))
@@ -264,7 +182,7 @@ def test_all_24_orders_of_jitter_are_equally_likely():
     assert ((counts - 500.0) ** 2 / 500).sum() < 58  # chi squared with 23 degrees of freedom: p = 1e-4
 
 
-def test_dice_of_different_kinds_are_independent():
+def test_random_numbers_of_different_choices_are_independent():
     numbers = random_numbers(0, 0, ids=np.arange(MANY), view_index=0)
     rolls = [numbers.of(choice) for choice in Choice] + [
         random_numbers(0, 0, ids=np.arange(MANY), view_index=1).of(Choice.GREY)
