@@ -14,7 +14,7 @@ from moco.encoders import build
 from moco.encoders.heads import predictor
 from moco.method import Contrast
 from moco.recipe import Recipe
-from moco.train.build import contrast_for
+from moco.train.build import contrast_for, in_format, precision_of, scaler_for
 from moco.train.checkpoint import Clock, TrainState
 from moco.train.loop import train
 from moco.train.nan_guard import NanGuard
@@ -45,60 +45,56 @@ def vit_small() -> Recipe:
     return recipes.named("moco_v3_vit_small").but("vit-small-224", changes)
 
 
-def views(recipe: Recipe) -> tuple[Tensor, Tensor]:
+def views(recipe: Recipe, device: torch.device = CPU) -> tuple[Tensor, Tensor]:
     """Random tensors in place of the two views of a mini-batch, NCHW."""
-    rng, size = torch.Generator().manual_seed(1), recipe.data.size
-    x_q, x_k = (torch.randn(recipe.optim.batch_size, 3, size, size, generator=rng) for _ in range(2))
+    rng, size = torch.Generator(device).manual_seed(1), recipe.data.size
+    shape = recipe.optim.batch_size, 3, size, size
+    x_q, x_k = (torch.randn(shape, generator=rng, device=device) for _ in range(2))
     return x_q, x_k
 
 
-def state(recipe: Recipe) -> TrainState:
+def state(recipe: Recipe, device: torch.device = CPU) -> TrainState:
     """The state of a run before its first step."""
-    contrast = contrast_for(recipe, CPU, num_images=100_000, model=None, init=None, say=print)
+    contrast = contrast_for(recipe, device, num_images=100_000, model=None, init=None, say=print)
     clock = Clock(STEPS, round(recipe.optim.epochs * STEPS))
-    return TrainState(contrast, optimizer_for(contrast, recipe.optim), clock)
+    return TrainState(contrast, optimizer_for(contrast, recipe.optim), clock, scaler_for(recipe, device))
 
 
-def ours(recipe: Recipe) -> Work:
+def ours(recipe: Recipe, device: torch.device = CPU) -> Work:
     """A step of `moco.train.loop.train` on ready views in channels_last, as from our loader."""
-    return ours_of(state(recipe), recipe)
+    return ours_of(state(recipe, device), recipe, device)
 
 
-def ours_of(state: TrainState, recipe: Recipe) -> Work:
+def ours_of(state: TrainState, recipe: Recipe, device: torch.device = CPU) -> Work:
     """The same with a given state, which each call advances by a step."""
-    both = [in_format(view, recipe) for view in views(recipe)]
-    batch = both, torch.arange(recipe.optim.batch_size)
+    batch = list(views(recipe, device)), torch.arange(recipe.optim.batch_size, device=device)
+    (batch,) = in_format([batch], recipe)
     assert isinstance(state.model, Contrast)
-    model, guard = state.model, NanGuard(state)
+    model, guard, precision = state.model, NanGuard(state), precision_of(recipe, device)
 
     def step() -> None:
         train(
-            model, state, [batch], lr=recipe.optim.lr, m=recipe.method.momentum, seed=recipe.seed,
-            after_step=lambda *_: None, guard=guard,
+            model, state, in_format([batch], recipe), lr=recipe.optim.lr, m=recipe.method.momentum, seed=recipe.seed,
+            after_step=lambda *_: None, guard=guard, precision=precision,
         )  # fmt: skip
 
     return step
 
 
-def in_format(x: Tensor, recipe: Recipe) -> Tensor:
-    """`x` in the memory format of the encoder."""
-    return x.contiguous(memory_format=torch.channels_last if recipe.compute.channels_last else torch.contiguous_format)
-
-
-def reference(recipe: Recipe) -> Work:
+def reference(recipe: Recipe, device: torch.device = CPU) -> Work:
     """The usual step of the same network."""
     torch.manual_seed(0)
-    encoder, (x_q, x_k) = build(recipe.encoder, size=recipe.data.size), views(recipe)
+    encoder, (x_q, x_k) = build(recipe.encoder, size=recipe.data.size), views(recipe, device)
     if recipe.method.dictionary == "batch":
         head = predictor(recipe.encoder, recipe.method.predictor)
         assert head is not None
-        moco = v3.MoCoV3(v3.explicit(encoder), head, temperature=recipe.method.temperature)
+        moco = v3.MoCoV3(v3.explicit(encoder), head, temperature=recipe.method.temperature).to(device)
         return partial(v3.step, moco, _default_optimizer(moco, recipe), x_q, x_k, 0.99)
     assert recipe.method.size is not None
     moco = queue.MoCo(
         batchnorm.split(encoder, recipe.groups), dim=recipe.encoder.dim, size=recipe.method.size,
         m=recipe.method.momentum(0, 1), temperature=recipe.method.temperature,
-    )  # fmt: skip
+    ).to(device)  # fmt: skip
     return partial(queue.step, moco, _default_optimizer(moco, recipe), x_q, x_k)
 
 
@@ -114,7 +110,8 @@ def lower_bound(recipe: Recipe) -> Work:
     contrast = state(recipe).model
     assert isinstance(contrast, Contrast)
     assert contrast.key_encoder is not None
-    key_encoder, both = contrast.key_encoder, [in_format(view, recipe) for view in views(recipe)]
+    key_encoder = contrast.key_encoder
+    ((both, _),) = in_format([(list(views(recipe)), torch.arange(0))], recipe)
     grads = torch.randn(recipe.optim.batch_size, recipe.encoder.dim)
 
     def step() -> None:

@@ -59,7 +59,7 @@ def loss_of(q: Tensor, k: Tensor, queue: Tensor, temperature: float) -> Tensor:
     l_pos = torch.einsum("nc,nc->n", [q, k]).unsqueeze(-1)
     l_neg = torch.einsum("nc,ck->nk", [q, queue.clone().detach()])
     logits = torch.cat([l_pos, l_neg], dim=1) / temperature
-    return F.cross_entropy(logits, torch.zeros(len(logits), dtype=torch.long))
+    return F.cross_entropy(logits, torch.zeros(len(logits), dtype=torch.long, device=logits.device))
 
 
 def step(moco: MoCo, optimizer: torch.optim.Optimizer, x_q: Tensor, x_k: Tensor) -> float:

@@ -54,7 +54,7 @@ class MoCoV3(nn.Module):
     def contrast(self, q: Tensor, k: Tensor) -> Tensor:
         q, k = F.normalize(q, dim=1), F.normalize(k, dim=1)
         logits = torch.einsum("nc,mc->nm", [q, k]) / self.temperature
-        return F.cross_entropy(logits, torch.arange(len(q))) * (2 * self.temperature)
+        return F.cross_entropy(logits, torch.arange(len(q), device=q.device)) * (2 * self.temperature)
 
 
 def step(moco: MoCoV3, optimizer: torch.optim.Optimizer, x1: Tensor, x2: Tensor, m: float) -> float:

@@ -74,27 +74,33 @@ MECHANISMS: list[Callable[[int], Contrast]] = [
 ]  # fmt: skip
 
 
-def batches(steps: int, dtype: torch.dtype):
+def batches(steps: int, dtype: torch.dtype, device: str = "cpu"):
     """Mini-batches, of which each rank takes its share. Some images come twice in one, on two ranks too."""
     for step in range(steps):
         rng = torch.Generator().manual_seed(step)
         views = [torch.randn(N, 3, 8, 8, generator=rng, dtype=dtype) for _ in range(2)]
         ids = torch.randint(IMAGES, (N,), generator=rng)
         share = slice(rank() * N // world_size(), (rank() + 1) * N // world_size())
-        yield [view[share] for view in views], ids[share]
+        yield [view[share].to(device) for view in views], ids[share].to(device)
 
 
 def trained(
-    make: Callable[[int], Contrast], groups: int, *, steps: int = 3, seed: int = 3, dtype: torch.dtype = torch.float64
+    make: Callable[[int], Contrast],
+    groups: int,
+    *,
+    steps: int = 3,
+    seed: int = 3,
+    dtype: torch.dtype = torch.float64,
+    device: str = "cpu",
 ) -> dict:
     """What Algorithm 1 comes to on this rank: losses, gradients of the last step, weights, statistics, dictionary."""
     torch.manual_seed(seed)
-    contrast = make(groups // world_size()).to(dtype).train()
+    contrast = make(groups // world_size()).to(device, dtype).train()
     optimizer = torch.optim.SGD([p for p in contrast.parameters() if p.requires_grad], lr=0.0, momentum=0.9)
     state = TrainState(contrast, optimizer, Clock(steps, steps))
     losses: list[torch.Tensor] = []
     train(
-        wrap(contrast), state, batches(steps, dtype), lr=Constant(0.1), m=Constant(0.9), seed=0,
+        wrap(contrast), state, batches(steps, dtype, device), lr=Constant(0.1), m=Constant(0.9), seed=0,
         after_step=lambda _, metrics: losses.append(mean(metrics["loss"])),
     )  # fmt: skip
     gradients = {f"grad.{name}": p.grad for name, p in contrast.named_parameters() if p.grad is not None}

@@ -1,0 +1,27 @@
+"""Every test here runs on the CPU, and under `pytest -m gpu` on a GPU."""
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+cuda = pytest.param(
+    "cuda",
+    marks=[pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here")],
+)
+
+
+@pytest.fixture(params=["cpu", cuda])
+def device(request: pytest.FixtureRequest) -> torch.device:
+    return torch.device(request.param)
+
+
+@pytest.fixture(autouse=True)
+def _exact() -> Iterator[None]:
+    """No TF32, and the same bits in each run."""
+    allowed = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = False
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    yield
+    torch.use_deterministic_algorithms(False)
+    torch.backends.cudnn.allow_tf32 = allowed
