@@ -122,7 +122,7 @@ def start(names: Sequence[str], out: Path, end: float, *options: str) -> "subpro
 
 def start_tests(out: Path) -> "subprocess.Popen[bytes]":
     """The tests marked `gpu`, several at a time."""
-    command = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "tests", "-p", "no:cacheprovider", "-n", "5"]
+    command = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "tests/gpu", "-p", "no:cacheprovider", "-n", "5"]
     log = (out / "tests.log").open("wb")
     xml = f"--junitxml={out / 'tests.xml'}"
     return subprocess.Popen([*command, xml, "-o", "junit_family=xunit1"], stdout=log, stderr=subprocess.STDOUT)
