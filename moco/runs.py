@@ -5,7 +5,7 @@ from typing import Any
 
 from moco.recipe import RecipeError, diff
 from moco.train.run_folder import RunError, RunFolder
-from moco.weights.own_files import find_step_beyond_end
+from moco.weights.own_files import find_foreign
 from moco.weights.read_checkpoint import UnreadableError, step_in
 
 VALUES = ("step", "epoch", "loss", "pretext_top1", "knn")
@@ -35,7 +35,7 @@ def _state(run: RunFolder, step: int) -> tuple[str, int | None]:
     if run.finished:
         return "finished", None
     try:
-        saved = checkpoint.newest_intact(run.checkpoints, accepts=lambda file: find_step_beyond_end(run.path, file))
+        saved = checkpoint.newest_intact(run.checkpoints, accepts=lambda file: find_foreign(run.path, file))
     except UnreadableError:
         return "checkpoints cannot be read", None
     except checkpoint.CheckpointError:

@@ -18,6 +18,8 @@ from moco.rng import fold
 from moco.train import checkpoint
 from moco.train.build import contrast_for, in_format, threads
 from moco.train.run_folder import RunFolder
+from moco.weights.own_files import read_run_id
+from moco.weights.read_checkpoint import find_other_run
 
 SAMPLE = 1024  # images whose own keys are searched
 
@@ -73,10 +75,17 @@ def untrained(recipe: Recipe, images: Images, device: torch.device) -> Contrast:
 
 
 def restore(run: RunFolder, recipe: Recipe, images: Images, device: torch.device, *, step: int) -> Contrast:
-    """Encoders and dictionary of the checkpoint of `step`. Raises CheckpointError if it is damaged or missing."""
+    """Encoders and dictionary of the checkpoint of `step`.
+
+    Raises:
+        CheckpointError: it is damaged, missing or of another run.
+    """
     contrast, file = untrained(recipe, images, device), run.checkpoints / checkpoint.name_of(step)
     checkpoint.check_intact(file)
-    contrast.load_state_dict(checkpoint.read_checkpoint(file)["state"]["model"])
+    payload = checkpoint.read_checkpoint(file)
+    if reason := find_other_run(payload, read_run_id(run.path)):
+        raise checkpoint.CheckpointError(f"the checkpoint {file} is {reason}: restore the run's own one from a backup")
+    contrast.load_state_dict(payload["state"]["model"])
     return contrast
 
 

@@ -88,6 +88,7 @@ def save(
     state: TrainState,
     *,
     recipe: str,
+    run_id: str | None = None,
     keep: int = 3,
     keep_every: int | None = None,
     ranks: int = 1,
@@ -100,6 +101,7 @@ def save(
 
     Args:
         recipe: the recipe's JSON, stored in the file.
+        run_id: the id of the run, stored in the file.
         keep: number of newest checkpoints to keep.
         keep_every: also keep the checkpoints whose step is a multiple of it.
         ranks: number of ranks of the run.
@@ -112,6 +114,8 @@ def save(
     step = state.clock.step
     path = folder / name_of(step)
     payload: dict[str, Any] = {"format": 1, "recipe": recipe, "state": state.state_dict()}
+    if run_id is not None:
+        payload["run_id"] = run_id
     if ranks > 1:
         payload |= {"ranks": ranks, "statistics": statistics or {}}
     _check_room(folder, payload)

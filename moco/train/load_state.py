@@ -15,15 +15,18 @@ from moco.text import message_of
 from moco.train import checkpoint
 from moco.train.checkpoint import TrainState
 from moco.train.run_folder import RunError
-from moco.weights.read_checkpoint import CheckpointError, find_missing, step_in
+from moco.weights.read_checkpoint import CheckpointError, find_missing, find_other_run, step_in
 
 WRONG = (KeyError, TypeError, ValueError, RuntimeError, AttributeError, IndexError)  # of load_state_dict
 
 
 def load_newest(
-    folder: Path, state: TrainState, recipe: RecipeBase, *, say: Callable[[str], None]
+    folder: Path, state: TrainState, recipe: RecipeBase, *, say: Callable[[str], None], run_id: str | None = None
 ) -> dict[str, Any] | None:
     """Load the newest checkpoint in `folder` that fits `state`, on every rank.
+
+    Args:
+        run_id: checkpoints of runs with other ids are not used; None: the id is not known.
 
     Returns:
         Its content; None if there are no checkpoints.
@@ -41,7 +44,7 @@ def load_newest(
                 payload.update(checkpoint.read_checkpoint(path))
             except CheckpointError as error:
                 return f"unreadable ({error})"
-            return _load(payload, state, recipe, path)
+            return _load(payload, state, recipe, path, run_id)
 
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
@@ -56,12 +59,12 @@ def load_newest(
     return payload if content else None
 
 
-def _load(payload: dict[str, Any], state: TrainState, recipe: RecipeBase, path: Path) -> str | None:
+def _load(payload: dict[str, Any], state: TrainState, recipe: RecipeBase, path: Path, run_id: str | None) -> str | None:
     """Load the checkpoint, or return why the run cannot resume from it. Raises RunError for another recipe."""
     if missing := find_missing(payload, step_in(path.name)):
         return missing
     _check_recipe(payload["recipe"], recipe, path)
-    if reason := _find_wrong_numbers(payload, state):
+    if reason := find_other_run(payload, run_id) or _find_wrong_numbers(payload, state):
         return reason
     keys = [set(group) for group in _groups(state)]
     state.window.load_state_dict({"gathered": {}})  # checkpoints of older versions have no window

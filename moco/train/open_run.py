@@ -46,4 +46,4 @@ def start_run(run: RunFolder, recipe: RecipeBase) -> None:
     write_text(run.recipe_file, recipe.to_json())
     run.checkpoints.mkdir(exist_ok=True)
     remove_temporary_files(run.checkpoints)
-    run.record_first_checkpoint(None)
+    run.record_start()

@@ -51,6 +51,7 @@ from moco.train.summary import closing_rows, plan_rows
 from moco.train.unused_parameters import skips_parameters
 from moco.train.watchdog import Watchdog, watchdog
 from moco.weights.encoder_folder import encoder_files
+from moco.weights.own_files import read_run_id
 
 
 @dataclass(frozen=True)
@@ -185,7 +186,8 @@ def make_after_step(
         allowed_skips=skips,
         pace=Pace(clock.step, clock.total_steps), names=job.images.names,
         saver=Saver(
-            job.run, job.recipe.to_json(), reporter, options.save_every, options.keep, options.keep_every
+            job.run, job.recipe.to_json(), reporter, options.save_every, options.keep, options.keep_every,
+            run_id=read_run_id(job.run.path),
         ),
         log_every=max(1, min(50, clock.total_steps // 500)),
         eval_every=options.eval_every or max(1, int(job.recipe.optim.epochs // 20)),

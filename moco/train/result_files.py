@@ -91,7 +91,9 @@ def is_manifest(listed: Any) -> bool:
 
 
 def is_saved_note(noted: Any) -> bool:
-    return isinstance(noted, dict) and "first_step" in noted and noted.keys() <= {"first_step", "sha256"}
+    if not isinstance(noted, dict) or not isinstance(noted.get("run_id", ""), str):
+        return False
+    return "first_step" in noted and noted.keys() <= {"first_step", "run_id", "sha256"}
 
 
 def _fits_config(run: RunFolder) -> bool:

@@ -38,6 +38,7 @@ from moco.train.summary import plan_rows, random_queue
 from moco.train.warm_start import refill
 from moco.weights.content_hash import hash_of_weights
 from moco.weights.errors import WeightsError
+from moco.weights.own_files import read_run_id
 
 
 @dataclass(frozen=True)
@@ -166,7 +167,7 @@ def restore(job: AnyJob, state: TrainState, reporter: Reporter) -> None:
     run = job.run
     if on_main():
         report_renamed(run, rename_foreign_notes(run), reporter)
-    payload = load_newest(run.checkpoints, state, job.recipe, say=reporter.say)
+    payload = load_newest(run.checkpoints, state, job.recipe, say=reporter.say, run_id=read_run_id(run.path))
     if payload is not None:
         ranks = payload.get("ranks", 1)
         reporter.say(f"resuming {run.path} at step {state.clock.step} of {state.clock.total_steps}")
@@ -178,7 +179,7 @@ def restore(job: AnyJob, state: TrainState, reporter: Reporter) -> None:
         if on_main():
             _report_unlisted(run, prepare_for_resume(run.checkpoints, state.clock.step), reporter)
             with suppress(OSError):  # the next checkpoint records it
-                run.record_first_checkpoint(state.clock.step)
+                run.record_first_checkpoint(state.clock.step, run_id=payload.get("run_id"))
     if on_main():
         run.remove_records_after(-1 if payload is None else state.clock.step)
 

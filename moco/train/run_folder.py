@@ -9,6 +9,7 @@ import fcntl
 import json
 import os
 import platform
+import secrets
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -103,17 +104,27 @@ class RunFolder:
 
     def never_saved(self) -> bool:
         """Whether saved.json says that the run has no checkpoint yet."""
-        return bool(read_json(self.path / "saved.json") == {"first_step": None})
+        noted = self._saved_note()
+        return noted.get("first_step", 0) is None and "sha256" not in noted
 
     def first_saved(self) -> int | None:
         """The step of the first checkpoint, from saved.json; None: there was none, or it is not known."""
         step = self._saved_note().get("first_step")
         return step if isinstance(step, int) else None
 
-    def record_first_checkpoint(self, step: int | None) -> None:
-        """Record that there is a checkpoint. If all are missing later, the run must not silently start again."""
-        kept = {} if step is None else {name: sums for name, sums in self._saved_note().items() if name == "sha256"}
-        write_json(self.path / "saved.json", {"first_step": step} | kept)
+    def record_start(self) -> None:
+        """Record the new id of the run, and that there is no checkpoint yet."""
+        write_json(self.path / "saved.json", {"first_step": None, "run_id": secrets.token_hex(16)})
+
+    def record_first_checkpoint(self, step: int, *, run_id: str | None = None) -> None:
+        """Record that there is a checkpoint. If all are missing later, the run must not silently start again.
+
+        Args:
+            run_id: the id in the checkpoint, which is recorded too if the record of the run's id is lost.
+        """
+        known = {name: value for name, value in self._saved_note().items() if name in ("run_id", "sha256")}
+        lost = {"run_id": run_id} if isinstance(run_id, str) else {}
+        write_json(self.path / "saved.json", {"first_step": step} | lost | known)
 
     def record_results(self, sums: dict[str, str]) -> None:
         """Record the SHA-256 of the results that the run is about to write, beside those of an earlier attempt."""
@@ -121,7 +132,7 @@ class RunFolder:
         known = noted.get("sha256")
         known = known if isinstance(known, dict) else {}
         all_sums = {name: [*dict.fromkeys([*known.get(name, []), digest])] for name, digest in sums.items()}
-        write_json(self.path / "saved.json", {"first_step": noted.get("first_step"), "sha256": all_sums})
+        write_json(self.path / "saved.json", {"first_step": None} | noted | {"sha256": all_sums})
 
     def _saved_note(self) -> dict[str, Any]:
         noted = read_json(self.path / "saved.json")

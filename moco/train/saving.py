@@ -33,6 +33,7 @@ class Saver:
     every: int | None  # [steps] between checkpoints; None: one a minute
     keep: int = 3
     keep_every: int | None = None  # [steps]
+    run_id: str | None = None
     failures: int = 0  # in a row
     failing: float = 0.0  # [s] time of the first of them
     recorded: bool = False  # whether saved.json says that there is a checkpoint
@@ -79,8 +80,8 @@ class Saver:
                 unwritten.clear()
             self.run.sync()
             path = checkpoint.save(
-                self.run.checkpoints, state, recipe=self.recipe, keep=self.keep, keep_every=self.keep_every,
-                ranks=world_size(), statistics=statistics,
+                self.run.checkpoints, state, recipe=self.recipe, run_id=self.run_id, keep=self.keep,
+                keep_every=self.keep_every, ranks=world_size(), statistics=statistics,
             )  # fmt: skip
         except OSError as error:
             self.failures, now = self.failures + 1, time.monotonic()
@@ -101,6 +102,6 @@ class Saver:
         self.failures = 0
         if not self.recorded:
             with suppress(OSError):  # the next checkpoint records it
-                self.run.record_first_checkpoint(state.clock.step)
+                self.run.record_first_checkpoint(state.clock.step, run_id=self.run_id)
                 self.recorded = True
         return path

@@ -37,6 +37,7 @@ from moco.transfer.recipe import TransferRecipe
 from moco.transfer.saved_model import model_files
 from moco.transfer.task_interface import Batch, Batches, Evaluation
 from moco.weights.content_hash import content_hash
+from moco.weights.own_files import read_run_id
 
 CHECKED = ("loss", "losses", "gradient")
 
@@ -154,7 +155,10 @@ def make_after_step(
     after_step = AfterStep(
         run=job.run, recipe=job.recipe, log=TransferLog(job.recipe), reporter=reporter, stop=stop, guard=guard, dog=dog,
         allowed_skips=skips, pace=Pace(clock.step, clock.total_steps), names=job.images.names,
-        saver=Saver(job.run, job.recipe.to_json(), reporter, options.save_every, options.keep, options.keep_every),
+        saver=Saver(
+            job.run, job.recipe.to_json(), reporter, options.save_every, options.keep, options.keep_every,
+            run_id=read_run_id(job.run.path),
+        ),
         log_every=max(1, min(20, clock.total_steps // 200)), eval_every=1, evaluates=False, score=lambda: 0.0,
         quarantine=Quarantine(None, None, len(job.images)), waited=lambda: loader.waited, first_step=clock.step,
     )  # fmt: skip

@@ -19,7 +19,7 @@ from moco.weights.infer_architecture import recognise_network
 from moco.weights.loaded_weights import Config, LoadedWeights, Weights, WeightsError, digest_of
 from moco.weights.official.fetch import fetch
 from moco.weights.official.released import PREFIX, find_released
-from moco.weights.own_files import check_network_is_of_run, find_step_beyond_end
+from moco.weights.own_files import check_network_is_of_run, find_step_beyond_end, read_run_id
 from moco.weights.parse_content import is_checkpoint, parse_content
 from moco.weights.pretrained import pretrained
 from moco.weights.read_checkpoint import (
@@ -28,6 +28,7 @@ from moco.weights.read_checkpoint import (
     check_intact,
     entries,
     find_missing,
+    find_other_run,
     newest_intact,
     step_in,
 )
@@ -111,9 +112,10 @@ def _read_newest_checkpoint(run: Path, *, instead: Path | None) -> LoadedWeights
         instead: the encoder folder to use, with a warning, if all of them are damaged.
 
     Raises:
-        WeightsError: all of them are damaged, or another version wrote the newest.
+        WeightsError: all of them are damaged, or the newest has another recipe than the run, or is of another version.
     """
     content: dict[str, Any] = {}
+    run_id = read_run_id(run)
 
     def accepts(path: Path) -> str | None:
         nonlocal content
@@ -123,7 +125,10 @@ def _read_newest_checkpoint(run: Path, *, instead: Path | None) -> LoadedWeights
             content = read_tensors(path)
         except WeightsError as error:
             return f"unreadable ({error})"
-        return find_missing(content, step_in(path.name))
+        if reason := find_missing(content, step_in(path.name)):
+            return reason
+        _check_is_of_run(content, run, path)
+        return find_other_run(content, run_id)
 
     try:
         file = newest_intact(run / "checkpoints", accepts=accepts)
@@ -136,7 +141,6 @@ def _read_newest_checkpoint(run: Path, *, instead: Path | None) -> LoadedWeights
         return None
     if file is None:
         return None
-    _check_is_of_run(content, run, file)
     found, step = parse_content(content, str(file)), step_in(file.name)
     newer = sum(entry["step"] > (step or 0) for entry in entries(file.parent))
     return replace(found, where=found.where + (f" ({newer} newer cannot be used)" if newer else ""))

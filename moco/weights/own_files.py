@@ -1,6 +1,7 @@
-"""Recognise the files in a run folder that this run has written: results by SHA-256, checkpoints by their step.
+"""Recognise the files in a run folder that this run has written: results by SHA-256, checkpoints by the run's id.
 
-A run lists the SHA-256 of each result in saved.json before it writes the result, and in finished.json after all.
+saved.json has the id of the run. A run lists the SHA-256 of each result there before it writes the result, and in
+finished.json after all.
 """
 
 import hashlib
@@ -10,7 +11,7 @@ from typing import Any
 from moco.files import read_json
 from moco.recipe import Recipe, RecipeError
 from moco.weights.errors import WeightsError
-from moco.weights.read_checkpoint import step_in
+from moco.weights.read_checkpoint import CheckpointError, find_other_run, read_checkpoint, step_in
 
 Sums = dict[str, list[str]]  # file -> the SHA-256 of each content that the run has written
 
@@ -33,6 +34,13 @@ def _sums_in(noted: Any) -> Sums | None:
     if not isinstance(sums, dict):
         return None
     return {name: value if isinstance(value, list) else [value] for name, value in sums.items()}
+
+
+def read_run_id(run: Path) -> str | None:
+    """The id of the run, which its checkpoints have too; None: a run of an older version, or saved.json is lost."""
+    saved = read_json(run / "saved.json")
+    run_id = saved.get("run_id") if isinstance(saved, dict) else None
+    return run_id if isinstance(run_id, str) else None
 
 
 def is_listed(run: Path, name: str, known: Sums) -> bool:
@@ -81,3 +89,13 @@ def find_step_beyond_end(run: Path, checkpoint: Path) -> str | None:
     """Why a checkpoint cannot be of this run: its step is after the run's last one. None if it can be."""
     step, last = step_in(checkpoint.name), last_step(run)
     return None if step is None or last is None or step <= last else f"of step {step}, and this run ends at step {last}"
+
+
+def find_foreign(run: Path, checkpoint: Path) -> str | None:
+    """Why a checkpoint in the folder of a pre-training run cannot be of this run. None if it can be."""
+    if reason := find_step_beyond_end(run, checkpoint):
+        return reason
+    try:
+        return find_other_run(read_checkpoint(checkpoint, mmap=True), read_run_id(run))
+    except CheckpointError as error:
+        return f"unreadable ({error})"

@@ -71,8 +71,8 @@ def newest_intact(folder: Path, *, accepts: Callable[[Path], str | None] | None 
         reasons.append(f"{entry['name']} is {reason}")
     if listed:
         raise CheckpointError(
-            f"no checkpoint in {folder} can be used: {'; '.join(reasons)}. Restore one from a backup, or start again "
-            "with --overwrite"
+            f"no checkpoint in {folder} can be used: {'; '.join(reasons)}. Restore one from a backup and "
+            "move the files of other runs away, or start again with --overwrite"
         )
     return None
 
@@ -89,17 +89,20 @@ def check_intact(file: Path) -> None:
         raise CheckpointError(f"the checkpoint {file} is {reason}: use another one, or restore it from a backup")
 
 
-def read_checkpoint(file: Path | io.BytesIO) -> dict[str, Any]:
-    """The content of a checkpoint: {"format", "recipe", "state"}, with several ranks also {"ranks", "statistics"}.
+def read_checkpoint(file: Path | io.BytesIO, *, mmap: bool = False) -> dict[str, Any]:
+    """The content of a checkpoint: {"format", "recipe", "state", "run_id"}; of several ranks also "ranks" and more.
 
-    Nothing in the file is executed. Raises CheckpointError.
+    Nothing in the file is executed. Files of older versions have no "run_id". Raises CheckpointError.
+
+    Args:
+        mmap: read the tensors only when they are used.
     """
     import torch  # here, so that listing checkpoints does not wait for it
 
     from moco.weights.tensors import explain_unreadable
 
     try:
-        payload = torch.load(file, map_location="cpu", weights_only=True)
+        payload = torch.load(file, map_location="cpu", weights_only=True, mmap=mmap)
     except Exception as error:
         reason = (
             explain_unreadable(file, error) if isinstance(file, Path) else f"it cannot be read as a checkpoint: {error}"
@@ -186,6 +189,14 @@ def _find_damage_of_unlisted(path: Path, step: int | None) -> str | None:
         if file.testzip() is not None:
             return "damaged (a checksum differs)"
     return find_missing(payload, step)
+
+
+def find_other_run(payload: dict[str, Any], run_id: str | None) -> str | None:
+    """Why a checkpoint is not of the run with this id, or None. None as an id: not known, so any may be of the run."""
+    theirs = payload.get("run_id")
+    if run_id is None or (isinstance(theirs, str) and theirs == run_id):
+        return None
+    return "of another run (its run_id is not that in saved.json)"
 
 
 def find_missing(payload: dict[str, Any], step: int | None) -> str | None:

@@ -123,6 +123,31 @@ def foreign_checkpoints(count: int, folder: Path) -> Tally:
     return tries(count, folder, "stopped", work)
 
 
+def same_recipe(count: int, folder: Path) -> Tally:
+    """An intact checkpoint of another run with the same recipe and seed, but other images. It is skipped and stays."""
+
+    def work(images: Path, out: Path, rng: random.Random, whole: list[object]) -> bool:
+        if not (folder / "other").exists():
+            make_images(folder / "others", "mixed")
+            train(folder / "others", folder / "other")
+        place, lists = out / "checkpoints", rng.choice(["none", "its own", "both"])
+        name = rng.choice([NAMES[2], NAMES[4]])  # the newest of this run is NAMES[2]
+        content = (folder / "other" / "checkpoints" / name).read_bytes()
+        if lists == "none":
+            (place / MANIFEST).unlink()
+        if lists == "both":
+            theirs = json.loads((folder / "other" / "checkpoints" / MANIFEST).read_bytes())
+            own = [one for one in json.loads((place / MANIFEST).read_bytes()) if one["name"] != name]
+            (place / MANIFEST).write_text(json.dumps([*own, *(one for one in theirs if one["name"] == name)]))
+        (place / name).write_bytes(content)
+        train(images, out)
+        is_damaged = lists == "its own" and name == NAMES[2]  # its SHA-256 is not that in the manifest
+        stays = is_damaged or any(file.read_bytes() == content for file in place.glob(f"{name}*"))
+        return ending(out) == whole and stays
+
+    return tries(count, folder, "stopped", work)
+
+
 def damaged_ends(count: int, folder: Path) -> Tally:
     """finished.json is truncated, flipped, emptied or other JSON: the run finishes again, with the same bits."""
 
@@ -146,6 +171,9 @@ FAULTS = [
     Fault("D3", "checkpoints of another run among a run's own",
           "refused with the differing settings if it is the newest; older and damaged ones are ignored: the same bits",
           f"the recipe in each checkpoint; unlisted files are never removed (`{GUARDS}`)", 20, 3, foreign_checkpoints),
+    Fault("D3", "a checkpoint of another run with the same recipe",
+          "skipped with a message, and stays: the same bits",
+          "each checkpoint has the run's id (`tests/train/test_run_id.py`)", 20, 3, same_recipe),
     Fault("S6", "damaged finished.json", "the run finishes again: the same bits",
           "the numbers in it are checked (`tests/train/test_lost_parts.py`)", 20, 3, damaged_ends),
 ]  # fmt: skip

@@ -45,11 +45,11 @@ def on_two(*args, world: int = 2, of_rank=lambda r: {}, **options) -> list[int]:
 
 
 def ended(out: Path) -> dict:
-    """The last checkpoint without its recipe, and the losses and scores that were logged."""
+    """The last checkpoint without recipe and id of its run, and the losses and scores that were logged."""
     payload = checkpoint.read_checkpoint(checkpoint.newest_intact(out / "checkpoints"))
     values = ("step", "loss", "pretext_top1", "knn")
     records = [{name: record.get(name) for name in values} for record in RunFolder(out).metrics()]
-    return {name: value for name, value in payload.items() if name != "recipe"} | {"records": records}
+    return {name: value for name, value in payload.items() if name not in ("recipe", "run_id")} | {"records": records}
 
 
 def same(a, b) -> bool:

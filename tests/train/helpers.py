@@ -21,6 +21,16 @@ class StopAt(Silent):
             os.kill(os.getpid(), self.number)
 
 
+class Messages(Silent):
+    """Collects the messages of a run."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def say(self, line: str) -> None:
+        self.lines.append(line)
+
+
 def final_state(out) -> dict:
     return checkpoint.read_checkpoint(checkpoint.newest_intact(out / "checkpoints"))["state"]
 

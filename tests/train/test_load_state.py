@@ -14,12 +14,11 @@ from moco.train.load_state import load_newest
 from moco.train.options import RunOptions
 from moco.train.plan_run import plan_job
 from moco.train.pretrain import pretrain
-from moco.train.reporters import Silent
 from moco.train.resume import build_networks
 from moco.train.run_folder import RunFolder
 from moco.weights.encoder_folder import WeightsError, load_encoder
 from moco.weights.read_checkpoint import CheckpointError
-from tests.train.helpers import assert_same, final_state
+from tests.train.helpers import Messages, assert_same, final_state
 from tests.train.test_lost_parts import stop
 
 
@@ -43,14 +42,6 @@ def runs(tmp_path_factory):
     stop(pictures, folder / "stopped", recipe)
     pretrain(pictures, folder / "whole", recipe=recipe)
     return pictures, recipe, folder
-
-
-class Said(Silent):
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def say(self, line: str) -> None:
-        self.lines.append(line)
 
 
 def sign(folder, name: str) -> None:
@@ -185,11 +176,11 @@ def test_a_checkpoint_beyond_the_end_of_the_run_is_skipped_and_stays(runs, tmp_p
     payload = torch.load(place / "step_00000004.pt", weights_only=True)
     payload["state"]["clock"]["step"] = 11
     torch.save(payload, place / "step_00000011.pt")
-    content, said = (place / "step_00000011.pt").read_bytes(), Said()
+    content, messages = (place / "step_00000011.pt").read_bytes(), Messages()
     if signed:
         sign(place, "step_00000011.pt")
-    pretrain(pictures, tmp_path / "run", recipe=recipe, reporter=said)
-    assert any("step_00000011.pt is of step 11, and this run ends at step 10" in line for line in said.lines)
+    pretrain(pictures, tmp_path / "run", recipe=recipe, reporter=messages)
+    assert any("step_00000011.pt is of step 11, and this run ends at step 10" in line for line in messages.lines)
     file = place / ("step_00000011.pt.other" if signed else "step_00000011.pt")
     assert file.read_bytes() == content
     file.unlink()
