@@ -16,7 +16,7 @@ LAYERS = [  # a part imports from the layers above its own in this list, not fro
     {"method", "encoders", "data", "recipes", "device"},
     {"weights"},
     {"evaluate"},
-    {"report"},
+    {"diagnose", "report"},
     {"train"},
     {"ablate", "demo", "explain", "runs", "transfer"},
     {"loading"},

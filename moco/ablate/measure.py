@@ -10,16 +10,16 @@ from torch import Tensor, nn
 from moco.data.loader.bad_images import Quarantine
 from moco.data.loader.loader import ViewLoader
 from moco.data.sources.images import Images
+from moco.diagnose.signals import finds_own_key, lag, mean_cosine
 from moco.method import Contrast, MemoryBank, MomentumEncoder, Queue
 from moco.method.batchnorm import in_groups
 from moco.method.contrast import unit
 from moco.recipe import Recipe
 from moco.rng import fold
 from moco.train import checkpoint
-from moco.train.build import contrast_for, in_format, threads
+from moco.train.build import in_format, threads
+from moco.train.restore_networks import restored, untrained
 from moco.train.run_folder import RunFolder
-from moco.weights.own_files import read_run_id
-from moco.weights.read_checkpoint import find_other_run
 
 SAMPLE = 1024  # images whose own keys are searched
 
@@ -52,14 +52,15 @@ def measures(run: RunFolder, images: Images, *, device: torch.device, workers: i
         "steps": steps,
     }
     with threads(recipe.compute.threads), torch.no_grad():
-        contrast = restore(run, recipe, images, device, step=steps)
+        contrast = restored(run, recipe, device, num_images=len(images), step=steps)
         if isinstance(contrast.key_encoder, MomentumEncoder):
-            found["lag"] = lag(contrast, untrained(recipe, images, device))
+            at_first = untrained(recipe, device, num_images=len(images))
+            found["lag"] = lag(contrast.key_encoder.module, contrast.encoder, at_first.encoder)
         if not recipe.method.symmetric:
             if isinstance(contrast.dictionary, Queue):
                 found |= leak(contrast, recipe, images, step=steps, workers=workers)
             half = steps // 2 if middle(run, steps).is_file() else steps
-            contrast = restore(run, recipe, images, device, step=half)
+            contrast = restored(run, recipe, device, num_images=len(images), step=half)
             found |= staleness(contrast, recipe, images, step=half, workers=workers)
     return found
 
@@ -67,36 +68,6 @@ def measures(run: RunFolder, images: Images, *, device: torch.device, workers: i
 def middle(run: RunFolder, steps: int) -> Path:
     """The checkpoint of the middle of a run."""
     return run.checkpoints / checkpoint.name_of(steps // 2)
-
-
-def untrained(recipe: Recipe, images: Images, device: torch.device) -> Contrast:
-    """Encoders and dictionary before the first step."""
-    return contrast_for(recipe, device, num_images=len(images), model=None, init=None, say=lambda _: None)
-
-
-def restore(run: RunFolder, recipe: Recipe, images: Images, device: torch.device, *, step: int) -> Contrast:
-    """Encoders and dictionary of the checkpoint of `step`.
-
-    Raises:
-        CheckpointError: it is damaged, missing or of another run.
-    """
-    contrast, file = untrained(recipe, images, device), run.checkpoints / checkpoint.name_of(step)
-    checkpoint.check_intact(file)
-    payload = checkpoint.read_checkpoint(file)
-    if reason := find_other_run(payload, read_run_id(run.path)):
-        raise checkpoint.CheckpointError(f"the checkpoint {file} is {reason}: restore the run's own one from a backup")
-    contrast.load_state_dict(payload["state"]["model"])
-    return contrast
-
-
-def lag(contrast: Contrast, at_first: Contrast) -> float:
-    """The distance of f_k from f_q, relative to the distance of f_q from its initial weights."""
-    assert isinstance(contrast.key_encoder, MomentumEncoder)
-    now, key, then = (
-        torch.cat([parameter.flatten() for parameter in network.parameters()])
-        for network in (contrast.encoder, contrast.key_encoder.module, at_first.encoder)
-    )
-    return ((key - now).norm() / (now - then).norm()).item()
 
 
 def leak(contrast: Contrast, recipe: Recipe, images: Images, *, step: int, workers: int) -> dict[str, float]:
@@ -121,15 +92,15 @@ def staleness(contrast: Contrast, recipe: Recipe, images: Images, *, step: int, 
     size = len(dictionary.keys) if isinstance(dictionary, Queue) else 0
     back = len(images) // batch if isinstance(dictionary, MemoryBank) else math.ceil(max(size, SAMPLE) / batch)
     queries, keys, ids, _ = encode(contrast, recipe, images, range(max(0, step - back), step), workers)
-    found = {"agreement": cosine(queries, keys)}
+    found = {"agreement": mean_cosine(queries, keys)}
     if isinstance(dictionary, Queue):
         stored = dictionary.keys.roll(-int(dictionary.oldest), dims=0)[-len(keys) :]  # the oldest first
         remade, owners = keys[-len(stored) :], ids[-len(stored) :]
-        found["consistency"] = cosine(stored, remade)
+        found["consistency"] = mean_cosine(stored, remade)
         new = encode(contrast, recipe, images, range(step, step + math.ceil(SAMPLE / batch)), workers)[:3]
         found["stored"], found["remade"] = (own_key_found(*new, among, owners) for among in (stored, remade))
     if isinstance(dictionary, MemoryBank):
-        found["consistency"] = cosine(dictionary.keys[ids], queries)
+        found["consistency"] = mean_cosine(dictionary.keys[ids], queries)
     return found
 
 
@@ -171,13 +142,8 @@ def encode_apart(contrast: Contrast, x: Float[Tensor, "n 3 S S"], batch: int) ->
     return torch.cat(parts)[order.argsort()]
 
 
-def cosine(a: Tensor, b: Tensor) -> float:
-    return (unit(a) * unit(b)).sum(dim=1).mean().item()
-
-
 def own_key_found(
     q: Float[Tensor, "n C"], k: Float[Tensor, "n C"], ids: Tensor, among: Float[Tensor, "K C"], owners: Tensor
 ) -> float:
     """Share of queries [percent] that are closer to their own key than to any key of another image in `among`."""
-    others = (q @ among.T).masked_fill(ids[:, None] == owners, -torch.inf)
-    return 100 * ((q * k).sum(dim=1) > others.amax(dim=1)).double().mean().item()
+    return 100 * finds_own_key(q, k, ids, among, owners).double().mean().item()

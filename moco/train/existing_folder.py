@@ -42,7 +42,8 @@ WRITTEN = ("checkpoints", "encoder", "model", "nan", ".lock", "metrics.jsonl", "
 FOLDERS = ("checkpoints", "encoder", "model", "nan")
 # What a run writes after its first step. A new kind of file belongs here, or `--overwrite` does not remove it.
 AFTER_THE_FIRST_STEP = (
-    "scores.json", "details.json", "curves.png", "neighbours.png", "predictions.png", "precision_recall.png",
+    "scores.json", "details.json", "diagnosis.json", "curves.png", "neighbours.png", "predictions.png",
+    "precision_recall.png",
     "encoder/model.safetensors", "encoder/config.json", "encoder/README.md", "model/model.safetensors",
     "model/config.json",
 )  # fmt: skip

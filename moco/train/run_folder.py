@@ -1,8 +1,8 @@
 """The run folder: its files, its lock, and the record of each start.
 
 recipe.json  provenance.json  init.json  manifest.jsonl.gz  metrics.jsonl  train.log  bad_images.csv  saved.json
-finished.json  checkpoints/  encoder/ or model/  curves.png  neighbours.png  scores.json  details.json  predictions.png
-precision_recall.png
+finished.json  checkpoints/  encoder/ or model/  curves.png  neighbours.png  scores.json  details.json  diagnosis.json
+predictions.png  precision_recall.png
 """
 
 import fcntl

@@ -4,11 +4,13 @@ import pytest
 import torch
 from torch import nn
 
-from moco.ablate.measure import encode_apart, lag, measures, middle, own_key_found, untrained
+from moco.ablate.measure import encode_apart, measures, middle, own_key_found
 from moco.data.sources.open import open_images
+from moco.diagnose.signals import lag
 from moco.method import Contrast, MomentumEncoder, Queue
 from moco.method.contrast import unit
 from moco.train.pretrain import pretrain
+from moco.train.restore_networks import untrained
 from moco.train.run_folder import RunFolder
 
 CPU = torch.device("cpu")
@@ -61,13 +63,13 @@ def test_loss_and_pretext_are_the_means_of_the_last_epoch(tiny, pictures, tmp_pa
 @pytest.mark.parametrize(("m", "expected"), [(0.0, 0.0), (1.0, 1.0), (0.75, 0.75)])
 def test_the_lag_is_the_share_of_the_way_that_f_k_is_behind(tiny, pictures, m, expected):
     images = open_images(pictures)
-    now, at_first = (untrained(tiny, images, CPU) for _ in range(2))
+    now, at_first = (untrained(tiny, CPU, num_images=len(images)) for _ in range(2))
     assert isinstance(now.key_encoder, MomentumEncoder)
     with torch.no_grad():
         for parameter in now.encoder.parameters():
             parameter.add_(1.0)
     now.key_encoder.follow(now.encoder, m)
-    assert lag(now, at_first) == pytest.approx(expected, abs=1e-5)
+    assert lag(now.key_encoder.module, now.encoder, at_first.encoder) == pytest.approx(expected, abs=1e-5)
 
 
 def test_own_keys_are_compared_with_those_of_other_images_only():

@@ -1,0 +1,93 @@
+"""The probe set: a fixed sample of the images with two fixed views of each, the same in every run on these images."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Int64, UInt8
+from torch import Tensor
+
+from moco.data.augment.normalize import normalize
+from moco.data.check.near_duplicates import find_near, signature_of
+from moco.data.loader.bad_images import Quarantine
+from moco.data.loader.loader import ViewLoader
+from moco.data.sources.images import Images, Subset
+from moco.recipe_specs import DataSpec, Jitter, View
+from moco.rng import fold, permuted
+
+ROWS = 64  # images in a mini-batch of the loader
+SEED = 0
+BYTES = 2**27  # of a view of all images, at most: 891 images of 224 pixels
+FLAT = 4  # [of 255] range of each colour in a blank image, at most
+WHOLE = View(
+    crop_area=(1.0, 1.0), crop_ratio=(1.0, 1.0), jitter=Jitter(p=0.0), grey=0.0, blur=0.0, solarize=0.0, flip=0.0,
+)  # fmt: skip
+PICTURE = DataSpec(size=32, eval_resize=32, views=(WHOLE,))  # in which copies of a picture are looked for
+
+
+@dataclass(frozen=True, eq=False)
+class Probe:
+    """The probe set, in the memory of the host."""
+
+    views: tuple[UInt8[Tensor, "n 3 S S"], UInt8[Tensor, "n 3 S S"]]
+    ids: Int64[Tensor, " n"]
+    data: DataSpec
+    images: int  # in the data
+    same: float  # the probability that two different files show the same picture
+    blank: float  # share of images of a single colour
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def view(self, which: int, rows: Tensor, device: torch.device) -> Tensor:
+        """Some rows of a view, normalized."""
+        return normalize(self.views[which][rows].to(device), mean=self.data.mean, std=self.data.std)
+
+
+def make_probe(
+    images: Images, data: DataSpec, *, count: int, device: torch.device, workers: int, processes: bool = False
+) -> Probe:
+    """The probe set of about `count` images. Unreadable ones are replaced by others.
+
+    Raises:
+        DataError: none of the images can be read.
+    """
+    count = min(count, len(images), max(ROWS, BYTES // (3 * data.size**2)))
+    count = count // ROWS * ROWS or count
+    chosen = permuted(np.arange(count), len(images), fold(SEED))
+
+    def read(data: DataSpec) -> tuple[list[Tensor], Tensor]:
+        rows = min(ROWS, count)
+        loader = ViewLoader(
+            Subset(images, chosen), data, batch_size=rows, seed=SEED, steps=range(count // rows), workers=workers,
+            device=device, quarantine=Quarantine(None, count, count), processes=processes,
+        )  # fmt: skip
+        parts = [([_as_bytes(view, data) for view in views], ids.cpu()) for views, ids in loader]
+        views = [torch.cat([views[which] for views, _ in parts]) for which in range(len(data.views))]
+        return views, torch.cat([ids for _, ids in parts])
+
+    views, places = read(data if len(data.views) == 2 else data.model_copy(update={"views": data.views * 2}))
+    (pictures,), which = read(PICTURE)
+    first = np.unique(which.numpy(), return_index=True)[1]  # a replacement of a bad image may occur twice
+    same, blank = same_pictures(pictures[first].permute(0, 2, 3, 1).numpy())
+    return Probe((views[0], views[1]), torch.from_numpy(chosen)[places], data, len(images), same, blank)
+
+
+def _as_bytes(view: Tensor, data: DataSpec) -> UInt8[Tensor, "n 3 S S"]:
+    """The inverse of `normalize`, exactly."""
+    mean, std = (torch.tensor(x, device=view.device).view(3, 1, 1) for x in (data.mean, data.std))
+    return ((view * std + mean) * 255).round().clamp(0, 255).to("cpu", torch.uint8)
+
+
+def same_pictures(pictures: UInt8[np.ndarray, "n H W 3"]) -> tuple[float, float]:
+    """The share of pairs of `pictures` that show the same one, and the share of blank pictures, all taken as the same.
+
+    Near-duplicates count as the same (`moco.data.check.near_duplicates`).
+    """
+    is_blank = np.ptp(pictures, axis=(1, 2)).max(axis=1) <= FLAT
+    sizes, signatures = [int(is_blank.sum())], [signature_of(one) for one in pictures[~is_blank]]
+    if signatures:
+        hashes = np.array([number for number, _ in signatures], dtype=np.uint64)
+        sizes += [len(group) for group in find_near(hashes, np.stack([small for _, small in signatures]))]
+    pairs = len(pictures) * (len(pictures) - 1)
+    return sum(size * (size - 1) for size in sizes) / max(pairs, 1), float(is_blank.mean())

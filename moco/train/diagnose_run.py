@@ -1,0 +1,104 @@
+"""`moco diagnose`: measure the checkpoints of a run, and derive verdicts from them and from its log."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from moco.data.sources.open import Sources, open_images
+from moco.device import pick_device, workers_for
+from moco.diagnose.history import measurements, waiting_share
+from moco.diagnose.measure import Measurement, bn_group_size, measure, update_size
+from moco.diagnose.probe import Probe, make_probe
+from moco.diagnose.verdicts import Diagnosis, Evidence, diagnose
+from moco.files import write_json
+from moco.method import Contrast
+from moco.recipe import Recipe
+from moco.train.build import precision_of, threads
+from moco.train.checkpoint import checkpoint_files
+from moco.train.optim import optimizer_for
+from moco.train.reporters import Reporter, Silent
+from moco.train.restore_networks import read_state, untrained
+from moco.train.run_folder import RunError, RunFolder
+from moco.weights.read_checkpoint import step_in
+
+PROBE = 1024  # images of the probe set
+CHECKPOINTS = 5  # that are measured, at most: the newest
+
+
+def diagnose_run(
+    path: str | Path,
+    data: Sources | None = None,
+    *,
+    model: nn.Module | None = None,
+    device: str = "auto",
+    workers: int | None = None,
+    reporter: Reporter | None = None,
+) -> tuple[Diagnosis, dict[str, Any]]:
+    """The diagnosis of a run, and the content of diagnosis.json, which is written into its folder.
+
+    Args:
+        data: the images of the run. Without them, the measurements during training are used.
+        model: the module of a run with a backbone of your own.
+
+    Raises:
+        RunError: no run, or nothing to diagnose. CheckpointError: a damaged checkpoint. DataError: no images.
+    """
+    run = RunFolder(Path(path))
+    if not run.recipe_file.is_file():
+        raise RunError(f"{run.path} is not a run: it has no recipe.json")
+    records, recipe = run.metrics(), run.recipe()
+    measured = measurements(records)
+    if data is not None:
+        measured += _measure_checkpoints(
+            run, recipe, data, model=model, device=pick_device(device), workers=workers_for(workers),
+            reporter=reporter or Silent(),
+        )  # fmt: skip
+    if not measured:
+        raise RunError(f"{run.path} has no measurements from training: name its images with --data")
+    total = max(_total_steps(recipe, measured[-1][1]), measured[-1][0])
+    found = diagnose(Evidence(measured, total, waiting_share(records)))
+    content = {"run": str(run.path), **found.to_dict(), "measurement": measured[-1][1].to_dict()}
+    write_json(run.path / "diagnosis.json", content)
+    return found, content
+
+
+def _total_steps(recipe: Recipe, one: Measurement) -> int:
+    return recipe.optim.total_steps(one.images)
+
+
+def _measure_checkpoints(
+    run: RunFolder, recipe: Recipe, data: Sources, *, model: nn.Module | None, device: torch.device, workers: int,
+    reporter: Reporter,
+) -> list[tuple[int, Measurement]]:  # fmt: skip
+    """Measure the networks before the first step, and the newest checkpoints, in order."""
+    found = (step_in(file.name) for file in checkpoint_files(run.checkpoints))
+    steps = sorted(step for step in found if step is not None)[-CHECKPOINTS:]
+    if not steps:
+        raise RunError(f"{run.path} has no checkpoint: nothing can be measured. Without --data, its log is used")
+    images = open_images(data)
+    probe = make_probe(images, recipe.data, count=PROBE, device=device, workers=workers)
+    contrast, measured = untrained(recipe, device, num_images=len(images), model=model), list[tuple[int, Measurement]]()
+    with threads(recipe.compute.threads):
+        if not (run.path / "init.json").exists():  # else it started from weights that may have changed
+            measured.append((0, _measure(contrast, probe, recipe, device, ranks=1, update=None)))
+        for number, step in enumerate(steps, start=1):
+            reporter.live(f"measuring checkpoint {number} of {len(steps)}")
+            payload = read_state(run, step)
+            contrast.load_state_dict(payload["state"]["model"])
+            optimizer = optimizer_for(contrast, recipe.optim)
+            optimizer.load_state_dict(payload["state"]["optimizer"])
+            ranks = payload.get("ranks", 1)
+            one = _measure(contrast, probe, recipe, device, ranks=ranks, update=update_size(optimizer))
+            measured.append((step, one))
+    return measured
+
+
+def _measure(
+    contrast: Contrast, probe: Probe, recipe: Recipe, device: torch.device, *, ranks: int, update: float | None
+) -> Measurement:
+    return measure(
+        contrast, probe, batch=recipe.optim.batch_size, group=bn_group_size(recipe, ranks), update=update,
+        precision=precision_of(recipe, device),
+    )  # fmt: skip

@@ -1,0 +1,40 @@
+"""The networks of a run at a checkpoint, or before its first step."""
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from moco.method import Contrast
+from moco.recipe import Recipe
+from moco.train import checkpoint
+from moco.train.build import contrast_for
+from moco.train.run_folder import RunFolder
+from moco.weights.own_files import read_run_id
+from moco.weights.read_checkpoint import find_other_run
+
+
+def untrained(recipe: Recipe, device: torch.device, *, num_images: int, model: nn.Module | None = None) -> Contrast:
+    """Encoders and dictionary before the first step."""
+    return contrast_for(recipe, device, num_images=num_images, model=model, init=None, say=lambda _: None)
+
+
+def read_state(run: RunFolder, step: int) -> dict[str, Any]:
+    """The content of the checkpoint of `step`.
+
+    Raises:
+        CheckpointError: it is damaged, missing or of another run.
+    """
+    file = run.checkpoints / checkpoint.name_of(step)
+    checkpoint.check_intact(file)
+    payload = checkpoint.read_checkpoint(file)
+    if reason := find_other_run(payload, read_run_id(run.path)):
+        raise checkpoint.CheckpointError(f"the checkpoint {file} is {reason}: restore the run's own one from a backup")
+    return payload
+
+
+def restored(run: RunFolder, recipe: Recipe, device: torch.device, *, num_images: int, step: int) -> Contrast:
+    """Encoders and dictionary of the checkpoint of `step`. Raises CheckpointError if it is damaged or missing."""
+    contrast = untrained(recipe, device, num_images=num_images)
+    contrast.load_state_dict(read_state(run, step)["state"]["model"])
+    return contrast
