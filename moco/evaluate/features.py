@@ -216,18 +216,7 @@ def load(
     device: str | torch.device = "auto",
     prefix: str = "",
 ) -> Pretrained:
-    """A pre-trained encoder, ready to be used.
-
-    Args:
-        weights: a run folder, an encoder folder, an imported one, a weights file of any format that `moco import`
-            reads, `torchvision/NAME`, `timm/NAME` or `fair:NAME`.
-        model: your own backbone, when the weights are of one.
-        architecture: the network, if a file of weights does not show it.
-        prefix: the prefix of the encoder's tensors, if a file of several networks does not show it.
-
-    Raises:
-        WeightsError: the weights do not exist, cannot be read, or are not of that network. RecipeError: no such device.
-    """
+    """A pre-trained encoder. `moco.load` documents the arguments and errors."""
     chosen = pick_device(device)
     encoder, config = load_encoder(weights, architecture=architecture, model=model, prefix=prefix)
     name = os.path.basename(os.path.abspath(weights)) if os.path.exists(weights) else str(weights)

@@ -4,6 +4,7 @@ import copy
 import hashlib
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -168,17 +169,23 @@ def test_without_a_checkpoint_before_it_the_error_says_what_is_wrong(runs, tmp_p
         pretrain(pictures, tmp_path / "run", recipe=recipe)
 
 
-@pytest.mark.parametrize("signed", [True, False])
-def test_a_checkpoint_beyond_the_end_of_the_run_is_skipped_and_stays(runs, tmp_path, signed):
-    pictures, recipe, folder = runs
-    shutil.copytree(folder / "stopped", tmp_path / "run")
-    place = tmp_path / "run" / "checkpoints"
+def with_checkpoint_beyond_the_end(folder: Path, run: Path, *, signed: bool) -> Path:
+    """Copy the stopped run, and add a checkpoint of step 11 of 10. Returns the folder of its checkpoints."""
+    shutil.copytree(folder / "stopped", run)
+    place = run / "checkpoints"
     payload = torch.load(place / "step_00000004.pt", weights_only=True)
     payload["state"]["clock"]["step"] = 11
     torch.save(payload, place / "step_00000011.pt")
-    content, messages = (place / "step_00000011.pt").read_bytes(), Messages()
     if signed:
         sign(place, "step_00000011.pt")
+    return place
+
+
+@pytest.mark.parametrize("signed", [True, False])
+def test_a_checkpoint_beyond_the_end_of_the_run_is_skipped_and_stays(runs, tmp_path, signed):
+    pictures, recipe, folder = runs
+    place = with_checkpoint_beyond_the_end(folder, tmp_path / "run", signed=signed)
+    content, messages = (place / "step_00000011.pt").read_bytes(), Messages()
     pretrain(pictures, tmp_path / "run", recipe=recipe, reporter=messages)
     assert any("step_00000011.pt is of step 11, and this run ends at step 10" in line for line in messages.lines)
     file = place / ("step_00000011.pt.other" if signed else "step_00000011.pt")
@@ -190,13 +197,7 @@ def test_a_checkpoint_beyond_the_end_of_the_run_is_skipped_and_stays(runs, tmp_p
 @pytest.mark.parametrize("signed", [True, False])
 def test_readers_of_weights_skip_a_checkpoint_beyond_the_end_of_the_run(runs, tmp_path, signed):
     _, _, folder = runs
-    shutil.copytree(folder / "stopped", tmp_path / "run")
-    place = tmp_path / "run" / "checkpoints"
-    payload = torch.load(place / "step_00000004.pt", weights_only=True)
-    payload["state"]["clock"]["step"] = 11
-    torch.save(payload, place / "step_00000011.pt")
-    if signed:
-        sign(place, "step_00000011.pt")
+    with_checkpoint_beyond_the_end(folder, tmp_path / "run", signed=signed)
     message = r"step_00000011\.pt is of step 11, and this run ends at step 10"
     with pytest.warns(UserWarning, match=message):
         assert load_encoder(tmp_path / "run")[1].facts["steps"] == 4
