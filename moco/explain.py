@@ -16,7 +16,7 @@ from moco.schedule import ScheduleKind
 from moco.text import plural
 
 Lineage = list[tuple[Origin, dict[str, object]]]
-WIDTH, LONGEST = 80, 24  # [characters] of a line; most of any column except the last
+WIDTH = 80  # [characters] of a line
 IMAGENET = 1_281_167  # images of ImageNet-1k's training set
 
 
@@ -54,8 +54,7 @@ class Explanation:
         ]
         if changed:
             blocks[0] += f"\n{plural(changed, 'setting')} changed here"
-        rows = [(setting.name, setting.value, setting.source) for setting in self.settings]
-        blocks.append(_columns([("setting", "value", "source"), *rows]))
+        blocks.append(_columns([("setting", "value", "source"), *self._rows()], widest=(WIDTH, 19)))
         if self.idle:
             blocks.append(textwrap.fill(f"without effect here: {', '.join(self.idle)}", WIDTH, break_on_hyphens=False))
         if self.deviations:
@@ -65,6 +64,12 @@ class Explanation:
             blocks.append("published by others, not measured here [%]\n" + _columns(cells))
         blocks.append("to expect of a run\n" + _columns(list(self.sanity.items())))
         return "\n\n".join(blocks)
+
+    def _rows(self) -> list[tuple[str, str, str]]:
+        """Name, value and source of each setting. A source that several settings in a row share is printed once."""
+        sources = [setting.source for setting in self.settings]
+        texts = ["as above" if source == above else source for above, source in itertools.pairwise(["", *sources])]
+        return [(setting.name, setting.value, text) for setting, text in zip(self.settings, texts, strict=True)]
 
 
 def explain(what: str) -> Explanation:
@@ -223,14 +228,16 @@ def _idle_names(names: Iterable[str], without: set[str]) -> tuple[str, ...]:
     return tuple(quiet)
 
 
-def _columns(rows: list[tuple[str, ...]]) -> str:
-    """A table of WIDTH characters; long cells are wrapped."""
+def _columns(rows: list[tuple[str, ...]], *, widest: tuple[int, int] = (24, 24)) -> str:
+    """A table of WIDTH characters. Cells of the first columns that are longer than `widest` are wrapped."""
     last = len(rows[0]) - 1
-    widths = [min(LONGEST, max(len(row[i]) for row in rows)) for i in range(last)]
+    widths = [min(widest[i], max(len(row[i]) for row in rows)) for i in range(last)]
     widths.append(WIDTH - sum(widths) - 2 * (last + 1))
     lines: list[str] = []
     for row in rows:
-        cells = [textwrap.wrap(cell, width) or [""] for cell, width in zip(row, widths, strict=True)]
+        cells = [
+            textwrap.wrap(cell, width, break_on_hyphens=False) or [""] for cell, width in zip(row, widths, strict=True)
+        ]
         for parts in itertools.zip_longest(*cells, fillvalue=""):
             line = "  ".join(part.ljust(width) for part, width in zip(parts, widths, strict=True))
             lines.append(f"  {line}".rstrip())

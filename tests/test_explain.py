@@ -191,6 +191,14 @@ def test_explaining_needs_no_torch():
     assert done.stdout.strip() == "False"
 
 
+def test_each_setting_is_one_word_that_can_be_copied_and_a_shared_source_is_printed_once():
+    text = str(explain("moco_v2_r50"))
+    shown = [line.split()[0] for line in text.split("\n\n")[1].splitlines() if line[2] != " "]
+    assert shown == ["setting", *(one.name for one in explain("moco_v2_r50").settings)]
+    assert text.count("--aug-plus: the") == 3  # crop_ratio and solarize in between have other sources
+    assert "  data.views.*.jitter.contrast    0.4                  as above\n" in text
+
+
 @pytest.mark.parametrize("command", [["recipes"], ["explain", "auto"], ["explain", "moco_v2_r50"]])
 def test_texts_fit_80_columns(command: list[str]):
     text = CliRunner().invoke(app, command).stdout

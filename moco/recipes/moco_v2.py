@@ -37,7 +37,7 @@ ORIGINS: dict[str, Origin] = {
         base="moco_v1_r50",
         sources={
             "encoder.head": f"{PAPER}, Sec. 3: 2 layers, 2048 hidden, ReLU; {CODE} --mlp: no BN",
-            "data.views": f"{PAPER}, Sec. 3: blur; {CODE} --aug-plus: jitter with p 0.8, then grey, then blur",
+            "data.views": f"{PAPER}, Sec. 3: those of v1, and blur; {CODE} --aug-plus: the numbers",
             "data.views.crop_ratio": "torchvision's RandomResizedCrop",
             "data.views.solarize": f"{CODE} main_moco.py: none",
             "method.temperature": f"{PAPER}, Sec. 3: the best with the MLP head (66.2, and 62.9 at 0.07)",
