@@ -139,6 +139,18 @@ def test_lvis_draws_rare_classes_more_often_and_finds_300_objects(tmp_path):
         TASKS["lvis"].fit(recipe, TransferData(scenes, scenes))
 
 
+@pytest.mark.parametrize(("stem", "smallest"), [("7x7/2+pool", 32), ("3x3/2", 16), ("3x3", 8)])
+def test_anchors_fit_the_stride_of_the_encoder_unless_the_recipe_gives_them(stem, smallest):
+    recipe = detection_recipe("detect", "fpn", "4").but(
+        None, {"encoder": EncoderSpec(name="resnet10", width=0.125, stem=stem)}
+    )
+    detector = TASKS["detect"].build(build_headless(recipe.encoder), recipe, Labels(("box",)))
+    assert [size for (size,) in detector.settings.anchor_sizes] == [smallest * 2**level for level in range(5)]
+    recipe = recipe.but(None, {"detector.anchor_sizes": (8, 16, 24, 32, 64)})
+    detector = TASKS["detect"].build(build_headless(recipe.encoder), recipe, Labels(("box",)))
+    assert [size for (size,) in detector.settings.anchor_sizes] == [8, 16, 24, 32, 64]
+
+
 def test_cityscapes_has_the_settings_of_detectron2():
     recipe = detection_recipe("cityscapes", "fpn", "24k")
     assert (recipe.optim.lr, recipe.optim.batch_size, recipe.optim.at) == (0.01, 8, (18_000,))

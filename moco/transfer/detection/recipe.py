@@ -27,7 +27,8 @@ class DetectorSpec(Spec):
     fc_channels: Positive | None = None
     mask_channels: Positive | None = None
     keypoint_channels: Positive | None = None
-    anchor_sizes: tuple[Positive, ...] | None = None  # [pixels] one for each map of an FPN, smallest first
+    # [pixels] one for each map of an FPN, smallest first. None: the paper's, smaller for the stems 3x3/2 and 3x3
+    anchor_sizes: tuple[Positive, ...] | None = None
     proposals: Positive | None = None  # of the RPN for an image, in training and evaluation
     rois: Positive | None = None  # of an image, for the losses of the box head
 

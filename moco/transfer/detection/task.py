@@ -18,6 +18,7 @@ from moco.transfer.detection.recipes import detection_recipe
 from moco.transfer.detection.scene_images import SceneImages, digest_of
 from moco.transfer.detection.score import KINDS, detect, score_detections
 from moco.transfer.metrics.coco import coco_scores
+from moco.transfer.models.backbones import stem_stride
 from moco.transfer.models.build import build_detector
 from moco.transfer.models.detector import Detector
 from moco.transfer.models.resize import resize
@@ -75,10 +76,14 @@ class Detection(TransferTask[SceneSet]):
         return Labels(annotated.classes, annotated.keypoint_names)
 
     def build(self, encoder: Encoder, recipe: TransferRecipe, labels: Labels) -> Detector:
+        """If the recipe gives no anchor sizes, an encoder with a stem for small images has smaller anchors."""
         assert isinstance(recipe, DetectionRecipe)
+        settings = recipe.settings(len(labels.classes), len(labels.keypoints))
+        if recipe.detector.anchor_sizes is None:
+            settings = settings.with_anchors_times(stem_stride(encoder.backbone) / 4)
         return build_detector(
-            encoder.backbone, recipe.task, recipe.arch, len(labels.classes), norm=recipe.bn,
-            settings=recipe.settings(len(labels.classes), len(labels.keypoints)), mean=recipe.mean, std=recipe.std,
+            encoder.backbone, recipe.task, recipe.arch, len(labels.classes), norm=recipe.bn, settings=settings,
+            mean=recipe.mean, std=recipe.std,
         )  # fmt: skip
 
     def batches(self, annotated: SceneSet, recipe: TransferRecipe, *, steps: range, workers: int) -> SceneLoader:
