@@ -6,10 +6,9 @@ import shutil
 import pytest
 import torch
 
-from moco.ablate.measure import restore
-from moco.data.sources.open import open_images
 from moco.runs import describe
 from moco.train.pretrain import pretrain
+from moco.train.restore_networks import restored
 from moco.train.run_folder import RunFolder
 from moco.weights.encoder_folder import load_encoder
 from moco.weights.own_files import read_run_id
@@ -59,7 +58,7 @@ def test_a_checkpoint_of_another_run_of_the_same_recipe_is_skipped_and_stays(run
 
 @pytest.mark.parametrize("signed", [True, False])
 def test_readers_skip_a_checkpoint_of_another_run(runs, copied, signed):  # noqa: F811
-    pictures, recipe, _ = runs
+    _, recipe, _ = runs
     if signed:
         sign(copied / "checkpoints", LATE)
     with pytest.warns(UserWarning, match=f"{LATE} is of another run"):
@@ -67,7 +66,7 @@ def test_readers_skip_a_checkpoint_of_another_run(runs, copied, signed):  # noqa
     with pytest.warns(UserWarning, match=f"{LATE} is of another run"):
         assert describe(RunFolder(copied))["step"] == 4
     with pytest.raises(CheckpointError, match="of another run"):
-        restore(RunFolder(copied), recipe, open_images(pictures), torch.device("cpu"), step=8)
+        restored(RunFolder(copied), recipe, torch.device("cpu"), num_images=40, step=8)
     assert load_encoder(copied / "checkpoints" / LATE)[1].facts["steps"] == 8  # the user has named this file
 
 
