@@ -137,7 +137,7 @@ OnNan = Annotated[
     str,
     typer.Option(
         "--on-nan", metavar="stop|skip:N",
-        help="At a step with a NaN or infinite number: stop, or skip up to N such steps. Weights stay as before it.",
+        help="At a step with a NaN or infinite number: stop, or skip up to N such steps. Neither changes the weights.",
     ),
 ]  # fmt: skip
 Patience = Annotated[

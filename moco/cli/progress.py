@@ -21,4 +21,4 @@ def shown_progress(console: "Console") -> "Iterator[Progress]":
             yield progress
     finally:
         if progress.reported:
-            console.say(f"{duration(progress.seconds)} in all")
+            console.say(f"took {duration(progress.seconds)}")

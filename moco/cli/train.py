@@ -145,18 +145,20 @@ def demo(
     what: Annotated[
         DemoName,
         typer.Argument(
-            metavar="[pretrain|transfer]",
+            metavar="pretrain|transfer",
             help="pretrain: pre-train and evaluate, a few minutes. transfer: also fine-tune on boxes, masks and pixels "
             "from several initial weights, half an hour.",
         ),
     ] = DemoName.pretrain,
     out: Annotated[
         Path | None,
-        typer.Option(metavar="PATH", help="The run folder to create or continue. [default: runs/demo...]"),
+        typer.Option(metavar="PATH", help="The run folder to create or resume. [default: runs/demo...]"),
     ] = None,
     quick: Annotated[bool, typer.Option("--quick", help="A few steps, to see that everything works.")] = False,
     seed: Annotated[int, typer.Option(min=0, metavar="N", help="Seed of the run.")] = 0,
-    trials: Annotated[int, typer.Option(min=1, metavar="N", help="transfer: runs from each of the weights.")] = 3,
+    trials: Annotated[
+        int, typer.Option(min=1, metavar="N", help="transfer: runs for each kind of initial weights.")
+    ] = 3,
     photos: Annotated[
         Path | None,
         typer.Option(metavar="FOLDER", help="transfer: photographs for the backgrounds. [default: generated]"),

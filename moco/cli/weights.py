@@ -100,7 +100,7 @@ def import_(
     prefix: Annotated[
         str,
         typer.Option(
-            metavar="TEXT", help="For a file with several networks: what the encoder's tensor names begin with."
+            metavar="PREFIX", help="For a file with several networks: what the encoder's tensor names begin with."
         ),
     ] = "",
     as_json: Json = False,

@@ -86,7 +86,7 @@ class Linear:
                 raise RecipeError(
                     f"lr, epochs and batch size apply only to the SGD protocols: choose {' or '.join(PROTOCOLS)}"
                 )
-            probe, what = probe_lbfgs(row.train, row.test, device=among.device, progress=among.progress), "L2"
+            probe, what = probe_lbfgs(row.train, row.test, device=among.device, progress=among.progress), "L2 penalty"
         else:
             train, test, _ = among.split
             probe, what = probe_sgd(

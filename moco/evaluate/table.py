@@ -107,16 +107,12 @@ class Table:
             gap, bar = ours.accuracy - theirs.accuracy, CLEAR * math.hypot(ours.error, theirs.error)
             side = ahead if gap > bar else behind if gap < -bar else level
             side.append(f"{column} ({ours.accuracy:.1f} against {theirs.accuracy:.1f} of {baseline})")
-        learned = "" if level or behind else ": training helped it to tell the classes apart"
         parts = [
-            (ahead, f"{self.judged} is better than all its baselines{learned}, by"),
-            (
-                level,
-                f"{self.judged} cannot be told from the best of its baselines, within {CLEAR:g} standard errors, by",
-            ),
-            (behind, f"{self.judged} is worse than the best of its baselines (use that one instead), by"),
+            (ahead, "is better than its best baseline"),
+            (level, f"differs from its best baseline by less than {CLEAR:g} standard errors"),
+            (behind, "is worse than its best baseline (use that one instead)"),
         ]
-        return " ".join(f"{what} {'; '.join(columns)}." for columns, what in parts if columns)
+        return " ".join(f"{self.judged} {what}: {'; '.join(columns)}." for columns, what in parts if columns)
 
     def to_dict(self) -> dict[str, Any]:
         """The same as plain values for JSON."""

@@ -45,7 +45,10 @@ def plan_rows(
         ("out", str(out)),
     ]  # fmt: skip
     few = (
-        [f"{len(images):,} images are few for a start from random weights: start from --init, or add images"]
+        [
+            f"{len(images):,} images are few for training from random weights: add images, or start from pre-trained "
+            "weights (--model resnet50 --init fair:moco_v2_800ep)"
+        ]
         if init is None and len(images) < FEW
         else []
     )
@@ -86,7 +89,7 @@ def batch_norm(recipe: Recipe) -> str:
     """A description of the images that BN computes its batch statistics over."""
     each = recipe.optim.batch_size // max(recipe.groups, 1)
     return {
-        "shuffle": f"{recipe.groups} BN groups of {each}, the keys' shuffled",
+        "shuffle": f"{recipe.groups} BN groups of {each}, keys shuffled",
         "split": f"{recipe.groups} BN groups of {each}, not shuffled",
         "sync": "one BN group over all ranks",
         "plain": "BN as each rank has it",

@@ -9,6 +9,8 @@ from moco.weights.infer_architecture import recognise_head
 from moco.weights.loaded_weights import LoadedWeights
 from moco.weights.tensor_names import count_by_prefix
 
+CLASSIFIERS = ("fc.weight", "head.weight", "head.fc.weight")
+
 
 def describe_official(layout: str, found: LoadedWeights, others: list[str]) -> dict[str, Any]:
     """Describe a checkpoint of MoCo's authors.
@@ -25,24 +27,24 @@ def describe_official(layout: str, found: LoadedWeights, others: list[str]) -> d
     return words | _describe_rest(found) | ({"not known": first_few(others, most=6)} if others else {})
 
 
-def describe_state_dict(layout: str, found: LoadedWeights, *, taken: str = "", instead: str = "") -> dict[str, Any]:
+def describe_state_dict(layout: str, found: LoadedWeights, *, prefix: str = "", instead: str = "") -> dict[str, Any]:
     """Describe any other file: a network, with or without a linear classifier.
 
     Args:
-        taken: the prefix of the network that became the encoder.
+        prefix: the prefix of the network that became the encoder.
         instead: the prefix of the trained network, if its moving average became the encoder.
     """
     words = {"layout": layout, "network": _describe_network(found, found.backbone)}
-    if taken:
-        words["taken"] = f"{taken}*"
+    if prefix:
+        words["encoder tensors"] = f"{prefix}*"
     if instead:
-        words["taken"] += f", the moving average of {instead}* (training continues from both)"
+        words["encoder tensors"] += f", the moving average of {instead}* (training continues from both)"
     if found.f_k:
         words |= {"head": _describe_head(found), "queue": _describe_queue(found)}
-    others = [key for key in found.everything if not key.startswith((taken, instead or taken))] if taken else []
+    others = [key for key in found.everything if not key.startswith((prefix, instead or prefix))] if prefix else []
     if others:
-        words["besides"] = count_by_prefix({key: found.everything[key] for key in others})
-    classes = [found.backbone[key].shape[0] for key in ("fc.weight", "head.weight") if key in found.backbone]
+        words["other tensors"] = count_by_prefix({key: found.everything[key] for key in others})
+    classes = [found.backbone[key].shape[0] for key in CLASSIFIERS if key in found.backbone]
     if classes:
         words["linear classifier"] = f"of {classes[0]:,} classes"
     return words | _describe_rest(found)

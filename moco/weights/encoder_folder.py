@@ -21,8 +21,8 @@ from moco.weights.model_card import model_card
 __all__ = ["Config", "Weights", "WeightsError", "build_encoder", "initialize", "load_encoder", "save_encoder"]
 
 HEADS_OF_VIT_S = (
-    ". A file does not show the number of heads of a ViT-S: timm's and DINO's, timm/vit_small_patch16_224, has 6; MoCo "
-    "v3's, vit_small, has 12. Each loads as the other, and then gives wrong features"
+    "A file does not show the number of heads of a ViT-S: timm/vit_small_patch16_224 has 6 (timm, DINO, DeiT), "
+    "vit_small has 12 (MoCo v3). The wrong one loads too, and gives wrong features"
 )
 
 
@@ -136,18 +136,26 @@ def _choose_spec(found: LoadedWeights, given: EncoderSpec | None, model: nn.Modu
         raise WeightsError(f"{found.where} does not hold a {given.name}: {trouble}")
     spec = found.spec or given or (found.guess if model is None else EncoderSpec(name="custom"))
     if spec is None:
-        heads = HEADS_OF_VIT_S if any("blocks.0." in key for key in found.backbone) else ""
-        raise WeightsError(
-            f"{found.where} does not show which network its {len(found.backbone)} tensors belong "
-            f"to{suggest_prefix(found)}. To name the network, give --architecture, such as timm/convnext_tiny "
-            f"(architecture= in Python){heads}"
-        )
+        raise WeightsError(f"{found.where} {_unknown_network(found)}")
     if spec.name == "custom" and model is None:
         raise WeightsError(
             f"{found.where} holds the weights of a module of your own, but not its code: build the module as for "
             f"training, and load them in Python: moco.load({found.where!r}, model=YourModule())"
         )
     return spec
+
+
+def _unknown_network(found: LoadedWeights) -> str:
+    """Why the network of a file is not known, and what to do."""
+    if "blocks.0.attn.qkv.weight" in found.backbone:
+        return (
+            "holds a ViT, but not its name: give --architecture, such as timm/vit_base_patch16_224 (architecture= in "
+            f"Python). {HEADS_OF_VIT_S}"
+        )
+    return (
+        f"does not show which network its {len(found.backbone)} tensors belong to{suggest_prefix(found)}. To name the "
+        "network, give --architecture, such as timm/convnext_tiny (architecture= in Python)"
+    )
 
 
 def _check_same_network(found: LoadedWeights, spec: EncoderSpec) -> None:

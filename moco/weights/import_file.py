@@ -9,6 +9,7 @@ import torch
 from moco.atomic_output import staging_folder
 from moco.files import write_atomically, write_text
 from moco.recipe import EncoderSpec, Recipe
+from moco.text import plural
 from moco.weights.copy_weights import check_values_of_parts
 from moco.weights.encoder_folder import build_encoder, save_encoder
 from moco.weights.export_paths import check_new_folder
@@ -45,7 +46,9 @@ def import_weights(
     origin = Path(found.where).name
     check_values_of_parts(found)
     rest = split_content(found.content, found.backbone, encoder.backbone.state_dict(), prefix=found.prefix)
-    contents = found.contents or {"layout": "moco checkpoint"}
+    contents = dict(found.contents or {"layout": "moco checkpoint"})
+    if found.guess is None and "network" in contents:
+        contents["network"] = f"{encoder.spec.name}, {plural(len(found.backbone), 'tensor')}"
     about = {"file": origin, **contents, "encoder": encoder.spec.model_dump(), "facts": found.facts}
     out.parent.mkdir(parents=True, exist_ok=True)
     with staging_folder(out) as aside:

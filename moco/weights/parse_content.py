@@ -66,7 +66,7 @@ def _to_loaded(one: ChosenEncoder, content: dict[str, Any], where: str, *, prefi
         where, encoder, one.head, guess=guess, facts=metadata_of(content), f_k=one.f_k, predictor=one.predictor,
         queue=queue, content=content, f_q=one.f_q, everything=one.tensors, prefix=prefix,
     )  # fmt: skip
-    return replace(found, contents=describe_state_dict(layout, found, taken=one.prefix, instead=one.instead))
+    return replace(found, contents=describe_state_dict(layout, found, prefix=one.prefix, instead=one.instead))
 
 
 def _layout(one: ChosenEncoder, content: dict[str, Any]) -> str:

@@ -179,7 +179,7 @@ def test_what_the_architecture_does_by_itself_is_no_merit_of_the_training(labell
         [Knn(5)], subjects(Pretrained(encoder, Config(encoder=spec, num_features=3, data=DATA), CPU, "mine"), labelled)
     )
     assert table.rows["mine"] == table.rows[RANDOM]
-    assert table.verdict().startswith("mine cannot be told from the best of its baselines")
+    assert table.verdict().startswith("mine differs from its best baseline")
 
 
 @pytest.mark.parametrize(

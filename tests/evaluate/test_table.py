@@ -29,21 +29,21 @@ def test_the_standard_error_of_a_mean_has_the_draws_in_it():
 
 
 @pytest.mark.parametrize(
-    ("ours", "said"),
+    ("ours", "start"),
     [
-        (71.9, "run1 is better than all its baselines: training helped it"),
-        (66.5, "run1 cannot be told from the best of its baselines"),
-        (60.0, "run1 is worse than the best of its baselines"),
+        (71.9, "run1 is better than its best baseline"),
+        (66.5, "run1 differs from its best baseline by less than 2 standard errors"),
+        (60.0, "run1 is worse than its best baseline"),
     ],
 )
-def test_the_verdict_says_which_side_of_the_better_baseline_it_is_on(ours: float, said: str):
+def test_the_verdict_says_which_side_of_the_better_baseline_it_is_on(ours: float, start: str):
     verdict = table(ours, 65.4, 48.6).verdict()
-    assert verdict.startswith(said)
+    assert verdict.startswith(start)
     assert verdict.endswith(f"kNN-20 ({ours} against 65.4 of raw pixels).")
 
 
 def test_the_better_baseline_counts_even_when_it_is_the_random_encoder():
-    assert table(70, 48.6, 69.0).verdict().startswith("run1 cannot be told")
+    assert table(70, 48.6, 69.0).verdict().startswith("run1 differs from its best baseline by less")
 
 
 def test_with_more_images_the_same_gap_becomes_clear():
@@ -100,7 +100,7 @@ def test_the_dict_is_json_with_the_same_numbers():
 def test_chance_is_a_baseline_too():
     rows = {name: {"1-NN": Score(score, 2000)} for name, score in (("raw pixels", 60.0), ("mine", 70.0))}
     uneven = Table("mine", ["raw pixels"], rows, chance=80.0, classes=2, how="x")
-    assert uneven.verdict().startswith("mine is worse than the best of its baselines")
+    assert uneven.verdict().startswith("mine is worse than its best baseline")
     assert uneven.verdict().endswith("1-NN (70.0 against 80.0 of chance).")
 
 
@@ -110,6 +110,6 @@ def test_a_mixed_verdict_does_not_conclude_that_the_classes_were_learned():
         "mine": {"1-NN": Score(70, 2000), "kNN-20": Score(50, 2000)},
     }
     verdict = Table("mine", ["raw pixels"], rows, chance=10.0, classes=10, how="x").verdict()
-    assert verdict.startswith("mine is better than all its baselines, by 1-NN")
-    assert "mine is worse than the best of its baselines" in verdict
+    assert verdict.startswith("mine is better than its best baseline: 1-NN")
+    assert "mine is worse than its best baseline" in verdict
     assert "taught" not in verdict

@@ -212,6 +212,16 @@ def test_a_file_of_an_unknown_network_leaves_nothing_behind(tmp_path: Path) -> N
     assert [path.name for path in tmp_path.iterdir()] == ["in.pth"]
 
 
+def test_the_report_names_the_network_that_was_given_for_a_file_that_does_not_show_it(tmp_path: Path) -> None:
+    torch.save(timm.create_model("test_convnext").state_dict(), tmp_path / "in.pth")
+    with pytest.raises(WeightsError) as refused:
+        import_weights(tmp_path / "in.pth", out=tmp_path / "out")
+    assert "heads" not in str(refused.value)  # of a ViT, which it is not
+    report = str(import_weights(tmp_path / "in.pth", out=tmp_path / "out", architecture="timm/test_convnext"))
+    assert "network: timm/test_convnext, " in report
+    assert "linear classifier: of 1,000 classes" in report
+
+
 def test_two_networks_are_refused_with_their_prefixes_first_and_the_option_of_the_command(tmp_path: Path) -> None:
     bare = {"conv.weight": torch.zeros(2, 2), "conv.bias": torch.zeros(2)}
     towers = {f"tower_{one}.{key}": value for one in "ab" for key, value in bare.items()}
@@ -231,15 +241,15 @@ def test_a_vit_of_a_known_tool_is_asked_for_its_name_and_not_for_a_prefix(tmp_pa
     with pytest.raises(WeightsError, match="--architecture") as refused:
         import_weights(tmp_path / "in.pth", out=tmp_path / "out")
     assert "--prefix" not in str(refused.value)
-    assert "vit_small, has 12" in str(refused.value)
+    assert "vit_small has 12" in str(refused.value)
 
 
-def test_what_is_besides_the_encoder_is_summed_by_its_first_prefix(tmp_path: Path) -> None:
+def test_the_report_counts_the_other_tensors_by_their_first_prefix(tmp_path: Path) -> None:
     network = models.resnet18().state_dict()
     torch.save(
         {"state_dict": {f"{one}.{key}": value for one in "ab" for key, value in network.items()}}, tmp_path / "x.pth"
     )
-    assert f"besides: b. ({len(network)} tensors)" in str(
+    assert f"other tensors: b. ({len(network)} tensors)" in str(
         import_weights(tmp_path / "x.pth", out=tmp_path / "out", prefix="a.")
     )
 

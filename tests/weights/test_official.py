@@ -204,7 +204,7 @@ def test_the_positions_give_moco_v3_away_in_a_bare_file(small: Path, tmp_path: P
 def test_a_bare_vit_small_of_unknown_heads_is_not_guessed(small: Path, tmp_path: Path) -> None:
     state = load_encoder(small)[0].backbone.state_dict() | {"pos_embed": torch.randn(1, 197, 384)}
     torch.save(state, tmp_path / "bare.pth")
-    with pytest.raises(WeightsError, match="has 6; MoCo v3's, vit_small, has 12"):
+    with pytest.raises(WeightsError, match=r"has 6 .*vit_small has 12"):
         load_encoder(tmp_path / "bare.pth")
     with pytest.raises(WeightsError, match="its ViT-S can have 12 heads"):
         initialize(build(EncoderSpec(name="vit_small", head="projector3", hidden=8), size=224), tmp_path / "bare.pth")

@@ -76,8 +76,11 @@ def test_head_and_f_k_of_lightly_go_out_as_an_official_file(tmp_path: Path) -> N
 def test_the_import_report_names_the_network_that_is_used(tmp_path: Path) -> None:
     said = import_weights(written(tmp_path, of_dino().content), out=tmp_path / "imported")
     assert "layout: DINO" in said
-    assert "taken: teacher.backbone.*, the moving average of student.backbone.* (training continues from both)" in said
-    assert "besides: teacher. (6 tensors), student. (6 tensors)" in said
+    assert (
+        "encoder tensors: teacher.backbone.*, the moving average of student.backbone.* (training continues from both)"
+        in said
+    )
+    assert "other tensors: teacher. (6 tensors), student. (6 tensors)" in said
 
 
 @pytest.mark.parametrize("name", ["vit_b_16", "swin_t", "convnext_tiny", "maxvit_t", "densenet121"])
