@@ -68,7 +68,7 @@ def parse_settings(assignments: list[str]) -> dict[str, Any]:
     """`["optim.epochs=20", "data.views=moco_v3"]` as the dict that `Recipe.but` takes.
 
     Values are parsed as JSON if possible and are strings otherwise. Views may be given by name: `data.views=moco_v3`
-    sets both views, `data.views.1=moco_v3` sets only the second.
+    sets both views, `data.views.1=moco_v3` sets only the second. `data.views.*.blur=0` sets the blur of both.
     """
     changes: dict[str, Any] = {}
     for assignment in assignments:
@@ -83,5 +83,6 @@ def parse_settings(assignments: list[str]) -> dict[str, Any]:
             if value not in PAIRS:
                 raise RecipeError(unknown("views", value, list(PAIRS)))
             value = PAIRS[value] if name == "data.views" else PAIRS[value][int(name[-1])]
-        changes[name] = value
+        both = name.startswith("data.views.*.")
+        changes |= {name.replace("*", view, 1): value for view in ("0", "1")} if both else {name: value}
     return changes

@@ -56,7 +56,7 @@ ORIGINS: dict[str, Origin] = {
         },
         deviations={
             "method.loss": f"Z is an exponential average (0.99) and is saved in checkpoints; {ITS_CODE} uses the "
-            "estimate of the first mini-batch, which K. He called a defect (HobbitLong/CMC#23)",
+            "estimate of the first mini-batch, which K. He reported as a defect (HobbitLong/CMC#23)",
         },
         published=(Published(LINEAR, 54.3, f"{PAPER}, footnote 2"),
                    Published(f"{LINEAR}, InstDisc's own", 54.0, INSTDISC)),

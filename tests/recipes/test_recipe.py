@@ -89,6 +89,12 @@ def test_views_by_the_name_of_a_pair_are_the_two_of_the_pair():
     assert recipe.data.views[0] != recipe.data.views[1]
 
 
+def test_a_star_in_the_name_of_a_setting_means_both_views():
+    settings = recipes.parse_settings(["data.views.*.blur=0.25", "data.views.*.jitter.hue=0.3"])
+    recipe = recipes.named("moco_v3_r50_100").but(None, settings)
+    assert [(view.blur, view.jitter.hue) for view in recipe.data.views] == [(0.25, 0.3), (0.25, 0.3)]
+
+
 def test_a_view_by_name_is_the_one_of_its_place():
     settings = recipes.parse_settings(["data.views.1=moco_v3", "data.views.0=cifar"])
     views = recipes.named("demo").but(None, settings).data.views
