@@ -1,5 +1,6 @@
 """Atomic writes: a file is either written completely or unchanged. All files are written through this module."""
 
+import errno
 import hashlib
 import json
 import os
@@ -105,3 +106,9 @@ def read_json(path: Path) -> Any:
 def is_special(path: Path) -> bool:
     """Whether this is a pipe, a socket or a device. Reading one may wait for ever."""
     return path.exists() and not path.is_file() and not path.is_dir()
+
+
+def refuse_special(path: Path) -> None:
+    """Raise OSError for a pipe, a socket or a device."""
+    if is_special(path):
+        raise OSError(errno.EINVAL, "it is a pipe, a socket or a device", str(path))

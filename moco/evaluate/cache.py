@@ -33,7 +33,7 @@ from moco.encoders import Encoder
 from moco.evaluate.baselines import Pixels
 from moco.evaluate.features import Features, batch_for, extract_each, features_of_rows
 from moco.evaluate.progress import Progress
-from moco.files import remove_temporary_files, write_atomically
+from moco.files import refuse_special, remove_temporary_files, write_atomically
 from moco.recipe import DataSpec
 from moco.text import message_of, shown
 
@@ -64,6 +64,7 @@ class FeatureCache:
         """The features stored under this key; None if there are none, or they are damaged."""
         file = self._file(key)
         try:
+            refuse_special(file)
             head, _, body = file.read_bytes().partition(b"\n")
             if head != _header(key, body):
                 raise ValueError("it is damaged")

@@ -108,10 +108,13 @@ class AfterStep:
         except Diverged as error:
             saved, advice = None, f"The state before it was not saved: {error}. {self.log.advice()}"
         end_of_step = Clock(state.clock.steps_per_epoch, state.clock.total_steps, discarded.step + 1)
-        place = write_nan_report(
-            self.run.path / "nan", discarded, recipe=self.recipe, values=self.log.values(end_of_step),
-            names=self.names, checkpoint=saved,
-        )  # fmt: skip
+        try:
+            place = write_nan_report(
+                self.run.path / "nan", discarded, recipe=self.recipe, values=self.log.values(end_of_step),
+                names=self.names, checkpoint=saved,
+            )  # fmt: skip
+        except OSError as error:
+            place, advice = None, f"The report of the step could not be written: {message_of(error)}. {advice}"
         raise Diverged(f"{discarded}. {next_steps(place, advice)}")
 
     def _check_scale(self, state: TrainState) -> None:

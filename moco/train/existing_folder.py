@@ -8,7 +8,7 @@ import gzip
 import json
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from enum import Enum
 from itertools import islice
 from pathlib import Path
@@ -126,9 +126,7 @@ def _check_kinds(run: RunFolder) -> None:
         raise RunError(
             f"--out expects a folder, and {path} is a {'link' if path.is_symlink() else 'file'}: name another"
         )
-    for own in (
-        path / name for name in ("recipe.json", "finished.json", *BEFORE_THE_FIRST_STEP, *AFTER_THE_FIRST_STEP)
-    ):
+    for own in _files_of_a_run(run):
         if is_special(own):
             raise RunError(f"{own} is a pipe, a socket or a device, and not a file: move it, or name another --out")
     for own in (path / name for name in WRITTEN):
@@ -137,6 +135,15 @@ def _check_kinds(run: RunFolder) -> None:
         if own.exists() and own.is_dir() != (own.name in FOLDERS):
             kinds = ("folder", "file") if own.name in FOLDERS else ("file", "folder")
             raise RunError(f"{own} is expected to be a {kinds[0]}, and is a {kinds[1]}: move it, or name another --out")
+
+
+def _files_of_a_run(run: RunFolder) -> Iterator[Path]:
+    """The files that a run has in this folder, whether they exist or not."""
+    names = ("recipe.json", "finished.json", *BEFORE_THE_FIRST_STEP, *AFTER_THE_FIRST_STEP)
+    yield from (run.path / name for name in names)
+    yield from (one for one in run.checkpoints.glob("step_*.pt") if read_checkpoint.step_in(one.name) is not None)
+    for report in (one for one in (run.path / "nan").glob("step_*") if is_nan_folder(one.name)):
+        yield from (report, *(report / name for name in FILES))
 
 
 def _check_recipe_is_there(run: RunFolder) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from moco.distributed import gather, on_main, world_size
-from moco.files import write_json
+from moco.files import write_atomically, write_json
 from moco.recipe_base import RecipeBase
 from moco.recipe_error import RecipeError
 from moco.train.nan_guard import DiscardedStep
@@ -47,6 +47,9 @@ def write_nan_report(
 
     facts.json has step, images, seed and losses ("nan" or "inf" if one is not finite). checkpoint.pt is a copy of
     `checkpoint`, the state before the step.
+
+    Raises:
+        OSError: the report cannot be written.
     """
     ids = gather(discarded.ids.cpu()).tolist()
     if not on_main():
@@ -64,7 +67,8 @@ def write_nan_report(
     }  # fmt: skip
     write_json(place / "facts.json", facts)
     if checkpoint is not None:
-        shutil.copyfile(checkpoint, place / "checkpoint.pt")
+        with checkpoint.open("rb") as source:
+            write_atomically(place / "checkpoint.pt", lambda file: shutil.copyfileobj(source, file))
     return place
 
 

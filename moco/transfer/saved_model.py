@@ -14,7 +14,7 @@ from torch import nn
 
 from moco import __version__
 from moco.encoders import build_headless
-from moco.files import read_json
+from moco.files import read_json, refuse_special
 from moco.text import message_of
 from moco.transfer.recipe import TransferRecipe
 from moco.transfer.task_interface import Labels
@@ -58,6 +58,7 @@ def load_model(folder: Path, *, device: torch.device | None = None) -> TunedMode
             f"{folder} has no config.json of a fine-tuned model: name the folder model/ of a transfer run"
         )
     try:
+        refuse_special(folder / "model.safetensors")
         content = (folder / "model.safetensors").read_bytes()
     except OSError as error:
         raise WeightsError(message_of(error)) from error

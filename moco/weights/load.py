@@ -60,7 +60,7 @@ def read_weights(weights: Weights, *, size: int | None = None, whole: bool = Fal
         return _read_folder(path, whole)
     if path.is_file():
         beside = path.parent / "config.json"
-        if path.name == "model.safetensors" and beside.exists():
+        if path.name == "model.safetensors" and beside.is_file():
             refuse_tuned(path.parent)
             return _read_encoder_folder(path.parent)
         return _read_file(path, prefix)
@@ -87,7 +87,7 @@ def _read_file(path: Path, prefix: str) -> LoadedWeights:
 def _read_folder(path: Path, whole: bool) -> LoadedWeights:
     """An encoder folder, an imported one, or a run: its encoder/, or else its newest undamaged checkpoint."""
     encoder = next((one for one in (path / "encoder", path) if _is_encoder(one)), None)
-    if encoder is not None and whole and (path / REST).exists():
+    if encoder is not None and whole and (path / REST).is_file():
         content, config = join_content(path), _read_config(encoder)
         _check_intact(encoder, config)
         found = parse_content(content, str(path), prefix=chosen_prefix(path))
@@ -162,7 +162,7 @@ def _check_is_of_run(content: dict[str, Any], run: Path, file: Path) -> None:
 
 
 def _is_encoder(path: Path) -> bool:
-    return (path / "model.safetensors").exists() and (path / "config.json").exists()
+    return (path / "model.safetensors").is_file() and (path / "config.json").is_file()
 
 
 def _read_encoder_folder(path: Path) -> LoadedWeights:

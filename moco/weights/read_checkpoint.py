@@ -5,7 +5,6 @@ other names are neither read nor removed. A file with such a name that the manif
 is read, and never removed.
 """
 
-import errno
 import hashlib
 import io
 import json
@@ -17,7 +16,7 @@ from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile, ZipFile
 
-from moco.files import is_special
+from moco.files import refuse_special
 
 MANIFEST = "MANIFEST.json"
 NAME = re.compile(r"step_([0-9]{8,})\.pt")
@@ -144,8 +143,7 @@ def manifest(folder: Path) -> list[dict[str, Any]]:
     The file of an entry with `going` was about to be removed when the manifest was written. It may not exist any more.
     """
     try:
-        if is_special(folder / MANIFEST):
-            raise OSError(errno.EINVAL, "it is a pipe, a socket or a device")
+        refuse_special(folder / MANIFEST)
         listed = json.loads((folder / MANIFEST).read_bytes())
     except (FileNotFoundError, NotADirectoryError, ValueError, RecursionError):
         return []
@@ -164,6 +162,7 @@ def is_valid_entry(entry: Any) -> bool:
 def find_damage(path: Path, entry: dict[str, Any]) -> str | None:
     """What is wrong with the file, or None. Raises UnreadableError if the system does not let us read it."""
     try:
+        refuse_special(path)
         with path.open("rb") as file:
             size, digest = os.fstat(file.fileno()).st_size, hashlib.file_digest(file, "sha256").hexdigest()
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError):

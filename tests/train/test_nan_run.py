@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 from collections.abc import Callable
 
 import pytest
@@ -75,6 +76,39 @@ class TestRun:
         assert all((pictures / name).is_file() for name in facts["images"])
         assert len(set(facts["images"])) == 8
         assert read_checkpoint(place / "checkpoint.pt")["state"]["clock"]["step"] == 7
+
+    @pytest.mark.parametrize("kind", ["file", "pipe"])
+    def test_a_report_that_cannot_be_written_does_not_hide_why_the_run_has_stopped(
+        self, pictures, tiny, tmp_path, spoil, kind, monkeypatch
+    ):
+        spoil(7)
+        place = tmp_path / "run" / "nan" / "step_00000007"
+        save = AfterStep.save
+
+        def save_and_disturb(self, state, *, must=False):
+            (tmp_path / "run" / "nan").mkdir()
+            place.write_text("mine") if kind == "file" else os.mkfifo(place)
+            return save(self, state, must=must)
+
+        monkeypatch.setattr(AfterStep, "save", save_and_disturb)
+        with pytest.raises(
+            Diverged, match=r"step 8: loss .*discarded.*report of the step could not be written.*lower learning rate"
+        ):
+            pretrain(pictures, tmp_path / "run", recipe=tiny)
+        assert kind == "pipe" or place.read_text() == "mine"
+
+    def test_a_report_is_not_written_through_a_link(self, pictures, tiny, tmp_path, spoil):
+        spoil(7)
+        theirs = tmp_path / "theirs"
+        theirs.write_text("mine")
+        place = tmp_path / "run" / "nan" / "step_00000007"
+        with pytest.raises(Diverged):
+            pretrain(pictures, tmp_path / "run", recipe=tiny)
+        (place / "checkpoint.pt").unlink()
+        (place / "checkpoint.pt").symlink_to(theirs)
+        with pytest.raises(Diverged):
+            pretrain(pictures, tmp_path / "run", recipe=tiny)
+        assert theirs.read_text() == "mine"
 
     def test_the_same_command_repeats_the_discarded_step(self, pictures, tiny, tmp_path, spoil):
         spoil(7)

@@ -186,18 +186,29 @@ SPECIAL = (
     "checkpoints/MANIFEST.json",
     "curves.png",
 )
+CHECKPOINTS = ("checkpoints/step_00000004.pt", "checkpoints/step_00000006.pt")  # the manifest lists the first
+REPORTS = ("nan/step_00000002/facts.json", "nan/step_00000002/checkpoint.pt", "nan/step_00000003")
 
 
 @pytest.mark.timeout(20)
-@pytest.mark.parametrize("name", [*SPECIAL, "recipe.json", "encoder/config.json"])
+@pytest.mark.parametrize("name", [*SPECIAL, "recipe.json", "encoder/config.json", *CHECKPOINTS, *REPORTS])
 @pytest.mark.parametrize("overwrite", [False, True])
 def test_a_pipe_in_a_run_folder_is_refused_and_not_waited_for(tmp_path, tiny, name, overwrite):
     run = whole(tmp_path, tiny, finishes=False)
     file = run.path / name
-    file.parent.mkdir(exist_ok=True)
+    file.parent.mkdir(parents=True, exist_ok=True)
     file.unlink(missing_ok=True)
     os.mkfifo(file)
     stored = stored_recipe(run.path)
     assert stored == (None if name in ("recipe.json", "checkpoints/MANIFEST.json") else tiny)
     with pytest.raises(RunError, match=f"{name} is a pipe"):
         begin(run.path, tiny, overwrite=overwrite)
+
+
+@pytest.mark.parametrize("target", ["a device", "a pipe"])
+def test_a_link_to_a_device_or_a_pipe_is_refused_too(tmp_path, tiny, target):
+    run = whole(tmp_path / "run", tiny, finishes=False)
+    os.mkfifo(tmp_path / "pipe")
+    (run.checkpoints / "step_00000006.pt").symlink_to("/dev/zero" if target == "a device" else tmp_path / "pipe")
+    with pytest.raises(RunError, match=r"step_00000006\.pt is a pipe, a socket or a device"):
+        begin(run.path, tiny)

@@ -1,6 +1,5 @@
 """Export a checkpoint as MoCo's authors write it, for their scripts to resume from or to convert."""
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,7 +8,7 @@ import torch
 
 from moco.atomic_output import staged_paths
 from moco.encoders import Encoder
-from moco.files import write_atomically
+from moco.files import read_json, write_atomically
 from moco.recipe import EncoderSpec, Recipe
 from moco.weights.encoder_folder import build_encoder
 from moco.weights.export.files import plain, verify
@@ -84,7 +83,7 @@ def _epoch(found: LoadedWeights, weights: Weights) -> int | None:
     path = Path(weights)
     run = path if path.is_dir() else path.parent.parent
     try:
-        images = json.loads((run / "provenance.json").read_bytes())[0]["images"]
+        images = read_json(run / "provenance.json")[0]["images"]
         recipe = Recipe.from_json(found.content["recipe"])
     except (OSError, ValueError, LookupError, TypeError):
         return None
