@@ -20,14 +20,13 @@ from moco.encoders import build
 from moco.encoders.vit import VITS, ViT
 from moco.evaluate.knn import nearest
 from moco.method import LookUp, MomentumEncoder
-from moco.method.attention_loss import compare_attended
 from moco.method.loss import compare as compare_streamed
 from moco.recipe import EncoderSpec, OptimSpec
 from moco.recipes.moco_v2 import V2_VIEW
 from moco.train.optim import optimizer_for
 
 N, C, TAU = 256, 128, 0.2
-BLOCKS = (1024, 8192, 32768, 131072)  # keys at a time
+BLOCKS = (1024, 32768, None)  # keys at a time; None: the default for the device
 
 
 def allow_tf32(allowed: bool) -> None:
@@ -90,16 +89,12 @@ def loss(size: int, toy: int, bench: Bench) -> Iterator[Measurement]:
     works: dict[str, Callable[..., Tensor]] = {
         "reference: all logits, cross-entropy": lambda q, k: usual_gradient(q, k, columns),
         **{
-            f"ours, blocks of {block:,}": partial(loss_by, partial(compare_streamed, block=block), keys)
+            f"ours, {'default' if block is None else f'blocks of {block:,}'}": partial(
+                loss_by, partial(compare_streamed, block=block), keys
+            )
             for block in BLOCKS
-            if block <= max(size, BLOCKS[0])
         },
     }
-    if bench.device.type == "cuda":
-        attention = torch.compile(torch.nn.attention.flex_attention.flex_attention)
-        works["flex attention, compiled"] = partial(loss_by, partial(compare_attended, attention=attention), keys)
-    else:
-        works["flex attention"] = partial(loss_by, compare_attended, keys)
     prepared = {name: partial(prepare, work, q, k) for name, work in works.items()}
     for one in compare(f"loss, K = {size:,}", prepared, bench):
         if one.error is None:

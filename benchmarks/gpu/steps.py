@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
 import torch
-from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import step
@@ -12,7 +11,6 @@ from benchmarks.gpu.operations import allow_tf32
 from benchmarks.gpu.timing import Bench, Measurement, Part, Work, compare
 from moco import recipes
 from moco.encoders import build
-from moco.method import Contrast
 from moco.recipe import Recipe
 
 
@@ -75,15 +73,17 @@ def counted(found: Iterator[Measurement], recipe: Recipe) -> Iterator[Measuremen
 
 
 def resnet_steps(bench: Bench) -> Iterator[Measurement]:
-    """Precision, memory format, compilation and CUDA graphs, one after the other."""
+    """Precision, memory format, and BN groups in one pass or in turn."""
     recipe = resnet50(bench)
-    bf16 = with_(recipe, precision="bf16")
+    bf16 = with_(recipe, precision="bf16", one_pass=True)
     works: dict[str, Callable[[], Work]] = {
-        "ours, fp32": partial(ours, recipe, bench),
-        "ours, tf32": partial(ours, recipe, bench, tf32=True),
-        "ours, fp16": partial(ours, with_(recipe, precision="fp16"), bench),
+        "ours, bf16, BN groups in turn": partial(ours, with_(bf16, one_pass=False), bench),
+        "ours, fp32": partial(ours, with_(bf16, precision="fp32"), bench),
+        "ours, tf32": partial(ours, with_(bf16, precision="fp32"), bench, tf32=True),
+        "ours, fp16": partial(ours, with_(bf16, precision="fp16"), bench),
         "ours, bf16": partial(ours, bf16, bench),
         "ours, bf16, NCHW": partial(ours, with_(bf16, channels_last=False), bench),
+        "ours, bf16, one BN group": partial(ours, bf16.but(None, {"method.bn": "plain"}), bench),
         "reference, tf32": partial(reference, recipe, bench, tf32=True),
         "reference, bf16": partial(reference, bf16, bench),
     }
@@ -94,7 +94,8 @@ def resnet_steps(bench: Bench) -> Iterator[Measurement]:
 
 
 def compiled_steps(bench: Bench) -> Iterator[Measurement]:
-    recipe = with_(resnet50(bench), precision="bf16")
+    """The same step by torch's compiler, with and without CUDA graphs."""
+    recipe = with_(resnet50(bench), precision="bf16", one_pass=True)
     works: dict[str, Callable[[], Work]] = {"ours, bf16, again": partial(ours, recipe, bench)}
     if bench.device.type == "cuda":
         graphs = {"compile": True, "cuda_graphs": True}
@@ -108,73 +109,13 @@ def compiled_steps(bench: Bench) -> Iterator[Measurement]:
     )
 
 
-class InLayers(nn.BatchNorm2d):
-    """BN of G groups inside of the layer, so that all other layers see the whole mini-batch."""
-
-    groups: int
-    fused: bool  # one pass with grouped statistics, for the compiler; otherwise a kernel for each group
-
-    def forward(self, x: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
-        assert self.running_mean is not None
-        assert self.running_var is not None
-        if not self.fused:
-            parts = [
-                torch.nn.functional.batch_norm(
-                    part, self.running_mean, self.running_var, self.weight, self.bias, True, 0.1 / self.groups, self.eps
-                )
-                for part in x.chunk(self.groups)
-            ]
-            return torch.cat(parts)
-        y = x.unflatten(0, (self.groups, -1)).float()  # G x n x C x H x W
-        var, mean = torch.var_mean(y, dim=(1, 3, 4), keepdim=True, correction=0)
-        with torch.no_grad():
-            self.running_mean.lerp_(mean.flatten(1).mean(0), 0.1)
-            self.running_var.lerp_(var.flatten(1).mean(0), 0.1)
-        shape = (1, 1, -1, 1, 1)
-        y = (y - mean) * torch.rsqrt(var + self.eps) * self.weight.view(shape) + self.bias.view(shape)
-        return y.flatten(0, 1).to(x.dtype)
-
-
-def in_layers(recipe: Recipe, bench: Bench, *, fused: bool, compiled: bool) -> Work:
-    """Our step with one pass of the encoder over all groups. Without a shuffle, which takes no time."""
-    state = step.state(recipe.but(None, {"method.bn": "plain"}), bench.device)
-    assert isinstance(state.model, Contrast)
-    for layer in state.model.modules():
-        if type(layer) is nn.BatchNorm2d:
-            layer.__class__, layer.groups, layer.fused = InLayers, recipe.groups, fused  # pyright: ignore
-    if compiled:
-        for encoder in (state.model.encoder, state.model.key_encoder):
-            assert encoder is not None
-            encoder.compile()
-    return step.ours_of(state, recipe, bench.device)
-
-
-def bn_groups(bench: Bench) -> Iterator[Measurement]:
-    """8 groups one after the other, in the layers, and one group alone."""
-    recipe = with_(resnet50(bench), precision="bf16")
-    one = recipe.but(None, {"method.bn": "plain"})
-    works: dict[str, Callable[[], Work]] = {
-        "groups one after the other": partial(ours, recipe, bench),
-        "one group": partial(ours, one, bench),
-        "groups in the layers, a kernel each": partial(in_layers, recipe, bench, fused=False, compiled=False),
-    }
-    if bench.device.type == "cuda":
-        works |= {
-            "one group, compiled": partial(ours, with_(one, compile=True), bench),
-            "groups in the layers, fused, compiled": partial(in_layers, recipe, bench, fused=True, compiled=True),
-        }
-    else:
-        works["groups in the layers, fused"] = partial(in_layers, recipe, bench, fused=True, compiled=False)
-    yield from compare(f"BN groups: {recipe.groups}, bf16", works, bench, count=recipe.optim.batch_size)
-
-
-def vit_steps(name: str, batch: int, bench: Bench) -> Iterator[Measurement]:
+def vit_steps(name: str, batch: int, compiles: bool, bench: Bench) -> Iterator[Measurement]:
     recipe = with_(vit(name, batch, bench), precision="bf16")
     works: dict[str, Callable[[], Work]] = {
         "ours, bf16": partial(ours, recipe, bench),
         "reference, bf16": partial(reference, recipe, bench),
     }
-    if bench.device.type == "cuda":
+    if bench.device.type == "cuda" and compiles:
         works["ours, bf16, compiled"] = partial(ours, with_(recipe, compile=True), bench)
     title = f"step, {recipe.encoder.name}, batch {recipe.optim.batch_size}"
     yield from counted(compare(title, works, bench, count=recipe.optim.batch_size), recipe)
@@ -183,7 +124,6 @@ def vit_steps(name: str, batch: int, bench: Bench) -> Iterator[Measurement]:
 PARTS: Sequence[Part] = [
     Part("resnet50", resnet_steps),
     Part("resnet50-compiled", compiled_steps),
-    Part("vit-small", partial(vit_steps, "moco_v3_vit_small", 256)),
-    Part("vit-base", partial(vit_steps, "moco_v3_vit_base", 256)),
-    Part("bn-groups", bn_groups),
+    Part("vit-small", partial(vit_steps, "moco_v3_vit_small", 256, True)),
+    Part("vit-base", partial(vit_steps, "moco_v3_vit_base", 256, False)),
 ]

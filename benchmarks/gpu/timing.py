@@ -86,6 +86,8 @@ def compare(
             ready[name]()
             bench.synchronize()
             facts[name] = {"first_call_s": round(time.perf_counter() - start, 2)}
+            if bench.only_compile:
+                continue
             for _ in range(1 if bench.toy else WARM_UP):
                 ready[name]()
             facts[name]["peak_mb"] = peak_mb(ready[name], bench)

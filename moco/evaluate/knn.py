@@ -14,6 +14,7 @@ from moco.recipe import RecipeError
 K = 200  # neighbours: InstDisc and MoCo's CIFAR notebook
 TEMPERATURE = 0.1  # MoCo's CIFAR notebook, InstDisc on CIFAR-10; InstDisc on ImageNet: 0.07
 QUERIES, BANK = 512, 32768  # rows compared at a time: 64 MiB of similarities, whatever n is
+QUERIES_ON_GPU, BANK_ON_GPU = 2048, 131072  # the same on a GPU: 1 GiB
 VOTES = 2**24  # queries x classes whose votes are counted at a time: 64 MiB
 GROUP = 8  # columns in a group of `_top_k`; 4 and 16 take a tenth longer
 
@@ -56,12 +57,14 @@ def nearest(
     """The k rows of `bank` with the greatest cosine similarity to each query (all of them when k > m), on the CPU."""
     if k < 1:
         raise RecipeError(f"k must be at least 1 neighbour, got {k}")
-    k, chunks = min(k, len(bank)), queries.split(QUERIES)
+    on_cpu = torch.device(device).type == "cpu"
+    at_once, rows_at_once = (QUERIES, BANK) if on_cpu else (QUERIES_ON_GPU, BANK_ON_GPU)
+    k, chunks = min(k, len(bank)), queries.split(at_once)
     best = [_top_k(chunk.new_empty(len(chunk), 0, device=device), k) for chunk in chunks]  # none yet
-    starts, progress = range(0, len(bank), BANK), progress or Progress()
+    starts, progress = range(0, len(bank), rows_at_once), progress or Progress()
     progress.expect(len(starts) * len(chunks), "blocks")
     for start in starts:
-        rows = F.normalize(bank[start : start + BANK].to(device))
+        rows = F.normalize(bank[start : start + rows_at_once].to(device))
         for i, chunk in enumerate(chunks):
             found = _top_k(F.normalize(chunk.to(device)) @ rows.T, k)
             best[i] = _merge_nearest(best[i], Nearest(found.similarities, found.indices + start), k)
@@ -77,7 +80,7 @@ def _top_k(similarities: Float[Tensor, "n m"], k: int) -> Nearest:
     """
     n, m = similarities.shape
     width = m // GROUP  # distance in columns between the members of a group
-    if k > width:
+    if k > width or similarities.device.type != "cpu":
         return Nearest(*similarities.topk(min(k, m)))
     column = torch.arange(m, device=similarities.device)
     grouped, rest = column[: GROUP * width].view(GROUP, width), column[GROUP * width :]

@@ -1,6 +1,6 @@
 """The method of the paper (Sec. 3): tensors in, tensors out, independent of recipes, files and kinds of encoders."""
 
-from moco.method.batchnorm import synchronized
+from moco.method.batchnorm import grouped, synchronized
 from moco.method.contrast import Contrast, Part
 from moco.method.dictionaries import Batch, Dictionary, MemoryBank, Queue
 from moco.method.gradient_cache import CachedContrast
@@ -9,5 +9,5 @@ from moco.method.momentum import MomentumEncoder
 
 __all__ = [
     "NCE", "Batch", "CachedContrast", "Contrast", "Dictionary", "LookUp", "MemoryBank", "MomentumEncoder", "Part",
-    "Queue", "compare", "info_nce", "synchronized",
+    "Queue", "compare", "grouped", "info_nce", "synchronized",
 ]  # fmt: skip

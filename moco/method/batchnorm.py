@@ -1,7 +1,8 @@
 """The images over which BatchNorm computes its statistics: G groups on one device, or all ranks together.
 
 BN groups act as virtual devices: the encoder runs over the G parts of a mini-batch one after the other. So Shuffling BN
-(Sec. 3.3) does on one device what it does on G devices, with any backbone that has plain BatchNorm.
+(Sec. 3.3) does on one device what it does on G devices, with any backbone that has plain BatchNorm. On a GPU, whose
+kernels are many and small that way, the encoder runs once, and its BN layers compute the statistics of G groups.
 """
 
 from collections.abc import Iterable, Iterator
@@ -9,12 +10,15 @@ from contextlib import contextmanager
 from typing import TypeVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm  # pyright: ignore[reportPrivateUsage]
 
 from moco.distributed import gather, world_size
 
 Module = TypeVar("Module", bound=nn.Module)
+BatchNorm = TypeVar("BatchNorm", bound=_BatchNorm)
+PLAIN = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 
 @contextmanager
@@ -57,6 +61,73 @@ def in_groups(module: nn.Module, x: Tensor, members: Iterable[int], groups: int)
         with bn_group(module, group, groups):
             results.append(module(part.clone()))
     return results[0] if len(results) == 1 else torch.cat(results)
+
+
+class GroupedBatchNorm(_BatchNorm):
+    """BatchNorm over each of G equal groups of neighbouring rows, in one pass of the network.
+
+    Outputs and gradients are those of `in_groups`, and so are the running statistics; only rounding differs.
+    """
+
+    groups = 1
+
+    def _check_input_dim(self, input: Tensor) -> None:
+        if self.training and len(input) % self.groups:
+            raise ValueError(f"{len(input)} rows do not divide into {self.groups} BN groups of equal size")
+
+    def forward(self, input: Tensor) -> Tensor:
+        self._check_input_dim(input)
+        if not self.training or self.groups == 1:
+            return super().forward(input)
+        if self.track_running_stats and self.num_batches_tracked is not None:
+            self.num_batches_tracked.add_(self.groups)
+        return self._in_one_kernel(input) if torch.compiler.is_compiling() else self._by_group(input)
+
+    def _by_group(self, x: Tensor) -> Tensor:
+        """A call of torch's BatchNorm for each group, with the momenta of `bn_group`."""
+        mean, var = (self.running_mean, self.running_var) if self.track_running_stats else (None, None)
+        assert self.momentum is not None
+        a = self.momentum
+        parts: list[Tensor] = []
+        for group, part in enumerate(x.chunk(self.groups)):
+            step = (a / self.groups) / (1 - (self.groups - group - 1) * a / self.groups)
+            parts.append(F.batch_norm(part, mean, var, self.weight, self.bias, True, step, self.eps))
+        return torch.cat(parts)
+
+    def _in_one_kernel(self, x: Tensor) -> Tensor:
+        """The statistics of all groups at once, as an expression that torch's compiler fuses with its neighbours."""
+        y = x.unflatten(0, (self.groups, -1)).to(torch.promote_types(x.dtype, torch.float32))  # G x n x C x ...
+        dims = [1, *range(3, y.ndim)]
+        var, mean = torch.var_mean(y, dims, correction=0, keepdim=True)
+        if self.track_running_stats:
+            self._track(mean.detach(), var.detach(), y[0].numel() // y.shape[2])
+        y = (y - mean) * torch.rsqrt(var + self.eps)
+        if self.affine:
+            shape = (-1, *[1] * (x.ndim - 2))
+            y = y * self.weight.view(shape) + self.bias.view(shape)
+        return y.flatten(0, 1).to(x.dtype)
+
+    @torch.no_grad()
+    def _track(self, mean: Tensor, var: Tensor, count: int) -> None:
+        """Update the running statistics with the mean over the groups, each with the unbiased variance."""
+        assert self.running_mean is not None
+        assert self.running_var is not None
+        assert self.momentum is not None
+        self.running_mean.lerp_(mean.mean(0).flatten().to(self.running_mean.dtype), self.momentum)
+        self.running_var.lerp_((var.mean(0).flatten() * count / (count - 1)).to(self.running_var.dtype), self.momentum)
+
+
+def grouped(module: Module, groups: int) -> Module | None:
+    """`module` with every BatchNorm replaced in place by GroupedBatchNorm. Names and tensors stay the same.
+
+    None, and nothing is changed, if a layer is a subclass of BatchNorm or averages over all batches (momentum None).
+    """
+    layers = [one for one in module.modules() if isinstance(one, _BatchNorm)]
+    if any(type(one) not in PLAIN or one.momentum is None for one in layers):
+        return None
+    for layer in _replace(module, GroupedBatchNorm):
+        layer.groups = groups
+    return module
 
 
 @contextmanager
@@ -118,15 +189,23 @@ def synchronized(module: Module) -> Module:
     Raises:
         ValueError: a layer is a subclass of BatchNorm, whose own behaviour would be lost.
     """
-    for name, layer in list(module.named_modules()):
-        if not isinstance(layer, _BatchNorm) or isinstance(layer, SyncBatchNorm):
-            continue
-        if type(layer) not in (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d):
+    for name, layer in module.named_modules():
+        if isinstance(layer, _BatchNorm) and type(layer) not in (*PLAIN, SyncBatchNorm):
             raise ValueError(f"{name} is a {type(layer).__name__}, expected nn.BatchNorm1d, 2d or 3d to synchronize")
-        sync = SyncBatchNorm(
-            layer.num_features, layer.eps, layer.momentum, layer.affine, layer.track_running_stats
-        ).train(layer.training)  # fmt: skip
-        for kind in ("_parameters", "_buffers"):
-            setattr(sync, kind, getattr(layer, kind))
-        module.set_submodule(name, sync)
+    _replace(module, SyncBatchNorm)
     return module
+
+
+def _replace(module: nn.Module, kind: type[BatchNorm]) -> list[BatchNorm]:
+    """Replace every plain BatchNorm in `module` by a layer of this kind with the same tensors. Returns the layers."""
+    layers: list[BatchNorm] = []
+    for name, layer in list(module.named_modules()):
+        if type(layer) not in PLAIN:
+            continue
+        assert isinstance(layer, _BatchNorm)
+        new = kind(layer.num_features, layer.eps, layer.momentum, layer.affine, layer.track_running_stats)
+        for tensors in ("_parameters", "_buffers"):
+            setattr(new, tensors, getattr(layer, tensors))
+        module.set_submodule(name, new.train(layer.training))
+        layers.append(new)
+    return layers

@@ -54,6 +54,8 @@ class Contrast(nn.Module):
         symmetric: each view is the query once. The two losses are added, and the keys of both are enqueued.
         shuffle_bn: Shuffling BN (Sec. 3.3). An error with one BN group on one device, where it would do nothing.
         bn_groups: number of parts of this rank's mini-batch, each with its own BN statistics.
+        one_pass: the encoders run once over all BN groups, whose statistics their BN layers keep apart (see `grouped`);
+            otherwise one group at a time, in the memory of one group.
         loss: maps a LookUp and tau to the loss: InfoNCE (`compare`), or an `NCE`.
         loss_scale: multiplies the loss.
     """
@@ -69,6 +71,7 @@ class Contrast(nn.Module):
         symmetric: bool = False,
         shuffle_bn: bool = True,
         bn_groups: int = 1,
+        one_pass: bool = False,
         loss: Compare = compare,
         loss_scale: float = 1.0,
     ):
@@ -81,7 +84,7 @@ class Contrast(nn.Module):
         self.encoder, self.key_encoder, self.dictionary = encoder, key_encoder, dictionary
         self.predictor = nn.Identity() if predictor is None else predictor
         self.temperature, self.symmetric, self.shuffle_bn = temperature, symmetric, shuffle_bn
-        self.bn_groups, self.loss, self.loss_scale = bn_groups, loss, loss_scale
+        self.bn_groups, self.one_pass, self.loss, self.loss_scale = bn_groups, one_pass, loss, loss_scale
 
     @property
     def directions(self) -> list[tuple[int, int]]:
@@ -100,7 +103,7 @@ class Contrast(nn.Module):
         """
         if len(ids) % self.bn_groups:
             raise ValueError(f"a mini-batch of {len(ids)} does not divide into {self.bn_groups} BN groups")
-        whole = self.dictionary.whole or isinstance(self.loss, NCE)
+        whole = self.dictionary.whole or isinstance(self.loss, NCE) or self.one_pass
         count = 1 if whole else self.bn_groups  # parts for each direction
         each = self.bn_groups // count  # BN groups in a part
         parts: list[Part] = []
@@ -142,8 +145,7 @@ class Contrast(nn.Module):
 
     def encode_queries(self, x: Float[Tensor, "P c H W"], groups: range) -> Float[Tensor, "P C"]:
         """predictor(f_q(x)), normalized. `x` holds the BN groups `groups`."""
-        features = in_groups(self.encoder, x, groups, self.bn_groups)
-        return unit(in_groups(self.predictor, features, groups, self.bn_groups))
+        return unit(self._encode(self.predictor, self._encode(self.encoder, x, groups), groups))
 
     def encode_keys(self, x: Float[Tensor, "N c H W"], rng: torch.Generator) -> Float[Tensor, "N C"]:
         """f_k(x), with Shuffling BN (Sec. 3.3): a key must not share its BN statistics with its own query."""
@@ -151,8 +153,12 @@ class Contrast(nn.Module):
         order = None
         if self.shuffle_bn:
             x, order = shuffle(x, rng)
-        k = unit(in_groups(self.key_encoder, x, range(self.bn_groups), self.bn_groups))
+        k = unit(self._encode(self.key_encoder, x, range(self.bn_groups)))
         return k if order is None else unshuffle(k, order)
+
+    def _encode(self, network: nn.Module, x: Tensor, groups: range) -> Tensor:
+        """network(x). `x` holds the BN groups `groups`."""
+        return network(x.clone()) if self.one_pass else in_groups(network, x, groups, self.bn_groups)
 
     def follow(self, m: float) -> None:
         """Eqn. (2), if the key encoder is a momentum encoder."""

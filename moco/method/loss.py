@@ -17,6 +17,7 @@ from torch.autograd.function import once_differentiable
 from moco.distributed import gather
 
 LOG2_E = math.log2(math.e)  # exp(x) = exp2(x LOG2_E), which takes a third of the time on a CPU
+BLOCK = 1024  # keys
 SMALLEST_UNSHIFTED = 1 / 64  # tau: exp(64) times a billion keys does not overflow float32, and exp(-64) is not denormal
 
 
@@ -38,6 +39,12 @@ class LookUp(NamedTuple):
         rest = self.q @ self.keys.T if self.drawn is None else _dot(self.q, self.keys[self.drawn])
         zeros = torch.zeros(len(self.q), dtype=torch.long, device=self.q.device)
         return torch.cat([first, rest], dim=1), zeros
+
+
+def _block_for(look_up: LookUp) -> int:
+    """The number of keys compared at a time: few fit a CPU's cache; on a GPU 128 MiB of logits keep kernels few."""
+    on_cpu = look_up.q.device.type == "cpu"
+    return BLOCK if on_cpu or look_up.drawn is not None else max(BLOCK, 2**25 // len(look_up.q))
 
 
 def _dot(q: Float[Tensor, "N C"], keys: Float[Tensor, "N b C"]) -> Float[Tensor, "N b"]:
@@ -137,7 +144,9 @@ class Summed(torch.autograd.Function):
         return grads[0] * ctx.saved_tensors[0], None, None, None
 
 
-def compare(look_up: LookUp, temperature: float, *, block: int = 1024) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
+def compare(
+    look_up: LookUp, temperature: float, *, block: int | None = None
+) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
     """The loss of Eqn. (1), and the share of queries that are closer to their own key than to any other."""
     if look_up.positive is not None:
         if look_up.keys.requires_grad or look_up.positive.requires_grad:
@@ -145,13 +154,14 @@ def compare(look_up: LookUp, temperature: float, *, block: int = 1024) -> tuple[
                 "expected keys and a separate positive without gradient: compute them under torch.no_grad()"
             )
         one_pass = _sums_unshifted if temperature >= SMALLEST_UNSHIFTED else _sums_shifted
+        block = block or _block_for(look_up)
         sums_of = partial(one_pass, keys=look_up.keys, drawn=look_up.drawn, block=block)  # memory N x block, for any M
         return Summed.apply(look_up.q, look_up.positive, temperature, sums_of)  # pyright: ignore[reportReturnType]
     logits, match = look_up.logits()  # N x M with M = the mini-batch: small, and the keys may require gradient
     return F.cross_entropy(logits / temperature, match), (logits.argmax(dim=1) == match).float().mean()
 
 
-def info_nce(look_up: LookUp, temperature: float, *, block: int = 1024) -> Float[Tensor, ""]:
+def info_nce(look_up: LookUp, temperature: float, *, block: int | None = None) -> Float[Tensor, ""]:
     """InfoNCE, Eqn. (1): the log loss of telling each query's own key from all others, averaged over the queries.
 
         L_q = -log( exp(q.k+ / tau) / sum_i exp(q.k_i / tau) )
@@ -159,7 +169,7 @@ def info_nce(look_up: LookUp, temperature: float, *, block: int = 1024) -> Float
     Args:
         look_up: queries and keys of unit length, in float32 or float64.
         temperature: tau.
-        block: number of keys compared at a time. Memory is N x block.
+        block: number of keys compared at a time; None: 1,024 on a CPU, more on a GPU. Memory is N x block.
     """
     return compare(look_up, temperature, block=block)[0]
 

@@ -34,6 +34,7 @@ DEFAULTS = Origin(
         "seed": "this project's choice: any number",
         "optim.accumulate": "this project's choice: no accumulation",
         "compute.channels_last": "this project's choice: a memory layout, which changes only rounding",
+        "compute.one_pass": "this project's choice: the order of the work, which changes only rounding",
         "compute.compile": "this project's choice: torch's default",
         "compute.cuda_graphs": "this project's choice: torch's default",
         "compute.threads": "this project's choice: torch's default when a run starts; a resumed run uses the same",

@@ -23,6 +23,7 @@ from moco.method import (
     MomentumEncoder,
     Queue,
     compare,
+    grouped,
     synchronized,
 )
 from moco.recipe import Recipe
@@ -69,6 +70,8 @@ def contrast_for(
         say(line)
     if method.bn == "sync":
         contrast = synchronized(contrast)
+    elif in_one_pass(recipe, device) and contrast.bn_groups > 1:
+        contrast.one_pass = grouped(contrast, contrast.bn_groups) is not None  # otherwise group by group
     contrast.to(device)
     if recipe.compute.channels_last:
         contrast.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
@@ -77,6 +80,16 @@ def contrast_for(
             if network is not None:
                 network.compile(mode="reduce-overhead" if recipe.compute.cuda_graphs else None)
     return contrast.train()
+
+
+def in_one_pass(recipe: Recipe, device: torch.device) -> bool:
+    """Whether the encoders run once over all BN groups, and not group by group.
+
+    On a GPU, where many small kernels cost more time than their arithmetic (docs/speed.md). Gradient caching is there
+    to save memory, and goes group by group everywhere.
+    """
+    asked = recipe.compute.one_pass
+    return not recipe.optim.cached and (device.type == "cuda" if asked is None else asked)
 
 
 def read_init(init: str | Path, recipe: Recipe) -> LoadedWeights:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from moco.recipe import OptimSpec
 from moco.startup import without_compiler
 
-CHUNK = 1 << 19  # numbers that LARS updates at a time: few kernels on a GPU, and a CPU's cache holds them
+CHUNK = 1 << 19  # numbers that LARS updates at a time on a CPU, whose cache holds them
 
 
 def optimizer_for(model: nn.Module, spec: OptimSpec) -> torch.optim.Optimizer:
@@ -103,10 +103,10 @@ def _gradients(parameters: list[Tensor]) -> list[Tensor]:
 
 
 def _chunks(parameters: Iterable[Tensor]) -> Iterator[list[Tensor]]:
-    """The parameters in lists of at most `CHUNK` numbers, or of one parameter."""
+    """The parameters in lists of at most `CHUNK` numbers, or of one parameter; on a GPU in one list: few kernels."""
     some: list[Tensor] = []
     for parameter in parameters:
-        if some and sum(one.numel() for one in some) + parameter.numel() > CHUNK:
+        if some and parameter.device.type == "cpu" and sum(one.numel() for one in some) + parameter.numel() > CHUNK:
             yield some
             some = []
         some.append(parameter)

@@ -1,6 +1,8 @@
 """Runs of a few steps on a device, on mini-batches that are the same on every device."""
 
+import os
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,6 +19,8 @@ from moco.train.optim import optimizer_for
 from tests.train.fake_gpu import N
 
 CPU = torch.device("cpu")
+ROOT = Path(__file__).parents[2]
+PYTHONPATH = os.pathsep.join([str(ROOT), str(ROOT / "tests"), *filter(None, [os.environ.get("PYTHONPATH")])])
 
 
 def state_on(device: torch.device, recipe: Recipe, dtype: torch.dtype = torch.float32) -> TrainState:

@@ -9,14 +9,13 @@ import pytest
 import torch
 
 from tests.gpu import one_rank
+from tests.gpu.helpers import PYTHONPATH
 from tests.ranks.test_methods import MECHANISMS, as_a_set, trained
-
-ROOT = Path(__file__).parents[2]
 
 
 def on_ranks(world: int, backend: str, device: torch.device, folder: Path) -> list[dict[str, dict]]:
     """What each mechanism came to on each rank."""
-    environment = os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}", "CUBLAS_WORKSPACE_CONFIG": ":4096:8"}
+    environment = os.environ | {"PYTHONPATH": PYTHONPATH, "CUBLAS_WORKSPACE_CONFIG": ":4096:8"}
     ranks = [
         subprocess.Popen(
             [sys.executable, one_rank.__file__, str(rank), str(world), str(folder / "store"), backend, str(device),

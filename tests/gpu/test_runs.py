@@ -13,8 +13,8 @@ import torch
 from making import make_pictures
 
 from moco.train import checkpoint
+from tests.gpu.helpers import PYTHONPATH
 
-ROOT = Path(__file__).parents[2]
 KILLED_AT = """
 import sys, torch
 from moco import recipes
@@ -32,7 +32,7 @@ pretrain(images, out, recipe=recipe, device=device, save_every=3, reporter=AtSte
 
 
 def run(*command: str | Path, code: int = 0) -> str:
-    environment = os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}", "CUBLAS_WORKSPACE_CONFIG": ":4096:8"}
+    environment = os.environ | {"PYTHONPATH": PYTHONPATH, "CUBLAS_WORKSPACE_CONFIG": ":4096:8"}
     done = subprocess.run(
         [sys.executable, *map(str, command)], env=environment, capture_output=True, text=True, timeout=200
     )
