@@ -89,6 +89,6 @@ def _unreachable(where: str, error: Exception) -> WeightsError:
     return WeightsError(
         f"the pretrained weights of {where} could not be loaded ({reason}). Check the connection (and "
         "HF_HUB_OFFLINE). To work offline, run the command once with a connection, which fills the cache (HF_HOME, "
-        "TORCH_HOME), or copy the weights file from another machine: "
-        f"--init FILE, with --model {where}"
+        f"TORCH_HOME), or copy the weights file from another machine and give it: --init FILE --model {where} for "
+        f"pretrain, FILE --architecture {where} for other commands"
     )

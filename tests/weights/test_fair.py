@@ -196,7 +196,13 @@ def test_a_vit_without_checkpoints_goes_out_by_the_names_of_v3(exported) -> None
 
 
 def test_a_network_that_their_scripts_do_not_make_is_named(exported) -> None:
-    assert "scripts cannot build this network: torchvision has no resnet18 with width 0.125" in exported("v1")[1]
+    assert "scripts cannot build this network (torchvision has no resnet18 with width 0.125" in exported("v1")[1]
+
+
+def test_the_report_names_a_network_that_the_file_does_not_show(tmp_path: Path) -> None:
+    torch.save(timm.create_model("test_convnext").state_dict(), tmp_path / "in.pth")
+    report = export(tmp_path / "in.pth", to="fair", out=tmp_path / "out.pth", architecture="timm/test_convnext")
+    assert "f_q: timm/test_convnext, " in report
 
 
 def test_a_file_of_torchvision_becomes_a_stripped_checkpoint(tmp_path: Path) -> None:

@@ -106,7 +106,7 @@ def test_a_file_is_downloaded_completely_and_reported(
     assert file == tmp_path / "test.pth.tar"
     assert file.read_bytes() == CONTENT
     said = capsys.readouterr().err
-    assert "licence: none: a test" in said
+    assert "licence none: a test" in said
     assert f"its MD5 begins with {MD5[:8]}, as published" in said
 
 

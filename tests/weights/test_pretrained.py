@@ -97,7 +97,7 @@ class Unreachable:
 def test_without_a_connection_timm_is_not_asked_and_the_error_says_how_to_work_offline(monkeypatch) -> None:
     monkeypatch.setattr(huggingface_hub, "get_session", lambda: Unreachable)
     monkeypatch.setattr(timm, "create_model", lambda *_, **__: pytest.fail("it retries for a minute"))
-    said = r"could not be loaded \(no route to the host\).* To work offline, .* --init FILE, with --model timm/test_vit"
+    said = r"could not be loaded \(no route to the host\).* To work offline, .* --init FILE --model timm/test_vit "
     with pytest.raises(WeightsError, match=said):
         load_encoder("timm/test_vit")
 

@@ -10,6 +10,7 @@ from moco.atomic_output import staged_paths
 from moco.encoders import Encoder
 from moco.files import read_json, write_atomically
 from moco.recipe import EncoderSpec, Recipe
+from moco.text import plural
 from moco.weights.encoder_folder import build_encoder
 from moco.weights.export.files import plain, verify
 from moco.weights.export.optimizer import reference_optimizer
@@ -46,6 +47,9 @@ def to_fair(weights: Weights, out: Path, *, architecture: str | EncoderSpec | No
         if not same_tensors(back, content):
             raise WeightsError(f"{out} does not contain what was written: the disk or moco is at fault")
     read = parse_official(back, str(out))
+    if read is not None and read.guess is None:
+        f_q = f"{encoder.spec.name}, {plural(len(read.backbone), 'tensor')}"
+        read = replace(read, contents=read.contents | {"f_q": f_q})
     lines = [f"{out} holds {'the content of the file' if read is None else read.summary}."]
     return "\n".join([*lines, _compare_in_reference_network(config, encoder)])
 
@@ -96,6 +100,6 @@ def _compare_in_reference_network(config: Config, encoder: Encoder) -> str:
     try:
         call = library_equivalent(config.encoder, library, config.data.size)
     except WeightsError as error:
-        return f"The authors' scripts cannot build this network: {error}."
+        return f"The authors' scripts cannot build this network ({error})."
     apart, _ = verify(plain(encoder.backbone.state_dict()), call, encoder, size=config.data.size)
     return f"Their network is {call}. Its features of 2 random images, with f_q loaded, differ by at most {apart:.1g}."

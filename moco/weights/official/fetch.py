@@ -63,7 +63,7 @@ def fetch(one: Released, *, folder: Path | None = None) -> Path:
 
 def _download(one: Released, file: Path) -> dict[str, Any]:
     """Download the file, check it, and move it to its name. Returns the record for NAME.json."""
-    print(f"downloading {one.name} from {one.address}; licence: {one.licence}", file=sys.stderr)
+    print(f"downloading {one.name} from {one.address}; licence {one.licence}", file=sys.stderr)
     aside = temporary_name(file)  # a killed download leaves it, and the next one removes it
     try:
         md5, sha256 = _receive(one, aside)
