@@ -23,6 +23,7 @@ from moco.train.load_state import load_newest
 from moco.train.open_run import open_run, start_run
 from moco.train.plan_run import AnyJob, Job
 from moco.train.rank_sync import restore_statistics
+from moco.train.read_log import remove_records_after
 from moco.train.reporters import Logged, Reporter
 from moco.train.result_files import rename_foreign_notes, report_renamed
 from moco.train.run_folder import (
@@ -181,7 +182,11 @@ def restore(job: AnyJob, state: TrainState, reporter: Reporter) -> None:
             with suppress(OSError):  # the next checkpoint records it
                 run.record_first_checkpoint(state.clock.step, run_id=payload.get("run_id"))
     if on_main():
-        run.remove_records_after(-1 if payload is None else state.clock.step)
+        moved = remove_records_after(run.metrics_file, -1 if payload is None else state.clock.step)
+        if moved is not None:
+            reporter.say(
+                f"caution: {run.metrics_file} has lines that a run does not write. They were moved to {moved} beside it"
+            )
 
 
 def _report_unlisted(run: RunFolder, names: list[str], reporter: Reporter) -> None:

@@ -20,10 +20,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import moco
-from moco.files import MODE, append, read_json, write_json, write_text
+from moco.files import MODE, append, read_json, write_json
 from moco.recipe import Recipe, RecipeError
 from moco.recipe_base import RecipeBase
 from moco.text import message_of, shown
+from moco.train.read_log import read_records
 from moco.weights.read_checkpoint import entries
 
 if TYPE_CHECKING:
@@ -95,12 +96,7 @@ class RunFolder:
 
     def metrics(self) -> list[dict[str, Any]]:
         """The records of metrics.jsonl. Invalid lines are left out: a kill may cut off a line."""
-        records: list[Any] = []
-        if self.metrics_file.is_file():
-            for line in self.metrics_file.read_bytes().splitlines():
-                with suppress(ValueError, RecursionError):
-                    records.append(json.loads(line))
-        return [one for one in records if isinstance(one, dict) and isinstance(one.get("step", 0), int)]
+        return read_records(self.metrics_file)
 
     def never_saved(self) -> bool:
         """Whether saved.json says that the run has no checkpoint yet."""
@@ -151,11 +147,6 @@ class RunFolder:
     def log(self, *records: dict[str, Any]) -> None:
         """Append records to metrics.jsonl. If it raises an OSError, none is appended."""
         append(self.metrics_file, "".join(json.dumps(record) + "\n" for record in records).encode())
-
-    def remove_records_after(self, step: int) -> None:
-        """Remove the records of steps after `step`: the resumed run logs them again."""
-        kept = [record for record in self.metrics() if record.get("step", 0) <= step]
-        write_text(self.metrics_file, "".join(json.dumps(record) + "\n" for record in kept))
 
 
 def has_numbers_of_the_end(noted: Any) -> bool:

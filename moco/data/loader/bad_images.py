@@ -96,8 +96,10 @@ def _read_rows(file: Path) -> dict[str, str]:
     rows = [row for row in csv.reader(io.StringIO(data.decode("utf-8", "surrogateescape"), newline="")) if row]
     incomplete = bool(rows) and not (data.endswith(b"\n") and len(rows[-1]) > 1)
     whole = rows[: len(rows) - incomplete]
+    written = b"".join(_row(*row) for row in whole)
+    is_note = incomplete and data.startswith(written) and not data.removeprefix(written).startswith(b'"')
     ours = whole[0] == ["name", "reason"] if whole else HEADER.startswith(data)
-    if not ours or any(len(row) != 2 for row in whole):
+    if not ours or is_note or any(len(row) != 2 for row in whole):
         raise DataError(f"{shown(str(file))} is not a list of bad images (columns name, reason): move it away")
     if incomplete:
         write_atomically(file, lambda out: out.write(b"".join(_row(*row) for row in whole)))

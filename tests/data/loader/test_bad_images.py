@@ -188,3 +188,14 @@ def test_threads_add_at_once_without_losing_any(tmp_path):
     for thread in threads:
         thread.join()
     assert sorted(name for name, _ in rows(tmp_path / "bad.csv")[1:]) == sorted(f"{i}.jpg" for i in range(100))
+
+
+@pytest.mark.parametrize("note", ["checked by hand\n", "checked by hand", "x.jpg,looked at"])
+def test_a_note_at_the_end_of_the_list_is_not_removed_as_an_incomplete_row(tmp_path, note):
+    file = tmp_path / "bad.csv"
+    Quarantine(file, None, 100).add("a.jpg", "cut")
+    content = file.read_text() + note
+    file.write_text(content)
+    with pytest.raises(DataError, match="is not a list of bad images"):
+        Quarantine(file, None, 100)
+    assert file.read_text() == content
