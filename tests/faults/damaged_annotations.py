@@ -15,13 +15,11 @@ from moco.transfer import masks
 from moco.transfer.readers.entries import AnnotationError
 from moco.transfer.readers.formats import read_scenes, read_semantic
 from moco.transfer.readers.shared import ReadOptions
+from tests.damage import VALUES, places, put
 from tests.faults.matrix import Fault, Tally
 from tests.transfer import making_coco, making_voc
 from tests.transfer.shapes_made import make_shapes
 
-VALUES = (
-    None, True, -1, 0, 1.5, 1e308, float("nan"), 10**30, "", "text", [], [[]], [None], {}, {"size": [1]}, [[1] * 6],
-)  # fmt: skip
 SHAPES = {"shapes": [{"label": "a", "points": [[1, 2], [9, 2], [4, 7]], "group_id": 1, "shape_type": "polygon"}],
           "imagePath": "a.jpg", "imageHeight": 40, "imageWidth": 50}  # fmt: skip
 
@@ -29,18 +27,9 @@ SHAPES = {"shapes": [{"label": "a", "points": [[1, 2], [9, 2], [4, 7]], "group_i
 def with_another_value(rng: np.random.Generator, content: Any) -> str:
     """The content as JSON, with one random value replaced."""
     damaged = copy.deepcopy(content)
-    places = list(_places(damaged))
-    *path, last = places[int(rng.integers(len(places)))]
-    target = damaged
-    for key in path:
-        target = target[key]
-    target[last] = copy.deepcopy(VALUES[int(rng.integers(len(VALUES)))])
+    every = places(damaged)
+    put(damaged, every[int(rng.integers(len(every)))], VALUES[int(rng.integers(len(VALUES)))])
     return json.dumps(damaged)
-
-
-def _places(value: Any, path: tuple = ()) -> list[tuple]:
-    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    return [path] * bool(path) + [place for key, part in inner for place in _places(part, (*path, key))]
 
 
 def with_other_bytes(rng: np.random.Generator, text: str | bytes) -> bytes:

@@ -14,6 +14,7 @@ from moco.files import remove_temporary_files
 from moco.train import checkpoint
 from moco.train.checkpoint import CheckpointError
 from moco.train.keep_checkpoints import prepare_for_resume
+from tests.damage import flip_bit
 from tests.faults.matrix import Fault, Tally
 from tests.faults.step_marked_state import state, step_of
 
@@ -64,7 +65,7 @@ def damaged(content: bytes, rng: random.Random) -> tuple[str, bytes]:
     if kind == "cut":
         return kind, content[:at]
     if kind == "bit":
-        return kind, content[:at] + bytes([content[at] ^ 1 << rng.randrange(8)]) + content[at + 1 :]
+        return kind, flip_bit(content, at, rng)
     if kind == "block of zeros":
         return kind, content[:at] + bytes(min(512, len(content) - at)) + content[at + 512 :]
     if kind == "longer":

@@ -11,6 +11,7 @@ import torch
 from moco.train.run_folder import RunError
 from moco.weights.encoder_folder import WeightsError, load_encoder
 from moco.weights.read_checkpoint import MANIFEST
+from tests.damage import flip_bit, put
 from tests.faults.lost_run_files import NAMES, SHORT, ending, train, tries
 from tests.faults.matrix import Fault, Tally
 
@@ -31,11 +32,7 @@ def incomplete_checkpoints(count: int, folder: Path) -> Tally:
     def work(images: Path, out: Path, rng: random.Random, whole: list[object]) -> bool:
         file = out / "checkpoints" / NAMES[2]
         payload = torch.load(file, weights_only=True)
-        *path, last = rng.choice(PARTS)
-        node = payload
-        for key in path:
-            node = node[key]
-        node[last] = rng.choice([None, -4, 10**9, {}, "x"])
+        put(payload, rng.choice(PARTS), rng.choice([None, -4, 10**9, {}, "x"]))
         torch.save(payload, file)
         content = file.read_bytes()
         listed = json.loads((file.parent / MANIFEST).read_text())
@@ -56,7 +53,7 @@ def damaged_results(count: int, folder: Path) -> Tally:
         file = out / "encoder" / rng.choice(["model.safetensors", "config.json"])
         content = file.read_bytes()
         at = rng.randrange(len(content))
-        flipped = content[:at] + bytes([content[at] ^ 1 << rng.randrange(8)]) + content[at + 1 :]
+        flipped = flip_bit(content, at, rng)
         file.write_bytes(rng.choice([content[:at], flipped]))
         try:
             train(images, out)

@@ -18,6 +18,7 @@ from moco.train.reporters import Silent
 from moco.train.run_folder import RunError, RunFolder
 from moco.train.stop_on_signals import Stopped
 from moco.weights.read_checkpoint import MANIFEST
+from tests.damage import flip_bit
 from tests.faults.killed_runs import RECIPE, make_images, state_hash
 from tests.faults.matrix import Fault, Tally
 
@@ -155,7 +156,7 @@ def damaged_ends(count: int, folder: Path) -> Tally:
         file = out / "finished.json"
         content = file.read_bytes()
         at = rng.randrange(len(content))
-        flipped = content[:at] + bytes([content[at] ^ 1 << rng.randrange(8)]) + content[at + 1 :]
+        flipped = flip_bit(content, at, rng)
         others = [b"", b"{}", b"null", b"[1, 2]", b'{"steps": 6}', b"[" * 9999, gzip.compress(content)]
         file.write_bytes(rng.choice([content[:at], flipped, rng.choice(others)]))
         train(images, out)

@@ -19,6 +19,8 @@ from moco.train.resume import build_networks
 from moco.train.run_folder import RunFolder
 from moco.weights.encoder_folder import WeightsError, load_encoder
 from moco.weights.read_checkpoint import CheckpointError
+from tests import damage
+from tests.damage import parent_of
 from tests.train.helpers import Messages, assert_same, final_state
 from tests.train.test_lost_parts import stop
 
@@ -56,22 +58,13 @@ def sign(folder, name: str) -> None:
 
 def drop(*path: str | int):
     def work(payload) -> None:
-        node = payload
-        for key in path[:-1]:
-            node = node[key]
-        del node[path[-1]]
+        del parent_of(payload, path)[path[-1]]
 
     return work
 
 
 def put(value, *path: str | int):
-    def work(payload) -> None:
-        node = payload
-        for key in path[:-1]:
-            node = node[key]
-        node[path[-1]] = value
-
-    return work
+    return lambda payload: damage.put(payload, path, value)
 
 
 def halve(payload) -> None:

@@ -13,6 +13,7 @@ from moco.transfer.masks import bitmap, rle_dict, rle_of_bitmap, rle_of_runs, rl
 from moco.transfer.readers.entries import AnnotationError
 from moco.transfer.readers.formats import read_scenes
 from moco.transfer.readers.shared import ReadOptions
+from tests.damage import VALUES, places, put
 from tests.transfer.making_coco import content, write
 
 
@@ -152,32 +153,6 @@ def test_annotations_that_cannot_be_used_may_be_skipped_and_are_remembered(tmp_p
     assert "annotation 17: a polygon has 4 numbers" in scenes.skipped[0]
 
 
-VALUES = (
-    None,
-    True,
-    -1,
-    0,
-    1.5,
-    1e308,
-    float("nan"),
-    10**30,
-    "",
-    "text",
-    [],
-    [[]],
-    [None],
-    {},
-    {"size": [1]},
-    [[1] * 6],
-)
-
-
-def places(value: Any, path: tuple = ()) -> list[tuple]:
-    """Every place in a nested value."""
-    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    return [path] * bool(path) + [place for key, part in inner for place in places(part, (*path, key))]
-
-
 def error_of(file: Path) -> DataError | None:
     try:
         read_scenes(file, format="coco")
@@ -193,11 +168,7 @@ def test_any_value_in_any_place_is_read_or_an_error_of_that_file(tmp_path: Path)
     refused = 0
     for number in range(400):
         damaged = content()
-        *path, last = every[int(rng.integers(len(every)))]
-        target: Any = damaged
-        for key in path:
-            target = target[key]
-        target[last] = copy.deepcopy(VALUES[number % len(VALUES)])
+        put(damaged, every[int(rng.integers(len(every)))], VALUES[number % len(VALUES)])
         file.write_text(json.dumps(damaged))
         error = error_of(file)
         refused += isinstance(error, AnnotationError)
