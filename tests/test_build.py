@@ -64,14 +64,14 @@ def test_the_wheel_holds_the_licences(built: tuple[Path, Path]):
         assert "License-Expression: Apache-2.0" in wheel.read(f"{about}/METADATA").decode()
 
 
-def test_the_sdist_holds_what_builds_and_tests_it(built: tuple[Path, Path]):
+def test_the_sdist_contains_all_that_building_and_testing_need(built: tuple[Path, Path]):
     with tarfile.open(built[0]) as sdist:
         names = {name.split("/", 1)[1] for name in sdist.getnames()}
     assert {"pyproject.toml", "README.md", "LICENSE", "CHANGELOG.md", "Makefile", "tests/test_build.py"} <= names
     assert not [name for name in names if name.startswith((".venv", ".git/", "runs/", "dist/"))]
 
 
-def test_what_is_installed_is_found_and_not_the_source(installed: Path, tmp_path: Path):
+def test_the_installed_package_is_imported_and_not_the_source(installed: Path, tmp_path: Path):
     where = run(sys.executable, "-c", "import moco; print(moco.__file__)", cwd=tmp_path, PYTHONPATH=str(installed))
     assert Path(where.strip()) == installed / "moco" / "__init__.py"
 

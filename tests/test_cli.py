@@ -161,7 +161,7 @@ def test_embed_writes_one_row_an_image_with_the_names(run, pictures, tmp_path):
     assert "40 images embedded" in result.stdout
 
 
-def test_export_of_a_network_that_torchvision_has_not_says_so(run, tmp_path):
+def test_an_export_of_a_network_that_torchvision_lacks_is_refused(run, tmp_path):
     result = moco("export", run, "--to", "torchvision", "--out", tmp_path / "weights.pth")
     assert result.exit_code == 2
     assert not (tmp_path / "weights.pth").exists()

@@ -28,7 +28,7 @@ def test_too_many_bad_images_are_exit_code_3_and_json_is_still_one_object(pictur
     assert not facts["fit"]
 
 
-def test_a_file_that_is_not_what_it_was_is_exit_code_3(pictures, tmp_path):
+def test_a_changed_file_gives_exit_code_3(pictures, tmp_path):
     assert moco("check", pictures, "--hash", tmp_path / "list").exit_code == 0
     assert moco("check", pictures, "--against", tmp_path / "list").exit_code == 0
     data = bytearray((pictures / "0007.png").read_bytes())

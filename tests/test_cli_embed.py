@@ -23,7 +23,7 @@ def embed(*arguments: object):
     return CliRunner().invoke(app, ["embed", *map(str, arguments), "--device", "cpu"])
 
 
-def test_json_says_what_was_written(run: Path, pictures: Path, tmp_path: Path):
+def test_json_output_names_the_written_files(run: Path, pictures: Path, tmp_path: Path):
     (pictures / "0007.png").write_bytes(b"no")
     result = embed(run, pictures, "--to", tmp_path / "a.npy", "--json")
     said = json.loads(result.stdout)

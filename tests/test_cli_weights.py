@@ -37,7 +37,7 @@ def test_import_prints_what_was_in_the_file_and_the_next_command(official, tmp_p
     assert f"moco eval {tmp_path / 'imported'}" in result.stderr
 
 
-def test_what_is_imported_is_evaluated_embedded_and_exported(official, tmp_path):
+def test_imported_weights_can_be_evaluated_embedded_and_exported(official, tmp_path):
     labelled = make_pictures(tmp_path / "labelled", 40, classes=2)
     moco("import", official, "--out", tmp_path / "imported")
     result = moco("eval", "knn", tmp_path / "imported", labelled, "--k", "5")

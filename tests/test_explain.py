@@ -118,7 +118,9 @@ def test_a_recipe_of_the_user_is_named_as_such():
         (".", "there is no file recipe.json"),
     ],
 )
-def test_what_cannot_be_explained_is_refused(what: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_an_unknown_recipe_or_missing_file_cannot_be_explained(
+    what: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(RecipeError) as error:
         explain(what)

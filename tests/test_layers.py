@@ -179,7 +179,7 @@ def test_a_planted_breach_is_found(tmp_path: Path, file: str, source: str, fault
         ("__init__.py", "def __getattr__(name):\n    from moco.train.pretrain import pretrain"),
     ],
 )
-def test_what_the_layers_allow_is_not_a_breach(tmp_path: Path, file: str, source: str):
+def test_allowed_imports_are_not_reported(tmp_path: Path, file: str, source: str):
     path = tmp_path / file
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(source)

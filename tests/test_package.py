@@ -147,7 +147,7 @@ def test_other_paths_are_let_through(line: str):
 
 
 @pytest.mark.parametrize("module", ["moco", "moco.recipe", "moco.recipes", "moco.schedule", "moco.rng", "moco.files"])
-def test_numbers_and_names_come_without_torch(module: str):
+def test_modules_with_numbers_and_names_import_no_torch(module: str):
     assert python("-c", f"import sys, {module}; print('torch' in sys.modules)").strip() == "False"
 
 

@@ -55,7 +55,7 @@ def test_two_places_have_two_seeds(a: list[int], b: list[int]):
 @pytest.mark.parametrize(
     ("a", "b"), [((1, 2), (1, 2, 0)), ((5 + 2**32,), (5, 1)), ((0,), (0, 0)), ((1, 2**32), (1, 0, 1))]
 )
-def test_places_that_look_alike_in_32_bit_words_have_two_seeds(a: tuple[int, ...], b: tuple[int, ...]):
+def test_places_that_agree_in_32_bit_words_have_different_seeds(a: tuple[int, ...], b: tuple[int, ...]):
     assert fold(*a) != fold(*b)
 
 
@@ -184,7 +184,7 @@ def test_places_of_any_range_stay_inside_and_apart(n: int, key: int):
 
 
 @pytest.mark.parametrize("n", [10**9, 2**40])
-def test_a_place_is_sent_where_it_is_sent_among_others(n: int):
+def test_each_place_is_permuted_independently_of_the_other_places_asked_for(n: int):
     places = np.array([0, 1, n // 2, n - 1])
     assert permuted(places, n, 5).tolist() == [int(permuted(places[[i]], n, 5)[0]) for i in range(4)]
 

@@ -35,7 +35,7 @@ def test_a_file_created_meanwhile_is_not_replaced(tmp_path: Path):
 
 
 @pytest.mark.parametrize("stop", [KeyboardInterrupt, OSError])
-def test_what_is_raised_leaves_all_as_it_was(tmp_path: Path, stop: type[BaseException]):
+def test_an_exception_leaves_all_files_as_they_were(tmp_path: Path, stop: type[BaseException]):
     write(tmp_path, "old")
     files = [tmp_path / "a.npy", tmp_path / "a.names.txt"]
     before = identities(files)

@@ -10,18 +10,18 @@ ACTING = ["\x1b[2J", "\x9b31m", "\u202egnp", "a\rb", "a\tb", "\udcff", "\x00", "
 
 
 @pytest.mark.parametrize("text", ACTING)
-def test_what_acts_on_a_terminal_is_escaped(text: str):
+def test_control_characters_are_escaped(text: str):
     for escaped in (shown(text), one_line(text), printable(text)):
         assert escaped.isprintable()
         escaped.encode()
 
 
 @pytest.mark.parametrize("text", ["Käse 1.jpg", "猫.png", "a 'b' \"c\" \\n", "👍.png", ""])
-def test_what_prints_stays_as_it_is(text: str):
+def test_printable_text_is_not_escaped(text: str):
     assert shown(text) == one_line(text) == printable(text) == text
 
 
-def test_a_line_end_is_kept_in_lines_and_escaped_in_one_line():
+def test_a_newline_is_escaped_only_where_one_line_is_expected():
     assert printable("a\nb") == "a\nb"
     assert one_line("a\nb") == r"a\nb"
 

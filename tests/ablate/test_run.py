@@ -157,5 +157,5 @@ def test_a_run_keeps_its_name_when_a_setting_is_added_to_all_recipes(tiny, monke
         ),
     ],
 )
-def test_what_follows_from_a_recipe(tiny, changes, expected):
+def test_facts_of_a_recipe(tiny, changes, expected):
     assert recipe_facts(tiny.but(None, changes), 40) == pytest.approx(expected)

@@ -50,11 +50,11 @@ def test_the_table_has_baselines_scores_measures_and_the_papers_numbers(result):
     assert ["0", "failed", "1", "fails"] in lines
 
 
-def test_a_measure_that_no_run_has_is_no_column(result):
+def test_a_measure_that_no_run_has_gets_no_column(result):
     assert "BN apart" not in table.text(result)
 
 
-def test_what_is_said_names_the_seeds_the_source_and_the_limits(result):
+def test_the_text_of_a_table_names_seeds_source_and_limits(result):
     said = table.text(result)
     assert "over 2 seeds" in said
     assert "a paper" in said

@@ -32,7 +32,7 @@ def test_share_of_the_floor_is_floor_over_ours():
     assert result("x", [4.0, 8.0], [9.0, 9.0], against="y", lower_bound=[1.0, 2.0]).floor_share == 0.25
 
 
-def test_every_work_is_called_in_turn_and_as_often_in_each_round():
+def test_timed_functions_take_turns_with_equal_repeats():
     calls: list[str] = []
     times = interleaved({name: lambda name=name: calls.append(name) for name in "ab"}, rounds=3, repeat=2)
     assert "".join(calls) == "ab" + 3 * "aabb"  # once to warm up
@@ -64,7 +64,7 @@ def test_line_has_as_many_cells_as_the_header():
         assert line.row().count("|") == measure.HEADER.splitlines()[0].count("|")
 
 
-def test_results_are_kept_by_name_and_others_stay(tmp_path: Path):
+def test_a_new_result_replaces_only_the_old_one_of_its_name(tmp_path: Path):
     file = tmp_path / "latest.json"
     run.keep(file, [Result("a", "x", 1.0), Result("b", "x", 2.0)], machine="there")
     run.keep(file, [Result("b", "x", 3.0)], machine="here")
@@ -99,9 +99,7 @@ def test_rows_are_chosen_by_how_their_names_begin(quick: bool, only: list[str] |
     ("large", "only", "expected"),
     [(False, None, ["a"]), (True, None, ["a", "a/large"]), (False, ["a"], ["a"]), (False, ["a/large"], ["a/large"])],
 )
-def test_what_is_large_to_download_is_run_when_it_is_asked_for(
-    large: bool, only: list[str] | None, expected: list[str]
-):
+def test_benchmarks_with_large_downloads_run_only_on_request(large: bool, only: list[str] | None, expected: list[str]):
     assert [row.name for row in run.select(rows("a", "a/large"), large=large, only=only)] == expected
 
 

@@ -227,7 +227,7 @@ def test_a_link_in_place_of_the_folder_is_not_written_through(tmp_path: Path, la
     assert not list((tmp_path / "theirs").iterdir())
 
 
-def test_what_was_unused_for_longest_goes_when_there_is_too_much(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_the_least_recently_used_features_are_removed_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     cache, x = FeatureCache(tmp_path / "features"), torch.zeros(100, 10)
     (tmp_path / "features").mkdir()
     (tmp_path / "features" / "mine.txt").write_text("not ours")
@@ -251,7 +251,7 @@ def test_the_weights_of_encoders_tell_their_specs_apart():
     assert of(stem="3x3") != of(stem="3x3/2")  # the same tensors
 
 
-def test_a_file_that_was_given_the_name_of_another_one_is_not_taken(tmp_path):
+def test_a_file_of_features_with_another_ones_name_is_not_used(tmp_path):
     said: list[str] = []
     cache, ids = FeatureCache(tmp_path / "features", said.append), torch.arange(3)
     cache.write("a" * 64, torch.zeros(3, 2), ids)

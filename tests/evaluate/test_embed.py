@@ -95,7 +95,7 @@ def test_existing_files_are_replaced_only_with_overwrite(run: Path, pictures: Pa
         (run.parent / there).unlink()
 
 
-def test_what_is_read_is_not_overwritten(run: Path, pictures: Path):
+def test_embed_refuses_to_overwrite_a_file_that_it_reads(run: Path, pictures: Path):
     for listed, out in (("l.csv", "l.csv"), ("l.names.txt", "l.npy")):
         (pictures / listed).write_text("0000.png\n")
         with pytest.raises(RecipeError, match="is read by this command"):

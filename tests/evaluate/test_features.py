@@ -140,7 +140,7 @@ def test_one_picture_that_is_given_several_times_is_decoded_by_one_thread(tmp_pa
         assert all(np.array_equal(one, noise) for one in pool.map(given.read, range(8)))
 
 
-def test_nothing_embeds_to_no_rows(pretrained: Pretrained):
+def test_an_empty_input_gives_an_empty_array(pretrained: Pretrained):
     assert pretrained.embed([]).shape == (0, pretrained.encoder.num_features)
 
 
@@ -157,7 +157,7 @@ def test_a_picture_that_cannot_be_decoded_is_named_by_its_place(pretrained: Pret
         pretrained.embed([Image.open(path)])
 
 
-def test_images_set_aside_leave_the_others_with_their_labels(encoder: Encoder, labelled: Path):
+def test_a_skipped_image_leaves_the_others_with_their_labels(encoder: Encoder, labelled: Path):
     images = find_images(labelled / "train")
     Path(images.path(7)).write_bytes(b"broken")
     quarantine = Quarantine(None, None, len(images))
@@ -215,7 +215,7 @@ def test_evaluating_gives_every_part_its_own_mode_back(encoder: Encoder):
     assert torch.is_grad_enabled()
 
 
-def test_what_was_encoded_can_be_trained_with_afterwards(pretrained: Pretrained):
+def test_features_can_be_used_in_training(pretrained: Pretrained):
     """Tensors of inference mode could not: "Inference tensors cannot be saved for backward"."""
     x = pretrained.features(torch.randn(4, 3, 16, 16))
     nn.Linear(x.shape[1], 2)(x).sum().backward()

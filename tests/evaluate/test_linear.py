@@ -47,7 +47,7 @@ def test_a_fifth_of_each_class_is_held_out():
     assert sorted([*fitted.tolist(), *held.tolist()]) == list(range(42))
 
 
-def test_what_is_held_out_depends_on_the_seed_alone():
+def test_held_out_images_depend_on_the_seed_alone():
     labels = torch.arange(200) % 4
     assert torch.equal(hold_out(labels, seed=3)[1], hold_out(labels, seed=3)[1])
     assert not torch.equal(hold_out(labels, seed=3)[1], hold_out(labels, seed=4)[1])

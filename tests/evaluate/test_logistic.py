@@ -23,7 +23,7 @@ def gradient(classifier: Logistic, x: torch.Tensor, labels: torch.Tensor, l2: fl
 
 @pytest.mark.parametrize("l2", [1.0, 0.1, 1e-2, 1e-3])
 @pytest.mark.parametrize(("n", "dims"), [(400, 12), (30, 12), (20, 100)])
-def test_the_gradient_vanishes_where_it_stops(l2: float, n: int, dims: int):
+def test_the_gradient_vanishes_at_the_result(l2: float, n: int, dims: int):
     some = clouds(n, dims=dims, noise=2)
     x, labels = Standardization.of(some.x)(some.x), some.known_labels()
     found = fit(x, labels, classes=4, l2=l2)
@@ -45,7 +45,7 @@ def test_it_reaches_the_minimum_that_scikit_learn_finds(n: int, l2: float):
     assert agreement > 0.99
 
 
-def test_the_rows_may_come_in_chunks(monkeypatch: pytest.MonkeyPatch):
+def test_a_fit_in_chunks_of_rows_gives_the_same_result(monkeypatch: pytest.MonkeyPatch):
     some = clouds(100, noise=2)
     whole = fit(some.x, some.known_labels(), classes=4, l2=0.1)
     monkeypatch.setattr(logistic, "ROWS", 7)
@@ -55,7 +55,7 @@ def test_the_rows_may_come_in_chunks(monkeypatch: pytest.MonkeyPatch):
 
 
 @pytest.mark.parametrize("dims", [12, 150])
-def test_where_it_starts_does_not_change_the_result(dims: int):
+def test_the_fit_does_not_depend_on_its_start(dims: int):
     some = clouds(100, dims=dims, noise=2)
     x, labels = Standardization.of(some.x)(some.x), some.known_labels()
     far = Logistic(torch.full((4, dims), 0.3), torch.ones(4))

@@ -28,7 +28,7 @@ def test_it_follows_an_encoder_that_changes(encoder: Encoder, labelled: Path):
     assert monitor.score(encoder) < before
 
 
-def test_it_leaves_modes_buffers_gradients_and_random_numbers_alone(encoder: Encoder, labelled: Path):
+def test_scoring_changes_no_mode_buffer_gradient_or_random_state(encoder: Encoder, labelled: Path):
     monitor = monitor_for(labelled, DATA, device=CPU, workers=0)
     encoder.train()
     encoder.backbone.bn1.eval()

@@ -72,7 +72,7 @@ def test_without_sync_the_power_takes_the_only_checkpoint(tmp_path):
     assert without_fsync(tmp_path)
 
 
-def test_without_the_removal_leftovers_stay(tmp_path, monkeypatch):
+def test_without_the_guard_leftovers_stay(tmp_path, monkeypatch):
     (tmp_path / ".tmp-1-0123abcd").write_bytes(b"half")
     monkeypatch.setattr(checkpoint, "remove_temporary_files", lambda _: None)
     damaged_checkpoints.ours(tmp_path, 1)

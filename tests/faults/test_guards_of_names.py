@@ -27,7 +27,7 @@ def lost(tally: Tally) -> int:
 @pytest.mark.parametrize(
     "fault", [*unusual_names.FAULTS, *changed_images.FAULTS, *text_injection.FAULTS], ids=lambda fault: fault.title
 )
-def test_nothing_is_lost(tmp_path, fault: Fault):
+def test_no_try_is_lost(tmp_path, fault: Fault):
     assert lost(fault.run(fault.quick, tmp_path)) == 0
 
 

@@ -25,7 +25,7 @@ def results_of(tmp_path: Path, *arguments: str) -> list[dict]:
 
 
 @pytest.mark.parametrize("module", matrix.modules())
-def test_nothing_is_lost_and_nothing_let_in(tmp_path, module):
+def test_every_try_of_every_fault_survives(tmp_path, module):
     results = results_of(tmp_path, "--quick", "--module", module)
     assert results
     assert [one for one in results if one["lost"] or one["survived"] != one["tried"]] == []

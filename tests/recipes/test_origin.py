@@ -39,7 +39,7 @@ def test_a_default_of_the_package_is_no_source_for_another_value():
     assert source_of(origin, "optim.batch_size", 256) is None
 
 
-def test_the_longest_name_counts_and_half_a_name_does_not():
+def test_the_source_is_that_of_the_longest_prefix_of_whole_names():
     origin = Origin({"data.views": "both", "data.views.jitter": "jitter", "optim.lr": "rate"})
     assert source_of(origin, "data.views.1.jitter.hue", 0.1) == "jitter"
     assert source_of(origin, "data.views.0.blur", 0.5) == "both"

@@ -51,7 +51,7 @@ def test_an_image_is_not_its_own_neighbour_and_its_copy_is(monkeypatch, tmp_path
             assert [np.array_equal(query, one) for one in row] == [True] + [False] * (len(row) - 1)
 
 
-def test_classes_mark_what_is_right(monkeypatch, tmp_path, encoder):
+def test_with_classes_each_neighbour_is_marked_as_right_or_wrong(monkeypatch, tmp_path, encoder):
     drawn = {}
     monkeypatch.setattr(neighbours_of_run, "neighbour_sheet", lambda out, queries, **named: drawn.update(named))
     images = find_images(make_pictures(tmp_path / "pictures", 40, classes=4))
@@ -79,7 +79,7 @@ def test_the_encoder_stays_in_its_mode(tmp_path, encoder):
     assert all(part.training for part in encoder.modules())
 
 
-def test_a_run_leaves_its_pictures(tmp_path, pictures, tiny):
+def test_a_run_writes_curves_and_neighbours_as_png(tmp_path, pictures, tiny):
     run = pretrain(pictures, tmp_path / "run", recipe=tiny, workers=0, device="cpu")
     for name in ("curves.png", "neighbours.png"):
         with Image.open(run.path / name) as picture:

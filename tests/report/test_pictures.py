@@ -38,7 +38,7 @@ def test_neighbours_are_read_line_by_line_from_the_nearest_on(tmp_path: Path):
     assert len({top for top, _ in corners}) == 2
 
 
-def test_a_query_is_at_the_left_of_its_own_row(tmp_path: Path):
+def test_each_query_is_left_of_its_own_neighbours(tmp_path: Path):
     queries = [plain((1, 2, 3)), plain((4, 5, 6))]
     found = Neighbours("pixels", [[plain((250, 0, 1))] * 8, [plain((0, 250, 1))] * 8])
     neighbour_sheet(tmp_path / "a.png", queries, neighbours=[found])
@@ -60,7 +60,7 @@ def test_kinds_of_features_stand_side_by_side_in_the_order_given(tmp_path: Path)
         assert left + width < after
 
 
-def test_a_frame_tells_right_from_wrong(tmp_path: Path):
+def test_neighbours_have_a_green_frame_if_right_and_a_red_one_if_wrong(tmp_path: Path):
     right, wrong = (10, 20, 30), (40, 50, 60)
     found = Neighbours("pixels", [[plain(right), plain(wrong)]], [[True, False]])
     neighbour_sheet(tmp_path / "a.png", [plain((1, 2, 3))], neighbours=[found])
@@ -86,7 +86,7 @@ def test_a_wrong_one_differs_in_more_than_colour(tmp_path: Path):
     assert visible["wrong"] < visible["right"] - 100  # the cross covers a corner
 
 
-def test_without_labels_nothing_is_framed(tmp_path: Path):
+def test_neighbours_have_no_frame_without_labels(tmp_path: Path):
     neighbour_sheet(tmp_path / "a.png", [plain((1, 2, 3))], neighbours=[Neighbours("pixels", [[plain((9, 9, 9))] * 4])])
     sheet = sheet_at(tmp_path / "a.png")
     assert not ((sheet == GREEN).all(axis=2) | (sheet == RED).all(axis=2)).any()

@@ -103,7 +103,7 @@ def read_semantic_table(folder: Path) -> np.ndarray:
     return read_semantic(folder, VAL).table
 
 
-def test_what_is_missing_or_wrong_is_an_error_with_the_file(tmp_path: Path):
+def test_missing_splits_and_invalid_pixels_are_errors_that_name_the_file(tmp_path: Path):
     folder = add(tmp_path, "ulm", 1, small())
     file = folder / "ulm_000001_000019_gtFine_instanceIds.png"
     with pytest.raises(DataError, match="choose a split from val; got None"):
@@ -220,7 +220,7 @@ def test_every_object_found_gives_1_and_what_lies_on_void_groups_or_small_object
     assert cityscapes_scores(scenes, [beside]).ap == pytest.approx(1)
 
 
-def test_one_of_two_found_gives_the_steps_of_the_curve_and_nothing_found_0(tmp_path: Path):
+def test_ap_of_one_found_object_of_two_and_of_none(tmp_path: Path):
     add(tmp_path, "ulm", 1, large())
     scenes = read_scenes(tmp_path, VAL)
     # points (recall 1/2, precision 1) and (0, 1): widths (1/2 - 0) / 2 and (1/2 - 0) / 2

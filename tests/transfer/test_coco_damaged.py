@@ -137,7 +137,7 @@ TEXTS = {
 
 
 @pytest.mark.parametrize("text", TEXTS)
-def test_what_is_no_json_object_is_an_error(tmp_path: Path, text: str):
+def test_a_file_that_is_not_a_json_object_is_an_error(tmp_path: Path, text: str):
     file = tmp_path / "a.json"
     file.write_text(text, encoding="latin-1")
     with pytest.raises(AnnotationError, match=TEXTS[text]):

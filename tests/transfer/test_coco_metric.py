@@ -70,7 +70,7 @@ def test_200_random_sets_get_the_numbers_of_pycocotools(tmp_path: Path, kind, bl
 
 
 @pytest.mark.parametrize("engine", ["fast", "reference"])
-def test_a_difficult_object_counts_neither_way(engine):
+def test_a_difficult_object_is_neither_a_hit_nor_a_miss(engine):
     box = [10.0, 10, 50, 50]
     scenes = scene_set("a", [objects([box, [60, 60, 90, 90]], [0, 0], difficult=[True, False])])
     found = [Detections(np.array([[60.0, 60, 90, 90], box]), np.array([0, 0]), np.array([0.5, 0.9]))]

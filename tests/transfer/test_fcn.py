@@ -144,7 +144,7 @@ def test_a_network_of_timm_is_dilated_where_timm_can(name: str, stride: int):
         assert fcn(images(64, 64)).shape == (2, 4, 64, 64)
 
 
-def test_what_cannot_segment_is_refused():
+def test_networks_and_classes_that_a_segmenter_cannot_have_are_refused():
     with pytest.raises(RecipeError, match="bottleneck blocks"):
         build_segmenter(network("resnet18"), 4)
     with pytest.raises(RecipeError, match="got a Linear"):

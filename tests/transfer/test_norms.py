@@ -78,7 +78,7 @@ def test_ranks_count_the_same_however_much_they_have_and_not_without_any(tmp_pat
     assert ranks[2]["y"].shape == (0, CHANNELS, 4, 3)
 
 
-def test_a_step_of_a_whole_detector_on_two_ranks_is_that_of_one_process(tmp_path: Path):
+def test_two_ranks_make_the_same_step_of_a_detector_as_one_process(tmp_path: Path):
     file = recorded("c4_box")
     image, target = file.images()[0], file.targets()[0]
     boxes = target["boxes"][:, [2, 1, 0, 3]] * torch.tensor([-1.0, 1, -1, 1]) + torch.tensor([128.0, 0, 128, 0])

@@ -291,7 +291,7 @@ def test_a_planted_mistake_falls_outside_the_tolerances(mistake: Mistake, monkey
 
 @pytest.mark.parametrize("training", [False, True])
 @pytest.mark.parametrize("name", ["c4_box", "c4_mask", "fpn_mask", "fpn_keypoint"])
-def test_without_a_mistake_nothing_does(name: str, training: bool):
+def test_without_a_planted_mistake_all_values_are_within_the_tolerances(name: str, training: bool):
     file = recorded(name)
     assert outside(file, file.detector(), training=training) == []
 

@@ -98,7 +98,7 @@ def test_two_folders_with_the_same_names_are_pairs(tmp_path: Path):
     assert [scene.id for scene in read_semantic(tmp_path).scenes] == ["train/b", "train/plot 1/a"]
 
 
-def test_what_is_wrong_with_a_mask_is_an_error_with_its_file(tmp_path: Path):
+def test_an_invalid_mask_is_an_error_that_names_its_file(tmp_path: Path):
     scenes = read_semantic(folders(tmp_path), ReadOptions(split="train"))
     file = scenes.scenes[0].labels
     for values, message in (

@@ -120,7 +120,7 @@ def test_each_row_starts_from_its_own_weights_and_the_table_resumes(scenes, weig
     assert again.to_dict() == table.to_dict() == json.loads((tmp_path / "table.json").read_text())
 
 
-def test_what_cannot_be_compared_is_refused(scenes, tmp_path):
+def test_initial_weights_that_cannot_be_compared_are_refused(scenes, tmp_path):
     with pytest.raises(RecipeError, match="name the network with --model"):
         transfer("detect", scenes, tmp_path, init={"random": "random"})
     with pytest.raises(RecipeError, match="--versus expects one of random, got 'supervised'"):

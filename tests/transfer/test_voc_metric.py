@@ -130,7 +130,7 @@ def test_half_of_the_objects_found_gives_six_of_eleven_points_and_half_of_the_ar
     assert voc_scores(scenes, found, rule="area").ap[0, 0] == pytest.approx(1 / 2)
 
 
-def test_a_second_detection_of_an_object_is_false_and_one_on_a_difficult_object_counts_neither_way():
+def test_a_second_detection_is_false_and_one_of_a_difficult_object_is_ignored():
     box = [0.0, 0, 10, 10]
     scenes = scene_set("a", [objects([box, [50, 50, 60, 60]], [0, 0], difficult=[False, True])])
     boxes = np.array([[50.0, 50, 60, 60], box, box])

@@ -129,7 +129,7 @@ def test_a_loss_that_is_nan_beside_the_tensors_comes_back(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("more", ["beside", "inside"])
-def test_very_many_names_are_refused_or_kept_within_seconds(tmp_path: Path, more: str) -> None:
+def test_files_with_very_many_names_are_refused_or_read_within_seconds(tmp_path: Path, more: str) -> None:
     one = torch.zeros(1)
     extra: dict[str, Any] = {f"extra.{i}": one if more == "inside" else i for i in range(100_000)}
     state = resnet_with(lambda x: x)

@@ -66,7 +66,7 @@ def step_read(run: Path, *, whole: bool) -> int:
 
 
 @pytest.mark.parametrize("whole", [False, True])
-def test_a_flipped_bit_makes_every_reader_take_the_checkpoint_before_and_say_so(run, whole):
+def test_every_reader_replaces_a_damaged_checkpoint_by_the_one_before_with_a_warning(run, whole):
     assert step_read(run, whole=whole) == 2
     flip(run / "checkpoints" / "step_00000002.pt")
     with pytest.warns(UserWarning, match=r"step_00000002\.pt is damaged"):
@@ -74,7 +74,7 @@ def test_a_flipped_bit_makes_every_reader_take_the_checkpoint_before_and_say_so(
 
 
 @pytest.mark.parametrize("name", ["step_best.pt", "step_²².pt", "step_9.pt", "step_000000003.pt", "step_99999999.pt"])
-def test_a_copy_under_another_name_is_not_the_newest(run, name):
+def test_a_copied_checkpoint_under_another_name_is_not_the_newest(run, name):
     """The last of them has the name of a checkpoint, and holds an earlier step."""
     shutil.copy(run / "checkpoints" / "step_00000001.pt", run / "checkpoints" / name)
     with warnings.catch_warnings():
@@ -166,7 +166,7 @@ def test_a_flipped_bit_in_a_foreign_file_is_noticed_by_the_checksums_in_it(forei
     assert not (tmp_path / "imported").exists()
 
 
-def test_a_file_that_was_written_without_checksums_is_taken(tmp_path):
+def test_a_file_without_checksums_is_accepted(tmp_path):
     torch.serialization.set_crc32_options(False)
     try:
         torch.save(models.resnet18().state_dict(), tmp_path / "w.pth")

@@ -81,7 +81,7 @@ def test_config_json_says_what_is_needed_and_no_views(folder: Path) -> None:
     assert Config.model_validate(config).num_features == 32
 
 
-def test_loading_leaves_the_callers_random_numbers_alone(folder: Path) -> None:
+def test_loading_does_not_change_the_callers_random_state(folder: Path) -> None:
     torch.manual_seed(4)
     expected = torch.rand(3)
     torch.manual_seed(4)

@@ -208,14 +208,14 @@ def test_what_is_there_is_replaced_only_when_asked_and_paths_may_be_text(saved, 
     assert {file.name for file in tmp_path.iterdir()} == {"encoder", "out.pth", "out.yaml"}
 
 
-def test_what_is_read_is_never_replaced(saved, tmp_path) -> None:
+def test_an_export_refuses_to_replace_a_file_that_it_reads(saved, tmp_path) -> None:
     folder, _ = saved(EncoderSpec(name="resnet18"))
     for weights in (folder, folder / "model.safetensors"):
         with pytest.raises(RecipeError, match="is read by this command, and must not be overwritten"):
             export(weights, to="timm", out=folder / "model.safetensors", overwrite=True)
 
 
-def test_what_a_killed_export_has_left_is_removed_by_the_next(saved, tmp_path) -> None:
+def test_leftovers_of_a_killed_export_are_removed_by_the_next_one(saved, tmp_path) -> None:
     folder, _ = saved(EncoderSpec(name="resnet18"))
     child = os.fork()
     if child == 0:

@@ -180,7 +180,7 @@ def test_their_lars_finds_its_settings(exported) -> None:
     assert {"lr", "weight_decay", "momentum", "trust_coefficient"} <= group.keys()
 
 
-def test_a_run_without_checkpoints_is_stripped_and_says_so(exported) -> None:
+def test_an_encoder_without_checkpoints_is_exported_alone_and_the_report_says_so(exported) -> None:
     content, said = exported("v1", "encoder")
     assert {key.split(".")[1] for key in content["state_dict"]} == {"encoder_q"}
     assert not any(key.startswith("module.encoder_q.fc") for key in content["state_dict"])
@@ -216,7 +216,7 @@ def test_a_file_of_torchvision_becomes_a_stripped_checkpoint(tmp_path: Path) -> 
     assert 'Their network is torchvision.models.get_model("resnet18")' in said
 
 
-def test_what_is_exported_is_imported_again(exported, run, tmp_path: Path) -> None:
+def test_exported_files_can_be_imported(exported, run, tmp_path: Path) -> None:
     torch.save(exported("v2")[0], tmp_path / "checkpoint_0002.pth.tar")
     encoder, config = load_encoder(tmp_path / "checkpoint_0002.pth.tar")
     assert (config.encoder.name, config.encoder.width, config.encoder.head) == ("resnet18", 0.125, "mlp")

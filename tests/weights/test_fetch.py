@@ -110,7 +110,7 @@ def test_a_file_is_downloaded_completely_and_reported(
     assert f"its MD5 begins with {MD5[:8]}, as published" in said
 
 
-def test_a_second_use_fetches_nothing(server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_second_use_downloads_nothing(server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     fetch(server.file("whole"), folder=tmp_path)
     capsys.readouterr()
     assert fetch(server.file("whole"), folder=tmp_path).read_bytes() == CONTENT
@@ -154,7 +154,7 @@ def left_in(folder: Path) -> set[str]:
     ],
     ids=["wrong checksum", "cut off", "not there", "a page", "empty", "cut off, of no known length", "sent to http"],
 )
-def test_what_is_not_right_is_an_error_and_leaves_nothing(server: Server, tmp_path: Path, name, md5, said) -> None:
+def test_a_failed_download_is_an_error_and_leaves_no_file(server: Server, tmp_path: Path, name, md5, said) -> None:
     with pytest.raises(WeightsError, match=rf"fair:test could not be downloaded from http.*{said}.*No file was saved"):
         fetch(server.file(name, md5=md5), folder=tmp_path)
     assert left_in(tmp_path) == set()
@@ -199,7 +199,9 @@ def test_a_failed_fetch_can_be_repeated(server: Server, tmp_path: Path) -> None:
     assert fetch(server.file("whole"), folder=tmp_path).read_bytes() == CONTENT
 
 
-def test_what_a_killed_fetch_has_left_is_swept_and_fetched_anew(server: Server, tmp_path: Path) -> None:
+def test_leftovers_of_a_killed_download_are_removed_and_the_file_downloaded_again(
+    server: Server, tmp_path: Path
+) -> None:
     (tmp_path / ".tmp-1-0000dead").write_bytes(CONTENT[:100])
     (tmp_path / "test.pth.tar").write_bytes(CONTENT)  # renamed, but its record is not there yet
     fetch(server.file("whole"), folder=tmp_path)
@@ -222,7 +224,9 @@ def test_many_at_once_fetch_it_once(server: Server, tmp_path: Path) -> None:
     assert server.asked == ["/whole"]
 
 
-def test_a_name_is_taken_wherever_weights_are(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_commands_accept_the_name_of_released_weights(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from moco.weights.official import released as table
 
     monkeypatch.setattr(table, "RELEASED", (server.file("whole"),))
@@ -247,7 +251,7 @@ def test_the_user_can_set_the_cache_folder(monkeypatch: pytest.MonkeyPatch) -> N
     assert cache() == Path.home() / ".cache" / "moco"
 
 
-def test_the_table_has_the_released_files_with_what_is_published_of_them() -> None:
+def test_the_table_lists_the_released_files_with_their_published_checksums() -> None:
     checksums = {one.name: one.md5 for one in RELEASED if one.md5}
     assert checksums == {  # by the first eight digits, in the authors' README
         "fair:moco_v1_200ep": "b251726a", "fair:moco_v2_200ep": "59fd9945", "fair:moco_v2_800ep": "a04e12f8",

@@ -60,7 +60,7 @@ KINDS: dict[str, tuple[bytes, str]] = {
 
 @pytest.mark.parametrize("ending", ["pth", "safetensors"])
 @pytest.mark.parametrize("name", list(KINDS))
-def test_the_error_says_what_the_file_is(tmp_path: Path, name: str, ending: str) -> None:
+def test_the_error_names_the_kind_of_file(tmp_path: Path, name: str, ending: str) -> None:
     content, said = KINDS[name]
     (tmp_path / f"some.{ending}").write_bytes(content)
     with pytest.raises(

@@ -129,7 +129,9 @@ def test_the_yaml_for_detectron2_has_the_shape_of_the_network(spec, depth, group
         (EncoderSpec(name="vit_micro"), "this vit_micro is not one"),
     ],
 )
-def test_what_detectron2_has_not_is_refused(saved, tmp_path: Path, spec: EncoderSpec, said: str) -> None:
+def test_networks_that_detectron2_does_not_have_are_refused(
+    saved, tmp_path: Path, spec: EncoderSpec, said: str
+) -> None:
     folder, _ = saved(spec, size=32)
     with pytest.raises(WeightsError, match=said):
         export(folder, to="detectron2", out=tmp_path / "out.pth")
@@ -248,7 +250,7 @@ def test_the_module_is_imported_without_the_extra(monkeypatch: pytest.MonkeyPatc
 @pytest.mark.parametrize(
     ("to", "ending"), [("fair", ".safetensors"), ("detectron2", ".pkl"), ("deit", ".npz"), ("onnx", ".pth")]
 )
-def test_another_ending_is_refused(saved, tmp_path: Path, to: str, ending: str) -> None:
+def test_an_export_to_a_file_with_another_ending_is_refused(saved, tmp_path: Path, to: str, ending: str) -> None:
     with pytest.raises(WeightsError, match="writes a file that ends in"):
         export(tmp_path / "any", to=to, out=tmp_path / f"out{ending}")
 

@@ -77,7 +77,7 @@ def test_a_file_of_deit_comes_back_bit_for_bit(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("library", "ending"), [("torchvision", "pth"), ("timm", "safetensors")])
-def test_a_librarys_file_comes_back_bit_for_bit(tmp_path: Path, library: str, ending: str) -> None:
+def test_an_imported_file_of_a_library_is_exported_bit_for_bit(tmp_path: Path, library: str, ending: str) -> None:
     network = models.resnet18() if library == "torchvision" else timm.create_model("resnet18", num_classes=0)
     network.fc = nn.Identity()
     state = dict(reference_files.trained(network).state_dict())
@@ -199,7 +199,7 @@ def test_an_existing_output_is_refused_and_unchanged(imported: Path, there: str)
     assert [path.name for path in (imported.parent / "out").glob("*")] == ["mine"] * (there == "a folder with a file")
 
 
-def test_an_empty_folder_is_taken(imported: Path) -> None:
+def test_an_empty_folder_is_accepted(imported: Path) -> None:
     (imported.parent / "empty").mkdir()
     import_weights(imported.parent / "in.pth.tar", out=imported.parent / "empty")
     assert load_encoder(imported.parent / "empty")[1].encoder.name == "resnet18"
@@ -254,7 +254,7 @@ def test_the_report_counts_the_other_tensors_by_their_first_prefix(tmp_path: Pat
     )
 
 
-def test_a_hostile_file_is_not_imported_and_nothing_in_it_runs(tmp_path: Path) -> None:
+def test_a_hostile_file_is_not_imported_and_nothing_in_it_is_executed(tmp_path: Path) -> None:
     proof = tmp_path / "proof"
     torch.save(reference_files.v1() | {"args": Hostile(proof)}, tmp_path / "in.pth.tar")
     with pytest.raises(WeightsError, match=r"would execute .*system.*nothing in it was executed"):
@@ -263,7 +263,7 @@ def test_a_hostile_file_is_not_imported_and_nothing_in_it_runs(tmp_path: Path) -
     assert not (tmp_path / "out").exists()
 
 
-def test_a_hostile_rest_is_refused_and_nothing_in_it_runs(imported: Path) -> None:
+def test_a_hostile_rest_is_refused_and_nothing_in_it_is_executed(imported: Path) -> None:
     proof = imported / "proof"
     torch.save({"content": Hostile(proof), "in_encoder": []}, imported / "rest.pt")
     with pytest.raises(WeightsError, match="would execute"):

@@ -93,7 +93,7 @@ def test_weights_of_another_network_are_refused_with_the_names(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("name", ["weights.pth", "checkpoints/step_00000001.pt"])
-def test_a_hostile_file_is_refused_and_nothing_in_it_runs(tmp_path: Path, name: str) -> None:
+def test_a_hostile_file_is_refused_and_nothing_in_it_is_executed(tmp_path: Path, name: str) -> None:
     proof = tmp_path / "proof"
     file = tmp_path / name
     file.parent.mkdir(exist_ok=True)

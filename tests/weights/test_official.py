@@ -101,7 +101,7 @@ def test_the_head_comes_with_f_q(tmp_path: Path, name: str) -> None:
         torch.testing.assert_close(encoder(x), network_of(content, name)(x), rtol=1e-5, atol=1e-5)
 
 
-def test_the_queue_has_a_row_a_key_where_theirs_has_a_column(tmp_path: Path) -> None:
+def test_the_queue_has_keys_in_rows_and_the_authors_file_in_columns(tmp_path: Path) -> None:
     content = reference_files.v1()
     queue = read_weights(written(tmp_path, content), whole=True).queue
     for key in range(reference_files.K):
@@ -170,7 +170,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return file
 
 
-def test_a_mistake_would_load_silently_and_give_other_features(small: Path) -> None:
+def test_a_vit_with_another_number_of_heads_loads_silently_and_gives_other_features(small: Path) -> None:
     encoder, _ = load_encoder(small)
     six = timm.create_model("vit_small_patch16_224", num_classes=0).eval()
     twelve = timm.create_model("vit_small_patch16_224", num_classes=0, num_heads=12).eval()

@@ -112,7 +112,7 @@ def test_blur_is_pillows_bit_for_bit(side: int, sigma: float):
         assert torch.equal(ours, expected)
 
 
-def test_no_look_changes_nothing():
+def test_without_colour_changes_the_image_stays_the_same():
     image = tensor(photo(32, 32))
     assert torch.equal(colour(image, plain(1)), image)
 

@@ -111,7 +111,7 @@ def test_hue_of_every_colour_is_pillows():
         assert np.array_equal(out[0], np.asarray(turned))
 
 
-def test_an_image_that_may_not_be_written_to_is_taken():
+def test_a_read_only_image_is_accepted():
     image = photo(60, 70)
     before = ours([image], V2_VIEW, 32)
     image.setflags(write=False)

@@ -30,7 +30,7 @@ def test_sha256sum_reads_our_lists_and_we_read_its(tmp_path):
 
 
 @pytest.mark.parametrize("text", ["nothing", "ab  x.png", f"{'g' * 64}  x.png", f"{'0' * 64} x.png"])
-def test_what_is_no_such_list_is_refused_with_its_line(tmp_path, text: str):
+def test_an_invalid_list_of_checksums_is_refused_with_the_number_of_the_line(tmp_path, text: str):
     (tmp_path / "list").write_text(f"{'0' * 64}  a.png\n{text}\n")
     with pytest.raises(DataError, match="line 2"):
         read_digests(tmp_path / "list")

@@ -62,7 +62,7 @@ def test_a_mirrored_or_rotated_picture_is_not_a_duplicate(turn: Image.Transpose)
     assert found([picture(0), picture(0).transpose(turn)]) == []
 
 
-def test_pictures_of_one_colour_are_near_to_nothing():
+def test_pictures_of_one_colour_are_no_near_duplicates():
     assert found([Image.new("RGB", (40, 40), colour) for colour in ("red", "red", "white")]) == []
 
 

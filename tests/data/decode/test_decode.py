@@ -80,7 +80,7 @@ def test_a_truncated_photo_is_bad(tmp_path):
     assert "truncated" in why(path)
 
 
-def test_reading_leaves_pillows_settings_alone(tmp_path):
+def test_reading_does_not_change_pillows_settings(tmp_path):
     before = (Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES, list(warnings.filters))
     decode(saved(tmp_path, "x.png", Image.new("RGB", (2, 2))))
     assert (Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES, list(warnings.filters)) == before
@@ -88,7 +88,7 @@ def test_reading_leaves_pillows_settings_alone(tmp_path):
 
 
 @pytest.mark.parametrize("data", [b"", b"hello", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff\xe0", b"GIF89a", b"BM", b"II*\0"])
-def test_a_file_that_is_no_image_is_bad(tmp_path, data: bytes):
+def test_a_file_that_is_not_an_image_is_a_bad_image(tmp_path, data: bytes):
     (tmp_path / "x.jpg").write_bytes(data)
     assert why(tmp_path / "x.jpg")
 
@@ -99,7 +99,7 @@ def test_a_format_that_is_not_known_is_bad(tmp_path, other: str):
     assert all(name in why(tmp_path / "x.png") for name in FORMATS)
 
 
-def test_what_is_not_a_regular_file_is_bad(tmp_path):
+def test_a_file_that_is_not_regular_is_a_bad_image(tmp_path):
     assert "directory" in why(tmp_path)
     assert "no such file" in why(tmp_path / "x.jpg")
     os.mkfifo(tmp_path / "fifo.jpg")

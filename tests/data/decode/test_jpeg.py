@@ -75,7 +75,7 @@ def test_grey_is_pillows_bit_for_bit(size, progressive: bool):
     ],
     ids=str,
 )  # fmt: skip
-def test_what_else_a_plain_file_may_have_changes_nothing(options: dict):
+def test_both_decoders_agree_on_jpeg_files_with_other_options(options: dict):
     data = encoded(picture(70, 90), **options)
     assert np.array_equal(by_libjpeg(data), by_pillow(data))
 

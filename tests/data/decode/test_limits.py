@@ -134,7 +134,7 @@ def at_the_bound() -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("name", at_the_bound())
-def test_what_lies_within_the_bounds_is_read(tmp_path, name: str):
+def test_files_within_the_limits_are_read(tmp_path, name: str):
     (tmp_path / "x").write_bytes(at_the_bound()[name])
     assert decode(tmp_path / "x").shape[2] == 3
 

@@ -22,7 +22,7 @@ def grey(values: list) -> list:
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "RGB"])
-def test_what_pillow_writes_is_what_it_reads(tmp_path, mode: str):
+def test_ppm_files_of_pillow_have_the_pixels_that_pillow_wrote(tmp_path, mode: str):
     image = Image.fromarray(NOISE).convert(mode)
     image.save(tmp_path / "x.ppm", "PPM")
     assert np.array_equal(decode(tmp_path / "x.ppm"), np.asarray(image.convert("RGB")))

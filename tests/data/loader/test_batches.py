@@ -17,7 +17,7 @@ def way(request, monkeypatch) -> str:
     return request.param
 
 
-def test_each_view_is_what_draw_makes_of_the_image_alone(images, way: str):
+def test_each_view_equals_the_view_made_of_the_image_alone(images, way: str):
     made = loader(images)
     made.maker.coloured = way != "colours on the device"
     for step, batch in enumerate(made):

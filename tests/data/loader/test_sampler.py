@@ -53,7 +53,7 @@ def test_the_shares_of_the_ranks_are_the_mini_batch_of_one(ranks: int):
     assert joined == alone
 
 
-def test_another_seed_is_another_order():
+def test_the_order_depends_on_the_seed():
     assert batches(50, 10, steps=range(5), seed=0) != batches(50, 10, steps=range(5), seed=1)
 
 
@@ -83,6 +83,6 @@ def test_a_billion_images_take_the_memory_of_a_mini_batch(n: int):
 
 
 @pytest.mark.parametrize(("n", "size", "ranks"), [(10, 11, 1), (10, 5, 2), (10, 0, 1), (0, 1, 1)])
-def test_what_makes_no_mini_batch_is_an_error(n: int, size: int, ranks: int):
+def test_sizes_that_allow_no_mini_batch_are_an_error(n: int, size: int, ranks: int):
     with pytest.raises(ValueError, match=r"set (another|a smaller) size"):
         StepSampler(n, size, seed=0, steps=range(1), world_size=ranks)

@@ -50,7 +50,7 @@ def test_garments_are_placed_anywhere(folder: Path):
     assert max(areas) <= 28 * 28
 
 
-def test_a_second_call_leaves_the_cache_alone(folder: Path):
+def test_a_second_call_does_not_change_the_demo_cache(folder: Path):
     before = folder.stat()
     assert demo_data(folder.parent) == folder
     after = folder.stat()
@@ -92,7 +92,7 @@ def test_files_of_a_cache_made_again_have_the_same_dates(tmp_path: Path):
 
 
 @pytest.mark.slow
-def test_processes_that_race_all_get_a_whole_folder(tmp_path: Path):
+def test_processes_that_build_the_demo_at_once_all_get_a_complete_folder(tmp_path: Path):
     code = "import sys, pathlib; from moco.data.sources import demo; print(demo.demo_data(pathlib.Path(sys.argv[1])))"
     command = [sys.executable, "-c", code, str(tmp_path)]
     racing = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=ENVIRONMENT) for _ in range(3)]

@@ -91,7 +91,7 @@ def test_known_endings_in_any_case_are_images(tmp_path, name: str):
     assert names_in(tree(tmp_path, name)) == [name]
 
 
-def test_what_is_skipped_is_counted_by_reason_and_named(tmp_path):
+def test_skipped_files_are_counted_by_reason_and_named(tmp_path):
     tree(tmp_path, "a.png", ".hidden.png", ".git/x.png", "__MACOSX/a.png", "notes.txt", "b.HEIC", "c.heic", "README")
     skipped = find_images(tmp_path).skipped
     assert skipped.counts == {

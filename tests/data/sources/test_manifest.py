@@ -30,7 +30,7 @@ OLD = manifest(("a.png", 1, 10), ("b.png", 2, 20), ("c.png", 3, 30))
 
 
 @pytest.mark.parametrize("name", ["manifest.jsonl", "manifest.jsonl.gz"])
-def test_what_was_written_is_read_back(tmp_path, name: str):
+def test_a_written_manifest_is_read_back(tmp_path, name: str):
     odd = manifest(("a\tb\n.png", 1, 2**62), (os.fsdecode(b"caf\xe9.png"), 0, 0), ("😀\u202e", 2**40, -5))
     write_manifest(odd, tmp_path / name)
     back = read_manifest(tmp_path / name)

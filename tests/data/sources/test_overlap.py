@@ -76,7 +76,7 @@ def test_a_held_out_part_is_disjoint_unless_a_list_has_a_file_twice(train, tmp_p
         check_disjoint(Subset(images, [0, 1]), Subset(images, [1, 2]))
 
 
-def test_images_that_are_no_files_are_not_looked_at():
+def test_images_that_are_not_files_are_not_inspected():
     images = DatasetImages([np.zeros((4, 4, 3), dtype=np.uint8)])
     check_disjoint(images, images)
     assert copies_note(images, images) == ""

@@ -157,7 +157,7 @@ def test_processes_that_would_share_an_open_file_are_refused(records, part: Call
         views_of(part(open_images(Records(records))), workers=2, processes=True)
 
 
-def test_a_copy_shares_what_does_not_change():
+def test_a_copy_of_a_data_set_shares_immutable_content():
     class Held(Items):
         def __init__(self):
             super().__init__(ITEM)
