@@ -1,6 +1,6 @@
-"""`python -m benchmarks.table`: write the tables of speed from results/latest.json, between two marks in each file.
+"""`python -m benchmarks.table`: write the tables of speed from the files in results/, between two marks in each page.
 
-docs/speed.md has every row, README.md the few of `IN_README`.
+docs/speed.md has every row, and those of a GPU; README.md has the few of `IN_README`.
 """
 
 import json
@@ -9,11 +9,14 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.gpu.results import to_markdown
 from benchmarks.run import RESULTS
 
 ROOT = Path(__file__).parent.parent
 README, SPEED = ROOT / "README.md", ROOT / "docs" / "speed.md"
 BEGIN, END = "<!-- speed: made by benchmarks.table -->", "<!-- speed: end -->"
+ON_GPU = RESULTS.with_name("gpu.json")  # from `python -m benchmarks.gpu`
+GPU_BEGIN, GPU_END = "<!-- gpu: made by benchmarks.table -->", "<!-- gpu: end -->"
 PEERS = ("lightly", "torchvision-v2", "albumentations", "albumentations-area", "pillow-simd", "nvidia-dali")
 VIEWS = {"v1": "MoCo v1", "v2": "MoCo v2", "v3": "MoCo v3, ViT"}
 WAYS = {"fused": "to float32 views", "hand-over": "to uint8 crops for a device"}
@@ -63,7 +66,8 @@ HEAD = """\
 def main() -> None:
     results = json.loads(RESULTS.read_text())
     README.write_text(put(README.read_text(), table(results, only=IN_README)))
-    SPEED.write_text(put(SPEED.read_text(), table(results)))
+    page = put(SPEED.read_text(), table(results))
+    SPEED.write_text(put(page, to_markdown(json.loads(ON_GPU.read_text())).rstrip(), begin=GPU_BEGIN, end=GPU_END))
 
 
 def table(results: Sequence[dict[str, Any]], *, only: Collection[str] = TITLES) -> str:
@@ -84,13 +88,13 @@ def _line(title: str, one: dict[str, Any]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def put(text: str, made: str) -> str:
+def put(text: str, made: str, *, begin: str = BEGIN, end: str = END) -> str:
     """`text` with `made` between the marks. Raises ValueError unless each mark is there once, in order."""
-    if text.count(BEGIN) != 1 or text.count(END) != 1 or text.index(BEGIN) > text.index(END):
+    if text.count(begin) != 1 or text.count(end) != 1 or text.index(begin) > text.index(end):
         raise ValueError(
-            f"expected the lines '{BEGIN}' and, after it, '{END}' once each: put them where the table goes"
+            f"expected the lines '{begin}' and, after it, '{end}' once each: put them where the table goes"
         )
-    before, after = text[: text.index(BEGIN) + len(BEGIN)], text[text.index(END) :]
+    before, after = text[: text.index(begin) + len(begin)], text[text.index(end) :]
     return f"{before}\n{made}\n{after}"
 
 

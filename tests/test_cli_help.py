@@ -1,10 +1,12 @@
 """Every `--help` page, as a terminal of 80 columns shows it."""
 
 import re
-from typing import Any
+from collections.abc import Callable
+from typing import Any, get_type_hints
 
 import pytest
 from typer.main import get_command
+from typer.models import OptionInfo
 from typer.testing import CliRunner
 
 from moco.cli import app
@@ -17,6 +19,21 @@ def commands(command: Any, *words: str) -> list[tuple[str, ...]]:
 
 
 ALL = commands(get_command(app))
+
+
+def callbacks(group: Any) -> list[Callable[..., Any]]:
+    """The functions of all commands."""
+    inner = [one.typer_instance for one in group.registered_groups]
+    return [*(one.callback for one in group.registered_commands), *(each for one in inner for each in callbacks(one))]
+
+
+@pytest.mark.parametrize("function", callbacks(app), ids=lambda function: function.__qualname__)
+def test_an_option_whose_metavar_is_its_name_names_itself(function):
+    """typer 0.27 calls it by the metavar otherwise: --DEVICE."""
+    for name, hint in get_type_hints(function, include_extras=True).items():
+        for one in getattr(hint, "__metadata__", ()):
+            if isinstance(one, OptionInfo) and (one.metavar or "").lower() == name:
+                assert str(one.default).startswith("--"), f"--{name} has no name of its own"  # the first argument
 
 
 @pytest.fixture

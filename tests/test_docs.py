@@ -25,7 +25,7 @@ OTHER_PROGRAMS = {  # options that the documents name of torchrun, Slurm, pip an
     *("--nproc-per-node", "--nnodes", "--rdzv-backend", "--rdzv-endpoint", "--rdzv-id", "--rdzv-conf"),
     *("--max-restarts", "--shutdown-timeout", "--signals-to-handle", "--signal"),
     *("--master-addr", "--master-port", "--node-rank"),
-    *("--constraint", "--only", "--quick", "--large"),
+    *("--constraint", "--only", "--quick", "--large", "--dry"),
 }
 
 

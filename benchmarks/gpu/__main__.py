@@ -14,23 +14,23 @@ import subprocess
 import sys
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from benchmarks.gpu import operations, steps, whole_runs
-from benchmarks.gpu.results import tests_of, to_markdown
+from benchmarks.gpu.results import read_tests, row, to_markdown
 from benchmarks.gpu.timing import Bench, Measurement, Part, shown
 from moco.files import write_json, write_text
 
 PARTS: dict[str, Part] = {part.name: part for part in [*operations.PARTS, *steps.PARTS, *whole_runs.PARTS]}
-TIMED: Sequence[Sequence[str]] = (  # one process after the other, what matters most first
-    ("ceilings", "resnet50", "resnet50-compiled"),
-    ("runs", "input", "embedding"),
-    ("vit-small", "vit-base"),
-    ("loss-65536", "loss-1048576", "momentum-update", "optimizers", "knn", "colours"),
+TIMED: Sequence[tuple[float, Sequence[str]]] = (  # seconds at most, and the parts; one process after the other
+    (110, ("ceilings", "resnet50", "resnet50-compiled")),
+    (60, ("loss-65536", "loss-1048576", "momentum-update", "optimizers", "knn")),
+    (110, ("runs", "input", "embedding")),
+    (100, ("vit-small", "vit-base", "colours")),
 )
 COMPILED: Sequence[Sequence[str]] = (("resnet50-compiled",), ("vit-small", "colours"))  # side by side
 FIRST_PHASE = 140  # [s] at most for tests and compilation
@@ -65,23 +65,28 @@ def file_of(names: Sequence[str], bench: Bench) -> str:
 
 
 def run_parts(names: Sequence[str], bench: Bench, file: Path, end: float) -> None:
-    """Run parts one after the other. What they measured is in `file` after each of them."""
+    """Run parts one after the other. Each measurement is printed, and in `file`, as soon as it is made."""
     found: list[Measurement] = []
     for name in names:
         start = time.time()
-        if start > end:
-            found.append(Measurement(name, "", error="not run: no time was left"))
-        else:
-            try:
-                found += PARTS[name].run(bench)
-            except Exception as error:
-                traceback.print_exc()
-                found.append(Measurement(name, "", error=shown(error)))
+        none_left = [Measurement(name, "", error="not run: no time was left")]
+        for one in none_left if start > end else guarded(PARTS[name], bench):
+            found.append(one)
+            print(row(one.as_dict()), flush=True)
+            write_json(file, [one.as_dict() for one in found])
         print(f"{name}: {time.time() - start:.0f} s", flush=True)
-        write_json(file, [one.as_dict() for one in found])
         if bench.device.type == "cuda":
             torch.compiler.reset()
             torch.cuda.empty_cache()
+
+
+def guarded(part: Part, bench: Bench) -> Iterator[Measurement]:
+    """What the part measures; its exception is a measurement with an error."""
+    try:
+        yield from part.run(bench)
+    except Exception as error:
+        traceback.print_exc()
+        yield Measurement(part.name, "", error=shown(error))
 
 
 def run_all(out: Path, names: Sequence[str], *, dry: bool, end: float) -> None:
@@ -99,15 +104,20 @@ def run_all(out: Path, names: Sequence[str], *, dry: bool, end: float) -> None:
     for name, process in side_by_side.items():
         wait(name, process, until=begun + FIRST_PHASE)
     print(f"{time.time() - begun:.0f} s until the first timed part", flush=True)
-    for group in TIMED:
+    for seconds, group in TIMED:
         if chosen := [name for name in group if name in names]:
             process = start(chosen, out, end, *(["--dry"] if dry else []))
-            wait(", ".join(chosen), process, until=end + GRACE)
-    results = collect(out, seconds=time.time() - begun)
+            wait(", ".join(chosen), process, until=min(time.time() + seconds, end + GRACE))
+        write_results(collect(out, seconds=time.time() - begun), out)  # after each process: the machine may be taken
+    print((out / "gpu.md").read_text())
+    for file in (*out.glob("timed-*.json"), *out.glob("compiled-*.json")):
+        file.unlink()
+    shutil.rmtree(out / "cache", ignore_errors=True)
+
+
+def write_results(results: dict[str, Any], out: Path) -> None:
     write_json(out / "gpu.json", results)
-    table = to_markdown(results)
-    write_text(out / "gpu.md", table)
-    print(table)
+    write_text(out / "gpu.md", to_markdown(results))
 
 
 def start(names: Sequence[str], out: Path, end: float, *options: str) -> "subprocess.Popen[bytes]":
@@ -147,11 +157,8 @@ def collect(out: Path, *, seconds: float) -> dict[str, Any]:
     """What all processes measured, the tests, and where."""
     measured = [one for file in sorted(out.glob("timed-*.json")) for one in json.loads(file.read_text())]
     failed = [one for file in sorted(out.glob("compiled-*.json")) for one in json.loads(file.read_text())]
-    for file in (*out.glob("timed-*.json"), *out.glob("compiled-*.json")):
-        file.unlink()
-    shutil.rmtree(out / "cache", ignore_errors=True)
     return {
-        "machine": machine(), "seconds": round(seconds), "tests": tests_of(out / "tests.xml"), "measured": measured,
+        "machine": machine(), "seconds": round(seconds), "tests": read_tests(out / "tests.xml"), "measured": measured,
         "not_compiled": failed,
     }  # fmt: skip
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 
-def tests_of(file: Path) -> list[dict[str, Any]]:
+def read_tests(file: Path) -> list[dict[str, Any]]:
     """The tests in a report of pytest: name, outcome, and what each recorded."""
     if not file.exists():
         return []
@@ -27,7 +27,11 @@ def to_markdown(results: dict[str, Any]) -> str:
     lines = [
         f"Measured on one {where['card']} ({where['memory_gb']} GB) with {where['cores']} cores, "
         f"torch {where['torch']}, torchvision {where['torchvision']}, CUDA {where['cuda']}, "
-        f"cuDNN {where['cudnn']}, Python {where['python']}, in {results['seconds']} s.",
+        f"cuDNN {where['cudnn']}, Python {where['python']}, in {results['seconds']} s"
+        + "".join(
+            f", {word} {results[name]}" for word, name in (("on", "date"), ("at commit", "commit")) if name in results
+        )
+        + ".",
         "",
     ]
     parts: dict[str, list[dict[str, Any]]] = {}
@@ -39,9 +43,10 @@ def to_markdown(results: dict[str, Any]) -> str:
         lines.append("")
     tests = results["tests"]
     bad = [one for one in tests if one["outcome"] != "passed"]
-    lines.append(f"Tests marked `gpu`: {len(tests) - len(bad)} of {len(tests)} passed.")
+    if tests:
+        lines.append(f"Tests marked `gpu`: {len(tests) - len(bad)} of {len(tests)} passed.")
     lines += [f"- {one['outcome']}: {one['name']}: {one.get('message', '')}" for one in bad]
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines).rstrip() + "\n"
 
 
 def row(one: dict[str, Any]) -> str:

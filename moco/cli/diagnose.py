@@ -15,7 +15,9 @@ def diagnose(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")],
     data: Annotated[
         list[str] | None,
-        typer.Option(metavar="DATA", help="The images of the run: its checkpoints are measured on a sample of them."),
+        typer.Option(
+            "--data", metavar="DATA", help="The images of the run: its checkpoints are measured on a sample of them."
+        ),
     ] = None,
     device: Device = "auto",
     workers: Workers = None,

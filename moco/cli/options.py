@@ -25,7 +25,7 @@ class Target(StrEnum):
 
 # Of several commands.
 Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object on stdout.")]
-Device = Annotated[str, typer.Option(metavar="DEVICE", help="auto, cpu, cuda, cuda:N or mps.")]
+Device = Annotated[str, typer.Option("--device", metavar="DEVICE", help="auto, cpu, cuda, cuda:N or mps.")]
 Workers = Annotated[
     int | None,
     typer.Option(

@@ -76,7 +76,7 @@ Schedule = Annotated[
     ),
 ]
 Trials = Annotated[int, typer.Option(min=1, metavar="N", help="Runs for each --init, with different seeds.")]
-Lr = Annotated[float | None, typer.Option(metavar="LR", help="Learning rate. [default: the recipe's]")]
+Lr = Annotated[float | None, typer.Option("--lr", metavar="LR", help="Learning rate. [default: the recipe's]")]
 Model = Annotated[
     str | None, typer.Option(metavar="NAME", help="The encoder, if every --init is random: resnet50, ...")
 ]

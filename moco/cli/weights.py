@@ -100,7 +100,9 @@ def import_(
     prefix: Annotated[
         str,
         typer.Option(
-            metavar="PREFIX", help="For a file with several networks: what the encoder's tensor names begin with."
+            "--prefix",
+            metavar="PREFIX",
+            help="For a file with several networks: what the encoder's tensor names begin with.",
         ),
     ] = "",
     as_json: Json = False,

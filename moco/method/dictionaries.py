@@ -97,7 +97,8 @@ class MemoryBank(Dictionary):
 
     def look_up(self, q: Tensor, k: Tensor, ids: Tensor, rng: torch.Generator) -> LookUp:
         if self.shared:
-            return LookUp(q, self.keys[self._draw(rng.initial_seed()).to(q.device)], positive=self.keys[ids])
+            drawn = self._draw(rng.initial_seed()).to(q.device, non_blocking=True)
+            return LookUp(q, self.keys[drawn], positive=self.keys[ids])
         drawn = torch.stack([self._draw(fold(rng.initial_seed(), image)) for image in ids.tolist()]).to(q.device)
         return LookUp(q, self.keys, positive=self.keys[ids], drawn=drawn)
 
