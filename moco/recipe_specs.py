@@ -150,5 +150,5 @@ class ComputeSpec(Spec):
     channels_last: bool = True
     compile: bool = False  # torch.compile of both encoders
     cuda_graphs: bool = False  # torch.compile's mode reduce-overhead
-    one_pass: bool | None = None  # of the encoders over all BN groups, not group by group. None: on a GPU
+    one_pass: bool | None = None  # of the encoders over all BN groups, not group by group. None: on a GPU that holds it
     threads: Threads | None = None  # of torch on a CPU; the last bits of sums depend on it. None: torch's default

@@ -29,6 +29,7 @@ from moco.method import (
 from moco.recipe import Recipe
 from moco.rng import fold
 from moco.train.loop import Batches
+from moco.train.one_pass import in_one_pass
 from moco.train.warm_start import load_other_parts
 from moco.weights.encoder_folder import initialize
 from moco.weights.load import read_weights
@@ -70,7 +71,7 @@ def contrast_for(
         say(line)
     if method.bn == "sync":
         contrast = synchronized(contrast)
-    elif in_one_pass(recipe, device) and contrast.bn_groups > 1:
+    elif in_one_pass(recipe, device, encoder):
         contrast.one_pass = grouped(contrast, contrast.bn_groups) is not None  # otherwise group by group
     contrast.to(device)
     if recipe.compute.channels_last:
@@ -80,16 +81,6 @@ def contrast_for(
             if network is not None:
                 network.compile(mode="reduce-overhead" if recipe.compute.cuda_graphs else None)
     return contrast.train()
-
-
-def in_one_pass(recipe: Recipe, device: torch.device) -> bool:
-    """Whether the encoders run once over all BN groups, and not group by group.
-
-    On a GPU, where many small kernels cost more time than their arithmetic (docs/speed.md). Gradient caching is there
-    to save memory, and goes group by group everywhere.
-    """
-    asked = recipe.compute.one_pass
-    return not recipe.optim.cached and (device.type == "cuda" if asked is None else asked)
 
 
 def read_init(init: str | Path, recipe: Recipe) -> LoadedWeights:

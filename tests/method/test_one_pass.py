@@ -6,10 +6,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from moco import recipes
 from moco.method import Contrast, grouped
 from moco.method.batchnorm import GroupedBatchNorm, frozen_statistics, in_groups
-from moco.train.build import contrast_for
 from tests.ranks import test_methods
 from tests.ranks.test_methods import MECHANISMS, trained, v3
 
@@ -110,24 +108,3 @@ def test_a_network_with_other_layers_is_left_as_it_is(layer):
     network = nn.Sequential(nn.BatchNorm2d(3), layer)
     assert grouped(network, 2) is None
     assert type(network[0]) is nn.BatchNorm2d
-
-
-@pytest.mark.parametrize(("device", "asked", "expected"), [
-    ("cpu", None, False), ("cpu", True, True), ("cpu", False, False), ("cuda", None, True), ("cuda", False, False),
-])  # fmt: skip
-def test_a_gpu_makes_one_pass_unless_the_recipe_says_otherwise(device, asked, expected):
-    from moco.train.build import in_one_pass as chosen
-
-    recipe = recipes.named("moco_v2_r50").but(None, {"compute.one_pass": asked})
-    assert chosen(recipe, torch.device(device)) == expected
-
-
-def test_a_run_in_one_pass_has_the_layers_and_the_weights_of_the_other(tiny):
-    state = {}
-    for asked in (False, True):
-        recipe = tiny.but(None, {"compute.one_pass": asked})
-        contrast = contrast_for(recipe, torch.device("cpu"), num_images=40, model=None, init=None, say=print)
-        assert contrast.one_pass == asked
-        assert any(isinstance(layer, GroupedBatchNorm) for layer in contrast.modules()) == asked
-        state[asked] = contrast.state_dict()
-    torch.testing.assert_close(state[True], state[False], rtol=0, atol=0)
