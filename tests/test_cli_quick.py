@@ -67,7 +67,8 @@ def test_a_refusal_that_needs_no_torch_imports_none(tmp_path: Path):
 
 
 HOMES = {
-    "Stopped": "moco.train.after_step", "Diverged": "moco.train.after_step", "DataError": "moco.data.sources.images",
+    "Stopped": "moco.train.after_step", "Diverged": "moco.train.after_step", "Collapsed": "moco.train.live_diagnosis",
+    "DataError": "moco.data.sources.images",
     "RecipeError": "moco.recipe", "CheckpointError": "moco.train.checkpoint", "RankError": "moco.distributed",
 }  # fmt: skip
 

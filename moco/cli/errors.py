@@ -17,6 +17,7 @@ FAILED, USAGE, BAD_DATA, DIVERGED, RESUMABLE, INTERRUPTED = 1, 2, 3, 4, 75, 130
 CODES = {  # by class name, so that no class must be imported; the first match counts
     "Stopped": RESUMABLE,
     "Diverged": DIVERGED,
+    "Collapsed": DIVERGED,
     "FloatingPointError": DIVERGED,
     "DataError": BAD_DATA,
     "RecipeError": USAGE,

@@ -13,6 +13,11 @@ class Resume(StrEnum):
     must = "must"
 
 
+class Collapse(StrEnum):
+    warn = "warn"
+    stop = "stop"
+
+
 class Target(StrEnum):
     torchvision = "torchvision"
     timm = "timm"
@@ -140,6 +145,19 @@ OnNan = Annotated[
         help="At a step with a NaN or infinite number: stop, or skip up to N such steps. Neither changes the weights.",
     ),
 ]  # fmt: skip
+OnCollapse = Annotated[
+    Collapse,
+    typer.Option(
+        "--on-collapse", metavar="warn|stop",
+        help="If the embeddings of all images become the same in two measurements: warn, or save and stop.",
+    ),
+]  # fmt: skip
+DiagnoseEvery = Annotated[
+    int | None,
+    typer.Option(
+        min=0, metavar="N", help="Steps between two measurements of the diagnosis. 0: none. [default: by their cost]"
+    ),
+]
 Patience = Annotated[
     float,
     typer.Option(min=0, metavar="MINUTES", help="End the run if it makes no progress for so many minutes. 0: never."),

@@ -44,6 +44,8 @@ def pretrain(
     keep: options.Keep = 3,
     keep_every: options.KeepEvery = None,
     on_nan: options.OnNan = "stop",
+    on_collapse: options.OnCollapse = options.Collapse.warn,
+    diagnose_every: options.DiagnoseEvery = None,
     max_bad: MaxBad = None,
     patience: options.Patience = 30,
     dry_run: options.DryRun = False,
@@ -60,7 +62,8 @@ def pretrain(
         data, out, recipe=recipe, model=model, settings=settings or [], own=own, init=init, devices=devices,
         as_json=as_json, resume=resume.value, overwrite=overwrite, accept_data_change=accept_data_change,
         device=device, workers=workers, processes=processes, eval_data=eval_data, eval_every=eval_every,
-        save_every=save_every, keep=keep, keep_every=keep_every, on_nan=on_nan, max_bad=max_bad, patience=patience,
+        save_every=save_every, keep=keep, keep_every=keep_every, on_nan=on_nan,
+        on_collapse=on_collapse.value, diagnose_every=diagnose_every, max_bad=max_bad, patience=patience,
         dry_run=dry_run,
     )  # fmt: skip
 

@@ -10,34 +10,9 @@ from statistics import median
 from typing import Any
 
 from moco.diagnose.measure import Measurement
+from moco.diagnose.thresholds import THRESHOLDS
 from moco.text import plural
 
-
-@dataclass(frozen=True)
-class Thresholds:
-    """When a signal counts. docs/diagnose.md has the values that planted faults and healthy runs gave."""
-
-    collapsed: float = 0.1  # spread, at most. Random directions have 1 (SimSiam, arXiv:2011.10566, Fig. 2)
-    errors: float = 3.0  # standard errors of a difference, at least
-    by_chance: int = 3  # own keys found in the whole probe set, at most; 1 is expected
-    leak: float = 0.5  # share of the own keys that are lost with BN apart. Planted 0.7, shuffled in two groups 0.2
-    own_negatives: float = 0.5  # keys of a query's own picture: K equals the number of pictures, rho - 1/2
-    copies: float = 0.5  # different pictures / images, at most
-    learned: float = 1.5  # own keys found, relative to the start, at least
-    stale: float = 3.0  # own keys found among stored keys, relative to new keys, at least
-    follows: float = 0.98  # cosine of f_q and f_k, from which on f_k hardly averages
-    update: float = 0.01  # |change| / |weights| in a step. About 0.001 is usual (cs231n.github.io/neural-networks-3)
-    rank_of_best: float = 0.5  # effective rank, relative to its maximum after `settled`. A healthy v3 has 0.7
-    settled: float = 0.3  # of the run, in which the rank may fall freely
-    rank_of_dim: float = 0.1  # effective rank, relative to the dimension (or to the probe set, if that is smaller)
-    warm_up: float = 0.2  # of the run, in which only images and a collapse are judged
-    waiting: float = 0.3  # share of the time that training waits for images
-    middle: tuple[float, float] = (0.1, 0.6)  # of the run, in which the speed of the encoders is judged
-    recent: float = 0.25  # of the run, for "still learning" and "plateau"
-    patches_of_best: float = 0.9  # effective rank of patches, relative to its maximum
-
-
-THRESHOLDS = Thresholds()
 COLLAPSED = "collapsed"
 
 
@@ -133,10 +108,11 @@ def diagnose(evidence: Evidence) -> Diagnosis:
 
 def collapsed(evidence: Evidence) -> Verdict | None:
     now, hits = evidence.now, round(evidence.now.found * evidence.now.probe)
+    by_chance = hits <= THRESHOLDS.by_chance and now.probe >= THRESHOLDS.large and now.spread < THRESHOLDS.alike
     if now.spread < THRESHOLDS.collapsed:
         what = f"the embeddings of all images are nearly the same (spread {now.spread:.3f}; 1 if they are uniform)."
-    elif evidence.warm and hits <= THRESHOLDS.by_chance:
-        what = f"{hits} of {now.probe:,} queries find their own key; 1 does by chance."
+    elif evidence.warm and by_chance:
+        what = f"{hits} of {now.probe:,} queries find their own key; 1 does by chance (spread {now.spread:.2f})."
     else:
         return None
     return Verdict(COLLAPSED, what, "Start again with a tenth of the learning rate (optim.lr).")
@@ -205,7 +181,11 @@ def weak(evidence: Evidence) -> str | None:
 
 
 def too_fast(evidence: Evidence) -> Verdict | None:
-    what, update = weak(evidence), evidence.median("update")
+    what, update, steady = weak(evidence), evidence.median("update"), evidence.median("steady")
+    if what is None and steady is not None and steady < THRESHOLDS.steady and evidence.warm:
+        what = (
+            f"BN's running statistics lag behind (cosine {steady:.2f} of queries with those and with batch statistics)"
+        )
     if what is None or update is None or update <= THRESHOLDS.update:
         return None
     return Verdict(
@@ -231,9 +211,20 @@ def stale_keys(evidence: Evidence) -> Verdict | None:
     )
 
 
+def lagging_keys(evidence: Evidence) -> Verdict | None:
+    what, follows = weak(evidence), evidence.now.follows
+    if what is None or follows is None or follows >= THRESHOLDS.lags:
+        return None
+    return Verdict(
+        "key encoder lags",
+        f"{what}; the embeddings of a view by the two encoders have a cosine of {follows:.2f}.",
+        "Let the key encoder follow faster: --set method.momentum=0.99.",
+    )
+
+
 def learns_little(evidence: Evidence) -> Verdict | None:
     what, update = weak(evidence), evidence.median("update")
-    if what is None:
+    if what is None or any(rule(evidence) for rule in (too_fast, stale_keys, lagging_keys)):
         return None
     how = "" if update is None else f"; a step changes the weights by {100 * update:.2g} %"
     return Verdict("learns little", f"{what}{how}.", "Train longer (--epochs), or change the learning rate (optim.lr).")
@@ -267,6 +258,8 @@ def progress(evidence: Evidence) -> Verdict:
         text = f"{what}, and {100 * then.found:.1f} % at step {step}."
         longer = "A longer run (--epochs) may be better." if evidence.step == evidence.total_steps else ""
         return Verdict("still learning", text, longer, fault=False)
+    if 2 * error > THRESHOLDS.resolved * now.found:
+        return Verdict("healthy", f"{what}.", fault=False)
     return Verdict("plateau", f"{what}; neither changes since step {step}.", fault=False)
 
 
@@ -286,5 +279,5 @@ def dense(evidence: Evidence) -> Verdict:
 
 
 FAULTS: tuple[Callable[[Evidence], Verdict | None], ...] = (
-    same_pictures, collapsed, false_negatives, leak, too_fast, stale_keys, learns_little, starved,
+    same_pictures, collapsed, false_negatives, leak, too_fast, stale_keys, lagging_keys, learns_little, starved,
 )  # fmt: skip

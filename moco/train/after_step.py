@@ -2,7 +2,8 @@
 
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from moco.distributed import agree_all, barrier, on_main
 from moco.recipe_base import RecipeBase
 from moco.text import duration, message_of
 from moco.train.checkpoint import Clock, TrainState
+from moco.train.live_diagnosis import Collapsed, LiveDiagnosis, collapse_message
 from moco.train.metrics_log import StepLog
 from moco.train.nan_guard import DiscardedStep, Diverged, NanGuard
 from moco.train.nan_report import next_steps, write_nan_report
@@ -49,9 +51,10 @@ class AfterStep:
     score: Callable[[], float]  # returns the kNN accuracy of the encoder [percent]; called on rank 0 only
     quarantine: Quarantine
     waited: Callable[[], float]  # returns the seconds that training has waited for data
+    diagnosis: LiveDiagnosis | None = None
     began: float = field(default_factory=time.monotonic)
     first_step: int = 0  # this process trains from here
-    evaluating: float = 0.0  # [s] spent on scores
+    evaluating: float = 0.0  # [s] spent on scores and diagnosis
     last_score: float | None = None
     skipped: int | None = None  # the last skipped step, which is logged already
     unwritten: list[dict[str, Any]] = field(default_factory=list)  # records that could not be written yet
@@ -65,12 +68,18 @@ class AfterStep:
             state.window.add(clock.step, metrics)
         last = clock.step == clock.total_steps
         evaluates = self.evaluates and (clock.step % (self.eval_every * clock.steps_per_epoch) == 0 or last)
-        if clock.step % self.log_every == 0 or evaluates or last:
+        diagnoses = self.diagnosis is not None and self.diagnosis.due(clock)
+        if clock.step % self.log_every == 0 or evaluates or diagnoses or last:
             self._check_scale(state)
-            self._log(state, self.score_now(state) if evaluates else {})
-        stopped, due = agree_all(self.stop.received(), int(on_main() and self.saver.due(clock.step)))
-        if due or last or stopped:  # all ranks after the same step
-            self.save(state, must=last or bool(stopped))
+            scores = self.score_now(state) if evaluates else {}
+            self._log(state, scores | (self.diagnose_now(state) if diagnoses else {}))
+        collapsed = diagnoses and not last and self._stops_at_collapse()
+        due = int(on_main() and self.saver.due(clock.step))
+        stopped, due, collapsed = agree_all(self.stop.received(), due, int(collapsed))
+        if due or last or stopped or collapsed:  # all ranks after the same step
+            self.save(state, must=last or bool(stopped or collapsed))
+        if collapsed and not stopped:
+            raise Collapsed(collapse_message(clock.step, self.run))
         if stopped and not last:
             requeued = requeue(stopped)
             kind = Interrupted if stopped == signal.SIGINT else Stopped
@@ -130,8 +139,8 @@ class AfterStep:
                 f"were not finite in many steps, and these steps changed nothing. {self.log.advice()}"
             )
 
-    def _log(self, state: TrainState, scores: dict[str, float | None]) -> None:
-        """Log the metrics' means since the last record, this step's learning rate and momentum, and scores."""
+    def _log(self, state: TrainState, scores: dict[str, Any]) -> None:
+        """Log the metrics' means since the last record, this step's learning rate and momentum, scores and signals."""
         self.guard.read_flags()
         clock = state.clock
         state.window.gather(until=clock.step)
@@ -146,12 +155,14 @@ class AfterStep:
             "step": clock.step, "epoch": clock.epoch, **means,
             **self.log.values(clock),
             "images_per_second": round(images_per_second, 1), "seconds_waited": round(self.waited(), 2),
+            "seconds": round(elapsed, 2),
             **scores,
         })  # fmt: skip
         self.reporter.live(  # most important first: a narrow terminal cuts the end
             f"ETA {duration((clock.total_steps - clock.step) / max(rate, 1e-9))}",
             self.log.progress(clock),
             *self.log.live(means, self.last_score),
+            *([self.diagnosis.word] if self.diagnosis is not None and self.diagnosis.word else []),
             f"{images_per_second:,.0f} img/s",
             f"data wait {100 * self.waited() / max(elapsed, 1e-9):.0f} %",
             f"step {clock.step}",
@@ -166,20 +177,40 @@ class AfterStep:
         """Log the kNN accuracy before the first step."""
         self._record({"step": state.clock.step, "epoch": state.clock.epoch, **self.score_now(state)})
 
+    def diagnose(self, state: TrainState) -> None:
+        """Log the signals before the first step."""
+        self._record({"step": state.clock.step, "epoch": state.clock.epoch, **self.diagnose_now(state)})
+
     def score_now(self, state: TrainState) -> dict[str, float | None]:
         """Compute the kNN accuracy of the encoder. Every rank calls it; rank 0 returns the score, the others None."""
+        with self._beside_training(state):
+            if on_main():
+                self.last_score = self.score()
+        return {"knn": self.last_score}
+
+    def diagnose_now(self, state: TrainState) -> dict[str, Any]:
+        """Measure the signals. Every rank calls it; rank 0 returns them, the others nothing."""
+        assert self.diagnosis is not None
+        with self._beside_training(state):
+            return self.diagnosis.measure(state, self.unwritten) if on_main() else {}
+
+    def _stops_at_collapse(self) -> bool:
+        assert self.diagnosis is not None
+        return on_main() and self.diagnosis.stops(self.unwritten)
+
+    @contextmanager
+    def _beside_training(self, state: TrainState) -> Iterator[None]:
+        """A context for what rank 0 does while the others wait. Its time does not count as training."""
         start = time.monotonic()
         self.guard.read_flags()
         self.dog.section("scores")
         assert isinstance(state.model, nn.Module)
         with averaged_statistics(state.model):
-            if on_main():
-                self.last_score = self.score()
+            yield
             barrier()
         self.dog.section("step")
         self.evaluating += time.monotonic() - start
         self.pace.pause(time.monotonic() - start)
-        return {"knn": self.last_score}
 
     def _record(self, values: dict[str, Any]) -> None:
         """Append a record to the log. A record that cannot be written now is written with the next one."""

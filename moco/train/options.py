@@ -7,6 +7,7 @@ from typing import TypedDict
 from moco.recipe_error import RecipeError
 
 RESUME = ("auto", "never", "must")
+ON_COLLAPSE = ("warn", "stop")
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,8 @@ class RunOptions:
         keep_every: also keep the checkpoint of every N-th step.
         on_nan: at a step whose loss, keys or gradient are not finite, which changes nothing: "stop" the run, or
             "skip:N": skip up to N such steps.
+        on_collapse: at two measurements in a row of collapsed embeddings: "warn", or "stop" after saving a checkpoint.
+        diagnose_every: steps between two measurements of the diagnosis; 0: none; None: as many as cost less than 2 %.
         max_bad: unreadable images to tolerate: a number, or a share below 1; None: 0.1 %, at least 10.
         patience: minutes that a step or a checkpoint may take (setup and scores: four times as long) before the process
             prints the stack of every thread and ends; None or 0: no limit (the command's default is 30).
@@ -47,6 +50,8 @@ class RunOptions:
     keep: int = 3
     keep_every: int | None = None
     on_nan: str = "stop"
+    on_collapse: str = "warn"
+    diagnose_every: int | None = None
     max_bad: float | None = None
     patience: float | None = None
     dry_run: bool = False
@@ -54,6 +59,11 @@ class RunOptions:
     def __post_init__(self) -> None:
         if self.resume not in RESUME:
             raise RecipeError(f"resume expects {', '.join(RESUME[:-1])} or {RESUME[-1]}, got {self.resume!r}")
+        if self.on_collapse not in ON_COLLAPSE:
+            raise RecipeError(f"on_collapse expects {' or '.join(ON_COLLAPSE)}, got {self.on_collapse!r}")
+        every = self.diagnose_every
+        if every is not None and (not isinstance(every, int) or every < 0):
+            raise RecipeError(f"diagnose_every expects a number of steps, or 0 for none, got {every!r}")
         for name in ("overwrite", "accept_data_change", "processes", "dry_run"):
             if not isinstance(getattr(self, name), bool):
                 raise RecipeError(f"{name} expects True or False, got {getattr(self, name)!r}")
@@ -84,6 +94,8 @@ class RunKeywords(TypedDict, total=False):
     keep: int
     keep_every: int | None
     on_nan: str
+    on_collapse: str
+    diagnose_every: int | None
     max_bad: float | None
     patience: float | None
     dry_run: bool

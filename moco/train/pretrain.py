@@ -21,6 +21,7 @@ from moco.train.checkpoint import TrainState
 from moco.train.ddp import wrap
 from moco.train.draw_pictures import draw_pictures
 from moco.train.existing_folder import State
+from moco.train.live_diagnosis import live_diagnosis
 from moco.train.loop import train
 from moco.train.metrics_log import PretrainLog
 from moco.train.nan_guard import NanGuard
@@ -106,7 +107,7 @@ def pretrain(
         RecipeError: a recipe that cannot run, or a folder that cannot be used.
         DataError: no images, too many unreadable ones, or others than at the start of the run.
         Stopped: a signal stopped the run; its state is saved. After Ctrl-C it is a KeyboardInterrupt too.
-        Diverged: the loss is not finite any more.
+        Diverged: the loss is not finite any more. Collapsed: see `on_collapse`.
         RankError: another rank raised one of these, or has ended.
     """
     chosen = RunOptions(**options)
@@ -150,6 +151,8 @@ def carry_out(
         after_step = make_after_step(job, state, loader, reporter, dog, stop, monitor)
         if after_step.evaluates and job.clock.step == 0:
             after_step.evaluate(state)
+        if after_step.diagnosis is not None and job.clock.step == 0:
+            after_step.diagnose(state)
         dog.section("step")
         train(
             model_in_ranks, state, in_format(loader, job.recipe), lr=job.recipe.optim.lr, m=job.recipe.method.momentum,
@@ -178,7 +181,7 @@ def make_after_step(
 ) -> AfterStep:
     """The callback after each step, and the NaN guard, which reports discarded steps to it."""
     options, clock = job.options, job.clock
-    skips = allowed_skips(options.on_nan)
+    skips, log_every = allowed_skips(options.on_nan), max(1, min(50, clock.total_steps // 500))
     guard = NanGuard(state, sticky=not skips)
     assert isinstance(state.model, Contrast)
     after_step = AfterStep(
@@ -189,7 +192,7 @@ def make_after_step(
             job.run, job.recipe.to_json(), reporter, options.save_every, options.keep, options.keep_every,
             run_id=read_run_id(job.run.path),
         ),
-        log_every=max(1, min(50, clock.total_steps // 500)),
+        log_every=log_every, diagnosis=live_diagnosis(job, reporter, log_every=log_every),
         eval_every=options.eval_every or max(1, int(job.recipe.optim.epochs // 20)),
         evaluates=options.eval_data is not None, score=make_scorer(monitor, state.model), quarantine=loader.quarantine,
         waited=lambda: loader.waited, first_step=clock.step,

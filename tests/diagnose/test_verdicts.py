@@ -54,14 +54,22 @@ def test_each_fault_has_its_verdict_and_a_setting_to_change(word):
     assert found.classification.advice
 
 
+def test_statistics_that_lag_show_a_learning_rate_that_is_too_high_only_with_large_updates():
+    assert judged(steady=0.4, update=0.02).word == "learning rate too high"
+    assert not judged(steady=0.4, update=0.002).classification.fault
+    assert not judged(steady=0.95, update=0.02).classification.fault
+
+
 def test_a_run_that_waits_for_images_is_starved():
     assert judged(waiting=0.6).word == "starved"
     assert judged(waiting=0.1).word != "starved"
 
 
 def test_queries_that_find_own_keys_by_chance_only_are_a_collapse():
-    assert judged(found=1 / 1024).collapsed
-    assert not judged(found=20 / 1024).collapsed
+    assert judged(found=1 / 1024, spread=0.3).collapsed
+    assert not judged(found=20 / 1024, spread=0.3).collapsed
+    assert not judged(found=1 / 1024, spread=0.9).collapsed  # a key encoder that lags, for example
+    assert not judged(found=1 / 128, spread=0.3, probe=128).collapsed
 
 
 def test_a_collapse_by_copies_is_a_collapse_too():
