@@ -43,3 +43,13 @@ def test_no_images_at_all_are_exit_code_3(tmp_path):
     result = moco("check", tmp_path)
     assert result.exit_code == 3
     assert "no images" in result.stderr
+
+
+def test_a_list_of_checksums_replaces_only_another_one(pictures, tmp_path):
+    (tmp_path / "photo.jpg").write_bytes(b"mine")
+    result = moco("check", pictures, "--hash", tmp_path / "photo.jpg")
+    assert result.exit_code == 3
+    assert "is not a list of checksums" in result.stderr
+    assert (tmp_path / "photo.jpg").read_bytes() == b"mine"
+    for _ in range(2):
+        assert moco("check", pictures, "--hash", tmp_path / "list").exit_code == 0

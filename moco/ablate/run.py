@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from moco.data.sources.images import Images
 from moco.data.sources.open import open_images
 from moco.device import pick_device, workers_for
 from moco.evaluate.evaluate import PIXELS, RANDOM
-from moco.files import write_json
+from moco.files import read_json, write_json
 from moco.recipe import Recipe, RecipeError
 from moco.schedule import Constant
 from moco.train.after_step import Diverged
@@ -73,6 +74,7 @@ def ablate(
     """
     described, chosen, folder = family(name, scale=scale), at_scale(scale), Path(out) / scale
     train, labelled = choose_data(scale, data, eval_data)
+    check_outputs(folder, name)
     folder.mkdir(parents=True, exist_ok=True)
     check_same_data(folder / "data.json", {"data": str(train), "eval_data": str(labelled)})
     place = pick_device(
@@ -188,11 +190,22 @@ def choose_data(scale: str, data: Places | None, eval_data: str | Path | None) -
     return data, eval_data
 
 
+def check_outputs(folder: Path, name: str) -> None:
+    """Raise RecipeError if a file that the ablation would replace was not written by one."""
+    known = read_json(folder / f"{name}.json")
+    written = isinstance(known, dict) and {"rows", "paper"} <= known.keys()
+    for file in (folder / f"{name}{ending}" for ending in (".json", ".md", ".png")):
+        if os.path.lexists(file) and not written:
+            raise RecipeError(
+                f"{file} exists and was not written by moco ablate, which would replace it: give another --out"
+            )
+
+
 def check_same_data(file: Path, now: dict[str, str]) -> None:
     """Raise RecipeError if the folder has results of other images."""
-    if not file.is_file():
+    if not os.path.lexists(file):
         write_json(file, now)
-    elif (was := json.loads(file.read_text())) != now:
+    elif (was := read_json(file)) != now:
         raise RecipeError(f"{file.parent} has results of {was}, not of {now}: give another --out")
 
 

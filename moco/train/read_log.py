@@ -15,7 +15,7 @@ def read_records(log: Path) -> list[dict[str, Any]]:
     """The records of a log. Other lines are left out."""
     lines = log.read_bytes().splitlines() if log.is_file() else []
     records = (_object_in(line) for line in lines)
-    return [one for one in records if one is not None and isinstance(one.get("step", 0), int)]
+    return [one for one in records if one is not None and isinstance(one.get("step", 0), int) and _is_finite(one)]
 
 
 def remove_records_after(log: Path, step: int) -> str | None:
@@ -44,6 +44,11 @@ def remove_records_after(log: Path, step: int) -> str | None:
     if b"".join(kept) != content or not log.exists():
         write_atomically(log, lambda file: file.writelines(kept))
     return None if moved is None else moved.name
+
+
+def _is_finite(record: dict[str, Any]) -> bool:
+    """Whether each whole number can be a float. JSON has no limit."""
+    return all(abs(value) < 2**63 for value in record.values() if isinstance(value, int))
 
 
 def _object_in(line: bytes) -> dict[str, Any] | None:

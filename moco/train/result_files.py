@@ -11,7 +11,7 @@ from moco.text import first_few
 from moco.train.keep_checkpoints import free_name
 from moco.train.reporters import Reporter
 from moco.train.run_folder import RunError, RunFolder, has_numbers_of_the_end
-from moco.weights.own_files import is_listed, listed_sums, sha256_of
+from moco.weights.own_files import are_sums, is_listed, is_run_id, listed_sums, sha256_of
 from moco.weights.read_checkpoint import MANIFEST, entries, is_valid_entry
 
 
@@ -91,9 +91,10 @@ def is_manifest(listed: Any) -> bool:
 
 
 def is_saved_note(noted: Any) -> bool:
-    if not isinstance(noted, dict) or not isinstance(noted.get("run_id", ""), str):
+    if not isinstance(noted, dict) or "first_step" not in noted:
         return False
-    return "first_step" in noted and noted.keys() <= {"first_step", "run_id", "sha256"}
+    right = {"first_step": lambda step: step is None or isinstance(step, int), "run_id": is_run_id, "sha256": are_sums}
+    return all(name in right and right[name](value) for name, value in noted.items())
 
 
 def _fits_config(run: RunFolder) -> bool:

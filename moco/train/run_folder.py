@@ -9,7 +9,6 @@ import fcntl
 import json
 import os
 import platform
-import secrets
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -25,6 +24,7 @@ from moco.recipe import Recipe, RecipeError
 from moco.recipe_base import RecipeBase
 from moco.text import message_of, shown
 from moco.train.read_log import read_records
+from moco.weights.own_files import is_run_id, new_run_id
 from moco.weights.read_checkpoint import entries
 
 if TYPE_CHECKING:
@@ -110,7 +110,7 @@ class RunFolder:
 
     def record_start(self) -> None:
         """Record the new id of the run, and that there is no checkpoint yet."""
-        write_json(self.path / "saved.json", {"first_step": None, "run_id": secrets.token_hex(16)})
+        write_json(self.path / "saved.json", {"first_step": None, "run_id": new_run_id()})
 
     def record_first_checkpoint(self, step: int, *, run_id: str | None = None) -> None:
         """Record that there is a checkpoint. If all are missing later, the run must not silently start again.
@@ -119,7 +119,7 @@ class RunFolder:
             run_id: the id in the checkpoint, which is recorded too if the record of the run's id is lost.
         """
         known = {name: value for name, value in self._saved_note().items() if name in ("run_id", "sha256")}
-        lost = {"run_id": run_id} if isinstance(run_id, str) else {}
+        lost = {"run_id": run_id} if is_run_id(run_id) else {}
         write_json(self.path / "saved.json", {"first_step": step} | lost | known)
 
     def record_results(self, sums: dict[str, str]) -> None:

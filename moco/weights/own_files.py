@@ -5,8 +5,9 @@ finished.json after all.
 """
 
 import hashlib
+import secrets
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from moco.files import read_json
 from moco.recipe import Recipe, RecipeError
@@ -22,7 +23,7 @@ def listed_sums(run: Path) -> Sums | None:
     finished.json is used only if saved.json is missing or damaged, because it may have been copied from another run.
     """
     saved, finished = read_json(run / "saved.json"), read_json(run / "finished.json")
-    if not isinstance(saved, dict):
+    if not isinstance(saved, dict) or not are_sums(saved.get("sha256", {})):
         return _sums_in(finished)
     if (sums := _sums_in(saved)) is not None:
         return sums
@@ -33,14 +34,32 @@ def _sums_in(noted: Any) -> Sums | None:
     sums = noted.get("sha256") if isinstance(noted, dict) else None
     if not isinstance(sums, dict):
         return None
-    return {name: value if isinstance(value, list) else [value] for name, value in sums.items()}
+    lists = {name: value if isinstance(value, list) else [value] for name, value in sums.items()}
+    return {name: [digest for digest in found if isinstance(digest, str)] for name, found in lists.items()}
 
 
 def read_run_id(run: Path) -> str | None:
     """The id of the run, which its checkpoints have too; None: a run of an older version, or saved.json is lost."""
     saved = read_json(run / "saved.json")
     run_id = saved.get("run_id") if isinstance(saved, dict) else None
-    return run_id if isinstance(run_id, str) else None
+    return run_id if is_run_id(run_id) else None
+
+
+def new_run_id() -> str:
+    """A random id that contains its own checksum, so that a damaged one is known. Draws from no generator of a run."""
+    number = secrets.token_hex(12)
+    return number + hashlib.sha256(number.encode()).hexdigest()[:8]
+
+
+def is_run_id(value: Any) -> TypeGuard[str]:
+    """Whether this is an undamaged result of `new_run_id`."""
+    return isinstance(value, str) and value[24:] == hashlib.sha256(value[:24].encode()).hexdigest()[:8]
+
+
+def are_sums(value: Any) -> bool:
+    """Whether these are the SHA-256 of results as a run lists them."""
+    lists = value.values() if isinstance(value, dict) else [None]
+    return all(isinstance(one, list) and all(isinstance(digest, str) for digest in one) for one in lists)
 
 
 def is_listed(run: Path, name: str, known: Sums) -> bool:

@@ -195,7 +195,7 @@ def find_other_run(payload: dict[str, Any], run_id: str | None) -> str | None:
     theirs = payload.get("run_id")
     if run_id is None or (isinstance(theirs, str) and theirs == run_id):
         return None
-    return "of another run (its run_id is not that in saved.json)"
+    return "of another run (its run_id is not that in saved.json. If it is of this run, move saved.json away)"
 
 
 def find_missing(payload: dict[str, Any], step: int | None) -> str | None:

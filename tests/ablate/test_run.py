@@ -159,3 +159,15 @@ def test_a_run_keeps_its_name_when_a_setting_is_added_to_all_recipes(tiny, monke
 )
 def test_facts_of_a_recipe(tiny, changes, expected):
     assert recipe_facts(tiny.but(None, changes), 40) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("name", ["tiny.json", "tiny.md", "tiny.png", "data.json"])
+def test_a_file_that_no_ablation_has_written_is_not_replaced(tiny_family, places, made, name):
+    folder = places["out"] / "tiny" if "out" in places else None
+    assert folder is not None
+    folder.mkdir(parents=True)
+    (folder / name).write_text("mine")
+    with pytest.raises(RecipeError):
+        ablate("tiny", **places)
+    assert (folder / name).read_text() == "mine"
+    assert made == []

@@ -4,8 +4,11 @@ import json
 
 import pytest
 
+from moco.recipe import Recipe
+from moco.runs import describe
 from moco.train.pretrain import pretrain
 from moco.train.read_log import read_records, remove_records_after
+from moco.train.run_folder import RunFolder
 from tests.train.helpers import Messages, losses
 from tests.train.test_lost_parts import stop
 
@@ -71,6 +74,15 @@ def test_other_json_objects_stay_as_they_are(tmp_path, note):
     assert remove_records_after(log, 2) is None
     assert log.read_bytes() == record(1) + note
     assert len(read_records(log)) == 1 + isinstance(json.loads(note).get("step", 0), int)
+
+
+def test_numbers_that_are_no_floats_are_not_records(tmp_path):
+    log = tmp_path / "metrics.jsonl"
+    for name in ("step", "loss", "knn"):
+        log.write_bytes(record(1) + b'{"step": 2, "%s": 1%s}\n' % (name.encode(), b"0" * 400))
+        assert read_records(log) == [{"step": 1, "loss": 1 / 3}]
+    (tmp_path / "recipe.json").write_text(Recipe(name="x").to_json())
+    assert describe(RunFolder(tmp_path))["step"] == 1
 
 
 def test_a_resumed_run_reports_where_the_lines_are(pictures, tiny, tmp_path):

@@ -120,3 +120,25 @@ def test_two_runs_with_the_same_seed_have_different_ids_and_the_same_bits(runs, 
     pretrain(pictures, tmp_path / "again", recipe=recipe)
     assert read_run_id(tmp_path / "again") != read_run_id(folder / "whole")
     assert_same(final_state(tmp_path / "again"), final_state(folder / "whole"))
+
+
+@pytest.mark.parametrize(
+    "damage", [{"run_id": 5}, {"run_id": ""}, {"run_id": "flipped"}, {"sha256": {"a": 5}}, {"sha256": {"a": [[1]]}},
+               {"first_step": "x"}],
+)  # fmt: skip
+def test_a_damaged_saved_json_is_renamed_and_does_not_make_the_runs_own_checkpoints_foreign(
+    runs,  # noqa: F811
+    tmp_path,
+    damage,
+):
+    pictures, recipe, folder = runs
+    shutil.copytree(folder / "stopped", tmp_path / "run")
+    file = tmp_path / "run" / "saved.json"
+    note = json.loads(file.read_bytes())
+    if damage == {"run_id": "flipped"}:
+        damage = {"run_id": note["run_id"].translate(str.maketrans("0123456789abcdef", "1032547698badcfe"))}
+    file.write_text(json.dumps(note | damage))
+    pretrain(pictures, tmp_path / "run", recipe=recipe)
+    assert read_run_id(tmp_path / "run") == note["run_id"]
+    assert (tmp_path / "run" / "saved.json.other").is_file()
+    assert_same(final_state(tmp_path / "run"), final_state(folder / "whole"))

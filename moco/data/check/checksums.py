@@ -18,6 +18,21 @@ def write_digests(digests: Mapping[str, bytes], file: Path) -> None:
     write_atomically(file, lambda out: out.write("".join(lines).encode("utf-8", "surrogateescape")))
 
 
+def check_replaceable(file: Path) -> None:
+    """Raise DataError if `file` exists and is not a list that `write_digests` has written."""
+    if not os.path.lexists(file):
+        return
+    reason = DataError(
+        f"{shown(os.fspath(file))} exists and is not a list of checksums, so it is not replaced: give another name"
+    )
+    if not file.is_file():
+        raise reason
+    try:
+        read_digests(file)
+    except DataError:
+        raise reason from None
+
+
 def read_digests(file: Path) -> dict[str, bytes]:
     """Name -> SHA-256. Raises OSError, and DataError for what is no such list."""
     found = {}
