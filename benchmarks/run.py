@@ -1,13 +1,14 @@
 """`python -m benchmarks.run`: our time against the usual implementation's and against peers', on one machine.
 
-Prints a table, and updates the measured rows in benchmarks/results/latest.json. Other rows there stay. Each row has the
-machine that it was measured on.
+Prints a table, and updates the measured rows in the file of this kind of processor in benchmarks/results/cpu. Other
+rows there stay. Each row has the machine that it was measured on.
 """
 
 import argparse
 import json
 import os
 import platform
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ import torch
 from benchmarks import detector, evaluation, inputs, method, peers_input, ranks, startup, step, whole
 from benchmarks.measure import HEADER, Result, Row
 
-RESULTS = Path(__file__).parent / "results" / "latest.json"
+RESULTS = Path(__file__).parent / "results" / "cpu"  # a file for each kind of processor
 ROUNDS, QUICK_ROUNDS = 7, 3
 ROWS: Sequence[Row] = [
     *inputs.ROWS,
@@ -49,7 +50,7 @@ def main() -> None:
     for row in chosen:
         for result in row.run(QUICK_ROUNDS if args.quick else ROUNDS):
             print(result.row(), flush=True)
-            keep(RESULTS, [result], machine=where)
+            keep(RESULTS / f"{file_name(processor())}.json", [result], machine=where)
 
 
 def select(
@@ -72,16 +73,26 @@ def keep(file: Path, results: Iterable[Result], *, machine: str) -> None:
     kept: list[dict[str, Any]] = json.loads(file.read_text()) if file.exists() else []
     by_name = {one["name"]: one for one in kept}
     by_name |= {one.name: one.as_dict() | {"machine": machine} for one in results if one.ratio is not None}
-    file.parent.mkdir(exist_ok=True)
+    file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(json.dumps(list(by_name.values()), indent=1) + "\n")
+
+
+def file_name(processor: str) -> str:
+    """A name for the kind of processor: "Intel(R) Xeon(R) Processor" gives intel-xeon-processor."""
+    plain = re.sub(r"\((?:r|tm|c)\)|\bcpu\b|@.*", " ", processor.lower())
+    return "-".join(re.findall(r"[a-z0-9]+", plain))
+
+
+def processor() -> str:
+    """As the kernel names it."""
+    info = Path("/proc/cpuinfo")
+    models = [line for line in info.read_text().splitlines() if line.startswith("model name")] if info.exists() else []
+    return models[0].split(":", 1)[1].strip() if models else platform.processor() or platform.machine()
 
 
 def machine() -> str:
     """Processor, cores and versions: the ratios depend on them."""
-    info = Path("/proc/cpuinfo")
-    models = [line for line in info.read_text().splitlines() if line.startswith("model name")] if info.exists() else []
-    processor = models[0].split(":", 1)[1].strip() if models else platform.processor() or platform.machine()
-    return f"{processor}, {os.cpu_count()} cores, Python {platform.python_version()}, torch {torch.__version__}"
+    return f"{processor()}, {os.cpu_count()} cores, Python {platform.python_version()}, torch {torch.__version__}"
 
 
 if __name__ == "__main__":

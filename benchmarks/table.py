@@ -15,7 +15,7 @@ from benchmarks.run import RESULTS
 ROOT = Path(__file__).parent.parent
 README, SPEED = ROOT / "README.md", ROOT / "docs" / "speed.md"
 BEGIN, END = "<!-- speed: made by benchmarks.table -->", "<!-- speed: end -->"
-ON_GPU = RESULTS.with_name("gpu.json")  # from `python -m benchmarks.gpu`
+ON_GPU = RESULTS.parent / "gpu.json"  # from `python -m benchmarks.gpu`
 GPU_BEGIN, GPU_END = "<!-- gpu: made by benchmarks.table -->", "<!-- gpu: end -->"
 PEERS = ("lightly", "torchvision-v2", "albumentations", "albumentations-area", "pillow-simd", "nvidia-dali")
 VIEWS = {"v1": "MoCo v1", "v2": "MoCo v2", "v3": "MoCo v3, ViT"}
@@ -58,33 +58,49 @@ IN_README = (
     "input/v2/fused/1-thread", "input/v2/hand-over/2-threads/wall", "step/resnet18-32", "step/resnet50-224",
     "loss/K=65536", "start/100000-files/cold/wall",
 )  # fmt: skip
-HEAD = """\
-| what | ours / reference (spread) | speed-up | lower bound / ours | memory [MB]: ours, reference | reference |
-|---|---|---|---|---|---|"""
 
 
 def main() -> None:
-    results = json.loads(RESULTS.read_text())
+    results = stored()
     README.write_text(put(README.read_text(), table(results, only=IN_README)))
     page = put(SPEED.read_text(), table(results))
     SPEED.write_text(put(page, to_markdown(json.loads(ON_GPU.read_text())).rstrip(), begin=GPU_BEGIN, end=GPU_END))
 
 
-def table(results: Sequence[dict[str, Any]], *, only: Collection[str] = TITLES) -> str:
-    """The machines, and a table of the results that have a title."""
-    by_name = {one["name"]: one for one in results if one["name"] in only}
-    shown = [(title, by_name[name]) for name, title in TITLES.items() if name in by_name]
-    machines = sorted({one["machine"] for _, one in shown})
-    return "\n".join([f"Measured on {'; '.join(machines)}.", "", HEAD, *(_line(title, one) for title, one in shown)])
+def stored() -> list[list[dict[str, Any]]]:
+    """The results of each kind of processor, that with the most rows first."""
+    found = [json.loads(file.read_text()) for file in sorted(RESULTS.glob("*.json"))]
+    return sorted(found, key=len, reverse=True)
 
 
-def _line(title: str, one: dict[str, Any]) -> str:
+def table(results: Sequence[Sequence[dict[str, Any]]], *, only: Collection[str] = TITLES) -> str:
+    """The machines, and a table of the results that have a title: the ratio on each kind of processor side by side.
+
+    The other columns are those of the first kind that has the row.
+    """
+    by_name = [{one["name"]: one for one in some if one["name"] in only} for some in results]
+    shown = [(title, [some.get(name) for some in by_name]) for name, title in TITLES.items()]
+    shown = [(title, row) for title, row in shown if any(row)]
+    machines = sorted({one["machine"] for _, row in shown for one in row if one})
+    kinds = [next(iter(some.values()))["machine"].split(",")[0] for some in by_name if some]
+    ratios = [f"ours / reference (spread){f', {kind}' if len(kinds) > 1 else ''}" for kind in kinds]
+    head = ["what", *ratios, "speed-up", "lower bound / ours", "memory [MB]: ours, reference", "reference"]
+    lines = [_line(title, [one for one, some in zip(row, by_name, strict=True) if some]) for title, row in shown]
+    return "\n".join([f"Measured on {'; '.join(machines)}.", "", _cells(head), "|" + "---|" * len(head), *lines])
+
+
+def _line(title: str, row: Sequence[dict[str, Any] | None]) -> str:
+    """`row`: the result on each kind of processor, None where it was not measured."""
+    one = next(filter(None, row))
     memory = [f"{one[side]:,.0f}" if one[side] is not None else "" for side in ("memory_mb", "reference_memory_mb")]
-    cells = [
-        title, f"{one['ratio']:.2f} ({one['low']:.2f}-{one['high']:.2f})", f"{one['speedup']:.1f} x",
-        "" if one["floor_share"] is None else f"{one['floor_share']:.0%}", ", ".join(memory) if any(memory) else "",
-        one["against"],
-    ]  # fmt: skip
+    return _cells([
+        title, *(f"{each['ratio']:.2f} ({each['low']:.2f}-{each['high']:.2f})" if each else "" for each in row),
+        f"{one['speedup']:.1f} x", "" if one["floor_share"] is None else f"{one['floor_share']:.0%}",
+        ", ".join(memory) if any(memory) else "", one["against"],
+    ])  # fmt: skip
+
+
+def _cells(cells: Sequence[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 

@@ -108,18 +108,20 @@ def test_names_of_rows_are_unique():
     assert len(names) == len(set(names))
 
 
-LATEST = json.loads(run.RESULTS.read_text())
+STORED = sorted(run.RESULTS.glob("*.json"))
 
 
-def test_stored_results_have_the_schema():
-    for one in LATEST:
+@pytest.mark.parametrize("file", STORED, ids=lambda file: file.stem)
+def test_stored_results_have_the_schema(file):
+    for one in json.loads(file.read_text()):
         assert set(one) >= FIELDS
         assert one["low"] <= one["ratio"] <= one["high"]
         assert one["speedup"] == pytest.approx(1 / one["ratio"], abs=6e-4)
 
 
-def test_stored_results_have_unique_names():
-    names = [one["name"] for one in LATEST]
+@pytest.mark.parametrize("file", STORED, ids=lambda file: file.stem)
+def test_stored_results_have_unique_names(file):
+    names = [one["name"] for one in json.loads(file.read_text())]
     assert len(names) == len(set(names))
 
 
