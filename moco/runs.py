@@ -54,18 +54,19 @@ def find_runs(folder: Path) -> list[RunFolder]:
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    """The runs as an aligned table of text."""
+    """The runs as an aligned table of text. Why a run is unreadable is in a line below it."""
     cells = [COLUMNS] + [
         (
-            row["run"], row["recipe"], row["state"], _text(row["step"], "d"), _text(row["loss"], ".3f"),
-            _text(row["pretext_top1"], ".1%"), "" if row["knn"] is None else f"{row['knn']:.1f} %",
+            row["run"], row["recipe"], row["state"].partition(":")[0], _text(row["step"], "d"),
+            _text(row["loss"], ".3f"), _text(row["pretext_top1"], ".1%"),
+            "" if row["knn"] is None else f"{row['knn']:.1f} %",
         )
         for row in rows
     ]  # fmt: skip
     widths = [max(len(row[i]) for row in cells) for i in range(len(COLUMNS))]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells
-    )
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells]
+    reasons = [row["state"] for row in rows if ":" in row["state"]]
+    return "\n".join([*lines, *reasons])
 
 
 def differences(a: Path, b: Path) -> list[str]:

@@ -176,7 +176,9 @@ def test_runs_are_listed_and_compared(run, pictures, tmp_path):
     assert "seed: 0 -> 3" in moco("runs", "compare", run, other).stdout
     assert moco("runs", "ls", pictures).exit_code == 2
     (other / "recipe.json").write_text("{}")
-    assert "unreadable" in moco("runs", "ls", tmp_path).stdout
+    *rows, reason = moco("runs", "ls", tmp_path).stdout.splitlines()
+    assert [row.split() for row in rows if str(other) in row] == [[str(other), "unreadable"]]
+    assert reason.startswith(f"unreadable: {other}")
 
 
 def test_the_version_is_the_packages():

@@ -7,6 +7,7 @@ from moco.ablate.families import Cell, Family, family
 from moco.ablate.scales import Scale, at_scale
 from moco.encoders import build
 from moco.recipe import Recipe, diff
+from moco.text import plural
 
 BACKWARD = 2  # cost of a backward pass, in forward passes
 
@@ -20,7 +21,8 @@ def list_costs(name: str, *, scale: str, seeds: int) -> str:
     described, chosen = family(name, scale=scale), at_scale(scale)
     base = described.recipe(Cell("", {}))
     lines = [
-        f"{described.title}: {len(described.cells)} recipes x {seeds} seeds, from {described.base.name}",
+        f"{described.title}: {plural(len(described.cells), 'recipe')}, {plural(seeds, 'seed')} each; "
+        f"base recipe {described.base.name}",
         f"at the scale {scale}: {chosen.images:,} images, {described.base.optim.epochs} epochs",
         "",
     ]
@@ -31,7 +33,7 @@ def list_costs(name: str, *, scale: str, seeds: int) -> str:
         total += seeds * spent
         steps = recipe.optim.epochs * (chosen.images // recipe.optim.batch_size)
         lines.append(f"{cell.name}: {steps:,} steps, about {spent:,.1f} {chosen.unit} each")
-        lines += [f"    {line}" for line in diff(base, recipe)] or ["    the base itself"]
+        lines += [f"    {line}" for line in diff(base, recipe)] or ["    the base recipe, unchanged"]
     return "\n".join([*lines, "", *_total(described, chosen, total)])
 
 
@@ -46,6 +48,6 @@ def flops(recipe: Recipe, images: int) -> float:
 
 def _total(described: Family, scale: Scale, total: float) -> list[str]:
     return [
-        f"in all about {total:,.1f} {scale.unit}, roughly ({scale.rate_from}); evaluation not counted",
+        f"estimate of all runs: {total:,.1f} {scale.unit} ({scale.rate_from}), without evaluation",
         f"paper: {described.source}",
     ]

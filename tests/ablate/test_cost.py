@@ -33,9 +33,9 @@ def test_a_symmetric_loss_costs_twice_as_much(tiny):
 
 def test_the_listing_has_every_recipe_with_what_it_differs_in():
     text = list_costs("momentum", scale="demo", seeds=3)
-    assert "5 recipes x 3 seeds" in text
+    assert "5 recipes, 3 seeds each" in text
     assert "method.momentum.value: 0.99 -> 0.9999" in text
-    assert "the base itself" in text
+    assert "the base recipe, unchanged" in text
 
 
 def test_a_dry_run_lists_the_recipes_and_makes_nothing(tmp_path):
