@@ -23,6 +23,7 @@ VIT = {"encoder.name": "vit_micro", "encoder.dim": 16, "encoder.hidden": 16, "da
 
 RECIPES = {
     "moco_v2": recipes.named("moco_v2_r50").but("small", SMALL | {"method.size": 24}),
+    "one_pass": recipes.named("moco_v2_r50").but("small", SMALL | {"method.size": 24, "compute.one_pass": True}),
     "symmetric": recipes.named("moco_v2_r50").but("small", SMALL | {"method.size": 24, "method.symmetric": True}),
     "moco_v3_lars": recipes.named("moco_v3_r50_100").but("small", SMALL | {"method.bn": "split"}),
     "moco_v3_adamw": recipes.named("moco_v3_vit_small").but("small", VIT),
