@@ -279,5 +279,5 @@ def dense(evidence: Evidence) -> Verdict:
 
 
 FAULTS: tuple[Callable[[Evidence], Verdict | None], ...] = (
-    same_pictures, collapsed, false_negatives, leak, too_fast, stale_keys, lagging_keys, learns_little, starved,
+    same_pictures, collapsed, false_negatives, leak, too_fast, stale_keys, lagging_keys, starved, learns_little,
 )  # fmt: skip
