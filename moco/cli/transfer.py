@@ -3,7 +3,7 @@
 import json
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -12,6 +12,9 @@ from moco.cli.errors import errors
 from moco.cli.options import Device, Json, OverwriteRun, Resume, Workers
 from moco.recipe_error import RecipeError
 from moco.text import shown
+
+if TYPE_CHECKING:
+    from moco.transfer.comparison import Comparison
 
 
 class TaskName(StrEnum):
@@ -127,11 +130,8 @@ def transfer(
 
     All runs have the same images and settings. The same command resumes where it stopped, bit for bit.
     """
-    from moco.recipes import parse_settings
-
-    own = {"optim.batch_size": batch_size, "optim.lr": lr, "seed": seed}
     with errors() as console:
-        changes = parse_settings(settings or []) | {name: value for name, value in own.items() if value is not None}
+        changes = _changes(settings or [], {"optim.batch_size": batch_size, "optim.lr": lr, "seed": seed})
         (for_all, bn_of), init_of = _norms(bn or []), _by_name(init)
         from moco.transfer.transfer import transfer as run_transfer
 
@@ -141,10 +141,23 @@ def transfer(
             body_surface=body_surface, reporter=console, resume=resume.value, overwrite=overwrite, device=device,
             workers=workers, save_every=save_every, on_nan=on_nan, patience=patience, dry_run=dry_run,
         )  # fmt: skip
-        from moco.distributed import on_main
+        if not dry_run:
+            _print_on_main(table, as_json=as_json)
 
-        if not dry_run and on_main():
-            print(json.dumps(table.to_dict()) if as_json else table)
+
+def _print_on_main(table: "Comparison", *, as_json: bool) -> None:
+    """Print the table, on rank 0 only."""
+    from moco.distributed import on_main
+
+    if on_main():
+        print(json.dumps(table.to_dict()) if as_json else table)
+
+
+def _changes(settings: list[str], options: dict[str, Any]) -> dict[str, Any]:
+    """The changes to the recipe by --set and by options of their own, which win."""
+    from moco.recipes import parse_settings
+
+    return parse_settings(settings) | {name: value for name, value in options.items() if value is not None}
 
 
 def _by_name(given: list[str]) -> dict[str, str]:

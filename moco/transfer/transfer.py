@@ -81,9 +81,7 @@ def transfer(
     base = what.paper_recipe(arch or what.arch, schedule or what.schedule).but(None, {"bn": bn, **(settings or {})})
     with watchdog(chosen.patience) as dog, session(pick_device(chosen.device)) as place:
         reporter = reporter if reporter is not None and on_main() else Silent()
-        annotated, how = read_data(what, data, test, split=split, format=format)
-        check_on_main(out, annotated)
-        reporter.say(how)
+        annotated = read_and_check(what, data, test, out, reporter, split=split, format=format)
         starts = load_starts(init, model, base, bn_of=bn_of)
         jobs = [[one.plan(i, what, annotated, out, place, chosen) for i in range(trials)] for one in starts]
         rows = fine_tune_all(starts, jobs, reporter, dog)
@@ -98,10 +96,22 @@ def check_paths(data: Path, out: Path, test: Path | None, init: Mapping[str, str
     check_table(out / TABLE)
 
 
-def check_on_main(out: Path, annotated: TransferData[Any]) -> None:
-    """Rank 0 checks the images, for all ranks: see `check_images`."""
+def read_and_check(
+    task: TransferTask[Any],
+    data: Path,
+    test: Path | None,
+    out: Path,
+    reporter: Reporter,
+    *,
+    split: tuple[str | None, str | None],
+    format: str | None,
+) -> TransferData[Any]:
+    """The annotated images: see `read_data`. Rank 0 checks the image files for all ranks: see `check_images`."""
+    annotated, how = read_data(task, data, test, split=split, format=format)
     if on_main():
         check_images(out, (annotated.train, annotated.test))
+    reporter.say(how)
+    return annotated
 
 
 def fine_tune_all(

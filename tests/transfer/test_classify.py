@@ -35,6 +35,8 @@ from moco.transfer.task_interface import TransferData
 from moco.transfer.task_registry import TASKS
 from moco.transfer.transfer import read_data, transfer
 from moco.weights.encoder_folder import save_encoder
+from tests.ranked import on_ranks
+from tests.transfer.killed import Killed, have_equal_models, killed_where
 from tests.transfer.making_shape_classes import make_shapes
 
 TASK = TASKS["classify"]
@@ -154,31 +156,28 @@ def test_adamw_decays_what_timms_does(data):
 
 
 @pytest.mark.parametrize("kind", TINY)
-def test_a_run_that_is_killed_at_random_and_resumed_ends_with_the_same_bits(data, tmp_path, monkeypatch, kind):
-    from moco.transfer import fine_tune as module
-
+def test_a_run_that_is_killed_at_random_and_resumed_ends_with_the_same_bits(data, tmp_path, kind):
     recipe = TINY[kind].but(None, {"optim.iterations": 12})
     whole = run(data, tmp_path / "whole", recipe)
     assert set(whole) == {"top1", "per_class"}
-    finish_step, rng = module.AfterStep.__call__, random.Random(0)
-
-    class Killed(Exception):
-        pass
-
-    def die_now_and_then(self, state, metrics):
-        finish_step(self, state, metrics)
-        if rng.random() < 0.3:
-            raise Killed
-
-    with monkeypatch.context() as patch:
-        patch.setattr(module.AfterStep, "__call__", die_now_and_then)
+    rng = random.Random(0)
+    with killed_where(lambda _: rng.random() < 0.3):
         for _ in range(10):
             with suppress(Killed):
                 run(data, tmp_path / "killed", recipe, save_every=1)
     assert run(data, tmp_path / "killed", recipe, save_every=1) == whole
-    a, b = (load_file(tmp_path / name / "model" / "model.safetensors") for name in ("whole", "killed"))
-    assert a.keys() == b.keys()
-    assert all(torch.equal(a[name], b[name]) for name in a)
+    assert have_equal_models(tmp_path / "whole", tmp_path / "killed")
+
+
+def test_two_ranks_train_the_model_of_one(data, tmp_path):
+    """Each rank has half of the images of a mini-batch; BN and gradients are averaged over the ranks."""
+    recipe = TINY["resnet"].but(None, {"optim.iterations": 2, "optim.lr": 0.01})
+    one = run(data, tmp_path / "one", recipe)
+    two = on_ranks(lambda _: run(data, tmp_path / "two", recipe), 2, tmp_path)
+    assert two == [one, {}]  # rank 0 scores
+    a, b = (load_file(tmp_path / name / "model" / "model.safetensors") for name in ("one", "two"))
+    trained = [name for name in a if "running_var" not in name]  # NaiveSyncBatchNorm's variance is the biased one
+    assert all(torch.allclose(a[name], b[name], rtol=0, atol=1e-5) for name in trained)
 
 
 def test_a_share_of_the_labels_of_each_class_is_drawn_by_the_seed(data, tmp_path):

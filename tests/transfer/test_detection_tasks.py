@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
 
 from moco.data.decode.decode import decode
 from moco.encoders import build_headless
@@ -25,6 +24,7 @@ from moco.transfer.readers.shared import ReadOptions
 from moco.transfer.saved_model import load_model
 from moco.transfer.task_interface import Labels, TransferData, TransferTask
 from moco.transfer.task_registry import TASKS
+from tests.transfer.killed import have_equal_models, killed_at
 from tests.transfer.scenes_made import make_scenes
 from tests.transfer.scenes_of_tables import make_bodies, make_cityscapes, make_lvis, write_symmetry
 from tests.transfer.test_densepose_metric import write_surface
@@ -88,28 +88,13 @@ def whole(made, tmp_path_factory) -> tuple[Path, dict[str, float]]:
     return out, run(made, out)
 
 
-def test_a_killed_run_ends_with_the_same_bits(made, whole, tmp_path, monkeypatch):
-    from moco.transfer import fine_tune as module
+def test_a_killed_run_ends_with_the_same_bits(made, whole, tmp_path):
 
-    class Killed(Exception):
-        pass
-
-    after_step = module.AfterStep.__call__
-
-    def dies(self, state, metrics):
-        after_step(self, state, metrics)
-        if state.clock.step == 3:
-            raise Killed
-
-    with monkeypatch.context() as patch:
-        patch.setattr(module.AfterStep, "__call__", dies)
-        with pytest.raises(Killed):
-            run(made, tmp_path / "run", save_every=1)
+    with killed_at(3):
+        run(made, tmp_path / "run", save_every=1)
     out, scores = whole
     assert run(made, tmp_path / "run", save_every=1) == pytest.approx(scores, nan_ok=True)
-    a, b = (load_file(folder / "model" / "model.safetensors") for folder in (out, tmp_path / "run"))
-    assert a.keys() == b.keys()
-    assert all(torch.equal(a[name], b[name]) for name in a)
+    assert have_equal_models(out, tmp_path / "run")
 
 
 def test_the_scores_have_the_columns_of_the_table(made, whole):

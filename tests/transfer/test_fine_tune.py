@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
 
 import moco
 from moco.encoders import build_headless
@@ -32,6 +31,7 @@ from moco.transfer.task_interface import TransferData
 from moco.transfer.task_registry import TASKS
 from moco.weights.encoder_folder import load_encoder
 from moco.weights.loaded_weights import WeightsError
+from tests.transfer.killed import have_equal_models, killed_at
 from tests.transfer.scenes_made import make_scenes
 
 SPEC = EncoderSpec(name="resnet18", width=0.125)
@@ -121,30 +121,13 @@ def test_norm_layers_have_no_weight_decay(data, tmp_path):
     assert len(decayed["params"]) + len(norms["params"]) == len(list(detector.parameters()))
 
 
-def test_a_run_that_is_stopped_and_resumed_ends_with_the_same_bits(data, tmp_path, monkeypatch):
-    from moco.transfer import fine_tune as module
-
+def test_a_run_that_is_stopped_and_resumed_ends_with_the_same_bits(data, tmp_path):
     whole = run(data, tmp_path / "whole")
     assert set(whole) == {"AP", "AP50", "AP75", "AP_voc", "AP50_voc", "AP75_voc"}
-
-    class Killed(Exception):
-        pass
-
-    watch = module.AfterStep.__call__
-
-    def dies(self, state, metrics):
-        watch(self, state, metrics)
-        if state.clock.step == 2:
-            raise Killed
-
-    with monkeypatch.context() as patch:
-        patch.setattr(module.AfterStep, "__call__", dies)
-        with pytest.raises(Killed):
-            run(data, tmp_path / "killed", save_every=1)
+    with killed_at(2):
+        run(data, tmp_path / "killed", save_every=1)
     assert run(data, tmp_path / "killed", save_every=1) == pytest.approx(whole, nan_ok=True)
-    a, b = (load_file(tmp_path / name / "model" / "model.safetensors") for name in ("whole", "killed"))
-    assert a.keys() == b.keys()
-    assert all(torch.equal(a[name], b[name]) for name in a)
+    assert have_equal_models(tmp_path / "whole", tmp_path / "killed")
 
 
 def test_a_finished_run_is_not_trained_again_and_another_recipe_is_refused(data, tmp_path):

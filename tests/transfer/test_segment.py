@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 from moco.cli import app
@@ -29,6 +28,7 @@ from moco.transfer.task_interface import TransferData
 from moco.transfer.task_registry import TASKS
 from moco.transfer.transfer import transfer
 from tests.ranked import on_ranks
+from tests.transfer.killed import have_equal_models, killed_at
 from tests.transfer.shapes_made import make_shapes
 from tests.transfer.test_semantic import voc
 
@@ -128,30 +128,13 @@ def test_the_table_has_the_scores_and_the_baseline(shapes, tmp_path):
     assert written["baseline"]["scores"]["mIoU"] == table.baseline.scores["mIoU"]
 
 
-def test_a_run_that_is_stopped_and_resumed_ends_with_the_same_bits(shapes, tmp_path, monkeypatch):
-    from moco.transfer import fine_tune as module
-
+def test_a_run_that_is_stopped_and_resumed_ends_with_the_same_bits(shapes, tmp_path):
     whole = run(shapes, tmp_path / "whole")
-
-    class Killed(Exception):
-        pass
-
-    watch = module.AfterStep.__call__
-
-    def dies(self, state, metrics):
-        watch(self, state, metrics)
-        if state.clock.step == 2:
-            raise Killed
-
-    with monkeypatch.context() as patch:
-        patch.setattr(module.AfterStep, "__call__", dies)
-        with pytest.raises(Killed):
-            run(shapes, tmp_path / "killed", save_every=1)
+    with killed_at(2):
+        run(shapes, tmp_path / "killed", save_every=1)
     again = run(shapes, tmp_path / "killed", save_every=1)
     assert again.rows[0].trials == whole.rows[0].trials
-    a, b = (load_file(tmp_path / name / "random/trial_0/model/model.safetensors") for name in ("whole", "killed"))
-    assert a.keys() == b.keys()
-    assert all(torch.equal(a[name], b[name]) for name in a)
+    assert have_equal_models(*(tmp_path / name / "random" / "trial_0" for name in ("whole", "killed")))
 
 
 def test_a_saved_model_predicts_what_was_scored(shapes, tmp_path):

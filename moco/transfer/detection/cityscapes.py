@@ -13,8 +13,6 @@ from moco.transfer.detection.task import Detection
 from moco.transfer.metrics.cityscapes import cityscapes_scores
 from moco.transfer.models.settings import Task
 from moco.transfer.predicted_objects import Detections
-from moco.transfer.readers.formats import read_scenes
-from moco.transfer.readers.shared import ReadOptions
 from moco.transfer.scenes import SceneSet
 
 
@@ -24,9 +22,7 @@ class Cityscapes(Detection):
 
     name: Task = "cityscapes"
     schedule: str = "24k"
-
-    def read(self, path: Path, options: ReadOptions, *, format: str | None) -> SceneSet:
-        return read_scenes(path, options, format=format or "cityscapes")
+    format: str | None = "cityscapes"
 
     def digest(self, annotated: SceneSet) -> str:
         """As in other detection tasks, and of the pixels that are not scored."""

@@ -22,8 +22,6 @@ from moco.transfer.models.densepose import surface
 from moco.transfer.models.detector import Detector
 from moco.transfer.models.resize import resize
 from moco.transfer.models.settings import Task
-from moco.transfer.readers.formats import read_scenes
-from moco.transfer.readers.shared import ReadOptions
 from moco.transfer.recipe import TransferRecipe
 from moco.transfer.scenes import Scene, SceneSet
 from moco.transfer.task_interface import Evaluation, TransferData
@@ -35,13 +33,11 @@ class DensePose(Detection):
 
     name: Task = "densepose"
     schedule: str = "s1x"
+    format: str | None = "densepose"
     folder: Path | None = None
 
     def with_body_surface(self, folder: Path) -> "DensePose":
         return replace(self, folder=folder)
-
-    def read(self, path: Path, options: ReadOptions, *, format: str | None) -> SceneSet:
-        return read_scenes(path, options, format=format or "densepose")
 
     def digest(self, annotated: SceneSet) -> str:
         """As in other detection tasks, and of the points on bodies."""

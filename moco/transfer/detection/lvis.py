@@ -11,8 +11,6 @@ from moco.transfer.detection.task import Detection
 from moco.transfer.metrics.lvis import lvis_scores
 from moco.transfer.models.settings import Task
 from moco.transfer.predicted_objects import Detections
-from moco.transfer.readers.formats import read_scenes
-from moco.transfer.readers.shared import ReadOptions
 from moco.transfer.recipe import TransferRecipe
 from moco.transfer.scenes import SceneSet
 from moco.transfer.task_interface import TransferData
@@ -26,9 +24,7 @@ class Lvis(Detection):
 
     name: Task = "lvis"
     schedule: str = "1x"
-
-    def read(self, path: Path, options: ReadOptions, *, format: str | None) -> SceneSet:
-        return read_scenes(path, options, format=format or "lvis")
+    format: str | None = "lvis"
 
     def digest(self, annotated: SceneSet) -> str:
         """As in other detection tasks, and of the classes that are absent or annotated in part."""

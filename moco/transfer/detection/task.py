@@ -43,12 +43,13 @@ class Detection(TransferTask[SceneSet]):
     recipe = DetectionRecipe
     schedule: str = "24k"
     arch: str = "fpn"
+    format: str | None = None  # of the annotations, unless --format names another; None: recognised
 
     def paper_recipe(self, arch: str, schedule: str) -> DetectionRecipe:
         return detection_recipe(self.name, arch, schedule)
 
     def read(self, path: Path, options: ReadOptions, *, format: str | None) -> SceneSet:
-        return read_scenes(path, options, format=format)
+        return read_scenes(path, options, format=format or self.format)
 
     def images(self, annotated: SceneSet) -> SceneImages:
         return SceneImages(annotated)
