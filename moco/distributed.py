@@ -13,7 +13,8 @@ import torch.distributed as dist
 from jaxtyping import Float, Int
 from torch import Tensor
 
-TIMEOUT = timedelta(hours=2)  # of a collective operation: other ranks wait while rank 0 evaluates
+TIMEOUT = timedelta(hours=2)  # of a collective operation
+LONG_TIMEOUT = timedelta(days=365)  # of waiting for rank 0 in `main_works`
 START_TIMEOUT = timedelta(minutes=15)  # until all ranks have started
 FAILURE_TIMEOUT = timedelta(seconds=10)  # in which the first rank that failed must write why
 STORE = "MOCO_STORE"  # variable: path of the file that the ranks of one machine share (moco/launch.py)
@@ -164,6 +165,22 @@ def agree_all(*values: int) -> list[int]:
 def barrier() -> None:
     """Wait on the host until all ranks have called this."""
     agree(0)
+
+
+@contextmanager
+def main_works() -> Iterator[None]:
+    """In this context rank 0 may work alone for hours; the other ranks wait for it at the end of the context.
+
+    TIMEOUT does not apply, so that a long evaluation does not end the run; the watchdog (--patience) does. That rank 0
+    has ended is noticed at once. All ranks must open this together.
+    """
+    if world_size() == 1:
+        yield
+        return
+    group = dist.new_group(backend="gloo", timeout=LONG_TIMEOUT)
+    yield
+    dist.barrier(group)
+    dist.destroy_process_group(group)
 
 
 def share(content: bytes) -> bytes:

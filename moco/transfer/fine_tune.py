@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from moco.data.loader.bad_images import Quarantine
-from moco.distributed import barrier, on_main
+from moco.distributed import main_works, on_main
 from moco.encoders import Encoder
 from moco.files import read_json
 from moco.rng import fold
@@ -175,17 +175,20 @@ def finish(job: TransferJob, model: nn.Module, reporter: Reporter, *, seconds: f
         model.train()
         seed_step(recipe.seed, recipe.optim.iterations)
         precise_bn(model, batches, lambda batch: model(*batch.to(job.place)))
-    scores: dict[str, float] = {}
-    if on_main():
-        evaluation = job.task.evaluate(model, job.data.test, recipe, workers=job.workers)
-        scores = evaluation.scores
-        contents = model_files(model, recipe=recipe, labels=job.task.labels(job.data.train))
-        files = {f"{job.run.product}/{name}": content for name, content in contents.items()}
-        files["scores.json"] = (json.dumps(scores, indent=1) + "\n").encode()
-        files |= evaluation_files(evaluation, reporter)
-        facts = {"images": len(job.images), "bad_images": 0, "steps": job.clock.step, "epochs": job.clock.epochs}
-        report_renamed(job.run, finish_run(job.run, files, facts | {"seconds": round(seconds, 1)}), reporter)
-    barrier()
+    with main_works():
+        return score_and_write(job, model, reporter, seconds=seconds) if on_main() else {}
+
+
+def score_and_write(job: TransferJob, model: nn.Module, reporter: Reporter, *, seconds: float) -> dict[str, float]:
+    """Compute scores on the test images, and write the model and all results. On rank 0 only."""
+    evaluation = job.task.evaluate(model, job.data.test, job.recipe, workers=job.workers)
+    scores = evaluation.scores
+    contents = model_files(model, recipe=job.recipe, labels=job.task.labels(job.data.train))
+    files = {f"{job.run.product}/{name}": content for name, content in contents.items()}
+    files["scores.json"] = (json.dumps(scores, indent=1) + "\n").encode()
+    files |= evaluation_files(evaluation, reporter)
+    facts = {"images": len(job.images), "bad_images": 0, "steps": job.clock.step, "epochs": job.clock.epochs}
+    report_renamed(job.run, finish_run(job.run, files, facts | {"seconds": round(seconds, 1)}), reporter)
     return scores
 
 
