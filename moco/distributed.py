@@ -178,6 +178,7 @@ def main_works() -> Iterator[None]:
         yield
         return
     group = dist.new_group(backend="gloo", timeout=LONG_TIMEOUT)
+    assert isinstance(group, dist.ProcessGroup)  # of all ranks, this one too
     yield
     dist.barrier(group)
     dist.destroy_process_group(group)
