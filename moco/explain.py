@@ -11,12 +11,10 @@ from typing import Any
 from moco.recipe import Recipe, RecipeError, unknown
 from moco.recipes import ORIGINS, RECIPES, named
 from moco.recipes.auto import FITTED, WHAT, auto_origin, example
-from moco.recipes.sources_of_numbers import DEFAULTS, Origin, Published, idle_settings, settings_of
-from moco.schedule import ScheduleKind
-from moco.text import plural
+from moco.recipes.sources_of_numbers import DEFAULTS, Origin, Published, idle_settings, settings_of, value_text
+from moco.text import WIDTH, columns, plural
 
 Lineage = list[tuple[Origin, dict[str, object]]]
-WIDTH = 80  # [characters] of a line
 IMAGENET = 1_281_167  # images of ImageNet-1k's training set
 
 
@@ -54,15 +52,15 @@ class Explanation:
         ]
         if changed:
             blocks[0] += f"\n{plural(changed, 'setting')} changed here"
-        blocks.append(_columns([("setting", "value", "source"), *self._rows()], widest=(WIDTH, 19)))
+        blocks.append(columns([("setting", "value", "source"), *self._rows()], widest=(WIDTH, 19)))
         if self.idle:
             blocks.append(textwrap.fill(f"without effect here: {', '.join(self.idle)}", WIDTH, break_on_hyphens=False))
         if self.deviations:
-            blocks.append("where this project deviates\n" + _columns(list(self.deviations.items())))
+            blocks.append("where this project deviates\n" + columns(list(self.deviations.items())))
         if self.published:
             cells = [(one.measure, f"{one.value:g}", one.source) for one in self.published]
-            blocks.append("published by others, not measured here [%]\n" + _columns(cells))
-        blocks.append("to expect of a run\n" + _columns(list(self.sanity.items())))
+            blocks.append("published by others, not measured here [%]\n" + columns(cells))
+        blocks.append("to expect of a run\n" + columns(list(self.sanity.items())))
         return "\n\n".join(blocks)
 
     def _rows(self) -> list[tuple[str, str, str]]:
@@ -150,21 +148,6 @@ def find_entry(
     return None
 
 
-def value_text(value: object) -> str:
-    """The value of a setting as text."""
-    match value:
-        case ScheduleKind():
-            return value.describe()
-        case tuple():
-            return ", ".join(value_text(one) for one in value)
-        case float():
-            return f"{value:.4g}"
-        case None:
-            return "none"
-        case _:
-            return str(value)
-
-
 def sanity(recipe: Recipe) -> dict[str, str]:
     """What to expect of a run: loss and accuracy at chance level, memory of the dictionary, and time scales."""
     method, dim = recipe.method, recipe.encoder.dim
@@ -226,19 +209,3 @@ def _idle_names(names: Iterable[str], without: set[str]) -> tuple[str, ...]:
         if name in without:
             quiet[view if name.startswith("data.views.") and whole else name] = None
     return tuple(quiet)
-
-
-def _columns(rows: list[tuple[str, ...]], *, widest: tuple[int, int] = (24, 24)) -> str:
-    """A table of WIDTH characters. Cells of the first columns that are longer than `widest` are wrapped."""
-    last = len(rows[0]) - 1
-    widths = [min(widest[i], max(len(row[i]) for row in rows)) for i in range(last)]
-    widths.append(WIDTH - sum(widths) - 2 * (last + 1))
-    lines: list[str] = []
-    for row in rows:
-        cells = [
-            textwrap.wrap(cell, width, break_on_hyphens=False) or [""] for cell, width in zip(row, widths, strict=True)
-        ]
-        for parts in itertools.zip_longest(*cells, fillvalue=""):
-            line = "  ".join(part.ljust(width) for part, width in zip(parts, widths, strict=True))
-            lines.append(f"  {line}".rstrip())
-    return "\n".join(lines)

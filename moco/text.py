@@ -1,8 +1,11 @@
 """Text of messages: names that are safe to print, counts with their unit, durations."""
 
 import errno
+import itertools
+import textwrap
 from collections.abc import Sequence
 
+WIDTH = 80  # [characters] of a line
 ADVICE = {  # what to do about an OSError, by its errno
     errno.EACCES: "check its owner and its mode, or give another place",
     errno.EPERM: "check its owner and its mode, or give another place",
@@ -73,3 +76,19 @@ def message_of(error: BaseException) -> str:
 def extra(name: str) -> str:
     """The command that installs the optional packages (extra) `name`."""
     return f'pip install ".[{name}]", in the folder of the source code of momentum-contrast'
+
+
+def columns(rows: list[tuple[str, ...]], *, widest: tuple[int, int] = (24, 24)) -> str:
+    """A table of WIDTH characters. Cells of the first columns that are longer than `widest` are wrapped."""
+    last = len(rows[0]) - 1
+    widths = [min(widest[i], max(len(row[i]) for row in rows)) for i in range(last)]
+    widths.append(WIDTH - sum(widths) - 2 * (last + 1))
+    lines: list[str] = []
+    for row in rows:
+        cells = [
+            textwrap.wrap(cell, width, break_on_hyphens=False) or [""] for cell, width in zip(row, widths, strict=True)
+        ]
+        for parts in itertools.zip_longest(*cells, fillvalue=""):
+            line = "  ".join(part.ljust(width) for part, width in zip(parts, widths, strict=True))
+            lines.append(f"  {line}".rstrip())
+    return "\n".join(lines)

@@ -10,9 +10,10 @@ from typer.testing import CliRunner
 
 from moco import recipes
 from moco.cli import app
-from moco.explain import Explanation, Setting, explain, explain_recipe, list_recipes, value_text
+from moco.explain import Explanation, Setting, explain, explain_recipe, list_recipes
 from moco.recipe import RecipeError
 from moco.recipes.auto import FITTED
+from moco.recipes.sources_of_numbers import value_text
 from moco.schedule import Constant, Cosine, Decay, Steps
 from moco.train.pretrain import pretrain
 

@@ -42,7 +42,7 @@ def explain(
     """
     with errors():
         from moco.explain import explain as find
-        from moco.recipes.transfer_rows import transfer_row
+        from moco.transfer.explain_row import explain_row
 
-        found = transfer_row(recipe) or find(recipe)
+        found = explain_row(recipe) or find(recipe)
         print(json.dumps(found.to_dict()) if as_json else found)

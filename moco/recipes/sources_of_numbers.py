@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from moco.recipe import Recipe
-from moco.schedule import Schedule
+from moco.schedule import Schedule, ScheduleKind
 
 
 class Published(NamedTuple):
@@ -50,6 +50,21 @@ def settings_of(recipe: Recipe) -> dict[str, object]:
         whole = next((one for one in schedules if name.startswith(f"{one}.")), None)
         found[whole or name] = schedules[whole] if whole else value
     return {name: value for name, value in found.items() if name not in ("name", "source")}
+
+
+def value_text(value: object) -> str:
+    """The value of a setting as text."""
+    match value:
+        case ScheduleKind():
+            return value.describe()
+        case tuple():
+            return ", ".join(value_text(one) for one in value)
+        case float():
+            return f"{value:.4g}"
+        case None:
+            return "none"
+        case _:
+            return str(value)
 
 
 def idle_settings(recipe: Recipe) -> set[str]:

@@ -8,7 +8,8 @@ import textwrap
 from dataclasses import asdict, dataclass
 from typing import Any
 
-WIDTH = 80  # [characters] of a line
+from moco.text import WIDTH
+
 VOC = ("AP50", "AP", "AP75")
 COCO = ("AP", "AP50", "AP75", "AP mask", "AP50 mask", "AP75 mask")
 ONE = ("AP", "AP50", "AP75")
@@ -54,9 +55,7 @@ class TransferRow:
             lines += [
                 textwrap.fill(one, WIDTH, initial_indent="  ", subsequent_indent="  ") for one in self.open_points
             ]
-        return "\n".join(
-            [*lines, "", "docs/transfer.md has the settings; the plan of a run (--dry-run) shows its recipe"]
-        )
+        return "\n".join(lines)
 
 
 @dataclass(frozen=True)

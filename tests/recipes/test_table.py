@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from moco import recipes
-from moco.explain import explain, value_text
+from moco.explain import explain
 from moco.recipe import Recipe
-from moco.recipes.sources_of_numbers import Published
+from moco.recipes.sources_of_numbers import Published, value_text
 
 TEXT = (Path(__file__).parents[2] / "docs" / "recipes.md").read_text(encoding="utf-8")
 

@@ -8,6 +8,7 @@ from typer.testing import CliRunner
 from moco.cli import app
 from moco.recipes import RECIPES
 from moco.recipes.transfer_rows import ROWS
+from moco.transfer.explain_row import ExplainedRow, explain_row
 from moco.transfer.task_registry import TASKS
 
 
@@ -37,3 +38,28 @@ def test_explain_prints_a_row_and_lists_all():
     assert "81.5" in one.output
     found = json.loads(CliRunner().invoke(app, ["explain", "lvis-1x", "--json"]).output)
     assert found["moco"] == [24.1, 37.4, 25.5]
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
+def test_each_setting_of_a_row_has_its_value_and_a_source(row):
+    explained = explain_row(row.name)
+    assert isinstance(explained, ExplainedRow)
+    found = {one.name: one for one in explained.settings}
+    assert all(one.source for one in found.values())
+    task = TASKS[row.task]
+    recipe = task.paper_recipe(row.arch or task.arch, row.schedule)
+    optim = {f"optim.{name}" for name in recipe.optim.model_dump()}
+    assert {*optim, "bn", "precise_bn", "encoder.name"} <= found.keys()
+    assert found["optim.lr"].value == f"{recipe.optim.lr:g}"
+    assert max(map(len, str(explained).splitlines())) <= 88  # rows with six scores
+
+
+def test_the_widths_of_a_row_are_those_of_the_detector_that_is_built():
+    found = {one.name: one for one in explain_row("lvis-1x").settings}
+    assert (found["detector.mask_channels"].value, found["detector.proposals"].value) == ("256", "1000, 1000")
+    assert (found["repeat"].value, "repeat factor sampling" in found["repeat"].source) == ("0.001", True)
+    assert "repeat" not in {one.name for one in explain_row("coco-fpn-1x").settings}
+    c4 = {one.name: one.value for one in explain_row("voc-c4-24k").settings}
+    assert c4["detector.proposals"] == "2000, 1000"
+    assert "detector.fc_channels" not in c4
+    assert c4["optim.warmup"] == "100"
