@@ -18,12 +18,15 @@ from moco.weights.packaged import packaged
 
 IMAGENET = "tf_efficientnet_lite0"  # timm's name
 DETECTOR: dict[str, Any] = {
-    "sizes.shorter": (SIDE,), "sizes.eval_shorter": SIDE, "optim.batch_size": 4, "optim.lr": 0.01, "precise_bn": 50,
+    "sizes.shorter": (SIDE,), "sizes.eval_shorter": SIDE, "optim.batch_size": 4, "optim.lr": 0.01, "precise_bn": 20,
     "detector.fpn_channels": 64, "detector.fc_channels": 128, "detector.mask_channels": 32,
-    "detector.anchor_sizes": (16, 32, 64, 96, 128), "detector.proposals": 50, "detector.rois": 64,
+    "detector.anchor_sizes": (16, 32, 48, 64, 96), "detector.proposals": 50, "detector.rois": 64,
 }  # fmt: skip
-SEGMENTER: dict[str, Any] = {"optim.batch_size": 4, "optim.lr": 0.01, "crops.side": SIDE, "channels": 64}
-ITERATIONS = {"instance": 200, "segment": 200}
+SEGMENTER: dict[str, Any] = {
+    "optim.batch_size": 4, "optim.lr": 0.1, "crops.side": SIDE, "crops.smallest": 1.0, "crops.largest": 1.0,
+    "channels": 64, "precise_bn": 20,
+}  # fmt: skip
+ITERATIONS = {"instance": 200, "segment": 500}
 QUICK = Counts(train=20, test=10)
 
 

@@ -22,12 +22,17 @@ from moco.files import read_json, write_text
 from moco.rng import fold
 from moco.transfer.masks import rle_of_bitmap
 
-SIDE = 128  # [pixels] of a scene
+SIDE = 96  # [pixels] of a scene
 SCALE = (1.2, 2.4)  # of a garment in the demo's image of 32 x 32 pixels
 MOST = 3  # garments in a scene
 BLACK = 24  # of a garment's image, up to which a pixel is background
 PLACES = 20  # tries to place a garment where it covers no other
 PARTS = ("train", "test")
+CLASS_OF = {  # the classes of the scenes: kinds of garments that look alike are one class
+    "t-shirt": "top", "pullover": "top", "coat": "top", "shirt": "top", "dress": "dress", "trouser": "trousers",
+    "sandal": "shoe", "sneaker": "shoe", "ankle-boot": "shoe", "bag": "bag",
+}  # fmt: skip
+CLASSES = tuple(sorted(set(CLASS_OF.values())))
 
 
 @dataclass(frozen=True)
@@ -35,7 +40,7 @@ class Counts:
     """How many scenes there are of each part."""
 
     train: int = 400
-    test: int = 200
+    test: int = 100
 
 
 class Cutout(NamedTuple):
@@ -59,17 +64,23 @@ def make_scenes(folder: Path, garments: Path, counts: Counts, *, photos: Path | 
     Raises:
         DataError: fewer than two photographs.
     """
-    made = {"counts": asdict(counts), "photos": None if photos is None else str(photos.resolve())}
+    made = {
+        "counts": asdict(counts), "photos": None if photos is None else str(photos.resolve()), "side": SIDE,
+        "classes": list(CLASSES),
+    }  # fmt: skip
     if read_json(folder / "made.json") == made:
         return
-    classes = sorted(path.name for path in (garments / "train").iterdir())
     backgrounds = {part: _backgrounds(photos, test=part == "test") for part in PARTS}
     for part in PARTS:
         source = garments / ("test" if part == "test" else "train")
-        files = [(path, number) for number, name in enumerate(classes) for path in sorted((source / name).iterdir())]
+        files = [
+            (path, CLASSES.index(of))
+            for name, of in sorted(CLASS_OF.items())
+            for path in sorted((source / name).iterdir())
+        ]
         scenes = (_scene(part, i, files, backgrounds[part]) for i in range(getattr(counts, part)))
-        _write_annotated(folder, part, scenes, classes)
-    write_text(folder / "classes.txt", "\n".join(["background", *classes]) + "\n")
+        _write_annotated(folder, part, scenes, CLASSES)
+    write_text(folder / "classes.txt", "\n".join(["background", *CLASSES]) + "\n")
     write_text(folder / "made.json", json.dumps(made))
 
 
