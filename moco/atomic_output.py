@@ -73,15 +73,16 @@ def staging_folder(out: Path) -> Iterator[Path]:
     descriptor = _open_locked(place)
     try:
         _check_is_ours(place)
-        (place / OWNER_MARK).write_text(json.dumps({"made_by": MADE_BY, "host": platform.node(), "pid": os.getpid()}))
-        _remove_folder(place / CONTENT)
-        (place / CONTENT).mkdir()
         try:
+            mark = {"made_by": MADE_BY, "host": platform.node(), "pid": os.getpid()}
+            (place / OWNER_MARK).write_text(json.dumps(mark))
+            _remove_folder(place / CONTENT)
+            (place / CONTENT).mkdir()
             yield place / CONTENT
         finally:  # still locked: no other process uses the name
             with suppress(OSError):
                 _remove_folder(place / CONTENT)
-                (place / OWNER_MARK).unlink()
+                (place / OWNER_MARK).unlink(missing_ok=True)
                 place.rmdir()
     finally:
         os.close(descriptor)

@@ -1,5 +1,6 @@
 """Files that appear together."""
 
+import errno
 import os
 from pathlib import Path
 
@@ -135,3 +136,18 @@ def test_a_file_of_the_user_that_is_called_partial_stays(tmp_path: Path):
     with staged([tmp_path / "a.csv"], overwrite=True) as (stream,):
         stream.write(b"ours")
     assert contents(tmp_path) == {"a.csv": "ours", ".a.csv.partial": "theirs"}
+
+
+@pytest.mark.parametrize("call", ["write_text", "mkdir"])
+def test_a_disk_that_is_full_from_the_start_leaves_nothing(tmp_path, monkeypatch, call):
+    honest = getattr(Path, call)
+
+    def full(path, *arguments, **options):
+        if path.name in ("made-by-moco", "new"):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return honest(path, *arguments, **options)
+
+    monkeypatch.setattr(Path, call, full)
+    with pytest.raises(OSError, match="No space left"), staged([tmp_path / "x.csv"], overwrite=False):
+        pass
+    assert list(tmp_path.iterdir()) == []
