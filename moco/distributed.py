@@ -169,19 +169,12 @@ def barrier() -> None:
 
 @contextmanager
 def main_works() -> Iterator[None]:
-    """In this context rank 0 may work alone for hours; the other ranks wait for it at the end of the context.
-
-    TIMEOUT does not apply, so that a long evaluation does not end the run; the watchdog (--patience) does. That rank 0
-    has ended is noticed at once. All ranks must open this together.
-    """
-    if world_size() == 1:
-        yield
-        return
-    group = dist.new_group(backend="gloo", timeout=LONG_TIMEOUT)
-    assert isinstance(group, dist.ProcessGroup)  # of all ranks, this one too
+    """While open, rank 0 may work alone for hours: the others wait without TIMEOUT; --patience ends a hung run."""
+    group = dist.new_group(backend="gloo", timeout=LONG_TIMEOUT) if world_size() > 1 else None
     yield
-    dist.barrier(group)
-    dist.destroy_process_group(group)
+    if isinstance(group, dist.ProcessGroup):
+        dist.barrier(group)
+        dist.destroy_process_group(group)
 
 
 def share(content: bytes) -> bytes:

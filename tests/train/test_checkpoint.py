@@ -35,8 +35,7 @@ def state(step: int) -> TrainState:
 
 def test_a_saved_state_is_restored(tmp_path):
     checkpoint.save(tmp_path, state(7), recipe="{}")
-    other = state(0)
-    other.load_state_dict(checkpoint.read_checkpoint(checkpoint.newest_intact(tmp_path))["state"])
+    (other := state(0)).load_state_dict(checkpoint.read_checkpoint(checkpoint.newest_intact(tmp_path))["state"])
     assert other.clock.step == 7
     assert torch.equal(other.model.x, torch.full((1000,), 7.0))
 
