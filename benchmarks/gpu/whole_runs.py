@@ -69,7 +69,7 @@ def recipe_of(bench: Bench, **compute: object) -> Recipe:
 
 def images_per_second(bench: Bench, recipe: Recipe, workers: int) -> tuple[float, float]:
     """Of `moco.pretrain` between two of its steps, by the clock, and the share of that time it waited for images."""
-    first, last = bench.size(20, 1), bench.size(70, 3)
+    first, last = bench.size(10, 1), bench.size(40, 3)
     clock: dict[int, tuple[float, float]] = {}
 
     class Timed(AfterStep):

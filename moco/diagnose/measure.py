@@ -16,7 +16,7 @@ from moco.diagnose.networks import Networks
 from moco.diagnose.probe import Probe
 from moco.distributed import world_size
 from moco.method import Contrast, MemoryBank, MomentumEncoder, Queue
-from moco.method.batchnorm import SyncBatchNorm, frozen_statistics
+from moco.method.batchnorm import SyncBatchNorm, frozen_statistics, one_group
 from moco.method.contrast import unit
 from moco.recipe import Recipe
 from moco.rng import fold
@@ -132,7 +132,7 @@ def measure(
         z, k = networks.with_predictor(embeddings), networks.keys(other_embeddings)
         patches = networks.patches()
         contrast.train()
-        with frozen_statistics(contrast):
+        with frozen_statistics(contrast), one_group(contrast):
             parts = _with_batch_statistics(networks, z, batch=batch, size=group)
         follows = (
             signals.mean_cosine(other_embeddings, k) if isinstance(contrast.key_encoder, MomentumEncoder) else None

@@ -131,6 +131,20 @@ def grouped(module: Module, groups: int) -> Module | None:
 
 
 @contextmanager
+def one_group(module: nn.Module) -> Iterator[None]:
+    """Context manager: GroupedBatchNorm takes all rows of a pass as one group, whatever their number."""
+    layers = [layer for layer in module.modules() if isinstance(layer, GroupedBatchNorm)]
+    before = [layer.groups for layer in layers]
+    for layer in layers:
+        layer.groups = 1
+    try:
+        yield
+    finally:
+        for layer, groups in zip(layers, before, strict=True):
+            layer.groups = groups
+
+
+@contextmanager
 def frozen_statistics(module: nn.Module) -> Iterator[None]:
     """Context manager: forward passes do not update the running statistics."""
     layers = [layer for layer in module.modules() if isinstance(layer, _BatchNorm) and layer.track_running_stats]

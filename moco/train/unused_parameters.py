@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from moco.distributed import agree, world_size
+from moco.method.batchnorm import one_group
 from moco.recipe import Recipe
 
 
@@ -30,7 +31,7 @@ def unused_parameters(encoder: nn.Module, *, size: int) -> list[str]:
     if first is None:
         return []
     probe.zero_grad(set_to_none=True)
-    with torch.random.fork_rng(), torch.enable_grad():
+    with torch.random.fork_rng(), torch.enable_grad(), one_group(probe):
         y: Tensor = probe(torch.rand(2, 3, size, size, device=first.device, dtype=first.dtype))
         y.float().sum().backward()
     return [name for name, x in trained.items() if x.grad is None]

@@ -76,6 +76,15 @@ def test_measuring_changes_nothing(pictures, tiny):
     assert found == measure(contrast, probe, batch=8, group=4)
 
 
+def test_a_run_in_one_pass_is_measured_as_one_with_groups_in_turn(pictures, tiny):
+    probe = probe_of(pictures, tiny)
+    found = [
+        measure(untrained(tiny.but(None, {"compute.one_pass": one_pass}), CPU, num_images=40), probe, batch=8, group=4)
+        for one_pass in (False, True)
+    ]
+    assert found[0] == found[1]
+
+
 def test_all_signals_of_a_run_with_a_queue_are_measured(pictures, tiny):
     recipe = tiny.but(None, {"data.size": 32})  # at 16 pixels the feature map has one patch
     contrast = untrained(recipe, CPU, num_images=40)

@@ -27,7 +27,7 @@ torch.backends.cudnn.deterministic = exact == "exact"
 torch.use_deterministic_algorithms(exact == "exact", warn_only=True)
 recipe = recipes.named("demo").but("tiny", {"encoder.width": 0.25, "encoder.dim": 16, "data.size": 32,
     "data.eval_resize": 32, "method.size": 20, "optim.batch_size": 8, "optim.epochs": 4})
-pretrain(images, out, recipe=recipe, device=device, save_every=3, reporter=AtStep(int(step), kill(9)))
+pretrain(images, out, recipe=recipe, device=device, save_every=3, diagnose_every=6, reporter=AtStep(int(step), kill(9)))
 """
 
 
@@ -60,7 +60,7 @@ def test_a_killed_run_resumes_to_the_state_of_one_that_was_not(exact, device, tm
 
 
 def test_the_commands_of_the_readme_run_on_the_device(device, tmp_path):
-    """pretrain with kNN scores in bf16 and fp16, eval, embed."""
+    """pretrain with kNN scores in bf16 and fp16, diagnose, eval, embed."""
     images = make_pictures(tmp_path / "images", 48, classes=4)
     common = ["--device", device, "--epochs", "2", "--batch-size", "8"]
     small = ["--set", "encoder.width=0.25", "--set", "data.size=32", "--set", "data.eval_resize=32"]
@@ -69,6 +69,7 @@ def test_the_commands_of_the_readme_run_on_the_device(device, tmp_path):
             "--precision", precision, "--eval-data", images, *small)  # fmt: skip
     records = [json.loads(line) for line in (tmp_path / "bf16" / "metrics.jsonl").read_text().splitlines()]
     assert any(record.get("knn") is not None for record in records)
+    run("-m", "moco", "diagnose", tmp_path / "bf16", "--data", images, "--device", device)
     run("-m", "moco", "eval", tmp_path / "bf16", images, "--device", device)
     run("-m", "moco", "embed", tmp_path / "bf16", images, "--device", device, "--to", tmp_path / "features.npy")
     assert len(np.load(tmp_path / "features.npy")) == 48

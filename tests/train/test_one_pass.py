@@ -8,10 +8,12 @@ from torch import nn
 
 from moco import recipes
 from moco.encoders import build
+from moco.method import grouped
 from moco.method.batchnorm import GroupedBatchNorm
 from moco.recipe import EncoderSpec
 from moco.train.build import contrast_for
 from moco.train.one_pass import activation_bytes, fits, in_one_pass
+from moco.train.unused_parameters import unused_parameters
 
 GB = 10**9
 V2 = recipes.named("moco_v2_r50")
@@ -72,3 +74,10 @@ def test_a_run_in_one_pass_has_the_layers_and_the_weights_of_the_other(tiny):
         assert any(isinstance(layer, GroupedBatchNorm) for layer in contrast.modules()) == asked
         state[asked] = contrast.state_dict()
     torch.testing.assert_close(state[True], state[False], rtol=0, atol=0)
+
+
+def test_parameters_without_a_gradient_are_found_with_any_number_of_groups():
+    """By a pass over two images, which do not divide into four groups."""
+    network = grouped(nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)), 4)
+    assert network is not None
+    assert unused_parameters(network, size=8) == []
