@@ -23,9 +23,10 @@ def diagnose(
     workers: Workers = None,
     as_json: Json = False,
 ) -> None:
-    """Say whether a run is healthy, without labels: two verdicts, with the numbers behind them.
+    """Say whether a run is healthy, without labels.
 
-    Without --data it reads what was measured during training. It writes diagnosis.json into the run.
+    Two verdicts, for classification and for dense tasks, with the numbers behind them. Without --data it reads what was
+    measured during training. It writes diagnosis.json into the run.
     """
     with errors() as console:
         early_checks.check_device(device)
