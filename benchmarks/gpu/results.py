@@ -55,5 +55,16 @@ def row(one: dict[str, Any]) -> str:
     time = f"{one['ms']:.4g} ({one['low']:.4g}-{one['high']:.4g})" if "ms" in one else ""
     rate = f"{one['rate']:,.0f} {one['unit']}/s" if "rate" in one else ""
     memory = f"{one['peak_mb']:,.0f}" if "peak_mb" in one else ""
-    also = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in one.get("facts", {}).items())
+    also = ", ".join(fact(name, value) for name, value in one.get("facts", {}).items())
     return f"| {one['variant']} | {time} | {rate} | {memory} | {also} |"
+
+
+def fact(name: str, value: object) -> str:
+    """What else was measured, with its unit."""
+    match name:
+        case "first_call_s":
+            return f"first call {value} s"
+        case "tflops":
+            return f"{value} TFLOP/s"
+        case _:
+            return f"{name.replace('_', ' ')} {value}"
