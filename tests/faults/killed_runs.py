@@ -136,19 +136,27 @@ def killed_run(images: Path, out: Path, rng: random.Random, seconds: float, star
             raise RuntimeError(f"the run in {out} failed after {kills} kills")
 
 
-def kills(count: int, folder: Path, kind: str, start: Start = fork) -> Tally:
-    """Kills count as survived if their run ends like the undisturbed one."""
+def kills(
+    count: int,
+    folder: Path,
+    kind: str,
+    start: Start = fork,
+    *,
+    result: Callable[[Path], object] = ending,
+    seed: int = 1,
+) -> Tally:
+    """Kills count as survived if their run has the same `result` as the undisturbed one."""
     images = folder / "images"
     make_images(images, kind)
     os.waitpid(start(images, folder / "warm", 0), 0)  # what is compiled or cached the first time
     begun = time.monotonic()
     os.waitpid(start(images, folder / "whole", 0), 0)
-    seconds, whole = time.monotonic() - begun, ending(folder / "whole")
-    rng, tally = random.Random(1), Tally()
+    seconds, whole = time.monotonic() - begun, result(folder / "whole")
+    rng, tally = random.Random(seed), Tally()
     while tally.tried < count:
         out = folder / f"killed-{tally.tried}"
         came = killed_run(images, out, rng, seconds, start)
-        good = ending(out) == whole
+        good = result(out) == whole
         for _ in range(came):
             tally += good
     return tally

@@ -5,13 +5,10 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-cuda = pytest.param(
-    "cuda",
-    marks=[pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here")],
-)
+from tests.gpu.helpers import GPU
 
 
-@pytest.fixture(params=["cpu", cuda])
+@pytest.fixture(params=["cpu", pytest.param("cuda", marks=GPU)])
 def device(request: pytest.FixtureRequest) -> torch.device:
     return torch.device(request.param)
 

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor
 
@@ -19,8 +20,16 @@ from moco.train.optim import optimizer_for
 from tests.train.fake_gpu import N
 
 CPU = torch.device("cpu")
+GPU = pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here")
 ROOT = Path(__file__).parents[2]
 PYTHONPATH = os.pathsep.join([str(ROOT), str(ROOT / "tests"), *filter(None, [os.environ.get("PYTHONPATH")])])
+
+
+def needs_gpu(test: Callable[..., None]) -> Callable[..., None]:
+    """Marks a test that runs on a GPU only."""
+    for mark in GPU:
+        test = mark(test)
+    return test
 
 
 def state_on(device: torch.device, recipe: Recipe, dtype: torch.dtype = torch.float32) -> TrainState:

@@ -14,7 +14,7 @@ from moco.recipes.moco_v1 import V1_VIEW
 from moco.recipes.moco_v2 import V2_VIEW
 from moco.recipes.moco_v3 import moco_v3_vit_small
 from moco.train.optim import optimizer_for
-from tests.gpu.helpers import CPU
+from tests.gpu.helpers import CPU, needs_gpu
 
 VIEWS = {"v1": V1_VIEW, "v2": V2_VIEW} | {
     f"v3, {name}": view for name, view in zip(("first", "second"), moco_v3_vit_small().data.views, strict=True)
@@ -36,8 +36,7 @@ def test_colours_are_those_of_the_cpu_bit_for_bit(view, device):
     assert torch.equal(colour(crops().to(device), drawn).cpu(), colour(crops(), drawn))
 
 
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here")
+@needs_gpu
 def test_compiled_colours_are_those_of_the_cpu_bit_for_bit(without_shape_checks, record_property):
     colours._compiled.cache_clear()
     different = 0

@@ -5,11 +5,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
 import torch
 
 from tests.gpu import one_rank
-from tests.gpu.helpers import PYTHONPATH
+from tests.gpu.helpers import PYTHONPATH, needs_gpu
 from tests.ranks.test_methods import MECHANISMS, as_a_set, trained
 
 
@@ -47,7 +46,6 @@ def test_two_ranks_on_one_device_compute_what_one_process_does(device, tmp_path)
     check(on_ranks(2, "gloo", device, tmp_path), device)
 
 
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here")
+@needs_gpu
 def test_one_rank_by_nccl_computes_what_a_process_without_it_does(tmp_path):
     check(on_ranks(1, "cpu:gloo,cuda:nccl", torch.device("cuda"), tmp_path), torch.device("cuda"))
