@@ -33,7 +33,7 @@ class Measurement:
     Attributes:
         probe: images in the probe set.
         images: images in the data.
-        distinct: different pictures among them, estimated from the pairs of equal pictures in the probe set.
+        distinct: different pictures among them; see `Probe.distinct`.
         blank: share of images of a single colour.
         dim: length of an embedding.
         spread: of the embeddings of the queries; see `signals.spread`.
@@ -143,7 +143,7 @@ def measure(
     keys, kind = _dictionary(contrast, batch)
     ids = probe.ids.to(z.device)
     return Measurement(
-        probe=count, images=probe.images, distinct=1 / (1 / probe.images + probe.same), blank=probe.blank,
+        probe=count, images=probe.images, distinct=probe.distinct, blank=probe.blank,
         dim=z.shape[1], spread=signals.spread(z), rank=signals.effective_rank(z),
         feature_rank=signals.effective_rank(features), lidar=signals.lidar(unit(embeddings), unit(other_embeddings)),
         clusters=signals.adjusted_mutual_information(*labels), agreement=signals.mean_cosine(z, k),

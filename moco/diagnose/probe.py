@@ -39,6 +39,16 @@ class Probe:
     def __len__(self) -> int:
         return len(self.ids)
 
+    @property
+    def distinct(self) -> float:
+        """Different pictures in the data, estimated from the pairs of equal ones. All blank ones are one picture."""
+        n, blank = len(self), round(self.blank * len(self))
+        others = n - blank
+        if others < 2:
+            return float(others + (blank > 0))
+        same = (self.same * n * (n - 1) - blank * (blank - 1)) / (others * (others - 1))
+        return 1 / (n / (others * self.images) + same) + (blank > 0)
+
     def view(self, which: int, rows: Tensor, device: torch.device) -> Tensor:
         """Some rows of a view, normalized."""
         return normalize(self.views[which][rows].to(device), mean=self.data.mean, std=self.data.std)

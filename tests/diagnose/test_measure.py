@@ -10,8 +10,9 @@ from PIL import Image
 
 from moco.data.sources.open import open_images
 from moco.diagnose.measure import bn_group_size, measure, update_size
-from moco.diagnose.probe import make_probe, same_pictures
+from moco.diagnose.probe import Probe, make_probe, same_pictures
 from moco.method.momentum import MomentumEncoder
+from moco.recipe import DataSpec
 from moco.train.optim import optimizer_for
 from moco.train.restore_networks import untrained
 
@@ -58,6 +59,18 @@ def test_the_number_of_different_pictures_is_estimated(tmp_path, tiny):
     found = measure(contrast, probe_of(tmp_path / "few", tiny), batch=8, group=4)
     assert found.images == 40
     assert found.distinct == pytest.approx(8, rel=0.2)
+
+
+@pytest.mark.parametrize(
+    ("blank", "copies", "expected"), [(0, 1, 80), (20, 1, 61), (40, 2, 21), (0, 4, 20), (80, 1, 1), (79, 1, 2)]
+)
+def test_blank_pictures_count_as_one_and_hide_no_others(blank: int, copies: int, expected: int):
+    """80 images, all in the probe set: `blank` of one colour, the others in groups of `copies` equal ones."""
+    others = 80 - blank
+    pairs = blank * (blank - 1) + others * (copies - 1)
+    view = torch.zeros(80, 3, 1, 1, dtype=torch.uint8)
+    probe = Probe((view, view), torch.arange(80), DataSpec(), 80, pairs / (80 * 79), blank / 80)
+    assert probe.distinct == pytest.approx(expected, rel=0.06)
 
 
 def test_measuring_changes_nothing(pictures, tiny):
