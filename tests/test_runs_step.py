@@ -15,5 +15,5 @@ def test_a_run_that_was_stopped_before_its_first_record_shows_the_step_of_its_ch
 
 def test_a_log_with_values_that_are_no_numbers_is_listed_without_them(tmp_path, tiny):
     (tmp_path / "recipe.json").write_text(tiny.to_json())
-    (tmp_path / "metrics.jsonl").write_text('{"step": 1, "loss": "x", "pretext_top1": [], "knn": 50.0}\n')
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1, "epoch": 0.5, "loss": "x", "pretext_top1": [], "knn": 50.0}\n')
     assert "50.0 %" in table([describe(RunFolder(tmp_path))])

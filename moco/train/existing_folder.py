@@ -18,6 +18,7 @@ from moco.files import TEMPORARY, is_special
 from moco.recipe import Recipe, RecipeError, diff
 from moco.recipe_base import RecipeBase
 from moco.train.nan_report import FILES, is_nan_folder
+from moco.train.read_log import has_only_records
 from moco.train.result_files import check_no_foreign_results, check_results, is_provenance, is_saved_note
 from moco.train.run_folder import RunError, RunFolder
 from moco.weights import read_checkpoint
@@ -230,12 +231,6 @@ def _json(file: Path) -> Any:
     return json.loads(file.read_bytes())
 
 
-def _is_log_of_scores(file: Path) -> bool:
-    """Only scores: `state_of` has checked that there is no step."""
-    lines = file.read_bytes().splitlines()
-    return all("step" in json.loads(line) for line in lines)
-
-
 def _is_train_log(file: Path) -> bool:
     line = re.compile(rb"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00 ")
     return all(line.match(one) for one in file.read_bytes().splitlines())
@@ -255,7 +250,7 @@ def _is_manifest(file: Path) -> bool:
 BEFORE_THE_FIRST_STEP: dict[str, Callable[[Path], bool]] = {
     "provenance.json": lambda file: is_provenance(_json(file)),
     "init.json": lambda file: {"weights", "read"} <= _json(file).keys(),
-    "metrics.jsonl": _is_log_of_scores,
+    "metrics.jsonl": has_only_records,  # of scores: `state_of` has checked that there is no step
     "train.log": _is_train_log,
     "bad_images.csv": _is_list_of_bad_images,
     "manifest.jsonl.gz": _is_manifest,

@@ -75,11 +75,11 @@ def test_records_that_could_not_be_logged_are_logged_before_a_checkpoint_or_the_
     tmp_path, clock, monkeypatch
 ):
     saves, state = saver(tmp_path)
-    clock.full, unwritten = False, [{"step": 4}, {"step": 5}]
+    clock.full, unwritten = False, [{"step": 4, "epoch": 0.4}, {"step": 5, "epoch": 0.5}]
     with monkeypatch.context() as patch:
         patch.setattr(RunFolder, "log", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
         assert saves.save(state, must=False, unwritten=unwritten) is None
     assert not any(saves.run.checkpoints.glob("*.pt"))
     assert saves.save(state, must=False, unwritten=unwritten) is not None
-    assert saves.run.metrics() == [{"step": 4}, {"step": 5}]
+    assert saves.run.metrics() == [{"step": 4, "epoch": 0.4}, {"step": 5, "epoch": 0.5}]
     assert unwritten == []

@@ -205,7 +205,7 @@ def test_the_estimate_counts_what_is_left_and_leaves_the_weights_alone(scenes, w
     assert found.seconds > 0
     assert all(torch.equal(before[name], x) for name, x in encoder.named_parameters())
     job.run.path.mkdir(parents=True)
-    job.run.metrics_file.write_text('{"step": 2}\n')
+    job.run.metrics_file.write_text('{"step": 2, "epoch": 1.0}\n')
     assert iterations_left([job]) == [3]
 
 
