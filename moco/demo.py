@@ -3,6 +3,7 @@
 Only its data and recipe are special: `moco pretrain` and `moco eval` do the same with any folder.
 """
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from moco.report.pictures import Neighbours, neighbour_sheet
 from moco.report.plots import curves
 from moco.train.pretrain import pretrain
 from moco.train.reporters import Reporter
+from moco.train.result_files import write_result
 from moco.train.run_folder import RunFolder
 
 QUERIES, NEAREST = 6, 8  # images in neighbours.png
@@ -59,13 +61,24 @@ def demo(
     )  # fmt: skip
     everything = subjects(replace(load(out, device="cpu"), name="MoCo"), data, workers=workers)
     table = judge([LowShot(), Knn(k=20)], everything)
-    write_json(out / "scores.json", table.to_dict())
-    draw_neighbours(out / "neighbours.png", everything)
-    run = RunFolder(out)
-    curves(run.metrics(), run.recipe(), out / "curves.png", chance=table.chance)
-    reporter.say(f"pictures: {out / 'neighbours.png'}, {out / 'curves.png'}")
+    write_results(RunFolder(out), table, everything, reporter)
     reporter.say("next: moco pretrain YOUR_IMAGES --out runs/mine")
     return table
+
+
+def write_results(run: RunFolder, table: Table, among: Subjects, reporter: Reporter) -> None:
+    """Write scores.json and the pictures. The run's own pictures are replaced; files of the user's stay."""
+    writers: dict[str, Callable[[Path], None]] = {
+        "scores.json": lambda out: write_json(out, table.to_dict()),
+        "neighbours.png": lambda out: draw_neighbours(out, among),
+        "curves.png": lambda out: curves(run.metrics(), run.recipe(), out, chance=table.chance),
+    }
+    written = {name: write_result(run, name, write) for name, write in writers.items()}
+    pictures = [str(run.path / name) for name in ("neighbours.png", "curves.png") if written[name]]
+    if pictures:
+        reporter.say(f"pictures: {', '.join(pictures)}")
+    for name in (name for name, done in written.items() if not done):
+        reporter.say(f"caution: {run.path / name} was not written: a file of that name exists, and stays")
 
 
 def draw_neighbours(out: Path, among: Subjects) -> None:

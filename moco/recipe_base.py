@@ -11,6 +11,7 @@ from pydantic import BaseModel, Field, ValidationError
 
 from moco.recipe_error import RecipeError, in_words, unknown
 from moco.recipe_specs import Spec
+from moco.schedule import ScheduleKind
 from moco.text import message_of
 
 Same = TypeVar("Same", bound="RecipeBase")
@@ -100,15 +101,29 @@ class RecipeBase(Spec):
 
 
 def diff(a: RecipeBase, b: RecipeBase) -> list[str]:
-    """One line for each setting that differs: `optim.epochs: 200 -> 20`."""
-    left, right = a.fields(), b.fields()
-    names = dict.fromkeys([*left, *right])
+    """One line for each setting that differs: `optim.epochs: 200 -> 20`; one for a schedule, if its kind differs."""
+    left, right = _flattened(a, whole=ScheduleKind), _flattened(b, whole=ScheduleKind)
     missing = object()
-    return [
-        f"{name}: {left.get(name, '-')} -> {right.get(name, '-')}"
-        for name in names
-        if left.get(name, missing) != right.get(name, missing)
-    ]
+    lines: list[str] = []
+    for name in dict.fromkeys([*left, *right]):
+        one, other = left.get(name, missing), right.get(name, missing)
+        if one != other:
+            both = isinstance(one, ScheduleKind) and isinstance(other, ScheduleKind)
+            lines += _diff_of_schedules(name, one, other) if both else [_change(name, left, right)]
+    return lines
+
+
+def _diff_of_schedules(name: str, one: ScheduleKind, other: ScheduleKind) -> list[str]:
+    """One line in words, or one for each field if only numbers differ that the words do not tell."""
+    left, right = _flattened(one, f"{name}."), _flattened(other, f"{name}.")
+    changed = [field for field in dict.fromkeys([*left, *right]) if left.get(field) != right.get(field)]
+    if len(changed) == 1 or one.describe() == other.describe():
+        return [_change(field, left, right) for field in changed]
+    return [f"{name}: {one.describe()} -> {other.describe()}"]
+
+
+def _change(name: str, left: dict[str, Any], right: dict[str, Any]) -> str:
+    return f"{name}: {left.get(name, '-')} -> {right.get(name, '-')}"
 
 
 def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -139,10 +154,12 @@ def _children(node: Any) -> dict[str, Any]:
     return {}
 
 
-def _flattened(node: Any, prefix: str = "") -> dict[str, Any]:
+def _flattened(node: Any, prefix: str = "", *, whole: type | tuple[()] = ()) -> dict[str, Any]:
+    """The settings in `node` by dotted name. Nodes of the type `whole` count as one setting."""
     found: dict[str, Any] = {}
     for name, child in _children(node).items():
-        found |= _flattened(child, f"{prefix}{name}.") if _children(child) else {prefix + name: child}
+        is_group = bool(_children(child)) and not isinstance(child, whole)
+        found |= _flattened(child, f"{prefix}{name}.", whole=whole) if is_group else {prefix + name: child}
     return found
 
 

@@ -64,3 +64,19 @@ def test_the_usage_names_the_arguments_as_their_descriptions_do(page, usage):
     assert f"Usage: {usage}\n" in page
     for argument in usage.rpartition("[OPTIONS] ")[2].split():
         assert re.search(rf"^  {argument.strip('[].')} ", page, re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        (["export", "run", "--to", "torchvison", "--out", "a.pt"], "'onnx'. Did you mean 'torchvision'?"),
+        (["transfer", "detct"], "Did you mean 'detect'?"),
+        (["pretrain", "a", "--out", "b", "--resume", "Never"], "Did you mean 'never'?"),
+        (["export", "run", "--to", "xyz", "--out", "a.pt"], "'onnx'."),
+    ],
+)
+def test_a_misspelt_choice_is_refused_with_the_similar_one(words, hint):
+    result = CliRunner().invoke(app, words)
+    assert result.exit_code == 2
+    assert result.output.rstrip().endswith(hint)
+    assert "Value error" not in result.output

@@ -1,12 +1,23 @@
-"""Help pages that name an argument as `DATA`, where typer shows `{DATA}` and `DATA <list[str]>`."""
+"""Help pages that name an argument as `DATA`, where typer shows `{DATA}` and `DATA <list[str]>`; hints at typos."""
 
+import difflib
+import re
 from typing import Any
 
+import typer
 from typer.core import TyperCommand
 
 
 class Command(TyperCommand):
     """A command with such a help page, the same with every version of typer."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        try:
+            return super().parse_args(ctx, args)
+        except typer.BadParameter as error:
+            message = error.message.removeprefix("Value error, ")
+            error.message = message + _hint(message)
+            raise
 
     def collect_usage_pieces(self, ctx: Any) -> list[str]:
         arguments = [one for one in self.get_params(ctx) if one.param_type_name == "argument"]
@@ -23,6 +34,14 @@ class Command(TyperCommand):
             if rows:
                 with formatter.section(title):
                     formatter.write_dl(rows)
+
+
+def _hint(message: str) -> str:
+    """What the user may have meant, for a message `'a' is not one of 'b', 'c'`; otherwise nothing."""
+    value, found, choices = message.partition(" is not one of ")
+    given, known = re.findall("'([^']*)'", value), re.findall("'([^']*)'", choices)
+    near = difflib.get_close_matches(given[-1].lower(), known, n=1) if found and given else []
+    return f" Did you mean '{near[0]}'?" if near else ""
 
 
 def _usage(argument: Any) -> str:

@@ -3,10 +3,11 @@
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
-from moco.files import read_json, write_atomically, write_json
+from moco.files import read_json, temporary_name, write_atomically, write_json
 from moco.text import first_few
 from moco.train.keep_checkpoints import free_name
 from moco.train.reporters import Reporter
@@ -36,6 +37,25 @@ def finish_run(run: RunFolder, files: Mapping[str, bytes], facts: dict[str, Any]
         write_atomically(run.path / name, lambda file, content=content: file.write(content))
     write_json(run.path / "finished.json", facts | {"sha256": sums})
     return moved
+
+
+def write_result(run: RunFolder, name: str, write: Callable[[Path], object]) -> bool:
+    """Write one more file of a finished run by `write(path)`, unless there is one that the run has not written.
+
+    Returns:
+        Whether it was written.
+    """
+    file = run.path / name
+    if os.path.lexists(file) and (file.is_symlink() or not is_listed(run.path, name, listed_sums(run.path) or {})):
+        return False
+    temporary = temporary_name(file)
+    try:
+        write(temporary)
+        run.record_result(name, sha256_of(temporary))
+        os.replace(temporary, file)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return True
 
 
 def check_results(run: RunFolder) -> None:

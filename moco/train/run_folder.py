@@ -128,7 +128,12 @@ class RunFolder:
         known = noted.get("sha256")
         known = known if isinstance(known, dict) else {}
         all_sums = {name: [*dict.fromkeys([*known.get(name, []), digest])] for name, digest in sums.items()}
-        write_json(self.path / "saved.json", {"first_step": None} | noted | {"sha256": all_sums})
+        write_json(self.path / "saved.json", {"first_step": None} | noted | {"sha256": known | all_sums})
+
+    def record_result(self, name: str, digest: str) -> None:
+        """Record one more result, if there is a list of them: runs of older versions have none."""
+        if isinstance(self._saved_note().get("sha256"), dict):
+            self.record_results({name: digest})
 
     def _saved_note(self) -> dict[str, Any]:
         noted = read_json(self.path / "saved.json")

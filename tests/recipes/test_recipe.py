@@ -108,6 +108,24 @@ def test_a_whole_number_of_epochs_is_written_without_a_point():
     ]  # fmt: skip
 
 
+def test_a_schedule_of_another_kind_is_one_difference():
+    base = recipes.named("moco_v1_r50")
+    changed = base.but(
+        None, recipes.parse_settings(['optim.lr={"kind": "cosine", "start": 0.06}', "method.momentum=0.9"])
+    )
+    assert diff(base, changed) == [
+        "method.momentum.value: 0.999 -> 0.9",
+        "optim.lr: 0.03, x 0.1 at epochs 120, 160 -> 0.06 to 0, cosine by step",
+    ]
+    assert diff(base, base.but(None, {"optim.lr.at": (1.0,)})) == ["optim.lr.at: (120.0, 160.0) -> (1.0,)"]
+
+
+def test_schedules_that_read_alike_differ_by_field():
+    base = recipes.named("moco_v1_r50")
+    near = base.but(None, {"optim.lr.value": 0.03000000001, "optim.lr.factor": 0.10000000001})
+    assert diff(base, near) == ["optim.lr.value: 0.03 -> 0.03000000001", "optim.lr.factor: 0.1 -> 0.10000000001"]
+
+
 def test_epochs_may_be_a_fraction():
     recipe = recipes.named("demo").but(None, recipes.parse_settings(["optim.epochs=1.5"]))
     assert recipe.optim.epochs == 1.5
