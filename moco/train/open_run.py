@@ -1,7 +1,9 @@
 """Open a run folder for one process at a time, and start a new run in it."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
 from moco.files import remove_temporary_files, write_text
 from moco.recipe_base import RecipeBase
@@ -14,6 +16,8 @@ from moco.train.run_folder import RunFolder, locked
 def open_run(run: RunFolder, recipe: RecipeBase, *, resume: str, overwrite: bool = False) -> Iterator[State]:
     """A context in which the run folder exists and is locked. Yields its state. No file changes before `start_run`.
 
+    If the run is refused before that, the folder is removed, unless it was there before.
+
     Args:
         resume: "auto" resumes a run with the same recipe; "never" refuses a folder with a run; "must" one without.
         overwrite: replace an existing run.
@@ -22,11 +26,25 @@ def open_run(run: RunFolder, recipe: RecipeBase, *, resume: str, overwrite: bool
         RunError: see `check_out`.
     """
     check_before_lock(run, recipe, resume=resume, overwrite=overwrite)
+    missing = [folder for folder in (run.path, *run.path.parents) if not folder.exists()]
+    has_lock = os.path.lexists(run.path / ".lock")
     run.path.mkdir(parents=True, exist_ok=True)
     with locked(run.path):
-        if is_interrupted(run):
-            finish_removal(run)
-        yield check_out(run, recipe, resume=resume, overwrite=overwrite)
+        try:
+            if is_interrupted(run):
+                finish_removal(run)
+            yield check_out(run, recipe, resume=resume, overwrite=overwrite)
+        finally:
+            if not has_lock and not os.path.lexists(run.recipe_file):  # the run did not start
+                _remove_empty(run, missing)
+
+
+def _remove_empty(run: RunFolder, folders: Iterable[Path]) -> None:
+    """Remove .lock, and the folders if nothing else is in them."""
+    with suppress(OSError):
+        (run.path / ".lock").unlink()
+        for folder in folders:
+            folder.rmdir()
 
 
 def check_before_lock(run: RunFolder, recipe: RecipeBase, *, resume: str, overwrite: bool) -> None:

@@ -6,8 +6,10 @@ from pathlib import Path
 import pytest
 
 from moco.train.existing_folder import State
+from moco.train.open_run import open_run
 from moco.train.pretrain import pretrain
-from moco.train.run_folder import RunError
+from moco.train.run_folder import RunError, RunFolder
+from moco.weights.errors import WeightsError
 from tests.train.run_folders import begin, contents, whole
 
 
@@ -103,3 +105,20 @@ def test_more_epochs_for_a_finished_run_are_refused_with_advice(tmp_path, tiny):
     whole(tmp_path / "run", tiny)
     with pytest.raises(RunError, match=r"optim\.epochs: 2 -> 3\n.*--init \S+run with another --out"):
         begin(tmp_path / "run", tiny.but(None, {"optim.epochs": 3}))
+
+
+@pytest.mark.parametrize("there", ["nothing", "runs", "runs/new"])
+def test_a_run_that_is_refused_before_it_starts_leaves_no_folder(pictures, tiny, tmp_path, there):
+    (tmp_path / "weights.pth").write_bytes(b"no weights")
+    if there != "nothing":
+        (tmp_path / there).mkdir(parents=True)
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(WeightsError):
+        pretrain(pictures, tmp_path / "runs" / "new", recipe=tiny, init=tmp_path / "weights.pth")
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_other_files_in_a_folder_that_a_refused_run_has_made_stay(tiny, tmp_path):
+    with open_run(RunFolder(tmp_path / "runs" / "new"), tiny, resume="auto"):
+        (tmp_path / "runs" / "other").write_text("mine")
+    assert [path.name for path in tmp_path.rglob("*")] == ["runs", "other"]
