@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from moco.recipe import RecipeError, diff
-from moco.train.run_folder import RunError, RunFolder
+from moco.train.run_folder import RunError, RunFolder, check_is_run
 from moco.weights.own_files import find_foreign
 from moco.weights.read_checkpoint import UnreadableError, step_in
 
@@ -72,8 +72,7 @@ def table(rows: list[dict[str, Any]]) -> str:
 def differences(a: Path, b: Path) -> list[str]:
     """One line for each setting that differs between two runs. Raises RunError if one is not a run."""
     for path in (a, b):
-        if not (path / "recipe.json").is_file():
-            raise RunError(f"{path} is not a run: it has no recipe.json")
+        check_is_run(path)
     return diff(RunFolder(a).recipe(), RunFolder(b).recipe())
 
 

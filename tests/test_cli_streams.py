@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -84,3 +85,17 @@ def test_pillows_warnings_do_not_come_between_the_lines(tmp_path: Path):
     done = shell("$MOCO check . --json", tmp_path)
     assert "make it smaller" in json.loads(done.stdout)["bad"]["large.gif"]
     assert "Warning" not in done.stderr
+
+
+def test_a_warning_of_ours_is_shown_as_a_message(tmp_path: Path):
+    code = (
+        "import warnings; from pathlib import Path; import moco; from moco.cli.errors import errors\n"
+        "ours = Path(moco.__file__).parent / 'a.py'\n"
+        "with errors():\n"
+        "    warnings.warn_explicit('the newest is damaged', UserWarning, str(ours), 3)\n"
+        "    warnings.warn_explicit('of a library', UserWarning, 'elsewhere.py', 3)\n"
+        "warnings.warn_explicit('later', UserWarning, str(ours), 3)\n"
+    )
+    lines = shell(f"{sys.executable} -c {shlex.quote(code)}", tmp_path).stderr.splitlines()
+    assert lines[:2] == ["caution: the newest is damaged", "elsewhere.py:3: UserWarning: of a library"]
+    assert lines[-1].endswith("a.py:3: UserWarning: later")

@@ -31,6 +31,7 @@ def diagnose(
     with errors() as console:
         early_checks.check_device(device)
         early_checks.check_sources(data or [])
+        early_checks.check_run(run)
         from moco.train.diagnose_run import diagnose_run
 
         found, content = diagnose_run(run, data, device=device, workers=workers, reporter=console)

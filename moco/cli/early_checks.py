@@ -37,6 +37,22 @@ def check_sources(sources: Sequence[str], *, single: bool = False) -> None:
         check_source(source, single=single)
 
 
+def check_annotations(path: Path) -> None:
+    """Raise DataError for annotated images that do not exist."""
+    from moco.data.sources.images import DataError
+    from moco.text import shown
+
+    if not path.exists():
+        raise DataError(f"{shown(str(path))} does not exist: expected a folder or file of annotations")
+
+
+def check_run(run: Path) -> None:
+    """Raise RunError for a folder that is not a run."""
+    from moco.train.run_folder import check_is_run
+
+    check_is_run(run)
+
+
 def check_device(device: str) -> None:
     """Raise RecipeError for a name that is no device on any machine."""
     kind, _, number = device.partition(":")

@@ -7,11 +7,13 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
+from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NoReturn, cast
 
 if TYPE_CHECKING:
     from moco.train.console import Console
 
+PACKAGE = Path(__file__).parents[1]
 ASCII_HANDLER = "moco.ascii"  # name of the error handler of text encodings
 ASCII = {"\N{PLUS-MINUS SIGN}": "+-", "\N{MULTIPLICATION SIGN}": "x", "\N{HORIZONTAL ELLIPSIS}": "..."}
 NO_READER = 141  # exit code of a program whose output has lost its reader, in a shell: 128 + SIGPIPE
@@ -140,9 +142,22 @@ class EndsLine:
 
 @contextmanager
 def beside(console: "Console") -> Iterator[None]:
-    """While open, warnings and messages of libraries start on a new line, not in the live line of `console`."""
+    """While open, warnings and messages of libraries start on a new line, not in the live line of `console`.
+
+    Our own warnings are shown as messages.
+    """
+    show = warnings.showwarning
+
+    def show_ours(message: Warning | str, category: type[Warning], filename: str, lineno: int, *more: Any) -> None:
+        if Path(filename).is_relative_to(PACKAGE):
+            console.say(f"caution: {message}")
+        else:
+            show(message, category, filename, lineno, *more)
+
+    warnings.showwarning = show_ours
     with redirect_stderr(cast(IO[str], EndsLine(sys.stderr, console))):
         try:
             yield
         finally:
+            warnings.showwarning = show
             console.end_live()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from moco.cli import options
+from moco.cli import early_checks, options
 from moco.cli.errors import errors
 from moco.cli.options import Device, Json, OverwriteRun, Resume, Workers
 from moco.recipe_error import RecipeError
@@ -133,6 +133,11 @@ def transfer(
     with errors() as console:
         changes = _changes(settings or [], {"optim.batch_size": batch_size, "optim.lr": lr, "seed": seed})
         (for_all, bn_of), init_of = _norms(bn or []), _by_name(init)
+        early_checks.check_device(device)
+        for weights in (weights for weights in init_of.values() if weights != "random"):
+            early_checks.check_weights(weights)
+        for images in (data, *([] if test is None else [test])):
+            early_checks.check_annotations(images)
         from moco.transfer.transfer import transfer as run_transfer
 
         table = run_transfer(

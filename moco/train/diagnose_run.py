@@ -20,7 +20,7 @@ from moco.train.checkpoint import checkpoint_files
 from moco.train.optim import optimizer_for
 from moco.train.reporters import Reporter, Silent
 from moco.train.restore_networks import read_state, untrained
-from moco.train.run_folder import RunError, RunFolder
+from moco.train.run_folder import RunError, RunFolder, check_is_run
 from moco.weights.read_checkpoint import step_in
 
 PROBE = 1024  # images of the probe set
@@ -46,8 +46,7 @@ def diagnose_run(
         RunError: no run, or nothing to diagnose. CheckpointError: a damaged checkpoint. DataError: no images.
     """
     run = RunFolder(Path(path))
-    if not run.recipe_file.is_file():
-        raise RunError(f"{run.path} is not a run: it has no recipe.json")
+    check_is_run(run.path)
     records, recipe = run.metrics(), run.recipe()
     measured = measurements(records)
     if data is not None:

@@ -154,6 +154,12 @@ class RunFolder:
         append(self.metrics_file, "".join(json.dumps(record) + "\n" for record in records).encode())
 
 
+def check_is_run(path: Path) -> None:
+    """Raise RunError if a folder is not a run."""
+    if not RunFolder(path).recipe_file.is_file():
+        raise RunError(f"{path} is not a run: it has no recipe.json")
+
+
 def has_numbers_of_the_end(noted: Any) -> bool:
     """Whether this is the content of a finished.json."""
     return isinstance(noted, dict) and all(_is_number(noted.get(name)) for name in FINISHED)
