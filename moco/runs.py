@@ -1,9 +1,10 @@
-"""List the runs in a folder, and compare two runs."""
+"""List the runs in a folder, show one, and compare several."""
 
 from pathlib import Path
 from typing import Any
 
 from moco.recipe import RecipeError, diff
+from moco.recipes import RECIPES
 from moco.train.run_folder import RunError, RunFolder, check_is_run
 from moco.weights.own_files import find_foreign
 from moco.weights.read_checkpoint import UnreadableError, step_in
@@ -69,11 +70,21 @@ def table(rows: list[dict[str, Any]]) -> str:
     return "\n".join([*lines, *reasons])
 
 
-def differences(a: Path, b: Path) -> list[str]:
-    """One line for each setting that differs between two runs. Raises RunError if one is not a run."""
-    for path in (a, b):
-        check_is_run(path)
-    return diff(RunFolder(a).recipe(), RunFolder(b).recipe())
+def open_run(path: Path) -> RunFolder:
+    """The run in a folder. Raises RunError if there is none."""
+    check_is_run(path)
+    return RunFolder(path)
+
+
+def differences(a: RunFolder, b: RunFolder) -> list[str]:
+    """One line for each setting that differs between two runs. Raises RecipeError for a recipe that cannot be read."""
+    return diff(a.recipe(), b.recipe())
+
+
+def changed_settings(run: RunFolder) -> list[str]:
+    """One line for each setting that differs from those of the recipe that the run is named after."""
+    recipe = run.recipe()
+    return diff(RECIPES[recipe.name](), recipe) if recipe.name in RECIPES else []
 
 
 def _text(value: float | None, form: str) -> str:

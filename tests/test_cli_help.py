@@ -56,7 +56,7 @@ def test_a_help_page_fits_80_columns_and_shows_no_python_types(page):
         (("pretrain",), "moco pretrain [OPTIONS] DATA..."),
         (("eval", "knn"), "moco eval knn [OPTIONS] WEIGHTS DATA..."),
         (("runs", "ls"), "moco runs ls [OPTIONS] [PATH]"),
-        (("runs", "compare"), "moco runs compare [OPTIONS] RUN OTHER"),
+        (("runs", "compare"), "moco runs compare [OPTIONS] RUN..."),
     ],
     indirect=["page"],
 )

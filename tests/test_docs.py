@@ -128,7 +128,7 @@ def test_every_command_named_in_a_sentence_exists(words):
 
 @pytest.mark.parametrize("option", inline(r"(?:^| )(--[a-z][\w-]*)"))
 def test_every_option_named_in_a_sentence_exists(option):
-    assert option in OPTIONS | OTHER_PROGRAMS | {"--help", "--version"}
+    assert option in OPTIONS | OTHER_PROGRAMS | {"--help", "--version", "--install-completion"}
 
 
 def test_every_option_is_on_the_page_of_commands():

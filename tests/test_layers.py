@@ -18,7 +18,7 @@ LAYERS = [  # a part imports from the layers above its own in this list, not fro
     {"evaluate"},
     {"diagnose", "report"},
     {"train"},
-    {"ablate", "demo", "explain", "runs", "transfer"},
+    {"ablate", "curves_as_text", "demo", "explain", "runs", "transfer"},
     {"loading"},
     {"cli"},
     {"__init__", "__main__"},

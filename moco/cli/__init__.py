@@ -24,7 +24,7 @@ _evaluation = typer.Typer(
     help="Evaluate an encoder on labelled images, beside baselines.\n\n"
     "`moco eval WEIGHTS DATA` runs all evaluations; each command below runs one.",
 )
-_runs = typer.Typer(no_args_is_help=True, help="List and compare runs.")
+_runs = typer.Typer(no_args_is_help=True, help="List, show and compare runs.")
 
 
 @app.callback(invoke_without_command=True)
@@ -49,6 +49,7 @@ app.command("import", cls=Command)(weights.import_)
 app.command("weights", cls=Command)(weights.released)
 app.add_typer(_runs, name="runs")
 _runs.command(cls=Command)(runs.ls)
+_runs.command(cls=Command)(runs.show)
 _runs.command(cls=Command)(runs.compare)
 app.command(cls=Command)(recipes.recipes)
 app.command(cls=Command)(recipes.explain)

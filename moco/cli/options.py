@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from moco.cli import completion
+
 
 class Resume(StrEnum):
     auto = "auto"
@@ -84,11 +86,20 @@ NoCache = Annotated[
 Images = Annotated[list[str], typer.Argument(metavar="DATA", help="Folders of images (flat or nested), or list files.")]
 Out = Annotated[Path, typer.Option(metavar="PATH", help="The run folder to create or resume.")]
 RecipeName = Annotated[
-    str, typer.Option(metavar="NAME", help="A recipe's name, a recipe.json, or auto: MoCo v2 fitted to the images.")
+    str,
+    typer.Option(
+        metavar="NAME",
+        autocompletion=completion.recipe_names,
+        help="A recipe's name, a recipe.json, or auto: MoCo v2 fitted to the images.",
+    ),
 ]
 Model = Annotated[
     str | None,
-    typer.Option(metavar="NAME", help="Encoder: resnet50, torchvision/NAME, timm/NAME, ... [default: the recipe's]"),
+    typer.Option(
+        metavar="NAME",
+        autocompletion=completion.model_names,
+        help="Encoder: resnet50, torchvision/NAME, timm/NAME, ... [default: the recipe's]",
+    ),
 ]
 Epochs = Annotated[int | None, typer.Option(min=1, metavar="N", help="Passes over the images. [default: the recipe's]")]
 BatchSize = Annotated[
@@ -97,7 +108,12 @@ BatchSize = Annotated[
 ]
 Settings = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="NAME=VALUE", help="Change a setting of the recipe: optim.lr=0.1. May be repeated."),
+    typer.Option(
+        "--set",
+        metavar="NAME=VALUE",
+        autocompletion=completion.setting_names,
+        help="Change a setting of the recipe: optim.lr=0.1. May be repeated.",
+    ),
 ]
 Init = Annotated[
     str | None,
@@ -162,4 +178,11 @@ Patience = Annotated[
     float,
     typer.Option(min=0, metavar="MINUTES", help="End the run if it makes no progress for so many minutes. 0: never."),
 ]
+Log = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--log", metavar="TRACKER", autocompletion=completion.tracker_names,
+        help="Send the metrics to tensorboard, wandb, mlflow or trackio too. May be repeated.",
+    ),
+]  # fmt: skip
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the plan and exit.")]

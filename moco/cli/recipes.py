@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from moco.cli import completion
 from moco.cli.errors import errors
 from moco.cli.options import Json
 
@@ -31,6 +32,7 @@ def explain(
         str,
         typer.Argument(
             metavar="RECIPE",
+            autocompletion=completion.recipe_names,
             help="A recipe's name, a recipe.json, a run folder, or a row of tables 2 to 6; transfer: list these rows.",
         ),
     ],

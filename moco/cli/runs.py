@@ -1,6 +1,7 @@
-"""moco runs ls, compare."""
+"""moco runs ls, show, compare."""
 
 import json
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -8,6 +9,7 @@ import typer
 
 from moco.cli.errors import errors
 from moco.cli.options import Json
+from moco.recipe_error import RecipeError
 
 
 def ls(
@@ -23,19 +25,48 @@ def ls(
         print(json.dumps(rows) if as_json else printable(table(rows)))
 
 
-def compare(
-    a: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")],
-    b: Annotated[Path, typer.Argument(metavar="OTHER", help="Another run folder.")],
+def show(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")],
     as_json: Json = False,
 ) -> None:
-    """Show how the settings of two runs differ, and their last values."""
+    """Show a run: its state, the settings that differ from its recipe's, its last values and its curves."""
     with errors():
-        from moco.runs import describe, differences, table
+        from moco.curves_as_text import draw_curves
+        from moco.runs import changed_settings, describe, open_run, table
         from moco.text import printable
-        from moco.train.run_folder import RunFolder
 
-        lines, rows = differences(a, b), [describe(RunFolder(path)) for path in (a, b)]
+        folder = open_run(run)
+        row, changes, records = describe(folder), changed_settings(folder), folder.metrics()
         if as_json:
-            print(json.dumps({"differences": lines, "runs": rows}))
-        else:
-            print(printable("\n".join([*(lines or ["the same recipe"]), "", table(rows)])))
+            print(json.dumps(row | {"changed_settings": changes, "records": records}))
+            return
+        settings = [f"settings other than those of {row['recipe']}:", *changes, ""] if changes else []
+        curves = draw_curves([(run.name, records)], encoding=sys.stdout.encoding)
+        print(printable("\n".join([table([row]), "", *settings, *curves]).rstrip()))
+
+
+def compare(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN", help="Two or more run folders.")],
+    as_json: Json = False,
+) -> None:
+    """Compare runs: settings that differ from the first one's, last values, and curves."""
+    with errors():
+        if len(runs) < 2:
+            raise RecipeError(f"expected two or more runs, got {runs[0]} only. `moco runs show {runs[0]}` shows one")
+        from moco.curves_as_text import draw_curves
+        from moco.runs import describe, differences, open_run, table
+        from moco.text import printable
+
+        first, *others = folders = [open_run(run) for run in runs]
+        changes = {str(other.path): differences(first, other) for other in others}
+        rows = [describe(run) for run in folders]
+        if as_json:
+            found = changes if len(others) > 1 else changes[str(others[0].path)]
+            print(json.dumps({"differences": found, "runs": rows}))
+            return
+        lines: list[str] = []
+        for other, found in changes.items():
+            lines += [f"{other} has other settings than {first.path}:" if found else f"{other} has the same settings"]
+            lines += [f"  {line}" for line in found]
+        curves = draw_curves([(str(run.path), run.metrics()) for run in folders], encoding=sys.stdout.encoding)
+        print(printable("\n".join([*lines, "", table(rows), "", *curves]).rstrip()))

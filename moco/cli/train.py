@@ -15,6 +15,7 @@ from moco.cli.streams import complain
 from moco.startup import no_garbage_collection
 from moco.train.options import RunKeywords, RunOptions
 from moco.train.reporters import Reporter
+from moco.train.trackers import check_trackers
 
 WAIT = 0.15  # [s] for the search of DATA to fail, before torch is imported
 
@@ -48,6 +49,7 @@ def pretrain(
     diagnose_every: options.DiagnoseEvery = None,
     max_bad: MaxBad = None,
     patience: options.Patience = 30,
+    log: options.Log = None,
     dry_run: options.DryRun = False,
     as_json: Json = False,
 ) -> None:
@@ -64,7 +66,7 @@ def pretrain(
         device=device, workers=workers, processes=processes, eval_data=eval_data, eval_every=eval_every,
         save_every=save_every, keep=keep, keep_every=keep_every, on_nan=on_nan,
         on_collapse=on_collapse.value, diagnose_every=diagnose_every, max_bad=max_bad, patience=patience,
-        dry_run=dry_run,
+        log=log or (), dry_run=dry_run,
     )  # fmt: skip
 
 
@@ -121,6 +123,7 @@ def _check(data: list[str], run_options: RunOptions, *, recipe: str, changes: di
     """Refuse what is wrong for sure before torch is imported. Raises RecipeError, WeightsError, DataError."""
     early_checks.check_recipe(recipe, changes)
     early_checks.check_device(run_options.device)
+    check_trackers(run_options.trackers)
     early_checks.check_sources([*data, *([str(run_options.eval_data)] if run_options.eval_data else [])])
     if init is not None:
         early_checks.check_weights(init)

@@ -123,6 +123,7 @@ def transfer(
     save_every: options.SaveEvery = None,
     on_nan: options.OnNan = "stop",
     patience: options.Patience = 30,
+    log: options.Log = None,
     dry_run: options.DryRun = False,
     as_json: Json = False,
 ) -> None:
@@ -144,7 +145,8 @@ def transfer(
             task.value, data, out, init=init_of, test=test, arch=arch, bn=for_all, bn_of=bn_of, versus=versus,
             schedule=schedule, trials=trials, model=model, settings=changes, split=(split, test_split), format=format,
             body_surface=body_surface, reporter=console, resume=resume.value, overwrite=overwrite, device=device,
-            workers=workers, save_every=save_every, on_nan=on_nan, patience=patience, dry_run=dry_run,
+            workers=workers, save_every=save_every, on_nan=on_nan, patience=patience, log=log or (),
+            dry_run=dry_run,
         )  # fmt: skip
         if not dry_run:
             _print_on_main(table, as_json=as_json)

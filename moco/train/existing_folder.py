@@ -39,8 +39,10 @@ class State(Enum):
 
 
 # What a run appends to or writes into. None may be a link: the run would write elsewhere.
-WRITTEN = ("checkpoints", "encoder", "model", "nan", ".lock", "metrics.jsonl", "train.log", "bad_images.csv")
-FOLDERS = ("checkpoints", "encoder", "model", "nan")
+WRITTEN = (
+    "checkpoints", "encoder", "model", "nan", "tensorboard", ".lock", "metrics.jsonl", "train.log", "bad_images.csv",
+)  # fmt: skip
+FOLDERS = ("checkpoints", "encoder", "model", "nan", "tensorboard")
 # What a run writes after its first step. A new kind of file belongs here, or `--overwrite` does not remove it.
 AFTER_THE_FIRST_STEP = (
     "scores.json", "details.json", "diagnosis.json", "curves.png", "neighbours.png", "predictions.png",

@@ -1,5 +1,6 @@
 """The options of a run that are not in its recipe: the same in Python and on the command line."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypedDict
@@ -32,6 +33,7 @@ class RunOptions:
         max_bad: unreadable images to tolerate: a number, or a share below 1; None: 0.1 %, at least 10.
         patience: minutes that a step or a checkpoint may take (setup and scores: four times as long) before the process
             prints the stack of every thread and ends; None or 0: no limit (the command's default is 30).
+        log: trackers that get each record of metrics.jsonl: "tensorboard", "wandb", "mlflow", "trackio".
         dry_run: print the plan and return.
 
     Raises:
@@ -54,6 +56,7 @@ class RunOptions:
     diagnose_every: int | None = None
     max_bad: float | None = None
     patience: float | None = None
+    log: str | Sequence[str] = ()
     dry_run: bool = False
 
     def __post_init__(self) -> None:
@@ -73,6 +76,11 @@ class RunOptions:
                 raise RecipeError(f"{name} expects a whole number of at least 1, got {value!r}")
         if self.patience is not None and not self.patience >= 0:
             raise RecipeError(f"patience expects 0 or more minutes, or None, got {self.patience!r}")
+
+    @property
+    def trackers(self) -> list[str]:
+        """The names in `log`, each once."""
+        return list(dict.fromkeys([self.log] if isinstance(self.log, str) else self.log))
 
     def restarted(self) -> "RunOptions":
         """The options after torchrun has restarted the process: continue the run."""
@@ -98,4 +106,5 @@ class RunKeywords(TypedDict, total=False):
     diagnose_every: int | None
     max_bad: float | None
     patience: float | None
+    log: str | Sequence[str]
     dry_run: bool

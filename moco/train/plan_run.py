@@ -29,6 +29,8 @@ from moco.train.out_overlap import check_no_overlap
 from moco.train.rank_sync import check_same_images
 from moco.train.resolve_recipe import check_fits, check_learns, resolve
 from moco.train.run_folder import RunFolder
+from moco.train.trackers import TrackedRun, check_trackers
+from moco.weights.own_files import read_run_id
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,16 @@ class AnyJob:
     run: RunFolder
     options: RunOptions
     workers: int  # threads or processes that read images
+
+    def tracked(self, *, parts: int = 1) -> TrackedRun:
+        """What trackers have to know about this run, once its checkpoint is loaded.
+
+        Args:
+            parts: of the folder's path that are the run's name.
+        """
+        folder = self.run.path
+        name = "/".join(folder.resolve().parts[-parts:])
+        return TrackedRun(name, folder, read_run_id(folder) or "", self.recipe.fields(), self.clock.step)
 
 
 @dataclass(frozen=True)
@@ -84,6 +96,7 @@ def plan_job(
     """
     check_device(options.device, place)
     allowed_skips(options.on_nan)  # raises RecipeError for a wrong value
+    check_trackers(options.trackers)
     images, workers = open_images(data), workers_for(options.workers)
     stored = None if options.overwrite else stored_recipe(out)
     chosen = shared_recipe(lambda: resolve(recipe, images, place, model=model, changes=changes, stored=stored))

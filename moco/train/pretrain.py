@@ -49,6 +49,7 @@ from moco.train.run_folder import RunFolder
 from moco.train.saving import Saver
 from moco.train.stop_on_signals import StopFlag, stop_on_signals
 from moco.train.summary import closing_rows, plan_rows
+from moco.train.trackers import Trackers
 from moco.train.unused_parameters import skips_parameters
 from moco.train.watchdog import Watchdog, watchdog
 from moco.weights.encoder_folder import encoder_files
@@ -130,7 +131,8 @@ def carry_out(
     job: Job, reporter: Reporter, dog: Watchdog, *, model: str | nn.Module | None, init: str | Path | None
 ) -> None:
     """Start or resume a planned run, train to its end, and save the encoder."""
-    with open_folder(job) as progress, stop_on_signals() as stop, threads(job.recipe.compute.threads):
+    trackers = Trackers(job.options.trackers if on_main() else ())
+    with open_folder(job) as progress, stop_on_signals() as stop, threads(job.recipe.compute.threads), trackers:
         if progress is State.FINISHED:
             reporter.say(f"{job.run.path} is finished already: nothing to train (--overwrite starts again)")
             return
@@ -146,6 +148,7 @@ def carry_out(
         fingerprint = check_data(job, reporter.say)
         restore(job, state, reporter)
         record_start(job, fingerprint)
+        reporter = trackers.start(job.tracked(), reporter)
         fill_queue(job, networks, reporter)
         loader = job.loader(range(job.clock.step, job.clock.total_steps))
         after_step = make_after_step(job, state, loader, reporter, dog, stop, monitor)

@@ -30,6 +30,7 @@ from moco.train.resume import check_data, open_folder, record_start, restore
 from moco.train.run_folder import RunError, RunFolder, check_init_content, record_init
 from moco.train.saving import Saver
 from moco.train.stop_on_signals import StopFlag, stop_on_signals
+from moco.train.trackers import Trackers
 from moco.train.watchdog import Watchdog
 from moco.transfer.models.norms import precise_bn
 from moco.transfer.plan_run import TransferJob
@@ -76,7 +77,8 @@ def fine_tune(encoder: Encoder, job: TransferJob, reporter: Reporter, dog: Watch
     """
     init, named = job.recipe.init, job.recipe.init != "random"
     digest = content_hash(encoder.backbone.state_dict()) if named else ""
-    with open_folder(job) as progress, stop_on_signals() as stop, threads(job.recipe.threads):
+    trackers = Trackers(job.options.trackers if on_main() else ())
+    with open_folder(job) as progress, stop_on_signals() as stop, threads(job.recipe.threads), trackers:
         if progress.started and named and on_main():
             check_init_content(job.run, init, digest)
         if progress is State.FINISHED:
@@ -91,6 +93,7 @@ def fine_tune(encoder: Encoder, job: TransferJob, reporter: Reporter, dog: Watch
         fingerprint = check_data(job, reporter.say)
         restore(job, state, reporter)
         record_start(job, fingerprint)
+        reporter = trackers.start(job.tracked(parts=3), reporter)  # OUT/NAME/trial_N
         steps = range(job.clock.step, job.clock.total_steps)
         loader = job.task.batches(job.data.train, job.recipe, steps=steps, workers=job.workers)
         after_step = make_after_step(job, state, loader, reporter, dog, stop)

@@ -16,6 +16,7 @@ from moco.train.options import RunOptions
 from moco.train.plan_run import AnyJob, check_device
 from moco.train.rank_sync import check_same_images
 from moco.train.run_folder import RunFolder
+from moco.train.trackers import check_trackers
 from moco.transfer.recipe import TransferRecipe
 from moco.transfer.task_interface import TransferData, TransferTask
 
@@ -46,6 +47,7 @@ def plan_transfer(
     """
     check_device(options.device, place)
     allowed_skips(options.on_nan)  # raises if it is neither stop nor skip:N
+    check_trackers(options.trackers)
     data = task.select(recipe, data)
     images = task.images(data.train)
     recipe = task.fit(recipe, data)
