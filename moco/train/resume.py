@@ -5,11 +5,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
+from moco.data.sources.content_sample import content_sample, same_contents
 from moco.data.sources.images import DataError
-from moco.data.sources.manifest import Manifest, changes_since, manifest_of, write_manifest
+from moco.data.sources.manifest import Manifest, changes_since, manifest_of, read_manifest, write_manifest
 from moco.distributed import agree, on_main, share, world_size
 from moco.encoders import Encoder
 from moco.evaluate.monitor import Monitor
@@ -137,6 +139,10 @@ def check_data(job: AnyJob, say: Callable[[str], None]) -> str:
     run, file = job.run, job.run.path / "manifest.jsonl.gz"
     now = manifest_of(job.images)
     changes = changes_since(file, now) if file.exists() else _changes_by_fingerprint(run, now)
+    if changes and file.exists() and (note := _same_contents(job, now)):
+        say(note)
+        write_manifest(now, file)
+        return now.fingerprint
     if changes and not job.options.accept_data_change:
         raise DataError(
             f"the images are not those that the run in {run.path} started with. {' '.join(changes)} Restore them, "
@@ -149,11 +155,21 @@ def check_data(job: AnyJob, say: Callable[[str], None]) -> str:
     return now.fingerprint
 
 
-def _changes_by_fingerprint(run: RunFolder, now: Manifest) -> list[str]:
-    """Changes of the images if manifest.jsonl.gz is missing: only the fingerprint in provenance.json is compared."""
+def _same_contents(job: AnyJob, now: Manifest) -> str:
+    """A sentence that says that the images differ from those of the last start only in their times; else empty."""
+    was = _last_start(job.run).get("data_sample")
+    return same_contents(was, read_manifest(job.run.path / "manifest.jsonl.gz"), now, job.images)
+
+
+def _last_start(run: RunFolder) -> dict[str, Any]:
     starts = read_json(run.path / "provenance.json")
     last = starts[-1] if isinstance(starts, list) and starts else None
-    was = last.get("data_fingerprint") if isinstance(last, dict) else None
+    return last if isinstance(last, dict) else {}
+
+
+def _changes_by_fingerprint(run: RunFolder, now: Manifest) -> list[str]:
+    """Changes of the images if manifest.jsonl.gz is missing: only the fingerprint in provenance.json is compared."""
+    was = _last_start(run).get("data_fingerprint")
     if was in (None, now.fingerprint):
         return []
     return ["Which ones differ is not known: their list, manifest.jsonl.gz, is missing."]
@@ -201,7 +217,7 @@ def record_start(job: AnyJob, fingerprint: str) -> None:
     """Rank 0 adds this start of the run to provenance.json."""
     if on_main():
         facts = provenance(device=job.place, workers=job.workers, images=job.images, data=fingerprint)
-        add_start(job.run, job.clock.step, facts)
+        add_start(job.run, job.clock.step, facts | {"data_sample": content_sample(job.images)})
 
 
 def fill_queue(job: Job, networks: Networks, reporter: Reporter) -> None:

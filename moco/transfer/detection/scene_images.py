@@ -21,7 +21,7 @@ class SceneImages:
     classes: Sequence[str] = ()
 
     def __init__(self, scenes: SceneSet | SemanticSet) -> None:
-        self.scenes = scenes
+        self.scenes, self.paths = scenes, [one.path for one in scenes.scenes]
         folder = os.path.commonpath([one.path.parent for one in scenes.scenes])
         self.names = [os.path.relpath(one.path, folder).replace(os.sep, "/") for one in scenes.scenes]
         try:

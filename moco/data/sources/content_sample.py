@@ -1,0 +1,81 @@
+"""A hash of the contents of some image files: whether files with new times of change have the same content.
+
+Data that is copied to a local disk for each job has new times in every job.
+"""
+
+import hashlib
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from moco.data.sources.folder import Folder
+from moco.data.sources.images import Images
+from moco.data.sources.manifest import Manifest
+from moco.rng import fold, permuted
+
+FILES = 512  # that are compared, at most
+BYTES = 2**17  # that are read at the start of a file, and at its end
+READERS = 16  # threads: a network disk answers many at a time
+
+
+class ContentSample(NamedTuple):
+    """The SHA-256 over the contents of `files` images of a data set."""
+
+    files: int
+    sha256: str
+
+
+def content_sample(images: Images) -> ContentSample | None:
+    """The sample of images that are files: always the same ones, all if they are few. None for other images."""
+    paths = _paths(images)
+    if not paths:
+        return None
+    with ThreadPoolExecutor(READERS) as pool:
+        digests = list(pool.map(_digest, paths))
+    return ContentSample(len(paths), hashlib.sha256(b"".join(digests)).hexdigest())
+
+
+def same_contents(was: Any, before: Manifest, now: Manifest, images: Images) -> str:
+    """A sentence that says that only times of change differ; empty if more differs, or if it is not known.
+
+    Args:
+        was: the ContentSample of the images `before`, as it was recorded.
+    """
+    same = list(before.names) == list(now.names) and np.array_equal(before.sizes, now.sizes)
+    if not same or not (isinstance(was, list | tuple) and len(was) == len(ContentSample._fields)):
+        return ""
+    times = int((before.mtimes != now.mtimes).sum())
+    sample = content_sample(images)
+    if sample is None or list(was) != list(sample) or times < len(images) != sample.files:
+        return ""  # of a few changed files, the sample may have none
+    return (
+        f"{times:,} of {len(images):,} images have another time of change, and the same sizes and contents "
+        f"({sample.files:,} files were read): the run resumes with the same bits"
+    )
+
+
+def _paths(images: Images) -> Sequence[str]:
+    """The files of the sample; none if the images are not files."""
+    chosen = permuted(np.arange(min(FILES, len(images))), len(images), fold(0)).tolist()
+    if isinstance(images, Folder):
+        return [images.path(i) for i in chosen]
+    files = getattr(images, "paths", None)  # of labelled or annotated images
+    return [str(files[i]) for i in chosen] if files is not None else []
+
+
+def _digest(path: str) -> bytes:
+    """The SHA-256 of a file's start and end; of nothing if it cannot be read."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        with open(descriptor, "rb") as file:
+            content = file.read(BYTES)
+            end = os.fstat(descriptor).st_size
+            if end > BYTES:
+                file.seek(max(BYTES, end - BYTES))
+                content += file.read(BYTES)
+    except OSError:
+        content = b""
+    return hashlib.sha256(content).digest()
