@@ -1,5 +1,6 @@
 """`moco diagnose`: measure the checkpoints of a run, and derive verdicts from them and from its log."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,10 @@ from moco.diagnose.history import measurements, waiting_share
 from moco.diagnose.measure import Measurement, bn_group_size, measure, update_size
 from moco.diagnose.probe import Probe, make_probe
 from moco.diagnose.verdicts import Diagnosis, Evidence, diagnose
-from moco.files import write_json
+from moco.files import read_json, write_json
 from moco.method import Contrast
 from moco.recipe import Recipe
+from moco.text import message_of
 from moco.train.build import precision_of, threads
 from moco.train.checkpoint import checkpoint_files
 from moco.train.optim import optimizer_for
@@ -59,8 +61,20 @@ def diagnose_run(
     total = max(_total_steps(recipe, measured[-1][1]), measured[-1][0])
     found = diagnose(Evidence(measured, total, waiting_share(records)))
     content = {"run": str(run.path), **found.to_dict(), "measurement": measured[-1][1].to_dict()}
-    write_json(run.path / "diagnosis.json", content)
+    _write(run.path / "diagnosis.json", content, reporter or Silent())
     return found, content
+
+
+def _write(file: Path, content: dict[str, Any], reporter: Reporter) -> None:
+    """Write diagnosis.json. A file that is no diagnosis stays; a folder that cannot be written is no error."""
+    there = read_json(file)
+    if os.path.lexists(file) and not (isinstance(there, dict) and {"run", "measurement"} <= there.keys()):
+        reporter.say(f"caution: {file} was not written: another file of that name exists, and stays")
+        return
+    try:
+        write_json(file, content)
+    except OSError as error:
+        reporter.say(f"caution: {file} was not written: {message_of(error)}")
 
 
 def _total_steps(recipe: Recipe, one: Measurement) -> int:

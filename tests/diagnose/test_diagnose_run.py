@@ -37,6 +37,26 @@ def test_as_json_it_prints_what_it_writes(run, pictures):
     assert json.loads(result.stdout) == json.loads((run / "diagnosis.json").read_text())
 
 
+@pytest.mark.parametrize("mine", ["no JSON", '{"run": "x"}', "[]"])
+def test_a_file_of_the_user_stays(run, pictures, mine):
+    (run / "diagnosis.json").write_text(mine)
+    result = moco("diagnose", run, "--data", pictures, "--workers", 0, "--device", "cpu")
+    assert (result.exit_code, (run / "diagnosis.json").read_text()) == (0, mine)
+    assert "was not written: another file" in result.stderr
+    assert result.stdout.startswith("classification: ")
+
+
+def test_a_diagnosis_that_cannot_be_written_is_printed(run, pictures, monkeypatch):
+    def fails(path, value):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr("moco.train.diagnose_run.write_json", fails)
+    result = moco("diagnose", run, "--data", pictures, "--workers", 0, "--device", "cpu")
+    assert result.exit_code == 0
+    assert "diagnosis.json was not written" in result.stderr
+    assert result.stdout.startswith("classification: ")
+
+
 def test_it_gives_the_same_verdict_each_time(run, pictures):
     first, second = (diagnose_run(run, pictures, device="cpu", workers=0)[1] for _ in range(2))
     assert first == second

@@ -13,7 +13,7 @@ import threading
 import warnings
 from collections.abc import Iterator
 from concurrent.futures import Future
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import ModuleType
@@ -71,8 +71,9 @@ def _compile_and_import(future: "Future[ModuleType | None]") -> None:
     """Compile the kernels if need be; then import them in a thread that the end of the process waits for."""
     cache = None
     if not _compiled_before() and not _compile():
-        cache = TemporaryDirectory(prefix="moco-kernels-", ignore_cleanup_errors=True)
-        _compile(cache.name)
+        with suppress(OSError):  # no folder for temporary files can be written
+            cache = TemporaryDirectory(prefix="moco-kernels-", ignore_cleanup_errors=True)
+            _compile(cache.name)
     threading.Thread(target=_import, args=[future, cache], name="moco-kernels", daemon=False).start()
 
 
@@ -113,10 +114,16 @@ def _cached_in(folder: str) -> Iterator[None]:
 
 
 def _compile(cache: str | None = None) -> bool:
-    """Compile the kernels in a separate process, into numba's cache or the folder `cache`. Whether it worked."""
+    """Compile the kernels in a separate process, into numba's cache or the folder `cache`. Whether it worked.
+
+    It does not where no process can be started (limits, permissions).
+    """
     added = {"PYTHONPATH": os.pathsep.join(sys.path)} | ({} if cache is None else {"NUMBA_CACHE_DIR": cache})
-    done = subprocess.run(
-        [sys.executable, "-c", "import moco.data.augment.kernels"], env=os.environ | added, check=False,
-        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
-    )  # fmt: skip
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", "import moco.data.augment.kernels"], env=os.environ | added, check=False,
+            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+        )  # fmt: skip
+    except OSError:
+        return False
     return done.returncode == 0
