@@ -16,6 +16,7 @@ LAYERS = [  # a part imports from the layers above its own in this list, not fro
     {"method", "encoders", "data", "recipes", "device"},
     {"weights"},
     {"evaluate"},
+    {"atlas"},
     {"diagnose", "report"},
     {"train"},
     {"ablate", "curves_as_text", "demo", "explain", "runs", "transfer"},

@@ -1,0 +1,1 @@
+"""Maps of images, search by example, and near-duplicates, all from features of an encoder."""
