@@ -1,6 +1,7 @@
 """Labels for evaluation: images without one, and the same numbering of classes for training and test images."""
 
 import dataclasses
+import os
 import re
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -9,7 +10,7 @@ import numpy as np
 
 from moco.data.sources.folder import Folder
 from moco.data.sources.images import DataError, Images, Subset
-from moco.text import first_few, shown
+from moco.text import first_few, plural, shown
 
 TRAIN_NAMES = ("train", "training")  # of folders, in any case
 TEST_NAMES = ("test", "testing", "val", "valid", "validation", "dev", "eval", "evaluation")  # in order of preference
@@ -55,6 +56,34 @@ def labelled(images: Images, what: str = "the images") -> Images:
             f"({', '.join(TEST_NAMES)}); or give one of these folders as DATA and another one by --test"
         )
     return images
+
+
+def repeated(images: Images, what: str = "the images") -> str:
+    """A sentence on the files that a list has more than once; empty when there are none.
+
+    Raises:
+        DataError: a file has two labels.
+    """
+    chosen = np.arange(len(images))
+    while isinstance(images, Subset):
+        chosen, images = images.indices[chosen], images.images
+    if not isinstance(images, Folder) or all(source.walked for source in images.sources):
+        return ""
+    numbers = images.labelling.numbers
+    seen: dict[str, int] = {}
+    twice: list[int] = []
+    for i in chosen.tolist():
+        first = seen.setdefault(os.path.normpath(images.path(i)), i)
+        if numbers[first] != numbers[i]:
+            labels = [shown(images.labelling.names[numbers[k]]) if numbers[k] >= 0 else "none" for k in (first, i)]
+            raise DataError(
+                f"{what} have {shown(images.names[i])} twice, with the labels {labels[0]} and {labels[1]}: keep one of "
+                "the two lines"
+            )
+        twice += [i] if first != i else []
+    names = list(dict.fromkeys(images.names[seen[os.path.normpath(images.path(i))]] for i in twice))
+    listed = f"{plural(len(names), 'file')} of {what} {'is' if len(names) == 1 else 'are'} listed more than once"
+    return f"{listed}: {first_few(names)}" if names else ""
 
 
 def without_strays(images: Images) -> LabelledImages:

@@ -11,6 +11,7 @@ from moco.data.sources.labels import (
     TEST_NAMES,
     TRAIN_NAMES,
     labelled,
+    repeated,
     split_name,
     with_classes,
     without_strays,
@@ -49,7 +50,7 @@ def split_sources(source: Sources) -> Split:
     images, note = without_strays(open_images(source))
     if images.labels is not None:
         labelled(images)  # refuses classes that are names of splits
-    return _with_notes(_held_out(images), note)
+    return _with_notes(_held_out(images), note, repeated(images))
 
 
 def split_of(data: Sources, test: Sources) -> Split:
@@ -57,7 +58,8 @@ def split_of(data: Sources, test: Sources) -> Split:
     train, note = without_strays(open_images(data))
     judged, more = with_classes(open_images(test), labelled(train, "the training images").classes, "the test images")
     how = f"{len(train):,} images to learn from, {len(judged):,} to test"
-    return _with_notes(Split(train, judged, how), note, more, _untested(train, judged))
+    twice = repeated(train, "the training images"), repeated(judged, "the test images")
+    return _with_notes(Split(train, judged, how), note, more, *twice, _untested(train, judged))
 
 
 def _with_notes(split: Split, *notes: str) -> Split:

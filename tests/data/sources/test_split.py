@@ -13,6 +13,35 @@ from moco.data.sources.labels import is_split_name
 from moco.data.sources.split import split_of, split_sources
 
 
+@pytest.fixture
+def lines(tmp_path):
+    """The lines of a list of 20 images with two labels."""
+    make_pictures(tmp_path, 20)
+    return [f"{i:04}.png,{'cat' if i % 2 else 'dog'}\n" for i in range(20)]
+
+
+def write(tmp_path, lines, name: str = "list.csv") -> str:
+    (tmp_path / name).write_text("".join(lines))
+    return str(tmp_path / name)
+
+
+@pytest.mark.parametrize("line", ["0000.png,cat\n", "../{}/0000.png,cat\n"])
+def test_a_file_that_a_list_has_with_two_labels_is_refused(tmp_path, lines, line):
+    listed = write(tmp_path, [*lines, line.format(tmp_path.name)])
+    with pytest.raises(DataError, match=r"0000\.png twice, with the labels dog and cat"):
+        split_sources(listed)
+    other = write(tmp_path, lines[:4], "other.csv")
+    for data, test in ((listed, other), (other, listed)):
+        with pytest.raises(DataError, match="twice, with the labels"):
+            split_of(data, test)
+
+
+def test_files_that_a_list_repeats_are_reported(tmp_path, lines):
+    assert "more than once" not in split_sources(write(tmp_path, lines)).how
+    how = split_sources(write(tmp_path, [*lines, lines[0], lines[3], lines[3]])).how
+    assert how.endswith("2 files of the images are listed more than once: 0000.png, 0003.png")
+
+
 def stray(folder: Path, *names: str) -> None:
     """Images outside the class folders."""
     make_pictures(folder / "aside", len(names))
