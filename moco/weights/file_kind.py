@@ -56,6 +56,8 @@ def kind_of(path: Path) -> str | None:
     for beginning, kind in BEGINNINGS.items():
         if first.startswith(beginning):
             return kind
+    if first[257:262] == b"ustar":
+        return "a tar archive: unpack it, and give the weights file in it"
     if first[4:8] == b"TFL3":
         return OTHERS.format("a TensorFlow Lite file")
     if _is_onnx(first, path):

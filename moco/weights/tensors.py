@@ -2,6 +2,7 @@
 
 import errno
 import re
+import warnings
 from pathlib import Path
 from typing import Any
 from zipfile import ZipFile, is_zipfile
@@ -29,7 +30,8 @@ def read_tensors(path: Path) -> dict[str, Any]:
         if path.suffix == ".safetensors" or is_safetensors(path):
             return dict[str, Any](load_file(path))
         check_checksums(path)
-        with allow_stand_ins():
+        with allow_stand_ins(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch's, on kinds of files that are refused here by name
             content = torch.load(path, map_location="cpu", weights_only=True)
         size = path.stat().st_size
     except WeightsError:

@@ -2,6 +2,8 @@
 
 import gzip
 import io
+import tarfile
+import warnings
 import zipfile
 from pathlib import Path
 
@@ -20,6 +22,13 @@ def zipped(names: list[str]) -> bytes:
     with zipfile.ZipFile(made, "w") as archive:
         for name in names:
             archive.writestr(name, b"x" * 10)
+    return made.getvalue()
+
+
+def tarred(name: str) -> bytes:
+    made = io.BytesIO()
+    with tarfile.open(fileobj=made, mode="w") as archive:
+        archive.addfile(tarfile.TarInfo(name))
     return made.getvalue()
 
 
@@ -51,6 +60,7 @@ KINDS: dict[str, tuple[bytes, str]] = {
     "zip": (zipped(["README.txt", "weights.pth"]), r"a zip archive \(with README.txt, weights.pth\): unpack it"),
     "cut off": (saved({"a": torch.zeros(10000)})[:20000], "cut off or damaged.*copy or download it again"),
     "packed": (gzip.compress(saved({})), r"a compressed file \(gzip\): unpack it"),
+    "tar": (tarred("weights.pth"), "a tar archive: unpack it"),
     "NumPy": (array(), r"a NumPy array \(\.npy\)"),
     "HDF5": (b"\x89HDF\r\n\x1a\n" + bytes(100), "Keras writes"),
     "text": (b'{"message": "not found"}', "a text file that starts with '{\"message\""),
@@ -73,12 +83,15 @@ def test_the_error_names_the_kind_of_file(tmp_path: Path, name: str, ending: str
 @pytest.mark.filterwarnings("ignore")
 def test_torchscript_is_named_and_not_run(tmp_path: Path) -> None:
     (tmp_path / "some.pt").write_bytes(script())
-    with pytest.raises(WeightsError, match=r"a TorchScript program: save model\.state_dict\(\) instead") as caught:
+    with (
+        warnings.catch_warnings(action="error"),
+        pytest.raises(WeightsError, match=r"a TorchScript program: save model\.state_dict\(\) instead") as caught,
+    ):
         load_encoder(tmp_path / "some.pt")
     assert "weights_only" not in str(caught.value)
 
 
-@pytest.mark.filterwarnings("ignore")
+@pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("content", [b"\x80\x02garbage", bytes(range(256)), b"\x00" * 300, b"\x80\x04."])
 def test_no_advice_to_execute_a_damaged_file(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "some.pth").write_bytes(content)

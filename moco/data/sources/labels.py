@@ -69,15 +69,15 @@ def repeated(images: Images, what: str = "the images") -> str:
         chosen, images = images.indices[chosen], images.images
     if not isinstance(images, Folder) or all(source.walked for source in images.sources):
         return ""
-    numbers = images.labelling.numbers
+    numbers, labels = images.labelling
     seen: dict[str, int] = {}
     twice: list[int] = []
     for i in chosen.tolist():
         first = seen.setdefault(os.path.normpath(images.path(i)), i)
         if numbers[first] != numbers[i]:
-            labels = [shown(images.labelling.names[numbers[k]]) if numbers[k] >= 0 else "none" for k in (first, i)]
+            given = [shown(labels[int(numbers[k])]) if numbers[k] >= 0 else "none" for k in (first, i)]
             raise DataError(
-                f"{what} have {shown(images.names[i])} twice, with the labels {labels[0]} and {labels[1]}: keep one of "
+                f"{what} have {shown(images.names[i])} twice, with the labels {given[0]} and {given[1]}: keep one of "
                 "the two lines"
             )
         twice += [i] if first != i else []
