@@ -14,10 +14,11 @@ if TYPE_CHECKING:
     from moco.loading import load
     from moco.recipe import Recipe, RecipeError
     from moco.train.pretrain import Run, pretrain
+    from moco.train.report_run import write_report
     from moco.weights.export import export
 
 __version__ = "0.1.0"
-__all__ = ["Pretrained", "Recipe", "RecipeError", "Run", "__version__", "export", "load", "pretrain"]
+__all__ = ["Pretrained", "Recipe", "RecipeError", "Run", "__version__", "export", "load", "pretrain", "write_report"]
 
 _HOMES = {
     "Pretrained": ("moco.evaluate.features", "Pretrained"),
@@ -27,6 +28,7 @@ _HOMES = {
     "export": ("moco.weights.export", "export"),
     "load": ("moco.loading", "load"),
     "pretrain": ("moco.train.pretrain", "pretrain"),
+    "write_report": ("moco.train.report_run", "write_report"),
 }
 
 

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from moco import __version__
-from moco.cli import ablate, check, diagnose, evaluate, recipes, runs, train, transfer, weights
+from moco.cli import ablate, check, diagnose, evaluate, recipes, report, runs, train, transfer, weights
 from moco.cli.help import Command
 from moco.cli.streams import open_streams, replace_missing_characters, run_and_flush, silence_pillow
 
@@ -38,6 +38,7 @@ def about(version: Annotated[bool, typer.Option("--version", help="Print the ver
 app.command(cls=Command)(train.pretrain)
 app.command(cls=Command)(check.check)
 app.command(cls=Command)(diagnose.diagnose)
+app.command(cls=Command)(report.report)
 app.add_typer(_evaluation, name="eval")
 _evaluation.command(evaluate.ALL, cls=Command)(evaluate.all_)
 for _command in (evaluate.knn, evaluate.linear, evaluate.lowshot):

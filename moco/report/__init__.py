@@ -1,1 +1,1 @@
-"""Pictures: curves of a run, sheets of images."""
+"""Pictures and pages: curves of a run, sheets of images, and the HTML report."""

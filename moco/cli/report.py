@@ -1,0 +1,31 @@
+"""moco report."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from moco.cli.errors import errors
+from moco.cli.options import Json
+
+
+def report(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN", help="A run folder, or several to compare.")],
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="The HTML file to write. [default: report.html in RUN]"),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Write a report about a run as one HTML file, or one that compares runs.
+
+    Verdicts, scores, curves, pictures, and what was run on what. The file needs no network. A JSON file with all of its
+    numbers is beside it.
+    """
+    with errors():
+        from moco.train.report_run import page_of, write_report
+
+        page = page_of(runs, out)
+        content = write_report(runs, out)
+        print(json.dumps(content) if as_json else page)
