@@ -10,6 +10,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from moco.comparison.compare import compare
+    from moco.comparison.result import Comparison
     from moco.evaluate.features import Pretrained
     from moco.loading import load
     from moco.recipe import Recipe, RecipeError
@@ -18,9 +20,23 @@ if TYPE_CHECKING:
     from moco.weights.export import export
 
 __version__ = "0.1.0"
-__all__ = ["Pretrained", "Recipe", "RecipeError", "Run", "__version__", "export", "load", "pretrain", "write_report"]
+__all__ = [
+    "Comparison",
+    "Pretrained",
+    "Recipe",
+    "RecipeError",
+    "Run",
+    "__version__",
+    "compare",
+    "export",
+    "load",
+    "pretrain",
+    "write_report",
+]
 
 _HOMES = {
+    "Comparison": ("moco.comparison.result", "Comparison"),
+    "compare": ("moco.comparison.compare", "compare"),
     "Pretrained": ("moco.evaluate.features", "Pretrained"),
     "Recipe": ("moco.recipe", "Recipe"),
     "RecipeError": ("moco.recipe", "RecipeError"),

@@ -17,7 +17,7 @@ LAYERS = [  # a part imports from the layers above its own in this list, not fro
     {"weights"},
     {"evaluate"},
     {"atlas"},
-    {"diagnose", "report"},
+    {"comparison", "diagnose", "report"},
     {"train"},
     {"ablate", "curves_as_text", "demo", "explain", "runs", "transfer"},
     {"loading"},

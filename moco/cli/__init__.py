@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from moco import __version__
-from moco.cli import ablate, check, diagnose, evaluate, recipes, report, runs, train, transfer, weights
+from moco.cli import ablate, check, compare, diagnose, evaluate, recipes, report, runs, train, transfer, weights
 from moco.cli.help import Command
 from moco.cli.streams import open_streams, replace_missing_characters, run_and_flush, silence_pillow
 
@@ -43,6 +43,7 @@ app.add_typer(_evaluation, name="eval")
 _evaluation.command(evaluate.ALL, cls=Command)(evaluate.all_)
 for _command in (evaluate.knn, evaluate.linear, evaluate.lowshot):
     _evaluation.command(cls=Command)(_command)
+app.command(cls=Command)(compare.compare)
 app.command(cls=Command)(transfer.transfer)
 app.command(cls=Command)(weights.embed)
 app.command(cls=Command)(weights.export)

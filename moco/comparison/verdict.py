@@ -1,0 +1,99 @@
+"""From differences with intervals to a verdict: yes, no, or cannot tell.
+
+The rule, fixed before any measurement:
+
+1. kNN decides. The other measures are shown with their intervals; they can only take a verdict back.
+2. With B baselines, the interval of each difference of kNN covers 1 - 0.05 / B (Bonferroni), so that the chance of any
+   wrong call among all baselines is at most 5 %.
+3. Against a baseline: "yes" if the whole interval is above zero, "no" if it is below zero, else "cannot tell". It is
+   also "cannot tell" with fewer than 50 test images, with fewer than 10 images on which the two differ (the interval
+   is too short then), and if the interval of another measure is wholly on the other side of zero.
+4. Overall: "no" if one baseline is better; "yes" if the encoder is better than all of them; else "cannot tell".
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from moco.text import shown
+
+Answer = Literal["yes", "no", "cannot tell"]
+LEVEL = 0.95  # of all intervals together
+FEWEST_IMAGES = 50
+FEWEST_DIFFERENT = 10
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Encoder minus baseline, in points."""
+
+    points: float
+    low: float
+    high: float
+    different: int  # test images on which exactly one of the two is correct
+
+    @property
+    def side(self) -> int:
+        """1: the interval is above zero, -1: below, 0: neither."""
+        return (self.low > 0) - (self.high < 0)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """An answer and its sentence."""
+
+    answer: Answer
+    sentence: str
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"answer": self.answer, "sentence": self.sentence}
+
+
+def level_for(baselines: int) -> float:
+    """The level of each interval, so that all of them together cover LEVEL."""
+    return 1 - (1 - LEVEL) / max(1, baselines)
+
+
+def judge_baseline(
+    name: str, differences: Mapping[str, Difference], *, deciding: str, images: int, level: float
+) -> Verdict:
+    """The verdict against one baseline.
+
+    Args:
+        differences: by measure; `deciding` is one of them.
+        images: number of test images.
+    """
+    one, name = differences[deciding], shown(name)
+    numbers = f"{deciding} ({100 * level:.3g} % interval {one.low:+.1f} to {one.high:+.1f})"
+    if images < FEWEST_IMAGES:
+        return Verdict("cannot tell", f"Cannot tell against {name}: {images} test images, {FEWEST_IMAGES} are needed.")
+    if one.different < FEWEST_DIFFERENT:
+        return Verdict(
+            "cannot tell",
+            f"Cannot tell against {name}: the two differ on {one.different} of {images:,} test images by {deciding}, "
+            f"and {FEWEST_DIFFERENT} are needed.",
+        )
+    if not one.side:
+        return Verdict("cannot tell", f"Cannot tell against {name}: {one.points:+.1f} points of {numbers}.")
+    against = [measure for measure, other in differences.items() if other.side == -one.side]
+    if against:
+        return Verdict(
+            "cannot tell",
+            f"Cannot tell against {name}: {one.points:+.1f} points of {numbers}, but {' and '.join(against)} says the "
+            "opposite.",
+        )
+    if one.side > 0:
+        return Verdict("yes", f"Yes: better than {name} by {one.points:.1f} points of {numbers}.")
+    return Verdict("no", f"No: {name} is better by {-one.points:.1f} points of {numbers}.")
+
+
+def judge_all(verdicts: Mapping[str, Verdict]) -> Verdict:
+    """The verdict over all baselines."""
+    by: dict[str, Sequence[str]] = {
+        answer: [name for name, one in verdicts.items() if one.answer == answer] for answer in ("no", "cannot tell")
+    }
+    if by["no"]:
+        return Verdict("no", " ".join(verdicts[name].sentence for name in by["no"]))
+    if by["cannot tell"]:
+        return Verdict("cannot tell", " ".join(verdicts[name].sentence for name in by["cannot tell"]))
+    return Verdict("yes", " ".join(one.sentence for one in verdicts.values()))
