@@ -88,7 +88,7 @@ def _state(run: RunFolder, last: Mapping[str, Any], log: Sequence[str], finished
     reason = log[-1].partition(STOPPED)[2] if log else ""
     if reason:
         return RunState("stopped", f"{where}: {reason}", "bad")
-    return RunState("not finished", f"{where}: still running, or killed", "neutral")
+    return RunState("not finished", f"{where}: still running, or ended early", "neutral")
 
 
 def _diagnosis(run: RunFolder, recipe: Recipe, records: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
