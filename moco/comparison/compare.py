@@ -88,10 +88,11 @@ def compare_features(among: Subjects, named: Mapping[str, str], baselines: Seque
     for name, differing in differences_of(correct[among.judged], seeds, level=level).items():
         differences[name] = differing
         verdicts[name] = judge_baseline(name, differing, deciding=KNN, images=images, level=level)
-    everyone = {among.judged: [correct[among.judged]]} | seeds
+    judged = f"{among.judged} (judged)" if among.judged in baselines else among.judged
+    everyone = {judged: [correct[among.judged]]} | seeds
     scores = {name: {key: _scores(ones, key) for key in ones[0]} for name, ones in everyone.items()}
     return Comparison(
-        among.judged, images, among.split.how, level, scores, differences, verdicts, judge_all(verdicts), list(notes)
+        judged, images, among.split.how, level, scores, differences, verdicts, judge_all(verdicts), list(notes)
     )
 
 

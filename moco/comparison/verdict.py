@@ -84,6 +84,7 @@ def judge_baseline(
         )
     if one.side > 0:
         return Verdict("yes", f"Yes: better than {name} by {one.points:.1f} points of {numbers}.")
+    numbers = f"{deciding} ({100 * level:.3g} % interval {-one.high:.1f} to {-one.low:.1f})"
     return Verdict("no", f"No: {name} is better by {-one.points:.1f} points of {numbers}.")
 
 

@@ -38,7 +38,7 @@ def test_it_cannot_tell_with_few_images_or_few_differing_ones_or_an_opposite_mea
 
 def test_the_sentence_has_the_numbers():
     found = judge_baseline("timm/x", {KNN: WORSE}, deciding=KNN, images=200, level=0.95)
-    assert found.sentence == f"No: timm/x is better by 6.0 points of {KNN} (95 % interval -8.0 to -4.0)."
+    assert found.sentence == f"No: timm/x is better by 6.0 points of {KNN} (95 % interval 4.0 to 8.0)."
 
 
 @pytest.mark.parametrize(
@@ -81,3 +81,25 @@ def false_calls(change: Callable[[int], tuple[Change, Change]]) -> int:
 def test_the_same_encoder_twice_or_rotated_gives_no_call():
     rotation = torch.linalg.qr(torch.randn(32, 32, generator=torch.Generator().manual_seed(0))).Q
     assert false_calls(lambda seed: (lambda x: x, lambda x: x @ rotation)) == 0
+
+
+def draw_equal_pair(seed: int) -> list[tuple[Features, Features]]:
+    """Two encoders of equal quality: the same signal of the class, independent noise."""
+    rng = torch.Generator().manual_seed(seed)
+    labels = torch.arange(400) % 4
+    signal = 0.5 * torch.randn(4, 16, generator=rng)[labels]
+    pair: list[tuple[Features, Features]] = []
+    for _ in range(2):
+        x = signal + torch.randn(400, 16, generator=rng)
+        both = Features(x, labels, list("abcd"), [f"{i}" for i in range(400)], torch.arange(400))
+        pair.append((both[torch.arange(200)], both[torch.arange(200, 400)]))
+    return pair
+
+
+def test_two_encoders_of_equal_quality_are_called_different_in_at_most_5_of_100_draws():
+    calls = 0
+    for seed in range(100):
+        ours, theirs = (correct(train, test, lambda x: x) for train, test in draw_equal_pair(seed))
+        differences = differences_of(ours, {"other": [theirs]}, level=0.95)["other"]
+        calls += judge_baseline("other", differences, deciding=KNN, images=200, level=0.95).answer != "cannot tell"
+    assert calls <= 5
