@@ -77,7 +77,7 @@ def test_unusable_baselines_and_images_are_refused(encoder: Path, labelled: Path
     make_pictures(tmp_path / "flat", 10)
     with pytest.raises(DataError, match="no labels"):
         moco.compare(encoder, tmp_path / "flat", test=labelled / "test", baselines=["pixels"])
-    with pytest.raises(DataError, match="same"):
+    with pytest.raises(DataError, match="among the training images"):
         moco.compare(encoder, labelled / "train", test=labelled / "train", baselines=["pixels"])
 
 
