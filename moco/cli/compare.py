@@ -28,7 +28,7 @@ def compare(
     no_cache: NoCache = False,
     as_json: Json = False,
 ) -> None:
-    """Is an encoder better than baselines on labelled images? Yes, no, or cannot tell.
+    """Is an encoder better than baselines? Yes, no, or cannot tell.
 
     By 20-NN, a linear classifier and few labels, with paired bootstrap intervals. Nothing is downloaded.
     """

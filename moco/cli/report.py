@@ -18,7 +18,7 @@ def report(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Write a report about a run as one HTML file, or one that compares runs.
+    """Write a report about a run, or several, as one HTML file.
 
     Verdicts, scores, curves, pictures, and what was run on what. The file needs no network. A JSON file with all of its
     numbers is beside it.

@@ -29,7 +29,7 @@ def show(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")],
     as_json: Json = False,
 ) -> None:
-    """Show a run: its state, the settings that differ from its recipe's, its last values and its curves."""
+    """Show a run: its state, changed settings, last values and curves."""
     with errors():
         from moco.curves_as_text import draw_curves
         from moco.runs import changed_settings, describe, open_run, table
@@ -49,7 +49,7 @@ def compare(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN", help="Two or more run folders.")],
     as_json: Json = False,
 ) -> None:
-    """Compare runs: settings that differ from the first one's, last values, and curves."""
+    """Compare runs: settings, last values and curves."""
     with errors():
         if len(runs) < 2:
             raise RecipeError(f"expected two or more runs, got {runs[0]} only. `moco runs show {runs[0]}` shows one")
