@@ -10,6 +10,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from moco.atlas.dedup import dedup
+    from moco.atlas.search import search
     from moco.comparison.compare import compare
     from moco.comparison.result import Comparison
     from moco.evaluate.features import Pretrained
@@ -28,9 +30,11 @@ __all__ = [
     "Run",
     "__version__",
     "compare",
+    "dedup",
     "export",
     "load",
     "pretrain",
+    "search",
     "write_report",
 ]
 
@@ -41,10 +45,12 @@ _HOMES = {
     "Recipe": ("moco.recipe", "Recipe"),
     "RecipeError": ("moco.recipe", "RecipeError"),
     "Run": ("moco.train.pretrain", "Run"),
+    "dedup": ("moco.atlas.dedup", "dedup"),
     "export": ("moco.weights.export", "export"),
     "load": ("moco.loading", "load"),
     "pretrain": ("moco.train.pretrain", "pretrain"),
     "write_report": ("moco.train.report_run", "write_report"),
+    "search": ("moco.atlas.search", "search"),
 }
 
 

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from moco import __version__
-from moco.cli import ablate, check, compare, diagnose, evaluate, recipes, report, runs, train, transfer, weights
+from moco.cli import ablate, atlas, check, compare, diagnose, evaluate, recipes, report, runs, train, transfer, weights
 from moco.cli.help import Command
 from moco.cli.streams import open_streams, replace_missing_characters, run_and_flush, silence_pillow
 
@@ -46,6 +46,8 @@ for _command in (evaluate.knn, evaluate.linear, evaluate.lowshot):
 app.command(cls=Command)(compare.compare)
 app.command(cls=Command)(transfer.transfer)
 app.command(cls=Command)(weights.embed)
+app.command(cls=Command)(atlas.search)
+app.command(cls=Command)(atlas.dedup)
 app.command(cls=Command)(weights.export)
 app.command("import", cls=Command)(weights.import_)
 app.command("weights", cls=Command)(weights.released)

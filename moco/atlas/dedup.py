@@ -1,0 +1,85 @@
+"""`moco dedup`: groups of near-duplicates, and the list of images to keep."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from moco.atlas.collection import Data, open_collection
+from moco.atlas.duplicates import THRESHOLD, group_near
+from moco.atlas.index import build_index
+from moco.evaluate.progress import Progress
+from moco.recipe import RecipeError
+from moco.text import plural
+
+SHOWN_GROUPS, SHOWN_IMAGES = 20, 5  # in the text
+
+
+@dataclass(frozen=True)
+class Duplicates:
+    """Near-duplicates among images. No file is changed."""
+
+    images: int
+    threshold: float
+    method: str  # "exact", or how candidates were found
+    groups: Sequence[Sequence[tuple[str, float]]]  # path and similarity to the first, which is the one to keep
+    keep: Sequence[str]  # paths: all images but the others of groups
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain values for JSON."""
+        groups = [[{"path": path, "similarity": value} for path, value in group] for group in self.groups]
+        return {
+            "images": self.images, "threshold": self.threshold, "method": self.method, "kept": len(self.keep),
+            "groups": groups,
+        }  # fmt: skip
+
+    def __str__(self) -> str:
+        lines = list[str]()
+        for group in self.groups[:SHOWN_GROUPS]:
+            lines += [f"keep    {group[0][0]}", *(f"{value:.4f}  {path}" for path, value in group[1:SHOWN_IMAGES])]
+            if len(group) > SHOWN_IMAGES:
+                lines.append(f"        and {len(group) - SHOWN_IMAGES:,} more")
+        if len(self.groups) > SHOWN_GROUPS:
+            lines.append(f"and {plural(len(self.groups) - SHOWN_GROUPS, 'more group')}: --json has all")
+        counts = (self.images - len(self.keep), "near-duplicate"), (self.images, "image"), (len(self.groups), "group")
+        spare, images, groups = (plural(count, unit) for count, unit in counts)
+        lines.append(f"{spare} of {images} in {groups} (cosine similarity at least {self.threshold:g}, {self.method})")
+        return "\n".join(lines)
+
+
+def dedup(
+    source: str | Path,
+    data: Data | None = None,
+    *,
+    threshold: float = THRESHOLD,
+    exact: bool | None = None,
+    device: str = "auto",
+    workers: int | None = None,
+    max_bad: float | None = None,
+    say: Callable[[str], None] = lambda text: None,
+    progress: Progress | None = None,
+) -> Duplicates:
+    """Near-duplicates among the images, by their features.
+
+    Args:
+        source: a file of `moco embed`, or weights with `data`.
+        exact: compare all pairs. None: up to 50,000 images, and wherever faiss is not installed.
+
+    Raises:
+        RecipeError: a threshold outside (0, 1]. DataError, RecipeError: as of `open_collection`.
+    """
+    if not 0 < threshold <= 1:
+        raise RecipeError(f"expected a threshold above 0 and at most 1, got {threshold}")
+    collection = open_collection(
+        source, data, device=device, workers=workers, max_bad=max_bad, say=say, progress=progress
+    )
+    index = build_index(collection.x, exact=exact)
+    found = group_near(collection.x, threshold=threshold, index=index, progress=progress)
+    dropped = {row for group in found for row in group.others}
+    groups = [
+        [(collection.path(group.keep), 1.0)]
+        + [(collection.path(row), value) for row, value in zip(group.others, group.similarities, strict=True)]
+        for group in found
+    ]
+    keep = [collection.path(row) for row in range(len(collection)) if row not in dropped]
+    return Duplicates(len(collection), threshold, index.name, groups, keep)

@@ -1,0 +1,135 @@
+"""moco search, dedup."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from moco.cli import early_checks
+from moco.cli.errors import errors, interruptions
+from moco.cli.options import Device, Json, MaxBad, OverwriteFiles, Weights, Workers
+
+Source = Annotated[
+    str,
+    typer.Argument(metavar="SOURCE", help="A run, or other weights, with DATA; or a file of features by moco embed."),
+]
+SomeImages = Annotated[
+    list[str] | None, typer.Argument(metavar="DATA", help="Folders of images, or list files.")
+]  # fmt: skip
+ListFile = Annotated[Path | None, typer.Option("--list", metavar="FILE", help="Write the paths, one a line.")]
+
+
+def search(
+    weights: Weights,
+    queries: Annotated[list[str], typer.Argument(metavar="QUERY", help="Images to search for.")],
+    data: Annotated[
+        list[str],
+        typer.Option("--data", metavar="DATA", help="Where to search: folders, list files, or a file by moco embed."),
+    ],
+    unlike: Annotated[
+        list[str] | None, typer.Option("--not", metavar="FILE", help="An image unlike the wanted ones.")
+    ] = None,
+    k: Annotated[int, typer.Option("-k", min=1, metavar="N", help="How many images to show.")] = 20,
+    out: ListFile = None,
+    device: Device = "auto",
+    workers: Workers = None,
+    max_bad: MaxBad = None,
+    overwrite: OverwriteFiles = False,
+    as_json: Json = False,
+) -> None:
+    """Find the images that are most similar to examples.
+
+    Prints cosine similarity and path, the most similar first. The query is the mean of the examples' features minus
+    half the mean of those of --not.
+    """
+    with errors() as console:
+        _check(weights, [] if len(data) == 1 and _ends_as_features(data[0]) else data, device)
+        early_checks.check_sources([*queries, *(unlike or [])], single=True)
+        _check_list(out, overwrite=overwrite)
+        from moco.cli.progress import shown_progress
+        from moco.text import printable
+
+        with interruptions(console, [out] if out else []), shown_progress(console) as progress:
+            progress.stage("loading torch")
+            from moco.atlas.search import search as run
+
+            found = run(
+                weights, queries, data[0] if len(data) == 1 else data, unlike=unlike or (), k=k, device=device,
+                workers=workers, max_bad=max_bad, say=console.say, progress=progress,
+            )  # fmt: skip
+        _write_list(out, [one.path for one in found])
+        if as_json:
+            print(json.dumps([{"path": one.path, "similarity": one.similarity} for one in found]))
+            return
+        for one in found:
+            print(f"{one.similarity:.4f}  {printable(one.path)}")
+
+
+def dedup(
+    source: Source,
+    data: SomeImages = None,
+    threshold: Annotated[
+        float, typer.Option("--threshold", min=0.0, max=1.0, metavar="X", help="Least cosine similarity of a group.")
+    ] = 0.98,
+    out: ListFile = None,
+    exact: Annotated[bool, typer.Option("--exact", help="Compare all pairs, however many there are.")] = False,
+    device: Device = "auto",
+    workers: Workers = None,
+    max_bad: MaxBad = None,
+    overwrite: OverwriteFiles = False,
+    as_json: Json = False,
+) -> None:
+    """Find near-duplicates by their features; no image is changed.
+
+    Each group begins with the image to keep, the first in order; the others are at least --threshold similar to it.
+    --list writes the images to keep: all that are no duplicate of another. pretrain takes this list as DATA.
+    """
+    with errors() as console:
+        _check(source, data or [], device)
+        _check_list(out, overwrite=overwrite)
+        from moco.cli.progress import shown_progress
+        from moco.text import printable
+
+        with interruptions(console, [out] if out else []), shown_progress(console) as progress:
+            progress.stage("loading torch")
+            from moco.atlas.dedup import dedup as run
+
+            found = run(
+                source, data, threshold=threshold, exact=exact or None, device=device, workers=workers,
+                max_bad=max_bad, say=console.say, progress=progress,
+            )  # fmt: skip
+        _write_list(out, found.keep)
+        print(json.dumps(found.to_dict()) if as_json else printable(str(found)))
+
+
+def _check(source: str, data: list[str], device: str) -> None:
+    early_checks.check_device(device)
+    if not _ends_as_features(source):
+        early_checks.check_weights(source)
+    elif not Path(source).exists():
+        early_checks.check_sources([source])
+    early_checks.check_sources(data)
+
+
+def _ends_as_features(path: str) -> bool:
+    return path.endswith(early_checks.FEATURE_FILES)
+
+
+def _check_list(out: Path | None, *, overwrite: bool) -> None:
+    from moco.atomic_output import refuse_existing
+    from moco.recipe_error import RecipeError
+
+    if out is None:
+        return
+    if not out.parent.is_dir():
+        raise RecipeError(f"{out} cannot be written: the folder {out.parent} does not exist. Create it first")
+    refuse_existing([out], overwrite=overwrite)
+
+
+def _write_list(out: Path | None, paths: Any) -> None:
+    from moco.evaluate.embed import escape_line_breaks
+    from moco.files import write_text
+
+    if out is not None:
+        write_text(out, "".join(f"{escape_line_breaks(path)}\n" for path in paths))
