@@ -120,7 +120,8 @@ def _from_file(file: Path, data: Data | None) -> Collection:
             f"{first_few(missing)}: give the same DATA as to `moco embed`"
         )
     ids = np.array([place[name] for name in names], dtype=np.int64)
-    return Collection(unit(x), [images.names[i] for i in ids], images, ids, None, {})
+    known = [images.names[int(i)] for i in ids]
+    return Collection(unit(x), known, images, ids, None, {})
 
 
 def read_features(file: Path) -> tuple[list[str], Float32[np.ndarray, "n D"]]:

@@ -61,11 +61,11 @@ def _group(
     copies: dict[int, list[int]],
 ) -> list[Group]:  # fmt: skip
     """The group of `row`, if there is one. Its members are marked as taken."""
-    members = dict.fromkeys(copies.get(row, ()), 1.0)
+    members: dict[int, float] = dict.fromkeys(copies.get(row, ()), 1.0)
     for hit, value in zip(hits.tolist(), values.tolist(), strict=True):
         if not taken[hit]:
             taken[hit] = True
-            members |= dict.fromkeys([hit, *copies.get(hit, ())], value)
+            members.update((one, value) for one in [hit, *copies.get(hit, ())])
     if not members:
         return []
     others = sorted(members)
