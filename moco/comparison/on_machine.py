@@ -3,35 +3,35 @@
 import os
 from pathlib import Path
 
+import huggingface_hub.constants
+import torch
+
+from moco.encoders.torchvision_timm import torchvision_names
 from moco.recipe import RecipeError
 from moco.weights.packaged import PACKAGES, packaged
+from moco.weights.pretrained import is_on_machine, torchvision_file
+
+REPOSITORY = "models--timm--"  # the start of a folder's name in the cache of Hugging Face
 
 
 def weights_on_machine() -> list[str]:
-    """Names of weights that load without a download. Reads folder listings only."""
+    """Names of weights that load without a download."""
     found = {f"timm/{name}" for name in PACKAGES if packaged(name) is not None}
-    hub = Path(os.environ.get("HF_HUB_CACHE") or Path(os.environ.get("HF_HOME") or _cache() / "huggingface", "hub"))
-    for folder in hub.glob("models--timm--*"):
-        if any(folder.glob("snapshots/*/*.safetensors")) or any(folder.glob("snapshots/*/*.bin")):
-            found.add(f"timm/{folder.name.removeprefix('models--timm--').partition('.')[0]}")
-    checkpoints = Path(os.environ.get("TORCH_HOME") or _cache() / "torch", "hub", "checkpoints")
-    found |= {f"torchvision/{file.name.rpartition('-')[0]}" for file in checkpoints.glob("*-????????.pth")}
+    for folder in Path(huggingface_hub.constants.HF_HUB_CACHE).glob(f"{REPOSITORY}*"):
+        if is_on_machine(name := f"timm/{folder.name.removeprefix(REPOSITORY)}"):
+            found.add(name)
+    files = {file.name for file in Path(torch.hub.get_dir(), "checkpoints").glob("*.pth")}
+    if files:  # listing torchvision's networks imports it, which takes a second
+        found |= {name for name in torchvision_names() if torchvision_file(name.partition("/")[2]) in files}
     return sorted(found)
 
 
 def check_on_machine(weights: str) -> None:
     """Raise RecipeError if `weights` names weights that would have to be downloaded."""
-    if os.path.exists(weights):
+    if os.path.exists(weights) or is_on_machine(weights):
         return
-    there = weights_on_machine()
-    if weights in there:
-        return
-    names = ", ".join([*there, "random", "pixels"])
+    names = ", ".join([*weights_on_machine(), "random", "pixels"])
     raise RecipeError(
         f"the baseline {weights} is not on this machine, and moco compare downloads nothing. On the machine: {names}; "
         "or give the path of a file, an encoder folder or a run"
     )
-
-
-def _cache() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")

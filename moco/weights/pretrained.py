@@ -1,6 +1,9 @@
 """The pretrained weights of torchvision and timm, by name. The libraries download them into their own caches."""
 
+import os
 from typing import Any
+
+import torch
 
 from moco.encoders.torchvision_timm import is_timm, library_data, timm_size, torchvision_names
 from moco.recipe import EncoderSpec
@@ -24,6 +27,40 @@ def pretrained(weights: str, size: int | None) -> LoadedWeights | None:
     if library == "torchvision" and weights in torchvision_names():
         return _from_torchvision(name)
     return _from_timm(name, size) if library == "timm" and is_timm(name) else None
+
+
+def is_on_machine(weights: str) -> bool:
+    """Whether `pretrained(weights)` finds its file in a package or in the caches of the libraries: no download."""
+    library, _, name = weights.partition("/")
+    if library == "torchvision" and weights in torchvision_names():
+        return os.path.isfile(os.path.join(torch.hub.get_dir(), "checkpoints", torchvision_file(name)))
+    if library != "timm" or not is_timm(name):
+        return False
+    import timm
+
+    config = timm.get_pretrained_cfg(name)
+    return packaged(name) is not None or (config is not None and cached_file(config) is not None)
+
+
+def torchvision_file(name: str) -> str:
+    """The name of the file with torchvision's newest weights of the network `name` in the cache."""
+    from torchvision import models
+
+    return os.path.basename(models.get_model_weights(name)["DEFAULT"].url)
+
+
+def cached_file(config: Any) -> str | None:
+    """The file of timm's weights in the cache of Hugging Face; None if it is not there."""
+    import huggingface_hub
+
+    if not config.hf_hub_id:
+        return None
+    name, _, revision = config.hf_hub_id.partition("@")
+    for file in (config.hf_hub_filename,) if config.hf_hub_filename else HUB_FILES:
+        found = huggingface_hub.try_to_load_from_cache(name, file, revision=revision or None)
+        if isinstance(found, str):
+            return found
+    return None
 
 
 def _from_torchvision(name: str) -> LoadedWeights:
@@ -54,9 +91,12 @@ def _from_timm(name: str, size: int | None) -> LoadedWeights:
     if config is None or not config.has_weights:
         raise WeightsError(f"timm has no pretrained weights for {name}: give a file, or one of timm.list_pretrained()")
     check_connection(where, config)
+    cached = None if config.custom_load else cached_file(config)
     try:
         # with its classifier: only then does timm check that no name is missing
-        network = timm.create_model(name, pretrained=True, **timm_size(name, size))
+        network = timm.create_model(
+            name, pretrained=True, pretrained_cfg_overlay={"file": cached} if cached else None, **timm_size(name, size)
+        )  # given the file, timm does not ask the hub for a newer one
     except Exception as error:
         raise _unreachable(where, error) from None
     spec, data = EncoderSpec(name=where), library_data(where)
@@ -72,11 +112,7 @@ def check_connection(where: str, config: Any) -> None:
 
     if not config.hf_hub_id or config.file or config.state_dict:
         return
-    name, _, revision = config.hf_hub_id.partition("@")
-    files = (config.hf_hub_filename,) if config.hf_hub_filename else HUB_FILES
-    if any(
-        isinstance(huggingface_hub.try_to_load_from_cache(name, file, revision=revision or None), str) for file in files
-    ):
+    if cached_file(config) is not None:
         return
     try:
         huggingface_hub.get_session().head(huggingface_hub.constants.ENDPOINT, timeout=TIMEOUT)

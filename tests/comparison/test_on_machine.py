@@ -1,39 +1,51 @@
 from pathlib import Path
 
+import huggingface_hub.constants
 import pytest
+import timm
+from torchvision import models
 
 from moco.comparison.on_machine import check_on_machine, weights_on_machine
 from moco.recipe import RecipeError
+
+VIT = timm.get_pretrained_cfg("test_vit").hf_hub_id  # timm/test_vit.TAG
 
 
 @pytest.fixture
 def caches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Caches as torchvision and Hugging Face lay them out."""
-    for name in ("HF_HUB_CACHE", "XDG_CACHE_HOME"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
     files = [
-        "torch/hub/checkpoints/resnet50-11ad3fa6.pth",
-        "hf/hub/models--timm--resnet18.a1_in1k/snapshots/0123/model.safetensors",
-        "hf/hub/models--timm--vit_base.x/refs/main",  # a folder without a file of weights
+        f"torch/hub/checkpoints/{Path(models.ResNet50_Weights.DEFAULT.url).name}",
+        "torch/hub/checkpoints/resnet18-00000000.pth",  # of an older version of torchvision
+        f"hub/models--{VIT.replace('/', '--')}/snapshots/0123/model.safetensors",
+        "hub/models--timm--test_resnet.r160_in1k/refs/other",  # a folder without a file of weights
     ]
     for file in files:
         (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / file).touch()
+    refs = tmp_path / f"hub/models--{VIT.replace('/', '--')}/refs"
+    refs.mkdir()
+    (refs / "main").write_text("0123")
     return tmp_path
 
 
-def test_weights_in_the_caches_are_listed(caches: Path):
+def test_weights_in_the_caches_are_listed_and_those_of_older_versions_are_not(caches: Path):
     found = [name for name in weights_on_machine() if name != "timm/tf_efficientnet_lite0"]
-    assert found == ["timm/resnet18", "torchvision/resnet50"]
+    assert found == [VIT, "torchvision/resnet50"]
 
 
-def test_a_baseline_that_would_be_downloaded_is_refused_with_those_that_are_there(caches: Path):
-    with pytest.raises(RecipeError, match=r"torchvision/vgg16 is not on this machine.*timm/resnet18.*random, pixels"):
-        check_on_machine("torchvision/vgg16")
+@pytest.mark.parametrize("name", ["torchvision/vgg16", "torchvision/resnet18", "timm/test_resnet", "nonsense"])
+def test_a_baseline_that_would_be_downloaded_is_refused_with_those_that_are_there(caches: Path, name: str):
+    with pytest.raises(RecipeError, match=rf"{name} is not on this machine.*timm/test_vit.*random, pixels"):
+        check_on_machine(name)
 
 
-def test_a_cached_baseline_and_a_path_are_accepted(caches: Path):
-    check_on_machine("torchvision/resnet50")
+@pytest.mark.parametrize("name", ["torchvision/resnet50", "timm/test_vit", VIT])
+def test_a_cached_baseline_is_accepted(caches: Path, name: str):
+    check_on_machine(name)
+
+
+def test_a_path_is_accepted(caches: Path):
     check_on_machine(str(caches / "torch"))

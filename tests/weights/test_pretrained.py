@@ -62,6 +62,18 @@ def test_timms_weights_are_read_with_their_images(timm_cache: Path) -> None:
     assert (config.data.size, config.data.mean) == (160, (0.5, 0.5, 0.5))
 
 
+def test_cached_weights_of_timm_are_read_without_asking_the_hub(
+    timm_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_file(timm.create_model("test_vit").state_dict(), timm_cache / "model.safetensors")
+
+    def refuse(*_args: object, **_more: object) -> None:
+        raise AssertionError("the hub was asked")
+
+    monkeypatch.setattr(timm.models._hub, "hf_hub_download", refuse)
+    load_encoder("timm/test_vit")
+
+
 def test_timms_weights_are_fitted_to_the_images_of_the_encoder(timm_cache: Path) -> None:
     theirs = timm.create_model("test_vit")
     save_file(theirs.state_dict(), timm_cache / "model.safetensors")
