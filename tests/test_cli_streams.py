@@ -99,3 +99,47 @@ def test_a_warning_of_ours_is_shown_as_a_message(tmp_path: Path):
     lines = shell(f"{sys.executable} -c {shlex.quote(code)}", tmp_path).stderr.splitlines()
     assert lines[:2] == ["caution: the newest is damaged", "elsewhere.py:3: UserWarning: of a library"]
     assert lines[-1].endswith("a.py:3: UserWarning: later")
+
+
+RANK = """
+import atexit, os, sys, threading, time, weakref
+from moco.cli.streams import run_and_flush, run_as_rank
+
+class Aborts:
+    def __del__(self, abort=os.abort):  # as threads of gloo do, if they are unlucky
+        abort()
+
+aborts = Aborts()  # lives until the interpreter is finalized
+weakref.finalize(aborts, print, "finalized")
+atexit.register(print, "at exit")
+
+def command():
+    threading.Thread(target=lambda: (time.sleep(0.1), print("thread"))).start()
+    print("result")
+    print("message", file=sys.stderr)
+    {end}
+
+run_as_rank(command)
+"""
+
+
+@pytest.mark.parametrize(
+    ("end", "code", "message"),
+    [
+        ("", 0, "message"),
+        ("raise SystemExit(75)", 75, "message"),
+        ("1 / 0", 1, "ZeroDivisionError: division by zero"),
+        ("raise KeyboardInterrupt", 1, "KeyboardInterrupt"),
+    ],
+)
+def test_a_rank_ends_with_its_own_code_whatever_its_threads_would_do_to_the_interpreter(end, code, message):
+    program = RANK.replace("{end}", end)
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout.split("\n")) == (code, ["result", "thread", "at exit", "finalized", ""])
+    assert done.stderr.strip().split("\n")[-1] == message
+
+
+def test_an_interpreter_that_is_finalized_would_abort_the_same_process():
+    program = RANK.replace("{end}", "").replace("run_as_rank", "run_and_flush")
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, timeout=60)
+    assert done.returncode == -6  # SIGABRT

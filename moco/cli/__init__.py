@@ -8,7 +8,7 @@ import typer
 from moco import __version__
 from moco.cli import ablate, atlas, check, compare, diagnose, evaluate, recipes, report, runs, train, transfer, weights
 from moco.cli.help import Command
-from moco.cli.streams import open_streams, replace_missing_characters, run_and_flush, silence_pillow
+from moco.cli.streams import open_streams, replace_missing_characters, run_and_flush, run_as_rank, silence_pillow
 
 app = typer.Typer(
     name="moco",
@@ -68,4 +68,6 @@ def main() -> None:
     open_streams()
     replace_missing_characters()
     silence_pillow()
+    if "RANK" in os.environ:
+        run_as_rank(app)
     run_and_flush(app)

@@ -4,11 +4,14 @@ import codecs
 import io
 import os
 import sys
+import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NoReturn, cast
+
+from moco.startup import end_process
 
 if TYPE_CHECKING:
     from moco.train.console import Console
@@ -103,6 +106,18 @@ def run_and_flush(command: Callable[[], object]) -> NoReturn:
     except OSError:
         discard(sys.stderr)
     raise SystemExit(code)
+
+
+def run_as_rank(command: Callable[[], object]) -> NoReturn:
+    """As `run_and_flush`, in one of several ranks, whose process has threads of gloo (see `end_process`)."""
+    code = 1
+    try:
+        run_and_flush(command)
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else code
+    except BaseException:
+        traceback.print_exc()
+    end_process(code)
 
 
 def _not_written(error: NotWritten) -> int:
