@@ -12,12 +12,23 @@ from pathlib import Path
 from typing import IO, Any
 
 MODE = 0o666  # minus the umask, so that members of a group can share runs and caches
-TEMPORARY = re.compile(r"\.tmp-[1-9][0-9]{0,9}-[0-9a-f]{8}", re.ASCII)  # exactly what `temporary_name` returns
+TEMPORARY = re.compile(r"\.tmp-([1-9][0-9]{0,9}-[0-9a-f]{8})([0-9a-f]{8})", re.ASCII)
 
 
 def temporary_name(path: Path) -> Path:
-    """A new name in the folder of `path`: `.tmp-PID-12345678`, with 8 random hexadecimal digits."""
-    return path.with_name(f".tmp-{os.getpid()}-{secrets.token_hex(4)}")
+    """A new name in the folder of `path`: `.tmp-PID-`, 8 random hexadecimal digits, and 8 digits of a checksum."""
+    number = f"{os.getpid()}-{secrets.token_hex(4)}"
+    return path.with_name(f".tmp-{number}{_checksum(number)}")
+
+
+def is_temporary_name(name: str) -> bool:
+    """Whether `temporary_name` has made this name. The checksum tells it from a similar name of the user's."""
+    found = TEMPORARY.fullmatch(name)
+    return found is not None and found[2] == _checksum(found[1])
+
+
+def _checksum(number: str) -> str:
+    return hashlib.sha256(f"moco {number}".encode()).hexdigest()[:8]
 
 
 def write_atomically(path: Path, write: Callable[[IO[bytes]], Any]) -> str:
@@ -81,9 +92,9 @@ def append(path: Path, content: bytes) -> None:
 
 
 def remove_temporary_files(folder: Path) -> None:
-    """Remove files in `folder` whose names are exactly those of `temporary_name`, which a killed process left."""
+    """Remove the files in `folder` that a killed process left under names of `temporary_name`."""
     for leftover in folder.glob(".tmp-*"):
-        if TEMPORARY.fullmatch(leftover.name) and not leftover.is_dir():
+        if is_temporary_name(leftover.name) and not leftover.is_dir():
             with suppress(OSError):  # a leftover does no harm
                 leftover.unlink(missing_ok=True)
 

@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from moco.files import append, remove_temporary_files, write_text
+from moco.files import append, remove_temporary_files, temporary_name, write_text
 from moco.train import run_folder
 from moco.train.run_folder import RunError
 
@@ -32,13 +32,15 @@ def test_files_have_the_modes_that_the_umask_leaves(tmp_path, umask, mask, mode)
 def test_only_files_under_our_temporary_names_are_swept(tmp_path):
     theirs = {
         ".tmp-x", ".tmp-12", ".tmp-notes.txt", ".tmp-²-ab", ".tmp-1-ab", ".tmp-01-0a1b2c3d", ".tmp-12-0a1b2c3g",
-        ".tmp-12-0a1b2c3d4", ".tmp-12-0a1b2c3d.txt",
+        ".tmp-12-0a1b2c3d4", ".tmp-12-0a1b2c3d.txt", ".tmp-12-0a1b2c3d", ".tmp-12-0a1b2c3d4e5f6a7b",
     }  # fmt: skip
-    for name in (".tmp-12-0a1b2c3d", *theirs):
+    ours, folder = (temporary_name(tmp_path / "file") for _ in range(2))
+    for name in (ours.name, ours.name.upper(), f"{ours.name}.txt", f"{ours.name[:-1]}z", *theirs):
         (tmp_path / name).write_bytes(b"")
-    (tmp_path / ".tmp-7-0a1b2c3d").mkdir()
+    theirs |= {ours.name.upper(), f"{ours.name}.txt", f"{ours.name[:-1]}z"}
+    folder.mkdir()
     remove_temporary_files(tmp_path)
-    assert {path.name for path in tmp_path.iterdir()} == theirs | {".tmp-7-0a1b2c3d"}
+    assert {path.name for path in tmp_path.iterdir()} == theirs | {folder.name}
 
 
 def test_a_lock_that_can_only_be_read_locks_too(tmp_path, monkeypatch):

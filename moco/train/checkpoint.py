@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from moco.files import remove_temporary_files, write_atomically
-from moco.train.keep_checkpoints import choose_kept, free_name, is_listed_file, listed_files, write_manifest
+from moco.train.keep_checkpoints import choose_kept, free_name, is_own_file, listed_files, write_manifest
 from moco.train.metric_means import Window
 from moco.weights.read_checkpoint import (
     CheckpointError,
@@ -96,8 +96,8 @@ def save(
 ) -> Path:
     """Write the checkpoint of the clock's step into `folder`, and then remove those that need not be kept.
 
-    Checkpoints of later steps are removed too: they are damaged, and the run writes them again. A file that the
-    manifest does not list may be the user's: it stays, and is renamed if it has the name of the new checkpoint.
+    Checkpoints of later steps are removed too: the run writes them again. A file that the manifest does not list, or
+    lists with other content, may be the user's: it stays, renamed if its name is listed or the new checkpoint's.
 
     Args:
         recipe: the recipe's JSON, stored in the file.
@@ -120,7 +120,7 @@ def save(
         payload |= {"ranks": ranks, "statistics": statistics or {}}
     _check_room(folder, payload)
     listed = [entry for entry in listed_files(folder) if entry["step"] != step]
-    if os.path.lexists(path) and not is_listed_file(path):
+    if os.path.lexists(path) and not is_own_file(path):
         path.rename(free_name(path))
     digest = write_atomically(path, lambda file: torch.save(payload, file))
     new = {"name": path.name, "step": step, "size": path.stat().st_size, "sha256": digest}

@@ -14,7 +14,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from moco.files import TEMPORARY, is_special
+from moco.files import is_special, is_temporary_name
 from moco.recipe import Recipe, RecipeError, diff
 from moco.recipe_base import RecipeBase
 from moco.train.nan_report import FILES, is_nan_folder
@@ -119,7 +119,7 @@ def _is_empty(run: RunFolder) -> bool:
     if not run.path.exists():
         return True
     names = [entry.name for entry in run.path.iterdir()]
-    return all(name.startswith(".lock") or TEMPORARY.fullmatch(name) for name in names)
+    return all(name.startswith(".lock") or is_temporary_name(name) for name in names)
 
 
 def _check_kinds(run: RunFolder) -> None:

@@ -32,22 +32,37 @@ def listed_files(folder: Path) -> list[dict[str, Any]]:
     return [{key: value for key, value in entry.items() if key != "going"} for entry in found]
 
 
-def is_listed_file(path: Path) -> bool:
-    """Whether the manifest beside `path` lists it, and it is a file. A folder or an unlisted file is the user's."""
-    return path.is_file() and any(entry["name"] == path.name for entry in manifest(path.parent))
+def is_own_file(path: Path) -> bool:
+    """Whether the manifest beside `path` lists it with its present content. Any other file may be the user's."""
+    return any(_fits(path.parent, entry) for entry in manifest(path.parent) if entry["name"] == path.name)
 
 
 def write_manifest(folder: Path, kept: list[dict[str, Any]], *, obsolete: list[dict[str, Any]]) -> None:
     """Write the manifest with the entries `kept`, then remove the files of `obsolete`.
 
     The manifest still lists the obsolete ones, marked as "going", so that a kill before their removal leaves no
-    unlisted file.
+    unlisted file. A file with other content than listed is damaged or the user's: it is renamed (`free_name`).
     """
-    entries = [*({**entry, "going": True} for entry in obsolete), *kept]
+    own = [entry for entry in obsolete if _fits(folder, entry)]
+    entries = [*({**entry, "going": True} for entry in own), *kept]
     write_text(folder / MANIFEST, json.dumps(entries, indent=1) + "\n")
     for entry in obsolete:
-        with suppress(OSError):  # removed after the next checkpoint
-            (folder / entry["name"]).unlink(missing_ok=True)
+        path = folder / entry["name"]
+        with suppress(OSError):  # what cannot be removed is removed after the next checkpoint
+            if entry in own:
+                path.unlink(missing_ok=True)
+            elif os.path.lexists(path):
+                path.rename(free_name(path))
+
+
+def _fits(folder: Path, entry: dict[str, Any]) -> bool:
+    """Whether the file of an entry can be read and has the content that is listed there."""
+    path = folder / entry["name"]
+    try:
+        is_same_size = path.is_file() and path.stat().st_size == entry["size"]  # else there is no need to read it
+        return is_same_size and _entry_of(path, entry["step"])["sha256"] == entry["sha256"]
+    except OSError:
+        return False
 
 
 def free_name(path: Path) -> Path:
@@ -60,8 +75,7 @@ def prepare_for_resume(folder: Path, step: int) -> list[str]:
     """Prepare `folder` for a run that resumes from its checkpoint of `step`.
 
     Later checkpoints in the manifest cannot be used. They would count among those that are kept, and push out whole
-    ones: damaged ones are removed, others are renamed (`free_name`). The checkpoint of `step` is listed, if a kill came
-    before that. What cannot be removed stays.
+    ones, so they are renamed (`free_name`). The checkpoint of `step` is listed, if a kill came before that.
 
     Returns:
         The names of other checkpoints that the manifest does not list. They may be the user's, and are not changed.
@@ -71,10 +85,8 @@ def prepare_for_resume(folder: Path, step: int) -> list[str]:
         kept = [entry for entry in manifest(folder) if entry["step"] <= step and (folder / entry["name"]).is_file()]
         for entry in later:
             path = folder / entry["name"]
-            if path.is_file() and _entry_of(path, entry["step"])["sha256"] == entry["sha256"]:
+            if os.path.lexists(path):
                 path.rename(free_name(path))
-            else:
-                path.unlink(missing_ok=True)
         own = folder / name_of(step)
         new = [_entry_of(own, step)] if own.name in unlisted(folder) else []
         if later or new:

@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Callable
 from pathlib import Path
 
-from moco.files import remove_temporary_files
+from moco.files import remove_temporary_files, temporary_name
 from moco.train import checkpoint
 from moco.train.checkpoint import CheckpointError
 from moco.train.keep_checkpoints import prepare_for_resume
@@ -80,7 +80,7 @@ def damaged(content: bytes, rng: random.Random) -> tuple[str, bytes]:
 def keeps_two_intact(folder: Path) -> bool:
     """Whether a run with --keep 2 that resumes from step 2 and saves at step 4 has both of these checkpoints.
 
-    The damaged one of step 3 is removed if the manifest lists it. Otherwise it stays: it may be the user's.
+    The damaged one of step 3 is renamed if the manifest lists it. Otherwise it stays: it may be the user's.
     """
     place = folder / "past"
     shutil.rmtree(place, ignore_errors=True)
@@ -126,7 +126,7 @@ def leftovers(count: int, folder: Path) -> Tally:
         manifest = (place / "MANIFEST.json").read_bytes()
         cut = rng.choice([b"", b"null", b"[1, {}]", b"\xff\xfe", manifest[: rng.randrange(len(manifest))], b"[" * 9999])
         (place / "MANIFEST.json").write_bytes(cut)
-        for name in (f".tmp-{rng.randrange(1, 10**6)}-0123ab12", "notes.txt", "step_final.pt", "model_00000009.pt"):
+        for name in (temporary_name(place).name, "notes.txt", "step_final.pt", "model_00000009.pt"):
             (place / name).write_bytes(b"not a checkpoint")
         newest = checkpoint.newest_intact(place)
         ours(place, 4)
@@ -134,6 +134,31 @@ def leftovers(count: int, folder: Path) -> Tally:
         names = {path.name for path in place.iterdir()}
         kept = {"notes.txt", "step_final.pt", "model_00000009.pt", *(f"step_0000000{i}.pt" for i in (1, 2, 3, 4))}
         tally += newest is not None and newest.name == "step_00000003.pt" and names == kept | {"MANIFEST.json"}
+    return tally
+
+
+def listed_names(count: int, folder: Path) -> Tally:
+    """The user's files with the names of listed checkpoints, of the same size or not, and almost temporary names."""
+    rng, tally = random.Random(7), Tally()
+    for trial in range(count):
+        place = folder / str(trial)
+        place.mkdir()
+        for step in (1, 2, 3, 4, 5):
+            checkpoint.save(place, state(step), recipe="{}", keep=5)
+        mine = [place / f"step_0000000{step}.pt" for step in rng.sample(range(1, 6), rng.randrange(1, 5))]
+        contents = {rng.randbytes(rng.choice([path.stat().st_size, rng.randrange(999)])) for path in mine}
+        digits = f"{rng.randrange(16**16):016x}"
+        for path, content in zip([*mine, place / f".tmp-{trial + 1}-{digits}"], [*contents, b"mine"], strict=True):
+            path.write_bytes(content)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            newest = checkpoint.newest_intact(place)
+        assert newest is not None  # of five, four at most were replaced
+        prepare_for_resume(place, step_of(newest))
+        for step in range(step_of(newest), 9):
+            checkpoint.save(place, state(step), recipe="{}", keep=rng.choice([1, 2]))
+        there = {path.read_bytes() for path in place.iterdir()}
+        tally += contents | {b"mine"} <= there and step_of(checkpoint.newest_intact(place)) == 8
     return tally
 
 
@@ -190,6 +215,12 @@ FAULTS = [
     Fault(
         "D3", "leftovers, damaged manifest, foreign files", "removed; tolerated; left alone",
         f"`remove_temporary_files`; invalid entries are ignored (`{GUARDS}`)", 30, 4, leftovers,
+    ),
+    Fault(
+        "D3", "the user's files with the names of listed checkpoints", "not used, not removed; renamed where the run "
+        "needs the name",
+        "size and SHA-256 are compared before a checkpoint is removed (`tests/train/test_checkpoint.py`: known by name "
+        "only, they are removed)", 100, 4, listed_names,
     ),
     Fault("D4", "modification times equal or out of order", "the highest step is the newest",
           f"order by step (`{GUARDS}`: by time, another one is the newest)", 5, 3,

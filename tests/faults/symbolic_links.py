@@ -7,7 +7,7 @@ from unittest import mock
 
 from making import make_pictures
 
-from moco.files import write_atomically
+from moco.files import temporary_name, write_atomically
 from moco.recipe import RecipeError
 from moco.train.pretrain import pretrain
 from tests.faults.killed_runs import RECIPE
@@ -47,7 +47,7 @@ def a_temporary_name(place: Path) -> bool:
     (place / "run").mkdir()
     guessed = mock.patch("moco.files.secrets.token_hex", return_value="0123abcd")
     with guessed, mock.patch("moco.files.os.getpid", return_value=1):
-        (place / "run" / ".tmp-1-0123abcd").symlink_to(home / "file")
+        temporary_name(place / "run" / "a").symlink_to(home / "file")
         try:
             write_atomically(place / "run" / "a", lambda file: file.write(b"x"))
         except FileExistsError:

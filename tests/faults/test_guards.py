@@ -14,6 +14,7 @@ from moco import files
 from moco.data.loader import processes
 from moco.data.loader.bad_images import Quarantine
 from moco.data.sources.folder import DataError, find_images
+from moco.files import temporary_name
 from moco.recipe import Recipe, RecipeError
 from moco.train import checkpoint, run_folder, saving
 from moco.train.pretrain import pretrain
@@ -73,13 +74,14 @@ def test_without_sync_the_power_takes_the_only_checkpoint(tmp_path):
 
 
 def test_without_the_guard_leftovers_stay(tmp_path, monkeypatch):
-    (tmp_path / ".tmp-1-0123abcd").write_bytes(b"half")
+    leftover = temporary_name(tmp_path / "step_00000001.pt")
+    leftover.write_bytes(b"half")
     monkeypatch.setattr(checkpoint, "remove_temporary_files", lambda _: None)
     damaged_checkpoints.ours(tmp_path, 1)
-    assert (tmp_path / ".tmp-1-0123abcd").exists()
+    assert leftover.exists()
     monkeypatch.undo()
     damaged_checkpoints.ours(tmp_path, 2)
-    assert not (tmp_path / ".tmp-1-0123abcd").exists()
+    assert not leftover.exists()
 
 
 def test_a_manifest_that_is_believed_blindly_ends_the_search(tmp_path, monkeypatch):

@@ -127,6 +127,7 @@ def test_damaged_checkpoints_do_not_count_among_those_to_keep(tmp_path):
         (tmp_path / f"step_0000000{step}.pt").write_bytes(b"")
     checkpoint.save(tmp_path, state(4), recipe="{}")  # the run went on from step 3
     assert sorted(path.name for path in tmp_path.glob("step_*.pt")) == ["step_00000003.pt", "step_00000004.pt"]
+    assert sorted(path.name for path in tmp_path.glob("*.other")) == [f"step_0000000{step}.pt.other" for step in (4, 5)]
     assert checkpoint.read_checkpoint(checkpoint.newest_intact(tmp_path))["state"]["clock"]["step"] == 4
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from moco.files import temporary_name
 from moco.weights.encoder_folder import WeightsError, load_encoder
 from moco.weights.load import read_weights
 from moco.weights.official import fetch as fetching
@@ -202,7 +203,7 @@ def test_a_failed_fetch_can_be_repeated(server: Server, tmp_path: Path) -> None:
 def test_leftovers_of_a_killed_download_are_removed_and_the_file_downloaded_again(
     server: Server, tmp_path: Path
 ) -> None:
-    (tmp_path / ".tmp-1-0000dead").write_bytes(CONTENT[:100])
+    temporary_name(tmp_path / "test.pth.tar").write_bytes(CONTENT[:100])
     (tmp_path / "test.pth.tar").write_bytes(CONTENT)  # renamed, but its record is not there yet
     fetch(server.file("whole"), folder=tmp_path)
     assert server.asked == ["/whole"]
