@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from moco.atlas.dedup import dedup
+    from moco.atlas.make_atlas import write_atlas
     from moco.atlas.search import search
     from moco.comparison.compare import compare
     from moco.comparison.result import Comparison
@@ -35,6 +36,7 @@ __all__ = [
     "load",
     "pretrain",
     "search",
+    "write_atlas",
     "write_report",
 ]
 
@@ -49,6 +51,7 @@ _HOMES = {
     "export": ("moco.weights.export", "export"),
     "load": ("moco.loading", "load"),
     "pretrain": ("moco.train.pretrain", "pretrain"),
+    "write_atlas": ("moco.atlas.make_atlas", "write_atlas"),
     "write_report": ("moco.train.report_run", "write_report"),
     "search": ("moco.atlas.search", "search"),
 }

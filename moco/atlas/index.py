@@ -103,7 +103,8 @@ def neighbours_of_all(
         values, found = index.nearest(x[some], k + 1)
         itself = found == np.arange(some.start, some.stop)[:, None]
         itself[~itself.any(axis=1), -1] = True  # many identical images: it is not among the nearest, drop the last
-        similarities[some], rows[some] = values[~itself].reshape(-1, k), found[~itself].reshape(-1, k)
+        shape = (len(found), k)
+        similarities[some], rows[some] = values[~itself].reshape(shape), found[~itself].reshape(shape)
     return similarities, rows
 
 

@@ -46,6 +46,7 @@ for _command in (evaluate.knn, evaluate.linear, evaluate.lowshot):
 app.command(cls=Command)(compare.compare)
 app.command(cls=Command)(transfer.transfer)
 app.command(cls=Command)(weights.embed)
+app.command(cls=Command)(atlas.atlas)
 app.command(cls=Command)(atlas.search)
 app.command(cls=Command)(atlas.dedup)
 app.command(cls=Command)(weights.export)

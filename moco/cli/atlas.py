@@ -1,4 +1,4 @@
-"""moco search, dedup."""
+"""moco atlas, search, dedup."""
 
 import json
 from pathlib import Path
@@ -18,6 +18,45 @@ SomeImages = Annotated[
     list[str] | None, typer.Argument(metavar="DATA", help="Folders of images, or list files.")
 ]  # fmt: skip
 ListFile = Annotated[Path | None, typer.Option("--list", metavar="FILE", help="Write the paths, one a line.")]
+
+
+def atlas(
+    source: Source,
+    data: SomeImages = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", metavar="FILE", help="The HTML file to write. [default: atlas.html in the run, or here]"),
+    ] = None,
+    clusters: Annotated[int, typer.Option("--clusters", min=1, metavar="N", help="Number of clusters.")] = 12,
+    threshold: Annotated[
+        float, typer.Option("--threshold", min=0.0, max=1.0, metavar="X", help="Cosine similarity of near-duplicates.")
+    ] = 0.98,
+    seed: Annotated[int, typer.Option("--seed", min=0, metavar="N", help="Seed of the map.")] = 0,
+    device: Device = "auto",
+    workers: Workers = None,
+    max_bad: MaxBad = None,
+    as_json: Json = False,
+) -> None:
+    """Write a map of images as one HTML file, with search by example.
+
+    Similar images are near each other. The page shows thumbnails, lists what a lasso selects, finds images like
+    examples and unlike others, and lists near-duplicates and outliers. It needs no network. A .parquet table beside it
+    has places and neighbours.
+    """
+    with errors() as console:
+        _check(source, data or [], device)
+        _check_page(out)
+        from moco.cli.progress import shown_progress
+
+        with interruptions(console, []), shown_progress(console) as progress:
+            progress.stage("loading torch")
+            from moco.atlas.make_atlas import write_atlas
+
+            found = write_atlas(
+                source, data, out, seed=seed, clusters=clusters, threshold=threshold, device=device, workers=workers,
+                max_bad=max_bad, say=console.say, progress=progress,
+            )  # fmt: skip
+        print(json.dumps(found.to_dict()) if as_json else found)
 
 
 def search(
@@ -114,6 +153,15 @@ def _check(source: str, data: list[str], device: str) -> None:
 
 def _ends_as_features(path: str) -> bool:
     return path.endswith(early_checks.FEATURE_FILES)
+
+
+def _check_page(out: Path | None) -> None:
+    from moco.recipe_error import RecipeError
+
+    if out is not None and out.suffix.lower() not in (".html", ".htm"):
+        raise RecipeError(f"--out expects a name that ends in .html, got {out}")
+    if out is not None and not out.parent.is_dir():
+        raise RecipeError(f"{out} cannot be written: the folder {out.parent} does not exist. Create it first")
 
 
 def _check_list(out: Path | None, *, overwrite: bool) -> None:
