@@ -22,6 +22,7 @@ from moco.files import write_json
 from moco.report.pictures import Neighbours, neighbour_sheet
 from moco.report.plots import curves
 from moco.train.pretrain import pretrain
+from moco.train.report_run import report_at_end
 from moco.train.reporters import Reporter
 from moco.train.result_files import write_result
 from moco.train.run_folder import RunFolder
@@ -36,7 +37,7 @@ class _Brief:
         self.say, self.live, self.metrics, self._box = reporter.say, reporter.live, reporter.metrics, reporter.box
 
     def box(self, title: str, rows: list[tuple[str, str]]) -> None:
-        self._box(title, [row for row in rows if row[0] not in ("pictures", "next")])
+        self._box(title, [row for row in rows if row[0] not in ("pictures", "report", "next")])
 
 
 def demo(
@@ -46,22 +47,26 @@ def demo(
     seed: int = 0,
     overwrite: bool = False,
     workers: int | None = None,
+    report: bool = True,
     reporter: Reporter,
 ) -> Table:
-    """Pre-train, evaluate, draw. Writes scores.json, neighbours.png and curves.png into the run folder `out`.
+    """Pre-train, evaluate, draw, report. Writes scores.json, pictures and report.html into the run folder `out`.
 
     Args:
         quick: one epoch, to see that everything works; its scores mean nothing.
+        report: write report.html and report.json.
     """
     data = demo_data()
     settings: dict[str, Any] = {"optim.epochs": 1} if quick else {}
     pretrain(
         data / "train", out, recipe=recipes.named("demo"), settings=settings, seed=seed, eval_data=data, eval_every=4,
-        overwrite=overwrite, workers=workers, device="cpu", reporter=_Brief(reporter),
+        overwrite=overwrite, workers=workers, device="cpu", report=False, reporter=_Brief(reporter),
     )  # fmt: skip
     everything = subjects(replace(load(out, device="cpu"), name="MoCo"), data, workers=workers)
     table = judge([LowShot(), Knn(k=20)], everything)
     write_results(RunFolder(out), table, everything, reporter)
+    if report and (page := report_at_end(RunFolder(out), reporter)):
+        reporter.say(f"report: {page}")
     reporter.say("next: moco pretrain YOUR_IMAGES --out runs/mine")
     return table
 

@@ -185,4 +185,5 @@ Log = Annotated[
         help="Send the metrics to tensorboard, wandb, mlflow or trackio too. May be repeated.",
     ),
 ]  # fmt: skip
+NoReport = Annotated[bool, typer.Option("--no-report", help="Write no report.html at the end of the run.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the plan and exit.")]

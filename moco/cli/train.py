@@ -50,6 +50,7 @@ def pretrain(
     max_bad: MaxBad = None,
     patience: options.Patience = 30,
     log: options.Log = None,
+    no_report: options.NoReport = False,
     dry_run: options.DryRun = False,
     as_json: Json = False,
 ) -> None:
@@ -66,7 +67,7 @@ def pretrain(
         device=device, workers=workers, processes=processes, eval_data=eval_data, eval_every=eval_every,
         save_every=save_every, keep=keep, keep_every=keep_every, on_nan=on_nan,
         on_collapse=on_collapse.value, diagnose_every=diagnose_every, max_bad=max_bad, patience=patience,
-        log=log or (), dry_run=dry_run,
+        log=log or (), report=not no_report, dry_run=dry_run,
     )  # fmt: skip
 
 
@@ -171,6 +172,7 @@ def demo(
     ] = None,
     overwrite: OverwriteRun = False,
     workers: Workers = None,
+    no_report: options.NoReport = False,
     as_json: Json = False,
 ) -> None:
     """Try it: pre-train on the included pictures, and evaluate.
@@ -188,7 +190,9 @@ def demo(
             from moco.demo import demo as run_demo
 
         out = out or Path("runs/demo")
-        table = run_demo(out, quick=quick, seed=seed, overwrite=overwrite, workers=workers, reporter=console)
+        table = run_demo(
+            out, quick=quick, seed=seed, overwrite=overwrite, workers=workers, report=not no_report, reporter=console
+        )  # fmt: skip
         print(json.dumps(table.to_dict()) if as_json else table)
 
 

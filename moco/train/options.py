@@ -34,6 +34,7 @@ class RunOptions:
         patience: minutes that a step or a checkpoint may take (setup and scores: four times as long) before the process
             prints the stack of every thread and ends; None or 0: no limit (the command's default is 30).
         log: trackers that get each record of metrics.jsonl: "tensorboard", "wandb", "mlflow", "trackio".
+        report: write report.html and report.json at the end of the run.
         dry_run: print the plan and return.
 
     Raises:
@@ -57,6 +58,7 @@ class RunOptions:
     max_bad: float | None = None
     patience: float | None = None
     log: str | Sequence[str] = ()
+    report: bool = True
     dry_run: bool = False
 
     def __post_init__(self) -> None:
@@ -67,7 +69,7 @@ class RunOptions:
         every = self.diagnose_every
         if every is not None and (not isinstance(every, int) or every < 0):
             raise RecipeError(f"diagnose_every expects a number of steps, or 0 for none, got {every!r}")
-        for name in ("overwrite", "accept_data_change", "processes", "dry_run"):
+        for name in ("overwrite", "accept_data_change", "processes", "report", "dry_run"):
             if not isinstance(getattr(self, name), bool):
                 raise RecipeError(f"{name} expects True or False, got {getattr(self, name)!r}")
         for name in ("eval_every", "save_every", "keep", "keep_every"):
@@ -107,4 +109,5 @@ class RunKeywords(TypedDict, total=False):
     max_bad: float | None
     patience: float | None
     log: str | Sequence[str]
+    report: bool
     dry_run: bool

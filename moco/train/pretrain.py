@@ -30,6 +30,7 @@ from moco.train.options import RunKeywords, RunOptions
 from moco.train.pace import Pace
 from moco.train.plan_run import Job, plan_job
 from moco.train.rank_sync import averaged_statistics
+from moco.train.report_run import report_at_end
 from moco.train.reporters import Reporter, Silent
 from moco.train.resolve_recipe import changes_of
 from moco.train.result_files import finish_run, report_renamed
@@ -48,6 +49,7 @@ from moco.train.resume import (
 from moco.train.run_folder import RunFolder
 from moco.train.saving import Saver
 from moco.train.stop_on_signals import StopFlag, stop_on_signals
+from moco.train.stop_reason import StopReason
 from moco.train.summary import closing_rows, plan_rows
 from moco.train.trackers import Trackers
 from moco.train.unused_parameters import skips_parameters
@@ -132,7 +134,10 @@ def carry_out(
 ) -> None:
     """Start or resume a planned run, train to its end, and save the encoder."""
     trackers = Trackers(job.options.trackers if on_main() else ())
-    with open_folder(job) as progress, stop_on_signals() as stop, threads(job.recipe.compute.threads), trackers:
+    with (
+        open_folder(job) as progress, stop_on_signals() as stop, threads(job.recipe.compute.threads), trackers,
+        StopReason() as stop_reason,
+    ):  # fmt: skip
         if progress is State.FINISHED:
             reporter.say(f"{job.run.path} is finished already: nothing to train (--overwrite starts again)")
             return
@@ -140,7 +145,7 @@ def carry_out(
         networks = build_networks(job, model=model, init=init, fresh=not progress.started)
         if not progress.started:  # all checks have passed
             start_folder(job, networks)
-        reporter = report_start(job, networks, reporter)
+        reporter = stop_reason.note_in(report_start(job, networks, reporter))
         if monitor is not None:
             reporter.say(str(monitor))
         state = job.state(networks.contrast)
@@ -205,7 +210,7 @@ def make_after_step(
 
 
 def finish(job: Job, contrast: Contrast, reporter: Reporter, *, bad: int, seconds: float) -> None:
-    """Save the encoder, write finished.json, and draw the pictures of the run."""
+    """Save the encoder, write finished.json, draw the pictures of the run, and write its report."""
     with averaged_statistics(contrast):
         if not on_main():
             return
@@ -217,4 +222,5 @@ def finish(job: Job, contrast: Contrast, reporter: Reporter, *, bad: int, second
         files = {f"encoder/{name}": content for name, content in files.items()}
         report_renamed(run, finish_run(run, files, facts | {"seconds": round(seconds, 1)}), reporter)
         pictures = draw_pictures(job, trained_encoder(contrast), reporter)
-        reporter.box("done", closing_rows(run, job.recipe, bad=bad, pictures=pictures))
+        report = report_at_end(run, reporter) if job.options.report else None
+        reporter.box("done", closing_rows(run, job.recipe, bad=bad, pictures=pictures, report=report))

@@ -18,12 +18,12 @@ from moco.report.contents import RunContents, RunState
 from moco.report.run_charts import LoggedRun
 from moco.text import duration, plural
 from moco.train.run_folder import RunError, RunFolder, has_numbers_of_the_end
+from moco.train.stop_reason import STOPPED
 from moco.train.summary import batch_norm, dictionary
 from moco.weights.own_files import last_step
 
 LOG_LINES = 12  # of train.log that are shown
 LOG_BYTES = 2**16  # of its end that are read
-STOPPED = "stopped: "  # begins the line of train.log that says why a run ended early
 
 Rows = list[tuple[str, str]]
 

@@ -1,6 +1,7 @@
 """`moco report`: write one HTML file and one JSON file about a run, or about several."""
 
 import json
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -8,8 +9,10 @@ from typing import Any
 from moco.files import read_json, write_text
 from moco.report.contents import report_of_run, report_of_runs
 from moco.report.page import GENERATOR, render
+from moco.text import message_of
 from moco.train.report_contents import read_contents
-from moco.train.run_folder import RunError
+from moco.train.reporters import Reporter
+from moco.train.run_folder import RunError, RunFolder
 
 NAMES = ("report.html", "report.json")  # in the folder of a run
 MOST_RUNS = 8  # in a comparison: each has a colour of its own
@@ -33,6 +36,22 @@ def write_report(runs: str | Path | Sequence[str | Path], out: str | Path | None
         content = report_of_runs(contents)
     write_files(page, content, {})
     return content
+
+
+def report_at_end(run: RunFolder, reporter: Reporter) -> Path | None:
+    """Write the report of a run that has just finished, and return its page; None if that was not possible.
+
+    No error leaves this function: the encoder is saved, and a missing report must not fail the run.
+    """
+    try:
+        write_report(run.path)
+    except Exception as error:
+        reporter.say(
+            f"caution: the report could not be written: {type(error).__name__}: {message_of(error)}. The run is "
+            f"complete; this writes it again: moco report {shlex.quote(str(run.path))}"
+        )
+        return None
+    return run.path / NAMES[0]
 
 
 def page_of(paths: Sequence[Path], out: str | Path | None) -> Path:

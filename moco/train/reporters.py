@@ -38,22 +38,23 @@ class Logged:
 
     def note(self, title: str, rows: list[tuple[str, str]]) -> None:
         """Write to the file only."""
-        self._write(*[f"{title}: {name}: {text}" for name, text in rows])
+        self.write(*[f"{title}: {name}: {text}" for name, text in rows])
 
     def say(self, text: str) -> None:
         self.reporter.say(text)
-        self._write(text)
+        self.write(text)
 
     def live(self, *parts: str) -> None:
         self.reporter.live(*parts)
         if time.monotonic() - self._written > 15:
             self._written = time.monotonic()
-            self._write(SEPARATOR.join(parts))
+            self.write(SEPARATOR.join(parts))
 
     def metrics(self, record: dict[str, Any]) -> None:
         self.reporter.metrics(record)
 
-    def _write(self, *lines: str) -> None:
+    def write(self, *lines: str) -> None:
+        """Write lines to the file only, each with the time."""
         now = datetime.now(UTC).isoformat(timespec="seconds")
         with suppress(OSError):  # a run does not fail because of its log
             append(self.file, "".join(f"{now} {one_line(line)}\n" for line in lines).encode("utf-8", "surrogateescape"))

@@ -148,7 +148,9 @@ def _batch_of_the_learning_rate(recipe: Recipe) -> int | None:
     return own.batch_size if changed else None
 
 
-def closing_rows(run: RunFolder, recipe: Recipe, *, bad: int, pictures: Sequence[Path] = ()) -> list[tuple[str, str]]:
+def closing_rows(
+    run: RunFolder, recipe: Recipe, *, bad: int, pictures: Sequence[Path] = (), report: Path | None = None
+) -> list[tuple[str, str]]:
     """The rows of the box at the end of a run."""
     last, facts = last_values(run), json.loads((run.path / "finished.json").read_text())
     rows = [("time", duration(facts["seconds"]))]
@@ -165,6 +167,8 @@ def closing_rows(run: RunFolder, recipe: Recipe, *, bad: int, pictures: Sequence
         rows.append(("bad images", f"{bad} could not be read: {run.path / 'bad_images.csv'}"))
     if pictures:
         rows.append(("pictures", ", ".join(map(str, pictures))))
+    if report:
+        rows.append(("report", str(report)))
     rows.append(("encoder", str(run.encoder)))
     rows.append(("in Python", f'import moco; encoder = moco.load("{run.path}"); encoder.embed(["a.jpg"])'))
     rows.append(("next", f"moco eval {run.path} LABELLED_FOLDER"))

@@ -1,0 +1,118 @@
+"""The report that a run writes by itself, and the reason of a run that stopped."""
+
+import json
+import os
+import signal
+
+import pytest
+from typer.testing import CliRunner
+
+import moco
+from moco.cli import app
+from moco.train import report_run
+from moco.train.pretrain import pretrain
+from moco.train.reporters import Silent
+from moco.train.stop_on_signals import Stopped
+
+
+class Heard(Silent):
+    """Keeps messages and boxes."""
+
+    def __init__(self):
+        self.said, self.boxes = [], {}
+
+    def say(self, text):
+        self.said.append(text)
+
+    def box(self, title, rows):
+        self.boxes[title] = dict(rows)
+
+
+class Fails(Heard):
+    """Does something else at the first step: it is called there."""
+
+    def __init__(self, act):
+        super().__init__()
+        self.act = act
+
+    def live(self, *parts):
+        self.act()
+
+
+def state_in(run):
+    moco.write_report(run)
+    return json.loads((run / "report.json").read_text())["runs"][0]["state"]
+
+
+def test_a_run_writes_its_report_and_names_it(tmp_path, pictures, tiny):
+    heard = Heard()
+    run = pretrain(pictures, tmp_path / "run", recipe=tiny, workers=0, device="cpu", reporter=heard)
+    assert heard.boxes["done"]["report"] == str(run.path / "report.html")
+    assert json.loads((run.path / "report.json").read_text())["runs"][0]["state"]["word"] == "finished"
+
+
+def test_without_report_none_is_written(tmp_path, pictures, tiny):
+    heard = Heard()
+    run = pretrain(pictures, tmp_path / "run", recipe=tiny, workers=0, device="cpu", report=False, reporter=heard)
+    assert "report" not in heard.boxes["done"]
+    assert not [one for one in os.listdir(run.path) if one.startswith("report")]
+
+
+def test_no_report_is_an_option_of_the_command(tmp_path, pictures, tiny):
+    (tmp_path / "tiny.json").write_text(tiny.to_json())
+    out = tmp_path / "run"
+    command = ["pretrain", str(pictures), "--out", str(out), "--recipe", str(tmp_path / "tiny.json"), "--no-report"]
+    assert CliRunner().invoke(app, command).exit_code == 0
+    assert (out / "finished.json").exists()
+    assert not (out / "report.html").exists()
+
+
+def test_a_report_that_cannot_be_written_is_a_warning_with_the_command(monkeypatch, tmp_path, pictures, tiny):
+    def fail(*_, **__):
+        raise MemoryError("no room")
+
+    heard, out = Heard(), tmp_path / "a run"
+    monkeypatch.setattr(report_run, "write_files", fail)
+    run = pretrain(pictures, out, recipe=tiny, workers=0, device="cpu", reporter=heard)
+    assert (run.path / "finished.json").is_file()
+    assert "report" not in heard.boxes["done"]
+    (line,) = [one for one in heard.said if "could not be written: MemoryError: no room" in one]
+    assert line.endswith(f"moco report '{out}'")
+
+
+def test_a_file_of_the_user_stays_and_the_run_finishes(tmp_path, pictures, tiny):
+    page = tmp_path / "run" / "report.html"
+    heard = Fails(lambda: page.write_text("mine"))
+    run = pretrain(pictures, tmp_path / "run", recipe=tiny, workers=0, device="cpu", reporter=heard)
+    assert (run.path / "finished.json").is_file()
+    assert page.read_text() == "mine"
+    assert any("is not a report" in one for one in heard.said)
+
+
+def test_the_report_of_a_run_stopped_by_a_signal_says_so(tmp_path, pictures, tiny):
+    with pytest.raises(Stopped):
+        pretrain(
+            pictures, tmp_path / "run", recipe=tiny, workers=0, device="cpu",
+            reporter=Fails(lambda: os.kill(os.getpid(), signal.SIGTERM)),
+        )  # fmt: skip
+    state = state_in(tmp_path / "run")
+    assert state["word"] == "stopped"
+    assert "stopped by SIGTERM after step" in state["text"]
+
+
+def test_the_report_of_a_run_that_failed_has_the_error_in_one_line(tmp_path, pictures, tiny):
+    def fail():
+        raise RuntimeError("CUDA out of\nmemory")
+
+    with pytest.raises(RuntimeError):
+        pretrain(pictures, tmp_path / "run", recipe=tiny, workers=0, device="cpu", reporter=Fails(fail))
+    assert state_in(tmp_path / "run")["text"].endswith("RuntimeError: CUDA out of\\nmemory")
+
+
+def test_a_run_that_was_resumed_and_finished_has_no_reason(tmp_path, pictures, tiny):
+    acts = iter([lambda: os.kill(os.getpid(), signal.SIGTERM)])
+    reporter = Fails(lambda: next(acts, lambda: None)())
+    with pytest.raises(Stopped):
+        pretrain(pictures, tmp_path / "run", recipe=tiny, workers=0, device="cpu", reporter=reporter)
+    pretrain(pictures, tmp_path / "run", recipe=tiny, workers=0, device="cpu", reporter=reporter)
+    assert state_in(tmp_path / "run")["word"] == "finished"
