@@ -60,7 +60,7 @@ def demo(
     settings: dict[str, Any] = {"optim.epochs": 1} if quick else {}
     pretrain(
         data / "train", out, recipe=recipes.named("demo"), settings=settings, seed=seed, eval_data=data, eval_every=4,
-        overwrite=overwrite, workers=workers, device="cpu", report=False, reporter=_Brief(reporter),
+        overwrite=overwrite, workers=workers, device="cpu", compare=False, report=False, reporter=_Brief(reporter),
     )  # fmt: skip
     everything = subjects(replace(load(out, device="cpu"), name="MoCo"), data, workers=workers)
     table = judge([LowShot(), Knn(k=20)], everything)

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from moco.files import read_json
 from moco.recipe import RecipeError, diff
 from moco.recipes import RECIPES
 from moco.train.run_folder import RunError, RunFolder, check_is_run
@@ -85,6 +86,14 @@ def changed_settings(run: RunFolder) -> list[str]:
     """One line for each setting that differs from those of the recipe that the run is named after."""
     recipe = run.recipe()
     return diff(RECIPES[recipe.name](), recipe) if recipe.name in RECIPES else []
+
+
+def verdict_of_comparison(run: RunFolder) -> str:
+    """The sentence of the comparison with baselines at the end of the run; empty if there was none."""
+    content = read_json(run.path / "compare.json")
+    verdict = content.get("verdict") if isinstance(content, dict) else None
+    sentence = verdict.get("sentence") if isinstance(verdict, dict) else None
+    return sentence if isinstance(sentence, str) else ""
 
 
 def _text(value: float | None, form: str) -> str:

@@ -109,7 +109,7 @@ def train_and_score(recipe: Recipe, folder: Path, bench: Bench) -> dict[str, Any
     try:
         pretrain(
             bench.images, folder, recipe=recipe, device=str(bench.device), workers=bench.workers,
-            save_every=half if 0 < half <= SHORT else None, reporter=bench.reporter,
+            save_every=half if 0 < half <= SHORT else None, compare=False, reporter=bench.reporter,
         )  # fmt: skip
         trained = time.process_time()
         scores = bench.judge(folder)

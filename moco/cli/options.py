@@ -178,6 +178,12 @@ Patience = Annotated[
     float,
     typer.Option(min=0, metavar="MINUTES", help="End the run if it makes no progress for so many minutes. 0: never."),
 ]
+NoCompare = Annotated[
+    bool,
+    typer.Option(
+        "--no-compare", help="Do not compare the encoder with baselines at the end, for a twentieth of the run's time."
+    ),
+]
 Log = Annotated[
     list[str] | None,
     typer.Option(

@@ -32,17 +32,19 @@ def show(
     """Show a run: its state, changed settings, last values and curves."""
     with errors():
         from moco.curves_as_text import draw_curves
-        from moco.runs import changed_settings, describe, open_run, table
+        from moco.runs import changed_settings, describe, open_run, table, verdict_of_comparison
         from moco.text import printable
 
         folder = open_run(run)
         row, changes, records = describe(folder), changed_settings(folder), folder.metrics()
+        verdict = verdict_of_comparison(folder)
         if as_json:
-            print(json.dumps(row | {"changed_settings": changes, "records": records}))
+            print(json.dumps(row | {"changed_settings": changes, "is_it_worth_it": verdict, "records": records}))
             return
         settings = [f"settings other than those of {row['recipe']}:", *changes, ""] if changes else []
+        worth = [f"is it worth it? {verdict}", ""] if verdict else []
         curves = draw_curves([(run.name, records)], encoding=sys.stdout.encoding)
-        print(printable("\n".join([table([row]), "", *settings, *curves]).rstrip()))
+        print(printable("\n".join([table([row]), "", *worth, *settings, *curves]).rstrip()))
 
 
 def compare(

@@ -49,6 +49,7 @@ def pretrain(
     diagnose_every: options.DiagnoseEvery = None,
     max_bad: MaxBad = None,
     patience: options.Patience = 30,
+    no_compare: options.NoCompare = False,
     log: options.Log = None,
     no_report: options.NoReport = False,
     dry_run: options.DryRun = False,
@@ -67,7 +68,7 @@ def pretrain(
         device=device, workers=workers, processes=processes, eval_data=eval_data, eval_every=eval_every,
         save_every=save_every, keep=keep, keep_every=keep_every, on_nan=on_nan,
         on_collapse=on_collapse.value, diagnose_every=diagnose_every, max_bad=max_bad, patience=patience,
-        log=log or (), report=not no_report, dry_run=dry_run,
+        compare=not no_compare, log=log or (), report=not no_report, dry_run=dry_run,
     )  # fmt: skip
 
 

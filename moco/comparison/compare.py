@@ -6,14 +6,14 @@ import numpy as np
 from jaxtyping import Float
 
 from moco.comparison.bootstrap import Resamples, draw_resamples, interval, resampled_means
-from moco.comparison.measures import KNN, Correct, measure
+from moco.comparison.measures import KNN, Correct, Measure, measure
 from moco.comparison.on_machine import check_on_machine
 from moco.comparison.result import Comparison
 from moco.comparison.verdict import Difference, judge_all, judge_baseline, level_for
 from moco.data.sources.open import Sources
-from moco.evaluate.cache import cache_of
+from moco.evaluate.cache import FeatureCache, cache_of
 from moco.evaluate.evaluate import PIXELS, RANDOM, subjects
-from moco.evaluate.features import load
+from moco.evaluate.features import Pretrained, load
 from moco.evaluate.progress import Progress
 from moco.evaluate.protocols import Subjects
 from moco.recipe import RecipeError
@@ -57,19 +57,48 @@ def compare(
     progress = progress or Progress()
     progress.stage("loading the encoders")
     pretrained = load(weights, architecture=architecture, device=device)
-    others = {f"baseline {name}": load(name, device=device) for name in files}
+    others = {name: load(name, device=device) for name in files}
+    return compare_encoders(
+        pretrained, data, others, baselines, test=test, random_encoders=RANDOM_ENCODERS, workers=workers,
+        max_bad=max_bad, cache=cache_of(weights, say) if cached else None, progress=progress,
+    )  # fmt: skip
+
+
+def compare_encoders(
+    pretrained: Pretrained,
+    data: Sources,
+    others: Mapping[str, Pretrained],
+    baselines: Sequence[str],
+    *,
+    test: Sources | None = None,
+    random_encoders: int,
+    measured_by: Measure = measure,
+    workers: int | None = None,
+    max_bad: float | None = None,
+    cache: FeatureCache | None = None,
+    progress: Progress | None = None,
+) -> Comparison:
+    """As `compare`, with encoders that are loaded.
+
+    Args:
+        others: the baselines other than "random" and "pixels", by name.
+    """
     among = subjects(
-        pretrained, data, test=test, others=others, random_encoders=RANDOM_ENCODERS if "random" in baselines else 0,
-        workers=workers, max_bad=max_bad, cache=cache_of(weights, say) if cached else None, progress=progress,
+        pretrained, data, test=test, others={f"baseline {name}": one for name, one in others.items()},
+        random_encoders=random_encoders if "random" in baselines else 0, workers=workers, max_bad=max_bad, cache=cache,
+        progress=progress,
     )  # fmt: skip
     if "random" in baselines and RANDOM not in among.rows:
         raise RecipeError(f"the baseline random is not possible. {' '.join(among.notes)}")
-    named = {f"baseline {name}": name for name in files} | {PIXELS: "pixels"}
+    named = {f"baseline {name}": name for name in others} | {PIXELS: "pixels"}
     named |= {name: "random" for name in among.rows if name.startswith(RANDOM)}
-    return compare_features(among, {row: name for row, name in named.items() if name in baselines}, baselines)
+    named = {row: name for row, name in named.items() if name in baselines}
+    return compare_features(among, named, baselines, measured_by=measured_by)
 
 
-def compare_features(among: Subjects, named: Mapping[str, str], baselines: Sequence[str]) -> Comparison:
+def compare_features(
+    among: Subjects, named: Mapping[str, str], baselines: Sequence[str], *, measured_by: Measure = measure
+) -> Comparison:
     """The comparison of features.
 
     Args:
@@ -80,7 +109,7 @@ def compare_features(among: Subjects, named: Mapping[str, str], baselines: Seque
     for row in (among.judged, *named):
         among.progress.stage(f"measures of {row}")
         subject = among.rows[row]
-        correct[row], more = measure(subject.train, subject.test, device=among.device)
+        correct[row], more = measured_by(subject.train, subject.test, device=among.device)
         notes |= dict.fromkeys(more)
     images = len(among.rows[among.judged].test.x)
     seeds = {name: [correct[row] for row, of in named.items() if of == name] for name in baselines}

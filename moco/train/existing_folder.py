@@ -45,8 +45,8 @@ WRITTEN = (
 FOLDERS = ("checkpoints", "encoder", "model", "nan", "tensorboard")
 # What a run writes after its first step. A new kind of file belongs here, or `--overwrite` does not remove it.
 AFTER_THE_FIRST_STEP = (
-    "scores.json", "details.json", "diagnosis.json", "report.html", "report.json", "atlas.html", "atlas.parquet",
-    "curves.png", "neighbours.png", "predictions.png", "precision_recall.png",
+    "scores.json", "details.json", "diagnosis.json", "compare.json", "report.html", "report.json", "atlas.html",
+    "atlas.parquet", "curves.png", "neighbours.png", "predictions.png", "precision_recall.png",
     "encoder/model.safetensors", "encoder/config.json", "encoder/README.md", "model/model.safetensors",
     "model/config.json",
 )  # fmt: skip

@@ -33,6 +33,8 @@ class RunOptions:
         max_bad: unreadable images to tolerate: a number, or a share below 1; None: 0.1 %, at least 10.
         patience: minutes that a step or a checkpoint may take (setup and scores: four times as long) before the process
             prints the stack of every thread and ends; None or 0: no limit (the command's default is 30).
+        compare: compare the encoder with baselines at the end of a run of a minute or more, if labels are at hand, for
+            at most 5 % of its time, or 5 s (docs/compare.md).
         log: trackers that get each record of metrics.jsonl: "tensorboard", "wandb", "mlflow", "trackio".
         report: write report.html and report.json at the end of the run.
         dry_run: print the plan and return.
@@ -57,6 +59,7 @@ class RunOptions:
     diagnose_every: int | None = None
     max_bad: float | None = None
     patience: float | None = None
+    compare: bool = True
     log: str | Sequence[str] = ()
     report: bool = True
     dry_run: bool = False
@@ -69,7 +72,7 @@ class RunOptions:
         every = self.diagnose_every
         if every is not None and (not isinstance(every, int) or every < 0):
             raise RecipeError(f"diagnose_every expects a number of steps, or 0 for none, got {every!r}")
-        for name in ("overwrite", "accept_data_change", "processes", "report", "dry_run"):
+        for name in ("overwrite", "accept_data_change", "processes", "compare", "report", "dry_run"):
             if not isinstance(getattr(self, name), bool):
                 raise RecipeError(f"{name} expects True or False, got {getattr(self, name)!r}")
         for name in ("eval_every", "save_every", "keep", "keep_every"):
@@ -108,6 +111,7 @@ class RunKeywords(TypedDict, total=False):
     diagnose_every: int | None
     max_bad: float | None
     patience: float | None
+    compare: bool
     log: str | Sequence[str]
     report: bool
     dry_run: bool

@@ -18,6 +18,7 @@ from moco.recipe import Recipe
 from moco.train.after_step import AfterStep, last_values
 from moco.train.build import in_format, precision_of, threads
 from moco.train.checkpoint import TrainState
+from moco.train.compare_run import compare_at_end
 from moco.train.ddp import wrap
 from moco.train.draw_pictures import draw_pictures
 from moco.train.existing_folder import State
@@ -210,7 +211,7 @@ def make_after_step(
 
 
 def finish(job: Job, contrast: Contrast, reporter: Reporter, *, bad: int, seconds: float) -> None:
-    """Save the encoder, write finished.json, draw the pictures of the run, and write its report."""
+    """Save the encoder, write finished.json; then pictures, the comparison with baselines, and the report."""
     with averaged_statistics(contrast):
         if not on_main():
             return
@@ -222,5 +223,6 @@ def finish(job: Job, contrast: Contrast, reporter: Reporter, *, bad: int, second
         files = {f"encoder/{name}": content for name, content in files.items()}
         report_renamed(run, finish_run(run, files, facts | {"seconds": round(seconds, 1)}), reporter)
         pictures = draw_pictures(job, trained_encoder(contrast), reporter)
+        compare_at_end(job, trained_encoder(contrast), reporter, seconds=seconds)
         report = report_at_end(run, reporter) if job.options.report else None
         reporter.box("done", closing_rows(run, job.recipe, bad=bad, pictures=pictures, report=report))

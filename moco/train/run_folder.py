@@ -2,7 +2,7 @@
 
 recipe.json  provenance.json  init.json  manifest.jsonl.gz  metrics.jsonl  train.log  bad_images.csv  saved.json
 finished.json  checkpoints/  encoder/ or model/  curves.png  neighbours.png  scores.json  details.json  diagnosis.json
-report.html  report.json  atlas.html  atlas.parquet  predictions.png  precision_recall.png
+compare.json  report.html  report.json  atlas.html  atlas.parquet  predictions.png  precision_recall.png
 """
 
 import fcntl

@@ -29,17 +29,20 @@ def pretrained(weights: str, size: int | None) -> LoadedWeights | None:
     return _from_timm(name, size) if library == "timm" and is_timm(name) else None
 
 
-def is_on_machine(weights: str) -> bool:
-    """Whether `pretrained(weights)` finds its file in a package or in the caches of the libraries: no download."""
+def file_on_machine(weights: str) -> str | None:
+    """The file that `pretrained(weights)` reads, in a package or in the caches of the libraries; None: a download."""
     library, _, name = weights.partition("/")
     if library == "torchvision" and weights in torchvision_names():
-        return os.path.isfile(os.path.join(torch.hub.get_dir(), "checkpoints", torchvision_file(name)))
+        file = os.path.join(torch.hub.get_dir(), "checkpoints", torchvision_file(name))
+        return file if os.path.isfile(file) else None
     if library != "timm" or not is_timm(name):
-        return False
+        return None
     import timm
 
+    if (file := packaged(name)) is not None:
+        return str(file)
     config = timm.get_pretrained_cfg(name)
-    return packaged(name) is not None or (config is not None and cached_file(config) is not None)
+    return None if config is None else cached_file(config)
 
 
 def torchvision_file(name: str) -> str:

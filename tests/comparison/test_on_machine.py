@@ -5,7 +5,8 @@ import pytest
 import timm
 from torchvision import models
 
-from moco.comparison.on_machine import check_on_machine, weights_on_machine
+from moco.comparison import on_machine
+from moco.comparison.on_machine import cheapest_on_machine, check_on_machine, weights_on_machine
 from moco.recipe import RecipeError
 
 VIT = timm.get_pretrained_cfg("test_vit").hf_hub_id  # timm/test_vit.TAG
@@ -45,6 +46,20 @@ def test_a_baseline_that_would_be_downloaded_is_refused_with_those_that_are_ther
 @pytest.mark.parametrize("name", ["torchvision/resnet50", "timm/test_vit", VIT])
 def test_a_cached_baseline_is_accepted(caches: Path, name: str):
     check_on_machine(name)
+
+
+def test_the_quick_baseline_is_the_same_network_or_the_smallest_file(
+    caches: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(on_machine, "PACKAGES", {})
+    resnet = next((tmp_path / "torch").rglob("resnet50*"))
+    vit = next((tmp_path / "hub").rglob("model.safetensors"))
+    for small, large, found in ((resnet, vit, "torchvision/resnet50"), (vit, resnet, VIT)):
+        small.write_bytes(b"1")
+        large.write_bytes(b"22")
+        assert cheapest_on_machine("resnet18") == found
+    assert cheapest_on_machine("resnet50") == "torchvision/resnet50"
+    assert cheapest_on_machine("torchvision/resnet50", other_than="torchvision/resnet50") == VIT
 
 
 def test_a_path_is_accepted(caches: Path):

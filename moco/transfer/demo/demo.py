@@ -54,7 +54,7 @@ def transfer_demo(
     make_scenes(scenes, garments, QUICK if quick else Counts(), photos=photos)
     pretrain(
         garments / "train", encoder, recipe=recipes.named("demo"), settings={"optim.epochs": 1} if quick else {},
-        seed=seed, device="cpu", workers=workers, overwrite=overwrite, reporter=reporter,
+        seed=seed, compare=False, device="cpu", workers=workers, overwrite=overwrite, reporter=reporter,
     )  # fmt: skip
     init: dict[str, str | Path] = {"random": "random", "moco": encoder}
     if packaged(IMAGENET) is not None:
