@@ -24,6 +24,8 @@ from tests.train.helpers import StopAt, assert_same, final_state
 def _always(monkeypatch: pytest.MonkeyPatch) -> None:
     """Short runs are compared too, and only with what a test gives."""
     monkeypatch.setattr(compare_run, "SHORTEST", 0.0)
+    monkeypatch.setattr(compare_run, "MOST", 600.0)  # a busy machine must not change what a test sees
+    monkeypatch.setattr(compare_run, "LEAST", 600.0)
     monkeypatch.setattr(compare_run, "cheapest_on_machine", lambda network, other_than: None)
 
 
