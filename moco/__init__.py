@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from moco.evaluate.features import Pretrained
     from moco.loading import load
     from moco.recipe import Recipe, RecipeError
+    from moco.train.plan import plan
     from moco.train.pretrain import Run, pretrain
     from moco.train.report_run import write_report
     from moco.weights.export import export
@@ -34,6 +35,7 @@ __all__ = [
     "dedup",
     "export",
     "load",
+    "plan",
     "pretrain",
     "search",
     "write_atlas",
@@ -50,6 +52,7 @@ _HOMES = {
     "dedup": ("moco.atlas.dedup", "dedup"),
     "export": ("moco.weights.export", "export"),
     "load": ("moco.loading", "load"),
+    "plan": ("moco.train.plan", "plan"),
     "pretrain": ("moco.train.pretrain", "pretrain"),
     "write_atlas": ("moco.atlas.make_atlas", "write_atlas"),
     "write_report": ("moco.train.report_run", "write_report"),

@@ -177,7 +177,8 @@ def _original(recipe: Recipe) -> Recipe | None:
     if recipe.name != "auto":
         return named(recipe.name) if recipe.name in RECIPES else None
     values = settings_of(recipe)
-    return named(str(auto_origin(recipe).base)).but("auto", {name: values[name] for name in FITTED})
+    fitted = {name: value for name, value in values.items() if _longest_prefix(FITTED, name)}
+    return named(str(auto_origin(recipe).base)).but("auto", fitted)
 
 
 def _longest_prefix(table: dict[str, str], name: str) -> str | None:

@@ -18,7 +18,7 @@ LAYERS = [  # a part imports from the layers above its own in this list, not fro
     {"evaluate"},
     {"diagnose"},
     {"atlas"},
-    {"comparison", "report"},
+    {"comparison", "planning", "report"},
     {"train"},
     {"ablate", "curves_as_text", "demo", "explain", "runs", "transfer"},
     {"loading"},

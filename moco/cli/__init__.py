@@ -6,7 +6,21 @@ from typing import Annotated
 import typer
 
 from moco import __version__
-from moco.cli import ablate, atlas, check, compare, diagnose, evaluate, recipes, report, runs, train, transfer, weights
+from moco.cli import (
+    ablate,
+    atlas,
+    check,
+    compare,
+    diagnose,
+    evaluate,
+    plan,
+    recipes,
+    report,
+    runs,
+    train,
+    transfer,
+    weights,
+)
 from moco.cli.help import Command
 from moco.cli.streams import open_streams, replace_missing_characters, run_and_flush, run_as_rank, silence_pillow
 
@@ -36,6 +50,7 @@ def about(version: Annotated[bool, typer.Option("--version", help="Print the ver
 
 
 app.command(cls=Command)(train.pretrain)
+app.command(cls=Command)(plan.plan)
 app.command(cls=Command)(check.check)
 app.command(cls=Command)(diagnose.diagnose)
 app.command(cls=Command)(report.report)

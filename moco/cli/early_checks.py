@@ -75,8 +75,9 @@ def check_recipe(recipe: str, changes: dict[str, Any]) -> None:
     """Raise RecipeError for a recipe that does not exist, or settings that it cannot have."""
     from moco import recipes
     from moco.recipe import Recipe
+    from moco.recipes.auto import is_auto
 
-    if recipe == "auto":
+    if is_auto(recipe):
         Recipe.check_settings(changes)
         name = changes.get("encoder.name")
     else:

@@ -101,7 +101,17 @@ Model = Annotated[
         help="Encoder: resnet50, torchvision/NAME, timm/NAME, ... [default: the recipe's]",
     ),
 ]
-Epochs = Annotated[int | None, typer.Option(min=1, metavar="N", help="Passes over the images. [default: the recipe's]")]
+Epochs = Annotated[
+    float | None, typer.Option(min=0.01, metavar="N", help="Passes over the images. [default: the recipe's]")
+]
+Budget = Annotated[
+    str | None,
+    typer.Option(
+        metavar="TIME",
+        help="The time that the run may take, such as 10m or 8h: it measures this machine and chooses the length, and "
+        "with auto the network.",
+    ),
+]
 BatchSize = Annotated[
     int | None,
     typer.Option(min=1, metavar="N", help="Images in a step, on all devices together. [default: the recipe's]"),

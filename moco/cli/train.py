@@ -26,6 +26,7 @@ def pretrain(
     recipe: options.RecipeName = "auto",
     model: options.Model = None,
     epochs: options.Epochs = None,
+    budget: options.Budget = None,
     batch_size: options.BatchSize = None,
     settings: options.Settings = None,
     seed: options.Seed = None,
@@ -63,12 +64,13 @@ def pretrain(
     own = {"optim.epochs": epochs, "optim.batch_size": batch_size, "seed": seed, "compute.precision": precision}
     own |= {"compute.compile": True} if compile_ else {}
     _pretrain(
-        data, out, recipe=recipe, model=model, settings=settings or [], own=own, init=init, devices=devices,
-        as_json=as_json, resume=resume.value, overwrite=overwrite, accept_data_change=accept_data_change,
-        device=device, workers=workers, processes=processes, eval_data=eval_data, eval_every=eval_every,
-        save_every=save_every, keep=keep, keep_every=keep_every, on_nan=on_nan,
-        on_collapse=on_collapse.value, diagnose_every=diagnose_every, max_bad=max_bad, patience=patience,
-        compare=not no_compare, log=log or (), report=not no_report, dry_run=dry_run,
+        data, out, recipe=recipe, model=model, settings=settings or [], own=own, init=init, budget=budget,
+        devices=devices, as_json=as_json, resume=resume.value, overwrite=overwrite,
+        accept_data_change=accept_data_change, device=device, workers=workers, processes=processes,
+        eval_data=eval_data, eval_every=eval_every, save_every=save_every, keep=keep, keep_every=keep_every,
+        on_nan=on_nan, on_collapse=on_collapse.value, diagnose_every=diagnose_every, max_bad=max_bad,
+        patience=patience, log=log or (), report=not no_report,
+        compare=not no_compare, dry_run=dry_run,
     )  # fmt: skip
 
 
@@ -81,6 +83,7 @@ def _pretrain(
     settings: list[str],
     own: dict[str, Any],
     init: str | None,
+    budget: str | None,
     devices: str | None,
     as_json: bool,
     **chosen: Unpack[RunKeywords],
@@ -92,6 +95,7 @@ def _pretrain(
         own: settings that have an option of their own; None: not given.
     """
     from moco.data.sources.background_scan import BackgroundScan
+    from moco.planning.budget import parse_budget
     from moco.recipes import parse_settings
     from moco.train.slurm import stop_at_once_on_signals
 
@@ -101,6 +105,7 @@ def _pretrain(
         run_options = RunOptions(**chosen)
         changes = parse_settings(settings) | {name: value for name, value in own.items() if value is not None}
         with_model = changes | ({"encoder.name": model} if model is not None else {})
+        seconds = None if budget is None else parse_budget(budget)
         _check(data, run_options, recipe=recipe, changes=with_model, init=init)
         if isinstance(sources, BackgroundScan):
             sources.check(WAIT)
@@ -114,7 +119,15 @@ def _pretrain(
         if (ranks := ranks_for(devices, run_options.device)) > 1:
             raise typer.Exit(_launch(ranks))
         run = run_pretrain(
-            sources, out, recipe=recipe, model=model, settings=changes, init=init, reporter=console, **chosen
+            sources,
+            out,
+            recipe=recipe,
+            model=model,
+            settings=changes,
+            init=init,
+            budget=seconds,
+            reporter=console,
+            **chosen,
         )
         if as_json and on_main():
             facts = {"run": str(run.path), "recipe": json.loads(run.recipe.to_json())}

@@ -8,7 +8,7 @@ from jaxtyping import Int64, UInt8
 from torch import Tensor
 
 from moco.data.augment.normalize import normalize
-from moco.data.check.near_duplicates import find_near, signature_of
+from moco.data.check.distinct import SamePictures, estimate_distinct, picture_signature, same_pictures
 from moco.data.loader.bad_images import Quarantine
 from moco.data.loader.loader import ViewLoader
 from moco.data.sources.images import Images, Subset
@@ -18,7 +18,6 @@ from moco.rng import fold, permuted
 ROWS = 64  # images in a mini-batch of the loader
 SEED = 0
 BYTES = 2**27  # of a view of all images, at most: 891 images of 224 pixels
-FLAT = 4  # [of 255] range of each colour in a blank image, at most
 WHOLE = View(
     crop_area=(1.0, 1.0), crop_ratio=(1.0, 1.0), jitter=Jitter(p=0.0), grey=0.0, blur=0.0, solarize=0.0, flip=0.0,
 )  # fmt: skip
@@ -41,13 +40,8 @@ class Probe:
 
     @property
     def distinct(self) -> float:
-        """Different pictures in the data, estimated from the pairs of equal ones. All blank ones are one picture."""
-        n, blank = len(self), round(self.blank * len(self))
-        others = n - blank
-        if others < 2:
-            return float(others + (blank > 0))
-        same = (self.same * n * (n - 1) - blank * (blank - 1)) / (others * (others - 1))
-        return 1 / (n / (others * self.images) + same) + (blank > 0)
+        """Different pictures in the data, estimated from the probe set."""
+        return estimate_distinct(self.images, len(self), SamePictures(self.same, self.blank))
 
     def view(self, which: int, rows: Tensor, device: torch.device) -> Tensor:
         """Some rows of a view, normalized."""
@@ -79,25 +73,11 @@ def make_probe(
     views, places = read(data if len(data.views) == 2 else data.model_copy(update={"views": data.views * 2}))
     (pictures,), which = read(PICTURE)
     first = np.unique(which.numpy(), return_index=True)[1]  # a replacement of a bad image may occur twice
-    same, blank = same_pictures(pictures[first].permute(0, 2, 3, 1).numpy())
-    return Probe((views[0], views[1]), torch.from_numpy(chosen)[places], data, len(images), same, blank)
+    found = same_pictures([picture_signature(one) for one in pictures[first].permute(0, 2, 3, 1).numpy()])
+    return Probe((views[0], views[1]), torch.from_numpy(chosen)[places], data, len(images), found.same, found.blank)
 
 
 def _as_bytes(view: Tensor, data: DataSpec) -> UInt8[Tensor, "n 3 S S"]:
     """The inverse of `normalize`, exactly."""
     mean, std = (torch.tensor(x, device=view.device).view(3, 1, 1) for x in (data.mean, data.std))
     return ((view * std + mean) * 255).round().clamp(0, 255).to("cpu", torch.uint8)
-
-
-def same_pictures(pictures: UInt8[np.ndarray, "n H W 3"]) -> tuple[float, float]:
-    """The share of pairs of `pictures` that show the same one, and the share of blank pictures, all taken as the same.
-
-    Near-duplicates count as the same (`moco.data.check.near_duplicates`).
-    """
-    is_blank = np.ptp(pictures, axis=(1, 2)).max(axis=1) <= FLAT
-    sizes, signatures = [int(is_blank.sum())], [signature_of(one) for one in pictures[~is_blank]]
-    if signatures:
-        hashes = np.array([number for number, _ in signatures], dtype=np.uint64)
-        sizes += [len(group) for group in find_near(hashes, np.stack([small for _, small in signatures]))]
-    pairs = len(pictures) * (len(pictures) - 1)
-    return sum(size * (size - 1) for size in sizes) / max(pairs, 1), float(is_blank.mean())

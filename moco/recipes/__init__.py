@@ -8,11 +8,11 @@ from typing import Any
 from moco.recipe import Recipe, RecipeError, View, unknown
 from moco.recipes import cifar, end_to_end, memory_bank, moco_v1, moco_v2, moco_v3
 from moco.recipes import demo as demo_recipe
-from moco.recipes.auto import auto
+from moco.recipes.auto import auto, momentum_for
 from moco.recipes.demo import demo
 from moco.recipes.sources_of_numbers import Origin
 
-__all__ = ["ORIGINS", "PAIRS", "RECIPES", "VIEWS", "auto", "find_recipe", "named", "parse_settings"]
+__all__ = ["ORIGINS", "PAIRS", "RECIPES", "VIEWS", "auto", "find_recipe", "momentum_for", "named", "parse_settings"]
 
 RECIPES: dict[str, Callable[[], Recipe]] = {
     "moco_v1_r50": moco_v1.moco_v1_r50,

@@ -21,6 +21,7 @@ from moco.recipe_base import RecipeBase
 from moco.train.build import scaler_for
 from moco.train.checkpoint import Clock, TrainState
 from moco.train.existing_folder import stored_recipe
+from moco.train.fit_to_time import Asked, Fitted, check_budget, fit_to_time
 from moco.train.nan_report import allowed_skips
 from moco.train.open_run import check_before_lock
 from moco.train.optim import optimizer_for
@@ -61,6 +62,7 @@ class Job(AnyJob):
     """A planned pre-training run."""
 
     recipe: Recipe
+    time: str | None = None  # what was measured about the time of the run; None: nothing
 
     def state(self, contrast: Contrast) -> TrainState:
         optimizer = optimizer_for(contrast, self.recipe.optim)
@@ -87,28 +89,42 @@ def plan_job(
     model: str | nn.Module | None,
     changes: dict[str, Any],
     init: str | Path | None,
+    budget: float | None = None,
+    report: Callable[[str], None] = lambda _: None,
 ) -> Job:
-    """Plan a run: make all checks that need no network. Writes nothing.
+    """Plan a run: make all checks that need no network, and fit it to its time. Writes nothing.
+
+    Args:
+        budget: [s] that the whole run may take; it decides the length, and with `auto` network and size of views.
+        report: called with a line on what is being measured.
 
     Raises:
-        RecipeError: a recipe, device or folder that cannot be used.
+        RecipeError: a recipe, device, folder or budget that cannot be used.
         DataError: no images.
     """
     check_device(options.device, place)
     allowed_skips(options.on_nan)  # raises RecipeError for a wrong value
     check_trackers(options.trackers)
+    asked = Asked(recipe, model, changes, budget)
+    check_budget(asked)
     images, workers = open_images(data), workers_for(options.workers)
     stored = None if options.overwrite else stored_recipe(out)
-    chosen = shared_recipe(lambda: resolve(recipe, images, place, model=model, changes=changes, stored=stored))
+    chosen = shared_recipe(
+        lambda: resolve(recipe, images, place, model=model, changes=changes, stored=stored, budget=budget)
+    )
     check_name(chosen.encoder.name)
     check_fits(chosen, len(images))
     check_same_images(images)
     if on_main():
         check_no_overlap(out, images, eval_data=options.eval_data, init=init, overwrite=options.overwrite)
         check_before_lock(RunFolder(out), chosen, resume=options.resume, overwrite=options.overwrite)
-    job = Job(images, chosen, clock_of(chosen, len(images)), place, RunFolder(out), options, workers)
-    check_learns(chosen, job.clock)
-    return job
+    fitted = Fitted(chosen)
+    if stored is None:
+        fitted = fit_to_time(asked, chosen, images, place, workers=workers, report=report)
+        check_fits(fitted.recipe, len(images))
+    clock = clock_of(fitted.recipe, len(images))
+    check_learns(fitted.recipe, clock)
+    return Job(images, fitted.recipe, clock, place, RunFolder(out), options, workers, fitted.time)
 
 
 def check_device(option: str, place: torch.device) -> None:

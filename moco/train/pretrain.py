@@ -14,6 +14,7 @@ from moco.distributed import on_main, restarted, session
 from moco.evaluate.features import Pretrained, load
 from moco.evaluate.monitor import Monitor, monitor_for
 from moco.method import Contrast
+from moco.planning.budget import parse_budget
 from moco.recipe import Recipe
 from moco.train.after_step import AfterStep, last_values
 from moco.train.build import in_format, precision_of, threads
@@ -84,7 +85,8 @@ def pretrain(
     *,
     recipe: str | Recipe = "auto",
     model: str | nn.Module | None = None,
-    epochs: int | None = None,
+    epochs: float | None = None,
+    budget: str | float | None = None,
     batch_size: int | None = None,
     seed: int | None = None,
     precision: str | None = None,
@@ -105,6 +107,8 @@ def pretrain(
             fits the rest to `epochs` and `batch_size`; other recipes keep their learning rate.
         init: weights to start from, anything that `moco.load` reads: f_q, and what else they have of head, f_k,
             predictor and queue (see `moco.train.warm_start`).
+        budget: the time that the run may take, in seconds or as text such as "10m" or "8h": this machine is measured,
+            and the length is chosen; with "auto" also the network and the size of its views.
         options: how the run is carried out; see `moco.train.options.RunOptions`.
 
     Raises:
@@ -120,9 +124,10 @@ def pretrain(
         reporter = reporter if reporter is not None and on_main() else Silent()
         job = plan_job(
             data, Path(out), place, chosen.restarted() if restarted() else chosen, recipe=recipe, model=model,
-            changes=changes_of(arguments, settings), init=init,
+            changes=changes_of(arguments, settings), init=init, budget=None if budget is None else parse_budget(budget),
+            report=reporter.live,
         )  # fmt: skip
-        rows = plan_rows(job.recipe, job.images, job.clock, place, job.run.path, init=init)
+        rows = plan_rows(job.recipe, job.images, job.clock, place, job.run.path, init=init, time=job.time)
         ended = job.run.finished and not chosen.overwrite  # nothing is trained, so cautions do not apply
         reporter.box("plan", [row for row in rows if not (ended and row[0] == "caution")])
         if not chosen.dry_run:

@@ -12,6 +12,7 @@ from moco.data.sources.images import Images
 from moco.distributed import world_size
 from moco.encoders import fixed_settings
 from moco.recipe import Recipe, RecipeError
+from moco.recipes.auto import is_auto, scale_of
 from moco.train.checkpoint import Clock
 
 
@@ -28,22 +29,27 @@ def resolve(
     model: str | nn.Module | None,
     changes: dict[str, Any],
     stored: Recipe | None = None,
+    budget: float | None = None,
 ) -> Recipe:
     """The recipe of the run, with its changes.
 
-    `stored`: the recipe of the run that is resumed, which "auto" then stands for.
+    Args:
+        stored: the recipe of the run that is resumed, which "auto" then stands for.
+        budget: [s]; the run that is resumed has the number of epochs that was chosen for it.
     """
     if isinstance(recipe, Recipe):
         base = recipe
-    elif recipe == "auto" and stored is not None:
+    elif is_auto(recipe) and stored is not None:
         base = stored
-    elif recipe == "auto":
+    elif is_auto(recipe):
         base = recipes.auto(
             len(images), side=shorter_side(images), accelerated=device.type != "cpu",
-            epochs=changes.get("optim.epochs"), batch_size=changes.get("optim.batch_size"),
+            epochs=changes.get("optim.epochs"), batch_size=changes.get("optim.batch_size"), scale=scale_of(recipe),
         )  # fmt: skip
     else:
         base = recipes.find_recipe(recipe)
+    if stored is not None and budget is not None:
+        base = base.but(None, {"optim.epochs": stored.optim.epochs})
     if model is not None:
         name = model if isinstance(model, str) else "custom"
         # settings that this network does not have, such as a ResNet's stem, get their neutral value

@@ -98,7 +98,7 @@ def report_start(job: Job, networks: Networks, reporter: Reporter) -> Reporter:
     """Report how the networks were built, and return a reporter that also writes train.log (with the plan)."""
     if on_main():
         reporter = Logged(reporter, job.run.path / "train.log")
-        reporter.note("plan", plan_rows(job.recipe, job.images, job.clock, job.place, job.run.path))
+        reporter.note("plan", plan_rows(job.recipe, job.images, job.clock, job.place, job.run.path, time=job.time))
     for line in networks.messages:
         reporter.say(line)
     return reporter

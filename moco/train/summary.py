@@ -23,24 +23,39 @@ FEW = 1000  # images; with fewer, pre-trained weights (--init) are the better st
 
 
 def plan_rows(
-    recipe: Recipe, images: Images, clock: Clock, device: torch.device, out: Path, *, init: str | Path | None = None
+    recipe: Recipe,
+    images: Images,
+    clock: Clock,
+    device: torch.device,
+    out: Path,
+    *,
+    init: str | Path | None = None,
+    time: str | None = None,
 ) -> list[tuple[str, str]]:
-    """The rows of the plan box."""
+    """The rows of the plan box.
+
+    Args:
+        time: what is known about the time of the run.
+    """
     method, encoder, size = recipe.method, recipe.encoder, recipe.data.size
     threads, ranks = recipe.compute.threads or torch.get_num_threads(), world_size()
     on_ranks, per_rank = (f" on {ranks} ranks", " per rank") if ranks > 1 else ("", "")
     skipped = describe_skipped(images)
+    width = f" of width {encoder.width:g}" if encoder.width != 1 else ""
+    kept = f", of images kept in memory at {recipe.data.shrink} pixels" if recipe.data.shrink else ""
     rows = [
         ("images", f"{len(images):,}"),
         *([("skipped", skipped)] if skipped else []),
         ("recipe", f"{recipe.name}  ({recipe.source})"),
-        ("encoder", f"{encoder.name}, {encoder.head} head to {encoder.dim}-d, views of {size} x {size} pixels"),
+        ("encoder", f"{encoder.name}{width}, {encoder.head} head to {encoder.dim}-d, "
+                    f"views of {size} x {size} pixels{kept}"),
         *([("weights", f"from {init}")] if init else []),
         ("dictionary", dictionary(recipe, len(images))),
         ("batch", f"{recipe.optim.batch_size} images{on_ranks}, {batch_norm(recipe)}"
                   f"{', symmetric' if method.symmetric else ''}{pieces(recipe)}"),
         ("length", f"{recipe.optim.epochs:g} {'epoch' if recipe.optim.epochs == 1 else 'epochs'} x "
                    f"{clock.steps_per_epoch:,} steps = {clock.total_steps:,} steps"),
+        *([("time", time)] if time else []),
         ("device", f"{device}, {plural(threads, 'thread')}{per_rank}, {recipe.compute.precision}"),
         ("out", str(out)),
     ]  # fmt: skip
@@ -52,7 +67,8 @@ def plan_rows(
         if init is None and len(images) < FEW
         else []
     )
-    return rows + [("caution", text) for text in [*few, *cautions(recipe, images, clock, device)]]
+    warned = cautions(recipe, images, clock, device, measured=time is not None)
+    return rows + [("caution", text) for text in [*few, *warned]]
 
 
 def dictionary(recipe: Recipe, num_images: int) -> str:
@@ -103,8 +119,14 @@ def pieces(recipe: Recipe) -> str:
     return f", in {recipe.optim.accumulate} pieces{passes}"
 
 
-def cautions(recipe: Recipe, images: Images, clock: Clock, device: torch.device) -> list[str]:
-    """Cautions about settings that are allowed, but may not be what the user wants."""
+def cautions(
+    recipe: Recipe, images: Images, clock: Clock, device: torch.device, *, measured: bool = False
+) -> list[str]:
+    """Cautions about settings that are allowed, but may not be what the user wants.
+
+    Args:
+        measured: the settings were chosen by measuring this machine.
+    """
     method = recipe.method
     found: list[str] = []
     if method.dictionary == "queue" and method.size is not None and method.size > 0.5 * len(images):
@@ -115,7 +137,7 @@ def cautions(recipe: Recipe, images: Images, clock: Clock, device: torch.device)
         found.append("query and key share BN statistics, so the encoder can cheat (Sec. 3.3): --set method.bn=shuffle")
     if learning_rate_is_set_to_zero(recipe):
         found.append("the learning rate is 0 throughout (optim.lr): the encoder learns nothing")
-    if clock.total_steps < 1000 and not _chosen_by_auto(recipe, clock, device):
+    if clock.total_steps < 1000 and not measured and not _chosen_by_auto(recipe, clock, device):
         found.append(
             f"{clock.total_steps:,} steps are enough to see that the run works, but the encoder learns little: train "
             "longer with --epochs N"
@@ -126,7 +148,7 @@ def cautions(recipe: Recipe, images: Images, clock: Clock, device: torch.device)
             f"the recipe's learning rate is for {other:,} images per step. In proportion, for {batch:,} images it is "
             f"--set optim.lr.{lr.PEAK}={lr.scaled(batch / other).peak:.4g}"
         )
-    if recipe.compute.precision != "fp32" and device.type == "cpu":
+    if recipe.compute.precision != "fp32" and device.type == "cpu" and not measured:
         found.append("autocast on a CPU without native support is about ten times slower than fp32")
     return found
 

@@ -8,9 +8,10 @@ import torch
 from making import make_pictures
 from PIL import Image
 
+from moco.data.check.distinct import picture_signature, same_pictures
 from moco.data.sources.open import open_images
 from moco.diagnose.measure import bn_group_size, measure, update_size
-from moco.diagnose.probe import Probe, make_probe, same_pictures
+from moco.diagnose.probe import Probe, make_probe
 from moco.method.momentum import MomentumEncoder
 from moco.recipe import DataSpec
 from moco.train.optim import optimizer_for
@@ -44,7 +45,9 @@ def test_copies_and_blank_pictures_are_counted_in_pairs():
     rng = np.random.default_rng(0)
     different = [rng.integers(0, 255, (4, 4, 3), dtype=np.uint8).repeat(8, 0).repeat(8, 1) for _ in range(6)]
     blank = [np.full((32, 32, 3), 40 * i, dtype=np.uint8) for i in range(3)]
-    same, share = same_pictures(np.stack([*different, different[0], different[0], *blank, different[1]]))
+    same, share = same_pictures(
+        [picture_signature(one) for one in [*different, different[0], different[0], *blank, different[1]]]
+    )
     assert same == pytest.approx((3 * 2 + 2 * 1 + 3 * 2) / (12 * 11))
     assert share == pytest.approx(3 / 12)
 

@@ -22,6 +22,7 @@ from moco.data.loader.buffers import BufferPool, Ring, Slot
 from moco.data.loader.cache import cache_for
 from moco.data.loader.processes import WorkerBatch, in_processes
 from moco.data.loader.sampler import StepSampler
+from moco.data.loader.shrunk import MEMORY, ShrunkImages
 from moco.data.loader.threads import Abandoned, in_order
 from moco.data.loader.view_maker import CRASH, DrawnBatch, Task, ViewMaker
 from moco.data.sources.images import DataError, Images
@@ -86,6 +87,7 @@ class ViewLoader:
             for_process(images)  # refuse what cannot be copied before a process is started
             cache = None  # it would be one copy per process
         else:
+            images = self.images = self._shrunk(images)
             cache = cache_for(images, self._first_size())
         self.maker = ViewMaker(
             images, data, seed, quarantine, coloured=device.type == "cpu", cache=cache, crashing=self.crashing
@@ -144,9 +146,14 @@ class ViewLoader:
         self.crashing.add(index)
         self.quarantine.add(self.images.names[index], CRASH)
 
+    def _shrunk(self, images: Images) -> Images:
+        """`images`, shrunk as `data` says."""
+        memory = 0 if self.processes else MEMORY
+        return images if self.data.shrink is None else ShrunkImages(images, self.data.shrink, memory=memory)
+
     def _start_worker(self) -> Callable[[int, Callable[[int], None]], WorkerBatch]:
         """Called once in each worker process. Returns what makes the mini-batch of a step there."""
-        return partial(self._make_in_worker, for_process(self.images))
+        return partial(self._make_in_worker, self._shrunk(for_process(self.images)))
 
     def _make_in_worker(self, images: Images, step: int, before_read: Callable[[int], None]) -> WorkerBatch:
         """The mini-batch of a step, from this process's copy of the images, with its own list of bad ones."""

@@ -1,0 +1,253 @@
+"""Measure this machine on these images, and choose the network, view size and length of a run within a time."""
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+
+from moco import recipes
+from moco.data.augment.kernel_loading import load_kernels
+from moco.data.loader.shrunk import MEMORY, ShrunkImages
+from moco.data.sources.images import Images, Subset
+from moco.planning.choose import FEWEST, ImageCost, choose_batch, choose_scale, choose_shrink
+from moco.planning.sample_facts import SampleFacts, measure_sample
+from moco.recipe import Recipe, RecipeError
+from moco.recipes.auto import SCALES, SMALL
+from moco.text import duration
+from moco.train.measure_step import StepCost, measure_step, sample_of
+
+PROBE = 50.0  # [s] at most, for measuring
+SHARE = 0.15  # of the budget, at most, for measuring
+SAMPLE = 256  # images, at least
+KEPT_SIDE = 448  # [pixels] of the images of the sample that stay in memory: twice the largest view
+OVERHEAD = 1.1  # a run's time over that of its steps: diagnosis, checkpoints, comparison at its end
+CLOSING = 10.0  # [s] for the end of a run: scores, pictures, report, encoder
+FASTER = 0.95  # a variant with less than this share of the time is faster
+
+Report = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Alternative:
+    """A run that was considered."""
+
+    scale: str  # of SCALES; for a recipe that is not `auto`, its name
+    recipe: Recipe
+    cost: StepCost
+    image: ImageCost
+    images: int
+
+    @property
+    def seen(self) -> float:
+        """Images that the run sees, counted each time."""
+        return self.steps * self.recipe.optim.batch_size
+
+    @property
+    def steps(self) -> int:
+        return self.recipe.optim.total_steps(self.images)
+
+    @property
+    def seconds(self) -> float:
+        """Of the whole run, without measuring."""
+        return OVERHEAD * self.image.seconds(self.seen, self.images) + CLOSING
+
+    @property
+    def memory(self) -> int | None:
+        """[bytes] maximum of the process."""
+        kept = min(self.cost.kept * self.images, MEMORY)
+        return None if self.cost.memory is None else round(self.cost.memory + kept)
+
+
+@dataclass(frozen=True)
+class BudgetPlan:
+    """The runs that were considered for a budget, and the one that was chosen."""
+
+    budget: float  # [s]
+    facts: SampleFacts
+    alternatives: tuple[Alternative, ...]
+    chosen: Alternative
+    measured: float  # [s] that measuring took
+
+
+@dataclass
+class Probe:
+    """Measures recipes on a sample of the images, until its time is up."""
+
+    images: Images
+    place: torch.device
+    workers: int
+    seconds: float  # for measuring in all
+    report: Report
+    began: float = field(default_factory=time.monotonic)
+
+    @cached_property
+    def facts(self) -> SampleFacts:
+        self.report(f"measuring this machine: reading images (up to {duration(self.seconds)} in all)")
+        load_kernels()  # now, not in the first measurement
+        return measure_sample(self.images, seconds=self.seconds / 6)
+
+    @property
+    def left(self) -> float:
+        return self.seconds - (time.monotonic() - self.began)
+
+    @cached_property
+    def _kept(self) -> Subset:
+        """A sample that is read once. It has few different images if reading takes long."""
+        count = int(np.clip(self.seconds / 8 / max(self.facts.read, 1e-6), 16, SAMPLE))
+        small = ShrunkImages(sample_of(self.images, count), KEPT_SIDE)
+        return Subset(small, np.arange(2 * SAMPLE) % len(small))
+
+    def measure(self, recipe: Recipe, *, seconds: float, scale: str = "", model: Any = None) -> Alternative:
+        """Measure a recipe for about so many seconds."""
+        self.report(f"measuring this machine: {scale or recipe.name}, {recipe.compute.precision}")
+        images = self._kept if recipe.data.shrink is not None else self._sample(recipe.optim.batch_size)
+        cost = measure_step(recipe, images, self.place, workers=self.workers, seconds=seconds, model=model)
+        threads = max(1, min(self.workers, os.cpu_count() or 1))
+        image = ImageCost(cost.seconds / recipe.optim.batch_size, self.facts.read / threads if cost.kept else 0.0)
+        return Alternative(scale or recipe.name, recipe, cost, image, len(self.images))
+
+    def _sample(self, batch: int) -> Images:
+        return sample_of(self.images, max(SAMPLE, 4 * batch))
+
+
+def plan_budget(
+    images: Images,
+    place: torch.device,
+    *,
+    workers: int,
+    budget: float,
+    changes: dict[str, Any] | None = None,
+    report: Report = lambda _: None,
+) -> BudgetPlan:
+    """Measure the scales of `auto` from the cheapest on, and choose a run that ends within `budget` seconds.
+
+    Args:
+        changes: to each recipe that is considered, by dotted field name.
+        report: called with a line on what is being measured.
+
+    Raises:
+        RecipeError: the budget is too short for any run.
+        DataError: no image can be read.
+    """
+    probe = Probe(images, place, workers, min(PROBE, SHARE * budget), report)
+    cores = torch.get_num_threads()
+    found: list[Alternative] = []
+    for scale in _scales(probe.facts.side, accelerated=place.type != "cpu"):
+        if found and _expected(scale, found) > max(probe.left - probe.seconds / 3, 0):
+            break
+        recipe = _recipe(probe, scale, epochs=1, changes=changes, threads=1 if SCALES[scale].width < 0.5 else cores)
+        found.append(probe.measure(recipe, seconds=probe.seconds / 10, scale=scale))
+        if _left(budget, probe) / found[-1].image.step < FEWEST * recipe.optim.batch_size:
+            break
+    left = (budget - probe.seconds - CLOSING) / OVERHEAD
+    seen = [(one.scale, one.image.affordable(left, len(images))) for one in found]
+    scale = choose_scale(seen, len(images))
+    alternatives = [_fitted(probe, one, dict(seen)[one.scale], changes) for one in found]
+    chosen = next(one for one in alternatives if one.scale == scale)
+    chosen = _fastest(probe, chosen)
+    chosen = fit_epochs(chosen, _left(budget, probe))
+    alternatives = [chosen if one.scale == scale else one for one in alternatives]
+    return BudgetPlan(budget, probe.facts, tuple(alternatives), chosen, time.monotonic() - probe.began)
+
+
+def plan_length(
+    recipe: Recipe, images: Images, place: torch.device, *, workers: int, budget: float, model: Any, report: Report
+) -> BudgetPlan:
+    """Measure `recipe`, and choose the number of epochs that fits into `budget` seconds. Raises as `plan_budget`."""
+    probe = Probe(images, place, workers, min(PROBE, SHARE * budget), report)
+    measured = probe.measure(recipe, seconds=probe.seconds / 2, model=model)
+    chosen = fit_epochs(measured, _left(budget, probe))
+    return BudgetPlan(budget, probe.facts, (chosen,), chosen, time.monotonic() - probe.began)
+
+
+def fit_epochs(one: Alternative, seconds: float) -> Alternative:
+    """The same run with as many epochs as fit into `seconds`. Raises RecipeError if these are too few to learn."""
+    batch = one.recipe.optim.batch_size
+    per_epoch = one.images // batch
+    steps = one.image.affordable(seconds, one.images) / batch
+    if steps < FEWEST:
+        needed = FEWEST * batch * (one.image.step + one.image.first) * OVERHEAD + CLOSING
+        raise RecipeError(
+            f"the budget is too short: {max(0, int(steps)):,} steps of {batch} images fit into it on this machine, and "
+            f"a run expects at least {FEWEST}, which take about {duration(needed)}: give a longer --budget"
+        )
+    epochs = steps / per_epoch
+    epochs = int(epochs) if epochs >= 20 else int(epochs * 100) / 100  # a part of an epoch matters in short runs
+    return replace(one, recipe=with_epochs(one.recipe, max(epochs, 0.01), per_epoch))
+
+
+def with_epochs(recipe: Recipe, epochs: float, per_epoch: int) -> Recipe:
+    """The recipe with another length; `auto` fits its m to it."""
+    changes: dict[str, Any] = {"optim.epochs": epochs}
+    if recipe.name == "auto" and recipe.method.dictionary == "queue":
+        changes["method.momentum"] = recipes.momentum_for(epochs * per_epoch)
+    return recipe.but(None, changes)
+
+
+def _scales(side: int, *, accelerated: bool) -> Iterator[str]:
+    """The scales for images of that size, from the cheapest on."""
+    for scale in SCALES:
+        if scale == "full" and side <= SMALL:  # the same as large
+            return
+        if not (accelerated and scale == "tiny"):
+            yield scale
+
+
+def _expected(scale: str, found: list[Alternative]) -> float:
+    """[s] that measuring `scale` will take, from the cost of the last one: four steps and more of larger networks."""
+    one, last = SCALES[scale], SCALES[found[-1].scale]
+    larger = (one.width * one.size) ** 2 * one.batch / ((last.width * last.size) ** 2 * last.batch)
+    return 4 * larger * found[-1].cost.seconds
+
+
+def _recipe(
+    probe: Probe, scale: str, *, epochs: float, changes: dict[str, Any] | None, threads: int, batch: int | None = None
+) -> Recipe:
+    facts, accelerated = probe.facts, probe.place.type != "cpu"
+    size = min(SCALES[scale].size, facts.side)
+    recipe = recipes.auto(
+        len(probe.images), side=facts.side, accelerated=accelerated, distinct=facts.distinct, scale=scale,
+        epochs=epochs, batch_size=(changes or {}).get("optim.batch_size", batch),
+        shrink=choose_shrink(facts.side, size, len(probe.images), MEMORY),
+    )  # fmt: skip
+    return recipe.but(None, {"compute.threads": threads} | (changes or {}))
+
+
+def _fitted(probe: Probe, one: Alternative, seen: float, changes: dict[str, Any] | None) -> Alternative:
+    """`one` with the length and the mini-batch for so many images."""
+    batch = choose_batch(one.scale, seen, one.images)
+    threads = one.recipe.compute.threads or 1
+    epochs = max(0.01, round(seen / one.images, 2))
+    return replace(one, recipe=_recipe(probe, one.scale, epochs=epochs, changes=changes, threads=threads, batch=batch))
+
+
+def _fastest(probe: Probe, one: Alternative) -> Alternative:
+    """Measure numbers of threads, and bf16 beside fp32, and return the fastest."""
+    best = probe.measure(one.recipe, seconds=probe.left / 3, scale=one.scale)
+    for variant in _variants(one.recipe, probe.place):
+        if probe.left < 4 * best.cost.seconds:
+            break
+        other = probe.measure(variant, seconds=probe.left / 3, scale=one.scale)
+        if other.cost.seconds < FASTER * best.cost.seconds:
+            best = other
+    return best
+
+
+def _variants(recipe: Recipe, place: torch.device) -> Iterator[Recipe]:
+    """Other ways to compute the same run."""
+    cores = torch.get_num_threads()
+    if place.type == "cpu" and cores > 1:
+        yield recipe.but(None, {"compute.threads": cores if recipe.compute.threads == 1 else 1})
+    if recipe.compute.precision == "fp32" and place.type in ("cpu", "cuda"):
+        yield recipe.but(None, {"compute.precision": "bf16"})
+
+
+def _left(budget: float, probe: Probe) -> float:
+    """[s] for the steps of a run that starts now, or after all measuring."""
+    spent = max(time.monotonic() - probe.began, 0.0)
+    return max(0.0, (budget - spent - CLOSING) / OVERHEAD)
