@@ -1,6 +1,7 @@
 """Thumbnails: the central square of each image, many of them together on a sheet, as WebP."""
 
 import io
+import os
 import threading
 from dataclasses import dataclass
 
@@ -70,11 +71,18 @@ class Pictures:
         self._lock = threading.Lock()  # one at a time: an original may need much memory
 
     def read(self, row: int, longest: int) -> bytes | None:
-        """The image with a longer side of at most `longest` pixels; None if it cannot be read."""
+        """The image with a longer side of at most `longest` pixels; None if it cannot be read, or is another one now.
+
+        So a file that was replaced later, by a link for example, is not shown.
+        """
+        index = int(self.ids[row])
         with self._lock:
             try:
-                pixels = self.images.read(int(self.ids[row]))
-            except BadImage:
+                status = os.stat(self.images.path(index))
+                if (status.st_size, status.st_mtime_ns) != (self.images.sizes[index], self.images.mtimes[index]):
+                    return None
+                pixels = self.images.read(index)
+            except (BadImage, OSError):
                 return None
             image = Image.fromarray(pixels)
             image.thumbnail((longest, longest))

@@ -1,6 +1,7 @@
 """moco atlas, search, dedup."""
 
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -32,31 +33,53 @@ def atlas(
         float, typer.Option("--threshold", min=0.0, max=1.0, metavar="X", help="Cosine similarity of near-duplicates.")
     ] = 0.98,
     seed: Annotated[int, typer.Option("--seed", min=0, metavar="N", help="Seed of the map.")] = 0,
+    serve: Annotated[
+        bool, typer.Option("--serve", help="Write no file, but show the map by a server on this machine.")
+    ] = False,
+    port: Annotated[
+        int, typer.Option("--port", min=0, max=65535, metavar="N", help="Of the server. [default: a free one]",
+                          show_default=False),
+    ] = 0,
+    encoder: Annotated[
+        str | None,
+        typer.Option("--encoder", metavar="WEIGHTS", help="With --serve: the weights that made a file of features."),
+    ] = None,
     device: Device = "auto",
     workers: Workers = None,
     max_bad: MaxBad = None,
     as_json: Json = False,
-) -> None:
-    """Write a map of images as one HTML file, with search by example.
+) -> None:  # fmt: skip
+    """Make a map of images, as one HTML file, with search by example.
 
     Similar images are near each other. The page shows thumbnails, lists what a lasso selects, finds images like
     examples and unlike others, and lists near-duplicates and outliers. It needs no network. A .parquet table beside it
-    has places and neighbours.
+    has places and neighbours. --serve is for more than 20,000 images, and to search by any file.
     """
+    settings = {"seed": seed, "clusters": clusters, "threshold": threshold, "device": device, "workers": workers}
     with errors() as console:
         _check(source, data or [], device)
         _check_page(out)
+        _check_served(serve, out, port, encoder)
         from moco.cli.progress import shown_progress
 
         with interruptions(console, []), shown_progress(console) as progress:
             progress.stage("loading torch")
+            common = settings | {"max_bad": max_bad, "say": console.say, "progress": progress}
             from moco.atlas.make_atlas import write_atlas
+            from moco.atlas.serve import make_server
 
-            found = write_atlas(
-                source, data, out, seed=seed, clusters=clusters, threshold=threshold, device=device, workers=workers,
-                max_bad=max_bad, say=console.say, progress=progress,
-            )  # fmt: skip
-        print(json.dumps(found.to_dict()) if as_json else found)
+            made: Any = (
+                make_server(source, data, encoder=encoder, port=port, **common)
+                if serve
+                else write_atlas(source, data, out, **common)
+            )
+        if not serve:
+            print(json.dumps(made.to_dict()) if as_json else made)
+            return
+        print(json.dumps({"url": made.url}) if as_json else made.url, flush=True)
+        console.say("Open this address in a browser on this machine. Ctrl-C ends the server.")
+        with suppress(KeyboardInterrupt):
+            made.serve_forever()
 
 
 def search(
@@ -153,6 +176,17 @@ def _check(source: str, data: list[str], device: str) -> None:
 
 def _ends_as_features(path: str) -> bool:
     return path.endswith(early_checks.FEATURE_FILES)
+
+
+def _check_served(serve: bool, out: Path | None, port: int, encoder: str | None) -> None:
+    from moco.recipe_error import RecipeError
+
+    if serve and out is not None:
+        raise RecipeError("--serve writes no file: leave out --out")
+    if not serve and (port or encoder is not None):
+        raise RecipeError("--port and --encoder belong to --serve")
+    if encoder is not None:
+        early_checks.check_weights(encoder)
 
 
 def _check_page(out: Path | None) -> None:

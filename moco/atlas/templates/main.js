@@ -115,6 +115,10 @@ function hover(event, x, y) {
 
 async function searchFile(file) {
   if (!file || !data.encodes) return;
+  if (file.size > data.most_bytes) {
+    el("what").textContent = "This file is larger than the " + sizeText(data.most_bytes) + " allowed.";
+    return;
+  }
   el("what").textContent = "Encoding the file ...";
   try {
     const answer = await ask("query", file);

@@ -35,7 +35,7 @@ function findSimilar(like, not) {
   return order.slice(0, MOST_FOUND).map((i) => [i, scores[i]]);
 }
 async function ask(path, body) {
-  const answer = await fetch(path, { method: "POST", body });
+  const answer = await fetch(path, { method: "POST", body }).catch(() => { throw new Error("The server does not answer. It may have ended."); });
   const found = await answer.json();
   if (!answer.ok) throw new Error(found.error);
   return found;
