@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float32, Float64, Int8, Int64
 
 from moco.atlas.collection import Collection
-from moco.atlas.duplicates import THRESHOLD, Group, group_near, outliers
+from moco.atlas.duplicates import NearDuplicates, find_near_duplicates, outliers
 from moco.atlas.index import Index, build_index, neighbours_of_all
 from moco.atlas.layout import Layout, layout
 from moco.diagnose.signals import k_means
@@ -51,8 +51,7 @@ class Contents:
     neighbours: Int64[np.ndarray, "n k"]  # the nearest first
     similarities: Float32[np.ndarray, "n k"]
     properties: Sequence[Categories | Numbers]  # images can be coloured by each
-    threshold: float  # cosine similarity of near-duplicates
-    groups: Sequence[Group]
+    near_duplicates: NearDuplicates
     outliers: Sequence[int]  # rows, the one that is least similar to its neighbours first
 
 
@@ -61,7 +60,7 @@ def compute_contents(
     *,
     seed: int = 0,
     clusters: int = CLUSTERS,
-    threshold: float = THRESHOLD,
+    threshold: float | None = None,
     progress: Progress | None = None,
 ) -> Contents:
     """The contents of an atlas. The same features, seed and settings give the same contents."""
@@ -73,9 +72,9 @@ def compute_contents(
     similarities, rows = neighbours_of_all(collection.x, NEIGHBOURS, index=index)
     progress.stage("clusters")
     properties = [*_of_images(collection), _clusters(collection.x, clusters)]
-    groups = group_near(collection.x, threshold=threshold, index=index, progress=progress)
+    near = find_near_duplicates(collection, threshold=threshold, progress=progress)
     lonely = outliers(similarities, OUTLIERS) if similarities.shape[1] else []
-    return Contents(collection, places, index, rows, similarities, properties, threshold, groups, lonely)
+    return Contents(collection, places, index, rows, similarities, properties, near, lonely)
 
 
 def _of_images(collection: Collection) -> list[Categories | Numbers]:

@@ -7,10 +7,14 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float32, Int64
 
+from moco.atlas.calibrate import Calibration, calibrate
+from moco.atlas.collection import Collection
 from moco.atlas.index import Index, build_index
+from moco.atlas.whitening import Whitening
 from moco.evaluate.progress import Progress
+from moco.recipe import RecipeError
 
-THRESHOLD = 0.98  # cosine similarity
+THRESHOLD = 0.95  # cosine similarity of whitened features, where no encoder is there to calibrate it
 BATCH = 256  # queries at a time: bounds the number of pairs in memory
 
 
@@ -21,6 +25,51 @@ class Group:
     keep: int
     others: Sequence[int]  # in their order
     similarities: Sequence[float]  # of each of the others to the kept one
+
+
+@dataclass(frozen=True)
+class NearDuplicates:
+    """The near-duplicates of a collection."""
+
+    groups: Sequence[Group]
+    threshold: float
+    method: str  # "exact", or how candidates were found
+    calibration: Calibration | None  # of the threshold; None: it was given, or there was no encoder
+
+
+def find_near_duplicates(
+    collection: Collection, *, threshold: float | None = None, exact: bool | None = None,
+    progress: Progress | None = None,
+) -> NearDuplicates:  # fmt: skip
+    """Groups of near-duplicates by the cosine similarity of whitened features.
+
+    Args:
+        threshold: None: calibrated by planted copies, or THRESHOLD where there is no encoder.
+        exact: as of `build_index`.
+
+    Raises:
+        RecipeError: a threshold outside (0, 1].
+    """
+    check_threshold(threshold)
+    progress = progress or Progress()
+    progress.stage("whitening features")
+    whitening = Whitening(collection.x)
+    x = whitening(collection.x)
+    progress.stage("index of features")
+    index = build_index(x, exact=exact)
+    calibration = None
+    if threshold is None:
+        progress.stage("calibrating the threshold by planted copies")
+        calibration = calibrate(collection, whitening, index, x)
+        threshold = THRESHOLD if calibration is None else calibration.threshold
+    groups = group_near(x, threshold=threshold, index=index, progress=progress)
+    return NearDuplicates(groups, threshold, index.name, calibration)
+
+
+def check_threshold(threshold: float | None) -> None:
+    """Raise RecipeError for a threshold outside (0, 1]."""
+    if threshold is not None and not 0 < threshold <= 1:
+        raise RecipeError(f"expected a threshold above 0 and at most 1, got {threshold}")
 
 
 def group_near(

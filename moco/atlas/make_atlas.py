@@ -11,7 +11,7 @@ import numpy as np
 from moco.atlas import page
 from moco.atlas.collection import Data, open_collection
 from moco.atlas.contents import CLUSTERS, Contents, compact, compute_contents, z_order
-from moco.atlas.duplicates import THRESHOLD
+from moco.atlas.duplicates import check_threshold
 from moco.atlas.table import MADE_BY, has_pyarrow, is_table_of_ours, write_table
 from moco.atlas.thumbnails import Sheets
 from moco.device import workers_for
@@ -56,7 +56,7 @@ def write_atlas(
     *,
     seed: int = 0,
     clusters: int = CLUSTERS,
-    threshold: float = THRESHOLD,
+    threshold: float | None = None,
     device: str = "auto",
     workers: int | None = None,
     max_bad: float | None = None,
@@ -73,7 +73,7 @@ def write_atlas(
         out: the HTML file. None: atlas.html in the folder of the run, or here.
         seed: of the map.
         clusters: number of clusters of k-means.
-        threshold: cosine similarity of near-duplicates.
+        threshold: of near-duplicates, as of `moco.dedup`.
 
     Raises:
         RecipeError: a setting out of range, more than 20,000 images, or a file that is not an atlas and would be
@@ -95,7 +95,7 @@ def write_atlas(
     if has_pyarrow():
         table = file.with_suffix(".parquet")
         write_table(table, contents)
-    near = sum(len(group.others) for group in contents.groups)
+    near = sum(len(group.others) for group in contents.near_duplicates.groups)
     return AtlasFiles(file, table, len(collection), dict(collection.left_out), contents.layout.method, near)
 
 
@@ -148,12 +148,11 @@ def page_of(source: str | Path, out: str | Path | None) -> Path:
     return file
 
 
-def check_settings(clusters: int, threshold: float) -> None:
+def check_settings(clusters: int, threshold: float | None) -> None:
     """Raise RecipeError for a setting out of range."""
     if clusters < 1:
         raise RecipeError(f"expected at least one cluster, got {clusters}")
-    if not 0 < threshold <= 1:
-        raise RecipeError(f"expected a threshold above 0 and at most 1, got {threshold}")
+    check_threshold(threshold)
 
 
 def _is_page(file: Path) -> bool:

@@ -9,7 +9,6 @@ from moco.atlas import page
 from moco.atlas.answers import MOST_UPLOAD, Answers
 from moco.atlas.collection import Data, open_collection
 from moco.atlas.contents import CLUSTERS, Contents, compute_contents
-from moco.atlas.duplicates import THRESHOLD
 from moco.atlas.make_atlas import check_settings, sheets_of, side_of, title_of
 from moco.atlas.search import check_same_size
 from moco.atlas.server import Server
@@ -27,7 +26,7 @@ def make_server(
     port: int = 0,
     seed: int = 0,
     clusters: int = CLUSTERS,
-    threshold: float = THRESHOLD,
+    threshold: float | None = None,
     device: str = "auto",
     workers: int | None = None,
     max_bad: float | None = None,

@@ -42,7 +42,7 @@ def write_table(file: Path, contents: Contents) -> None:
 
 def _columns(contents: Contents, arrow: Any) -> dict[str, Any]:
     collection, n = contents.collection, len(contents.collection)
-    first = {row: group.keep for group in contents.groups for row in group.others}
+    first = {row: group.keep for group in contents.near_duplicates.groups for row in group.others}
     k = contents.neighbours.shape[1]
     offsets = np.arange(n + 1, dtype=np.int32) * k
     neighbours = arrow.StructArray.from_arrays(

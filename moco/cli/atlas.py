@@ -18,6 +18,13 @@ Source = Annotated[
 SomeImages = Annotated[
     list[str] | None, typer.Argument(metavar="DATA", help="Folders of images, or list files.")
 ]  # fmt: skip
+Threshold = Annotated[
+    float | None,
+    typer.Option(
+        "--threshold", min=0.0, max=1.0, metavar="X",
+        help="Least similarity of near-duplicates. [default: by planted copies; 0.95 for a file of features]",
+    ),
+]  # fmt: skip
 ListFile = Annotated[Path | None, typer.Option("--list", metavar="FILE", help="Write the paths, one a line.")]
 
 
@@ -29,9 +36,7 @@ def atlas(
         typer.Option("--out", metavar="FILE", help="The HTML file to write. [default: atlas.html in the run, or here]"),
     ] = None,
     clusters: Annotated[int, typer.Option("--clusters", min=1, metavar="N", help="Number of clusters.")] = 12,
-    threshold: Annotated[
-        float, typer.Option("--threshold", min=0.0, max=1.0, metavar="X", help="Cosine similarity of near-duplicates.")
-    ] = 0.98,
+    threshold: Threshold = None,
     seed: Annotated[int, typer.Option("--seed", min=0, metavar="N", help="Seed of the map.")] = 0,
     serve: Annotated[
         bool, typer.Option("--serve", help="Write no file, but show the map by a server on this machine.")
@@ -131,9 +136,7 @@ def search(
 def dedup(
     source: Source,
     data: SomeImages = None,
-    threshold: Annotated[
-        float, typer.Option("--threshold", min=0.0, max=1.0, metavar="X", help="Least cosine similarity of a group.")
-    ] = 0.98,
+    threshold: Threshold = None,
     out: ListFile = None,
     exact: Annotated[bool, typer.Option("--exact", help="Compare all pairs, however many there are.")] = False,
     device: Device = "auto",
@@ -144,7 +147,8 @@ def dedup(
 ) -> None:
     """Find near-duplicates by their features; no image is changed.
 
-    Each group begins with the image to keep, the first in order; the others are at least --threshold similar to it.
+    Each group begins with the image to keep, the first in order; the others are at least --threshold similar to it: by
+    default, the similarity that best tells copies, which are made for this, from other images.
     --list writes the images to keep: all that are no duplicate of another. pretrain takes this list as DATA.
     """
     with errors() as console:

@@ -385,7 +385,10 @@ def test_options_that_do_not_belong_together_are_refused(tmp_path: Path, options
 def test_the_command_prints_the_address_and_ends_with_ctrl_c(tmp_path: Path):
     file, data = make_embedded(tmp_path, 10)
     command = [sys.executable, "-m", "moco", "atlas", str(file), str(data), "--serve", "--json"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=tmp_path, text=True) as process:
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=tmp_path, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell ignores it for what runs behind it
+    ) as process:  # fmt: skip
         assert process.stdout is not None
         url = json.loads(process.stdout.readline())["url"]
         port, token = re.fullmatch(r"http://127\.0\.0\.1:(\d+)/([\w-]+)/", url).groups()
@@ -395,7 +398,10 @@ def test_the_command_prints_the_address_and_ends_with_ctrl_c(tmp_path: Path):
             )
             assert connection.recv(15) == b"HTTP/1.1 200 OK"
         process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=30)
+        try:
+            _, errors = process.communicate(timeout=60)
+        finally:
+            process.kill()
     assert process.returncode == 0, errors
     assert token not in errors
     assert not list(tmp_path.glob("*.html"))

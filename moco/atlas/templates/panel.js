@@ -33,7 +33,7 @@ function summary() {
   if (!count) return list.empty;
   if (current === "duplicates") {
     const copies = countText(count - data.groups.length, "near-duplicate");
-    return copies + " in " + countText(data.groups.length, "group") + ": cosine similarity to the first of the group of at least " + data.threshold;
+    return copies + " in " + countText(data.groups.length, "group") + ": similarity to the first of the group, beyond what the images have in common, of at least " + data.threshold;
   }
   if (current === "outliers") return "The images that are least similar to their five nearest, by the mean similarity";
   if (current === "similar") return countText(count, "image") + ", the most similar first, by cosine similarity";
