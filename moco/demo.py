@@ -26,6 +26,7 @@ from moco.train.report_run import report_at_end
 from moco.train.reporters import Reporter
 from moco.train.result_files import write_result
 from moco.train.run_folder import RunFolder
+from moco.train.run_pictures import images_of_run
 
 QUERIES, NEAREST = 6, 8  # images in neighbours.png
 
@@ -65,8 +66,12 @@ def demo(
     everything = subjects(replace(load(out, device="cpu"), name="MoCo"), data, workers=workers)
     table = judge([LowShot(), Knn(k=20)], everything)
     write_results(RunFolder(out), table, everything, reporter)
-    if report and (page := report_at_end(RunFolder(out), reporter)):
-        reporter.say(f"report: {page}")
+    if report:
+        page = report_at_end(
+            RunFolder(out), reporter, lambda: images_of_run(out, data / "train", device="cpu", workers=workers)
+        )
+        if page is not None:
+            reporter.say(f"report: {page}")
     reporter.say("next: moco pretrain YOUR_IMAGES --out runs/mine")
     return table
 

@@ -179,6 +179,19 @@ def test_steps_of_an_own_network_import_neither_torchs_compiler_nor_the_librarie
     assert python("-c", probe).split() == ["[]"] * 3  # steps; pictures are drawn, by matplotlib, at the end
 
 
+def in_wheel() -> set[str]:
+    """The files that a wheel would have, by the build backend itself."""
+    builders = pytest.importorskip("hatchling.builders.wheel")
+    return {file.distribution_path for file in builders.WheelBuilder(str(ROOT)).recurse_included_files()}
+
+
+def test_the_wheel_has_every_file_of_the_package():
+    names = {str(path.relative_to(ROOT)) for path in published() if path.is_relative_to(ROOT / "moco")}
+    templates = {name for name in names if "/templates/" in name}
+    assert {Path(name).suffix for name in templates} == {".html", ".css", ".js"}
+    assert names - in_wheel() == set()
+
+
 def test_dir_lists_the_public_names_of_the_package():
     assert {name for name in dir(moco) if not name.startswith("_")} == set(moco.__all__) - {"__version__"}
     assert all(hasattr(moco, name) for name in dir(moco))

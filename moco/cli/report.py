@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from moco.cli.errors import errors
-from moco.cli.options import Json
+from moco.cli.options import Device, Json, Workers
 
 
 def report(
@@ -16,6 +16,14 @@ def report(
         Path | None,
         typer.Option(metavar="FILE", help="The HTML file to write. [default: report.html in RUN]"),
     ] = None,
+    data: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--data", metavar="DATA", help="The images of the run, for pictures. [default: those of an earlier report]"
+        ),
+    ] = None,
+    device: Device = "auto",
+    workers: Workers = None,
     as_json: Json = False,
 ) -> None:
     """Write a report about a run, or several, as one HTML file.
@@ -27,5 +35,5 @@ def report(
         from moco.train.report_run import page_of, write_report
 
         page = page_of(runs, out)
-        content = write_report(runs, out)
+        content = write_report(runs, out, data=data or None, device=device, workers=workers)
         print(json.dumps(content) if as_json else page)

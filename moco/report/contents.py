@@ -9,10 +9,12 @@ from typing import Any
 
 import moco
 from moco.report.charts import text_of
+from moco.report.comparison_table import comparison_table
+from moco.report.picture_sections import PagePictures
 from moco.report.run_charts import LoggedRun, run_charts
 from moco.report.scores import score_table
 
-FORMAT = 1  # of report.json
+FORMAT = 2  # of report.json
 MOST_BAD = 20  # bad images that are listed
 NO_VERDICT = "The run has no measurements for a verdict: moco diagnose RUN --data DATA measures its checkpoints."
 Rows = Sequence[tuple[str, str]]
@@ -34,6 +36,9 @@ class RunContents:
     Attributes:
         diagnosis: the content of diagnosis.json.
         scores: the content of scores.json.
+        comparison: the content of compare.json.
+        summary: what was run on what, in a line.
+        run_id: the run's id.
         facts: title of a group -> rows of name and text.
         bad_images: name and reason of each.
         log: the last lines of train.log.
@@ -47,6 +52,9 @@ class RunContents:
     state: RunState
     diagnosis: Mapping[str, Any] | None = None
     scores: Any = None
+    comparison: Any = None
+    summary: str = ""
+    run_id: str = ""
     facts: Mapping[str, Rows] = field(default_factory=dict)
     bad_images: Rows = ()
     log: Sequence[str] = ()
@@ -55,14 +63,14 @@ class RunContents:
     settings: Mapping[str, Any] = field(default_factory=dict)
 
 
-def report_of_run(run: RunContents, *, pictures: Sequence[Mapping[str, Any]], no_pictures: str = "") -> dict[str, Any]:
+def report_of_run(run: RunContents, pictures: PagePictures | None = None, *, no_pictures: str = "") -> dict[str, Any]:
     """The content of a report on one run.
 
     Args:
-        pictures: sections of pictures.
-        no_pictures: why there are none, and what to do.
+        no_pictures: why there are no pictures, and what to do.
     """
-    one = _run(run) | {"pictures": list(pictures), "no_pictures": no_pictures}
+    sections = [] if pictures is None else list(pictures.sections)
+    one = _run(run) | {"pictures": {"text": no_pictures if pictures is None else pictures.text, "sections": sections}}
     return {
         **_head(run.logged.name, "Report of a pre-training run"), "runs": [one],
         "charts": run_charts([_with_chance(run)]),
@@ -78,9 +86,10 @@ def _head(title: str, kind: str) -> dict[str, Any]:
 
 def _run(run: RunContents) -> dict[str, Any]:
     return {
-        "name": run.logged.name, "path": run.path,
+        "name": run.logged.name, "path": run.path, "run_id": run.run_id, "summary": run.summary,
         "state": {"word": run.state.word, "text": run.state.text, "level": run.state.level},
         "verdicts": verdicts(run.diagnosis), "no_verdict": NO_VERDICT, "scores": score_table(run.scores),
+        "comparison": comparison_table(run.comparison),
         "facts": [{"title": title, "rows": _named(rows, "name", "text")} for title, rows in run.facts.items() if rows],
         "bad_images": {"text": _bad_text(len(run.bad_images)),
                        "rows": _named(run.bad_images[:MOST_BAD], "name", "reason")},

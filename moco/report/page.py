@@ -14,30 +14,29 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from moco.report.drawing import draw_chart
+from moco.report.tiles import is_data_uri
 from moco.text import one_line
 
 MAX_BYTES = 5 * 2**20  # of a page
 GENERATOR = "momentum-contrast report"  # in the page, so that a report is recognised
 
 
-def render(content: Mapping[str, Any], pictures: Mapping[str, str]) -> str:
-    """The page.
-
-    Args:
-        content: what report.json has.
-        pictures: data URIs, by the ids that `content` has.
+def render(content: Mapping[str, Any]) -> str:
+    """The page of what report.json has.
 
     Raises:
-        ValueError: the page would be larger than MAX_BYTES.
+        ValueError: the page would be larger than MAX_BYTES, or a picture is not a data URI. KeyError: a picture is
+            missing.
     """
     style, script = (files("moco.report").joinpath("templates", name).read_text() for name in ("page.css", "page.js"))
     environment = Environment(
         loader=PackageLoader("moco.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
         lstrip_blocks=True, finalize=_safe_text,
     )  # fmt: skip
-    environment.globals.update(draw=draw_chart, picture=partial(_picture, pictures))
+    environment.globals.update(draw=draw_chart, picture=partial(_picture, content["images"]))
+    shown = {name: part for name, part in content.items() if name != "images"}
     page = environment.get_template("page.html").render(
-        report=content, generator=GENERATOR, style=style, script=script, policy=_policy(style, script)
+        report=shown, generator=GENERATOR, style=style, script=script, policy=_policy(style, script)
     )
     size = len(page.encode())
     if size > MAX_BYTES:
@@ -53,8 +52,8 @@ def _safe_text(value: Any) -> Any:
 def _picture(pictures: Mapping[str, str], name: str) -> str:
     """A data URI. Raises KeyError for a picture that does not exist, ValueError for another kind of address."""
     address = pictures[name]
-    if not address.startswith("data:image/webp;base64,"):
-        raise ValueError(f"expected the data URI of a picture, got {address[:40]!r}")
+    if not is_data_uri(address):
+        raise ValueError(f"expected the data URI of a picture, got {str(address)[:40]!r}")
     return address
 
 

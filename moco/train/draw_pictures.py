@@ -3,15 +3,15 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from moco.encoders import Encoder
 from moco.report.neighbours_of_run import draw_own_neighbours
 from moco.report.plots import curves
 from moco.train.plan_run import Job
 from moco.train.reporters import Reporter
 from moco.train.result_files import write_result
+from moco.train.run_pictures import RunImages
 
 
-def draw_pictures(job: Job, encoder: Encoder, reporter: Reporter) -> list[Path]:
+def draw_pictures(job: Job, among: RunImages, reporter: Reporter) -> list[Path]:
     """Draw the pictures of a finished run, in a few seconds, and return their paths.
 
     A file that the run has not drawn is kept. A picture that cannot be drawn is reported, and the run does not fail.
@@ -19,9 +19,7 @@ def draw_pictures(job: Job, encoder: Encoder, reporter: Reporter) -> list[Path]:
     run, recipe = job.run, job.recipe
     pictures: dict[str, Callable[[Path], None]] = {
         "curves.png": lambda out: curves(run.metrics(), recipe, out),
-        "neighbours.png": lambda out: draw_own_neighbours(
-            out, job.images, encoder, recipe.data, device=job.place, workers=job.workers
-        ),
+        "neighbours.png": lambda out: draw_own_neighbours(out, among.sample),
     }
     drawn: list[Path] = []
     for name, draw in pictures.items():

@@ -49,6 +49,7 @@ from moco.train.resume import (
     trained_encoder,
 )  # fmt: skip
 from moco.train.run_folder import RunFolder
+from moco.train.run_pictures import RunImages
 from moco.train.saving import Saver
 from moco.train.stop_on_signals import StopFlag, stop_on_signals
 from moco.train.stop_reason import StopReason
@@ -227,7 +228,11 @@ def finish(job: Job, contrast: Contrast, reporter: Reporter, *, bad: int, second
         files = encoder_files(trained_encoder(contrast), recipe=job.recipe, facts=facts)
         files = {f"encoder/{name}": content for name, content in files.items()}
         report_renamed(run, finish_run(run, files, facts | {"seconds": round(seconds, 1)}), reporter)
-        pictures = draw_pictures(job, trained_encoder(contrast), reporter)
+        among = RunImages(
+            job.images, trained_encoder(contrast), job.recipe.data, step=last.get("step", 0), device=job.place,
+            workers=job.workers, processes=job.options.processes,
+        )  # fmt: skip
+        pictures = draw_pictures(job, among, reporter)
         compare_at_end(job, trained_encoder(contrast), reporter, seconds=seconds)
-        report = report_at_end(run, reporter) if job.options.report else None
+        report = report_at_end(run, reporter, lambda: among) if job.options.report else None
         reporter.box("done", closing_rows(run, job.recipe, bad=bad, pictures=pictures, report=report))

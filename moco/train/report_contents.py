@@ -20,7 +20,7 @@ from moco.text import duration, plural
 from moco.train.run_folder import RunError, RunFolder, has_numbers_of_the_end
 from moco.train.stop_reason import STOPPED
 from moco.train.summary import batch_norm, dictionary
-from moco.weights.own_files import last_step
+from moco.weights.own_files import last_step, read_run_id
 
 LOG_LINES = 12  # of train.log that are shown
 LOG_BYTES = 2**16  # of its end that are read
@@ -52,6 +52,7 @@ def read_contents(path: Path, *, name: str = "", data: str = "DATA") -> RunConte
     logged = LoggedRun(name or path.resolve().name, records, recipe, not (run.path / "init.json").exists())
     return RunContents(
         logged, str(path), state, _diagnosis(run, recipe, records), read_json(run.path / "scores.json"),
+        read_json(run.path / "compare.json"), _summary(recipe, starts), read_run_id(run.path) or "",
         facts(run, recipe, starts, finished), _bad_images(run), log, _next(path, recipe, starts, state, data), last,
         recipe.fields(),
     )  # fmt: skip
@@ -125,6 +126,14 @@ def _bad_images(run: RunFolder) -> Rows:
         return []
 
 
+def _summary(recipe: Recipe, starts: Sequence[Mapping[str, Any]]) -> str:
+    """What was run on what, in a line."""
+    images, epochs = starts[-1].get("images") if starts else None, recipe.optim.epochs
+    on = f" on {plural(images, 'image')}" if isinstance(images, int) else ""
+    length = f"{epochs:g} {'epoch' if epochs == 1 else 'epochs'}"
+    return f"{recipe.encoder.name} by recipe {recipe.name}{on} at {recipe.data.size} pixels, {length}"
+
+
 def facts(
     run: RunFolder, recipe: Recipe, starts: Sequence[Mapping[str, Any]], finished: Any
 ) -> dict[str, list[tuple[str, str]]]:
@@ -194,8 +203,14 @@ def _provenance(first: Mapping[str, Any], starts: Sequence[Mapping[str, Any]], f
     if isinstance(versions, dict):
         rows += [(str(name), str(version)) for name, version in versions.items()]
     if isinstance(command := first.get("command"), list):
-        rows.append(("command", shlex.join(map(str, command))))
+        rows.append(("command", _typed(command)))
     return rows
+
+
+def _typed(command: Sequence[Any]) -> str:
+    """A command as it is typed: sys.argv has the path of the program."""
+    program, *rest = map(str, command or [""])
+    return shlex.join(["moco" if Path(program).name in ("moco", "__main__.py") else program, *rest])
 
 
 def _next(path: Path, recipe: Recipe, starts: Sequence[Mapping[str, Any]], state: RunState, data: str) -> Rows:
@@ -203,14 +218,18 @@ def _next(path: Path, recipe: Recipe, starts: Sequence[Mapping[str, Any]], state
     run = shlex.quote(str(path))
     if state.word != "finished":
         command = starts[-1].get("command") if starts else None
-        again = shlex.join(map(str, command)) if isinstance(command, list) else f"moco pretrain {data} --out {run}"
+        again = _typed(command) if isinstance(command, list) else f"moco pretrain {data} --out {run}"
         return [
             ("Resume the run, bit for bit: the same command again.", again),
             ("Measure its checkpoints without labels.", f"moco diagnose {run} --data {data}"),
         ]
     longer = shlex.quote(f"{path}-longer")
     return [
-        ("Evaluate on labelled images, beside baselines.", f"moco eval {run} LABELLED_FOLDER"),
+        ("Is it worth it? Beside baselines, on labelled images.", f"moco compare {run} LABELLED_FOLDER"),
+        ("Accuracy on labelled images: kNN, linear, few labels.", f"moco eval {run} LABELLED_FOLDER"),
+        ("A map of all images, with search by example.", f"moco atlas {run} {data}"),
+        ("The images most similar to an example.", f"moco search {run} EXAMPLE.jpg --data {data}"),
+        ("Near-duplicates among all images.", f"moco dedup {run} {data}"),
         ("Features of images, for search and clustering.", f"moco embed {run} {data} --out features.parquet"),
         ("Use the encoder in other libraries.", f"moco export {run} --to timm --out encoder.safetensors"),
         ("Fine-tune a detector, beside random weights.",

@@ -33,8 +33,10 @@ def read_state(run: RunFolder, step: int) -> dict[str, Any]:
     return payload
 
 
-def restored(run: RunFolder, recipe: Recipe, device: torch.device, *, num_images: int, step: int) -> Contrast:
+def restored(
+    run: RunFolder, recipe: Recipe, device: torch.device, *, num_images: int, step: int, model: nn.Module | None = None
+) -> Contrast:
     """Encoders and dictionary of the checkpoint of `step`. Raises CheckpointError if it is damaged or missing."""
-    contrast = untrained(recipe, device, num_images=num_images)
+    contrast = untrained(recipe, device, num_images=num_images, model=model)
     contrast.load_state_dict(read_state(run, step)["state"]["model"])
     return contrast

@@ -11,8 +11,9 @@ from moco.data.sources.open import open_images
 from moco.encoders import build_headless
 from moco.evaluate.features import extract
 from moco.recipe import DataSpec, EncoderSpec
-from moco.report import neighbours_of_run
-from moco.report.neighbours_of_run import draw_own_neighbours, take_sample
+from moco.report import neighbours_of_run, sample
+from moco.report.neighbours_of_run import draw_own_neighbours
+from moco.report.sample import take_sample, take_views
 from moco.train import draw_pictures
 from moco.train.pretrain import pretrain
 from moco.train.reporters import Silent
@@ -26,17 +27,44 @@ def encoder():
     return build_headless(EncoderSpec(name="resnet10", stem="3x3", width=0.0625), size=16)
 
 
+def all_of(images, encoder):
+    return take_sample(images, encoder, DATA, device=CPU, workers=0, seconds=60)
+
+
+def test_views_find_their_own_key_where_the_encoder_knows_nothing_but_the_colour(tmp_path, encoder):
+    """The place of the own key is the one that sorting all similarities gives, and views are those of training."""
+    images = find_images(make_pictures(tmp_path / "pictures", 40))
+    found = all_of(images, encoder)
+    views = take_views(found, images, encoder, DATA, device=CPU, workers=0, seconds=60)
+    assert views is not None
+    assert len(set(views.rows.tolist())) == len(views.rows) == sample.BATCH
+    assert views.queries.shape == views.keys.shape == (sample.BATCH, 16, 16, 3)
+    q, k = (_features(encoder, part) for part in (views.queries, views.keys))
+    order = (-(q @ k.T)).argsort(dim=1)
+    expected = [1 + order[i].tolist().index(i) for i in range(len(q))]
+    assert np.mean(views.places == expected) > 0.9  # the pictures are rounded to bytes
+
+
+def _features(encoder, pictures):
+    mean, std = (torch.tensor(part).view(3, 1, 1) for part in (DATA.mean, DATA.std))
+    x = (torch.from_numpy(pictures).permute(0, 3, 1, 2) / 255 - mean) / std
+    encoder.eval()
+    with torch.no_grad():
+        return torch.nn.functional.normalize(encoder.features(x))
+
+
 def test_the_sample_has_the_features_of_evaluation(tmp_path, encoder):
     images = find_images(make_pictures(tmp_path / "pictures", 40))
-    sample = take_sample(images, encoder, DATA, device=CPU, workers=0, seconds=60)
-    assert sorted(sample.ids) == list(range(40))
+    found = take_sample(images, encoder, DATA, device=CPU, workers=0, seconds=60)
+    assert sorted(found.ids) == list(range(40))
     expected = extract(encoder, images, DATA, device=CPU)
-    torch.testing.assert_close(sample.features["this run"], expected.x[sample.ids])
+    torch.testing.assert_close(found.features["this run"], expected.x[found.ids])
+    assert [found.names[0], found.total] == [images.names[found.ids[0]], 40]
 
 
 def test_the_time_bounds_the_sample_but_for_the_first_batch(tmp_path, encoder):
     images = find_images(make_pictures(tmp_path / "pictures", 80))
-    assert len(take_sample(images, encoder, DATA, device=CPU, workers=0, seconds=0).ids) == neighbours_of_run.BATCH
+    assert len(take_sample(images, encoder, DATA, device=CPU, workers=0, seconds=0)) == sample.BATCH
 
 
 def test_an_image_is_not_its_own_neighbour_and_its_copy_is(monkeypatch, tmp_path, encoder):
@@ -45,7 +73,7 @@ def test_an_image_is_not_its_own_neighbour_and_its_copy_is(monkeypatch, tmp_path
         path.with_name(f"copy_{path.name}").write_bytes(path.read_bytes())
     drawn = {}
     monkeypatch.setattr(neighbours_of_run, "neighbour_sheet", lambda out, q, **named: drawn.update(named, q=q))
-    draw_own_neighbours(tmp_path / "n.png", find_images(folder), encoder, DATA, device=CPU)
+    draw_own_neighbours(tmp_path / "n.png", all_of(find_images(folder), encoder))
     for each in drawn["neighbours"]:
         for query, row in zip(drawn["q"], each.images, strict=True):
             assert [np.array_equal(query, one) for one in row] == [True] + [False] * (len(row) - 1)
@@ -55,7 +83,7 @@ def test_with_classes_each_neighbour_is_marked_as_right_or_wrong(monkeypatch, tm
     drawn = {}
     monkeypatch.setattr(neighbours_of_run, "neighbour_sheet", lambda out, queries, **named: drawn.update(named))
     images = find_images(make_pictures(tmp_path / "pictures", 40, classes=4))
-    draw_own_neighbours(tmp_path / "n.png", images, encoder, DATA, device=CPU)
+    draw_own_neighbours(tmp_path / "n.png", all_of(images, encoder))
     assert sorted(drawn["labels"]) == ["class0", "class1", "class2", "class3"]
     raw = drawn["neighbours"][0]
     assert np.mean(raw.correct) > 0.9  # a class is a colour here
@@ -69,13 +97,13 @@ def test_images_of_a_data_set_are_drawn_too(tmp_path, encoder):
         def __getitem__(self, index):
             return Image.fromarray(np.full((16, 16, 3), 12 * index, np.uint8)), 0
 
-    draw_own_neighbours(tmp_path / "n.png", open_images(Shades()), encoder, DATA, device=CPU)
+    draw_own_neighbours(tmp_path / "n.png", all_of(open_images(Shades()), encoder))
     assert (tmp_path / "n.png").stat().st_size > 0
 
 
 def test_the_encoder_stays_in_its_mode(tmp_path, encoder):
     encoder.train()
-    draw_own_neighbours(tmp_path / "n.png", find_images(make_pictures(tmp_path / "p", 8)), encoder, DATA, device=CPU)
+    draw_own_neighbours(tmp_path / "n.png", all_of(find_images(make_pictures(tmp_path / "p", 8)), encoder))
     assert all(part.training for part in encoder.modules())
 
 

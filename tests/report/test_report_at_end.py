@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 import moco
 from moco.cli import app
-from moco.train import report_run
+from moco.train import report_run, run_pictures
 from moco.train.pretrain import pretrain
 from moco.train.reporters import Silent
 from moco.train.stop_on_signals import Stopped
@@ -48,7 +48,11 @@ def test_a_run_writes_its_report_and_names_it(tmp_path, pictures, tiny):
     heard = Heard()
     run = pretrain(pictures, tmp_path / "run", recipe=tiny, workers=0, device="cpu", reporter=heard)
     assert heard.boxes["done"]["report"] == str(run.path / "report.html")
-    assert json.loads((run.path / "report.json").read_text())["runs"][0]["state"]["word"] == "finished"
+    report = json.loads((run.path / "report.json").read_text())["runs"][0]
+    assert report["state"]["word"] == "finished"
+    parts = [one["id"] for one in report["pictures"]["sections"]]
+    assert parts == ["views", "neighbours", "worst", "map", "duplicates", "outliers"]
+    assert report["pictures"]["text"].startswith("From 40 of the 40 images")
 
 
 def test_without_report_none_is_written(tmp_path, pictures, tiny):
@@ -80,6 +84,19 @@ def test_a_report_that_cannot_be_written_is_a_warning_with_the_command(monkeypat
     assert line.endswith(f"moco report '{out}'")
 
 
+def test_pictures_that_cannot_be_made_leave_a_report_without_them(monkeypatch, tmp_path, pictures, tiny):
+    def fail(*_, **__):
+        raise MemoryError("no room")
+
+    heard = Heard()
+    monkeypatch.setattr(run_pictures, "take_views", fail)
+    run = pretrain(pictures, tmp_path / "run", recipe=tiny, workers=0, device="cpu", reporter=heard)
+    assert heard.boxes["done"]["report"] == str(run.path / "report.html")
+    assert json.loads((run.path / "report.json").read_text())["runs"][0]["pictures"]["sections"] == []
+    (line,) = [one for one in heard.said if "pictures could not be made: MemoryError: no room" in one]
+    assert line.endswith(f"moco report {run.path} --data DATA")
+
+
 def test_a_file_of_the_user_stays_and_the_run_finishes(tmp_path, pictures, tiny):
     page = tmp_path / "run" / "report.html"
     heard = Fails(lambda: page.write_text("mine"))
@@ -98,6 +115,8 @@ def test_the_report_of_a_run_stopped_by_a_signal_says_so(tmp_path, pictures, tin
     state = state_in(tmp_path / "run")
     assert state["word"] == "stopped"
     assert "stopped by SIGTERM after step" in state["text"]
+    found = moco.write_report(tmp_path / "run", data=pictures, device="cpu", workers=0)["runs"][0]
+    assert [len(found["pictures"]["sections"]), found["state"]] == [6, state]  # by the encoder of its checkpoint
 
 
 def test_the_report_of_a_run_that_failed_has_the_error_in_one_line(tmp_path, pictures, tiny):
