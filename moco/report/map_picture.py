@@ -1,13 +1,14 @@
 """A map of images as one picture: each thumbnail in a free cell of a grid, near its place."""
 
 import numpy as np
-from jaxtyping import Float32, UInt8
+from jaxtyping import Float32, Float64, UInt8
 from PIL import Image
 
 WIDTH = 1600  # [pixels] of the picture, about
 CELLS = 2.2  # for each image, if the map was a square
 MOST_ACROSS, FEWEST_ACROSS = 40, 12  # cells from the left edge to the right one
-FLAT = 0.65  # height by width, at most
+FLAT = 0.6  # height by width
+RANKED = 0.7  # of a coordinate is its rank, the rest its value
 GAP = 2  # [pixels] between thumbnails
 FAR = 2.3  # [cells] that a thumbnail may be away from its place
 
@@ -18,14 +19,11 @@ def draw_map(
     """The picture, transparent between the thumbnails, and how many of the images it shows.
 
     Args:
-        xy: places, in any unit.
+        xy: places, in any unit. They are spread, so that few cells stay empty.
     """
     across = round(min(MOST_ACROSS, max(FEWEST_ACROSS, (CELLS * len(xy)) ** 0.5)))
-    low, size = xy.min(axis=0), np.ptp(xy, axis=0)
-    cells = (xy - low) / max(float(size[0]), 1e-6) * (across - 1)
-    highest = float(cells[:, 1].max())
-    down = min(round(FLAT * across), round(highest) + 1)
-    cells[:, 1] *= min(1.0, (down - 1) / max(highest, 1e-6))  # a high map is made flatter
+    down = round(FLAT * across)
+    cells = _spread(xy) * (across - 1, down - 1)
     side = WIDTH // across
     picture = np.zeros((down * side, across * side, 4), dtype=np.uint8)
     taken = np.zeros((down, across), dtype=bool)
@@ -38,6 +36,14 @@ def draw_map(
             picture[inside][..., :3] = _thumbnail(crop, side - GAP)
             picture[inside][..., 3] = 255
     return picture, int(taken.sum())
+
+
+def _spread(xy: Float32[np.ndarray, "n 2"]) -> Float64[np.ndarray, "n 2"]:
+    """Coordinates from 0 to 1: weighted means of the scaled value and the rank."""
+    low, size = xy.min(axis=0), np.ptp(xy, axis=0)
+    values = (xy - low) / np.where(size > 0, size, 1)
+    ranks = xy.argsort(axis=0, kind="stable").argsort(axis=0, kind="stable") / max(len(xy) - 1, 1)
+    return ((1 - RANKED) * values + RANKED * ranks).astype(np.float64)
 
 
 def _free_cell(taken: np.ndarray, row: float, column: float) -> tuple[int, int] | None:

@@ -150,7 +150,7 @@ def _sheet(sample: Sample, queries: Int64[np.ndarray, " q"], captions: list[str]
 def _map(sample: Sample, tiles: Tiles) -> Section:
     picture, shown = draw_map(pca(unit(sample.features[RUN].numpy())), sample.crops)
     text = (
-        "Images with similar features are close together (the first two principal components of the features). "
+        "Images with similar features are close together (the first two principal components of the features, spread). "
         f"{shown:,} of {plural(len(sample), 'image')} have a free place near their own. moco atlas makes a map of all "
         "images, with search."
     )
