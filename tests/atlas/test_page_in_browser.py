@@ -207,6 +207,15 @@ def test_thumbnails_appear_when_the_map_is_zoomed(page: Any):
     assert np.abs(shown[round(y), round(x)] - colours[7 % 6]).max() < 12  # WebP loses some
 
 
+def test_at_first_all_images_are_on_the_map_beside_the_legend(page: Any):
+    box, legend = page.locator("#map").bounding_box(), page.locator("#legend").bounding_box()
+    xy = places(page)
+    assert xy[:, 0].min() > legend["x"] - box["x"] + legend["width"]
+    assert xy[:, 0].max() < box["width"]
+    assert xy[:, 1].min() > 0
+    assert xy[:, 1].max() < box["height"]
+
+
 def test_the_map_moves_zooms_and_comes_back(page: Any):
     before, box = places(page), page.locator("#map").bounding_box()
     page.mouse.move(box["x"] + 20, box["y"] + 20)

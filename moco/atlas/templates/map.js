@@ -12,9 +12,10 @@ let colours = [], codes = new Uint32Array(N), marked = null, focus = -1, drawn =
 function requestDraw() {
   if (!asked) asked = requestAnimationFrame(() => { asked = 0; draw(); });
 }
+const room = () => (view.width > 700 && el("legend").open ? el("legend").offsetWidth : 0); // [CSS pixels] left to the legend
 function fit() {
-  view.scale = 0.46 * Math.max(80, Math.min(view.width / aspect.x, view.height / aspect.y));
-  view.x = view.width / 2;
+  view.scale = fitScale();
+  view.x = (view.width + room()) / 2;
   view.y = view.height / 2;
   requestDraw();
 }
@@ -23,7 +24,7 @@ const aspect = (() => {
   for (let i = 0; i < N; i++) { x = Math.max(x, Math.abs(XY[2 * i])); y = Math.max(y, Math.abs(XY[2 * i + 1])); }
   return { x, y };
 })();
-function fitScale() { return 0.46 * Math.max(80, Math.min(view.width / aspect.x, view.height / aspect.y)); }
+function fitScale() { return 0.46 * Math.max(80, Math.min((view.width - room()) / aspect.x, view.height / aspect.y)); }
 function zoomAt(x, y, factor) {
   const base = fitScale(), scale = Math.min(base * 4000, Math.max(base * 0.5, view.scale * factor));
   view.x = x - ((x - view.x) * scale) / view.scale;
