@@ -21,6 +21,9 @@ def compare(
         ),
     ] = "random,pixels",
     test: Test = None,
+    no_labels: Annotated[
+        bool, typer.Option("--no-labels", help="Do not use labels: compare by two views of each image.")
+    ] = False,
     architecture: Architecture = None,
     device: Device = "auto",
     workers: Workers = None,
@@ -30,7 +33,8 @@ def compare(
 ) -> None:
     """Is an encoder better than baselines? Yes, no, or cannot tell.
 
-    By 20-NN, a linear classifier and few labels, with paired bootstrap intervals. Nothing is downloaded.
+    By 20-NN, a linear classifier and few labels, with paired bootstrap intervals. Without labels, by
+    how it sees two views of an image: only a hint. Nothing is downloaded.
     """
     with errors() as console:
         early_checks.check_weights(weights)
@@ -44,7 +48,8 @@ def compare(
             from moco.comparison.compare import compare as run
 
             found = run(
-                weights, data[0] if len(data) == 1 else data, test=test, architecture=architecture, device=device,
+                weights, data[0] if len(data) == 1 else data, test=test, labels=not no_labels,
+                architecture=architecture, device=device,
                 baselines=[name.strip() for name in baselines.split(",") if name.strip()], workers=workers,
                 max_bad=max_bad, cached=not no_cache, say=console.say, progress=progress,
             )  # fmt: skip

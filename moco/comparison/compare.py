@@ -1,16 +1,24 @@
 """`moco compare`: an encoder beside baselines on the same labelled images, with paired intervals and a verdict."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 from jaxtyping import Float
 
-from moco.comparison.bootstrap import Resamples, draw_resamples, interval, resampled_means
-from moco.comparison.measures import KNN, Correct, Measure, measure
+from moco.comparison.bootstrap import Resamples, draw_resamples, interval, noise_of_halves, resampled_means
+from moco.comparison.measures import KNN, Measure, Measured, measure
 from moco.comparison.on_machine import check_on_machine
 from moco.comparison.result import Comparison
+from moco.comparison.unlabelled import compare_without_labels
 from moco.comparison.verdict import Difference, judge_all, judge_baseline, level_for
-from moco.data.sources.open import Sources
+from moco.data.sources.images import DataError
+from moco.data.sources.labels import labelled
+from moco.data.sources.open import Sources, open_images
+from moco.data.sources.split import split_sources
+from moco.device import workers_for
+from moco.encoders import Encoder
+from moco.evaluate.baselines import Pixels, random_encoder
 from moco.evaluate.cache import FeatureCache, cache_of
 from moco.evaluate.evaluate import PIXELS, RANDOM, subjects
 from moco.evaluate.features import Pretrained, load
@@ -29,6 +37,7 @@ def compare(
     *,
     baselines: Sequence[str] = BASELINES,
     test: Sources | None = None,
+    labels: bool = True,
     architecture: str | None = None,
     device: str = "auto",
     workers: int | None = None,
@@ -37,17 +46,18 @@ def compare(
     say: Callable[[str], None] = lambda text: None,
     progress: Progress | None = None,
 ) -> Comparison:
-    """Is the encoder better than its baselines on these labelled images? See docs/compare.md for the rule.
+    """Is the encoder better than its baselines on these images? See docs/compare.md for the rules.
 
     Args:
         baselines: "random" (the same network with random parameters), "pixels", torchvision/NAME or timm/NAME on this
             machine, or paths of weights. Each has its own size and normalization of images.
         test: labelled images to test on; None: test images inside of `data`, or a fifth of each class.
+        labels: use them if there are any. Without labels, only measures of two views of the images are compared.
         cached: store features in the folder of the weights, if they are a folder, and reuse them.
 
     Raises:
         RecipeError: no baseline, one twice, or one that is not on this machine; weights that cannot be used.
-        DataError: no labels, or the same files among training and test images.
+        DataError: no images, `test` without labels, or the same files among training and test images.
     """
     if not baselines or len(set(baselines)) < len(baselines):
         raise RecipeError(f"expected at least one baseline, each once, and got: {', '.join(baselines) or 'none'}")
@@ -58,10 +68,33 @@ def compare(
     progress.stage("loading the encoders")
     pretrained = load(weights, architecture=architecture, device=device)
     others = {name: load(name, device=device) for name in files}
+    missing = "labels were not asked for" if not labels else "" if test is not None else why_no_labels(data)
+    if missing:
+        fixed: dict[str, list[Encoder | Pixels]] = {}
+        if "random" in baselines:
+            fixed["random"] = [random_encoder(pretrained.encoder, seed=seed) for seed in range(RANDOM_ENCODERS)]
+        if "pixels" in baselines:
+            fixed["pixels"] = [Pixels(pretrained.data).to(pretrained.device)]
+        return compare_without_labels(
+            pretrained, open_images(data), others, fixed, workers=workers_for(workers), notes=[missing],
+            progress=progress,
+        )  # fmt: skip
     return compare_encoders(
         pretrained, data, others, baselines, test=test, random_encoders=RANDOM_ENCODERS, workers=workers,
         max_bad=max_bad, cache=cache_of(weights, say) if cached else None, progress=progress,
     )  # fmt: skip
+
+
+def why_no_labels(data: Sources) -> str:
+    """Why these images have no labels; empty if they have. Raises DataError for classes that are names of splits."""
+    train = split_sources(data).train
+    if train.labels is not None:
+        return ""
+    try:
+        labelled(train)
+    except DataError as error:
+        return str(error)
+    return ""
 
 
 def compare_encoders(
@@ -104,49 +137,63 @@ def compare_features(
     Args:
         named: row of `among` -> baseline. Several rows of one baseline are seeds; their mean is compared.
     """
-    correct: dict[str, Correct] = {}
+    found: dict[str, Measured] = {}
     notes = dict.fromkeys(among.notes)
     for row in (among.judged, *named):
         among.progress.stage(f"measures of {row}")
         subject = among.rows[row]
-        correct[row], more = measured_by(subject.train, subject.test, device=among.device)
-        notes |= dict.fromkeys(more)
+        found[row] = measured_by(subject.train, subject.test, device=among.device)
+        notes |= dict.fromkeys(found[row].notes)
     images = len(among.rows[among.judged].test.x)
-    seeds = {name: [correct[row] for row, of in named.items() if of == name] for name in baselines}
+    seeds = {name: [found[row] for row, of in named.items() if of == name] for name in baselines}
     level, verdicts, differences = level_for(len(baselines)), {}, {}
-    for name, differing in differences_of(correct[among.judged], seeds, level=level).items():
+    for name, differing in differences_of(found[among.judged], seeds, level=level).items():
         differences[name] = differing
         verdicts[name] = judge_baseline(name, differing, deciding=KNN, images=images, level=level)
     judged = f"{among.judged} (judged)" if among.judged in baselines else among.judged
-    everyone = {judged: [correct[among.judged]]} | seeds
-    scores = {name: {key: _scores(ones, key) for key in ones[0]} for name, ones in everyone.items()}
+    everyone = {judged: [found[among.judged]]} | seeds
+    scores = {name: {key: _scores(ones, key) for key in ones[0].correct} for name, ones in everyone.items()}
     return Comparison(
         judged, images, among.split.how, level, scores, differences, verdicts, judge_all(verdicts), list(notes)
     )
 
 
-def _scores(seeds: Sequence[Correct], key: str) -> list[float]:
+def _scores(seeds: Sequence[Measured], key: str) -> list[float]:
     """In percent, one for each seed."""
-    return [100 * float(one[key].mean()) for one in seeds]
+    return [100 * float(one.correct[key].mean()) for one in seeds]
 
 
 def differences_of(
-    ours: Correct, baselines: Mapping[str, Sequence[Correct]], *, level: float
+    ours: Measured, baselines: Mapping[str, Sequence[Measured]], *, level: float
 ) -> dict[str, dict[str, Difference]]:
-    """Differences by baseline and measure, all from the same resamples of the test images."""
-    n, draws = next(iter(ours.values())).shape[1], max(len(one) for one in ours.values())
+    """Differences by baseline and measure, all from the same resamples of the test and training images.
+
+    Training images are resampled for 20-NN, which decides, and as draws for few labels. The linear classifier would
+    have to be fitted for each half: its interval is for these training images, so it takes a verdict back too easily.
+    """
+    n, draws = next(iter(ours.correct.values())).shape[1], max(len(one) for one in ours.correct.values())
     resamples = draw_resamples(n, draws)
     found: dict[str, dict[str, Difference]] = {}
     for name, seeds in baselines.items():
-        theirs = {key: np.mean([one[key] for one in seeds], axis=0) for key in ours}
-        found[name] = {key: _difference(ours[key], theirs[key], resamples, level=level) for key in ours}
+        halves = ours.of_halves - np.mean([one.of_halves for one in seeds], axis=0)
+        noise = {KNN: noise_of_halves(100 * halves, resamples)}
+        found[name] = {}
+        for key, values in ours.correct.items():
+            apart = 100 * (values - np.mean([one.correct[key] for one in seeds], axis=0))
+            found[name][key] = _difference(apart, resamples, noise.get(key), level=level)
     return found
 
 
 def _difference(
-    ours: Float[np.ndarray, "d n"], theirs: Float[np.ndarray, "d n"], resamples: Resamples, *, level: float
+    values: Float[np.ndarray, "d n"], resamples: Resamples, noise: Float[np.ndarray, "R"] | None, *, level: float
 ) -> Difference:
-    values = 100 * (ours - theirs)
-    of_draws = resamples if len(values) > 1 else Resamples(resamples.images, np.ones_like(resamples.draws[:, :1]))
-    low, high = interval(resampled_means(values, of_draws), level=level)
+    """One difference with its interval.
+
+    Args:
+        values: encoder minus baseline, of each draw and test image [points].
+        noise: what the choice of training images adds in each resample [points].
+    """
+    shares = resamples.draws if len(values) > 1 else np.ones_like(resamples.draws[:, :1])
+    means = resampled_means(values, replace(resamples, draws=shares))
+    low, high = interval(means if noise is None else means + noise, level=level)
     return Difference(float(values.mean()), low, high, int((values != 0).any(axis=0).sum()))

@@ -8,13 +8,16 @@ from typing import Any
 from moco.comparison.verdict import Difference, Verdict
 from moco.text import shown
 
+# Without labels there is no answer to that question.
+HINT = "Without labels, which is a hint and says nothing about accuracy:"
+
 
 @dataclass(frozen=True)
 class Comparison:
     """Scores, differences with intervals, and verdicts."""
 
     judged: str
-    images: int  # test images
+    images: int  # test images, or without labels those whose views are compared
     split: str
     level: float  # of each interval
     scores: Mapping[str, Mapping[str, Sequence[float]]]  # [percent], by encoder and measure, one for each seed
@@ -22,6 +25,7 @@ class Comparison:
     verdicts: Mapping[str, Verdict]
     verdict: Verdict
     notes: Sequence[str]
+    labels: bool = True  # whether labels were used
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -33,7 +37,7 @@ class Comparison:
                 for name, row in self.differences.items()
             },
             "verdicts": {name: one.to_dict() for name, one in self.verdicts.items()},
-            "verdict": self.verdict.to_dict(), "notes": list(self.notes),
+            "verdict": self.verdict.to_dict(), "notes": list(self.notes), "used_labels": self.labels,
         }  # fmt: skip
 
     def __str__(self) -> str:
@@ -46,9 +50,15 @@ class Comparison:
         for name, row in self.differences.items():
             for key, one in row.items():
                 lines.append(f"  {shown(name)}, {key}: {one.points:+.1f} ({one.low:+.1f} to {one.high:+.1f})")
-        lines += ["", f"{self.images:,} test images; {self.split}", *self.notes, ""]
+        test = f"{self.images:,} test images; " if self.labels else ""
+        lines += ["", f"{test}{self.split}", *self.notes, ""]
         lines += [f"{shown(name)}: {one.answer}" for name, one in self.verdicts.items()]
-        return "\n".join([*lines, "", f"Is it worth it? {self.verdict.sentence}"])
+        return "\n".join([*lines, "", self.sentence])
+
+    @property
+    def sentence(self) -> str:
+        """The question and the verdict."""
+        return f"{'Is it worth it?' if self.labels else HINT} {self.verdict.sentence}"
 
 
 def _cell(values: Sequence[float]) -> str:

@@ -9,11 +9,13 @@ import numpy as np
 from moco.comparison.compare import compare_encoders
 from moco.comparison.measures import measure_knn
 from moco.comparison.result import Comparison
+from moco.comparison.unlabelled import IMAGES, compare_without_labels
 from moco.comparison.verdict import FEWEST_IMAGES
 from moco.data.loader.bad_images import Quarantine
 from moco.data.sources.images import Images, Subset
 from moco.data.sources.split import Split
-from moco.evaluate.baselines import random_encoder
+from moco.encoders import Encoder
+from moco.evaluate.baselines import Pixels, random_encoder
 from moco.evaluate.features import Pretrained, extract
 from moco.recipe import RecipeError
 from moco.rng import fold, permuted
@@ -52,27 +54,58 @@ def compare_shortly(
     test = min(len(split.test), (len(split.train) + len(split.test)) // ONE_IN)
     if test < FEWEST_IMAGES:
         raise TooFewError(f"there are {len(split.test):,} labelled images to test on, and {FEWEST_IMAGES} are needed")
-    names = [*(["random"] if _can_be_random(pretrained) else []), "pixels"]
-    cost = {name: measure_seconds(one, split.train, workers=workers) for name, one in others.items()}
-    own = len(names) * measure_seconds(pretrained, split.train, workers=workers)
-    extent = fit_into(SHARE * seconds, own, cost, most=min(MOST, test * ONE_IN))
+    names = ["pixels"] if _random_encoder(pretrained) is None else ["random", "pixels"]
+    extent = _extent_for(
+        pretrained, split.train, others, seconds=seconds, most=min(MOST, test * ONE_IN), workers=workers
+    )  # fmt: skip
     some = choose_images(split, extent.images)
     found = compare_encoders(
         pretrained, some.train, {name: others[name] for name in extent.kept}, [*names, *extent.kept], test=some.test,
         random_encoders=1, measured_by=measure_knn, workers=workers,
     )  # fmt: skip
     notes = [f"a short comparison, in at most about {duration(seconds)}: 20-NN only, one random encoder"]
-    if extent.left_out:
-        notes.append(f"left out, as it takes longer: {', '.join(extent.left_out)}")
-    return replace(found, split=f"{found.split}; drawn from: {split.how}", notes=[*notes, *found.notes])
+    return replace(
+        found, split=f"{found.split}; drawn from: {split.how}", notes=[*notes, *_left_out(extent), *found.notes]
+    )
 
 
-def _can_be_random(pretrained: Pretrained) -> bool:
+def compare_views_shortly(
+    pretrained: Pretrained, images: Images, others: Mapping[str, Pretrained], *, seconds: float, workers: int
+) -> Comparison:
+    """The same without labels, on two views of as many images as `seconds` allow."""
+    if len(images) < FEWEST_IMAGES:
+        raise TooFewError(f"there are {len(images):,} images, and {FEWEST_IMAGES} are needed")
+    of_views = seconds / 2
+    extent = _extent_for(
+        pretrained, images, others, seconds=of_views, most=min(IMAGES, len(images)), workers=workers
+    )  # fmt: skip
+    fresh = _random_encoder(pretrained)
+    fixed: dict[str, list[Encoder | Pixels]] = {} if fresh is None else {"random": [fresh]}
+    fixed["pixels"] = [Pixels(pretrained.data).to(pretrained.device)]
+    return compare_without_labels(
+        pretrained, images, {name: others[name] for name in extent.kept}, fixed, most=extent.images, workers=workers,
+        notes=[f"a short comparison, in at most about {duration(seconds)}: one random encoder", *_left_out(extent)],
+    )  # fmt: skip
+
+
+def _extent_for(
+    pretrained: Pretrained, images: Images, others: Mapping[str, Pretrained], *, seconds: float, most: int, workers: int
+) -> Extent:
+    """How many images can be read and encoded in a share of `seconds`, by pretrained, its baselines and `others`."""
+    cost = {name: measure_seconds(one, images, workers=workers) for name, one in others.items()}
+    own = 2 * measure_seconds(pretrained, images, workers=workers)  # a random encoder takes as long
+    return fit_into(SHARE * seconds, own, cost, most=most)
+
+
+def _left_out(extent: Extent) -> list[str]:
+    return [f"left out, as it takes longer: {', '.join(extent.left_out)}"] if extent.left_out else []
+
+
+def _random_encoder(pretrained: Pretrained) -> Encoder | None:
     try:
-        random_encoder(pretrained.encoder)
+        return random_encoder(pretrained.encoder)
     except RecipeError:  # a module of the user's own that cannot be initialized again
-        return False
-    return True
+        return None
 
 
 def measure_seconds(pretrained: Pretrained, images: Images, *, workers: int) -> float:

@@ -49,28 +49,46 @@ class Verdict:
         return {"answer": self.answer, "sentence": self.sentence}
 
 
+@dataclass(frozen=True)
+class Words:
+    """How a sentence says that the encoder, or the baseline, is better. {} is the name of the baseline."""
+
+    better: str
+    worse: str
+
+
+WITH_LABELS = Words("Yes: better than {}", "No: {} is better")
+WITHOUT_LABELS = Words("More consistent than {}", "{} is more consistent")
+
+
 def level_for(baselines: int) -> float:
     """The level of each interval, so that all of them together cover LEVEL."""
     return 1 - (1 - LEVEL) / max(1, baselines)
 
 
 def judge_baseline(
-    name: str, differences: Mapping[str, Difference], *, deciding: str, images: int, level: float
+    name: str,
+    differences: Mapping[str, Difference],
+    *,
+    deciding: str,
+    images: int,
+    level: float,
+    words: Words = WITH_LABELS,
 ) -> Verdict:
     """The verdict against one baseline.
 
     Args:
         differences: by measure; `deciding` is one of them.
-        images: number of test images.
+        images: number of images that are compared.
     """
     one, name = differences[deciding], shown(name)
     numbers = f"{deciding} ({100 * level:.3g} % interval {one.low:+.1f} to {one.high:+.1f})"
     if images < FEWEST_IMAGES:
-        return Verdict("cannot tell", f"Cannot tell against {name}: {images} test images, {FEWEST_IMAGES} are needed.")
+        return Verdict("cannot tell", f"Cannot tell against {name}: {images} images, {FEWEST_IMAGES} are needed.")
     if one.different < FEWEST_DIFFERENT:
         return Verdict(
             "cannot tell",
-            f"Cannot tell against {name}: the two differ on {one.different} of {images:,} test images by {deciding}, "
+            f"Cannot tell against {name}: the two differ on {one.different} of {images:,} images by {deciding}, "
             f"and {FEWEST_DIFFERENT} are needed.",
         )
     if not one.side:
@@ -83,9 +101,9 @@ def judge_baseline(
             "opposite.",
         )
     if one.side > 0:
-        return Verdict("yes", f"Yes: better than {name} by {one.points:.1f} points of {numbers}.")
+        return Verdict("yes", f"{words.better.format(name)} by {one.points:.1f} points of {numbers}.")
     numbers = f"{deciding} ({100 * level:.3g} % interval {-one.high:.1f} to {-one.low:.1f})"
-    return Verdict("no", f"No: {name} is better by {-one.points:.1f} points of {numbers}.")
+    return Verdict("no", f"{words.worse.format(name)} by {-one.points:.1f} points of {numbers}.")
 
 
 def judge_all(verdicts: Mapping[str, Verdict]) -> Verdict:

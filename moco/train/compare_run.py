@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from moco.comparison.on_machine import cheapest_on_machine, weights_on_machine
-from moco.comparison.short import TooFewError, compare_shortly
+from moco.comparison.short import TooFewError, compare_shortly, compare_views_shortly
 from moco.data.sources.folder import Folder
 from moco.data.sources.images import DataError
 from moco.data.sources.split import Split, split_sources
@@ -31,11 +31,14 @@ from moco.weights.load import read_weights
 NAME = "compare.json"
 SHORTEST = 60.0  # [s] of training: a shorter run is a trial
 SHARE, LEAST, MOST = 0.05, 5.0, 120.0  # of the time of training; [s] at least and at most
+FOR_OTHERS = 10.0  # [s] at least, for an encoder that is on the machine: its library alone takes seconds to import
 INIT = "init"  # the name of the weights that the run started from
 
 
 def compare_at_end(job: Job, encoder: Encoder, reporter: Reporter, *, seconds: float) -> None:
-    """Compare the encoder of a finished run with baselines if there are labels. Writes compare.json, and reports.
+    """Compare the encoder of a finished run with baselines, if there are labels or an encoder to compare with.
+
+    Writes compare.json, and reports the verdict.
 
     Changes no other file of the run. Whatever fails is reported, and the run does not fail.
 
@@ -73,23 +76,25 @@ def _command(job: Job) -> str:
 
 def _compare(job: Job, encoder: Encoder, reporter: Reporter, *, seconds: float) -> None:
     split, whose = _labelled(job)
-    if split is None:
+    start = time.monotonic()
+    others, notes = _baselines(job, encoder, seconds=seconds)
+    if split is None and not others:
         return
     reporter.say(f"comparing the encoder with baselines, for about {duration(seconds)} (--no-compare leaves it out)")
-    start = time.monotonic()
     config = Config(encoder=encoder.spec, num_features=encoder.num_features, data=job.recipe.data)
     pretrained = Pretrained(encoder, config, job.place, "this run")
-    others, notes = _baselines(job, encoder)
-    found = compare_shortly(
-        pretrained, split, others, seconds=seconds - (time.monotonic() - start), workers=job.workers
-    )  # fmt: skip
-    content = found.to_dict() | {"labels": whose, "notes": [*found.notes, *notes]}
+    left = max(seconds / 2, seconds - (time.monotonic() - start))
+    if split is None:
+        found = compare_views_shortly(pretrained, job.images, others, seconds=left, workers=job.workers)
+    else:
+        found = compare_shortly(pretrained, split, others, seconds=left, workers=job.workers)
+    content = found.to_dict() | {"labels": whose or "none", "notes": [*found.notes, *notes]}
     text = json.dumps(content, indent=1) + "\n"
     if not write_result(job.run, NAME, lambda file: write_text(file, text)):
         reporter.say(f"caution: {job.run.path / NAME} was not written: a file of that name exists, and stays")
     for note in notes:
         reporter.say(note)
-    reporter.say(f"Is it worth it? {found.verdict.sentence} ({found.images:,} test images, {whose})")
+    reporter.say(f"{found.sentence} ({found.images:,} {f'test images, {whose}' if found.labels else 'images'})")
 
 
 def _labelled(job: Job) -> tuple[Split | None, str]:
@@ -105,8 +110,8 @@ def _labelled(job: Job) -> tuple[Split | None, str]:
     return split, f"the run's own images, their {len(split.train.classes)} folders as classes"
 
 
-def _baselines(job: Job, encoder: Encoder) -> tuple[dict[str, Pretrained], list[str]]:
-    """The weights that the run started from, and one encoder that is on this machine; and notes."""
+def _baselines(job: Job, encoder: Encoder, *, seconds: float) -> tuple[dict[str, Pretrained], list[str]]:
+    """The weights that the run started from, and in `seconds` enough one encoder that is on this machine; and notes."""
     others: dict[str, Pretrained] = {}
     notes: list[str] = []
     noted = read_json(job.run.path / "init.json")
@@ -116,7 +121,7 @@ def _baselines(job: Job, encoder: Encoder) -> tuple[dict[str, Pretrained], list[
             others[INIT] = load_start(job.run, init, encoder, job.place)
         except (RecipeError, OSError) as error:
             notes.append(f"not compared with the weights that it started from, {init}: {message_of(error)}")
-    name = cheapest_on_machine(job.recipe.encoder.name, other_than=init)
+    name = cheapest_on_machine(job.recipe.encoder.name, other_than=init) if seconds >= FOR_OTHERS else None
     if name is not None:
         others[name] = load(name, device=job.place)
         if more := [one for one in weights_on_machine() if one not in (name, init)]:

@@ -1,7 +1,7 @@
 import numpy as np
 from scipy.stats import bootstrap
 
-from moco.comparison.bootstrap import draw_resamples, interval, resampled_means
+from moco.comparison.bootstrap import HALVES, draw_halves, draw_resamples, interval, noise_of_halves, resampled_means
 
 
 def test_the_interval_is_that_of_scipys_paired_bootstrap():
@@ -26,3 +26,24 @@ def test_every_resample_has_shares_that_sum_to_one():
     resamples = draw_resamples(50, 3, resamples=20)
     np.testing.assert_allclose(resamples.images.sum(axis=1), 1, rtol=1e-5)
     np.testing.assert_allclose(resamples.draws.sum(axis=1), 1, rtol=1e-5)
+
+
+def test_halves_have_half_of_the_images_and_differ():
+    halves = draw_halves(61)
+    assert halves.shape == (HALVES, 61)
+    assert set(halves.sum(axis=1)) == {30}
+    assert len(np.unique(halves, axis=0)) == HALVES
+
+
+def test_the_variance_over_halves_is_that_of_the_mean_of_new_images():
+    """For any numbers x of n training images, the variance of a half's mean is var(x) / n."""
+    x = np.random.default_rng(2).normal(size=400)
+    means = np.array([x[half].mean() for half in draw_halves(400, count=4000)])
+    np.testing.assert_allclose(means.var(), x.var() / 400, rtol=0.1)
+
+
+def test_noise_of_halves_has_mean_zero_and_the_variance_of_the_halves():
+    values = np.random.default_rng(3).normal(5, 1, size=(HALVES, 10))
+    noise = noise_of_halves(values, draw_resamples(10, resamples=20000))
+    assert abs(noise.mean()) < 0.01
+    np.testing.assert_allclose(noise.var(), values.mean(axis=1).var(), rtol=0.05)

@@ -68,7 +68,7 @@ def test_a_baseline_of_the_same_name_has_its_own_row(
 def test_few_test_images_give_no_verdict(encoder: Path, labelled: Path, tmp_path: Path):
     make_pictures(tmp_path / "few", 24, classes=4, seed=2)
     found = moco.compare(encoder, labelled / "train", test=tmp_path / "few", baselines=["pixels"])
-    assert found.verdict.sentence == "Cannot tell against pixels: 24 test images, 50 are needed."
+    assert found.verdict.sentence == "Cannot tell against pixels: 24 images, 50 are needed."
 
 
 def test_unusable_baselines_and_images_are_refused(encoder: Path, labelled: Path, tmp_path: Path):

@@ -8,12 +8,11 @@ import pytest
 import torch
 
 from moco.comparison.compare import differences_of
-from moco.comparison.measures import KNN, K
+from moco.comparison.measures import KNN, Measured, measure_knn
 from moco.comparison.verdict import Difference, Verdict, judge_all, judge_baseline, level_for
 from moco.evaluate.features import Features
-from moco.evaluate.knn import knn
 
-Change = Callable[[torch.Tensor], torch.Tensor]  # of features
+Split = tuple[Features, Features]  # training and test images
 BETTER = Difference(points=6.0, low=4.0, high=8.0, different=40)
 WORSE = Difference(points=-6.0, low=-8.0, high=-4.0, different=40)
 CLOSE = Difference(points=1.0, low=-1.0, high=3.0, different=40)
@@ -53,53 +52,70 @@ def test_the_levels_of_all_baselines_together_miss_5_percent():
     assert level_for(4) == pytest.approx(1 - 0.05 / 4)
 
 
-def draw_features(seed: int) -> tuple[Features, Features]:
-    """Training and test features of 4 classes: 32 dimensions of equal signal and noise."""
+def draw_features(seed: int, *, train: int = 200, test: int = 200, encoders: int = 1) -> list[Split]:
+    """Encoders of equal quality on the same images: a signal of the class (4 of them), and noise of their own."""
     rng = torch.Generator().manual_seed(seed)
-    labels = torch.arange(400) % 4
-    x = 0.35 * torch.randn(4, 32, generator=rng)[labels] + torch.randn(400, 32, generator=rng)
-    everything = Features(x, labels, list("abcd"), [f"{i}" for i in range(400)], torch.arange(400))
-    return everything[torch.arange(200)], everything[torch.arange(200, 400)]
+    n = train + test
+    labels = (torch.arange(n) % 4)[torch.randperm(n, generator=rng)]
+    signal = 0.5 * torch.randn(4, 16, generator=rng)[labels]
+    found: list[Split] = []
+    for _ in range(encoders):
+        x = signal + torch.randn(n, 16, generator=rng)
+        everything = Features(x, labels, list("abcd"), [f"{i}" for i in range(n)], torch.arange(n))
+        found.append((everything[torch.arange(train)], everything[torch.arange(train, n)]))
+    return found
 
 
-def correct(train: Features, test: Features, change: Change) -> dict[str, np.ndarray]:
-    train, test = (dataclasses.replace(one, x=change(one.x)) for one in (train, test))
-    return {KNN: (knn(train, test, k=K).predictions == test.labels).double().numpy()[None]}
+def changed(split: Split, change: Callable[[torch.Tensor], torch.Tensor]) -> Split:
+    train, test = (dataclasses.replace(one, x=change(one.x)) for one in split)
+    return train, test
 
 
-def false_calls(change: Callable[[int], tuple[Change, Change]]) -> int:
-    """Calls of yes or no among 100 seeded draws, of features against the `change`d ones."""
-    calls = 0
-    for seed in range(100):
-        ours, theirs = change(seed)
-        pair = [correct(*draw_features(seed), one) for one in (ours, theirs)]
-        differences = differences_of(pair[0], {"other": [pair[1]]}, level=0.95)["other"]
-        calls += judge_baseline("other", differences, deciding=KNN, images=200, level=0.95).answer != "cannot tell"
-    return calls
+def measured(split: Split) -> Measured:
+    return measure_knn(*split, device=torch.device("cpu"))
+
+
+def answer(ours: Measured, theirs: Measured) -> str:
+    differences = differences_of(ours, {"other": [theirs]}, level=0.95)["other"]
+    images = len(ours.of_halves[0])
+    return judge_baseline("other", differences, deciding=KNN, images=images, level=0.95).answer
 
 
 def test_the_same_encoder_twice_or_rotated_gives_no_call():
-    rotation = torch.linalg.qr(torch.randn(32, 32, generator=torch.Generator().manual_seed(0))).Q
-    assert false_calls(lambda seed: (lambda x: x, lambda x: x @ rotation)) == 0
+    rotation = torch.linalg.qr(torch.randn(16, 16, generator=torch.Generator().manual_seed(0))).Q
+    for seed in range(20):
+        split = draw_features(seed)[0]
+        assert answer(measured(split), measured(changed(split, lambda x: x @ rotation))) == "cannot tell"
 
 
-def draw_equal_pair(seed: int) -> list[tuple[Features, Features]]:
-    """Two encoders of equal quality: the same signal of the class, independent noise."""
-    rng = torch.Generator().manual_seed(seed)
-    labels = torch.arange(400) % 4
-    signal = 0.5 * torch.randn(4, 16, generator=rng)[labels]
-    pair: list[tuple[Features, Features]] = []
-    for _ in range(2):
-        x = signal + torch.randn(400, 16, generator=rng)
-        both = Features(x, labels, list("abcd"), [f"{i}" for i in range(400)], torch.arange(400))
-        pair.append((both[torch.arange(200)], both[torch.arange(200, 400)]))
-    return pair
+def without_training_noise(one: Measured) -> Measured:
+    return dataclasses.replace(one, of_halves=np.zeros_like(one.of_halves))
 
 
-def test_two_encoders_of_equal_quality_are_called_different_in_at_most_5_of_100_draws():
-    calls = 0
+def test_encoders_of_equal_quality_are_called_different_in_at_most_5_of_100_draws():
+    """With few training images, most of the difference is their choice: without resampling them, calls are wrong."""
+    called, called_without = 0, 0
     for seed in range(100):
-        ours, theirs = (correct(train, test, lambda x: x) for train, test in draw_equal_pair(seed))
-        differences = differences_of(ours, {"other": [theirs]}, level=0.95)["other"]
-        calls += judge_baseline("other", differences, deciding=KNN, images=200, level=0.95).answer != "cannot tell"
-    assert calls <= 5
+        pair = [measured(one) for one in draw_features(seed, train=60, test=300, encoders=2)]
+        called += answer(*pair) != "cannot tell"
+        called_without += answer(*map(without_training_noise, pair)) != "cannot tell"
+    assert called <= 5
+    assert called_without > 10
+
+
+def test_a_worse_encoder_is_found_because_images_are_paired():
+    """A part of its features is noise. With the images of one of both in another order it is found half as often."""
+    paired, unpaired = 0, 0
+    for seed in range(20):
+        ours = draw_features(seed, train=200, test=300)[0]
+        rng = torch.Generator().manual_seed(1000 + seed)
+        noise = {n: 0.5 * torch.randn(n, 16, generator=rng) for n in (200, 300)}
+        theirs = changed(ours, lambda x, noise=noise: x + noise[len(x)])
+        one, other = measured(ours), measured(theirs)
+        order = torch.randperm(300, generator=rng).numpy()
+        mixed = Measured({KNN: other.correct[KNN][:, order]}, other.of_halves[:, order])
+        assert answer(one, other) != "no"
+        paired += answer(one, other) == "yes"
+        unpaired += answer(one, mixed) == "yes"
+    assert paired >= 8
+    assert unpaired <= 5

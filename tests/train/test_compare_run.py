@@ -77,7 +77,16 @@ def test_training_and_checkpoints_have_the_same_bits_without_it(in_classes, shor
     assert files[1] <= files[0]
 
 
-def test_a_run_without_labels_and_a_trial_are_not_compared(pictures, in_classes, short, tiny, tmp_path, monkeypatch):
+def test_without_labels_the_start_is_compared_with_by_views_and_it_is_called_a_hint(tiny, tmp_path):
+    data = make_pictures(tmp_path / "flat", 128)
+    start = pretrain(data, tmp_path / "start", recipe=tiny, compare=False)
+    run = pretrain(data, tmp_path / "run", recipe=tiny, init=start.path)
+    content = compared(run.path)
+    assert (list(content["scores"]), content["used_labels"]) == (["this run", "random", "pixels", "init"], False)
+    assert "Without labels, which is a hint and says nothing about accuracy: " in (run.path / "train.log").read_text()
+
+
+def test_a_run_with_nothing_to_compare_with_and_a_trial_are_not_compared(pictures, in_classes, short, tiny, tmp_path, monkeypatch):
     assert not (pretrain(pictures, tmp_path / "flat", recipe=tiny).path / NAME).exists()
     monkeypatch.setattr(compare_run, "SHORTEST", 60.0)
     assert not (pretrain(in_classes, tmp_path / "trial", recipe=short).path / NAME).exists()
