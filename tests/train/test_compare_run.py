@@ -86,7 +86,9 @@ def test_without_labels_the_start_is_compared_with_by_views_and_it_is_called_a_h
     assert "Without labels, which is a hint and says nothing about accuracy: " in (run.path / "train.log").read_text()
 
 
-def test_a_run_with_nothing_to_compare_with_and_a_trial_are_not_compared(pictures, in_classes, short, tiny, tmp_path, monkeypatch):
+def test_a_trial_and_a_run_with_nothing_to_compare_with_are_not(
+    pictures, in_classes, short, tiny, tmp_path, monkeypatch
+):
     assert not (pretrain(pictures, tmp_path / "flat", recipe=tiny).path / NAME).exists()
     monkeypatch.setattr(compare_run, "SHORTEST", 60.0)
     assert not (pretrain(in_classes, tmp_path / "trial", recipe=short).path / NAME).exists()
