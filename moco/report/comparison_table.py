@@ -17,13 +17,14 @@ def comparison_table(stored: Any) -> dict[str, Any] | None:
         rows = [_row(name, stored, columns, judged=judged) for name in names]
         answer, sentence = str(stored["verdict"]["answer"]), str(stored["verdict"]["sentence"])
         level, images = 100 * float(stored["level"]), int(stored["images"])
+        labels = stored.get("used_labels") is not False
         notes = [str(stored["split"]), *map(str, stored["notes"])]
     except (KeyError, TypeError, AttributeError, ValueError, StopIteration, ZeroDivisionError):
         return None
     return {
-        "answer": answer, "level": LEVELS.get(answer, "neutral"), "sentence": sentence, "unit": "accuracy [%]",
+        "answer": answer, "level": LEVELS.get(answer, "neutral"), "sentence": sentence, "unit": "accuracy [%]" if labels else "measures of two views, x 100",
         "columns": columns, "rows": rows,
-        "text": f"{images:,} test images. Below each baseline: this encoder minus the baseline, in points, with the "
+        "text": f"{images:,} {'test images' if labels else 'images without labels, so this is a hint'}. Below each baseline: this encoder minus the baseline, in points, with the "
                 f"paired {level:.3g} % interval; bold where the interval is on one side of zero.",
         "notes": [one.rstrip(".") + "." for one in notes if one],
     }  # fmt: skip
