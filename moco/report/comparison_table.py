@@ -18,13 +18,15 @@ def comparison_table(stored: Any) -> dict[str, Any] | None:
         answer, sentence = str(stored["verdict"]["answer"]), str(stored["verdict"]["sentence"])
         level, images = 100 * float(stored["level"]), int(stored["images"])
         labels = stored.get("used_labels") is not False
+        kind = "test images" if labels else "images without labels, so this is a hint"
         notes = [str(stored["split"]), *map(str, stored["notes"])]
     except (KeyError, TypeError, AttributeError, ValueError, StopIteration, ZeroDivisionError):
         return None
     return {
-        "answer": answer, "level": LEVELS.get(answer, "neutral"), "sentence": sentence, "unit": "accuracy [%]" if labels else "measures of two views, x 100",
+        "answer": answer, "level": LEVELS.get(answer, "neutral"), "sentence": sentence,
+        "unit": "accuracy [%]" if labels else "measures of two views, x 100",
         "columns": columns, "rows": rows,
-        "text": f"{images:,} {'test images' if labels else 'images without labels, so this is a hint'}. Below each baseline: this encoder minus the baseline, in points, with the "
+        "text": f"{images:,} {kind}. Below each baseline: this encoder minus the baseline, in points, with the "
                 f"paired {level:.3g} % interval; bold where the interval is on one side of zero.",
         "notes": [one.rstrip(".") + "." for one in notes if one],
     }  # fmt: skip
