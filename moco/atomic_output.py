@@ -10,7 +10,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
-from moco.files import read_json
+from moco.files import check_writable, naming, read_json
 from moco.recipe_error import RecipeError
 from moco.text import shown
 
@@ -20,12 +20,16 @@ CONTENT = "new"  # the folder in it that is written to
 
 
 def refuse_existing(files: Sequence[Path], *, overwrite: bool) -> None:
-    """Raise RecipeError if one of `files` is a folder, or exists and `overwrite` is not set."""
+    """Raise RecipeError if one of `files` is a folder, or exists and `overwrite` is not set.
+
+    Raises PermissionError if its folder is not writable.
+    """
     for file in files:
         if file.is_dir():
             raise RecipeError(f"expected the name of a file to write, got the folder {shown(str(file))}")
         if os.path.lexists(file) and not overwrite:
             raise RecipeError(f"{shown(str(file))} exists: give --overwrite to replace it, or another name")
+        check_writable(file)
 
 
 def feature_files(out: Path) -> list[Path]:
@@ -70,7 +74,8 @@ def staging_folder(out: Path) -> Iterator[Path]:
         RecipeError: another process is writing `out`, or `.NAME.moco-partial` is not ours.
     """
     place = out.with_name(f".{out.name}.moco-partial")
-    descriptor = _open_locked(place)
+    with naming(out, place):
+        descriptor = _open_locked(place)
     try:
         _check_is_ours(place)
         try:

@@ -6,8 +6,8 @@ import json
 import os
 import re
 import secrets
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -38,6 +38,29 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], Any]) -> str:
         OSError: the disk is full, ...
     """
     temporary = temporary_name(path)
+    with naming(path, temporary):
+        return _write_as(temporary, path, write)
+
+
+@contextmanager
+def naming(path: Path, temporary: Path) -> Iterator[None]:
+    """A context in which an OSError about `temporary` names `path`, which the user knows."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename in (temporary, str(temporary)):
+            error.filename, error.filename2 = str(path), None
+        raise
+
+
+def check_writable(path: Path) -> None:
+    """Raise PermissionError if no file can be created at `path`: the nearest folder that exists is not writable."""
+    folder = next((one for one in path.absolute().parents if one.exists()), None)
+    if folder is not None and folder.is_dir() and not os.access(folder, os.W_OK | os.X_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+
+def _write_as(temporary: Path, path: Path, write: Callable[[IO[bytes]], Any]) -> str:
     descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0), MODE)
     try:
         with os.fdopen(descriptor, "w+b") as file:

@@ -1,13 +1,20 @@
 """Files get the modes that the user's umask asks for, and only our own leftovers are removed."""
 
+import errno
 import fcntl
 import os
 
 import pytest
 
+from moco.atlas.make_atlas import page_of as atlas_of
+from moco.atomic_output import refuse_existing, staging_folder
+from moco.data.check.checksums import check_replaceable
 from moco.files import append, remove_temporary_files, temporary_name, write_text
+from moco.text import message_of
 from moco.train import run_folder
+from moco.train.report_run import page_of
 from moco.train.run_folder import RunError
+from moco.weights.export_paths import check_new_folder
 
 
 @pytest.fixture
@@ -78,3 +85,46 @@ def test_appending_to_a_file_with_two_names_leaves_the_other_one_as_it_was(tmp_p
     append(log, b"three\n")
     assert log.read_bytes() == b"one\ntwo\nthree\n"
     assert backup.read_bytes() == b"one\n"
+
+
+def let_fail(call, monkeypatch):
+    """Let a call of the system fail with its own name for the file, as a folder that cannot be written to does."""
+
+    def refused(name, *_arguments, **_more):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(name))
+
+    monkeypatch.setattr(os, call, refused)
+
+
+@pytest.mark.parametrize("call", ["open", "replace"])
+def test_an_error_names_the_users_file_and_not_the_temporary_one(tmp_path, monkeypatch, call):
+    file = tmp_path / "report.html"
+    let_fail(call, monkeypatch)
+    with pytest.raises(PermissionError) as caught:
+        write_text(file, "x")
+    assert message_of(caught.value).startswith(f"{file}: Permission denied")
+
+
+def test_an_error_while_a_staging_folder_is_made_names_the_users_file(tmp_path, monkeypatch):
+    file = tmp_path / "features.npy"
+    let_fail("mkdir", monkeypatch)
+    with pytest.raises(PermissionError) as caught, staging_folder(file):
+        pass
+    assert message_of(caught.value).startswith(f"{file}: Permission denied")
+
+
+@pytest.mark.parametrize(
+    "check",
+    [
+        lambda folder: refuse_existing([folder / "features.npy"], overwrite=False),
+        lambda folder: check_new_folder(folder / "imported"),
+        lambda folder: page_of([folder], folder / "report.html"),
+        lambda folder: atlas_of(folder, folder / "atlas.html"),
+        lambda folder: check_replaceable(folder / "sums.txt"),
+    ],
+)
+def test_a_folder_that_cannot_be_written_to_is_refused_before_the_work(tmp_path, monkeypatch, check):
+    check(tmp_path)
+    monkeypatch.setattr(os, "access", lambda path, mode: mode & os.W_OK == 0 or str(path) != str(tmp_path))
+    with pytest.raises(PermissionError, match="Permission denied"):
+        check(tmp_path)

@@ -16,7 +16,7 @@ from moco.atlas.table import MADE_BY, has_pyarrow, is_table_of_ours, write_table
 from moco.atlas.thumbnails import Sheets
 from moco.device import workers_for
 from moco.evaluate.progress import Progress
-from moco.files import write_text
+from moco.files import check_writable, write_text
 from moco.recipe import RecipeError
 from moco.text import extra, shown
 
@@ -145,6 +145,7 @@ def page_of(source: str | Path, out: str | Path | None) -> Path:
     for one, is_ours in ((file, _is_page), (file.with_suffix(".parquet"), is_table_of_ours)):
         if one.is_symlink() or (one.exists() and not (one.is_file() and is_ours(one))):
             raise RecipeError(f"{shown(str(one))} exists and is not an atlas: move it away, or name another --out")
+    check_writable(file)
     return file
 
 

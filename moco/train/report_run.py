@@ -10,7 +10,7 @@ from jinja2 import TemplateError
 from torch import nn
 
 from moco.data.sources.open import Sources
-from moco.files import read_json, write_text
+from moco.files import check_writable, read_json, write_text
 from moco.report.contents import report_of_run, report_of_runs
 from moco.report.page import GENERATOR, render
 from moco.report.picture_sections import PagePictures
@@ -141,6 +141,7 @@ def check_replaceable(page: Path) -> None:
     for file, is_ours in ((page, _is_page), (page.with_suffix(".json"), _is_json)):
         if file.is_symlink() or (file.exists() and not (file.is_file() and is_ours(file))):
             raise RunError(f"{file} exists and is not a report of this program: move it away, or name another --out")
+    check_writable(page)
 
 
 def _is_page(file: Path) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from moco.files import read_json, temporary_name, write_atomically, write_json
+from moco.files import naming, read_json, temporary_name, write_atomically, write_json
 from moco.text import first_few
 from moco.train.keep_checkpoints import free_name
 from moco.train.reporters import Reporter
@@ -50,9 +50,10 @@ def write_result(run: RunFolder, name: str, write: Callable[[Path], object]) -> 
         return False
     temporary = temporary_name(file)
     try:
-        write(temporary)
-        run.record_result(name, sha256_of(temporary))
-        os.replace(temporary, file)
+        with naming(file, temporary):
+            write(temporary)
+            run.record_result(name, sha256_of(temporary))
+            os.replace(temporary, file)
     finally:
         temporary.unlink(missing_ok=True)
     return True

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from moco.atomic_output import refuse_existing
+from moco.files import check_writable
 from moco.weights.errors import WeightsError
 
 ENDINGS: dict[str, tuple[str, ...]] = {  # format -> endings of its file; hf writes a folder
@@ -40,10 +41,14 @@ def check_outputs(files: list[Path], to: str, *, overwrite: bool) -> None:
 
 
 def check_new_folder(out: Path) -> None:
-    """Raise WeightsError if `out` exists and is not an empty folder: a folder is never replaced."""
+    """Raise WeightsError if `out` exists and is not an empty folder: a folder is never replaced.
+
+    Raises PermissionError if it cannot be created.
+    """
     if out.name in ("", ".."):  # a complete folder is renamed to this name
         raise WeightsError(
             f"expected the name of a new folder, got {str(out)!r}: give its name, such as {out / 'encoder'}"
         )
     if out.is_symlink() or (out.exists() and (not out.is_dir() or any(out.iterdir()))):
         raise WeightsError(f"expected a new or an empty folder, and {out} is neither: give another name, or remove it")
+    check_writable(out)

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from moco.data.sources.images import DataError
-from moco.files import write_atomically
+from moco.files import check_writable, write_atomically
 from moco.text import first_few, shown
 
 
@@ -19,7 +19,11 @@ def write_digests(digests: Mapping[str, bytes], file: Path) -> None:
 
 
 def check_replaceable(file: Path) -> None:
-    """Raise DataError if `file` exists and is not a list that `write_digests` has written."""
+    """Raise DataError if `file` exists and is not a list that `write_digests` has written.
+
+    Raises PermissionError if its folder is not writable.
+    """
+    check_writable(file)
     if not os.path.lexists(file):
         return
     reason = DataError(
