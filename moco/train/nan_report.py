@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from moco.distributed import gather, on_main, world_size
-from moco.files import write_atomically, write_json
+from moco.files import read_json, write_atomically, write_json
 from moco.recipe_base import RecipeBase
 from moco.recipe_error import RecipeError
 from moco.train.nan_guard import DiscardedStep
@@ -20,6 +20,12 @@ FILES = ("facts.json", "checkpoint.pt")  # of a report
 def is_nan_folder(name: str) -> bool:
     """Whether `name` is a name of a folder that `write_nan_report` creates."""
     return re.fullmatch("step_[0-9]{8,}", name) is not None
+
+
+def is_nan_facts(file: Path) -> bool:
+    """Whether `write_nan_report` has written this file."""
+    facts = read_json(file)
+    return isinstance(facts, dict) and {"step", "not_finite", "image_ids", "random_numbers"} <= facts.keys()
 
 
 def allowed_skips(on_nan: str) -> int:

@@ -5,9 +5,11 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from moco.files import remove_temporary_files, write_text
+from moco.files import remove_temporary_files, write_atomically, write_text
 from moco.recipe_base import RecipeBase
+from moco.recipe_error import RecipeError
 from moco.train.existing_folder import State, check_out
+from moco.train.keep_checkpoints import free_name
 from moco.train.overwrite_run import finish_removal, is_interrupted, remove_run
 from moco.train.run_folder import RunFolder, locked
 
@@ -53,15 +55,33 @@ def check_before_lock(run: RunFolder, recipe: RecipeBase, *, resume: str, overwr
         check_out(run, recipe, resume=resume, overwrite=overwrite)
 
 
-def start_run(run: RunFolder, recipe: RecipeBase) -> None:
+def start_run(run: RunFolder, recipe: RecipeBase) -> list[str]:
     """Start an empty run in the folder. Only the files of an earlier run are removed.
 
     recipe.json marks the folder as a run. An old one is replaced after all other old files are removed, and the new one
     is written before all other new files. So a kill leaves the old run, or a run that has not started.
+
+    Returns:
+        The new names of other files, which had the names of a run's files.
     """
-    remove_run(run)
+    moved = remove_run(run)
     remove_temporary_files(run.path)
+    moved += _keep_foreign_recipe(run)
     write_text(run.recipe_file, recipe.to_json())
     run.checkpoints.mkdir(exist_ok=True)
     remove_temporary_files(run.checkpoints)
     run.record_start()
+    return moved
+
+
+def _keep_foreign_recipe(run: RunFolder) -> list[str]:
+    """Copy a recipe.json that no run has written, before it is replaced. Returns the name of the copy."""
+    if not os.path.lexists(run.recipe_file):
+        return []
+    content = run.recipe_file.read_bytes()
+    with suppress(RecipeError):
+        if run.read_recipe().to_json().encode() == content:
+            return []
+    copy = free_name(run.recipe_file)
+    write_atomically(copy, lambda file: file.write(content))
+    return [copy.name]

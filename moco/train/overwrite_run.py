@@ -1,6 +1,7 @@
 """Remove the run in a folder: all of its files or none, and no other files.
 
-Only files with exactly the names of a run's files are removed. First, a note lists them. Then each is renamed to
+Only files that the run has written are removed (`written_by_run.py`). Others with the names of a run's files are
+renamed to `NAME.other`, as the new run needs their names. First, a note lists the run's files. Then each is renamed to
 `.tmp-old-NAME`; if one cannot be renamed, all are renamed back. Then the note is changed to "deletes", and the files
 are deleted. If the process is killed, the next start reads the note, and finishes the deletion or renames the files
 back. Other files do not change.
@@ -15,8 +16,10 @@ from pathlib import Path
 from moco.files import read_json, write_json
 from moco.text import message_of
 from moco.train.existing_folder import AFTER_THE_FIRST_STEP, BEFORE_THE_FIRST_STEP
+from moco.train.keep_checkpoints import free_name
 from moco.train.nan_report import FILES, is_nan_folder
 from moco.train.run_folder import RunError, RunFolder
+from moco.train.written_by_run import is_written_by_run
 from moco.weights import read_checkpoint
 
 OLD = ".tmp-old-"
@@ -33,31 +36,42 @@ def existing_files(run: RunFolder) -> list[Path]:
     return [folder / name for folder, name in _possible_files(run) if _is_file(folder / name)]
 
 
-def remove_run(run: RunFolder) -> None:
+def remove_run(run: RunFolder) -> list[str]:
     """Remove the files of the run, all or none. recipe.json stays: it is replaced last.
+
+    Returns:
+        The new names of files that have the names of a run's files, and that this run has not written.
 
     Raises:
         RunError: a file cannot be removed; the run is unchanged.
     """
-    files = existing_files(run)
-    if not files:
-        return
-    for folder in {file.parent for file in files}:
+    existing = existing_files(run)
+    files = [file for file in existing if is_written_by_run(run, file)]
+    foreign = [file for file in existing if file not in files]
+    if not existing:
+        return []
+    for folder in {file.parent for file in existing}:
         if not os.access(folder, os.W_OK | os.X_OK):
             raise RunError(f"the run in {run.path} cannot be replaced: {folder} is not writable. Nothing has changed")
     for temporary in (run.path / NOTE, *map(_temporary, files)):
         if os.path.lexists(temporary):
             raise RunError(f"{temporary} has a name that --overwrite needs: move it away. Nothing has changed")
-    names = {_name(run, file) for file in files}
+    names, moved = {_name(run, file) for file in files}, dict[Path, Path]()
     _note(run, names, deletes=False)
     try:
+        for file in foreign:
+            os.rename(file, other := free_name(file))
+            moved[file] = other
         for file in files:
             os.rename(file, _temporary(file))
         _note(run, names, deletes=True)
     except OSError as error:
+        for file, other in moved.items():
+            os.rename(other, file)
         _rename_back(run, names)
         raise RunError(f"the run in {run.path} cannot be replaced: {message_of(error)}. Nothing has changed") from error
     _delete(run, names)
+    return [_name(run, other) for other in moved.values()]
 
 
 def is_interrupted(run: RunFolder) -> bool:

@@ -66,7 +66,7 @@ def check_results(run: RunFolder) -> None:
     """
     known = listed_sums(run.path)
     for name in run.results:
-        if not (_fits_config(run) if known is None else is_listed(run.path, name, known)):
+        if not (fits_config(run) if known is None else is_listed(run.path, name, known)):
             raise RunError(f"{run.path / name} is damaged, or was not written by this run. {_advice(run)}")
 
 
@@ -99,8 +99,13 @@ def rename_foreign_notes(run: RunFolder) -> list[str]:
 
 
 def report_renamed(run: RunFolder, moved: list[str], reporter: Reporter) -> None:
-    if moved:
-        reporter.say(f"caution: damaged or foreign files in {run.path} were renamed to {first_few(moved)}")
+    for message in renamed_message(run, moved):
+        reporter.say(message)
+
+
+def renamed_message(run: RunFolder, moved: list[str]) -> list[str]:
+    """A message about renamed files; []: there are none."""
+    return [f"caution: damaged or foreign files in {run.path} were renamed to {first_few(moved)}"] if moved else []
 
 
 def is_provenance(starts: Any) -> bool:
@@ -118,7 +123,7 @@ def is_saved_note(noted: Any) -> bool:
     return all(name in right and right[name](value) for name, value in noted.items())
 
 
-def _fits_config(run: RunFolder) -> bool:
+def fits_config(run: RunFolder) -> bool:
     """Whether the SHA-256 of weights and settings in config.json are right. Those of older versions may be missing."""
     folder = run.path / run.product
     config = read_json(folder / "config.json")

@@ -27,7 +27,7 @@ from moco.train.plan_run import AnyJob, Job
 from moco.train.rank_sync import restore_statistics
 from moco.train.read_log import remove_records_after
 from moco.train.reporters import Logged, Reporter
-from moco.train.result_files import rename_foreign_notes, report_renamed
+from moco.train.result_files import rename_foreign_notes, renamed_message, report_renamed
 from moco.train.run_folder import (
     RunError,
     RunFolder,
@@ -90,8 +90,9 @@ def _check_given_again(job: Job, init: str | Path) -> None:
 def start_folder(job: Job, networks: Networks) -> None:
     """Start a new run in the folder on rank 0. An earlier run is removed."""
     if on_main():
-        start_run(job.run, job.recipe)
+        moved = start_run(job.run, job.recipe)
         record_init(job.run, networks.init, networks.messages, sha256=networks.init_hash)
+        networks.messages.extend(renamed_message(job.run, moved))
 
 
 def report_start(job: Job, networks: Networks, reporter: Reporter) -> Reporter:

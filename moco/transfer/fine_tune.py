@@ -85,7 +85,7 @@ def fine_tune(encoder: Encoder, job: TransferJob, reporter: Reporter, dog: Watch
             return read_scores(job.run)
         model = new_model(encoder, job)
         if not progress.started and on_main():
-            start_run(job.run, job.recipe)
+            report_renamed(job.run, start_run(job.run, job.recipe), reporter)
             record_init(job.run, init, [], sha256=digest)
         if on_main():
             reporter = Logged(reporter, job.run.path / "train.log")

@@ -1,5 +1,7 @@
 """Run folders for tests, made without training."""
 
+import gzip
+import hashlib
 import json
 from pathlib import Path
 
@@ -11,6 +13,10 @@ from moco.train.checkpoint import Clock, TrainState
 from moco.train.existing_folder import State
 from moco.train.open_run import open_run, start_run
 from moco.train.run_folder import FINISHED, RunFolder, add_start, record_init
+from moco.weights.own_files import read_run_id
+
+ME = "momentum-contrast"
+RESULTS = ("encoder/model.safetensors", "encoder/config.json", "scores.json", "curves.png", "neighbours.png")
 
 
 class Box:
@@ -39,17 +45,30 @@ def whole(out: Path, recipe: Recipe, *, steps: int = 4, saves: bool = True, fini
     run = RunFolder(out)
     run.log(*({"step": step, "epoch": 0.0, "loss": 1.0} for step in range(1, steps + 1)))
     if saves:
-        checkpoint.save(run.checkpoints, TrainState(Box(), Box(), Clock(10, 10, steps)), recipe=recipe.to_json())
+        state, run_id = TrainState(Box(), Box(), Clock(10, 10, steps)), read_run_id(out)
+        checkpoint.save(run.checkpoints, state, recipe=recipe.to_json(), run_id=run_id)
         run.record_first_checkpoint(steps)
     if finishes:
-        names = ("train.log", "bad_images.csv", "manifest.jsonl.gz", "scores.json", "curves.png", "neighbours.png")
-        nan = ("nan/step_00000002/facts.json", "nan/step_00000002/checkpoint.pt")
-        encoder = ("encoder/model.safetensors", "encoder/config.json", "encoder/README.md")
-        for name in (*names, *nan, *encoder):
+        facts = {"step": 2, "not_finite": ["loss"], "image_ids": [0], "random_numbers": ""}
+        files = {
+            "train.log": b"", "bad_images.csv": b'"name","reason"\n', "nan/step_00000002/facts.json": as_bytes(facts),
+            "manifest.jsonl.gz": gzip.compress(as_bytes(["a.png", 1, 1])), "report.json": as_bytes({"made_by": ME}),
+            "report.html": f'<meta name="generator" content="{ME} report">'.encode(),
+            "diagnosis.json": as_bytes({"run": "", "measurement": {}}),
+        }  # fmt: skip
+        if saves:
+            files["nan/step_00000002/checkpoint.pt"] = (run.checkpoints / checkpoint.name_of(steps)).read_bytes()
+        results = dict.fromkeys((*RESULTS, "encoder/README.md"), b"{}")
+        run.record_results({name: hashlib.sha256(content).hexdigest() for name, content in results.items()})
+        for name, content in (files | results).items():
             (out / name).parent.mkdir(parents=True, exist_ok=True)
-            (out / name).write_bytes(b"{}")
+            (out / name).write_bytes(content)
         (out / "finished.json").write_text(json.dumps(dict.fromkeys(FINISHED, 1)))
     return run
+
+
+def as_bytes(value: object) -> bytes:
+    return json.dumps(value).encode()
 
 
 def contents(folder: Path) -> dict[str, bytes]:

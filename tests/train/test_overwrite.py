@@ -8,7 +8,7 @@ import pytest
 
 from moco.recipe import Recipe
 from moco.train import overwrite_run
-from moco.train.existing_folder import State, state_of
+from moco.train.existing_folder import AFTER_THE_FIRST_STEP, BEFORE_THE_FIRST_STEP, State, state_of
 from moco.train.run_folder import RunError, RunFolder
 from tests.train.run_folders import begin, contents, whole
 
@@ -57,7 +57,7 @@ def test_overwrite_follows_no_link_to_a_folder(tmp_path, tiny, name):
 @pytest.mark.parametrize(
     "name", ["finished.json", "scores.json", "encoder/config.json", "nan/step_00000002/facts.json"]
 )
-def test_overwrite_removes_a_link_to_a_file_but_not_the_file(tmp_path, tiny, name):
+def test_overwrite_renames_a_link_to_a_file_and_keeps_the_file(tmp_path, tiny, name):
     out, precious = tmp_path / "run", tmp_path / "precious"
     whole(out, tiny)
     precious.write_text("precious")
@@ -65,7 +65,8 @@ def test_overwrite_removes_a_link_to_a_file_but_not_the_file(tmp_path, tiny, nam
     (out / name).symlink_to(precious)
     begin(out, tiny, overwrite=True)
     assert precious.read_text() == "precious"
-    assert not (out / name).is_symlink()
+    assert not os.path.lexists(out / name)
+    assert os.readlink(out / f"{name}.other") == str(precious)
 
 
 @pytest.mark.parametrize("name", ["scores.json", "encoder/README.md", "nan/step_00000002/facts.json", "saved.json"])
@@ -198,3 +199,57 @@ def test_a_users_temporary_file_in_an_otherwise_empty_folder_is_refused_and_stay
     with pytest.raises(RunError, match="has other files"):
         begin(tmp_path, tiny)
     assert (tmp_path / ".tmp-1-ab").read_text() == "mine"
+
+
+NAMES = (
+    *(name for name in AFTER_THE_FIRST_STEP if "/" not in name), *BEFORE_THE_FIRST_STEP, "finished.json", "recipe.json",
+    "encoder/model.safetensors", "encoder/config.json", "encoder/README.md", "model/model.safetensors",
+    "checkpoints/step_00000004.pt", "checkpoints/step_00000009.pt", "nan/step_00000002/facts.json",
+    "nan/step_00000002/checkpoint.pt",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_overwrite_renames_a_users_file_that_has_the_name_of_a_runs_file(tmp_path, tiny, name):
+    out = tmp_path / "run"
+    whole(out, tiny)
+    (out / name).parent.mkdir(exist_ok=True)
+    (out / name).write_bytes(b"of the user")
+    begin(out, tiny, overwrite=True)
+    assert (out / f"{name}.other").read_bytes() == b"of the user"
+
+
+def test_overwrite_removes_a_runs_own_checkpoint_that_the_manifest_does_not_list_yet(tmp_path, tiny):
+    out = tmp_path / "run"
+    whole(out, tiny)
+    (out / "checkpoints" / "MANIFEST.json").write_text("[]")
+    begin(out, tiny, overwrite=True)
+    assert list((out / "checkpoints").iterdir()) == []
+
+
+def test_overwrite_keeps_a_checkpoint_of_another_run(tmp_path, tiny):
+    out, other = tmp_path / "run", tmp_path / "other"
+    whole(out, tiny)
+    theirs = whole(other, tiny, steps=5).checkpoints / "step_00000005.pt"
+    shutil.copy(theirs, out / "checkpoints")
+    begin(out, tiny, overwrite=True)
+    assert (out / "checkpoints" / "step_00000005.pt.other").read_bytes() == theirs.read_bytes()
+
+
+def test_if_a_file_cannot_be_renamed_those_of_the_user_keep_their_names(tmp_path, tiny, monkeypatch):
+    out = tmp_path / "run"
+    whole(out, tiny)
+    (out / "scores.json").write_bytes(b"of the user")
+    before = contents(out)
+
+    def failing(old, new):
+        if Path(old).name == "metrics.jsonl":
+            raise PermissionError(1, "not permitted", str(old))
+        return rename(old, new)
+
+    rename = os.rename
+    with monkeypatch.context() as patch:
+        patch.setattr(overwrite_run.os, "rename", failing)
+        with pytest.raises(RunError, match="Nothing has changed"):
+            begin(out, tiny, overwrite=True)
+    assert contents(out) == before
