@@ -97,6 +97,11 @@ def _check_values(pairs: dict[str, tuple[Tensor, Tensor | None]], where: str) ->
     if kinds:
         raise WeightsError(f"expected floating-point weights, got others in {where}: {first_few(kinds, most=6)}")
     bad = [key for key, (value, own) in pairs.items() if not _is_finite(value, own)]
+    negative = [key for key, (value, _) in pairs.items() if key.endswith("running_var") and bool((value < 0).any())]
+    if negative:
+        raise WeightsError(
+            f"{where} has negative variances in {first_few(negative, most=6)}: it is damaged. Give another file"
+        )
     if bad:
         raise WeightsError(
             f"{where} has NaN or infinite values in {len(bad)} of {len(pairs)} tensors ({first_few(bad, most=6)}). It "

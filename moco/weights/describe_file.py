@@ -41,10 +41,15 @@ def describe_state_dict(layout: str, found: LoadedWeights, *, prefix: str = "", 
         words["encoder tensors"] += f", the moving average of {instead}* (training continues from both)"
     if found.f_k:
         words |= {"head": _describe_head(found), "queue": _describe_queue(found)}
-    others = [key for key in found.everything if not key.startswith((prefix, instead or prefix))] if prefix else []
+    if prefix:
+        others = [key for key in found.everything if not key.startswith((prefix, instead or prefix))]
+    else:
+        is_part = found.backbone.keys() <= found.everything.keys()
+        others = [key for key in found.everything if key not in found.backbone] if is_part else []
     if others:
         words["other tensors"] = count_by_prefix({key: found.everything[key] for key in others})
-    classes = [found.backbone[key].shape[0] for key in CLASSIFIERS if key in found.backbone]
+    heads = [found.backbone[key] for key in CLASSIFIERS if key in found.backbone]
+    classes = [one.shape[0] for one in heads if one.ndim]
     if classes:
         words["linear classifier"] = f"of {classes[0]:,} classes"
     return words | _describe_rest(found)

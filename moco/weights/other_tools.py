@@ -28,6 +28,11 @@ class Tool(NamedTuple):
 TOOLS = (
     Tool("lightly", "backbone.", "backbone_momentum.", "projection_head.layers.", "projection_head_momentum.layers.",
          "prediction_head.layers."),
+    Tool("mmpretrain", "backbone.", "encoder_k.module.0.", "neck.mlp.", "encoder_k.module.1.mlp."),
+    Tool("mmpretrain", "backbone.", "encoder_k.0.", "neck.mlp.", "encoder_k.1.mlp."),
+    Tool("mmpretrain", "backbone.", "momentum_encoder.module.0."),
+    Tool("mmpretrain", "backbone.", "target_net.module.0."),
+    Tool("mmselfsup", "encoder_q.0.", "encoder_k.0.", "encoder_q.1.mlp.", "encoder_k.1.mlp."),
     Tool("lightly", "student_backbone.", "teacher_backbone."),
     Tool("solo-learn", "backbone.", "momentum_backbone.", "projector.", "momentum_projector.", "predictor."),
     Tool("DINO", "student.backbone.", "teacher.backbone."),
@@ -45,15 +50,20 @@ TOOLS = (
 # Keys under which files have state dicts, in the order of preference.
 AVERAGES = ("teacher", "model_ema", "state_dict_ema", "ema_state_dict", "ema", "momentum_encoder", "target_encoder")
 TRAINED = ("state_dict", "model", "model_state_dict", "model_state", "student", "module", "net", "network", "encoder",
-           "backbone", "weights")  # fmt: skip
+           "backbone", "trunk", "weights")  # fmt: skip
 # Prefixes of a single network. No network of torchvision or timm has those in SURE. Those in LIKELY count only if all
 # other names are usual parts of a training program, BESIDE (torchvision's ViT has an "encoder." of its own).
-SURE = ("backbone.", "student_backbone.", "student.")
-LIKELY = ("encoder.", "model.", "net.", "network.", "learner.", "resnet.", "vit.", "trunk.", "feature_extractor.", "0.")
+SURE = ("backbone.", "student_backbone.", "student.", "_feature_blocks.")
+LIKELY = ("encoder.", "model.", "net.", "network.", "learner.", "resnet.", "vit.", "trunk.", "feature_extractor.",
+          "base_model.", "0.")  # fmt: skip
 BESIDE = re.compile(
     r"(projector|proj(ection)?_?head|predictor|prediction_head|heads?|fc|classifier|linear|queue|criterion|loss|"
     r"prototypes|neck|decoder|momentum|teacher|student|target|online|ema|metrics?|train|val|valid|test|knn|center|"
     r"temperature|logit_scale|contrast|augment|normali[sz]e)[a-z0-9_]*(\.|$)"
+)
+# Parts of a training program beside a bare network. No network of torchvision or timm has these names.
+PARTS_BESIDE = re.compile(
+    r"(projection_head|projector|prediction_head|predictor|prototypes|queue|queue_ptr|mask_token|decoder_[a-z_]+)(\.|$)"
 )
 NETWORK = {  # names that show that a state dict is a bare network
     "conv1.weight", "patch_embed.proj.weight", "class_token", "cls_token", "stem.conv1.weight", "conv_proj.weight",
@@ -109,7 +119,8 @@ def choose_encoder(tensors: Tensors, where: str, prefix: str = "") -> ChosenEnco
     if numbered := from_numbered(inner):
         return ChosenEncoder(tensors, numbered[0], prefix, numbered=numbered[1])
     if not NETWORK.isdisjoint(inner):
-        return ChosenEncoder(tensors, inner, prefix)
+        network = {key: value for key, value in inner.items() if not PARTS_BESIDE.match(key)}
+        return ChosenEncoder(tensors, network, prefix)
     tools = [tool for tool in TOOLS if _has(inner, tool.average)]
     if tools:
         tool = next((one for one in tools if _has(inner, one.trained)), tools[0])

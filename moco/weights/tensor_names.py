@@ -44,6 +44,10 @@ def bare_names(names: Iterable[str], where: str) -> dict[str, str]:
 
 def state_dicts(content: dict[Any, Any]) -> dict[str, Tensors]:
     """The state dicts in a file, by key; "" is the file itself. Values that are not tensors are left out."""
+    if isinstance(inner := content.get("classy_state_dict"), dict):  # VISSL
+        for key in ("base_model", "model"):
+            inner = inner[key] if isinstance(inner.get(key), dict) else inner
+        return state_dicts(inner)
     found = {key: state for key, value in content.items() if isinstance(key, str) and (state := _state_dict(value))}
     for key in ("state_dict", "model"):  # one may contain the other
         if key not in found and isinstance(content.get(key), dict) and (inner := state_dicts(content[key])):

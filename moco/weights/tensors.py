@@ -13,15 +13,17 @@ from torch import Tensor
 
 from moco.weights.file_kind import is_safetensors, kind_of
 from moco.weights.loaded_weights import WeightsError
-from moco.weights.pickle_stand_ins import allow_stand_ins
+from moco.weights.pickle_stand_ins import allow_stand_ins, read_plain_pickle
 from moco.weights.validate_content import plain_content
+
+MOST = 20_000  # stored tensors in a file
 
 
 def read_tensors(path: Path) -> dict[str, Any]:
     """The content of a weights file: tensors by name, or dictionaries of them and plain values.
 
-    A safetensors file is recognised by its first bytes, whatever its name. An argparse.Namespace is read as a
-    dictionary, a NumPy number as a Python number.
+    A safetensors file is recognised by its first bytes, whatever its name. Objects beside the tensors are read as
+    `moco.weights.pickle_stand_ins` says.
 
     Raises:
         WeightsError: the file is damaged, could only be read by executing code, or has other content.
@@ -30,9 +32,12 @@ def read_tensors(path: Path) -> dict[str, Any]:
         if path.suffix == ".safetensors" or is_safetensors(path):
             return dict[str, Any](load_file(path))
         check_checksums(path)
-        with allow_stand_ins(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch's, on kinds of files that are refused here by name
-            content = torch.load(path, map_location="cpu", weights_only=True)
+        if path.suffix in (".pkl", ".pickle") and not is_zipfile(path):
+            content = read_plain_pickle(path)
+        else:
+            with allow_stand_ins(path), warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # torch's, on kinds of files that are refused here by name
+                content = torch.load(path, map_location="cpu", weights_only=True)
         size = path.stat().st_size
     except WeightsError:
         raise
@@ -50,12 +55,17 @@ def check_checksums(path: Path) -> None:
     `torch.serialization.set_crc32_options(False)`, which have zeros in their place.
 
     Raises:
-        WeightsError: a checksum differs. BadZipFile: the file is damaged elsewhere.
+        WeightsError: a checksum differs, or there are too many tensors. BadZipFile: the file is damaged elsewhere.
     """
     if not is_zipfile(path):
         return
     with ZipFile(path) as file:
         parts = file.infolist()
+        if len(parts) > MOST:
+            raise WeightsError(
+                f"{path} has {len(parts):,} stored tensors, and no network has more than {MOST:,}: it would take "
+                "minutes to read. Save only the network's state dict"
+            )
         has_checksums = any(part.CRC for part in parts)
         is_plain = sum(part.file_size for part in parts) <= path.stat().st_size  # neither compressed nor overlapping
         damaged = file.testzip() if has_checksums and is_plain else None

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from moco.weights.loaded_weights import WeightsError
-from moco.weights.pickle_stand_ins import Namespace
+from moco.weights.pickle_stand_ins import Namespace, NotRead, NumpyArray, NumpyType
 
 DEPTH = 100  # nested containers; an optimizer's state has 4
 ENTRIES = 500_000  # in all containers, counted once for each path to them
@@ -36,9 +36,13 @@ class _Walk:
         self.entries = ENTRIES
 
     def plain(self, node: Any, path: tuple[str, ...]) -> Any:
+        if isinstance(node, NumpyArray) and node.tensor is not None:
+            node = node.tensor
         if isinstance(node, Tensor):
             self._check(node, path)
             return node
+        if isinstance(node, NumpyArray | NumpyType | NotRead | type) or callable(node):
+            return f"{getattr(node, 'of', '') or 'an object'} (not read)"
         if not isinstance(node, dict | list | tuple):
             return node
         if id(node) in self.open or len(path) > DEPTH:
@@ -55,6 +59,8 @@ class _Walk:
         self.entries -= len(node)
         if self.entries < 0:
             raise self._refused(path, f"one of more than {ENTRIES:,} entries")
+        if isinstance(node, dict) and any(isinstance(key, NumpyArray | NumpyType | NotRead) for key in node):
+            raise self._refused(path, "a dictionary whose keys are objects")
         named = node.items() if isinstance(node, dict) else enumerate(node)
         changed = {}
         for key, value in named:

@@ -187,6 +187,44 @@ def of_mmselfsup() -> Case:
     return Case({"meta": {"epoch": 3}, "state_dict": state}, network)
 
 
+def of_mmpretrains_moco() -> Case:
+    encoder, trained = narrow(), narrow()
+    state = prefixed("backbone.", trained) | prefixed("neck.mlp.", mlp())
+    state |= prefixed("encoder_k.module.0.", encoder) | prefixed("encoder_k.module.1.mlp.", mlp())
+    state |= {"encoder_k.steps": torch.tensor(4), "queue": torch.randn(DIM, K), "queue_ptr": torch.tensor([8])}
+    state |= {"data_preprocessor.mean": torch.zeros(3, 1, 1), "data_preprocessor.std": torch.ones(3, 1, 1)}
+    return Case({"meta": {"epoch": 3}, "state_dict": state, "message_hub": {"log_scalars": {}}}, encoder, trained)
+
+
+def of_mmselfsups_moco() -> Case:
+    encoder, trained = narrow(), narrow()
+    state = prefixed("encoder_q.0.", trained) | prefixed("encoder_q.1.mlp.", mlp())
+    state |= prefixed("encoder_k.0.", encoder) | prefixed("encoder_k.1.mlp.", mlp())
+    state |= {"queue": torch.randn(DIM, K), "queue_ptr": torch.tensor([8])}
+    return Case({"meta": {"epoch": 3}, "state_dict": state}, encoder, trained)
+
+
+def of_vissl() -> Case:
+    network = narrow()
+    heads = {"0.clf.0.weight": torch.zeros(10, 64)}
+    parts = {"trunk": prefixed("_feature_blocks.", network), "heads": heads}
+    content = {"phase_idx": 9, "classy_state_dict": {"base_model": {"model": parts, "meters": {}}}, "iteration": 3}
+    return Case(content, network)
+
+
+def of_swav() -> Case:
+    network = narrow()
+    state = prefixed("module.", network) | prefixed("module.projection_head.", mlp())
+    state |= {"module.prototypes.weight": torch.zeros(30, DIM)}
+    return Case({"epoch": 3, "state_dict": state, "amp": {}}, network)
+
+
+def of_mae() -> Case:
+    network = micro_vit()
+    state = network.state_dict() | {"decoder_pos_embed": torch.zeros(1, 5, 8), "mask_token": torch.zeros(1, 1, 8)}
+    return Case({"model": state | prefixed("decoder_blocks.0.", nn.Linear(3, 3)), "epoch": 1}, network)
+
+
 def of_timms_network_in_a_wrapper() -> Case:
     network = timm.create_model("test_convnext", num_classes=0).eval()
     state = prefixed("module._orig_mod.backbone.", network) | prefixed("module._orig_mod.head.", nn.Linear(3, 3))

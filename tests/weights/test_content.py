@@ -128,6 +128,28 @@ def test_a_loss_that_is_nan_beside_the_tensors_comes_back(tmp_path: Path) -> Non
     assert isinstance(load_encoder(tmp_path / "out")[0].backbone, nn.Module)
 
 
+def test_a_file_of_very_many_stored_tensors_is_refused_within_seconds(tmp_path: Path) -> None:
+    torch.save({f"extra.{i}": torch.zeros(1) for i in range(20_100)}, tmp_path / "in.pth")
+    start = time.process_time()
+    with pytest.raises(WeightsError, match="stored tensors, and no network has more than 20,000"):
+        import_weights(tmp_path / "in.pth", out=tmp_path / "out")
+    assert time.process_time() - start < 5
+
+
+def test_a_negative_variance_is_refused(tmp_path: Path) -> None:
+    state = resnet_with(lambda x: x)
+    state["layer1.0.bn1.running_var"][2] = -0.1
+    torch.save(state, tmp_path / "in.pth")
+    with pytest.raises(WeightsError, match=r"negative variances in layer1\.0\.bn1\.running_var"):
+        import_weights(tmp_path / "in.pth", out=tmp_path / "out")
+
+
+def test_tensors_without_dimensions_are_refused_in_words(tmp_path: Path) -> None:
+    torch.save({name: tensor.sum() for name, tensor in resnet_with(lambda x: x).items()}, tmp_path / "in.pth")
+    with pytest.raises(WeightsError, match="does not show which network"):
+        import_weights(tmp_path / "in.pth", out=tmp_path / "out")
+
+
 @pytest.mark.parametrize("more", ["beside", "inside"])
 def test_files_with_very_many_names_are_refused_or_read_within_seconds(tmp_path: Path, more: str) -> None:
     one = torch.zeros(1)

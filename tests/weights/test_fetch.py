@@ -186,6 +186,14 @@ def test_each_kind_of_checkpoint_is_recognised(tmp_path: Path, made, layout: str
     check_content(Released("fair:test", "", "", layout, network), tmp_path / "file")
 
 
+def test_weights_that_are_not_finite_are_not_kept(tmp_path: Path) -> None:
+    content = reference_files.v2()
+    next(iter(content["state_dict"].values()))[:] = float("nan")
+    torch.save(content, tmp_path / "file")
+    with pytest.raises(OSError, match=r"the server sent no checkpoint: .*NaN"):
+        check_content(Released("fair:test", "", "", "MoCo v2", "resnet18"), tmp_path / "file")
+
+
 def test_an_unreachable_server_is_an_error_and_leaves_no_file(server: Server, tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]

@@ -10,10 +10,12 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any
 
 from moco.files import remove_temporary_files, temporary_name, write_atomically, write_json
+from moco.weights.copy_weights import check_values_of_parts
 from moco.weights.file_kind import kind_of
 from moco.weights.loaded_weights import WeightsError
 from moco.weights.official.released import LINEAR, Released
@@ -121,6 +123,7 @@ def check_content(one: Released, file: Path) -> None:
     """Raise OSError if the file is not a checkpoint of the expected network and method."""
     try:
         found = parse_content(read_tensors(file), one.name)
+        check_values_of_parts(replace(found, f_q=found.backbone))
     except WeightsError as error:
         reason = str(error).replace(str(file), "it")
         raise OSError(f"the server sent {kind_of(file) or f'no checkpoint: {reason}'}") from None

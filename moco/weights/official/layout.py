@@ -58,6 +58,8 @@ def recognise_names(state: Tensors) -> Names | None:
     def has(*prefixes: str) -> bool:
         return any(key.startswith(prefixes) for key in state)
 
+    if has(V1.f_q + "0.conv1.", V1.f_q + "0.patch_embed.") or (has("backbone.") and not has(V1.f_q)):
+        return None  # mmselfsup, mmpretrain
     if has(V1.f_q, V1.f_k):
         return V1
     # other tools have "encoder." beside "momentum_encoder."
