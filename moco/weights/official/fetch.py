@@ -123,10 +123,13 @@ def check_content(one: Released, file: Path) -> None:
     """Raise OSError if the file is not a checkpoint of the expected network and method."""
     try:
         found = parse_content(read_tensors(file), one.name)
-        check_values_of_parts(replace(found, f_q=found.backbone))
     except WeightsError as error:
         reason = str(error).replace(str(file), "it")
         raise OSError(f"the server sent {kind_of(file) or f'no checkpoint: {reason}'}") from None
+    try:
+        check_values_of_parts(replace(found, f_q=found.backbone))
+    except WeightsError as error:
+        raise OSError(f"the server sent no sound checkpoint: {str(error).replace(one.name, 'it')}") from None
     network = found.guess.name if found.guess is not None else "an unknown network"
     layout = found.contents.get("layout", "")
     with_classifier = LINEAR if "linear classifier" in found.contents else layout
