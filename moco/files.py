@@ -146,3 +146,9 @@ def refuse_special(path: Path) -> None:
     """Raise OSError for a pipe, a socket or a device."""
     if is_special(path):
         raise OSError(errno.EINVAL, "it is a pipe, a socket or a device", str(path))
+
+
+def cache_folder() -> Path:
+    """The folder for what can be made again: `momentum-contrast` in XDG_CACHE_HOME or ~/.cache."""
+    base = os.environ.get("XDG_CACHE_HOME", "")
+    return (Path(base) if os.path.isabs(base) else Path.home() / ".cache") / "momentum-contrast"

@@ -13,6 +13,7 @@ from moco.cli import (
     compare,
     diagnose,
     evaluate,
+    pack,
     plan,
     recipes,
     report,
@@ -52,6 +53,7 @@ def about(version: Annotated[bool, typer.Option("--version", help="Print the ver
 app.command(cls=Command)(train.pretrain)
 app.command(cls=Command)(plan.plan)
 app.command(cls=Command)(check.check)
+app.command(cls=Command)(pack.pack)
 app.command(cls=Command)(diagnose.diagnose)
 app.command(cls=Command)(report.report)
 app.add_typer(_evaluation, name="eval")

@@ -83,7 +83,10 @@ NoCache = Annotated[
 ]
 
 # Of pretrain and ablate.
-Images = Annotated[list[str], typer.Argument(metavar="DATA", help="Folders of images (flat or nested), or list files.")]
+Images = Annotated[
+    list[str],
+    typer.Argument(metavar="DATA", help="Folders of images (flat or nested), list files, or shards (tar files)."),
+]
 Out = Annotated[Path, typer.Option(metavar="PATH", help="The run folder to create or resume.")]
 RecipeName = Annotated[
     str,

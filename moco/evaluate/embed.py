@@ -15,8 +15,8 @@ from jaxtyping import Float32
 from moco.atomic_output import feature_files, refuse_existing, staged
 from moco.data.loader.bad_images import Quarantine
 from moco.data.loader.loader import eval_batches
-from moco.data.sources.folder import DataError, Folder, Images
-from moco.data.sources.open import open_folder
+from moco.data.sources.folder import DataError, Images
+from moco.data.sources.open import files_of, open_images
 from moco.device import workers_for
 from moco.evaluate.features import Pretrained, batch_for, check_finite, evaluating, load
 from moco.evaluate.progress import Progress
@@ -75,7 +75,7 @@ def embed_to_file(
     files, progress = output_files(out), progress or Progress()
     refuse_existing(files, overwrite=overwrite)
     progress.stage("looking for images and weights")
-    images = open_folder(data, single=True)
+    images = open_images(data, single=True)
     _check_not_read([*([data] if isinstance(data, str | Path) else data), weights], images, files)
     pretrained = load(weights, architecture=architecture, device=device)
     progress.stage("features", len(images))
@@ -103,12 +103,12 @@ def output_files(out: str | Path) -> list[Path]:
     return feature_files(out)
 
 
-def _check_not_read(given: Sequence[str | Path], images: Folder, files: Sequence[Path]) -> None:
+def _check_not_read(given: Sequence[str | Path], images: Images, files: Sequence[Path]) -> None:
     """Raise RecipeError if one of the files to write is also one to read."""
     for file in files:
         if not file.exists():
             continue
-        read = [str(one) for one in given if os.path.exists(one)] + [images.path(i) for i in range(len(images))]
+        read = [str(one) for one in given if os.path.exists(one)] + files_of(images)
         if any(os.path.exists(one) and os.path.samefile(one, file) for one in read):
             raise RecipeError(
                 f"{shown(str(file))} is read by this command, and must not be overwritten: give another name"

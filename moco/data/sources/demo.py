@@ -10,6 +10,8 @@ import zipfile
 from importlib import resources
 from pathlib import Path, PurePosixPath
 
+from moco.files import cache_folder
+
 ARCHIVE = "fashion-mnist-placed.zip"  # benchmarks/make_demo_data.py made it
 SHA256 = "94e27c627244cfc4d0e6c185a243ffa91a8f7321f11bfe15635fa1bc65f7cf02"
 LONG_AGO = 315_532_800  # [seconds since 1970] 1980-01-01, the date of the files
@@ -25,7 +27,7 @@ def demo_data(cache: Path | None = None) -> Path:
         RuntimeError: the archive of this installation is damaged.
         OSError: the cache cannot be written.
     """
-    folder = (cache or _default_cache()) / f"demo-{SHA256[:8]}"
+    folder = (cache or cache_folder()) / f"demo-{SHA256[:8]}"
     packed = (resources.files("moco") / "data" / "demo" / ARCHIVE).read_bytes()
     if hashlib.sha256(packed).hexdigest() != SHA256:
         raise RuntimeError(f"the demo's images ({ARCHIVE}) are damaged in this installation. Install the package again")
@@ -33,11 +35,6 @@ def demo_data(cache: Path | None = None) -> Path:
         if not _is_whole(folder, archive):
             unpack(archive, folder)
     return folder
-
-
-def _default_cache() -> Path:
-    base = os.environ.get("XDG_CACHE_HOME", "")
-    return (Path(base) if os.path.isabs(base) else Path.home() / ".cache") / "momentum-contrast"
 
 
 def _is_whole(folder: Path, archive: zipfile.ZipFile) -> bool:

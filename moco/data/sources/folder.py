@@ -22,6 +22,7 @@ from moco.text import first_few, shown
 __all__ = ["BadImage", "DataError", "Folder", "Images", "Skipped", "find_images"]
 
 
+SHARD_SUFFIX = ".tar"
 _ENDINGS = frozenset(EXTENSIONS)
 
 
@@ -156,9 +157,9 @@ def check_source(source: str, *, single: bool = False) -> None:
         return
     if not os.path.exists(source):
         raise DataError(f"{shown(source)} does not exist: give a folder of images, or a file that lists their paths")
-    if not source.lower().endswith((*LIST_SUFFIXES, *(EXTENSIONS if single else ()))):
+    if not source.lower().endswith((*LIST_SUFFIXES, SHARD_SUFFIX, *(EXTENSIONS if single else ()))):
         raise DataError(
-            f"{shown(source)} is neither a folder nor a list of paths ({' '.join(LIST_SUFFIXES)}): "
+            f"{shown(source)} is neither a folder nor a list of paths ({' '.join(LIST_SUFFIXES)}) nor a tar file: "
             "give the folder that holds the images"
         )
 

@@ -7,9 +7,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
+from moco.data.shards.shards import Shards, are_shards, open_shards
 from moco.data.sources.background_scan import BackgroundScan
 from moco.data.sources.folder import Folder, find_images
 from moco.data.sources.images import DataError, Images
+from moco.text import shown
 
 
 @runtime_checkable
@@ -50,8 +52,16 @@ def open_folder(data: Any, *, single: bool = False) -> Folder:
     """As `open_images`, for callers that need the files themselves. Raises DataError where there are none."""
     images = open_images(data, single=single)
     if not isinstance(images, Folder):
-        raise DataError(f"expected folders or list files, whose images are files; got a {type(data).__name__}")
+        what = "shards: unpack them into a folder first" if isinstance(images, Shards) else f"a {type(data).__name__}"
+        raise DataError(f"expected folders or list files, whose images are files; got {what}")
     return images
+
+
+def files_of(images: Images) -> list[str]:
+    """The paths of the files that are read for `images`; none for a data set."""
+    if isinstance(images, Folder):
+        return [images.path(index) for index in range(len(images))]
+    return [str(shard) for shard in images.shards] if isinstance(images, Shards) else []
 
 
 def _is_scan(data: Any) -> bool:
@@ -60,6 +70,21 @@ def _is_scan(data: Any) -> bool:
 
 def _open_scan(data: BackgroundScan, single: bool) -> Images:
     return data.find()
+
+
+def _are_paths_of_shards(data: Any) -> bool:
+    return _is_paths(data) and any(are_shards(one) for one in _several(data))
+
+
+def _open_shards(data: str | Path | Sequence[str | Path], single: bool) -> Images:
+    others = [str(one) for one in _several(data) if not are_shards(one)]
+    if others:
+        raise DataError(f"expected shards (tar files) only, or folders and lists only; {shown(others[0])} is no shard")
+    return open_shards(_several(data))
+
+
+def _several(data: str | Path | Sequence[str | Path]) -> Sequence[str | Path]:
+    return [data] if isinstance(data, str | Path) else data
 
 
 def _is_paths(data: Any) -> bool:
@@ -93,7 +118,8 @@ def _open_dataset(data: Any, single: bool) -> Images:
 
 KINDS = (  # in the order in which they are tried
     SourceKind("", _is_scan, _open_scan),
-    SourceKind("folders or list files", _is_paths, _open_paths),
+    SourceKind("", _are_paths_of_shards, _open_shards),
+    SourceKind("folders, list files or shards", _is_paths, _open_paths),
     SourceKind("", _is_images, _open_images),
     SourceKind("a map-style Dataset, a list of images, or an array N x H x W x C", _is_dataset, _open_dataset),
 )

@@ -13,6 +13,7 @@ from PIL import Image
 
 from moco.data.sources import demo
 from moco.data.sources.demo import demo_data, unpack
+from moco.files import cache_folder
 
 PICTURES = 14_000
 ROOT = Path(__file__).parents[3]
@@ -104,9 +105,9 @@ def test_processes_that_build_the_demo_at_once_all_get_a_complete_folder(tmp_pat
 
 def test_the_cache_is_found_through_xdg_cache_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert demo._default_cache() == tmp_path / "momentum-contrast"
+    assert cache_folder() == tmp_path / "momentum-contrast"
     monkeypatch.setenv("XDG_CACHE_HOME", "relative")  # the XDG rules: to be ignored
-    assert demo._default_cache() == Path.home() / ".cache" / "momentum-contrast"
+    assert cache_folder() == Path.home() / ".cache" / "momentum-contrast"
 
 
 def test_a_damaged_installation_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -1,0 +1,167 @@
+"""The index of shards: where each image is, its name and label. Built once, then mapped into memory.
+
+It is a folder beside the shards, or in the cache where that cannot be written:
+
+    shards.json    the shards with their sizes and times, classes, damaged parts
+    samples.npy    one record an image: shard, offset, size, mtime, label, place of its name
+    names.bin      all names as UTF-8, one after the other
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, overload
+
+import numpy as np
+
+from moco.data.shards.samples import Sample, samples_of
+from moco.data.shards.scan_tar import scan_tar
+from moco.data.sources.images import DataError, labelling_of
+from moco.files import read_json, temporary_name, write_json
+from moco.text import shown
+
+FOLDER = ".moco-index"
+VERSION = 1
+RECORD = np.dtype(
+    [("shard", "<u4"), ("offset", "<u8"), ("size", "<u8"), ("mtime", "<i8"), ("label", "<i4"), ("name", "<u8")]
+)
+LISTED = 1000  # damaged parts in the index, at most
+
+Report = Callable[[str], None]
+
+
+class Names(Sequence[str]):
+    """The names of images, decoded one at a time from memory that is mapped."""
+
+    def __init__(self, text: np.ndarray, ends: np.ndarray):
+        self._text, self._ends = text, ends
+
+    def __len__(self) -> int:
+        return len(self._ends)
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[str]: ...
+    def __getitem__(self, index: int | slice) -> str | list[str]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        place = range(len(self))[index]
+        start = int(self._ends[place - 1]) if place else 0
+        return self._text[start : int(self._ends[place])].tobytes().decode("utf-8", "surrogateescape")
+
+
+@dataclass(frozen=True, eq=False)
+class Index:
+    """The images in some shards."""
+
+    shards: tuple[Path, ...]
+    records: np.ndarray  # n of RECORD; `label` is an index into `classes`, -1: none
+    names: Names
+    classes: tuple[str, ...]
+    damage: tuple[str, ...]  # sentences
+    damaged: int  # parts in all
+
+
+def open_index(shards: Sequence[Path], *, cache: Path, report: Report = lambda _: None) -> Index:
+    """The index of `shards`, which are in one folder. It is built if there is none, or if they have changed.
+
+    Args:
+        cache: the folder for indexes of shards that lie where nothing can be written.
+        report: called with a line of progress.
+
+    Raises:
+        DataError: a shard that is no tar file, or no image in any.
+    """
+    facts = [_facts_of(shard) for shard in shards]
+    beside = shards[0].parent / FOLDER
+    number = hashlib.sha256(json.dumps([os.path.realpath(shard) for shard in shards]).encode()).hexdigest()[:16]
+    for place in (beside, cache / "shards" / number):
+        if (found := _load(place, shards, facts)) is not None:
+            return found
+    built = _build(shards, facts, report)
+    for place in (beside, cache / "shards" / number):
+        with suppress(OSError):
+            _save(place, *built)
+            if (found := _load(place, shards, facts)) is not None:
+                return found
+    records, text, about = built
+    return _index(shards, records, np.frombuffer(text, dtype=np.uint8), about)
+
+
+def _facts_of(shard: Path) -> list[Any]:
+    """Name, size [bytes] and time of change [ns] of a shard."""
+    status = shard.stat()
+    return [shard.name, status.st_size, status.st_mtime_ns]
+
+
+def _build(shards: Sequence[Path], facts: list[list[Any]], report: Report) -> tuple[np.ndarray, bytes, dict[str, Any]]:
+    """Read the headers of all shards. Returns records, names, and what shards.json has."""
+    rows: list[tuple[int, Sample]] = []
+    damage: list[str] = []
+    for number, shard in enumerate(shards):
+        report(f"indexing shard {number + 1:,} of {len(shards):,}: {shown(shard.name)}")
+        scan = scan_tar(shard)
+        rows += [(number, sample) for sample in samples_of(shard, scan)]
+        damage += [f"{shown(shard.name)}: {one}" for one in scan.damage]
+    if not rows:
+        raise DataError(f"no images in {len(shards):,} tar files of {shown(str(shards[0].parent))}")
+    labelling = labelling_of([sample.label for _, sample in rows])
+    names = [sample.name.encode("utf-8", "surrogateescape") for _, sample in rows]
+    records = np.zeros(len(rows), dtype=RECORD)
+    records["shard"] = [number for number, _ in rows]
+    for field in ("offset", "size", "mtime"):
+        records[field] = [getattr(sample, field) for _, sample in rows]
+    records["label"], records["name"] = labelling.numbers, np.cumsum([len(name) for name in names])
+    about = {
+        "version": VERSION, "shards": facts, "images": len(rows), "classes": list(labelling.names),
+        "damage": damage[:LISTED], "damaged": len(damage),
+    }  # fmt: skip
+    return records, b"".join(names), about
+
+
+def _save(place: Path, records: np.ndarray, text: bytes, about: dict[str, Any]) -> None:
+    """Write the index to the folder `place`, which appears whole. Raises OSError."""
+    place.parent.mkdir(parents=True, exist_ok=True)
+    if place.exists() and not (place / "shards.json").is_file():
+        raise FileExistsError(place)  # not an index: a folder of the user's
+    temporary = temporary_name(place)
+    temporary.mkdir()
+    try:
+        np.save(temporary / "samples.npy", records)
+        (temporary / "names.bin").write_bytes(text)
+        write_json(temporary / "shards.json", about)
+        if place.exists():
+            old = temporary_name(place)
+            place.rename(old)
+            shutil.rmtree(old, ignore_errors=True)
+        temporary.rename(place)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+
+
+def _load(place: Path, shards: Sequence[Path], facts: list[list[Any]]) -> Index | None:
+    """The index in `place`; None if there is none, it is of other shards, or it is damaged."""
+    about = read_json(place / "shards.json")
+    if not isinstance(about, dict) or about.get("version") != VERSION or about.get("shards") != facts:
+        return None
+    try:
+        records = np.load(place / "samples.npy", mmap_mode="r", allow_pickle=False)
+        text = np.memmap(place / "names.bin", dtype=np.uint8, mode="r")
+    except (OSError, ValueError, EOFError):
+        return None
+    fits = records.dtype == RECORD and len(records) == about.get("images") and int(records["name"][-1]) == len(text)
+    return _index(shards, records, text, about) if fits else None
+
+
+def _index(shards: Sequence[Path], records: np.ndarray, text: np.ndarray, about: dict[str, Any]) -> Index:
+    return Index(
+        tuple(shards), records, Names(text, records["name"]), tuple(about["classes"]), tuple(about["damage"]),
+        int(about["damaged"]),
+    )  # fmt: skip

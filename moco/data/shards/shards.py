@@ -1,0 +1,112 @@
+"""`Shards`: the images in tar files, read in place by their index."""
+
+import io
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Int64, UInt8
+
+from moco.data.decode.decode import EXTENSIONS, BadImage, decode_file, reason_of
+from moco.data.shards.index import Index, open_index
+from moco.data.sources.folder import SHARD_SUFFIX
+from moco.data.sources.images import DataError
+from moco.files import cache_folder
+from moco.text import shown
+
+
+class Shards:
+    """The images of `shards` in their order: of the shards, then of the images in each. Threads may share them.
+
+    Nothing is extracted: an image is read from its place in the tar file into memory.
+
+    Raises:
+        DataError: a shard that is no tar file, or no image in any.
+    """
+
+    def __init__(self, shards: Sequence[Path], *, report: Callable[[str], None] = lambda _: None):
+        self.shards = tuple(shards)
+        self.index: Index = open_index(self.shards, cache=cache_folder(), report=report)
+        numbers = self.index.records["label"]
+        self._labelled = len(self.index.classes) > 1 and bool((numbers >= 0).all())
+
+    def __reduce__(self) -> tuple[type["Shards"], tuple[tuple[Path, ...]]]:
+        return Shards, (self.shards,)  # another process maps the index itself
+
+    @property
+    def names(self) -> Sequence[str]:
+        return self.index.names
+
+    @property
+    def labels(self) -> Int64[np.ndarray, "n"] | None:
+        return self.index.records["label"].astype(np.int64) if self._labelled else None
+
+    @property
+    def classes(self) -> Sequence[str]:
+        return self.index.classes if self._labelled else ()
+
+    @property
+    def sizes(self) -> Int64[np.ndarray, "n"]:
+        return self.index.records["size"].astype(np.int64)
+
+    @property
+    def mtimes(self) -> Int64[np.ndarray, "n"]:
+        return self.index.records["mtime"].astype(np.int64)
+
+    def __len__(self) -> int:
+        return len(self.index.records)
+
+    def read_bytes(self, index: int) -> bytes:
+        """The file of image `index`. Raises OSError, and ValueError if its shard was cut short."""
+        record = self.index.records[index]
+        size = int(record["size"])
+        descriptor = os.open(self.shards[record["shard"]], os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+        try:
+            content = os.pread(descriptor, size, int(record["offset"]))
+        finally:
+            os.close(descriptor)
+        if len(content) < size:
+            raise ValueError(f"its shard {shown(self.shards[record['shard']].name)} was cut short")
+        return content
+
+    def read(self, index: int) -> UInt8[np.ndarray, "H W 3"]:
+        """Image `index` as RGB. Raises BadImage."""
+        try:
+            return decode_file(io.BytesIO(self.read_bytes(index)))
+        except Exception as error:
+            raise BadImage(self.names[index], reason_of(error)) from error
+
+
+def are_shards(source: str | Path) -> bool:
+    """Whether `source` is a tar file, or a folder that has tar files and neither images nor folders."""
+    return bool(find_shards(source))
+
+
+def find_shards(source: str | Path) -> list[Path]:
+    """The tar files of `source`, one of them or a folder of them, sorted by the bytes of their names; else none."""
+    path = Path(source)
+    if path.is_file():
+        return [path] if path.suffix == SHARD_SUFFIX else []
+    if not path.is_dir():
+        return []
+    try:
+        entries = [entry for entry in os.scandir(path) if not entry.name.startswith(".")]
+    except OSError:
+        return []
+    if any(entry.is_dir() for entry in entries):
+        return []
+    tars = [Path(entry.path) for entry in entries if entry.name.endswith(SHARD_SUFFIX) and entry.is_file()]
+    if any(entry.name.lower().endswith(EXTENSIONS) for entry in entries):
+        return []
+    return sorted(tars, key=lambda one: os.fsencode(one.name))
+
+
+def open_shards(sources: Sequence[str | Path], *, report: Callable[[str], None] = lambda _: None) -> Shards:
+    """The images of `sources`, tar files or folders of them, all in one folder. Raises DataError."""
+    shards = [shard for source in sources for shard in find_shards(source)]
+    if len({os.path.realpath(shard.parent) for shard in shards}) > 1:
+        raise DataError("expected the shards in one folder, got several folders: put them, or links to them, into one")
+    if len(set(shards)) < len(shards):
+        raise DataError("a shard is given twice, so its images would count twice: give it once")
+    return Shards(shards, report=report)
