@@ -42,9 +42,8 @@ def _row(name: str, stored: Mapping[str, Any], columns: Sequence[str], *, judged
 def _cell(seeds: Sequence[float], difference: Mapping[str, Any] | None) -> dict[str, Any]:
     """Score and difference of one measure. Raises ValueError for a number that is not finite."""
     mean = sum(map(float, seeds)) / len(seeds)
-    cell = {"accuracy": _finite(mean), "text": f"{mean:.1f}", "interval": "", "clear": False}
-    if len(seeds) > 1:
-        cell["text"] += f" ({min(seeds):.1f} to {max(seeds):.1f}, {len(seeds)} seeds)"
+    spread = f"{min(seeds):.1f} to {max(seeds):.1f}, {len(seeds)} seeds" if len(seeds) > 1 else ""
+    cell = {"accuracy": _finite(mean), "text": f"{mean:.1f}", "seeds": spread, "interval": "", "clear": False}
     if difference is None:
         return cell
     points, low, high = (_finite(float(difference[key])) for key in ("points", "low", "high"))
