@@ -19,6 +19,11 @@ USERS = (
     "finished.json", "encoder/model.safetensors", "encoder/config.json", "encoder/README.md", "provenance.json",
     "saved.json", ".tmp-1-ab", ".tmp-old-curves.png", "checkpoints/.tmp-old-MANIFEST.json", "curves.png",
 )  # fmt: skip
+OVERWRITTEN = (
+    "curves.png", "report.html", "diagnosis.json", "scores.json", "train.log", "metrics.jsonl", "saved.json",
+    "finished.json", "encoder/model.safetensors", "encoder/README.md", "model/config.json", "recipe.json",
+    "checkpoints/step_00000006.pt", "checkpoints/step_00000099.pt", "checkpoints/MANIFEST.json",
+)  # fmt: skip
 PARTS = (
     ("recipe",), ("state",), ("state", "model"), ("state", "clock"), ("state", "clock", "step"), ("state", "optimizer"),
     ("state", "optimizer", "param_groups"), ("state", "optimizer", "state", 0), ("state", "scaler"),
@@ -115,6 +120,20 @@ def files_of_the_user(count: int, folder: Path) -> Tally:
     return tries(count, folder, "stopped", work)
 
 
+def overwritten_runs(count: int, folder: Path) -> Tally:
+    """A file of the user has the name of a file of a finished run, and `--overwrite` starts the run again."""
+
+    def work(images: Path, out: Path, rng: random.Random, whole: list[object]) -> bool:
+        file, mine = out / rng.choice(OVERWRITTEN), f"mine {rng.random()}".encode()
+        file.parent.mkdir(exist_ok=True)
+        file.write_bytes(mine)
+        train(images, out, overwrite=True)
+        renamed = file.with_name(f"{file.name}.other").read_bytes()
+        return renamed == mine and ending(out) == whole
+
+    return tries(count, folder, "finished", work)
+
+
 FAULTS = [
     Fault("D3", "checkpoints that lack a part, with a right SHA-256",
           "the one before it is used, with the reason; the file is kept: the same bits",
@@ -129,4 +148,8 @@ FAULTS = [
           "refused by name or renamed, never replaced or removed; then the same bits",
           "only files that the run has listed are replaced (`tests/train/test_result_files.py`, "
           "`tests/train/test_overwrite.py`)", 30, 4, files_of_the_user),
+    Fault("S6", "files of the user with names of a finished run's files, and `--overwrite`",
+          "renamed, never removed; the new run has the same bits",
+          "only files that the run has provably written are removed (`tests/train/test_overwrite.py`: "
+          "`test_overwrite_renames_a_users_file_that_has_the_name_of_a_runs_file`)", 40, 3, overwritten_runs),
 ]  # fmt: skip

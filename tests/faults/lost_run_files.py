@@ -34,12 +34,12 @@ class StopAtStep4(Silent):
             os.kill(os.getpid(), signal.SIGTERM)
 
 
-def train(images: Path, out: Path, recipe: Recipe = SHORT, *, stop: bool = False) -> None:
+def train(images: Path, out: Path, recipe: Recipe = SHORT, *, stop: bool = False, overwrite: bool = False) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
             pretrain(
-                images, out, recipe=recipe, workers=0, device="cpu", save_every=2,
+                images, out, recipe=recipe, workers=0, device="cpu", save_every=2, overwrite=overwrite,
                 reporter=StopAtStep4() if stop else Silent(),
             )  # fmt: skip
         except Stopped:
