@@ -39,7 +39,7 @@ class Plan:
         one, facts = self.found.chosen, self.found.facts
         notes = [_why(one, self.found)]
         if one.cost.waited > STARVED:
-            notes.append(_how_to_read_faster(one, self.found))
+            notes.append(_how_to_read_faster(one, self.found, self.data))
         elif one.recipe.data.shrink is not None:
             notes.append(
                 f"Images are read once and kept in memory at {one.recipe.data.shrink} pixels: reading one takes "
@@ -156,14 +156,14 @@ def _why(one: Alternative, found: BudgetPlan) -> str:
     return f"{what}; larger ones would see too few to learn more" if dearer else what
 
 
-def _how_to_read_faster(one: Alternative, found: BudgetPlan) -> str:
-    facts = found.facts
+def _how_to_read_faster(one: Alternative, found: BudgetPlan, data: str) -> str:
+    facts, side = found.facts, 2 * one.recipe.data.size
     text = f"Reading images takes most of the time: {1000 * facts.read:.2g} ms for one of {megapixels(facts.pixels)}"
     if facts.pixels > LARGE:
-        ratio = facts.pixels / (2 * one.recipe.data.size) ** 2
+        ratio = facts.pixels / side**2
         text += (
-            f". Copies with a shorter side of {2 * one.recipe.data.size} pixels, made once, have 1/{ratio:.0f} of the "
-            "pixels and are read that much faster"
+            f". Smaller copies, made once, have 1/{ratio:.0f} of the pixels and are read that much faster: "
+            f"moco pack {data} --to shards/ --resize {side}"
         )
     return text
 

@@ -202,3 +202,17 @@ def test_fitting_changes_length_and_momentum_only():
     one = Alternative("tiny", recipe, StepCost(1.0, 0.0, 9, None, 0.0, 1), ImageCost(0.01), 300)
     found = fit_epochs(replace(one), 320.0).recipe
     assert found.but(None, {"optim.epochs": 1, "method.momentum": recipe.method.momentum}) == recipe
+
+
+def test_large_photographs_get_the_command_that_makes_smaller_copies(many, tmp_path, monkeypatch):
+    def cost(recipe, images, place, *, workers, seconds, model=None) -> StepCost:
+        return StepCost(0.1, 0.9, 9, 2**30, 0.0, 2**20)  # nine tenths of a step are waiting
+
+    monkeypatch.setattr(planning, "measure_step", cost)
+    found = plan(tmp_path / "many", budget="10m", device="cpu", workers=1)
+    assert not any("moco pack" in note for note in found.notes)  # the images are small
+    large = replace(found.found.facts, pixels=12e6, read=0.05)
+    notes = replace(found, found=replace(found.found, facts=large)).notes
+    size = 2 * found.found.chosen.recipe.data.size
+    assert any(note.endswith(f"moco pack {tmp_path / 'many'} --to shards/ --resize {size}") for note in notes)
+    assert any("50 ms for one of 12 megapixels" in note for note in notes)
