@@ -123,10 +123,16 @@ def same_pictures(evidence: Evidence) -> Verdict | None:
     if now.distinct > THRESHOLDS.copies * now.images:
         return None
     blank = f", {100 * now.blank:.0f} % are of a single colour" if now.blank > 0.01 else ""
+    if now.keys:
+        negatives = (
+            f"of the {now.keys:,} keys that a query is compared with, {now.own_negatives:.2g} show its own picture and "
+            "count as negatives"
+        )
+    else:  # before the first step, the queue has no keys of images
+        negatives = "copies of a query's picture count as negatives"
     return Verdict(
         "copies",
-        f"the {now.images:,} images show about {now.distinct:,.0f} different pictures{blank}; of the {now.keys:,} keys "
-        f"that a query is compared with, {now.own_negatives:.2g} show its own picture and count as negatives.",
+        f"the {now.images:,} images show about {now.distinct:,.0f} different pictures{blank}; {negatives}.",
         "Remove copies: moco check DATA --duplicates lists them.",
     )
 

@@ -135,3 +135,10 @@ def test_the_share_of_waiting_is_of_the_second_half_of_the_last_start():
     last = [record(10, 9), record(20, 10), record(30, 11), record(40, 15)]
     assert waiting_share(before + last) == pytest.approx((15 - 10) / (40 - 20))
     assert waiting_share([record(1, 1), record(2, 2)]) is None
+
+
+def test_copies_are_named_before_the_queue_has_keys_of_images():
+    measured = [(0, replace(START, distinct=1200.0, keys=0, own_negatives=0.0))]
+    text = str(diagnose(Evidence(measured, 1000, None)).classification)
+    assert "about 1,200 different pictures; copies of a query's picture count as negatives." in text
+    assert "0 keys" not in text
