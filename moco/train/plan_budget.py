@@ -27,6 +27,7 @@ SAMPLE = 256  # images, at least
 KEPT_SIDE = 448  # [pixels] of the images of the sample that stay in memory: twice the largest view
 OVERHEAD = 1.1  # a run's time over that of its steps: diagnosis, checkpoints, comparison at its end
 CLOSING = 10.0  # [s] for the end of a run: scores, pictures, report, encoder
+CLOSING_MEMORY = 100 * 2**20  # [bytes] of diagnosis, pictures and report, over that of training: docs/log.md
 FASTER = 0.95  # a variant with less than this share of the time is faster
 
 Report = Callable[[str], None]
@@ -60,7 +61,7 @@ class Alternative:
     def memory(self) -> int | None:
         """[bytes] maximum of the process."""
         kept = min(self.cost.kept * self.images, MEMORY)
-        return None if self.cost.memory is None else round(self.cost.memory + kept)
+        return None if self.cost.memory is None else round(self.cost.memory + kept + CLOSING_MEMORY)
 
 
 @dataclass(frozen=True)
