@@ -12,6 +12,7 @@ from moco import pretrain, recipes
 from moco.data.sources.folder import find_images
 from moco.planning.choose import ImageCost
 from moco.recipe import Recipe, RecipeError
+from moco.text import duration
 from moco.train import fit_to_time as fitting
 from moco.train import plan_budget as planning
 from moco.train.measure_step import StepCost
@@ -79,7 +80,8 @@ def test_a_budget_that_allows_too_few_steps_is_refused_with_what_is_needed(many)
     cost = StepCost(1.0, 0.0, 9, None, 0.0, 1)
     recipe = recipes.auto(300, side=48, accelerated=False, scale="tiny", epochs=1, batch_size=32)
     one = Alternative("tiny", recipe, cost, ImageCost(1.0), 300)
-    with pytest.raises(RecipeError, match=r"3 steps of 32 images fit into it.*at least 100, which take about 55 min"):
+    needed = duration(100 * 32 * 1.0 * planning.OVERHEAD + planning.CLOSING)
+    with pytest.raises(RecipeError, match=f"3 steps of 32 images fit into it.*at least 100, which take about {needed}"):
         fit_epochs(one, 100.0)
     assert fit_epochs(one, 3200.0).steps >= 100
 
