@@ -1,12 +1,13 @@
 """The result of a comparison, as text and as plain values."""
 
 import dataclasses
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from moco.comparison.verdict import Difference, Verdict
-from moco.text import shown
+from moco.text import WIDTH, shown
 
 # Without labels there is no answer to that question.
 HINT = "Without labels, which is a hint and says nothing about accuracy:"
@@ -41,19 +42,24 @@ class Comparison:
         }  # fmt: skip
 
     def __str__(self) -> str:
-        measures = list(next(iter(self.scores.values())))
-        width = max(len(shown(name)) for name in self.scores) + 2
-        lines = [" " * width + "".join(f"{key:>18}" for key in measures)]
-        for name, row in self.scores.items():
-            lines.append(f"{shown(name):<{width}}" + "".join(f"{_cell(row[key]):>18}" for key in measures))
-        lines += ["", f"encoder minus baseline [points], intervals of {100 * self.level:.3g} %:"]
-        for name, row in self.differences.items():
-            for key, one in row.items():
-                lines.append(f"  {shown(name)}, {key}: {one.points:+.1f} ({one.low:+.1f} to {one.high:+.1f})")
-        test = f"{self.images:,} test images; " if self.labels else ""
-        lines += ["", f"{test}{self.split}", *self.notes, ""]
-        lines += [f"{shown(name)}: {one.answer}" for name, one in self.verdicts.items()]
-        return "\n".join([*lines, "", self.sentence])
+        """A table for each baseline, what was compared, and the verdict; lines of at most WIDTH characters."""
+        blocks = [self._table(name) for name in self.differences]
+        blocks.append("\n".join(_wrapped(one) for one in (self.split, *self.notes)))
+        return "\n\n".join([*blocks, _wrapped(self.sentence)])
+
+    def _table(self, baseline: str) -> str:
+        """Scores of the encoder and of `baseline`, their difference, and the verdict."""
+        ours, theirs = self.scores[self.judged], self.scores[baseline]
+        seeds = max(map(len, theirs.values()))
+        theirs_are = f"baseline ({seeds} seeds)" if seeds > 1 else "baseline"
+        rows = [("", "encoder", theirs_are, f"difference ({100 * self.level:.3g} % interval)")]
+        for key, one in self.differences[baseline].items():
+            interval = f"{one.points:+.1f} ({one.low:+.1f} to {one.high:+.1f})"
+            rows.append((key, _cell(ours[key]), _cell(theirs[key]), interval))
+        widths = [max(len(row[i]) for row in rows) for i in range(4)]
+        lines = ["  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows]
+        title = _wrapped(f"{shown(self.judged)} against {shown(baseline)}: {self.verdicts[baseline].answer}")
+        return "\n".join([title, *(f"  {line}".rstrip() for line in lines)])
 
     @property
     def sentence(self) -> str:
@@ -65,3 +71,7 @@ def _cell(values: Sequence[float]) -> str:
     """The mean, and the range over seeds."""
     mean = sum(values) / len(values)
     return f"{mean:.1f}" + (f" [{min(values):.1f}-{max(values):.1f}]" if len(values) > 1 else "")
+
+
+def _wrapped(text: str) -> str:
+    return textwrap.fill(text, WIDTH, break_long_words=False, break_on_hyphens=False)

@@ -84,7 +84,11 @@ def judge_baseline(
     one, name = differences[deciding], shown(name)
     numbers = f"{deciding} ({100 * level:.3g} % interval {one.low:+.1f} to {one.high:+.1f})"
     if images < FEWEST_IMAGES:
-        return Verdict("cannot tell", f"Cannot tell against {name}: {images} images, {FEWEST_IMAGES} are needed.")
+        return Verdict(
+            "cannot tell",
+            f"Cannot tell against {name}: {images} images to test on, and {FEWEST_IMAGES} are needed: "
+            "give more images.",
+        )
     if one.different < FEWEST_DIFFERENT:
         return Verdict(
             "cannot tell",

@@ -68,7 +68,23 @@ def test_a_baseline_of_the_same_name_has_its_own_row(
 def test_few_test_images_give_no_verdict(encoder: Path, labelled: Path, tmp_path: Path):
     make_pictures(tmp_path / "few", 24, classes=4, seed=2)
     found = moco.compare(encoder, labelled / "train", test=tmp_path / "few", baselines=["pixels"])
-    assert found.verdict.sentence == "Cannot tell against pixels: 24 images, 50 are needed."
+    expected = "Cannot tell against pixels: 24 images to test on, and 50 are needed: give more images."
+    assert found.verdict.sentence == expected
+
+
+def test_the_text_has_every_score_and_interval_in_lines_of_a_terminal(encoder: Path, labelled: Path):
+    found = moco.compare(encoder, labelled, baselines=["random", "pixels"])
+    text = str(found)
+    assert max(map(len, text.splitlines())) <= 80
+    assert found.verdict.sentence in " ".join(text.split())
+    for baseline, differences in found.differences.items():
+        block = next(one for one in text.split("\n\n") if one.startswith(f"mine against {baseline}: "))
+        assert found.verdicts[baseline].answer in block.splitlines()[0]
+        for measure, one in differences.items():
+            row = next(line for line in block.splitlines() if line.strip().startswith(measure))
+            ours, theirs = found.scores["mine"][measure], found.scores[baseline][measure]
+            for value in (sum(ours) / len(ours), sum(theirs) / len(theirs), one.low, one.high):
+                assert f"{value:.1f}" in row
 
 
 def test_unusable_baselines_and_images_are_refused(encoder: Path, labelled: Path, tmp_path: Path):
@@ -85,4 +101,5 @@ def test_the_command_prints_json_and_a_sentence(encoder: Path, labelled: Path):
     command = ["compare", str(encoder), str(labelled), "--baselines", "pixels"]
     content = json.loads(CliRunner().invoke(app, [*command, "--json"]).stdout)
     assert content["verdict"]["answer"] in ("yes", "no", "cannot tell")
-    assert f"Is it worth it? {content['verdict']['sentence']}" in CliRunner().invoke(app, command).stdout
+    said = " ".join(CliRunner().invoke(app, command).stdout.split())
+    assert f"Is it worth it? {content['verdict']['sentence']}" in said
