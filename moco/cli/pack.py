@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from moco.cli import early_checks
-from moco.cli.errors import errors
+from moco.cli.errors import INTERRUPTED, errors
 from moco.cli.options import Images, Json, OverwriteFiles
 
 
@@ -47,14 +47,21 @@ def pack(
         from moco.text import plural, printable, shown
 
         images = open_images(data)
-        done = pack_images(
-            images, to, resize=resize, quality=quality, shard_size=shard_size, overwrite=overwrite,
-            workers=(os.cpu_count() or 1) if workers is None else workers,
-            progress=lambda count: console.live(f"{count:,} of {len(images):,} images packed"),
-        )  # fmt: skip
+        try:
+            done = pack_images(
+                images, to, resize=resize, quality=quality, shard_size=shard_size, overwrite=overwrite,
+                workers=(os.cpu_count() or 1) if workers is None else workers,
+                progress=lambda count: console.live(f"packing: {count:,} of {len(images):,} images"),
+            )  # fmt: skip
+        except KeyboardInterrupt:
+            console.say("moco: interrupted: the same command goes on with the shards that are missing")
+            raise typer.Exit(INTERRUPTED) from None
+        console.end_live()
         for name, reason in list(done.bad.items())[:10]:
             console.say(f"left out: {shown(name)}: {reason}")
         if done.bad:
             console.say(f"{len(done.bad):,} images left out; all are listed in {to / 'pack.json'}")
         said = f"{done.images:,} images in {plural(len(done.shards), 'shard')}, {done.bytes / 2**20:,.1f} MiB: {to}"
         print(json.dumps(done.to_dict()) if as_json else printable(said))
+        if done.reused >= len(done.shards):
+            console.say("all of them were there already: nothing was written")

@@ -6,9 +6,10 @@ import json
 import os
 import tarfile
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import asdict, dataclass
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from threading import Event
 from typing import IO, Any
 
 import numpy as np
@@ -18,16 +19,16 @@ from moco.data.decode.decode import MAX_BYTES, BadImage, decode_file, open_file,
 from moco.data.loader.shrunk import shrink
 from moco.data.shards.samples import PACKED
 from moco.data.shards.scan_tar import scan_tar
-from moco.data.shards.shards import Shards
+from moco.data.shards.shards import FACTS, Shards
 from moco.data.sources.folder import SHARD_SUFFIX, Folder
 from moco.data.sources.images import DataError, Images
 from moco.data.sources.manifest import manifest_of
 from moco.files import is_temporary_name, read_json, remove_temporary_files, write_atomically, write_json
 from moco.text import shown
 
-FACTS = "pack.json"  # settings, and each finished shard with its SHA-256
 SHARD_SIZE = 10_000  # images
 QUALITY = 90
+EVERY = 0.5  # [s] between two calls of `progress`
 FULL_COLOUR = 90  # JPEG quality from which colours keep their resolution
 
 Progress = Callable[[int], None]
@@ -42,6 +43,17 @@ class Packing:
     shard_size: int  # images
     resize: int | None  # [pixels] larger images are shrunk to this shorter side; None: files are copied as they are
     quality: int  # of JPEG files of images that are shrunk
+
+
+@dataclass(frozen=True)
+class Job:
+    """What the threads share."""
+
+    images: Images
+    labels: np.ndarray | None
+    settings: Packing
+    seen: list[int] = field(default_factory=list)  # images that are read
+    stop: Event = field(default_factory=Event)  # set: leave the shard unfinished
 
 
 @dataclass(frozen=True)
@@ -100,22 +112,29 @@ def pack(
         for path, start in zip(paths, starts, strict=True)
         if not _is_whole(path, facts["shards"].get(path.name))
     ]
-    labels = images.labels
-    done = sum(facts["shards"][path.name]["images"] for path in paths if path not in [one for one, _ in left])
-    progress(done)
+    job = Job(images, images.labels, settings)
+    packed = len(images) - sum(len(rows) for _, rows in left)
+    progress(packed)
     with ThreadPoolExecutor(max(1, workers)) as pool:
-        tasks = [pool.submit(_write_shard, images, path, rows, settings, labels) for path, rows in left]
+        tasks = {pool.submit(_write_shard, job, path, rows) for path, rows in left}
         try:
-            for task in as_completed(tasks):
-                path, about = task.result()
-                facts["shards"][path.name] = about
-                write_json(to / FACTS, facts)  # a shard counts once it is listed here
-                done += about["images"] + len(about["bad"])
-                progress(done)
+            while tasks:
+                done, tasks = wait(tasks, EVERY, return_when=FIRST_COMPLETED)
+                _list_shards(done, facts, to)
+                progress(packed + len(job.seen))
         except BaseException:
+            job.stop.set()
             pool.shutdown(cancel_futures=True)
             raise
     return _packed(paths, facts["shards"], reused=len(paths) - len(left))
+
+
+def _list_shards(done: set[Future[tuple[Path, dict[str, Any]]]], facts: dict[str, Any], to: Path) -> None:
+    """List finished shards in pack.json: a shard counts once it is there."""
+    for task in done:
+        path, about = task.result()
+        facts["shards"][path.name] = about
+        write_json(to / FACTS, facts)
 
 
 def _packed(paths: list[Path], about: dict[str, Any], *, reused: int) -> Packed:
@@ -166,21 +185,22 @@ def _is_whole(path: Path, about: dict[str, Any] | None) -> bool:
     return about is not None and path.is_file() and path.stat().st_size == about["bytes"]
 
 
-def _write_shard(
-    images: Images, path: Path, rows: range, settings: Packing, labels: np.ndarray | None
-) -> tuple[Path, dict[str, Any]]:
+def _write_shard(job: Job, path: Path, rows: range) -> tuple[Path, dict[str, Any]]:
     """Write the images `rows` into a shard, and read it again. Returns what pack.json has of it."""
     bad: dict[str, str] = {}
 
     def write(file: IO[bytes]) -> None:
         with tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as archive:
             for index in rows:
+                if job.stop.is_set():
+                    raise InterruptedError
+                job.seen.append(index)
                 try:
-                    content, ending = _content_of(images, index, settings)
+                    content, ending = _content_of(job.images, index, job.settings)
                 except BadImage as error:
                     bad[error.name] = error.reason
                     continue
-                _add(archive, images, index, content, ending, labels)
+                _add(archive, job.images, index, content, ending, job.labels)
 
     digest = write_atomically(path, write)
     count = len(rows) - len(bad)

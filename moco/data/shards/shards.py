@@ -12,8 +12,10 @@ from moco.data.decode.decode import EXTENSIONS, BadImage, decode_file, reason_of
 from moco.data.shards.index import Index, open_index
 from moco.data.sources.folder import SHARD_SUFFIX
 from moco.data.sources.images import DataError
-from moco.files import cache_folder
+from moco.files import cache_folder, read_json
 from moco.text import shown
+
+FACTS = "pack.json"  # of a folder by `moco pack`: settings, and each finished shard with its SHA-256
 
 
 class Shards:
@@ -102,9 +104,27 @@ def find_shards(source: str | Path) -> list[Path]:
     return sorted(tars, key=lambda one: os.fsencode(one.name))
 
 
+def check_whole(folder: Path) -> None:
+    """Raise DataError if `moco pack` has not finished this folder: a run would miss images without a word."""
+    facts = read_json(folder / FACTS)
+    try:
+        settings, written = facts["settings"], len(facts["shards"])  # pyright: ignore
+        expected = -(-settings["images"] // settings["shard_size"])
+    except (TypeError, KeyError, ZeroDivisionError):
+        return  # no folder of moco pack
+    if written < expected:
+        raise DataError(
+            f"{shown(str(folder))} has {written:,} of {expected:,} shards: moco pack was interrupted, or still writes. "
+            "Give its command again, which writes the others"
+        )
+
+
 def open_shards(sources: Sequence[str | Path], *, report: Callable[[str], None] = lambda _: None) -> Shards:
     """The images of `sources`, tar files or folders of them, all in one folder. Raises DataError."""
     shards = [shard for source in sources for shard in find_shards(source)]
+    for source in sources:
+        if Path(source).is_dir():
+            check_whole(Path(source))
     if len({os.path.realpath(shard.parent) for shard in shards}) > 1:
         raise DataError("expected the shards in one folder, got several folders: put them, or links to them, into one")
     if len(set(shards)) < len(shards):

@@ -3,6 +3,7 @@
 import io
 import json
 import tarfile
+import time
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +11,10 @@ import pytest
 import torch
 from making import make_pictures
 from PIL import Image
+from typer.testing import CliRunner
 
 from moco import pretrain
+from moco.cli import app
 from moco.data.loader.shrunk import shrink
 from moco.data.shards import pack as packing
 from moco.data.shards.pack import pack
@@ -112,11 +115,11 @@ def test_bad_images_are_left_out_and_listed(images, tmp_path):
 def test_an_interrupted_call_is_continued(images, tmp_path, monkeypatch):
     written, write = [], packing._write_shard
 
-    def stopping(images, path, *rest):
+    def stopping(job, path, *rest):
         if len(written) == 2:
             raise OSError("the disk is full")
         written.append(path.name)
-        return write(images, path, *rest)
+        return write(job, path, *rest)
 
     monkeypatch.setattr(packing, "_write_shard", stopping)
     with pytest.raises(OSError, match="the disk is full"):
@@ -133,6 +136,55 @@ def test_an_interrupted_call_is_continued(images, tmp_path, monkeypatch):
     other = pack(images, tmp_path / "whole", shard_size=8)
     for one, two in zip(done.shards, other.shards, strict=True):
         assert one.read_bytes() == two.read_bytes()
+
+
+def test_ctrl_c_ends_within_a_shard_and_progress_counts_images(images, tmp_path, monkeypatch):
+    counts, read, content_of = [], [], packing._content_of
+
+    def slow(*args):
+        read.append(args[1])
+        time.sleep(0.1)
+        return content_of(*args)
+
+    def interrupt(count):
+        counts.append(count)
+        if count:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(packing, "EVERY", 0.02)
+    monkeypatch.setattr(packing, "_content_of", slow)
+    with pytest.raises(KeyboardInterrupt):
+        pack(images, tmp_path / "shards", progress=interrupt)
+    assert 0 < counts[-1] < 10
+    assert len(read) < 10
+    assert [one.name for one in (tmp_path / "shards").iterdir()] == ["pack.json"]
+
+
+def test_shards_of_an_interrupted_call_are_refused(images, tmp_path, monkeypatch):
+    pack(images, tmp_path / "shards", shard_size=8)
+    facts = json.loads((tmp_path / "shards" / "pack.json").read_text())
+    del facts["shards"]["000003.tar"]
+    (tmp_path / "shards" / "pack.json").write_text(json.dumps(facts))
+    (tmp_path / "shards" / "000003.tar").unlink()
+    with pytest.raises(DataError, match="has 3 of 4 shards: moco pack was interrupted"):
+        open_images(str(tmp_path / "shards"))
+    assert len(open_images(str(tmp_path / "shards" / "000000.tar"))) == 8
+    pack(images, tmp_path / "shards", shard_size=8)
+    assert len(open_images(str(tmp_path / "shards"))) == 30
+
+
+def test_the_command_says_what_an_interruption_means_and_when_nothing_was_written(images, tmp_path, monkeypatch):
+    command = ["pack", str(tmp_path / "pictures"), "--to", str(tmp_path / "shards")]
+    assert CliRunner().invoke(app, command).exit_code == 0
+    assert "nothing was written" in CliRunner().invoke(app, command).stderr
+
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(packing, "pack", interrupted)
+    result = CliRunner().invoke(app, command)
+    assert result.exit_code == 130
+    assert "the same command goes on" in result.stderr
 
 
 def test_a_shard_that_was_cut_short_is_written_again(images, tmp_path):
