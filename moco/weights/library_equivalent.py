@@ -13,6 +13,7 @@ from moco.recipe import EncoderSpec
 from moco.weights.load import WeightsError
 
 LIBRARIES = ("torchvision", "timm")
+ELSEWHERE = "moco.load reads this one, and --to onnx takes it"
 
 # Our networks whose name differs in the libraries. torchvision has no resnet10.
 RENAMED: dict[tuple[str, str], tuple[str, dict[str, Any]]] = {
@@ -112,7 +113,7 @@ def library_equivalent(spec: EncoderSpec, library: str, size: int) -> Call:
     stem = [f"the stem {spec.stem}"] if spec.stem != "7x7/2+pool" else []
     ours = stem + ([f"width {spec.width:g}"] if spec.width != 1 else [])
     if ours:
-        raise WeightsError(f"{library} has no {spec.name} with {' and '.join(ours)}: this one loads in moco only")
+        raise WeightsError(f"{library} has no {spec.name} with {' and '.join(ours)}: {ELSEWHERE}")
     if (spec.name, library) == ("resnet10", "torchvision"):
         raise WeightsError("torchvision has no resnet10, but timm has: export it --to timm")
     name, arguments = RENAMED.get((spec.name, library), (spec.name, {}))
