@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from moco.cli import early_checks
 from moco.cli.errors import errors
 from moco.cli.options import Device, Json, Workers
 
@@ -32,6 +33,10 @@ def report(
     numbers is beside it.
     """
     with errors():
+        early_checks.check_device(device)
+        early_checks.check_sources(data or [])
+        for run in runs:
+            early_checks.check_run(run)
         from moco.train.report_run import page_of, write_report
 
         page = page_of(runs, out)

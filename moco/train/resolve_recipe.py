@@ -113,7 +113,7 @@ def check_learns(recipe: Recipe, clock: Clock) -> None:
     if learning_rate_is_set_to_zero(recipe) or any(lr(step / each, clock.epochs) > 0 for step in range(total)):
         return
     raise RecipeError(
-        f"the learning rate is 0 at each of the {total:,} steps, so nothing would be learned: {recipe.optim.epochs:g} "
-        f"epochs are too few for the schedule optim.lr ({lr}). Train for more epochs (--epochs "
+        f"the learning rate is 0 at each of the {total:,} steps, so nothing would be learned: optim.epochs="
+        f"{recipe.optim.epochs:g} is too short for the schedule optim.lr ({lr}). Train for more epochs (--epochs "
         f"{max(2, 2 * math.ceil(recipe.optim.epochs))}), or set another schedule"
     )
