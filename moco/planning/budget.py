@@ -22,3 +22,10 @@ def parse_budget(text: str | float) -> float:
             f"--budget expects at least {SHORTEST} s: the machine is measured and the network trained in it, got {text}"
         )
     return seconds
+
+
+def budget_text(seconds: float) -> str:
+    """The shortest text that `parse_budget` reads as that time, in whole seconds: `120` -> `2m`."""
+    whole = round(seconds)
+    unit = next(unit for unit, size in UNITS.items() if whole % size == 0)
+    return f"{whole // UNITS[unit]}{unit}"

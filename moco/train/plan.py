@@ -1,6 +1,7 @@
 """Plan: measure this machine on these images, and give runs to choose from, each as a command."""
 
 import shlex
+import textwrap
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,11 +10,11 @@ from typing import Any
 from moco.comparison.on_machine import weights_on_machine
 from moco.data.sources.open import Sources, open_images
 from moco.device import pick_device, workers_for
-from moco.planning.budget import parse_budget
-from moco.planning.choose import FREE, NEEDED
+from moco.planning.budget import budget_text, parse_budget
+from moco.planning.choose import FREE, MAX_EPOCHS, NEEDED
 from moco.planning.describe import STARVED, megapixels, table
 from moco.recipes.auto import PREFIX
-from moco.text import duration
+from moco.text import WIDTH, duration
 from moco.train.checkpoint import Clock
 from moco.train.plan_budget import Alternative, BudgetPlan, plan_budget
 
@@ -53,8 +54,9 @@ class Plan:
             )
         if self.start is not None:
             notes.append(
-                "Weights on this machine are a better start than random parameters for most images, and need fewer "
-                f"epochs: {self.command_from(self.start)}"
+                f"{self.start} is on this machine. Pre-trained weights are often a better start than random "
+                "parameters. Its network was not measured; this command measures it, and stops if the budget is too "
+                f"short for it: {self.command_from(self.start)}"
             )
         return notes
 
@@ -72,7 +74,7 @@ class Plan:
 
     def command_from(self, weights: str) -> str:
         """The command of a run that starts from `weights`."""
-        budget = f"{round(self.found.budget)}s"
+        budget = budget_text(self.found.budget)
         return f"moco pretrain {self.data} --out {self.out} --model {weights} --init {weights} --budget {budget}"
 
     def to_dict(self) -> dict[str, Any]:
@@ -99,12 +101,15 @@ class Plan:
         """For people: the table, the recommendation, and the commands."""
         facts, chosen = self.found.facts, self.found.chosen
         lines = [
-            f"{self.images:,} images of about {megapixels(facts.pixels)}; budget {duration(self.found.budget)}, "
-            f"of which measuring takes {duration(self.found.measured)}",
+            _wrapped(
+                f"{self.images:,} images of about {megapixels(facts.pixels)}; budget {duration(self.found.budget)}, "
+                f"of which measuring takes {duration(self.found.measured)}"
+            ),
             "",
             table([_column(one, recommended=one is chosen) for one in self.found.alternatives]),
+            "time: of the whole run, from reading the first image to the files at its end",
             "",
-            *self.notes,
+            *map(_wrapped, self.notes),
             "",
             f"recommended ({chosen.scale}):",
             f"  {self.command(chosen)}",
@@ -144,11 +149,18 @@ def plan(
     return Plan(found, names, shlex.quote(out), len(images), start)
 
 
+def _wrapped(note: str) -> str:
+    """`note` in lines of WIDTH characters; a command at its end has a line of its own, to be copied."""
+    text, mark, command = note.partition(": moco ")
+    lines = textwrap.fill(text + mark[:1], WIDTH, break_long_words=False, break_on_hyphens=False)
+    return f"{lines}\n  moco {command}" if mark else lines
+
+
 def _why(one: Alternative, found: BudgetPlan) -> str:
     """Why this alternative is recommended."""
     seen, dearer = one.seen, found.alternatives[-1] is not one
     what = f"The {one.scale} network sees {seen:,.0f} images in {one.steps:,} steps"
-    if one.seconds < 0.8 * found.budget:
+    if one.recipe.optim.epochs >= MAX_EPOCHS:
         return f"{what}: the longest schedule of the papers, {one.recipe.optim.epochs:g} epochs, ends before the budget"
     cheapest = found.alternatives[0]
     if one is not cheapest and one.seen < NEEDED[one.scale] and one.seen >= FREE * cheapest.seen:

@@ -14,7 +14,7 @@ from moco import recipes
 from moco.data.augment.kernel_loading import load_kernels
 from moco.data.loader.shrunk import MEMORY, ShrunkImages
 from moco.data.sources.images import Images, Subset
-from moco.planning.choose import FEWEST, ImageCost, choose_batch, choose_scale, choose_shrink
+from moco.planning.choose import FEWEST, MAX_EPOCHS, ImageCost, choose_batch, choose_scale, choose_shrink
 from moco.planning.sample_facts import SampleFacts, measure_sample
 from moco.recipe import Recipe, RecipeError
 from moco.recipes.auto import SCALES, SMALL
@@ -177,7 +177,7 @@ def fit_epochs(one: Alternative, seconds: float) -> Alternative:
             f"the budget is too short: {max(0, int(steps)):,} steps of {batch} images fit into it on this machine, and "
             f"a run expects at least {FEWEST}, which take about {duration(needed)}: give a longer --budget"
         )
-    epochs = steps / per_epoch
+    epochs = min(MAX_EPOCHS, steps / per_epoch)
     epochs = int(epochs) if epochs >= 20 else int(epochs * 100) / 100  # a part of an epoch matters in short runs
     return replace(one, recipe=with_epochs(one.recipe, max(epochs, 0.01), per_epoch))
 

@@ -197,6 +197,24 @@ def test_the_text_of_a_plan_has_the_numbers_of_its_dict(machine, many, tmp_path)
         assert f"{one['epochs']:,g}" in text
         assert one["command"] in text
     assert max(len(line) for line in text.split("\n\n")[1].splitlines()) <= 100
+    assert all(len(line) <= 80 or "moco pretrain" in line for line in text.splitlines())
+
+
+def test_only_a_run_of_the_most_epochs_is_said_to_end_before_the_budget(machine, many, tmp_path):
+    for budget, longest in (("60s", False), ("8h", True)):
+        found = plan(tmp_path / "many", budget=budget, device="cpu", workers=1)
+        most = found.found.chosen.recipe.optim.epochs
+        assert most == 800 if longest else most < 800
+        slow = replace(found, found=replace(found.found, budget=2 * found.found.budget))  # half was for measuring
+        assert any("longest schedule" in note for note in slow.notes) is longest
+
+
+def test_weights_on_the_machine_are_named_with_a_command_that_measures_them(machine, many, tmp_path):
+    found = replace(plan(tmp_path / "many", budget="2m", device="cpu", workers=1), start="timm/resnet18")
+    command = f"moco pretrain {tmp_path / 'many'} --out runs/new --model timm/resnet18 --init timm/resnet18 --budget 2m"
+    assert found.notes[-1].endswith(command)
+    assert f"  {command}" in str(found).splitlines()
+    assert "was not measured" in found.notes[-1]
 
 
 def test_fitting_changes_length_and_momentum_only():
