@@ -20,6 +20,8 @@ from moco.text import duration, plural
 from moco.train.run_folder import RunError, RunFolder, has_numbers_of_the_end
 from moco.train.stop_reason import STOPPED
 from moco.train.summary import batch_norm, dictionary
+from moco.weights.library_equivalent import library_equivalent
+from moco.weights.load import WeightsError
 from moco.weights.own_files import last_step, read_run_id
 
 LOG_LINES = 12  # of train.log that are shown
@@ -213,6 +215,15 @@ def _typed(command: Sequence[Any]) -> str:
     return shlex.join(["moco" if Path(program).name in ("moco", "__main__.py") else program, *rest])
 
 
+def _export_options(recipe: Recipe) -> str:
+    """To timm if it has the network, else to ONNX, which takes any."""
+    try:
+        library_equivalent(recipe.encoder, "timm", recipe.data.size)
+    except WeightsError:
+        return "--to onnx --out encoder.onnx"
+    return "--to timm --out encoder.safetensors"
+
+
 def _next(path: Path, recipe: Recipe, starts: Sequence[Mapping[str, Any]], state: RunState, data: str) -> Rows:
     """What can be done now, and the commands."""
     run = shlex.quote(str(path))
@@ -223,7 +234,7 @@ def _next(path: Path, recipe: Recipe, starts: Sequence[Mapping[str, Any]], state
             ("Resume the run, bit for bit: the same command again.", again),
             ("Measure its checkpoints without labels.", f"moco diagnose {run} --data {data}"),
         ]
-    longer = shlex.quote(f"{path}-longer")
+    longer, settings = shlex.quote(f"{path}-longer"), shlex.quote(f"{path}/recipe.json")
     return [
         ("Is it worth it? Beside baselines, on labelled images.", f"moco compare {run} LABELLED_FOLDER"),
         ("Accuracy on labelled images: kNN, linear, few labels.", f"moco eval {run} LABELLED_FOLDER"),
@@ -231,9 +242,9 @@ def _next(path: Path, recipe: Recipe, starts: Sequence[Mapping[str, Any]], state
         ("The images most similar to an example.", f"moco search {run} EXAMPLE.jpg --data {data}"),
         ("Near-duplicates among all images.", f"moco dedup {run} {data}"),
         ("Features of images, for search and clustering.", f"moco embed {run} {data} --out features.parquet"),
-        ("Use the encoder in other libraries.", f"moco export {run} --to timm --out encoder.safetensors"),
+        ("Use the encoder in other programs.", f"moco export {run} {_export_options(recipe)}"),
         ("Fine-tune a detector, beside random weights.",
          f"moco transfer detect --data annotations.json --init random --init mine={run} --out runs/transfer"),
         ("Train longer, from these weights.",
-         f"moco pretrain {data} --init {run} --epochs {recipe.optim.epochs:g} --out {longer}"),
+         f"moco pretrain {data} --recipe {settings} --init {run} --epochs {recipe.optim.epochs:g} --out {longer}"),
     ]  # fmt: skip

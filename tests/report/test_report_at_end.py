@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import signal
 
 import pytest
@@ -13,6 +14,8 @@ from moco.train import report_run, run_pictures
 from moco.train.pretrain import pretrain
 from moco.train.reporters import Silent
 from moco.train.stop_on_signals import Stopped
+
+EXPORT = "Use the encoder in other programs."
 
 
 class Heard(Silent):
@@ -53,6 +56,23 @@ def test_a_run_writes_its_report_and_names_it(tmp_path, pictures, tiny):
     parts = [one["id"] for one in report["pictures"]["sections"]]
     assert parts == ["views", "neighbours", "worst", "map", "duplicates", "outliers"]
     assert report["pictures"]["text"].startswith("From 40 of the 40 images")
+
+
+def test_the_commands_to_go_on_with_run_as_they_are(tmp_path, pictures, tiny, monkeypatch):
+    """`auto` alone would take another network than the run's, and timm has no network of width 1/4."""
+    monkeypatch.chdir(tmp_path)
+    recipe = tiny.but(None, {"encoder.width": 0.25, "encoder.stem": "3x3/2"})
+    run = pretrain(pictures, tmp_path / "run", recipe=recipe, workers=0, device="cpu")
+    rows = json.loads((run.path / "report.json").read_text())["runs"][0]["next"]
+    after = {one["what"]: one["command"] for one in rows}
+    longer = shlex.split(after["Train longer, from these weights."])
+    data = longer.index("pretrain") + 1
+    longer[data] = str(pictures)
+    for command in ([*longer[1:], "--workers", "0", "--device", "cpu"], shlex.split(after[EXPORT])[1:]):
+        result = CliRunner().invoke(app, command)
+        assert result.exit_code == 0, result.output
+    assert json.loads((tmp_path / "run-longer" / "recipe.json").read_text())["encoder"]["width"] == 0.25
+    assert (tmp_path / "encoder.onnx").exists()
 
 
 def test_without_report_none_is_written(tmp_path, pictures, tiny):
