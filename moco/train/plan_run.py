@@ -15,6 +15,7 @@ from moco.data.sources.open import Sources, open_images
 from moco.device import workers_for
 from moco.distributed import on_main, rank, share, world_size
 from moco.encoders import check_name
+from moco.files import check_writable
 from moco.method import Contrast
 from moco.recipe import Recipe, RecipeError
 from moco.recipe_base import RecipeBase
@@ -118,6 +119,8 @@ def plan_job(
     if on_main():
         check_no_overlap(out, images, eval_data=options.eval_data, init=init, overwrite=options.overwrite)
         check_before_lock(RunFolder(out), chosen, resume=options.resume, overwrite=options.overwrite)
+        if not options.dry_run:
+            check_writable(RunFolder(out).path / "recipe.json")  # before a minute of measuring
     fitted = Fitted(chosen)
     if stored is None:
         fitted = fit_to_time(asked, chosen, images, place, workers=workers, report=report)

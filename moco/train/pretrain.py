@@ -39,6 +39,7 @@ from moco.train.result_files import finish_run, report_renamed
 from moco.train.resume import (
     build_networks,
     check_data,
+    describe_other_images,
     fill_queue,
     make_scorer,
     open_folder,
@@ -147,6 +148,8 @@ def carry_out(
     ):  # fmt: skip
         if progress is State.FINISHED:
             reporter.say(f"{job.run.path} is finished already: nothing to train (--overwrite starts again)")
+            if other := describe_other_images(job):
+                reporter.say(other)
             return
         monitor = build_monitor(job)
         networks = build_networks(job, model=model, init=init, fresh=not progress.started)

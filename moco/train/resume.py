@@ -156,6 +156,18 @@ def check_data(job: AnyJob, say: Callable[[str], None]) -> str:
     return now.fingerprint
 
 
+def describe_other_images(job: AnyJob) -> str:
+    """Sentences that say how the images differ from those of a finished run; empty if they do not."""
+    file = job.run.path / "manifest.jsonl.gz"
+    if not on_main() or not file.exists():
+        return ""
+    now = manifest_of(job.images)
+    changes = changes_since(file, now)
+    if not changes or _same_contents(job, now):
+        return ""
+    return f"The images are not those that it was trained on. {' '.join(changes)} Give another --out to train on these"
+
+
 def _same_contents(job: AnyJob, now: Manifest) -> str:
     """A sentence that says that the images differ from those of the last start only in their times; else empty."""
     was = _last_start(job.run).get("data_sample")

@@ -236,3 +236,10 @@ def test_large_photographs_get_the_command_that_makes_smaller_copies(many, tmp_p
     size = 2 * found.found.chosen.recipe.data.size
     assert any(note.endswith(f"moco pack {tmp_path / 'many'} --to shards/ --resize {size}") for note in notes)
     assert any("50 ms for one of 12 megapixels" in note for note in notes)
+
+
+def test_a_folder_that_cannot_be_written_is_refused_before_measuring(machine, many, tmp_path, monkeypatch):
+    monkeypatch.setattr("os.access", lambda path, mode: False)  # root may write anywhere
+    with pytest.raises(PermissionError, match="run"):
+        pretrain(tmp_path / "many", tmp_path / "run", device="cpu", workers=0, budget="10m")
+    assert machine == []

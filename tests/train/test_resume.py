@@ -15,7 +15,7 @@ from moco.train import checkpoint
 from moco.train.after_step import Stopped
 from moco.train.pretrain import pretrain
 from moco.train.run_folder import RunError, RunFolder
-from tests.train.helpers import StopAt, assert_same, final_state, losses
+from tests.train.helpers import Messages, StopAt, assert_same, final_state, losses
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
@@ -229,3 +229,14 @@ def test_a_run_of_an_older_version_has_no_sha256_of_its_initial_weights(pictures
     (out / "init.json").write_text(json.dumps({"weights": str(weights), "read": []}))
     rewrite(weights, 2.0)
     pretrain(pictures, out, recipe=tiny, init=weights)
+
+
+def test_a_finished_run_says_so_when_it_is_given_other_images(tmp_path, pictures, tiny):
+    options = {"recipe": tiny, "workers": 0, "device": "cpu"}
+    pretrain(pictures, tmp_path / "run", **options)
+    for folder, other in ((pictures, False), (make_pictures(tmp_path / "other", 52, seed=9), True)):
+        heard = Messages()
+        pretrain(folder, tmp_path / "run", reporter=heard, **options)
+        said = " ".join(heard.lines)
+        assert "finished already" in said
+        assert ("not those that it was trained on" in said) is other
