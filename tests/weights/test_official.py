@@ -240,10 +240,12 @@ def test_namespaces_of_a_training_script_are_read_as_plain_values(
     assert type(found.content["args"]) is type(plain)
 
 
-def test_a_numpy_array_in_a_file_is_refused_with_what_to_do(tmp_path: Path) -> None:
-    file = written(tmp_path, reference_files.v1() | {"args": np.zeros(3)})
-    with pytest.raises(WeightsError, match=r"it would execute numpy.*Save it again where it was made"):
-        load_encoder(file)
+def test_a_numpy_array_beside_the_weights_is_passed_over(tmp_path: Path) -> None:
+    content = reference_files.v1()
+    plain, beside = (load_encoder(written(tmp_path, one)) for one in (content, content | {"args": np.zeros(3)}))
+    assert beside[1].note == plain[1].note
+    for name, tensor in plain[0].state_dict().items():
+        assert torch.equal(beside[0].state_dict()[name], tensor)
 
 
 def test_a_supervised_checkpoint_is_not_taken_for_a_linear_probe(tmp_path: Path) -> None:
