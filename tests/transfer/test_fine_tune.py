@@ -190,13 +190,15 @@ def test_an_unfinished_run_with_its_own_details_writes_them_again(data, tmp_path
     assert {name: (out / name).read_bytes() for name in before} == before
 
 
-def test_overwrite_removes_details_and_pictures(data, tmp_path):
+def test_overwrite_keeps_files_of_the_user_with_the_names_of_details_and_pictures(data, tmp_path):
     out = tmp_path / "run"
     run(data, out, SHORT)
     for name in DETAILS:
-        (out / name).write_text("of the run")
-    remove_run(RunFolder(out, DetectionRecipe, "model"))
-    assert sorted(one.name for one in out.iterdir() if one.is_file()) == [".lock", "recipe.json"]
+        (out / name).write_text("of the user")
+    renamed = remove_run(RunFolder(out, DetectionRecipe, "model"))
+    assert not any((out / name).exists() for name in DETAILS)
+    kept = [name for name in renamed if (out / name).read_text(errors="replace") == "of the user"]
+    assert len(kept) == len(DETAILS)
 
 
 def test_the_model_of_another_run_is_not_loaded_as_this_runs(data, tmp_path):
