@@ -17,8 +17,7 @@ from moco.train.plan_budget import BudgetPlan, Probe, Report, plan_budget, plan_
 SENSIBLE = {"cpu": 3600.0}  # [s] of a run by `auto` without a budget, by the kind of device
 SENSIBLE_OTHER = 86400.0  # [s] on other devices
 QUICK = 10.0  # [s] at most for measuring the recipe that `auto` takes without a budget
-QUICK_SHARE = 0.02  # of the run's steps, at most
-FEWEST = 6  # steps to measure
+QUICK_STEPS = 300  # a run with fewer is not measured: it would take about as long as the run
 
 
 @dataclass(frozen=True)
@@ -76,7 +75,7 @@ def fit_to_time(
         return _fitted(_plan(asked, recipe, images, place, workers=workers, budget=asked.budget, report=report))
     kept = not asked.is_auto or asked.network_is_given or "optim.epochs" in asked.changes
     steps = recipe.optim.total_steps(len(images))
-    if kept or world_size() > 1 or steps * QUICK_SHARE < FEWEST:
+    if kept or world_size() > 1 or steps < QUICK_STEPS:
         return Fitted(recipe)
     probe = Probe(images, place, workers, QUICK, report)
     measured = probe.measure(recipe, seconds=QUICK)

@@ -11,7 +11,7 @@ from moco.comparison.on_machine import weights_on_machine
 from moco.data.sources.open import Sources, open_images
 from moco.device import pick_device, workers_for
 from moco.planning.budget import budget_text, parse_budget
-from moco.planning.choose import FREE, MAX_EPOCHS, NEEDED
+from moco.planning.choose import MAX_EPOCHS, NEEDED
 from moco.planning.describe import STARVED, megapixels, table
 from moco.recipes.auto import PREFIX
 from moco.text import WIDTH, duration
@@ -162,8 +162,7 @@ def _why(one: Alternative, found: BudgetPlan) -> str:
     what = f"The {one.scale} network sees {seen:,.0f} images in {one.steps:,} steps"
     if one.recipe.optim.epochs >= MAX_EPOCHS:
         return f"{what}: the longest schedule of the papers, {one.recipe.optim.epochs:g} epochs, ends before the budget"
-    cheapest = found.alternatives[0]
-    if one is not cheapest and one.seen < NEEDED[one.scale] and one.seen >= FREE * cheapest.seen:
+    if one.seen < NEEDED[one.scale] and one.cost.waited > STARVED:
         return f"{what}, about as many as a smaller one: reading them takes most of the time"
     return f"{what}; larger ones would see too few to learn more" if dearer else what
 

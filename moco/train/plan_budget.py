@@ -86,10 +86,12 @@ class Probe:
     report: Report
     began: float = field(default_factory=time.monotonic)
 
+    def __post_init__(self) -> None:
+        load_kernels()  # now, not in the first measurement
+
     @cached_property
     def facts(self) -> SampleFacts:
         self.report(f"measuring this machine: reading images (up to {duration(self.seconds)} in all)")
-        load_kernels()  # now, not in the first measurement
         return measure_sample(self.images, seconds=self.seconds / 6)
 
     @property

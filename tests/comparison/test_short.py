@@ -40,7 +40,7 @@ class Named:
         return len(self.names)
 
     def read(self, index: int) -> np.ndarray:
-        raise NotImplementedError
+        raise AssertionError("the choice reads no image")
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,7 @@
 """Reports in a headless browser, where playwright and Chromium are installed: nothing runs, nothing is loaded."""
 
-import shutil
-
 import pytest
+from browsing import chromium
 
 from moco.report.contents import report_of_run
 from moco.text import one_line
@@ -11,18 +10,14 @@ from moco.train.report_run import write_files
 from tests.report.payloads import PAYLOADS
 from tests.report.report_pages import make_pictures_of_page, make_run
 
-sync_api = pytest.importorskip("playwright.sync_api")
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-pytestmark = [pytest.mark.slow, pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")]
+pytestmark = pytest.mark.slow
 COUNT = "document.getElementsByTagName('*').length"
 
 
 @pytest.fixture(scope="module")
 def browser():
-    with sync_api.sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+    with chromium() as opened:
         yield opened
-        opened.close()
 
 
 def write_page(folder, *, text=""):

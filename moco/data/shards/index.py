@@ -28,7 +28,7 @@ from moco.text import shown
 FOLDER = ".moco-index"
 VERSION = 1
 RECORD = np.dtype(
-    [("shard", "<u4"), ("offset", "<u8"), ("size", "<u8"), ("mtime", "<i8"), ("label", "<i4"), ("name", "<u8")]
+    [("shard", "<u4"), ("offset", "<i8"), ("size", "<i8"), ("mtime", "<i8"), ("label", "<i8"), ("name", "<u8")]
 )
 LISTED = 1000  # damaged parts in the index, at most
 

@@ -42,7 +42,7 @@ class Shards:
 
     @property
     def labels(self) -> Int64[np.ndarray, "n"] | None:
-        return self.index.records["label"].astype(np.int64) if self._labelled else None
+        return self.index.records["label"] if self._labelled else None
 
     @property
     def classes(self) -> Sequence[str]:
@@ -50,11 +50,11 @@ class Shards:
 
     @property
     def sizes(self) -> Int64[np.ndarray, "n"]:
-        return self.index.records["size"].astype(np.int64)
+        return self.index.records["size"]
 
     @property
     def mtimes(self) -> Int64[np.ndarray, "n"]:
-        return self.index.records["mtime"].astype(np.int64)
+        return self.index.records["mtime"]
 
     def __len__(self) -> int:
         return len(self.index.records)
@@ -92,14 +92,17 @@ def find_shards(source: str | Path) -> list[Path]:
         return [path] if path.suffix == SHARD_SUFFIX else []
     if not path.is_dir():
         return []
+    tars: list[Path] = []
     try:
-        entries = [entry for entry in os.scandir(path) if not entry.name.startswith(".")]
+        with os.scandir(path) as entries:
+            for entry in entries:
+                if entry.name.startswith("."):
+                    continue
+                if entry.name.lower().endswith(EXTENSIONS) or entry.is_dir():
+                    return []  # at once: a folder may have a million images
+                if entry.name.endswith(SHARD_SUFFIX) and entry.is_file():
+                    tars.append(Path(entry.path))
     except OSError:
-        return []
-    if any(entry.is_dir() for entry in entries):
-        return []
-    tars = [Path(entry.path) for entry in entries if entry.name.endswith(SHARD_SUFFIX) and entry.is_file()]
-    if any(entry.name.lower().endswith(EXTENSIONS) for entry in entries):
         return []
     return sorted(tars, key=lambda one: os.fsencode(one.name))
 
