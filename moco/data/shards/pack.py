@@ -130,8 +130,8 @@ def pack(
 
 
 def _list_shards(done: set[Future[tuple[Path, dict[str, Any]]]], facts: dict[str, Any], to: Path) -> None:
-    """List finished shards in pack.json: a shard counts once it is there."""
-    for task in done:
+    """List finished shards in pack.json: a shard counts once it is there. Raises what ended one, after the others."""
+    for task in sorted(done, key=lambda one: one.exception() is not None):
         path, about = task.result()
         facts["shards"][path.name] = about
         write_json(to / FACTS, facts)
