@@ -148,8 +148,9 @@ class AfterStep:
         if not means and not scores:  # all steps were skipped
             return
         done, elapsed = clock.step - self.first_step, time.monotonic() - self.began - self.evaluating
-        each = self.pace.each(clock.step) or elapsed / max(done, 1)  # [s]; at the first step, with its setup
-        rate = 1 / max(each, 1e-9)
+        each = self.pace.each(clock.step)  # [s]; None: only steps that took longer than later ones will
+        rate = 1 / max(each or elapsed / max(done, 1), 1e-9)
+        left = "not known yet" if each is None else duration((clock.total_steps - clock.step) / rate)
         images_per_second = rate * self.log.images_per_step
         self._record({
             "step": clock.step, "epoch": clock.epoch, **means,
@@ -159,7 +160,7 @@ class AfterStep:
             **scores,
         })  # fmt: skip
         self.reporter.live(  # most important first: a narrow terminal cuts the end
-            f"ETA {duration((clock.total_steps - clock.step) / max(rate, 1e-9))}",
+            f"ETA {left}",
             self.log.progress(clock),
             *self.log.live(means, self.last_score),
             *([self.diagnosis.word] if self.diagnosis is not None and self.diagnosis.word else []),

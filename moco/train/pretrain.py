@@ -7,6 +7,7 @@ from typing import Any, Unpack
 
 from torch import nn
 
+from moco.data.augment.kernel_loading import is_loading
 from moco.data.loader.loader import ViewLoader
 from moco.data.sources.open import Sources
 from moco.device import pick_device
@@ -205,7 +206,7 @@ def make_after_step(
     after_step = AfterStep(
         run=job.run, recipe=job.recipe, log=PretrainLog(job.recipe), reporter=reporter, stop=stop, guard=guard, dog=dog,
         allowed_skips=skips,
-        pace=Pace(clock.step, clock.total_steps), names=job.images.names,
+        pace=Pace(clock.step, clock.total_steps, warming_up=is_loading), names=job.images.names,
         saver=Saver(
             job.run, job.recipe.to_json(), reporter, options.save_every, options.keep, options.keep_every,
             run_id=read_run_id(job.run.path),

@@ -41,3 +41,20 @@ def test_the_pace_of_the_eta_leaves_out_the_first_step_and_pauses():
 def test_a_short_run_has_no_estimate():
     clock = [0.0]
     assert told(Pace(0, 8, now=lambda: clock[0]), clock, [0.0, 2.0, 4.0, 6.0, 8.0]) == []
+
+
+def test_steps_while_kernels_are_loaded_are_left_out():
+    clock, loading = [0.0], [True]
+    pace = Pace(0, 101, now=lambda: clock[0], warming_up=lambda: loading[0])
+    assert told(pace, clock, [10.0, 20.0, 30.0]) == []  # 10 s each
+    assert pace.each(3) is None
+    loading[0] = False
+    said: list[str | None] = []
+    for step in range(4, 10):
+        clock[0] += 1.0
+        said.append(pace.estimate(step))
+        assert pace.each(step) == 1.0
+    # 20 s for the two slow steps after the first one, 5 s for five more, and 93 steps of 1 s
+    assert [text for text in said if text] == [
+        "this run takes about 1 min 58 s, estimated from the first 5 steps (1 s each)"
+    ]

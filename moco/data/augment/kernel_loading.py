@@ -30,6 +30,11 @@ def kernels(*, wait: bool = False) -> ModuleType | None:
     return _loader().start().result() if wait else _loader().loaded()
 
 
+def is_loading() -> bool:
+    """Whether the kernels are being compiled or loaded: views take longer until they are."""
+    return _loader().is_loading()
+
+
 def load_kernels() -> None:
     """Start to load the kernels in the background, if not started yet."""
     _loader().start()
@@ -54,6 +59,9 @@ class _Loader:
                         target=_compile_and_import, args=[self._future], name="moco-kernels-compile", daemon=True
                     ).start()
             return self._future
+
+    def is_loading(self) -> bool:
+        return self._future is not None and not self._future.done()
 
     def loaded(self) -> ModuleType | None:
         """The kernels; None while they are not loaded."""
