@@ -19,7 +19,7 @@ from moco.report.run_charts import LoggedRun
 from moco.text import duration, plural
 from moco.train.run_folder import RunError, RunFolder, has_numbers_of_the_end
 from moco.train.stop_reason import STOPPED
-from moco.train.summary import batch_norm, dictionary
+from moco.train.summary import batch_norm, dictionary, network
 from moco.weights.library_equivalent import library_equivalent
 from moco.weights.load import WeightsError
 from moco.weights.own_files import last_step, read_run_id
@@ -133,7 +133,7 @@ def _summary(recipe: Recipe, starts: Sequence[Mapping[str, Any]]) -> str:
     images, epochs = starts[-1].get("images") if starts else None, recipe.optim.epochs
     on = f" on {plural(images, 'image')}" if isinstance(images, int) else ""
     length = f"{epochs:g} {'epoch' if epochs == 1 else 'epochs'}"
-    return f"{recipe.encoder.name} by recipe {recipe.name}{on} at {recipe.data.size} pixels, {length}"
+    return f"{network(recipe.encoder)} by recipe {recipe.name}{on} at {recipe.data.size} pixels, {length}"
 
 
 def facts(
@@ -167,7 +167,7 @@ def _settings(run: RunFolder, recipe: Recipe, images: Any) -> Rows:
     encoder, optim, size = recipe.encoder, recipe.optim, recipe.data.size
     rows = [
         ("recipe", f"{recipe.name} ({recipe.source})"),
-        ("encoder", f"{encoder.name}, {encoder.head} head to {encoder.dim} dimensions"),
+        ("encoder", f"{network(encoder)}, {encoder.head} head to {encoder.dim} dimensions"),
         ("views", f"{size} x {size} pixels"),
         *([("dictionary", dictionary(recipe, images))] if isinstance(images, int) and images else []),
         ("momentum m", recipe.method.momentum.describe()),
@@ -241,7 +241,7 @@ def _next(path: Path, recipe: Recipe, starts: Sequence[Mapping[str, Any]], state
         ("A map of all images, with search by example.", f"moco atlas {run} {data}"),
         ("The images most similar to an example.", f"moco search {run} EXAMPLE.jpg --data {data}"),
         ("Near-duplicates among all images.", f"moco dedup {run} {data}"),
-        ("Features of images, for search and clustering.", f"moco embed {run} {data} --out features.parquet"),
+        ("Features of images, for search and clustering.", f"moco embed {run} {data} --to features.parquet"),
         ("Use the encoder in other programs.", f"moco export {run} {_export_options(recipe)}"),
         ("Fine-tune a detector, beside random weights.",
          f"moco transfer detect --data annotations.json --init random --init mine={run} --out runs/transfer"),

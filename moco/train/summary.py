@@ -10,7 +10,7 @@ import torch
 from moco.data.sources.images import Images
 from moco.data.sources.skipped import describe_skipped
 from moco.distributed import world_size
-from moco.recipe import Recipe
+from moco.recipe import EncoderSpec, Recipe
 from moco.recipes import RECIPES, named
 from moco.recipes.auto import epochs_for
 from moco.text import duration, plural
@@ -41,13 +41,12 @@ def plan_rows(
     threads, ranks = recipe.compute.threads or torch.get_num_threads(), world_size()
     on_ranks, per_rank = (f" on {ranks} ranks", " per rank") if ranks > 1 else ("", "")
     skipped = describe_skipped(images)
-    width = f" of width {encoder.width:g}" if encoder.width != 1 else ""
     kept = f", of images kept in memory at {recipe.data.shrink} pixels" if recipe.data.shrink else ""
     rows = [
         ("images", f"{len(images):,}"),
         *([("skipped", skipped)] if skipped else []),
         ("recipe", f"{recipe.name}  ({recipe.source})"),
-        ("encoder", f"{encoder.name}{width}, {encoder.head} head to {encoder.dim}-d, "
+        ("encoder", f"{network(encoder)}, {encoder.head} head to {encoder.dim}-d, "
                     f"views of {size} x {size} pixels{kept}"),
         *([("weights", f"from {init}")] if init else []),
         ("dictionary", dictionary(recipe, len(images))),
@@ -69,6 +68,11 @@ def plan_rows(
     )
     warned = cautions(recipe, images, clock, device, measured=time is not None)
     return rows + [("caution", text) for text in [*few, *warned]]
+
+
+def network(encoder: EncoderSpec) -> str:
+    """The name of the network, with its width if that is not the usual one."""
+    return encoder.name if encoder.width == 1 else f"{encoder.name} of width {encoder.width:g}"
 
 
 def dictionary(recipe: Recipe, num_images: int) -> str:

@@ -10,10 +10,14 @@ from typer.testing import CliRunner
 
 import moco
 from moco.cli import app
+from moco.report.contents import report_of_run
 from moco.train import report_run, run_pictures
 from moco.train.pretrain import pretrain
+from moco.train.report_contents import read_contents
 from moco.train.reporters import Silent
 from moco.train.stop_on_signals import Stopped
+from tests.test_docs import parse
+from tests.train.helpers import StopAt
 
 EXPORT = "Use the encoder in other programs."
 
@@ -73,6 +77,18 @@ def test_the_commands_to_go_on_with_run_as_they_are(tmp_path, pictures, tiny, mo
         assert result.exit_code == 0, result.output
     assert json.loads((tmp_path / "run-longer" / "recipe.json").read_text())["encoder"]["width"] == 0.25
     assert (tmp_path / "encoder.onnx").exists()
+
+
+def test_every_command_to_go_on_with_parses(tmp_path, pictures, tiny):
+    finished = pretrain(pictures, tmp_path / "run", recipe=tiny, workers=0, device="cpu").path
+    with pytest.raises(Stopped):
+        pretrain(pictures, tmp_path / "cut", recipe=tiny, workers=0, device="cpu", reporter=StopAt(4))
+    for run in (finished, tmp_path / "cut"):
+        rows = report_of_run(read_contents(run), None)["runs"][0]["next"]
+        commands = [shlex.split(one["command"]) for one in rows if one["command"].startswith("moco ")]
+        assert commands
+        for command in commands:
+            parse(command[1:])
 
 
 def test_without_report_none_is_written(tmp_path, pictures, tiny):
