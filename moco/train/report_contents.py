@@ -212,7 +212,10 @@ def _provenance(first: Mapping[str, Any], starts: Sequence[Mapping[str, Any]], f
 def _typed(command: Sequence[Any]) -> str:
     """A command as it is typed: sys.argv has the path of the program."""
     program, *rest = map(str, command or [""])
-    return shlex.join(["moco" if Path(program).name in ("moco", "__main__.py") else program, *rest])
+    path = Path(program)
+    if path.name == "moco" or path.parts[-2:] == ("moco", "__main__.py"):
+        return shlex.join(["moco", *rest])
+    return shlex.join([*(["python"] if path.suffix == ".py" else []), program, *rest])
 
 
 def _export_options(recipe: Recipe) -> str:

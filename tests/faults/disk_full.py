@@ -135,7 +135,8 @@ def stays_full(count: int, folder: Path) -> Tally:
         path = checkpoint.newest_intact(out / "checkpoints")
         kept = path is not None and int(path.stem[5:]) == first - 1
         log = (out / "train.log").read_text()
-        tally += ended and kept and log.count("could not be written") == 2 and resumes_to_same_bits(images, out, whole)
+        told = log.count("The run continues, and tries again") == 2 and log.count("3 saves failed in a row") == 1
+        tally += ended and kept and told and resumes_to_same_bits(images, out, whole)
     return tally
 
 
