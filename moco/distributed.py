@@ -253,8 +253,13 @@ def shuffle(x: Float[Tensor, "N ..."], rng: torch.Generator) -> tuple[Float[Tens
     Returns:
         This rank's N rows after the shuffle, and the order that `unshuffle` needs to undo it.
     """
-    order = torch.randperm(len(x) * world_size(), generator=rng)  # on the host: decides who sends how much
+    order = shuffled_order(len(x) * world_size(), rng)
     return _permuted(x, order), order
+
+
+def shuffled_order(count: int, rng: torch.Generator) -> Int[Tensor, " count"]:
+    """The order in which Shuffling BN deals a global mini-batch of `count` images: row order[i] becomes row i."""
+    return torch.randperm(count, generator=rng)  # on the host: decides who sends how much
 
 
 def unshuffle(x: Float[Tensor, "N ..."], order: Int[Tensor, "WN"]) -> Float[Tensor, "N ..."]:

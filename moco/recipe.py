@@ -142,7 +142,13 @@ def _pieces_problem(recipe: Recipe) -> str | None:
 
 
 def _compute_problem(recipe: Recipe) -> str | None:
-    """Why the settings of `compute` do not fit together; None if they do."""
+    """Why the settings of `compute` are not possible; None if they are."""
+    method = recipe.method
+    if recipe.compute.deal_keys and (method.bn != "shuffle" or method.key_encoder != "momentum" or method.symmetric):
+        return (
+            "compute.deal_keys is about Shuffling BN of a momentum encoder's keys, where each view is either the query "
+            "or the key: it needs method.bn=shuffle, method.key_encoder=momentum and method.symmetric=false"
+        )
     if recipe.compute.cuda_graphs and not recipe.compute.compile:
         return "compute.cuda_graphs needs compiled encoders: set compute.compile=true as well"
     return None

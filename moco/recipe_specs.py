@@ -152,4 +152,5 @@ class ComputeSpec(Spec):
     compile: bool = False  # torch.compile of both encoders
     cuda_graphs: bool = False  # torch.compile's mode reduce-overhead
     one_pass: bool | None = None  # of the encoders over all BN groups, not group by group. None: on a GPU that holds it
+    deal_keys: bool = False  # several ranks: Shuffling BN by the loader: no rank sends images; each is read twice
     threads: Threads | None = None  # of torch on a CPU; the last bits of sums depend on it. None: torch's default

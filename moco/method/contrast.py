@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from moco.distributed import shuffle, unshuffle, world_size
+from moco.distributed import shuffle, shuffled_order, unshuffle, world_size
 from moco.method.batchnorm import in_groups
 from moco.method.dictionaries import Dictionary
 from moco.method.loss import NCE, LookUp, compare
@@ -53,6 +53,7 @@ class Contrast(nn.Module):
         temperature: tau.
         symmetric: each view is the query once. The two losses are added, and the keys of both are enqueued.
         shuffle_bn: Shuffling BN (Sec. 3.3). An error with one BN group on one device, where it would do nothing.
+        dealt: the views of the keys come shuffled already (see `DealtLoader`), so no rank sends images.
         bn_groups: number of parts of this rank's mini-batch, each with its own BN statistics.
         one_pass: the encoders run once over all BN groups, whose statistics their BN layers keep apart (see `grouped`);
             otherwise one group at a time, in the memory of one group.
@@ -70,6 +71,7 @@ class Contrast(nn.Module):
         temperature: float = 0.07,
         symmetric: bool = False,
         shuffle_bn: bool = True,
+        dealt: bool = False,
         bn_groups: int = 1,
         one_pass: bool = False,
         loss: Compare = compare,
@@ -84,6 +86,7 @@ class Contrast(nn.Module):
         self.encoder, self.key_encoder, self.dictionary = encoder, key_encoder, dictionary
         self.predictor = nn.Identity() if predictor is None else predictor
         self.temperature, self.symmetric, self.shuffle_bn = temperature, symmetric, shuffle_bn
+        self.dealt = dealt
         self.bn_groups, self.one_pass, self.loss, self.loss_scale = bn_groups, one_pass, loss, loss_scale
 
     @property
@@ -151,7 +154,9 @@ class Contrast(nn.Module):
         """f_k(x), with Shuffling BN (Sec. 3.3): a key must not share its BN statistics with its own query."""
         assert self.key_encoder is not None
         order = None
-        if self.shuffle_bn:
+        if self.shuffle_bn and self.dealt:
+            order = shuffled_order(len(x) * world_size(), rng)
+        elif self.shuffle_bn:
             x, order = shuffle(x, rng)
         k = unit(self._encode(self.key_encoder, x, range(self.bn_groups)))
         return k if order is None else unshuffle(k, order)

@@ -36,6 +36,7 @@ DEFAULTS = Origin(
         "optim.accumulate": "this project's choice: no accumulation",
         "compute.channels_last": "this project's choice: a memory layout, which changes only rounding",
         "compute.one_pass": "this project's choice: the order of the work, which changes only rounding",
+        "compute.deal_keys": "this project's choice: ranks exchange the views of the keys, as in the paper",
         "compute.compile": "this project's choice: torch's default",
         "compute.cuda_graphs": "this project's choice: torch's default",
         "compute.threads": "this project's choice: torch's default when a run starts; a resumed run uses the same",

@@ -61,7 +61,7 @@ def contrast_for(
         contrast = kind(
             encoder, _key_encoder(recipe, encoder), _dictionary(recipe, num_images),
             predictor=predictor(recipe.encoder, method.predictor), temperature=method.temperature,
-            symmetric=method.symmetric, shuffle_bn=method.bn == "shuffle",
+            symmetric=method.symmetric, shuffle_bn=method.bn == "shuffle", dealt=is_dealt(recipe),
             bn_groups=max(1, recipe.groups // world_size()),
             loss=NCE(num_images) if method.loss == "nce" else compare,
             loss_scale=2 * method.temperature if method.scale_loss else 1.0,
@@ -81,6 +81,11 @@ def contrast_for(
             if network is not None:
                 network.compile(mode="reduce-overhead" if recipe.compute.cuda_graphs else None)
     return contrast.train()
+
+
+def is_dealt(recipe: Recipe) -> bool:
+    """Whether the loader shuffles the views of the keys over the ranks (see `DealtLoader`)."""
+    return recipe.compute.deal_keys and world_size() > 1
 
 
 def read_init(init: str | Path, recipe: Recipe) -> LoadedWeights:

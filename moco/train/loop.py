@@ -28,6 +28,11 @@ def seed_step(seed: int, step: int) -> torch.Generator:
     Returns a CPU generator with the same state on every rank: for Shuffling BN and draws from a memory bank.
     """
     torch.manual_seed(fold(seed, step, rank()))
+    return shared_generator(seed, step)
+
+
+def shared_generator(seed: int, step: int) -> torch.Generator:
+    """A CPU generator with the same state on every rank, before any number of the step is drawn from it."""
     return torch.Generator().manual_seed(fold(seed, step))
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,20 +10,22 @@ import torch
 from torch import nn
 
 from moco.data.loader.bad_images import Quarantine
+from moco.data.loader.dealt import DealtLoader
 from moco.data.loader.loader import ViewLoader
 from moco.data.sources.images import Images
 from moco.data.sources.open import Sources, open_images
 from moco.device import workers_for
-from moco.distributed import on_main, rank, share, world_size
+from moco.distributed import on_main, rank, share, shuffled_order, world_size
 from moco.encoders import check_name
 from moco.files import check_writable
 from moco.method import Contrast
 from moco.recipe import Recipe, RecipeError
 from moco.recipe_base import RecipeBase
-from moco.train.build import scaler_for
+from moco.train.build import is_dealt, scaler_for
 from moco.train.checkpoint import Clock, TrainState
 from moco.train.existing_folder import stored_recipe
 from moco.train.fit_to_time import Asked, Fitted, check_budget, fit_to_time
+from moco.train.loop import shared_generator
 from moco.train.nan_report import allowed_skips
 from moco.train.open_run import check_before_lock
 from moco.train.optim import optimizer_for
@@ -69,15 +72,22 @@ class Job(AnyJob):
         optimizer = optimizer_for(contrast, self.recipe.optim)
         return TrainState(contrast, optimizer, self.clock, scaler_for(self.recipe, self.place))
 
-    def loader(self, steps: range) -> ViewLoader:
+    def loader(self, steps: range) -> ViewLoader | DealtLoader:
         """This rank's share of the mini-batches of `steps`."""
         file = self.run.path / "bad_images.csv" if on_main() else None
-        return ViewLoader(
+        return self._loader_kind()(
             self.images, self.recipe.data, batch_size=self.recipe.optim.batch_size, seed=self.recipe.seed,
             steps=steps, rank=rank(), world_size=world_size(), workers=self.workers, device=self.place,
             quarantine=Quarantine(file, self.options.max_bad, len(self.images)), processes=self.options.processes,
             compiled=self.recipe.compute.compile,
         )  # fmt: skip
+
+    def _loader_kind(self) -> Callable[..., ViewLoader | DealtLoader]:
+        """With compute.deal_keys on several ranks, the loader shuffles the views of the keys over the ranks."""
+        if not is_dealt(self.recipe):
+            return ViewLoader
+        seed, count = self.recipe.seed, self.recipe.optim.batch_size
+        return partial(DealtLoader, order=lambda step: shuffled_order(count, shared_generator(seed, step)).numpy())
 
 
 def plan_job(

@@ -8,6 +8,7 @@ from typing import Any, Unpack
 from torch import nn
 
 from moco.data.augment.kernel_loading import is_loading
+from moco.data.loader.dealt import DealtLoader
 from moco.data.loader.loader import ViewLoader
 from moco.data.sources.open import Sources
 from moco.device import pick_device
@@ -192,7 +193,7 @@ def build_monitor(job: Job) -> Monitor | None:
 def make_after_step(
     job: Job,
     state: TrainState,
-    loader: ViewLoader,
+    loader: ViewLoader | DealtLoader,
     reporter: Reporter,
     dog: Watchdog,
     stop: StopFlag,

@@ -36,6 +36,14 @@ class BadImage(Exception):
         super().__init__(f"{shown(name)}: {reason}")
         self.name, self.reason = name, reason
 
+    @property
+    def system_error(self) -> OSError | None:
+        """The error of the operating system, if the file could not be read; None if its content is bad."""
+        cause = self.__cause__
+        while isinstance(cause, BadImage):
+            cause = cause.__cause__
+        return cause if isinstance(cause, OSError) and cause.errno is not None else None  # Pillow's have no errno
+
 
 def decode(path: str | os.PathLike[str]) -> UInt8[np.ndarray, "H W 3"]:
     """The first frame of the file at `path`, upright, as RGB.

@@ -24,7 +24,7 @@ from moco.data.loader.processes import WorkerBatch, in_processes
 from moco.data.loader.sampler import StepSampler
 from moco.data.loader.shrunk import MEMORY, ShrunkImages
 from moco.data.loader.threads import Abandoned, in_order
-from moco.data.loader.view_maker import CRASH, DrawnBatch, Task, ViewMaker
+from moco.data.loader.view_maker import CRASH, DrawnBatch, Task, ViewMaker, check_bad_on_all_ranks
 from moco.data.sources.images import DataError, Images
 from moco.data.sources.torch_dataset import for_process
 from moco.recipe import DataSpec
@@ -55,6 +55,9 @@ class ViewLoader:
         workers: threads that work ahead; 0 makes every mini-batch when it is due.
         processes: the workers are processes (see processes.py).
         compiled: on a device other than the CPU, colours are changed by code that torch has compiled.
+        first_view: which view of an image `data.views` begins with.
+        order: see StepSampler.
+        dealt: other ranks make the other views of these images (see DealtLoader).
 
     Raises:
         ValueError: see StepSampler. DataError: more bad images than `quarantine` tolerates.
@@ -75,9 +78,12 @@ class ViewLoader:
         quarantine: Quarantine,
         processes: bool = False,
         compiled: bool = False,
+        first_view: int = 0,
+        order: Callable[[int], Int64[np.ndarray, " B"]] | None = None,
+        dealt: bool = False,
     ):
         self.sampler = StepSampler(
-            len(images), batch_size, seed=seed, steps=steps, rank=rank, world_size=world_size
+            len(images), batch_size, seed=seed, steps=steps, rank=rank, world_size=world_size, order=order
         )  # fmt: skip
         self.images, self.data, self.quarantine = images, data, quarantine
         self.workers, self.device, self.compiled = workers, device, compiled
@@ -90,7 +96,8 @@ class ViewLoader:
             images = self.images = self._shrunk(images)
             cache = cache_for(images, self._first_size())
         self.maker = ViewMaker(
-            images, data, seed, quarantine, coloured=device.type == "cpu", cache=cache, crashing=self.crashing
+            images, data, seed, quarantine, coloured=device.type == "cpu", cache=cache, crashing=self.crashing,
+            first_view=first_view, dealt=dealt,
         )  # fmt: skip
         self.pool = BufferPool()
         self.waited = 0.0  # [s] that the consumer has waited for mini-batches so far
@@ -143,6 +150,8 @@ class ViewLoader:
 
     def _add_crashing(self, index: int) -> None:
         """Exclude an image that crashed the processes that read it."""
+        if self.maker.dealt:
+            check_bad_on_all_ranks(BadImage(self.images.names[index], CRASH))
         self.crashing.add(index)
         self.quarantine.add(self.images.names[index], CRASH)
 
@@ -244,5 +253,5 @@ def _to_device(tensor: Tensor, device: torch.device) -> Tensor:
 
 
 def _advice(bad: BadImage) -> str:
-    missing = isinstance(bad.__cause__, FileNotFoundError | NotADirectoryError)
+    missing = isinstance(bad.system_error, FileNotFoundError | NotADirectoryError)
     return "check the path" if missing else "repair it, or leave it out"

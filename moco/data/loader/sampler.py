@@ -1,6 +1,6 @@
 """Which images are in the mini-batch of each step: stateless, for any first step and any number of images."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -23,12 +23,24 @@ class StepSampler:
     even at a billion images; its last, smaller mini-batch is dropped. Iteration gives this rank's share of the
     mini-batch of each of `steps`; the shares of all ranks together are the same mini-batch for any number of ranks.
 
+    Args:
+        order: the order of the global mini-batch of a step, before it is divided over the ranks: row order[i] becomes
+            row i.
+
     Raises:
         ValueError: a mini-batch that does not divide over the ranks, or is larger than the number of images.
     """
 
     def __init__(
-        self, num_images: int, batch_size: int, *, seed: int, steps: range, rank: int = 0, world_size: int = 1
+        self,
+        num_images: int,
+        batch_size: int,
+        *,
+        seed: int,
+        steps: range,
+        rank: int = 0,
+        world_size: int = 1,
+        order: Callable[[int], Int64[np.ndarray, " B"]] | None = None,
     ):
         if batch_size % world_size:
             raise ValueError(f"a mini-batch of {batch_size} does not divide over {world_size} ranks: set another size")
@@ -37,7 +49,7 @@ class StepSampler:
                 f"{num_images} images do not make one mini-batch of {batch_size}: add images or set a smaller size"
             )
         self.num_images, self.batch_size, self.seed, self.steps = num_images, batch_size, seed, steps
-        share = batch_size // world_size
+        self.order, share = order, batch_size // world_size
         self.share = range(rank * share, (rank + 1) * share)
         self.steps_per_epoch = num_images // batch_size
 
@@ -50,5 +62,6 @@ class StepSampler:
     def draw(self, step: int) -> Draw:
         """This rank's share of the mini-batch of `step`."""
         epoch, batch = divmod(step, self.steps_per_epoch)
-        places = batch * self.batch_size + np.arange(self.share.start, self.share.stop, dtype=np.int64)
+        rows = np.arange(self.share.start, self.share.stop, dtype=np.int64)
+        places = batch * self.batch_size + (rows if self.order is None else self.order(step)[rows])
         return Draw(epoch, permuted(places, self.num_images, fold(self.seed, epoch)))

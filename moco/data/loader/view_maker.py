@@ -54,11 +54,13 @@ class ViewMaker:
     cache: ImageCache | None = None
     crashing: Set[int] = frozenset()  # images that crash the process that reads them: they count as bad
     before_read: Callable[[int], None] | None = None  # called with each image's index
+    first_view: int = 0  # which view of an image `data.views` begins with
+    dealt: bool = False  # other ranks make the other views: an image that not all ranks may be able to read is an error
 
     def draw(self, drawn: Draw) -> DrawnBatch:
         """The views of the images drawn, with their random numbers."""
         epoch, ids = drawn
-        views = range(len(self.data.views))
+        views = range(self.first_view, self.first_view + len(self.data.views))
         numbers = [random_numbers(self.seed, epoch, ids=ids, view_index=index) for index in views]
         return DrawnBatch(drawn, [cpu.DrawnView(*pair) for pair in zip(self.data.views, numbers, strict=True)])
 
@@ -104,6 +106,8 @@ class ViewMaker:
                     return candidate, self.cache.read(candidate, self.images.read)
                 return candidate, self.images.read(candidate)
             except BadImage as bad:
+                if self.dealt:
+                    check_bad_on_all_ranks(bad)
                 self.quarantine.add(bad.name, bad.reason)
         raise AssertionError("_candidates raises before it ends")
 
@@ -113,3 +117,12 @@ class ViewMaker:
         for attempt in range(TRIES):
             yield fold(self.seed, epoch, index, attempt) % len(self.images)
         raise DataError(f"{TRIES} images drawn to replace a bad one are all bad: see bad_images.csv")
+
+
+def check_bad_on_all_ranks(bad: BadImage) -> None:
+    """Raise DataError unless the image's content is bad, so that each rank replaces it by the same image."""
+    if bad.reason == CRASH or bad.system_error is not None:
+        raise DataError(
+            f"{bad}. With compute.deal_keys another rank makes the other view of this image, and may be able to read "
+            "it: the views would be of two images. Repair the image or leave it out, or set compute.deal_keys=false"
+        ) from bad

@@ -1,5 +1,7 @@
 """Evaluation sees every image once and in order."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -26,6 +28,12 @@ def test_a_bad_image_stops_an_evaluation(images, workers: int):
     (name,) = spoil(images, 9)
     with pytest.raises(DataError, match=f"{name}: .*repair it, or leave it out"):
         list(eval_batches(images, DATA, batch_size=8, workers=workers, device=CPU))
+
+
+def test_a_missing_image_stops_an_evaluation_and_the_path_is_to_be_checked(images):
+    Path(images.path(9)).unlink()
+    with pytest.raises(DataError, match="no such file or directory: check the path"):
+        list(eval_batches(images, DATA, batch_size=8, workers=0, device=CPU))
 
 
 def test_an_evaluation_with_a_quarantine_skips_bad_images(images):
