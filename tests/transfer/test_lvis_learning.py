@@ -18,7 +18,7 @@ from moco.transfer.task_registry import TASKS
 from tests.transfer.scenes_of_tables import make_lvis, shuffled
 
 SETTINGS = {
-    "encoder": EncoderSpec(name="resnet18", width=0.125), "optim.batch_size": 4, "optim.lr": 0.08, "optim.warmup": 20,
+    "encoder": EncoderSpec(name="resnet18", width=0.125), "optim.batch_size": 4, "optim.lr": 0.04, "optim.warmup": 20,
     "sizes.shorter": (72,), "sizes.eval_shorter": 72, "detector.fpn_channels": 32, "detector.fc_channels": 64,
     "detector.mask_channels": 16, "detector.anchor_sizes": (16, 24, 32, 48, 64), "detector.proposals": 60,
     "detector.rois": 32, "precise_bn": 20, "seed": 1,
@@ -29,7 +29,7 @@ SETTINGS = {
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize(("shuffle", "least", "most"), [(False, 30, 100), (True, 0, 10)])
 def test_masks_of_other_scenes_are_found(tmp_path: Path, shuffle: bool, least: float, most: float):
-    """Measured: AP50 of masks 53.2, and 0.3 with shuffled annotations."""
+    """Measured: AP50 of masks 94 and 100 (two seeds), and 0.0 with shuffled annotations."""
     task = TASKS["lvis"]
     files = [make_lvis(tmp_path / str(i), n, seed=i, size=(96, 72), most=1) for i, n in ((0, 150), (1, 40))]
     train, test = (task.read(file, ReadOptions(), format=None) for file in files)
