@@ -49,11 +49,13 @@ def _check_sources(out: Path, real: str, images: Folder) -> None:
 
 def _folders_of(images: Folder) -> set[str]:
     """The folders that the images lie in."""
-    inner = {
-        (origin, name[: name.rfind("/") + 1]) for origin, name in zip(images.origin.tolist(), images.names, strict=True)
-    }
-    sources = images.sources
-    return {os.path.join(sources[origin].root, path[len(sources[origin].prefix) :]) for origin, path in inner}
+    found = set[str]()
+    first = 0
+    for source, count in zip(images.sources, np.bincount(images.origin, minlength=len(images.sources)), strict=True):
+        names, first = images.names.between(first, first + int(count)), first + int(count)
+        inner = {name[: name.rfind("/") + 1] for name in names}
+        found |= {os.path.join(source.root, path[len(source.prefix) :]) for path in inner}
+    return found
 
 
 def _check_is_no_image(own: Path, images: Folder) -> None:

@@ -1,6 +1,5 @@
 """The number of ranks to start, their BN statistics and bad images, and a check that they have the same images."""
 
-import hashlib
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -91,7 +90,7 @@ def check_same_images(images: Images) -> None:
     if world_size() == 1:
         return
     manifest = Manifest(images.names, images.sizes, np.zeros_like(images.sizes))
-    of_ranks = everyone(f"{len(images):,} images, SHA-256 {hashlib.sha256(manifest.lines).hexdigest()[:12]}...")
+    of_ranks = everyone(f"{len(images):,} images, SHA-256 {manifest.fingerprint[:12]}...")
     if len(set(of_ranks)) > 1:
         of_each = "; ".join(f"rank {number}: {what}" for number, what in enumerate(of_ranks))
         raise DataError(

@@ -238,7 +238,7 @@ def eval_batches(
 
     load_kernels()
     starts = range(0, len(images), batch_size)
-    parts = [range(start, min(start + batch_size, len(images))) for start in starts]
+    parts = (range(start, min(start + batch_size, len(images))) for start in starts)
     for crops, ids in in_order(read, parts, workers=workers):
         if len(ids):
             crops = normalize(_to_device(crops, device), mean=data.mean, std=data.std)

@@ -113,7 +113,7 @@ def in_processes(
     while len(steps):
         reading = multiprocessing.get_context("fork").Array("q", [NO_IMAGE] * workers, lock=False)
         loader = DataLoader(
-            _Steps(start_worker, reading), sampler=list(steps), batch_size=None, num_workers=workers, pin_memory=pinned,
+            _Steps(start_worker, reading), sampler=steps, batch_size=None, num_workers=workers, pin_memory=pinned,
             multiprocessing_context="fork", worker_init_fn=_start,
         )  # fmt: skip
         feed = _started(loader)

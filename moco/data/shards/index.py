@@ -15,13 +15,14 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, overload
+from typing import Any
 
 import numpy as np
 
 from moco.data.shards.samples import Sample, samples_of
 from moco.data.shards.scan_tar import scan_tar
-from moco.data.sources.images import DataError, labelling_of
+from moco.data.sources.images import DataError, LabelCodes
+from moco.data.sources.names import Names
 from moco.files import read_json, temporary_name, write_json
 from moco.text import shown
 
@@ -33,27 +34,6 @@ RECORD = np.dtype(
 LISTED = 1000  # damaged parts in the index, at most
 
 Report = Callable[[str], None]
-
-
-class Names(Sequence[str]):
-    """The names of images, decoded one at a time from memory that is mapped."""
-
-    def __init__(self, text: np.ndarray, ends: np.ndarray):
-        self._text, self._ends = text, ends
-
-    def __len__(self) -> int:
-        return len(self._ends)
-
-    @overload
-    def __getitem__(self, index: int) -> str: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[str]: ...
-    def __getitem__(self, index: int | slice) -> str | list[str]:
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
-        place = range(len(self))[index]
-        start = int(self._ends[place - 1]) if place else 0
-        return self._text[start : int(self._ends[place])].tobytes().decode("utf-8", "surrogateescape")
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,7 +91,10 @@ def _build(shards: Sequence[Path], facts: list[list[Any]], report: Report) -> tu
         damage += [f"{shown(shard.name)}: {one}" for one in scan.damage]
     if not rows:
         raise DataError(f"no images in {len(shards):,} tar files of {shown(str(shards[0].parent))}")
-    labelling = labelling_of([sample.label for _, sample in rows])
+    labels = LabelCodes()
+    for _, sample in rows:
+        labels.add(sample.label)
+    labelling = labels.labelling()
     names = [sample.name.encode("utf-8", "surrogateescape") for _, sample in rows]
     records = np.zeros(len(rows), dtype=RECORD)
     records["shard"] = [number for number, _ in rows]

@@ -14,6 +14,7 @@ import numpy as np
 from moco.data.sources.folder import Folder
 from moco.data.sources.images import Images
 from moco.data.sources.manifest import Manifest
+from moco.data.sources.names import same_names
 from moco.rng import fold, permuted
 
 FILES = 512  # that are compared, at most
@@ -44,7 +45,7 @@ def same_contents(was: Any, before: Manifest, now: Manifest, images: Images) -> 
     Args:
         was: the ContentSample of the images `before`, as it was recorded.
     """
-    same = list(before.names) == list(now.names) and np.array_equal(before.sizes, now.sizes)
+    same = same_names(before.names, now.names) and np.array_equal(before.sizes, now.sizes)
     if not same or not (isinstance(was, list | tuple) and len(was) == len(ContentSample._fields)):
         return ""
     times = int((before.mtimes != now.mtimes).sum())

@@ -2,11 +2,14 @@
 
 import os
 import unicodedata
+from array import array
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Int64, UInt8
+
+from moco.data.sources.names import Chosen
 
 
 class DataError(ValueError):
@@ -51,16 +54,50 @@ class Labelling(NamedTuple):
         return len(self.names) > 1 and bool((self.numbers >= 0).all())
 
 
-def labelling_of(labels: Sequence[str | None]) -> Labelling:
-    """Labels by name (None: no label) as numbers.
+class LabelCodes:
+    """The labels of images as they are found, by name: a number for each image, and each name once."""
 
-    Names that look the same are one class: an accent may be stored as a letter of its own or not (NFD, NFC).
-    """
-    spelled = {label: unicodedata.normalize("NFC", label) for label in {*labels} if label is not None}
-    names = sorted(set(spelled.values()), key=os.fsencode)
-    place = {name: i for i, name in enumerate(names)}
-    number: dict[str | None, int] = {label: place[name] for label, name in spelled.items()} | {None: -1}
-    return Labelling(np.array([number[label] for label in labels], dtype=np.int64), names)
+    def __init__(self) -> None:
+        self.codes = array("i")  # -1: no label
+        self.names: dict[str, int] = {}
+
+    @classmethod
+    def none(cls, count: int) -> "LabelCodes":
+        """Those of `count` images without labels."""
+        made = cls()
+        made.add(None, count)
+        return made
+
+    def add(self, label: str | None, times: int = 1) -> None:
+        """Add the label of the next image, or of the next `times` images."""
+        code = -1 if label is None else self.names.setdefault(label, len(self.names))
+        if times == 1:
+            self.codes.append(code)
+        else:
+            self.codes.extend(array("i", [code]) * times)
+
+    def extend(self, other: "LabelCodes") -> None:
+        """Add those of `other`."""
+        new = np.array([*(self.names.setdefault(name, len(self.names)) for name in other.names), -1], dtype=np.intc)
+        self.codes.frombytes(new[np.frombuffer(other.codes, dtype=np.intc)].tobytes())  # the last one is index -1
+
+    def take(self, places: np.ndarray) -> None:
+        """Leave only those at `places`, in this order."""
+        self.codes = array("i", np.frombuffer(self.codes, dtype=np.intc)[places].tobytes())
+
+    def labelling(self) -> Labelling:
+        """The labels as numbers.
+
+        Names that look the same are one class: an accent may be stored as a letter of its own or not (NFD, NFC).
+        """
+        used = set(np.unique(np.frombuffer(self.codes, dtype=np.intc)).tolist())
+        spelled = {name: unicodedata.normalize("NFC", name) for name, code in self.names.items() if code in used}
+        names = sorted(set(spelled.values()), key=os.fsencode)
+        place = {name: i for i, name in enumerate(names)}
+        new = np.full(len(self.names) + 1, -1, dtype=np.int64)  # the last one is index -1
+        for name, label in spelled.items():
+            new[self.names[name]] = place[label]
+        return Labelling(new[np.frombuffer(self.codes, dtype=np.intc)], names)
 
 
 class Subset:
@@ -70,7 +107,7 @@ class Subset:
         self.images, self.indices = images, np.asarray(indices, dtype=np.int64)
         if len(self.indices) and not (self.indices.min() >= 0 and self.indices.max() < len(images)):
             raise DataError(f"expected indices in [0, {len(images)}), got {self.indices.min()}..{self.indices.max()}")
-        self.names = [images.names[int(i)] for i in self.indices]
+        self.names: Sequence[str] = Chosen(images.names, self.indices)
         self.sizes, self.mtimes = images.sizes[self.indices], images.mtimes[self.indices]
 
     @property

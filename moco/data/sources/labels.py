@@ -10,6 +10,7 @@ import numpy as np
 
 from moco.data.sources.folder import Folder
 from moco.data.sources.images import DataError, Images, Subset
+from moco.data.sources.names import Chosen, hashes_of
 from moco.text import first_few, plural, shown
 
 TRAIN_NAMES = ("train", "training")  # of folders, in any case
@@ -70,18 +71,19 @@ def repeated(images: Images, what: str = "the images") -> str:
     if not isinstance(images, Folder) or all(source.walked for source in images.sources):
         return ""
     numbers, labels = images.labelling
-    seen: dict[str, int] = {}
-    twice: list[int] = []
-    for i in chosen.tolist():
-        first = seen.setdefault(os.path.normpath(images.path(i)), i)
-        if numbers[first] != numbers[i]:
-            given = [shown(labels[int(numbers[k])]) if numbers[k] >= 0 else "none" for k in (first, i)]
-            raise DataError(
-                f"{what} have {shown(images.names[i])} twice, with the labels {given[0]} and {given[1]}: keep one of "
-                "the two lines"
-            )
-        twice += [i] if first != i else []
-    names = list(dict.fromkeys(images.names[seen[os.path.normpath(images.path(i))]] for i in twice))
+    paths = hashes_of((os.path.normpath(images.path(int(i))) for i in chosen), len(chosen))
+    _, first, place = np.unique(paths, return_index=True, return_inverse=True)
+    firsts = chosen[first[place]]  # for each row, the first one of the same file
+    other = np.flatnonzero(numbers[firsts] != numbers[chosen])
+    if len(other):
+        pair = int(firsts[other[0]]), int(chosen[other[0]])
+        given = [shown(labels[int(numbers[k])]) if numbers[k] >= 0 else "none" for k in pair]
+        raise DataError(
+            f"{what} have {shown(images.names[pair[1]])} twice, with the labels {given[0]} and {given[1]}: keep one of "
+            "the two lines"
+        )
+    twice = firsts[firsts != chosen]
+    names = Chosen(images.names, twice[np.sort(np.unique(twice, return_index=True)[1])])
     listed = f"{plural(len(names), 'file')} of {what} {'is' if len(names) == 1 else 'are'} listed more than once"
     return f"{listed}: {first_few(names)}" if names else ""
 

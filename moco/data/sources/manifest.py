@@ -11,15 +11,21 @@ import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from io import BufferedIOBase
 from json.encoder import encode_basestring_ascii
 from pathlib import Path
+from typing import IO, NamedTuple
 
 import numpy as np
 from jaxtyping import Int64
 
 from moco.data.sources.images import DataError, Images
+from moco.data.sources.names import Chosen, hashes_of, names_of
 from moco.files import write_atomically
 from moco.text import first_few, shown
+
+ROWS = 2**14  # lines that are made or read together
+LINE = 64  # [bytes] of a line, about
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,14 +38,22 @@ class Manifest:
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """SHA-256 of the lines."""
-        return hashlib.sha256(self.lines).hexdigest()
+        """SHA-256 of the lines. Known, once `lines` has come to its end."""
+        for _ in self.lines():
+            pass
+        return self.__dict__["fingerprint"]
 
-    @functools.cached_property
-    def lines(self) -> bytes:
-        """What is in the file, not compressed."""
-        rows = zip(map(encode_basestring_ascii, self.names), self.sizes.tolist(), self.mtimes.tolist(), strict=True)
-        return "".join([f"[{name}, {size}, {mtime}]\n" for name, size, mtime in rows]).encode("ascii")
+    def lines(self) -> Iterator[bytes]:
+        """What is in the file, not compressed: ROWS lines at a time."""
+        names, digest = iter(self.names), hashlib.sha256()
+        for start in range(0, len(self.names), ROWS):
+            some = slice(start, start + ROWS)
+            rows = zip(self.sizes[some].tolist(), self.mtimes[some].tolist(), strict=True)
+            lines = [f"[{encode_basestring_ascii(next(names))}, {size}, {mtime}]\n" for size, mtime in rows]
+            content = "".join(lines).encode("ascii")
+            digest.update(content)
+            yield content
+        self.__dict__["fingerprint"] = digest.hexdigest()  # the cache of the property
 
 
 def manifest_of(images: Images) -> Manifest:
@@ -48,35 +62,44 @@ def manifest_of(images: Images) -> Manifest:
 
 def write_manifest(manifest: Manifest, file: Path) -> None:
     """Write it to `file`, atomically. Raises OSError."""
-    data = manifest.lines
-    if file.suffix == ".gz":
-        data = gzip.compress(data, compresslevel=1, mtime=0)
-    write_atomically(file, lambda out: out.write(data))
+
+    def write(out: IO[bytes]) -> None:
+        if file.suffix != ".gz":
+            out.writelines(manifest.lines())
+            return
+        with gzip.GzipFile("", "wb", compresslevel=1, fileobj=out, mtime=0) as compressed:
+            for lines in manifest.lines():
+                compressed.write(lines)
+
+    write_atomically(file, write)
 
 
 def read_manifest(file: Path) -> Manifest:
     """The manifest in `file`. Raises OSError, and DataError when it is damaged."""
+    numbers: list[np.ndarray] = []
+
+    def names() -> Iterator[str]:
+        with _opened(file) as content:
+            while lines := content.readlines(ROWS * LINE):
+                rows = json.loads(b"[%s]" % b",".join(lines))
+                numbers.append(np.array([row[1:] for row in rows], dtype=np.int64).reshape(-1, 2))
+                yield from (str(name) for name, _, _ in rows)
+
     with _damage_reported(file):
-        return _parsed(_read_content(file))
+        found = names_of(names())
+        columns = np.concatenate([*numbers, np.zeros((0, 2), dtype=np.int64)])
+        return Manifest(found, columns[:, 0].copy(), columns[:, 1].copy())
 
 
 def changes_since(file: Path, now: Manifest) -> list[str]:
     """The changes from the manifest in `file` to `now`. Raises as `read_manifest`."""
-    with _damage_reported(file):
-        content = _read_content(file)
-        return [] if content == now.lines else manifest_changes(_parsed(content), now)  # equal bytes need not be parsed
+    with _damage_reported(file), _opened(file) as content:
+        same = all(content.read(len(lines)) == lines for lines in now.lines()) and not content.read(1)
+    return [] if same else manifest_changes(read_manifest(file), now)  # equal bytes need not be parsed
 
 
-def _read_content(file: Path) -> bytes:
-    data = file.read_bytes()
-    return gzip.decompress(data) if file.suffix == ".gz" else data
-
-
-def _parsed(content: bytes) -> Manifest:
-    rows = json.loads(b"[%s]" % b",".join(content.splitlines()))
-    names = [str(name) for name, _, _ in rows]
-    numbers = np.array([row[1:] for row in rows], dtype=np.int64).reshape(-1, 2)
-    return Manifest(names, numbers[:, 0].copy(), numbers[:, 1].copy())
+def _opened(file: Path) -> BufferedIOBase:
+    return gzip.open(file, "rb") if file.suffix == ".gz" else file.open("rb")
 
 
 @contextmanager
@@ -91,19 +114,36 @@ def manifest_changes(old: Manifest, new: Manifest) -> list[str]:
     """A sentence for each kind of change between two manifests; none when they are the same."""
     if old.fingerprint == new.fingerprint:
         return []
-    before = dict(zip(old.names, zip(old.sizes.tolist(), old.mtimes.tolist(), strict=True), strict=True))
-    after = dict(zip(new.names, zip(new.sizes.tolist(), new.mtimes.tolist(), strict=True), strict=True))
-    both = [name for name in before if name in after]
+    then, after = _rows_by_name(old.names), _rows_by_name(new.names)
+    both, old_place, new_place = np.intersect1d(then.hashes, after.hashes, assume_unique=True, return_indices=True)
+    was, now = then.last[old_place], after.last[new_place]
+    changed = (old.sizes[was] != new.sizes[now]) | (old.mtimes[was] != new.mtimes[now])
     sentences = [
-        _sentence("added", [name for name in after if name not in before]),
-        _sentence("removed", [name for name in before if name not in after]),
-        _sentence("changed (in size or time of change)", [name for name in both if before[name] != after[name]]),
+        _sentence("added", new.names, after.first[~np.isin(after.hashes, both)]),
+        _sentence("removed", old.names, then.first[~np.isin(then.hashes, both)]),
+        _sentence("changed (in size or time of change)", old.names, then.first[old_place][changed]),
     ]
     found = [sentence for sentence in sentences if sentence]
     return found or ["The images are the same, but in another order, or some are listed more or less often."]
 
 
-def _sentence(what: str, names: list[str]) -> str:
-    if not names:
+class _Rows(NamedTuple):
+    """Each different name once, by its hash, and the first and the last row that has it."""
+
+    hashes: Int64[np.ndarray, " m"]
+    first: Int64[np.ndarray, " m"]
+    last: Int64[np.ndarray, " m"]
+
+
+def _rows_by_name(names: Sequence[str]) -> _Rows:
+    hashes = hashes_of(names, len(names))
+    found, first = np.unique(hashes, return_index=True)
+    last = len(hashes) - 1 - np.unique(hashes[::-1], return_index=True)[1]
+    return _Rows(found, first, last)
+
+
+def _sentence(what: str, names: Sequence[str], rows: np.ndarray) -> str:
+    if not len(rows):
         return ""
-    return f"{len(names):,} image{' was' if len(names) == 1 else 's were'} {what}: {first_few(names)}."
+    some = first_few(Chosen(names, np.sort(rows)))
+    return f"{len(rows):,} image{' was' if len(rows) == 1 else 's were'} {what}: {some}."

@@ -7,9 +7,11 @@ from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import UInt64
 
 from moco.data.sources.folder import Folder
 from moco.data.sources.images import DataError, Images, Subset
+from moco.rng import mix
 from moco.text import first_few
 
 SOME = 1000  # test images whose contents are compared, spread evenly over all
@@ -24,19 +26,24 @@ def check_disjoint(train: Images, test: Images) -> None:
     """
     if _files(train) is None or _files(test) is None:
         return
-    times = list(zip(train.sizes.tolist(), train.mtimes.tolist(), strict=True))
-    known = set(times)
-    alike = [i for i, key in enumerate(zip(test.sizes.tolist(), test.mtimes.tolist(), strict=True)) if key in known]
+    of_train, of_test = _size_and_time(train), _size_and_time(test)
+    alike = np.flatnonzero(np.isin(of_test, of_train)).tolist()
     if not alike:
         return
-    wanted = {(int(test.sizes[i]), int(test.mtimes[i])) for i in alike}
-    there = {identity for i, key in enumerate(times) if key in wanted and (identity := _identity(path_of(train, i)))}
+    wanted = np.flatnonzero(np.isin(of_train, of_test)).tolist()
+    there = {identity for i in wanted if (identity := _identity(path_of(train, i)))}
     both = [test.names[i] for i in alike if _identity(path_of(test, i)) in there]
     if both:
         raise DataError(
             f"{len(both):,} of {len(test):,} test images are among the training images: {first_few(both)}. A score on "
             "them would measure memory. Give other test images, or omit --test to hold out some training images"
         )
+
+
+def _size_and_time(images: Images) -> UInt64[np.ndarray, " n"]:
+    """A number for the size and time of change of each image: those of two that agree in both are equal."""
+    with np.errstate(over="ignore"):
+        return mix(images.mtimes.astype(np.uint64)) + images.sizes.astype(np.uint64)
 
 
 def copies_note(train: Images, test: Images) -> str:
@@ -49,8 +56,8 @@ def copies_note(train: Images, test: Images) -> str:
     checked: list[int] = np.unique(np.linspace(0, len(test) - 1, min(SOME, len(test))).astype(int)).tolist()
     sizes = {int(test.sizes[i]) for i in checked}
     same_size: dict[int, list[int]] = defaultdict(list)
-    for i, size in enumerate(train.sizes.tolist()):
-        if size in sizes and len(same_size[size]) < MOST:
+    for i in np.flatnonzero(np.isin(train.sizes, list(sizes))).tolist():
+        if len(same_size[size := int(train.sizes[i])]) < MOST:
             same_size[size].append(i)
     copies = [test.names[i] for i in checked if _has_copy(path_of(test, i), train, same_size[int(test.sizes[i])])]
     if not copies:

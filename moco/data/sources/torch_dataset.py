@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader, IterableDataset
 from moco.data.decode.decode import BadImage
 from moco.data.sources.dataset_items import described, image_in, label_in, pixels
 from moco.data.sources.images import DataError, Images, Subset
+from moco.data.sources.names import Numbered
 
 LONG = 4096  # [bytes] a bytes object of this length or more is shared between processes, not copied
 
@@ -80,7 +81,7 @@ class DatasetImages:
 
     def __init__(self, dataset: Any):
         self.dataset, self._count = dataset, len(dataset)
-        self.names = [str(i) for i in range(self._count)]
+        self.names = Numbered(self._count)
         self.sizes = self.mtimes = np.zeros(self._count, dtype=np.int64)
         self._lock = _lock_for(dataset)
 

@@ -107,7 +107,7 @@ def test_changes_since_a_stored_manifest_are_those_that_comparing_finds(tmp_path
 
 
 def test_a_stored_manifest_of_other_spacing_is_the_same(tmp_path):
-    (tmp_path / "m.jsonl").write_bytes(OLD.lines.replace(b" ", b""))
+    (tmp_path / "m.jsonl").write_bytes(b"".join(OLD.lines()).replace(b" ", b""))
     assert changes_since(tmp_path / "m.jsonl", OLD) == []
 
 

@@ -48,7 +48,8 @@ def test_the_error_for_a_list_in_utf_16_says_to_save_it_as_utf_8(tmp_path: Path,
 def test_blanks_around_a_label_are_no_part_of_it(tmp_path: Path, name: str):
     between = "," if name == "l.csv" else "\t"
     lines = [f"{i}.png{between}{label}" for i, label in enumerate(["cat", "cat ", " cat", "dog\u00a0", "dog"])]
-    assert [label for _, label in read_list(listed(tmp_path, name, "\n".join(lines)))] == ["cat"] * 3 + ["dog"] * 2
+    labels = read_list(listed(tmp_path, name, "\n".join(lines))).labels.labelling()
+    assert [labels.names[number] for number in labels.numbers] == ["cat"] * 3 + ["dog"] * 2
 
 
 def test_a_label_of_spaces_is_not_a_label(tmp_path: Path):
@@ -57,7 +58,8 @@ def test_a_label_of_spaces_is_not_a_label(tmp_path: Path):
 
 
 def test_a_line_of_blanks_is_passed_over(tmp_path: Path):
-    assert read_list(listed(tmp_path, "l.txt", "a.png\n  \nb.png\n")) == [("a.png", None), ("b.png", None)]
+    names, labels = read_list(listed(tmp_path, "l.txt", "a.png\n  \nb.png\n"))
+    assert (list(names), list(labels.codes)) == (["a.png", "b.png"], [-1, -1])
 
 
 def test_a_first_line_that_does_not_print_is_escaped_and_cut(tmp_path: Path):
