@@ -33,10 +33,10 @@ class Config(Spec):
 
     def to_json(self) -> str:
         """config.json, with its own checksum."""
-        text = self.model_dump_json(indent=2, exclude={"data": {"views", "shrink"}, "config_sha256": True})
+        text = self.model_dump_json(indent=2, exclude={"data": {"views", "shrink", "decode"}, "config_sha256": True})
         return (
             self.model_copy(update={"config_sha256": digest_of(json.loads(text))}).model_dump_json(
-                indent=2, exclude={"data": {"views", "shrink"}}
+                indent=2, exclude={"data": {"views", "shrink", "decode"}}
             )
             + "\n"
         )

@@ -15,13 +15,14 @@ from jaxtyping import Float32, Float64, Int64, UInt8
 from torch import Tensor
 
 from moco.data.augment.colour import HUE, Look, boxes, colour, hsv_tables
-from moco.data.augment.crop import central_crop, columns_first, is_long
+from moco.data.augment.crop import central_crop, columns_first, crop_part, is_long
 from moco.data.augment.crop import crop as pillow_crop
 from moco.data.augment.crop import eval_crop as pillow_eval_crop
 from moco.data.augment.kernel_loading import kernels
 from moco.data.augment.normalize import normalize as torch_normalize
 from moco.data.augment.normalize import shift_and_scale
 from moco.data.augment.random_parameters import Choice, RandomNumbers, crop_boxes, flips, look
+from moco.data.decode.scaled import Scaled, largest_divisor
 from moco.data.loader.buffers import BufferPool
 from moco.recipe import DataSpec, View
 
@@ -39,6 +40,15 @@ class DrawnView:
     @cached_property
     def look(self) -> Look:
         return look(self.view, self.numbers)
+
+    def box(self, row: int, height: int, width: int) -> Int64[np.ndarray, " 4"]:
+        """What view `row` shows of an image of that size: (top, left, height, width) [pixels]."""
+        numbers = self.numbers.rows(slice(row, row + 1))
+        return crop_boxes(self.view, numbers, heights=np.array([height]), widths=np.array([width]))[0]
+
+    def flip(self, row: int) -> bool:
+        """Whether view `row` is mirrored."""
+        return bool(flips(self.view, self.numbers.rows(slice(row, row + 1)))[0])
 
     @cached_property
     def program(self) -> Float64[np.ndarray, "N length"]:
@@ -81,6 +91,30 @@ def views(
         fast.view(rows, view.program[row], coloured, *tables, out[row].reshape(out.shape[1], -1))
 
 
+def views_of_scaled(
+    image: Scaled, drawn: Sequence[DrawnView], row: int, crops: Sequence[Bytes], *, coloured: bool
+) -> None:
+    """`views` of an image that was decoded smaller: the same parts of it, though their sides may lie within a pixel."""
+    if image.divisor == 1:
+        views(image.pixels, drawn, row, crops, coloured=coloured)
+        return
+    fast, rows = kernels(), _pixel_rows(image.pixels)
+    for view, out in zip(drawn, crops, strict=True):
+        top, left, height, width = view.box(row, image.height, image.width) / image.divisor
+        top, left = top + image.top, left + image.left
+        part = np.array([top, left, top + height, left + width])
+        if fast is None:
+            crop = crop_part(image.pixels, part, flip=view.flip(row), size=out.shape[1])
+            _write_slow(crop, view, row, out[row], coloured=coloured)
+        else:
+            fast.view_of_part(rows, part, view.program[row], coloured, *_tables(), out[row].reshape(out.shape[1], -1))
+
+
+def divisor_for(height: int, width: int, *, drawn: Sequence[DrawnView], row: int, size: int) -> int:
+    """By how much an image can be decoded smaller so that each of its crops has at least `size` x `size` pixels."""
+    return largest_divisor(min(view.box(row, height, width)[2:].min() for view in drawn), least=size)
+
+
 def views_of_cached(
     images: UInt8[np.ndarray, "n H W 3"],
     ids: Int64[np.ndarray, " m"],
@@ -103,12 +137,15 @@ def views_of_cached(
 def _slow_view(
     image: UInt8[np.ndarray, "H W 3"], drawn: DrawnView, row: int, out: UInt8[np.ndarray, "S S 3"], *, coloured: bool
 ) -> None:
-    one, (height, width, _) = slice(row, row + 1), image.shape
-    numbers = drawn.numbers.rows(one)
-    box = crop_boxes(drawn.view, numbers, heights=np.array([height]), widths=np.array([width]))[0]
-    crop = pillow_crop(image, box, flip=bool(flips(drawn.view, numbers)[0]), size=len(out))
+    crop = pillow_crop(image, drawn.box(row, *image.shape[:2]), flip=drawn.flip(row), size=len(out))
+    _write_slow(crop, drawn, row, out, coloured=coloured)
+
+
+def _write_slow(
+    crop: UInt8[np.ndarray, "3 S S"], drawn: DrawnView, row: int, out: UInt8[np.ndarray, "S S 3"], *, coloured: bool
+) -> None:
     if coloured:
-        crop = colour(torch.from_numpy(crop)[None], drawn.look.rows(one))[0].numpy()
+        crop = colour(torch.from_numpy(crop)[None], drawn.look.rows(slice(row, row + 1)))[0].numpy()
     out[:] = crop.transpose(1, 2, 0)
 
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Int64, UInt8
+from jaxtyping import Float64, Int64, UInt8
 from PIL import Image
 
 from moco.recipe import DataSpec
@@ -26,6 +26,23 @@ def crop(
     patch = Image.fromarray(inside).crop((left, top, left + width, top + height))
     pixels = np.asarray(resized(patch, size, size))
     return pixels[:, :: -1 if flip else 1].transpose(2, 0, 1).copy()  # a view of 1 pixel may have negative strides
+
+
+def crop_part(
+    image: UInt8[np.ndarray, "h w 3"], box: Sequence[float] | Float64[np.ndarray, " 4"], *, flip: bool, size: int
+) -> UInt8[np.ndarray, "3 S S"]:
+    """As `crop`, of a box (top, left, bottom, right) [pixels] whose sides may lie within a pixel.
+
+    Bit for bit what Pillow gives for one axis after the other, the rows first. Pixels outside of the box have no part.
+    """
+    top, left, bottom, right = (float(side) for side in box)
+    y, x, below, beyond = math.floor(top), math.floor(left), math.ceil(bottom), math.ceil(right)
+    inside = image[max(y, 0) : max(below, 0), max(x, 0) : max(beyond, 0)]
+    corner = (min(x, 0), min(y, 0))
+    part = Image.fromarray(inside).crop((*corner, corner[0] + beyond - x, corner[1] + below - y))
+    rows = part.resize((size, part.height), Image.Resampling.BILINEAR, box=(left - x, 0, right - x, part.height))
+    both = rows.resize((size, size), Image.Resampling.BILINEAR, box=(0, top - y, size, bottom - y))
+    return np.asarray(both)[:, :: -1 if flip else 1].transpose(2, 0, 1).copy()
 
 
 def columns_first(height: int, width: int, new_height: int, new_width: int) -> bool:

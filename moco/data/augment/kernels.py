@@ -47,15 +47,16 @@ def entry(signature):
 
 
 @inner
-def weights(n_in, n_out, first, count, weight):
+def weights(n_in, start, stop, n_out, first, count, weight):
     """Pillow's antialiased bilinear filter: for each output pixel the first input pixel, how many, and their weights.
 
-    A triangle as wide as 2 output pixels (2 input pixels when enlarging), cut off at the border.
+    A triangle as wide as 2 output pixels (2 input pixels when enlarging), cut off at the border. The output shows the
+    input from `start` to `stop`, which may lie within a pixel.
     """
-    scale = n_in / n_out
+    scale = (stop - start) / n_out
     reach = max(scale, 1.0)
     for x in range(n_out):
-        centre = (x + 0.5) * scale
+        centre = start + (x + 0.5) * scale
         low, high = max(int(centre - reach + 0.5), 0), min(int(centre + reach + 0.5), n_in)
         total = 0.0
         for k in range(high - low):
@@ -96,18 +97,24 @@ def _rounded(total, out):
 
 
 @inner
-def resample(rows, n_out, start, out, reverse):
-    """Resize along the first axis: n_in x n bytes to n_out x n, of which `out` gets those from `start` on.
+def resample(rows, n_out, begin, out, reverse):
+    """Resize along the first axis: n_in x n bytes to n_out x n, of which `out` gets those from `begin` on.
 
     The last one comes first if `reverse`.
     """
+    _resample_part(rows, 0.0, float64(rows.shape[0]), n_out, begin, out, reverse)
+
+
+@inner
+def _resample_part(rows, start, stop, n_out, begin, out, reverse):
+    """The same for the part of the first axis from `start` to `stop`, which may lie within a pixel."""
     n_in, wanted, n = rows.shape[0], out.shape[0], rows.shape[1]
     first, count = np.empty(n_out, np.int32), np.empty(n_out, np.int32)
-    weight = np.empty((n_out, int(2 * max(n_in / n_out, 1.0)) + 8), np.int32)
-    weights(n_in, n_out, first, count, weight)
+    weight = np.empty((n_out, int(2 * max((stop - start) / n_out, 1.0)) + 8), np.int32)
+    weights(n_in, start, stop, n_out, first, count, weight)
     total = np.empty(n, np.int32)
     for y in range(wanted):
-        a, k, w = first[start + y], count[start + y], weight[start + y]
+        a, k, w = first[begin + y], count[begin + y], weight[begin + y]
         to = out[wanted - 1 - y if reverse else y]
         if k == 1:
             to[:] = rows[a]
@@ -216,15 +223,34 @@ def crop(image, top, left, h, w, flip, out):
 
 
 @inner
-def _along_columns(rows, h, n_out, start, out):
+def crop_part(image, top, left, bottom, right, flip, out):
+    """`crop` of a box whose sides may lie within a pixel, along the rows first; it sees no pixel outside of the box."""
+    y, x = int(np.floor(top)), int(np.floor(left))
+    h, w = int(np.ceil(bottom)) - y, int(np.ceil(right)) - x
+    box = np.empty((h, 3 * w), np.uint8)
+    _cut(image, y, x, box)
+    turned = _turned(box, 0, 0, h, w)
+    rows = np.empty((len(out), turned.shape[1]), np.uint8)
+    _resample_part(turned, left - x, right - x, len(out), 0, rows, flip)
+    _part_along_columns(rows, h, top - y, bottom - y, len(out), 0, out)
+
+
+@inner
+def _along_columns(rows, h, n_out, begin, out):
     """Of what was resized along the rows, and is turned, the columns from h to n_out pixels; `out` gets a part."""
+    _part_along_columns(rows, h, 0.0, float64(h), n_out, begin, out)
+
+
+@inner
+def _part_along_columns(rows, h, start, stop, n_out, begin, out):
+    """The same for the part of the columns from `start` to `stop`."""
     size = len(out)
     turned = _turned(rows, 0, 0, len(rows), h)
     if turned.shape[1] == out.shape[1]:
-        resample(turned, n_out, start, out, False)
+        _resample_part(turned, start, stop, n_out, begin, out, False)
         return
     both = np.empty((size, turned.shape[1]), np.uint8)
-    resample(turned, n_out, start, both, False)
+    _resample_part(turned, start, stop, n_out, begin, both, False)
     for y in range(size):
         _copy(both[y], out[y])
 
@@ -522,6 +548,14 @@ def view(image, program, coloured, hues, saturations, out):
     """A view of an image, H x 3 W bytes, into `out`, S x 3 S: the crop alone, or also its colours."""
     top, left, h, w = _box_of(program, image.shape[0], image.shape[1] // 3)
     crop(image, top, left, h, w, program[FLIP] > 0, out)
+    if coloured:
+        change(out, program, hues, saturations)
+
+
+@entry(void(bytes_2d, float64[::1], float64[::1], boolean, bytes_1d, bytes_1d, bytes_2d))
+def view_of_part(image, box, program, coloured, hues, saturations, out):
+    """`view`, but of the box (top, left, bottom, right) of an image, whose sides may lie within a pixel."""
+    crop_part(image, box[0], box[1], box[2], box[3], program[FLIP] > 0, out)
     if coloured:
         change(out, program, hues, saturations)
 

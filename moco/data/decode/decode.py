@@ -86,7 +86,7 @@ def decode_file(file: File) -> UInt8[np.ndarray, "H W 3"]:
         if header is not None and header.height * header.width <= rgb.MAX_PIXELS:
             pixels = jpeg.decode_plain(data, header)
             if pixels is not None:
-                return rgb.turned(pixels, _orientation_of_jpeg(file)) if header.exif else pixels
+                return rgb.turned(pixels, orientation_of_jpeg(file)) if header.exif else pixels
     if is_ppm(file.read(3)):
         return decode_ppm(file)
     file.seek(0)
@@ -100,7 +100,8 @@ def decode_file(file: File) -> UInt8[np.ndarray, "H W 3"]:
         raise
 
 
-def _orientation_of_jpeg(file: File) -> int:
+def orientation_of_jpeg(file: File) -> int:
+    """The EXIF orientation of a JPEG file, 1 to 8."""
     with Image.open(file, formats=["JPEG"]) as image:
         return rgb.orientation(image)
 

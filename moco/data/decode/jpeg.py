@@ -68,16 +68,22 @@ def _plain_header(frame: bytes, exif: bool, adobe: bytes, size: int) -> Header |
     return Header(height, width, components, exif) if known and sound else None
 
 
-def decode_plain(data: bytes, header: Header) -> UInt8[np.ndarray, "H W 3"] | None:
-    """The pixels as stored, without the EXIF orientation; None if libjpeg-turbo warns, or is not installed."""
+def decode_plain(data: bytes, header: Header, divisor: int = 1) -> UInt8[np.ndarray, "h w 3"] | None:
+    """The pixels as stored, without the EXIF orientation; None if libjpeg-turbo warns, or is not installed.
+
+    Args:
+        divisor: 1, 2, 4 or 8, by which libjpeg-turbo divides the sides; they are rounded up.
+    """
     decoder = _decoder()
     if decoder is None:
         return None
+    height, width = -(-header.height // divisor), -(-header.width // divisor)
+    smaller = {} if divisor == 1 else {"min_height": height, "min_width": width}
     try:
-        pixels = decoder(data, colorspace="RGB", strict=True)  # strict: a warning is an error
+        pixels = decoder(data, colorspace="RGB", strict=True, **smaller)  # strict: a warning is an error
     except Exception:  # Pillow then decodes it or says what is wrong
         return None
-    return pixels if pixels.shape == (header.height, header.width, 3) else None
+    return pixels if pixels.shape == (height, width, 3) else None
 
 
 @functools.cache

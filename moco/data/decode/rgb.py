@@ -34,7 +34,7 @@ _INVERSE = {6: 8, 8: 6}  # orientation -> the one that undoes it; all others und
 
 def to_rgb(image: Image.Image) -> UInt8[np.ndarray, "H W 3"]:
     """A Pillow image of any mode, upright, as RGB. Raises what Pillow raises, and ValueError when it is too large."""
-    check_size(*image.size, bytes_per_pixel=PILLOW_BYTES + _decoder_bytes(image))  # before any pixel is decoded
+    check_memory(image)  # before any pixel is decoded
     tiff.correct_planes(image)
     image.load()
     convert, turn = _converter(image), orientation(image)
@@ -46,6 +46,11 @@ def to_rgb(image: Image.Image) -> UInt8[np.ndarray, "H W 3"]:
     for top, strip in _strips(image):
         stored[top : top + strip.height] = convert(strip)
     return pixels
+
+
+def check_memory(image: Image.Image) -> None:
+    """Raise ValueError for an image whose decoding takes more memory than is allowed."""
+    check_size(*image.size, bytes_per_pixel=PILLOW_BYTES + _decoder_bytes(image))
 
 
 def check_size(width: int, height: int, *, bytes_per_pixel: float = BYTES_PER_PIXEL) -> None:

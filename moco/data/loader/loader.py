@@ -94,7 +94,8 @@ class ViewLoader:
             cache = None  # it would be one copy per process
         else:
             images = self.images = self._shrunk(images)
-            cache = cache_for(images, self._first_size())
+            is_exact = data.decode == "exact" or data.shrink is not None  # what the cache keeps
+            cache = cache_for(images, self._first_size()) if is_exact else None
         self.maker = ViewMaker(
             images, data, seed, quarantine, coloured=device.type == "cpu", cache=cache, crashing=self.crashing,
             first_view=first_view, dealt=dealt,
@@ -158,7 +159,9 @@ class ViewLoader:
     def _shrunk(self, images: Images) -> Images:
         """`images`, shrunk as `data` says."""
         memory = 0 if self.processes else MEMORY
-        return images if self.data.shrink is None else ShrunkImages(images, self.data.shrink, memory=memory)
+        if self.data.shrink is None:
+            return images
+        return ShrunkImages(images, self.data.shrink, memory=memory, scaled=self.data.decode == "scaled")
 
     def _start_worker(self) -> Callable[[int, Callable[[int], None]], WorkerBatch]:
         """Called once in each worker process. Returns what makes the mini-batch of a step there."""

@@ -2,24 +2,26 @@
 
 from collections.abc import Callable, Iterator, Set
 from dataclasses import dataclass
+from functools import partial
 from threading import Event
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
-from jaxtyping import UInt8
 
 from moco.data.augment import cpu
 from moco.data.augment.random_parameters import random_numbers
 from moco.data.decode.decode import BadImage
+from moco.data.decode.scaled import Scaled, whole
 from moco.data.loader.bad_images import Quarantine
 from moco.data.loader.buffers import Slot
 from moco.data.loader.cache import ImageCache
 from moco.data.loader.sampler import Draw
 from moco.data.loader.threads import Abandoned
-from moco.data.sources.images import DataError, Images
+from moco.data.sources.images import DataError, Images, read_scaled
 from moco.recipe import DataSpec
 from moco.rng import fold
 
+Pixels = TypeVar("Pixels")
 CRASH = "ends the process that reads it"  # the reason in the list of bad images
 TRIES = 100  # images that are drawn to replace a bad one
 
@@ -74,18 +76,21 @@ class ViewMaker:
         for row in range(rows.start, rows.stop):
             if stopped.is_set():
                 raise Abandoned
-            slot.ids[row], image = self._read(batch.drawn.epoch, int(batch.drawn.ids[row]))
-            cpu.views(image, batch.views, row, slot.crops, coloured=self.coloured)
+            choose = partial(cpu.divisor_for, drawn=batch.views, row=row, size=self.data.size)
+            read = partial(read_scaled, self.images, choose=choose) if self.data.decode == "scaled" else self._whole
+            slot.ids[row], image = self._read(batch.drawn.epoch, int(batch.drawn.ids[row]), read)
+            cpu.views_of_scaled(image, batch.views, row, slot.crops, coloured=self.coloured)
         return task
 
     def _make_cached(self, task: Task, cache: ImageCache, stopped: Event) -> None:
         """The same with images in memory: in one call, unless one of them has another size."""
         batch, rows, slot = task
         ids, images = batch.drawn.ids[rows].copy(), {}
+        read = partial(cache.read, read=self.images.read)
         for place in np.flatnonzero(~cache.filled[ids]).tolist():
             if stopped.is_set():
                 raise Abandoned
-            ids[place], images[place] = self._read(batch.drawn.epoch, int(ids[place]))
+            ids[place], images[place] = self._read(batch.drawn.epoch, int(ids[place]), read)
         slot.ids[rows] = ids
         if cache.filled[ids].all():
             cpu.views_of_cached(cache.pixels, ids, batch.views, rows, slot.crops, coloured=self.coloured)
@@ -94,17 +99,18 @@ class ViewMaker:
             image = images.get(place, cache.pixels[index])
             cpu.views(image, batch.views, rows.start + place, slot.crops, coloured=self.coloured)
 
-    def _read(self, epoch: int, index: int) -> tuple[int, UInt8[np.ndarray, "H W 3"]]:
-        """Image `index`, or the one that replaces it, with its own index."""
+    def _whole(self, index: int) -> Scaled:
+        return whole(self.images.read(index))
+
+    def _read(self, epoch: int, index: int, read: Callable[[int], Pixels]) -> tuple[int, Pixels]:
+        """Image `index` by `read`, or the one that replaces it, with its own index."""
         for candidate in self._candidates(epoch, index):
             if self.before_read is not None:
                 self.before_read(candidate)
             try:
                 if candidate in self.crashing:
                     raise BadImage(self.images.names[candidate], CRASH)
-                if self.cache is not None:
-                    return candidate, self.cache.read(candidate, self.images.read)
-                return candidate, self.images.read(candidate)
+                return candidate, read(candidate)
             except BadImage as bad:
                 if self.dealt:
                     check_bad_on_all_ranks(bad)

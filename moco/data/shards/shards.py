@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Int64, UInt8
 
 from moco.data.decode.decode import EXTENSIONS, BadImage, decode_file, reason_of
+from moco.data.decode.scaled import Choose, Scaled, decode_file_scaled
 from moco.data.shards.index import Index, open_index
 from moco.data.sources.folder import SHARD_SUFFIX
 from moco.data.sources.images import DataError
@@ -76,6 +77,13 @@ class Shards:
         """Image `index` as RGB. Raises BadImage."""
         try:
             return decode_file(io.BytesIO(self.read_bytes(index)))
+        except Exception as error:
+            raise BadImage(self.names[index], reason_of(error)) from error
+
+    def read_scaled(self, index: int, choose: Choose) -> Scaled:
+        """Image `index` at the scale that `choose` gives for its size. Raises BadImage."""
+        try:
+            return decode_file_scaled(io.BytesIO(self.read_bytes(index)), choose)
         except Exception as error:
             raise BadImage(self.names[index], reason_of(error)) from error
 

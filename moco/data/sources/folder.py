@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Int32, Int64, UInt8
 
 from moco.data.decode.decode import EXTENSIONS, BadImage, decode
+from moco.data.decode.scaled import Choose, Scaled, decode_scaled
 from moco.data.sources.file_status import MISSING, FileStatus, file_status
 from moco.data.sources.images import DataError, Images, LabelCodes, Labelling
 from moco.data.sources.names import Chosen, Names, joined, names_of, with_prefix
@@ -60,6 +61,13 @@ class Folder:
     def read(self, index: int) -> UInt8[np.ndarray, "H W 3"]:
         try:
             return decode(self.path(index))
+        except BadImage as bad:
+            raise BadImage(self.names[index], bad.reason) from bad
+
+    def read_scaled(self, index: int, choose: Choose) -> Scaled:
+        """Image `index` at the scale that `choose` gives for its size. Raises BadImage."""
+        try:
+            return decode_scaled(self.path(index), choose)
         except BadImage as bad:
             raise BadImage(self.names[index], bad.reason) from bad
 

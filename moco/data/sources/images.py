@@ -9,6 +9,7 @@ from typing import NamedTuple, Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Int64, UInt8
 
+from moco.data.decode.scaled import Choose, Scaled, whole
 from moco.data.sources.names import Chosen
 
 
@@ -40,6 +41,15 @@ class Images(Protocol):
     def read(self, index: int) -> UInt8[np.ndarray, "H W 3"]:
         """Image `index` as RGB. Raises BadImage."""
         ...
+
+
+def read_scaled(images: Images, index: int, choose: Choose) -> Scaled:
+    """Image `index` at the scale that `choose` gives for its size; whole, where its source decodes in no other way.
+
+    A source that can has a method `read_scaled(index, choose)`. Raises BadImage.
+    """
+    read = getattr(images, "read_scaled", None)
+    return whole(images.read(index)) if read is None else read(index, choose)
 
 
 class Labelling(NamedTuple):
@@ -124,3 +134,6 @@ class Subset:
 
     def read(self, index: int) -> UInt8[np.ndarray, "H W 3"]:
         return self.images.read(int(self.indices[index]))
+
+    def read_scaled(self, index: int, choose: Choose) -> Scaled:
+        return read_scaled(self.images, int(self.indices[index]), choose)
