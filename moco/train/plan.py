@@ -67,6 +67,8 @@ class Plan:
         options += [f"--batch-size {recipe.optim.batch_size}", f"--set compute.threads={recipe.compute.threads}"]
         if recipe.data.shrink is not None:
             options.append(f"--set data.shrink={recipe.data.shrink}")
+        if recipe.data.decode != "exact":
+            options.append(f"--set data.decode={recipe.data.decode}")
         options.append(f"--set method.size={recipe.method.size}")
         if recipe.compute.precision != "fp32":
             options.append(f"--precision {recipe.compute.precision}")
@@ -170,6 +172,7 @@ def _why(one: Alternative, found: BudgetPlan) -> str:
 def _how_to_read_faster(one: Alternative, found: BudgetPlan, data: str) -> str:
     facts, side = found.facts, 2 * one.recipe.data.size
     text = f"Reading images takes most of the time: {1000 * facts.read:.2g} ms for one of {megapixels(facts.pixels)}"
+    text += ", less for JPEG files, which this run decodes smaller" if one.recipe.data.decode == "scaled" else ""
     if facts.pixels > LARGE:
         ratio = facts.pixels / side**2
         text += (

@@ -3,6 +3,7 @@
 import os
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -12,6 +13,7 @@ import torch
 
 from moco import recipes
 from moco.data.augment.kernel_loading import load_kernels
+from moco.data.decode.decode import BadImage
 from moco.data.loader.shrunk import MEMORY, ShrunkImages
 from moco.data.sources.images import Images, Subset
 from moco.planning.choose import FEWEST, MAX_EPOCHS, ImageCost, choose_batch, choose_scale, choose_shrink
@@ -24,6 +26,7 @@ from moco.train.measure_step import StepCost, measure_step, sample_of
 PROBE = 50.0  # [s] at most, for measuring
 SHARE = 0.15  # of the budget, at most, for measuring
 SAMPLE = 256  # images, at least
+SCALED = 32  # images that are decoded smaller to measure their time, at most
 KEPT_SIDE = 448  # [pixels] of the images of the sample that stay in memory: twice the largest view
 OVERHEAD = 1.1  # a run's time over that of its steps: diagnosis, checkpoints, comparison at its end
 CLOSING = 10.0  # [s] for the end of a run: scores, pictures, report, encoder
@@ -111,8 +114,23 @@ class Probe:
         images = self._kept if recipe.data.shrink is not None else self._sample(recipe.optim.batch_size)
         cost = measure_step(recipe, images, self.place, workers=self.workers, seconds=seconds, model=model)
         threads = max(1, min(self.workers, os.cpu_count() or 1))
-        image = ImageCost(cost.seconds / recipe.optim.batch_size, self.facts.read / threads if cost.kept else 0.0)
+        first = self._read_once(recipe) / threads if cost.kept else 0.0
+        image = ImageCost(cost.seconds / recipe.optim.batch_size, first)
         return Alternative(scale or recipe.name, recipe, cost, image, len(self.images))
+
+    def _read_once(self, recipe: Recipe) -> float:
+        """[s] to read an image that is then kept in memory, in one thread."""
+        if recipe.data.decode == "exact" or recipe.data.shrink is None:
+            return self.facts.read
+        shrunk = ShrunkImages(sample_of(self.images, SCALED), recipe.data.shrink, memory=0, scaled=True)
+        began, read = time.perf_counter(), 0
+        for index in range(len(shrunk)):
+            with suppress(BadImage):
+                shrunk.read(index)
+                read += 1
+            if time.perf_counter() - began > self.seconds / 30:
+                break
+        return (time.perf_counter() - began) / read if read else self.facts.read
 
     def _sample(self, batch: int) -> Images:
         return sample_of(self.images, max(SAMPLE, 4 * batch))

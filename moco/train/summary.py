@@ -42,6 +42,7 @@ def plan_rows(
     on_ranks, per_rank = (f" on {ranks} ranks", " per rank") if ranks > 1 else ("", "")
     skipped = describe_skipped(images)
     kept = f", of images kept in memory at {recipe.data.shrink} pixels" if recipe.data.shrink else ""
+    kept += ", of JPEG files decoded at the least scale that they need" if recipe.data.decode == "scaled" else ""
     rows = [
         ("images", f"{len(images):,}"),
         *([("skipped", skipped)] if skipped else []),

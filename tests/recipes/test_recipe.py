@@ -141,6 +141,25 @@ def test_the_automatic_recipe_fits_any_number_of_images(n, side, accelerated):
     assert 1 / (1 - recipe.method.momentum(0, 1)) <= 1000
 
 
+@pytest.mark.parametrize(
+    ("side", "accelerated", "scale", "expected"),
+    [
+        (6 * 96, False, None, "scaled"), (6 * 96 - 1, False, None, "exact"), (6 * 224, True, None, "scaled"),
+        (6 * 224 - 1, True, None, "exact"), (64, False, None, "exact"), (6 * 32, False, "tiny", "scaled"),
+        (6 * 32 - 1, False, "tiny", "exact"), (6 * 64, True, "medium", "scaled"),
+    ],
+)  # fmt: skip
+def test_the_automatic_recipe_decodes_images_smaller_that_have_six_times_the_sides_of_a_view(
+    side, accelerated, scale, expected
+):
+    assert recipes.auto(5_000, side=side, accelerated=accelerated, scale=scale).data.decode == expected
+
+
+@pytest.mark.parametrize("name", sorted(recipes.RECIPES))
+def test_no_recipe_of_a_paper_decodes_images_smaller(name):
+    assert recipes.named(name).data.decode == "exact"
+
+
 def test_fewer_images_than_any_run_needs_are_refused():
     with pytest.raises(RecipeError, match="at least 16 images"):
         recipes.auto(15, side=480, accelerated=False)

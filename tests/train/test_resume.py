@@ -73,6 +73,12 @@ def test_a_changed_recipe_on_resume_is_refused_with_the_changes(pictures, tiny, 
         pretrain(pictures, tmp_path / "run", recipe=tiny, epochs=3)
 
 
+def test_another_way_of_decoding_is_refused_on_resume(pictures, tiny, tmp_path):
+    pretrain(pictures, tmp_path / "run", recipe=tiny)
+    with pytest.raises(RunError, match=r"data\.decode: exact -> scaled"):
+        pretrain(pictures, tmp_path / "run", recipe=tiny, settings={"data.decode": "scaled"})
+
+
 def test_changed_images_on_resume_are_refused_unless_accepted(pictures, tiny, tmp_path):
     with pytest.raises(Stopped):
         pretrain(pictures, tmp_path / "run", recipe=tiny, reporter=StopAt(3))

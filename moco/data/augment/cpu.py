@@ -112,7 +112,7 @@ def views_of_scaled(
 
 def divisor_for(height: int, width: int, *, drawn: Sequence[DrawnView], row: int, size: int) -> int:
     """By how much an image can be decoded smaller so that each of its crops has at least `size` x `size` pixels."""
-    return largest_divisor(min(view.box(row, height, width)[2:].min() for view in drawn), least=size)
+    return largest_divisor(min(int(view.box(row, height, width)[2:].min()) for view in drawn), least=size)
 
 
 def views_of_cached(
