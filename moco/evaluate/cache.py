@@ -180,7 +180,7 @@ def key_of(encoder: nn.Module, data: DataSpec, content: str, *, device: torch.de
     """The key of the features of these images by this encoder: 64 hexadecimal digits."""
     parts = {
         "format": FORMAT, "encoder": hash_weights(encoder), "images": content, "batch_size": batch_for(data),
-        "data": data.model_dump(mode="json", exclude={"views"}), "device": _describe_device(device),
+        "data": data.model_dump(mode="json", exclude={"views", "decode"}), "device": _describe_device(device),
         "code": _hash_code(), "versions": {name: _version(name) for name in PACKAGES},
     }  # fmt: skip
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()

@@ -6,6 +6,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 from PIL import Image
+from PIL.JpegImagePlugin import JpegImageFile
 from pillow import photo
 
 from moco.data.decode import decode as decode_module
@@ -146,6 +147,13 @@ def test_a_damaged_file_is_bad_for_the_reason_that_exact_decoding_gives(tmp_path
     path = tmp_path / "x.jpg"
     path.write_bytes(DAMAGED[damage](KINDS[kind](photo(120, 160))))
     assert outcome(lambda: decode_scaled(path, lambda *_: 4)) == outcome(lambda: decode(path))
+
+
+def test_what_pillow_does_not_make_smaller_is_decoded_whole(monkeypatch):
+    data = KINDS["CMYK"](photo(61, 83))
+    for draft in (lambda *_: None, lambda *_: 1 / 0):
+        monkeypatch.setattr(JpegImageFile, "draft", draft)
+        assert scaled(data, 4)[1:] == (61, 83, 1, 0.0, 0.0)
 
 
 def test_some_damage_makes_an_image_bad(tmp_path):

@@ -1,4 +1,4 @@
-"""Mini-batches of photographs that are decoded smaller: the same for any number of workers, near those of all pixels."""
+"""Mini-batches of photographs that are decoded smaller: the same for any number of workers, near the exact ones."""
 
 import io
 from pathlib import Path
