@@ -155,6 +155,13 @@ def test_the_automatic_recipe_decodes_images_smaller_that_have_six_times_the_sid
     assert recipes.auto(5_000, side=side, accelerated=accelerated, scale=scale).data.decode == expected
 
 
+def test_a_scale_for_both_views_is_refused_where_each_rank_knows_only_one_of_them():
+    base = recipes.named("moco_v2_r50").but(None, {"compute.deal_keys": True})
+    with pytest.raises(RecipeError, match=r"set data\.decode=exact"):
+        base.but(None, {"data.decode": "scaled"})
+    assert base.but(None, {"data.decode": "scaled", "data.shrink": 448}).compute.deal_keys
+
+
 @pytest.mark.parametrize("name", sorted(recipes.RECIPES))
 def test_no_recipe_of_a_paper_decodes_images_smaller(name):
     assert recipes.named(name).data.decode == "exact"
