@@ -151,8 +151,8 @@ def _compute_problem(recipe: Recipe) -> str | None:
         )
     if recipe.compute.deal_keys and recipe.data.decode == "scaled" and recipe.data.shrink is None:
         return (
-            "compute.deal_keys makes the two views of an image on different ranks, and data.decode=scaled decodes it at "
-            "a scale that fits both: set data.decode=exact"
+            "compute.deal_keys makes the two views of an image on different ranks, and data.decode=scaled decodes it "
+            "at a scale that fits both: set data.decode=exact"
         )
     if recipe.compute.cuda_graphs and not recipe.compute.compile:
         return "compute.cuda_graphs needs compiled encoders: set compute.compile=true as well"

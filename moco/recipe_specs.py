@@ -123,6 +123,8 @@ class View(Spec):
     blur_sigma: tuple[float, float] = (0.1, 2.0)  # [pixels], Pillow's GaussianBlur radius
     solarize: Probability = 0.0  # values of 128 and more are inverted
     flip: Probability = 0.5
+    flip_vertical: Probability = 0.0  # for images without an up and a down
+    rotate90: Probability = 0.0  # by one, two or three quarter turns, each as likely as the others
 
     @model_validator(mode="after")
     def _check_ranges(self) -> "View":

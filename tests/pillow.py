@@ -8,7 +8,7 @@ from PIL import Image, ImageFilter, ImageOps
 from torchvision.transforms import functional as TF
 
 from moco.data.augment.colour import BRIGHTNESS, CONTRAST, HUE, SATURATION
-from moco.data.augment.random_parameters import RandomNumbers, crop_boxes, flips, look
+from moco.data.augment.random_parameters import RandomNumbers, crop_boxes, flips, look, quarter_turns, vertical_flips
 from moco.recipe import View
 
 
@@ -52,11 +52,20 @@ ADJUST: dict[int, Callable[[Image.Image, float], Image.Image]] = {
 }
 
 
+def turned(picture: Image.Image, view: View, numbers: RandomNumbers) -> Image.Image:
+    """Mirrored, flipped vertically, and rotated counterclockwise."""
+    picture = TF.hflip(picture) if flips(view, numbers)[0] else picture
+    picture = TF.vflip(picture) if vertical_flips(view, numbers)[0] else picture
+    return picture.rotate(90 * int(quarter_turns(view, numbers)[0]))
+
+
 def pillow_view(image: np.ndarray, view: View, numbers: RandomNumbers, size: int) -> np.ndarray:
     """One image's view by `numbers`: torchvision's functions, in the order of the authors' transforms."""
     seen = look(view, numbers)
     box = crop_boxes(view, numbers, heights=np.array([image.shape[0]]), widths=np.array([image.shape[1]]))[0]
     picture = resized_crop(Image.fromarray(image), box.tolist(), size)
+    if view.rotate90:  # before the blur, whose rounding knows rows from columns
+        picture = turned(picture, view, numbers)
     if seen.grey[0] and view.grey_first:
         picture = TF.rgb_to_grayscale(picture, 3)
     for op in seen.order[0]:
@@ -68,6 +77,6 @@ def pillow_view(image: np.ndarray, view: View, numbers: RandomNumbers, size: int
         picture = picture.filter(ImageFilter.GaussianBlur(float(seen.sigma[0])))
     if seen.solarize[0]:
         picture = ImageOps.solarize(picture)
-    if flips(view, numbers)[0]:
-        picture = TF.hflip(picture)
+    if not view.rotate90:
+        picture = turned(picture, view, numbers)
     return np.asarray(picture).transpose(2, 0, 1)

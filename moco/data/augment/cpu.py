@@ -21,7 +21,15 @@ from moco.data.augment.crop import eval_crop as pillow_eval_crop
 from moco.data.augment.kernel_loading import kernels
 from moco.data.augment.normalize import normalize as torch_normalize
 from moco.data.augment.normalize import shift_and_scale
-from moco.data.augment.random_parameters import Choice, RandomNumbers, crop_boxes, flips, look
+from moco.data.augment.random_parameters import (
+    Choice,
+    RandomNumbers,
+    crop_boxes,
+    flips,
+    look,
+    quarter_turns,
+    vertical_flips,
+)
 from moco.data.decode.scaled import Scaled, largest_divisor
 from moco.data.loader.buffers import BufferPool
 from moco.recipe import DataSpec, View
@@ -50,6 +58,14 @@ class DrawnView:
         """Whether view `row` is mirrored."""
         return bool(flips(self.view, self.numbers.rows(slice(row, row + 1)))[0])
 
+    def turned(self, crop: UInt8[np.ndarray, "3 S S"], row: int) -> UInt8[np.ndarray, "3 S S"]:
+        """View `row`, flipped vertically and turned."""
+        numbers = self.numbers.rows(slice(row, row + 1))
+        upside_down, turns = vertical_flips(self.view, numbers)[0], quarter_turns(self.view, numbers)[0]
+        if not upside_down and not turns:
+            return crop
+        return np.ascontiguousarray(np.rot90(crop[:, ::-1] if upside_down else crop, turns, axes=(1, 2)))
+
     @cached_property
     def program(self) -> Float64[np.ndarray, "N length"]:
         """Each view as a row of numbers, in the order of kernels.py."""
@@ -60,6 +76,7 @@ class DrawnView:
             numbers.of(Choice.TOP), numbers.of(Choice.LEFT), flips(view, numbers),
             np.full(len(numbers), view.crop_area[1] > 1), *(np.full(len(numbers), ratio) for ratio in view.crop_ratio),
             *_colour_steps(self.look), box.reach, box.full, box.edge,
+            vertical_flips(view, numbers), quarter_turns(view, numbers),
         ]  # fmt: skip
         return np.column_stack(columns).astype(np.float64)
 
@@ -144,6 +161,7 @@ def _slow_view(
 def _write_slow(
     crop: UInt8[np.ndarray, "3 S S"], drawn: DrawnView, row: int, out: UInt8[np.ndarray, "S S 3"], *, coloured: bool
 ) -> None:
+    crop = drawn.turned(crop, row)
     if coloured:
         crop = colour(torch.from_numpy(crop)[None], drawn.look.rows(slice(row, row + 1)))[0].numpy()
     out[:] = crop.transpose(1, 2, 0)

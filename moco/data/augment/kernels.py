@@ -22,7 +22,8 @@ LOWEST, HIGHEST = LARGER + 1, LARGER + 2  # ratio that is allowed
 STEP = HIGHEST + 1  # what is done to the colours, in order
 FACTOR = STEP + STEPS
 REACH, FULL, EDGE = range(FACTOR + STEPS, FACTOR + STEPS + 3)  # of the blur's box; see colour.py
-LENGTH = EDGE + 1
+UPSIDE_DOWN, TURNS = EDGE + 1, EDGE + 2  # after the crop: flipped vertically? then counterclockwise quarter turns
+LENGTH = TURNS + 1
 BLOCK = 1024  # pixels whose colours are changed at a time: their floats stay in the first cache
 PRECISION = 22  # bits of a weight in resampling, after the point (Pillow: 32 - 8 - 2)
 HALF = 1 << (PRECISION - 1)
@@ -253,6 +254,25 @@ def _part_along_columns(rows, h, start, stop, n_out, begin, out):
     _resample_part(turned, start, stop, n_out, begin, both, False)
     for y in range(size):
         _copy(both[y], out[y])
+
+
+@inner
+def turn(pixels, upside_down, turns):
+    """Flip S x 3 S bytes vertically, then turn them counterclockwise by `turns` quarter turns."""
+    size, before = len(pixels), pixels.copy()
+    for y in range(size):
+        for x in range(size):
+            if turns == 0:
+                row, column = y, x
+            elif turns == 1:
+                row, column = x, size - 1 - y
+            elif turns == 2:
+                row, column = size - 1 - y, size - 1 - x
+            else:
+                row, column = size - 1 - x, y
+            row = size - 1 - row if upside_down else row
+            for c in range(3):
+                pixels[y, 3 * x + c] = before[row, 3 * column + c]
 
 
 @inner
@@ -543,21 +563,28 @@ def change(image, program, hues, saturations):
 # --- views ----------------------------------------------------------------------------------------------------------
 
 
+@inner
+def _finish(program, coloured, hues, saturations, out):
+    """Flip a crop vertically and turn it, and change its colours."""
+    if program[UPSIDE_DOWN] > 0 or program[TURNS] > 0:
+        turn(out, program[UPSIDE_DOWN] > 0, int(program[TURNS]))
+    if coloured:
+        change(out, program, hues, saturations)
+
+
 @entry(void(bytes_2d, float64[::1], boolean, bytes_1d, bytes_1d, bytes_2d))
 def view(image, program, coloured, hues, saturations, out):
     """A view of an image, H x 3 W bytes, into `out`, S x 3 S: the crop alone, or also its colours."""
     top, left, h, w = _box_of(program, image.shape[0], image.shape[1] // 3)
     crop(image, top, left, h, w, program[FLIP] > 0, out)
-    if coloured:
-        change(out, program, hues, saturations)
+    _finish(program, coloured, hues, saturations, out)
 
 
 @entry(void(bytes_2d, float64[::1], float64[::1], boolean, bytes_1d, bytes_1d, bytes_2d))
 def view_of_part(image, box, program, coloured, hues, saturations, out):
     """`view`, but of the box (top, left, bottom, right) of an image, whose sides may lie within a pixel."""
     crop_part(image, box[0], box[1], box[2], box[3], program[FLIP] > 0, out)
-    if coloured:
-        change(out, program, hues, saturations)
+    _finish(program, coloured, hues, saturations, out)
 
 
 @entry(void(bytes_3d, int64[::1], float64[:, ::1], boolean, bytes_1d, bytes_1d, bytes_3d))

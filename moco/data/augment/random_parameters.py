@@ -42,6 +42,8 @@ class Choice(IntEnum):
     BLUR = 30
     SIGMA = 31
     SOLARIZE = 32
+    FLIP_VERTICAL = 33
+    ROTATE90 = 34
 
 
 @dataclass(frozen=True)
@@ -119,6 +121,19 @@ def _largest_central(view: View, bounds: Int64[np.ndarray, "N 2"]) -> Int64[np.n
 def flips(view: View, numbers: RandomNumbers) -> Bool[np.ndarray, " N"]:
     """Which views are mirrored."""
     return numbers.chance(Choice.FLIP, view.flip)
+
+
+def vertical_flips(view: View, numbers: RandomNumbers) -> Bool[np.ndarray, " N"]:
+    """Which views are upside down."""
+    return numbers.chance(Choice.FLIP_VERTICAL, view.flip_vertical)
+
+
+def quarter_turns(view: View, numbers: RandomNumbers) -> Int64[np.ndarray, " N"]:
+    """The number of counterclockwise quarter turns of each view: 0, or with probability `view.rotate90` 1, 2 or 3."""
+    if view.rotate90 == 0:
+        return np.zeros(len(numbers), np.int64)
+    share = numbers.of(Choice.ROTATE90) / view.rotate90  # in [0, 1) if the view is turned
+    return np.where(share < 1, 1 + np.floor(3 * share), 0).astype(np.int64)
 
 
 def look(view: View, numbers: RandomNumbers) -> Look:

@@ -22,7 +22,9 @@ from moco.recipes.moco_v2 import V2_VIEW
 # The second view of MoCo v3, but blurred more often, so that blur and solarize meet.
 SOLARIZED_VIEW = View(crop_area=(0.08, 1.0), jitter=Jitter(saturation=0.2), blur=0.5, solarize=0.5)
 ALWAYS_GREY = View(jitter=Jitter(p=1.0, hue=0.5), grey=1.0, grey_first=True, blur=1.0, blur_sigma=(0.1, 6.0))
+TURNED_VIEW = V2_VIEW.model_copy(update={"flip_vertical": 0.5, "rotate90": 0.75})
 VIEWS = {
+    "upside down": V2_VIEW.model_copy(update={"flip_vertical": 0.5}), "turned": TURNED_VIEW,
     "v1": V1_VIEW, "v2": V2_VIEW, "v3": SOLARIZED_VIEW, "cifar": CIFAR_VIEW, "demo": DEMO_VIEW, "grey": ALWAYS_GREY,
 }  # fmt: skip
 PLAIN = View(jitter=Jitter(p=0.0), grey=0.0)

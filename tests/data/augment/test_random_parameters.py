@@ -7,7 +7,17 @@ import pytest
 import torch
 from torchvision import transforms as T
 
-from moco.data.augment.random_parameters import OPS, TRIES, Choice, crop_boxes, flips, look, random_numbers
+from moco.data.augment.random_parameters import (
+    OPS,
+    TRIES,
+    Choice,
+    crop_boxes,
+    flips,
+    look,
+    quarter_turns,
+    random_numbers,
+    vertical_flips,
+)
 from moco.recipe import Jitter, View
 from moco.recipes.demo import DEMO_VIEW
 from moco.recipes.moco_v2 import V2_VIEW
@@ -152,6 +162,18 @@ def test_grey_blur_solarize_jitter_and_flip_happen_as_often_as_they_should():
     assert fraction_is(seen.order[:, 0] >= 0, 0.8)
     assert fraction_is(flips(FULL_VIEW, numbers), 0.4)
     assert not fraction_is(seen.grey, 0.22)  # the test can tell
+
+
+def test_vertical_flips_and_quarter_turns_happen_as_often_as_they_should():
+    numbers = random_numbers(0, 0, ids=np.arange(10 * MANY), view_index=0)
+    view = View(flip_vertical=0.3, rotate90=0.6)
+    assert fraction_is(vertical_flips(view, numbers), 0.3)
+    turns = quarter_turns(view, numbers)
+    for number, share in ((0, 0.4), (1, 0.2), (2, 0.2), (3, 0.2)):
+        assert fraction_is(turns == number, share)
+    assert fraction_is(quarter_turns(View(rotate90=1.0), numbers) == 0, 0.0)
+    assert not vertical_flips(View(), numbers).any()
+    assert not quarter_turns(View(), numbers).any()
 
 
 def test_certain_and_impossible_changes():

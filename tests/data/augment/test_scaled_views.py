@@ -15,6 +15,7 @@ from moco.recipes.moco_v2 import V2_VIEW
 
 PLAIN = View(jitter=Jitter(p=0.0), grey=0.0)
 PADDED = PLAIN.model_copy(update={"crop_area": (0.3, 2.0)})
+TURNED = V2_VIEW.model_copy(update={"flip_vertical": 0.5, "rotate90": 0.75})
 BOXES = [(0.0, 0.0, 90.0, 120.0), (3.5, 7.25, 60.125, 71.75), (10.875, 0.125, 20.5, 119.5), (0.5, 40.25, 89.5, 50.0)]
 
 
@@ -49,7 +50,7 @@ def views_of(image: Scaled, view: View, size: int, rows: int) -> np.ndarray:
     return crops
 
 
-@pytest.mark.parametrize("view", [V2_VIEW, PLAIN, PADDED])
+@pytest.mark.parametrize("view", [V2_VIEW, PLAIN, PADDED, TURNED])
 @pytest.mark.parametrize("divisor", [2, 4, 8])
 def test_the_kernels_have_the_bits_of_pillow_and_torch(monkeypatch, view: View, divisor: int):
     image = Scaled(photo(90, 121), 90 * divisor - 3, 121 * divisor - 1, divisor, 3 / divisor, 1 / divisor)
