@@ -142,6 +142,7 @@ class DataSpec(Spec):
     views: Annotated[tuple[View, ...], Field(min_length=1, max_length=2)] = (View(), View())  # of the query, of the key
     shrink: Side | None = None  # [pixels] larger images are shrunk to this shorter side once, and kept in memory
     decode: Literal["exact", "scaled"] = "exact"  # scaled: JPEG files at 1/2, 1/4, 1/8 if all crops keep enough pixels
+    order: Literal["uniform", "shards"] = "uniform"  # of an epoch; shards: read mostly one after the other
     eval_resize: Side = 256  # [pixels] of the shorter side, before the central crop of `size`, in evaluation
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)  # of RGB in [0, 1]
     std: tuple[Spread, Spread, Spread] = (0.229, 0.224, 0.225)

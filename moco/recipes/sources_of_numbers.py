@@ -34,6 +34,7 @@ DEFAULTS = Origin(
         "seed": "this project's choice: any number",
         "data.shrink": "this project's choice: images as they are",
         "data.decode": "this project's choice: all pixels",
+        "data.order": "this project's choice: every order of an epoch is equally likely, as in the paper's code",
         "optim.accumulate": "this project's choice: no accumulation",
         "compute.channels_last": "this project's choice: a memory layout, which changes only rounding",
         "compute.one_pass": "this project's choice: the order of the work, which changes only rounding",

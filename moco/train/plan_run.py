@@ -32,7 +32,7 @@ from moco.train.optim import optimizer_for
 from moco.train.options import RunOptions
 from moco.train.out_overlap import check_no_overlap
 from moco.train.rank_sync import check_same_images
-from moco.train.resolve_recipe import check_fits, check_learns, resolve
+from moco.train.resolve_recipe import check_fits, check_learns, check_order, resolve
 from moco.train.run_folder import RunFolder
 from moco.train.trackers import TrackedRun, check_trackers
 from moco.weights.own_files import read_run_id
@@ -125,6 +125,7 @@ def plan_job(
     )
     check_name(chosen.encoder.name)
     check_fits(chosen, len(images))
+    check_order(chosen, images)
     check_same_images(images)
     if on_main():
         check_no_overlap(out, images, eval_data=options.eval_data, init=init, overwrite=options.overwrite)

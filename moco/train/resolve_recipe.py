@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from moco import recipes
+from moco.data.shards.shards import Shards
 from moco.data.sources.images import Images
 from moco.distributed import world_size
 from moco.encoders import fixed_settings
@@ -72,6 +73,15 @@ def shorter_side(images: Images) -> int:
         except Exception:  # unreadable: training lists it later
             continue
     return int(np.median(sides)) if sides else 224
+
+
+def check_order(recipe: Recipe, images: Images) -> None:
+    """Raise RecipeError for an order that the images cannot have."""
+    if recipe.data.order == "shards" and not isinstance(images, Shards):
+        raise RecipeError(
+            "data.order=shards is for images in shards, and these are not: pack them first (moco pack DATA --to "
+            "FOLDER), or leave data.order=uniform"
+        )
 
 
 def check_fits(recipe: Recipe, num_images: int) -> None:

@@ -1,5 +1,6 @@
 """Start or resume a run: open its folder, build the networks, check the images, restore the state. Ranks agree."""
 
+import hashlib
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
@@ -9,14 +10,16 @@ from typing import Any
 
 from torch import nn
 
+from moco.data.shards.shards import Shards
 from moco.data.sources.content_sample import content_sample, same_contents
-from moco.data.sources.images import DataError
+from moco.data.sources.images import DataError, Images
 from moco.data.sources.manifest import Manifest, changes_since, manifest_of, read_manifest, write_manifest
 from moco.distributed import agree, on_main, share, world_size
 from moco.encoders import Encoder
 from moco.evaluate.monitor import Monitor
 from moco.files import read_json
 from moco.method import Contrast
+from moco.recipe import Recipe
 from moco.train.build import contrast_for, in_format, precision_of, read_init
 from moco.train.checkpoint import TrainState
 from moco.train.existing_folder import State
@@ -140,7 +143,8 @@ def check_data(job: AnyJob, say: Callable[[str], None]) -> str:
     run, file = job.run, job.run.path / "manifest.jsonl.gz"
     now = manifest_of(job.images)
     changes = changes_since(file, now) if file.exists() else _changes_by_fingerprint(run, now)
-    if changes and file.exists() and (note := _same_contents(job, now)):
+    changes += _changes_of_order(job)
+    if changes and file.exists() and not _changes_of_order(job) and (note := _same_contents(job, now)):
         say(note)
         write_manifest(now, file)
         return now.fingerprint
@@ -188,6 +192,23 @@ def _changes_by_fingerprint(run: RunFolder, now: Manifest) -> list[str]:
     return ["Which ones differ is not known: their list, manifest.jsonl.gz, is missing."]
 
 
+def _changes_of_order(job: AnyJob) -> list[str]:
+    """A sentence if the images lie in shards of other sizes than before, and the order of an epoch depends on it."""
+    was = _last_start(job.run).get("shards")
+    if (
+        was in (None, shards_hash(job.images))
+        or not isinstance(job.recipe, Recipe)
+        or job.recipe.data.order != "shards"
+    ):
+        return []
+    return ["The images lie in shards of other sizes, and data.order=shards depends on them."]
+
+
+def shards_hash(images: Images) -> str | None:
+    """A hash of the numbers of images in the shards; None for other images."""
+    return hashlib.sha256(images.counts.tobytes()).hexdigest() if isinstance(images, Shards) else None
+
+
 def restore(job: AnyJob, state: TrainState, reporter: Reporter) -> None:
     """Load the newest checkpoint that can be used into `state` on every rank, and remove what was logged after it.
 
@@ -230,7 +251,11 @@ def record_start(job: AnyJob, fingerprint: str) -> None:
     """Rank 0 adds this start of the run to provenance.json."""
     if on_main():
         facts = provenance(device=job.place, workers=job.workers, images=job.images, data=fingerprint)
-        add_start(job.run, job.clock.step, facts | {"data_sample": content_sample(job.images)})
+        add_start(
+            job.run,
+            job.clock.step,
+            facts | {"data_sample": content_sample(job.images), "shards": shards_hash(job.images)},
+        )
 
 
 def fill_queue(job: Job, networks: Networks, reporter: Reporter) -> None:

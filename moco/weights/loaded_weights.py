@@ -17,6 +17,9 @@ __all__ = ["Config", "LoadedWeights", "Weights", "WeightsError"]
 Weights = str | Path
 
 
+OF_TRAINING = {"views", "shrink", "decode", "order"}  # settings of the images that an encoder does not need
+
+
 class Config(Spec):
     """config.json of an encoder folder: everything about an encoder except its weights."""
 
@@ -33,10 +36,10 @@ class Config(Spec):
 
     def to_json(self) -> str:
         """config.json, with its own checksum."""
-        text = self.model_dump_json(indent=2, exclude={"data": {"views", "shrink", "decode"}, "config_sha256": True})
+        text = self.model_dump_json(indent=2, exclude={"data": OF_TRAINING, "config_sha256": True})
         return (
             self.model_copy(update={"config_sha256": digest_of(json.loads(text))}).model_dump_json(
-                indent=2, exclude={"data": {"views", "shrink", "decode"}}
+                indent=2, exclude={"data": OF_TRAINING}
             )
             + "\n"
         )

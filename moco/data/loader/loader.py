@@ -25,6 +25,7 @@ from moco.data.loader.sampler import StepSampler
 from moco.data.loader.shrunk import MEMORY, ShrunkImages
 from moco.data.loader.threads import Abandoned, in_order
 from moco.data.loader.view_maker import CRASH, DrawnBatch, Task, ViewMaker, check_bad_on_all_ranks
+from moco.data.shards.shards import Shards
 from moco.data.sources.images import DataError, Images
 from moco.data.sources.torch_dataset import for_process
 from moco.recipe import DataSpec
@@ -83,8 +84,10 @@ class ViewLoader:
         dealt: bool = False,
     ):
         self.sampler = StepSampler(
-            len(images), batch_size, seed=seed, steps=steps, rank=rank, world_size=world_size, order=order
+            len(images), batch_size, seed=seed, steps=steps, rank=rank, world_size=world_size, order=order,
+            shards=images.counts if isinstance(images, Shards) and data.order == "shards" else None,
         )  # fmt: skip
+        read_ahead = images.read_ahead if isinstance(images, Shards) and data.order == "shards" else None
         self.images, self.data, self.quarantine = images, data, quarantine
         self.workers, self.device, self.compiled = workers, device, compiled
         self.processes = processes and workers > 0
@@ -98,7 +101,7 @@ class ViewLoader:
             cache = cache_for(images, self._first_size()) if is_exact else None
         self.maker = ViewMaker(
             images, data, seed, quarantine, coloured=device.type == "cpu", cache=cache, crashing=self.crashing,
-            first_view=first_view, dealt=dealt,
+            first_view=first_view, dealt=dealt, read_ahead=read_ahead,
         )  # fmt: skip
         self.pool = BufferPool()
         self.waited = 0.0  # [s] that the consumer has waited for mini-batches so far

@@ -7,6 +7,7 @@ from threading import Event
 from typing import NamedTuple, TypeVar
 
 import numpy as np
+from jaxtyping import Int64
 
 from moco.data.augment import cpu
 from moco.data.augment.random_parameters import random_numbers
@@ -56,12 +57,15 @@ class ViewMaker:
     cache: ImageCache | None = None
     crashing: Set[int] = frozenset()  # images that crash the process that reads them: they count as bad
     before_read: Callable[[int], None] | None = None  # called with each image's index
+    read_ahead: Callable[[Int64[np.ndarray, " N"]], None] | None = None  # called with the images of a mini-batch
     first_view: int = 0  # which view of an image `data.views` begins with
     dealt: bool = False  # other ranks make the other views: an image that not all ranks may be able to read is an error
 
     def draw(self, drawn: Draw) -> DrawnBatch:
         """The views of the images drawn, with their random numbers."""
         epoch, ids = drawn
+        if self.read_ahead is not None:
+            self.read_ahead(ids)
         views = range(self.first_view, self.first_view + len(self.data.views))
         numbers = [random_numbers(self.seed, epoch, ids=ids, view_index=index) for index in views]
         return DrawnBatch(drawn, [cpu.DrawnView(*pair) for pair in zip(self.data.views, numbers, strict=True)])

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Int64
 
 from moco.data.shards.samples import Sample, samples_of
 from moco.data.shards.scan_tar import scan_tar
@@ -27,7 +28,7 @@ from moco.files import read_json, temporary_name, write_json
 from moco.text import shown
 
 FOLDER = ".moco-index"
-VERSION = 1
+VERSION = 2
 RECORD = np.dtype(
     [("shard", "<u4"), ("offset", "<i8"), ("size", "<i8"), ("mtime", "<i8"), ("label", "<i8"), ("name", "<u8")]
 )
@@ -46,6 +47,8 @@ class Index:
     classes: tuple[str, ...]
     damage: tuple[str, ...]  # sentences
     damaged: int  # parts in all
+    counts: Int64[np.ndarray, " s"]  # images in each shard
+    labelled: bool  # every image has a label, and there are at least two different ones
 
 
 def open_index(shards: Sequence[Path], *, cache: Path, report: Report = lambda _: None) -> Index:
@@ -103,7 +106,8 @@ def _build(shards: Sequence[Path], facts: list[list[Any]], report: Report) -> tu
     records["label"], records["name"] = labelling.numbers, np.cumsum([len(name) for name in names])
     about = {
         "version": VERSION, "shards": facts, "images": len(rows), "classes": list(labelling.names),
-        "damage": damage[:LISTED], "damaged": len(damage),
+        "damage": damage[:LISTED], "damaged": len(damage), "labelled": labelling.whole,
+        "counts": np.bincount(records["shard"], minlength=len(shards)).tolist(),
     }  # fmt: skip
     return records, b"".join(names), about
 
@@ -146,5 +150,5 @@ def _load(place: Path, shards: Sequence[Path], facts: list[list[Any]]) -> Index 
 def _index(shards: Sequence[Path], records: np.ndarray, text: np.ndarray, about: dict[str, Any]) -> Index:
     return Index(
         tuple(shards), records, Names(text, records["name"]), tuple(about["classes"]), tuple(about["damage"]),
-        int(about["damaged"]),
+        int(about["damaged"]), np.array(about["counts"], dtype=np.int64), bool(about["labelled"]),
     )  # fmt: skip

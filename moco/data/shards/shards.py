@@ -3,6 +3,7 @@
 import io
 import os
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from moco.data.sources.images import DataError
 from moco.files import cache_folder, read_json
 from moco.text import shown
 
+GAP = 2**16  # [bytes] between two images that are read together: labels and facts lie between them
 FACTS = "pack.json"  # of a folder by `moco pack`: settings, and each finished shard with its SHA-256
 
 
@@ -31,8 +33,6 @@ class Shards:
     def __init__(self, shards: Sequence[Path], *, report: Callable[[str], None] = lambda _: None):
         self.shards = tuple(shards)
         self.index: Index = open_index(self.shards, cache=cache_folder(), report=report)
-        numbers = self.index.records["label"]
-        self._labelled = len(self.index.classes) > 1 and bool((numbers >= 0).all())
 
     def __reduce__(self) -> tuple[type["Shards"], tuple[tuple[Path, ...]]]:
         return Shards, (self.shards,)  # another process maps the index itself
@@ -43,11 +43,11 @@ class Shards:
 
     @property
     def labels(self) -> Int64[np.ndarray, "n"] | None:
-        return self.index.records["label"] if self._labelled else None
+        return self.index.records["label"] if self.index.labelled else None
 
     @property
     def classes(self) -> Sequence[str]:
-        return self.index.classes if self._labelled else ()
+        return self.index.classes if self.index.labelled else ()
 
     @property
     def sizes(self) -> Int64[np.ndarray, "n"]:
@@ -56,6 +56,11 @@ class Shards:
     @property
     def mtimes(self) -> Int64[np.ndarray, "n"]:
         return self.index.records["mtime"]
+
+    @property
+    def counts(self) -> Int64[np.ndarray, " s"]:
+        """The number of images in each shard."""
+        return self.index.counts
 
     def __len__(self) -> int:
         return len(self.index.records)
@@ -72,6 +77,25 @@ class Shards:
         if len(content) < size:
             raise ValueError(f"its shard {shown(self.shards[record['shard']].name)} was cut short")
         return content
+
+    def read_ahead(self, ids: Int64[np.ndarray, " N"]) -> None:
+        """Ask the system to read images `ids`, with one request for those that follow each other. It does not wait."""
+        if not hasattr(os, "posix_fadvise"):
+            return
+        images = np.sort(ids)
+        records = self.index.records[images]
+        starts, ends, shards = records["offset"], records["offset"] + records["size"], records["shard"]
+        apart = (np.diff(images) > 1) | (shards[1:] != shards[:-1]) | (starts[1:] - ends[:-1] > GAP)
+        begins = np.flatnonzero(apart) + 1
+        for run in np.split(np.arange(len(ids)), begins):
+            first, last = run[0], run[-1]
+            with suppress(OSError):  # the read that follows says what is wrong
+                descriptor = os.open(self.shards[shards[first]], os.O_RDONLY | os.O_CLOEXEC)
+                try:
+                    length = int(ends[last] - starts[first])
+                    os.posix_fadvise(descriptor, int(starts[first]), length, os.POSIX_FADV_WILLNEED)
+                finally:
+                    os.close(descriptor)
 
     def read(self, index: int) -> UInt8[np.ndarray, "H W 3"]:
         """Image `index` as RGB. Raises BadImage."""
