@@ -20,6 +20,7 @@ from moco.cli import (
     runs,
     train,
     transfer,
+    views,
     weights,
 )
 from moco.cli.help import Command
@@ -53,6 +54,7 @@ def about(version: Annotated[bool, typer.Option("--version", help="Print the ver
 app.command(cls=Command)(train.pretrain)
 app.command(cls=Command)(plan.plan)
 app.command(cls=Command)(check.check)
+app.command(cls=Command)(views.views)
 app.command(cls=Command)(pack.pack)
 app.command(cls=Command)(diagnose.diagnose)
 app.command(cls=Command)(report.report)

@@ -19,6 +19,13 @@ def setting_names(incomplete: str) -> list[str]:
     return [f"{one}=" for one in ("data.views", *Recipe(name="default").fields()) if one.startswith(incomplete)]
 
 
+def kinds_of_views(incomplete: str) -> list[str]:
+    """Kinds of views that begin with `incomplete`."""
+    from moco.recipes.domain_views import DOMAINS
+
+    return [name for name in DOMAINS if name.startswith(incomplete)]
+
+
 def model_names(incomplete: str) -> list[str]:
     """Networks of this project that begin with `incomplete`, and the prefixes of those of torchvision and timm."""
     from moco.cli.early_checks import NETWORKS

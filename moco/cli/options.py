@@ -128,6 +128,16 @@ Settings = Annotated[
         help="Change a setting of the recipe: optim.lr=0.1. May be repeated.",
     ),
 ]
+Views = Annotated[
+    str | None,
+    typer.Option(
+        "--views",
+        metavar="KIND",
+        autocompletion=completion.kinds_of_views,
+        help="Views for a kind of images: natural, aerial, microscopy, histology, xray, document, drawing, thermal or "
+        "small (docs/data.md). [default: the recipe's]",
+    ),
+]
 Init = Annotated[
     str | None,
     typer.Option(metavar="WEIGHTS", help="Weights to start from: a run folder, a file, timm/NAME, fair:NAME, ..."),

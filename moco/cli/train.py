@@ -28,6 +28,7 @@ def pretrain(
     epochs: options.Epochs = None,
     budget: options.Budget = None,
     batch_size: options.BatchSize = None,
+    views: options.Views = None,
     settings: options.Settings = None,
     seed: options.Seed = None,
     init: options.Init = None,
@@ -64,7 +65,7 @@ def pretrain(
     own = {"optim.epochs": epochs, "optim.batch_size": batch_size, "seed": seed, "compute.precision": precision}
     own |= {"compute.compile": True} if compile_ else {}
     _pretrain(
-        data, out, recipe=recipe, model=model, settings=settings or [], own=own, init=init, budget=budget,
+        data, out, recipe=recipe, model=model, views=views, settings=settings or [], own=own, init=init, budget=budget,
         devices=devices, as_json=as_json, resume=resume.value, overwrite=overwrite,
         accept_data_change=accept_data_change, device=device, workers=workers, processes=processes,
         eval_data=eval_data, eval_every=eval_every, save_every=save_every, keep=keep, keep_every=keep_every,
@@ -80,6 +81,7 @@ def _pretrain(
     *,
     recipe: str,
     model: str | None,
+    views: str | None,
     settings: list[str],
     own: dict[str, Any],
     init: str | None,
@@ -91,19 +93,22 @@ def _pretrain(
     """Check what needs no torch, then import it and run: in this process, or in one process for each device.
 
     Args:
+        views: a kind of views; --set changes it.
         settings: the values of --set.
         own: settings that have an option of their own; None: not given.
     """
     from moco.data.sources.background_scan import BackgroundScan
     from moco.planning.budget import parse_budget
     from moco.recipes import parse_settings
+    from moco.recipes.domain_views import changes_for
     from moco.train.slurm import stop_at_once_on_signals
 
     stop_at_once_on_signals()
     with errors() as console:
         sources = BackgroundScan(data) if devices is None else data  # with --devices, each rank scans them
         run_options = RunOptions(**chosen)
-        changes = parse_settings(settings) | {name: value for name, value in own.items() if value is not None}
+        changes = changes_for(views) | parse_settings(settings)
+        changes |= {name: value for name, value in own.items() if value is not None}
         with_model = changes | ({"encoder.name": model} if model is not None else {})
         seconds = None if budget is None else parse_budget(budget)
         _check(data, run_options, recipe=recipe, changes=with_model, init=init)

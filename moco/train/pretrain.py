@@ -18,6 +18,7 @@ from moco.evaluate.monitor import Monitor, monitor_for
 from moco.method import Contrast
 from moco.planning.budget import parse_budget
 from moco.recipe import Recipe
+from moco.recipes.domain_views import changes_for
 from moco.train.after_step import AfterStep, last_values
 from moco.train.build import in_format, precision_of, threads
 from moco.train.checkpoint import TrainState
@@ -94,6 +95,7 @@ def pretrain(
     batch_size: int | None = None,
     seed: int | None = None,
     precision: str | None = None,
+    views: str | None = None,
     settings: dict[str, Any] | None = None,
     init: str | Path | None = None,
     reporter: Reporter | None = None,
@@ -109,6 +111,7 @@ def pretrain(
         model: the encoder's name ("torchvision/resnet50", "timm/convnext_tiny", ...), or a module of your own.
         epochs, batch_size, seed, precision, settings: changes to the recipe; `settings` by dotted field name. "auto"
             fits the rest to `epochs` and `batch_size`; other recipes keep their learning rate.
+        views: a kind of views, such as "aerial" (see `moco.recipes.domain_views`); `settings` may change it.
         init: weights to start from, anything that `moco.load` reads: f_q, and what else they have of head, f_k,
             predictor and queue (see `moco.train.warm_start`).
         budget: the time that the run may take, in seconds or as text such as "10m" or "8h": this machine is measured,
@@ -124,11 +127,12 @@ def pretrain(
     """
     chosen = RunOptions(**options)
     arguments = {"optim.epochs": epochs, "optim.batch_size": batch_size, "seed": seed, "compute.precision": precision}
+    changes = changes_of(arguments, changes_for(views) | (settings or {}))
     with watchdog(chosen.patience) as dog, session(pick_device(chosen.device)) as place:
         reporter = reporter if reporter is not None and on_main() else Silent()
         job = plan_job(
             data, Path(out), place, chosen.restarted() if restarted() else chosen, recipe=recipe, model=model,
-            changes=changes_of(arguments, settings), init=init, budget=None if budget is None else parse_budget(budget),
+            changes=changes, init=init, budget=None if budget is None else parse_budget(budget),
             report=reporter.live,
         )  # fmt: skip
         rows = plan_rows(job.recipe, job.images, job.clock, place, job.run.path, init=init, time=job.time)

@@ -17,6 +17,8 @@ from moco.data.sources.skipped import Skipped
 from moco.text import first_few, shown
 
 MIN_IMAGES = 16  # good images that a run needs; as recipes.auto.MIN_IMAGES
+SMALL_SIDE = 48  # [pixels] for which the recipes without blur are made: CIFAR-10 has 32
+GREY_MODES = {"1", "L", "LA", "I", "I;16", "F"}  # of Pillow
 SIDES = (32, 64, 128, 256, 512, 1024, 2048, 4096)  # [pixels] bounds in the table of shorter sides
 
 
@@ -72,6 +74,22 @@ class Report:
         return [group for group in groups.values() if len(group) > 1]
 
     @property
+    def views(self) -> list[str]:
+        """Which views suit these images (`moco pretrain --views`), and why; empty where the recipe's own do."""
+        if not self.good:
+            return []
+        grey = all(kind.split()[-1] in GREY_MODES for kind in self.kinds)
+        small = float(np.median([min(one.size) for one in self.good])) <= SMALL_SIDE
+        return [
+            *(["--views xray, microscopy or thermal: all images are grey, and hue needs colours"] if grey else []),
+            *(
+                [f"--views small: half of the images have at most {SMALL_SIDE} pixels, too few to blur"]
+                if small
+                else []
+            ),
+        ]
+
+    @property
     def unfit(self) -> list[str]:
         """Why a run should not start; empty when it may."""
         why = list(self.changed)
@@ -91,7 +109,7 @@ class Report:
             "bad": self.bad, "kinds": dict(self.kinds), "shorter_sides": self.sides,
             "smallest": min(sizes, key=min, default=None), "largest": max(sizes, key=min, default=None),
             "odd": self.odd, "same_bytes": same, "near_duplicates": None if self.near is None else near,
-            "skipped": dict(self.skipped.counts),
+            "skipped": dict(self.skipped.counts), "views": self.views,
         }  # fmt: skip
 
     def __str__(self) -> str:
@@ -108,6 +126,7 @@ class Report:
             ),
             ("same bytes", self._groups(self.same)),
             ("near-duplicates", near),
+            ("views", self.views),
             ("skipped", [str(self.skipped)] if self.skipped.counts else []),
             ("verdict", [f"not fit for a run: {why}" for why in self.unfit] or ["fit for a run"]),
         ]

@@ -31,6 +31,25 @@ def test_sound_images_are_fit(folder):
     assert report.sides == {"32 to 63": 20}
 
 
+@pytest.mark.parametrize(
+    ("mode", "side", "proposed"),
+    [("RGB", 64, []), ("L", 64, ["xray"]), ("RGB", 40, ["small"]), ("I;16", 40, ["xray", "small"])],
+)
+def test_views_are_proposed_for_grey_and_for_small_images(tmp_path, mode: str, side: int, proposed: list[str]):
+    for number in range(3):
+        Image.new(mode, (side, side + number), number).save(tmp_path / f"{number}.png")
+    report = report_of(tmp_path)
+    assert len(report.views) == len(proposed)
+    assert all(name in text for name, text in zip(proposed, report.views, strict=True))
+    assert all(text in str(report) for text in report.views)
+
+
+def test_one_image_in_colour_is_enough_for_the_usual_views(tmp_path):
+    for number, mode in enumerate(["L", "L", "RGB"]):
+        Image.new(mode, (64, 64), number).save(tmp_path / f"{number}.png")
+    assert report_of(tmp_path).views == []
+
+
 def test_bad_files_are_named_with_the_reason(folder):
     (folder / "cut.jpg").write_bytes(b"\xff\xd8\xff\xe0")
     assert list(report_of(folder).bad) == ["cut.jpg"]
