@@ -85,7 +85,7 @@ NoCache = Annotated[
 # Of pretrain and ablate.
 Images = Annotated[
     list[str],
-    typer.Argument(metavar="DATA", help="Folders of images (flat or nested), list files, or shards (tar files)."),
+    typer.Argument(metavar="DATA", help="Folders of images (flat or nested), list files, shards (tar), or zip files."),
 ]
 Out = Annotated[Path, typer.Option(metavar="PATH", help="The run folder to create or resume.")]
 RecipeName = Annotated[

@@ -20,6 +20,7 @@ from moco.data.loader.shrunk import shrink
 from moco.data.shards.samples import PACKED
 from moco.data.shards.scan_tar import scan_tar
 from moco.data.shards.shards import FACTS, Shards
+from moco.data.sources.encoded import EncodedImages
 from moco.data.sources.folder import SHARD_SUFFIX, Folder
 from moco.data.sources.images import DataError, Images
 from moco.data.sources.manifest import manifest_of
@@ -236,7 +237,7 @@ def _file_of(images: Images, index: int) -> tuple[bytes | None, str]:
     if isinstance(images, Folder):
         with open_file(images.path(index)) as file:
             return file.read(MAX_BYTES), os.path.splitext(images.names[index])[1].lower()
-    if isinstance(images, Shards):
+    if isinstance(images, EncodedImages):
         return images.read_bytes(index), os.path.splitext(images.names[index])[1].lower()
     return None, ""
 

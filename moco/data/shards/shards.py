@@ -1,17 +1,16 @@
 """`Shards`: the images in tar files, read in place by their index."""
 
-import io
 import os
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Int64, UInt8
+from jaxtyping import Int64
 
-from moco.data.decode.decode import EXTENSIONS, BadImage, decode_file, reason_of
-from moco.data.decode.scaled import Choose, Scaled, decode_file_scaled
+from moco.data.decode.decode import EXTENSIONS
 from moco.data.shards.index import Index, open_index
+from moco.data.sources.encoded import EncodedImages
 from moco.data.sources.folder import SHARD_SUFFIX
 from moco.data.sources.images import DataError
 from moco.files import cache_folder, read_json
@@ -21,7 +20,7 @@ GAP = 2**16  # [bytes] between two images that are read together: labels and fac
 FACTS = "pack.json"  # of a folder by `moco pack`: settings, and each finished shard with its SHA-256
 
 
-class Shards:
+class Shards(EncodedImages):
     """The images of `shards` in their order: of the shards, then of the images in each. Threads may share them.
 
     Nothing is extracted: an image is read from its place in the tar file into memory.
@@ -96,20 +95,6 @@ class Shards:
                     os.posix_fadvise(descriptor, int(starts[first]), length, os.POSIX_FADV_WILLNEED)
                 finally:
                     os.close(descriptor)
-
-    def read(self, index: int) -> UInt8[np.ndarray, "H W 3"]:
-        """Image `index` as RGB. Raises BadImage."""
-        try:
-            return decode_file(io.BytesIO(self.read_bytes(index)))
-        except Exception as error:
-            raise BadImage(self.names[index], reason_of(error)) from error
-
-    def read_scaled(self, index: int, choose: Choose) -> Scaled:
-        """Image `index` at the scale that `choose` gives for its size. Raises BadImage."""
-        try:
-            return decode_file_scaled(io.BytesIO(self.read_bytes(index)), choose)
-        except Exception as error:
-            raise BadImage(self.names[index], reason_of(error)) from error
 
 
 def are_shards(source: str | Path) -> bool:

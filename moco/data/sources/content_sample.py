@@ -7,10 +7,12 @@ import hashlib
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from moco.data.sources.encoded import EncodedImages
 from moco.data.sources.folder import Folder
 from moco.data.sources.images import Images
 from moco.data.sources.manifest import Manifest
@@ -31,12 +33,17 @@ class ContentSample(NamedTuple):
 
 def content_sample(images: Images) -> ContentSample | None:
     """The sample of images that are files: always the same ones, all if they are few. None for other images."""
-    paths = _paths(images)
-    if not paths:
+    chosen = permuted(np.arange(min(FILES, len(images))), len(images), fold(0)).tolist()
+    if isinstance(images, EncodedImages):
+        digest = partial(_digest_of_image, images)
+        parts: Sequence[Any] = chosen
+    else:
+        digest, parts = _digest, _paths(images, chosen)
+    if not parts:
         return None
     with ThreadPoolExecutor(READERS) as pool:
-        digests = list(pool.map(_digest, paths))
-    return ContentSample(len(paths), hashlib.sha256(b"".join(digests)).hexdigest())
+        digests = list(pool.map(digest, parts))
+    return ContentSample(len(parts), hashlib.sha256(b"".join(digests)).hexdigest())
 
 
 def same_contents(was: Any, before: Manifest, now: Manifest, images: Images) -> str:
@@ -58,13 +65,22 @@ def same_contents(was: Any, before: Manifest, now: Manifest, images: Images) -> 
     )
 
 
-def _paths(images: Images) -> Sequence[str]:
+def _paths(images: Images, chosen: list[int]) -> Sequence[str]:
     """The files of the sample; none if the images are not files."""
-    chosen = permuted(np.arange(min(FILES, len(images))), len(images), fold(0)).tolist()
     if isinstance(images, Folder):
         return [images.path(i) for i in chosen]
     files = getattr(images, "paths", None)  # of labelled or annotated images
     return [str(files[i]) for i in chosen] if files is not None else []
+
+
+def _digest_of_image(images: EncodedImages, index: int) -> bytes:
+    """The same as `_digest`, of an image inside of another file."""
+    try:
+        content = images.read_bytes(index)
+    except (OSError, ValueError):
+        content = b""
+    start, end = content[:BYTES], content[max(BYTES, len(content) - BYTES) :]
+    return hashlib.sha256(start + end).digest()
 
 
 def _digest(path: str) -> bytes:

@@ -25,7 +25,7 @@ from moco.text import first_few, shown
 __all__ = ["BadImage", "DataError", "Folder", "Images", "Skipped", "find_images"]
 
 
-SHARD_SUFFIX = ".tar"
+SHARD_SUFFIX, ZIP_SUFFIX = ".tar", ".zip"  # of archives whose images are read in place
 
 
 class Source(NamedTuple):
@@ -99,7 +99,7 @@ def find_images(sources: str | Path | Sequence[str | Path], *, single: bool = Fa
     skipped = Skipped()
     found = [_find_in(os.fspath(source), skipped, single=single) for source in given]
     roots = [os.fspath(one) if os.path.isdir(one) else os.path.dirname(os.path.abspath(one)) for one in given]
-    prefixes = _prefixes([Path(os.path.abspath(source)) for source in given])
+    prefixes = make_prefixes([Path(os.path.abspath(source)) for source in given])
     labels = LabelCodes()
     for one in found:
         labels.extend(one.labels)
@@ -156,10 +156,10 @@ def check_source(source: str, *, single: bool = False) -> None:
         return
     if not os.path.exists(source):
         raise DataError(f"{shown(source)} does not exist: give a folder of images, or a file that lists their paths")
-    if not source.lower().endswith((*LIST_SUFFIXES, SHARD_SUFFIX, *(EXTENSIONS if single else ()))):
+    if not source.lower().endswith((*LIST_SUFFIXES, SHARD_SUFFIX, ZIP_SUFFIX, *(EXTENSIONS if single else ()))):
         raise DataError(
-            f"{shown(source)} is neither a folder nor a list of paths ({' '.join(LIST_SUFFIXES)}) nor a tar file: "
-            "give the folder that holds the images"
+            f"{shown(source)} is neither a folder nor a list of paths ({' '.join(LIST_SUFFIXES)}) nor a tar or zip "
+            "file: give the folder that holds the images"
         )
 
 
@@ -214,7 +214,7 @@ def _listed(source: str) -> _Found:
     return _Found(names, status, labels)
 
 
-def _prefixes(sources: list[Path]) -> list[str]:
+def make_prefixes(sources: list[Path]) -> list[str]:
     """The prefix of the names of each source's images: none for one source, otherwise its own name, made unique.
 
     An image that was given by its own name gets one only if another image has the same name.

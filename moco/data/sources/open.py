@@ -9,8 +9,10 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from moco.data.shards.shards import Shards, are_shards, open_shards
 from moco.data.sources.background_scan import BackgroundScan
+from moco.data.sources.encoded import EncodedImages
 from moco.data.sources.folder import Folder, find_images
 from moco.data.sources.images import DataError, Images
+from moco.data.sources.zip_archive import ZipImages, is_zip
 from moco.text import shown
 
 
@@ -52,7 +54,8 @@ def open_folder(data: Any, *, single: bool = False) -> Folder:
     """As `open_images`, for callers that need the files themselves. Raises DataError where there are none."""
     images = open_images(data, single=single)
     if not isinstance(images, Folder):
-        what = "shards: unpack them into a folder first" if isinstance(images, Shards) else f"a {type(data).__name__}"
+        inside = isinstance(images, EncodedImages)
+        what = "images inside of other files: unpack them into a folder first" if inside else f"a {type(data).__name__}"
         raise DataError(f"expected folders or list files, whose images are files; got {what}")
     return images
 
@@ -61,6 +64,8 @@ def files_of(images: Images) -> list[str]:
     """The paths of the files that are read for `images`; none for a data set."""
     if isinstance(images, Folder):
         return [images.path(index) for index in range(len(images))]
+    if isinstance(images, ZipImages):
+        return list(images.archives)
     return [str(shard) for shard in images.shards] if isinstance(images, Shards) else []
 
 
@@ -81,6 +86,36 @@ def _open_shards(data: str | Path | Sequence[str | Path], single: bool) -> Image
     if others:
         raise DataError(f"expected shards (tar files) only, or folders and lists only; {shown(others[0])} is no shard")
     return open_shards(_several(data))
+
+
+class Container(NamedTuple):
+    """A kind of file or folder that images lie in, and that is given by its path."""
+
+    name: str  # in messages
+    accepts: Callable[[str | Path], bool]
+    open: Callable[[Sequence[str | Path]], Images]
+
+
+CONTAINERS = (Container("zip file", is_zip, ZipImages),)
+
+
+def _container_of(data: Any) -> Container | None:
+    """The kind of container that one of the paths is; None if none is."""
+    paths = _several(data) if _is_paths(data) else []
+    return next((kind for kind in CONTAINERS for one in paths if kind.accepts(one)), None)
+
+
+def _are_containers(data: Any) -> bool:
+    return _container_of(data) is not None
+
+
+def _open_containers(data: str | Path | Sequence[str | Path], single: bool) -> Images:
+    kind = _container_of(data)
+    assert kind is not None
+    others = [str(one) for one in _several(data) if not kind.accepts(one)]
+    if others:
+        raise DataError(f"expected {kind.name}s only, or folders and lists only; {shown(others[0])} is no {kind.name}")
+    return kind.open(_several(data))
 
 
 def _several(data: str | Path | Sequence[str | Path]) -> Sequence[str | Path]:
@@ -119,7 +154,8 @@ def _open_dataset(data: Any, single: bool) -> Images:
 KINDS = (  # in the order in which they are tried
     SourceKind("", _is_scan, _open_scan),
     SourceKind("", _are_paths_of_shards, _open_shards),
-    SourceKind("folders, list files or shards", _is_paths, _open_paths),
+    SourceKind("", _are_containers, _open_containers),
+    SourceKind("folders, list files, shards or zip files", _is_paths, _open_paths),
     SourceKind("", _is_images, _open_images),
     SourceKind("a map-style Dataset, a list of images, or an array N x H x W x C", _is_dataset, _open_dataset),
 )

@@ -1,0 +1,38 @@
+"""Images whose files lie inside of larger files: what their readers share."""
+
+import io
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import UInt8
+
+from moco.data.decode.decode import BadImage, decode_file, reason_of
+from moco.data.decode.scaled import Choose, Scaled, decode_file_scaled
+
+
+class EncodedImages(ABC):
+    """Images by the bytes of their files. A subclass reads these, and any number of threads may call it."""
+
+    @property
+    @abstractmethod
+    def names(self) -> Sequence[str]:
+        """As of `Images`."""
+
+    @abstractmethod
+    def read_bytes(self, index: int) -> bytes:
+        """The file of image `index`. Raises OSError, and ValueError if it is damaged."""
+
+    def read(self, index: int) -> UInt8[np.ndarray, "H W 3"]:
+        """Image `index` as RGB. Raises BadImage."""
+        try:
+            return decode_file(io.BytesIO(self.read_bytes(index)))
+        except Exception as error:
+            raise BadImage(self.names[index], reason_of(error)) from error
+
+    def read_scaled(self, index: int, choose: Choose) -> Scaled:
+        """Image `index` at the scale that `choose` gives for its size. Raises BadImage."""
+        try:
+            return decode_file_scaled(io.BytesIO(self.read_bytes(index)), choose)
+        except Exception as error:
+            raise BadImage(self.names[index], reason_of(error)) from error
