@@ -10,13 +10,20 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
-from moco.files import check_writable, naming, read_json
+from moco.files import check_writable, is_url_path, local_only, naming, read_json
 from moco.recipe_error import RecipeError
 from moco.text import shown
 
 OWNER_MARK = "made-by-moco"  # a file that marks a staging folder as ours
 MADE_BY = "a staging folder of momentum-contrast"  # what the mark says, beside host and process
 CONTENT = "new"  # the folder in it that is written to
+
+
+def local_path(path: str | Path) -> Path:
+    """A path to write to. Raises RecipeError for a URL."""
+    if is_url_path(path):
+        raise RecipeError(local_only(path))
+    return Path(path)
 
 
 def refuse_existing(files: Sequence[Path], *, overwrite: bool) -> None:

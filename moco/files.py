@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import IO, Any
 
 MODE = 0o666  # minus the umask, so that members of a group can share runs and caches
+URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/", re.ASCII)  # not C:/
 TEMPORARY = re.compile(r"\.tmp-([1-9][0-9]{0,9}-[0-9a-f]{8})([0-9a-f]{8})", re.ASCII)
 
 
@@ -51,6 +52,20 @@ def naming(path: Path, temporary: Path) -> Iterator[None]:
         if error.filename in (temporary, str(temporary)):
             error.filename, error.filename2 = str(path), None
         raise
+
+
+def is_url_path(path: str | Path) -> bool:
+    """Whether a path is a URL, perhaps one that has lost a slash, as `Path("s3://a/b")` has."""
+    return URL.match(str(path)) is not None
+
+
+def local_only(path: str | Path) -> str:
+    """What to say of a URL where a path is expected."""
+    scheme = str(path).partition(":")[0].lower()
+    return (
+        f"expected a path on this machine, got a URL ({scheme}:). Only images (DATA) may be URLs: write to a local "
+        "folder, and copy it"
+    )
 
 
 def check_writable(path: Path) -> None:

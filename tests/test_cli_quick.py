@@ -75,6 +75,7 @@ def test_a_refusal_that_needs_no_torch_imports_none(tmp_path: Path):
 
 
 HOMES = {
+    "StoreError": "moco.data.sources.images",
     "Stopped": "moco.train.after_step", "Diverged": "moco.train.after_step", "Collapsed": "moco.train.live_diagnosis",
     "DataError": "moco.data.sources.images",
     "RecipeError": "moco.recipe", "CheckpointError": "moco.train.checkpoint", "RankError": "moco.distributed",

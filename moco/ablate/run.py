@@ -16,6 +16,8 @@ from moco.ablate.measure import measures
 from moco.ablate.results import Result, Row
 from moco.ablate.scales import Scale, at_scale
 from moco.ablate.score import Judge, describe_architecture
+from moco.atomic_output import local_path
+from moco.data.remote.urls import redact
 from moco.data.sources.demo import demo_data
 from moco.data.sources.images import Images
 from moco.data.sources.open import open_images
@@ -72,11 +74,11 @@ def ablate(
         RecipeError: an unknown ablation or scale, data that is missing or not expected, or results of other data in
             `out`. Errors of pre-training and evaluation, except Diverged, which counts as a result.
     """
-    described, chosen, folder = family(name, scale=scale), at_scale(scale), Path(out) / scale
+    described, chosen, folder = family(name, scale=scale), at_scale(scale), local_path(out) / scale
     train, labelled = choose_data(scale, data, eval_data)
     check_outputs(folder, name)
     folder.mkdir(parents=True, exist_ok=True)
-    check_same_data(folder / "data.json", {"data": str(train), "eval_data": str(labelled)})
+    check_same_data(folder / "data.json", {"data": redact(str(train)), "eval_data": redact(str(labelled))})
     place = pick_device(
         "cpu" if scale == "demo" and device == "auto" else device
     )  # a GPU does not speed up such a small network

@@ -14,6 +14,7 @@ from moco.atlas.contents import CLUSTERS, Contents, compact, compute_contents, z
 from moco.atlas.duplicates import check_threshold
 from moco.atlas.table import MADE_BY, has_pyarrow, is_table_of_ours, write_table
 from moco.atlas.thumbnails import Sheets
+from moco.atomic_output import local_path
 from moco.device import workers_for
 from moco.evaluate.progress import Progress
 from moco.files import check_writable, write_text
@@ -137,7 +138,7 @@ def page_of(source: str | Path, out: str | Path | None) -> Path:
     run = Path(source)
     if out is None:
         out = (run if (run / "recipe.json").is_file() else Path()) / NAMES[0]
-    file = Path(out)
+    file = local_path(out)
     if file.suffix.lower() not in (".html", ".htm"):
         raise RecipeError(f"--out expects a name that ends in .html, got {shown(str(file))}")
     if not file.parent.is_dir():

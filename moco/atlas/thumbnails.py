@@ -78,9 +78,10 @@ class Pictures:
         index = int(self.ids[row])
         with self._lock:
             try:
-                status = os.stat(self.images.path(index))
-                if (status.st_size, status.st_mtime_ns) != (self.images.sizes[index], self.images.mtimes[index]):
-                    return None
+                if self.images.local:
+                    status = os.stat(self.images.path(index))
+                    if (status.st_size, status.st_mtime_ns) != (self.images.sizes[index], self.images.mtimes[index]):
+                        return None
                 pixels = self.images.read(index)
             except (BadImage, OSError):
                 return None

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 FAILED, USAGE, BAD_DATA, DIVERGED, RESUMABLE, INTERRUPTED = 1, 2, 3, 4, 75, 130
 CODES = {  # by class name, so that no class must be imported; the first match counts
     "Stopped": RESUMABLE,
+    "StoreError": RESUMABLE,
     "Diverged": DIVERGED,
     "Collapsed": DIVERGED,
     "FloatingPointError": DIVERGED,

@@ -2,10 +2,13 @@
 
 import difflib
 import re
+from pathlib import Path
 from typing import Any
 
 import typer
 from typer.core import TyperCommand
+
+from moco.files import is_url_path, local_only
 
 
 class Command(TyperCommand):
@@ -13,11 +16,15 @@ class Command(TyperCommand):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         try:
-            return super().parse_args(ctx, args)
+            rest = super().parse_args(ctx, args)
         except typer.BadParameter as error:
             message = error.message.removeprefix("Value error, ")
             error.message = message + _hint(message)
             raise
+        for one in list[Any](self.get_params(ctx)):
+            if isinstance(value := ctx.params.get(one.name), Path) and is_url_path(value):
+                raise typer.BadParameter(local_only(value), ctx, one)
+        return rest
 
     def collect_usage_pieces(self, ctx: Any) -> list[str]:
         arguments = [one for one in self.get_params(ctx) if one.param_type_name == "argument"]

@@ -1,5 +1,6 @@
 """Options and arguments of commands: names, types and help texts."""
 
+import os
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -7,6 +8,8 @@ from typing import Annotated
 import typer
 
 from moco.cli import completion
+from moco.data.remote.settings import CACHE, CACHE_SIZE, parse_size
+from moco.files import is_url_path, local_only
 
 
 class Resume(StrEnum):
@@ -30,6 +33,26 @@ class Target(StrEnum):
     onnx = "onnx"
 
 
+def set_cache(folder: str | None) -> str | None:
+    """Pass --cache on, also to processes that are started: by the environment."""
+    if folder is not None:
+        if is_url_path(folder):
+            raise typer.BadParameter(local_only(folder))
+        os.environ[CACHE] = folder
+    return folder
+
+
+def set_cache_size(size: str | None) -> str | None:
+    """As `set_cache`, for --cache-size."""
+    if size is not None:
+        try:
+            parse_size(size)
+        except ValueError as error:
+            raise typer.BadParameter(str(error)) from None
+        os.environ[CACHE_SIZE] = size
+    return size
+
+
 # Of several commands.
 Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object on stdout.")]
 Device = Annotated[str, typer.Option("--device", metavar="DEVICE", help="auto, cpu, cuda, cuda:N or mps.")]
@@ -46,6 +69,20 @@ MaxBad = Annotated[
     typer.Option(
         min=0, metavar="N",
         help="Unreadable images to tolerate: a number of images, or a share below 1. [default: 0.1 %, at least 10]",
+    ),
+]  # fmt: skip
+CacheFolder = Annotated[
+    str | None,
+    typer.Option(
+        "--cache", metavar="FOLDER", callback=set_cache,
+        help="Keep copies of images from URLs there. [default: the user's cache; see --cache-size]",
+    ),
+]  # fmt: skip
+CacheSize = Annotated[
+    str | None,
+    typer.Option(
+        "--cache-size", metavar="SIZE", callback=set_cache_size,
+        help="Keep copies of images from URLs, up to this size, such as 20G. [default: none are kept]",
     ),
 ]  # fmt: skip
 Seed = Annotated[int | None, typer.Option(min=0, metavar="N", help="Seed of the run. [default: the recipe's]")]
@@ -85,7 +122,10 @@ NoCache = Annotated[
 # Of pretrain and ablate.
 Images = Annotated[
     list[str],
-    typer.Argument(metavar="DATA", help="Folders of images (flat or nested), list files, shards (tar), or zip files."),
+    typer.Argument(
+        metavar="DATA",
+        help="Folders of images (flat or nested), list files, shards (tar), or zip files; also URLs (s3://, https://).",
+    ),
 ]
 Out = Annotated[Path, typer.Option(metavar="PATH", help="The run folder to create or resume.")]
 RecipeName = Annotated[

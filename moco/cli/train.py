@@ -50,6 +50,8 @@ def pretrain(
     on_collapse: options.OnCollapse = options.Collapse.warn,
     diagnose_every: options.DiagnoseEvery = None,
     max_bad: MaxBad = None,
+    cache: options.CacheFolder = None,
+    cache_size: options.CacheSize = None,
     patience: options.Patience = 30,
     no_compare: options.NoCompare = False,
     log: options.Log = None,

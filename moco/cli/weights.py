@@ -8,7 +8,18 @@ import typer
 
 from moco.cli import early_checks
 from moco.cli.errors import errors, interruptions
-from moco.cli.options import Architecture, Device, Json, MaxBad, OverwriteFiles, Target, Weights, Workers
+from moco.cli.options import (
+    Architecture,
+    CacheFolder,
+    CacheSize,
+    Device,
+    Json,
+    MaxBad,
+    OverwriteFiles,
+    Target,
+    Weights,
+    Workers,
+)
 
 
 def embed(
@@ -22,6 +33,8 @@ def embed(
     device: Device = "auto",
     workers: Workers = None,
     max_bad: MaxBad = None,
+    cache: CacheFolder = None,
+    cache_size: CacheSize = None,
     overwrite: OverwriteFiles = False,
     as_json: Json = False,
 ) -> None:

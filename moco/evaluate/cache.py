@@ -201,7 +201,7 @@ def paths_of(images: Images) -> list[str] | None:
     places = np.arange(len(images))
     while isinstance(images, Subset):
         places, images = images.indices[places], images.images
-    return [images.path(int(i)) for i in places] if isinstance(images, Folder) else None
+    return [images.path(int(i)) for i in places] if isinstance(images, Folder) and images.local else None
 
 
 def _hash_contents(paths: list[str], *, workers: int, progress: Progress) -> str:

@@ -12,7 +12,7 @@ import numpy as np
 import torch.nn.functional as F
 from jaxtyping import Float32
 
-from moco.atomic_output import feature_files, refuse_existing, staged
+from moco.atomic_output import feature_files, local_path, refuse_existing, staged
 from moco.data.loader.bad_images import Quarantine
 from moco.data.loader.loader import eval_batches
 from moco.data.sources.folder import DataError, Images
@@ -93,7 +93,7 @@ def embed_to_file(
 
 def output_files(out: str | Path) -> list[Path]:
     """The files to write for `out`. Raises RecipeError if `out` has another suffix or no folder."""
-    out = Path(out)
+    out = local_path(out)
     if out.suffix not in WRITERS:
         raise RecipeError(unknown("kind of file for features", out.suffix or out.name, list(WRITERS)))
     if not out.parent.is_dir():

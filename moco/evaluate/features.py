@@ -21,6 +21,7 @@ from moco.data.augment.normalize import normalize
 from moco.data.decode.decode import decode
 from moco.data.loader.bad_images import Quarantine
 from moco.data.loader.loader import eval_batches
+from moco.data.remote.urls import are_urls
 from moco.data.sources.dataset_items import pixels
 from moco.data.sources.folder import BadImage, DataError, Images
 from moco.data.sources.labels import HOW
@@ -225,7 +226,7 @@ def load(
 
 def _open_pictures(pictures: Any) -> Images:
     """The input of `embed` as Images. A list may mix paths and pictures; other input is opened as by `pretrain`."""
-    if isinstance(pictures, str | Path):
+    if isinstance(pictures, str | Path) or are_urls(pictures):
         return open_images(pictures, single=True)
     if isinstance(pictures, Dataset) or hasattr(pictures, "names"):
         return open_images(pictures)

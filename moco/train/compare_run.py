@@ -12,6 +12,7 @@ import torch
 
 from moco.comparison.on_machine import cheapest_on_machine, weights_on_machine
 from moco.comparison.short import TooFewError, compare_shortly, compare_views_shortly
+from moco.data.remote.urls import redact
 from moco.data.sources.folder import Folder
 from moco.data.sources.images import DataError
 from moco.data.sources.split import Split, split_sources
@@ -71,7 +72,7 @@ def seconds_of(records: Sequence[Mapping[str, Any]]) -> float:
 
 def _command(job: Job) -> str:
     data = job.options.eval_data or "LABELLED_FOLDER"
-    return f"The command for it: moco compare {shlex.quote(str(job.run.path))} {shlex.quote(str(data))}"
+    return f"The command for it: moco compare {shlex.quote(str(job.run.path))} {shlex.quote(redact(str(data)))}"
 
 
 def _compare(job: Job, encoder: Encoder, reporter: Reporter, *, seconds: float) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from moco.data.remote.urls import is_url
 from moco.data.sources.folder import Folder
 from moco.text import shown
 from moco.train.overwrite_run import existing_files
@@ -21,9 +22,9 @@ def check_no_overlap(
         eval_data: a folder or list of labelled images. The run may lie in it, but it must not lie in the run.
     """
     real = os.path.realpath(out)
-    if isinstance(images, Folder):
+    if isinstance(images, Folder) and images.local:
         _check_sources(out, real, images)
-    if isinstance(eval_data, str | Path) and is_in(os.path.realpath(eval_data), real):
+    if isinstance(eval_data, str | Path) and not is_url(eval_data) and is_in(os.path.realpath(eval_data), real):
         raise RunError(f"--eval-data {shown(str(eval_data))} is or lies in --out {out}: name another --out")
     if overwrite and init is not None and os.path.exists(init) and is_in(os.path.realpath(init), real):
         raise RunError(f"--init {shown(str(init))} lies in --out {out}, which --overwrite removes: name another --out")

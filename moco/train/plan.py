@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from moco.comparison.on_machine import weights_on_machine
+from moco.data.remote.urls import redact
 from moco.data.sources.open import Sources, open_images
 from moco.device import pick_device, workers_for
 from moco.planning.budget import budget_text, parse_budget
@@ -146,7 +147,7 @@ def plan(
     place, images = pick_device(device), open_images(data)
     found = plan_budget(images, place, workers=workers_for(workers), budget=seconds, report=report)
     sources = data if isinstance(data, list | tuple) else [data]
-    names = " ".join(shlex.quote(str(one)) if isinstance(one, str | Path) else "DATA" for one in sources)
+    names = " ".join(shlex.quote(redact(str(one))) if isinstance(one, str | Path) else "DATA" for one in sources)
     start = next((name for name in weights_on_machine() if name.startswith(("timm/", "torchvision/"))), None)
     return Plan(found, names, shlex.quote(out), len(images), start)
 

@@ -7,6 +7,7 @@ from typing import Any, Unpack
 
 from torch import nn
 
+from moco.atomic_output import local_path
 from moco.data.augment.kernel_loading import is_loading
 from moco.data.loader.dealt import DealtLoader
 from moco.data.loader.loader import ViewLoader
@@ -131,7 +132,7 @@ def pretrain(
     with watchdog(chosen.patience) as dog, session(pick_device(chosen.device)) as place:
         reporter = reporter if reporter is not None and on_main() else Silent()
         job = plan_job(
-            data, Path(out), place, chosen.restarted() if restarted() else chosen, recipe=recipe, model=model,
+            data, local_path(out), place, chosen.restarted() if restarted() else chosen, recipe=recipe, model=model,
             changes=changes, init=init, budget=None if budget is None else parse_budget(budget),
             report=reporter.live,
         )  # fmt: skip

@@ -9,6 +9,7 @@ from typing import Any
 from jinja2 import TemplateError
 from torch import nn
 
+from moco.atomic_output import local_path
 from moco.data.sources.open import Sources
 from moco.files import check_writable, read_json, write_text
 from moco.report.contents import report_of_run, report_of_runs
@@ -127,7 +128,7 @@ def page_of(paths: Sequence[Path], out: str | Path | None) -> Path:
         raise RunError(f"a report expects 1 to {MOST_RUNS} runs, got {len(paths)}")
     if out is None and len(paths) > 1:
         raise RunError("a report on several runs needs the name of its file: --out FILE.html")
-    page = paths[0] / NAMES[0] if out is None else Path(out)
+    page = paths[0] / NAMES[0] if out is None else local_path(out)
     if page.suffix.lower() not in (".html", ".htm"):
         raise RunError(f"--out expects a name that ends in .html, got {page}")
     if not page.parent.is_dir():

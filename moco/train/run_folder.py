@@ -268,12 +268,13 @@ def provenance(*, device: "torch.device", workers: int, images: "Images", data: 
     import PIL
     import torch
 
+    from moco.data.remote.urls import redact
     from moco.data.sources.skipped import skipped_files
     from moco.distributed import world_size
 
     return {
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": sys.argv,
+        "command": [redact(one) for one in sys.argv],
         "versions": {
             "momentum-contrast": moco.__version__, "python": platform.python_version(), "torch": torch.__version__,
             "torchvision": version("torchvision"), "numpy": np.__version__, "pillow": PIL.__version__,

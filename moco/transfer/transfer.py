@@ -9,6 +9,7 @@ from typing import Any, Unpack
 
 import torch
 
+from moco.atomic_output import local_path
 from moco.data.sources.images import DataError
 from moco.data.sources.split import draw_fifth
 from moco.device import pick_device
@@ -74,7 +75,7 @@ def transfer(
         split: the splits to train and to test on. body_surface: for "densepose", the folder of the surface's files.
     Raises RecipeError for settings that do not fit, and DataError for annotations or images that cannot be used.
     """
-    chosen, data, out, test = RunOptions(**options), Path(data), Path(out), None if test is None else Path(test)
+    chosen, data, out, test = RunOptions(**options), Path(data), local_path(out), None if test is None else Path(test)
     reference = check_names(init, versus, bn_of or {})
     check_paths(data, out, test, init, overwrite=chosen.overwrite)
     what = task_named(task) if body_surface is None else task_named(task).with_body_surface(Path(body_surface))

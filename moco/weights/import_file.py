@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from moco.atomic_output import staging_folder
+from moco.atomic_output import local_path, staging_folder
 from moco.files import write_atomically, write_text
 from moco.recipe import EncoderSpec, Recipe
 from moco.text import plural
@@ -36,7 +36,7 @@ def import_weights(
     Raises:
         WeightsError: the file does not exist, its network is unknown, or `out` is not empty.
     """
-    out = Path(out)
+    out = local_path(out)
     check_new_folder(out)
     found = read_weights(weights, prefix=prefix)
     if not found.content:

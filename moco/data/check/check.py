@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from moco.data.check.inspect_file import Inspection, inspect_file
+from moco.data.check.inspect_file import Inspection, inspect_opened
 from moco.data.check.near_duplicates import find_near
 from moco.data.loader.bad_images import Quarantine
+from moco.data.loader.read_ahead import read_ahead
 from moco.data.loader.threads import in_order
 from moco.data.sources.folder import Folder
 from moco.data.sources.skipped import Skipped
@@ -19,6 +20,7 @@ from moco.text import first_few, shown
 MIN_IMAGES = 16  # good images that a run needs; as recipes.auto.MIN_IMAGES
 SMALL_SIDE = 48  # [pixels] for which the recipes without blur are made: CIFAR-10 has 32
 GREY_MODES = {"1", "L", "LA", "I", "I;16", "F"}  # of Pillow
+AHEAD = 64  # images of a store that are read ahead
 SIDES = (32, 64, 128, 256, 512, 1024, 2048, 4096)  # [pixels] bounds in the table of shorter sides
 
 
@@ -168,10 +170,11 @@ def check(
     limit = Quarantine(None, max_bad, len(folder)).limit
 
     def inspect(index: int, stopped: Event) -> Inspection:
-        return inspect_file(folder.path(index), compare=near_duplicates, deep=deep)
+        return inspect_opened(lambda: folder.open(index), folder.names[index], compare=near_duplicates, deep=deep)
 
     inspections = []
-    for one in in_order(inspect, range(len(folder)), workers=workers):
+    coming = read_ahead(folder, range(len(folder)), lambda index: [index], ahead=AHEAD)
+    for one in in_order(inspect, coming, workers=workers):
         inspections.append(one)
         if progress and len(inspections) % 100 == 0:
             progress(len(inspections))

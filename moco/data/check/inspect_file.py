@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -13,6 +14,8 @@ from moco.data.decode import jpeg
 from moco.data.decode.decode import EXTENSIONS, FORMATS, decode_file, open_file, reason_of
 from moco.data.decode.limits import open_counted
 from moco.data.decode.tiff import File
+from moco.data.loader.threads import Abandoned
+from moco.data.sources.images import DataError
 
 SMALL, LONG = 32, 4  # reported as odd: a shorter side below 32 pixels, an aspect ratio above 4
 _ENDINGS = dict.fromkeys((".jpg", ".jpeg", ".jpe", ".jfif"), "JPEG") | {".tif": "TIFF", ".tiff": "TIFF"}
@@ -32,22 +35,30 @@ class Inspection(NamedTuple):
 
 
 def inspect_file(path: str, *, compare: bool, deep: bool) -> Inspection:
-    """Read the file at `path` whole.
+    """Read the file at `path` whole. See `inspect_opened`."""
+    return inspect_opened(lambda: open_file(path), path, compare=compare, deep=deep)
+
+
+def inspect_opened(open_image: Callable[[], File], name: str, *, compare: bool, deep: bool) -> Inspection:
+    """Read a file whole.
 
     Args:
+        name: of the file, for its ending.
         compare: also compute the signature for finding near-duplicates.
         deep: also report damage that libjpeg-turbo tolerates.
     """
     digest = b""
     try:
-        with open_file(path) as file:
+        with open_image() as file:
             digest = hashlib.file_digest(file, "sha256").digest()
             file.seek(0)
             pixels = decode_file(file)
             file.seek(0)
             warning = jpeg.damage_warning(file.read()) if deep else ""
             file.seek(0)
-            kind, odd = _header(file, path)
+            kind, odd = _header(file, name)
+    except (DataError, Abandoned):  # a store that does not answer
+        raise
     except Exception as error:  # as in decode.py
         return Inspection(bad=reason_of(error), digest=digest)
     height, width = pixels.shape[:2]
@@ -57,11 +68,11 @@ def inspect_file(path: str, *, compare: bool, deep: bool) -> Inspection:
     return Inspection("", digest, kind, (width, height), tuple(odd), signature_of(pixels) if compare else None)
 
 
-def _header(file: File, path: str) -> tuple[str, list[str]]:
+def _header(file: File, name: str) -> tuple[str, list[str]]:
     """Format and mode, and what is odd about them."""
     with open_counted(file, FORMATS) as image:
         form = "JPEG" if image.format == "MPO" else str(image.format)
-        ending = os.path.splitext(path)[1].lower()
+        ending = os.path.splitext(name)[1].lower()
         expected = _ENDINGS.get(ending, ending[1:].upper())
         odd = [f"{form} with the ending {ending}"] if ending in EXTENSIONS and expected != form else []
         odd += [f"mode {image.mode}"] if image.mode not in _USUAL else []

@@ -21,16 +21,18 @@ from moco.data.loader.bad_images import Quarantine
 from moco.data.loader.buffers import BufferPool, Ring, Slot
 from moco.data.loader.cache import cache_for
 from moco.data.loader.processes import WorkerBatch, in_processes
+from moco.data.loader.read_ahead import read_ahead
 from moco.data.loader.sampler import StepSampler
 from moco.data.loader.shrunk import MEMORY, ShrunkImages
 from moco.data.loader.threads import Abandoned, in_order
 from moco.data.loader.view_maker import CRASH, DrawnBatch, Task, ViewMaker, check_bad_on_all_ranks
 from moco.data.shards.shards import Shards
-from moco.data.sources.images import DataError, Images
+from moco.data.sources.images import DataError, Images, StoreError, prefetch
 from moco.data.sources.torch_dataset import for_process
 from moco.recipe import DataSpec
 
 ROWS = 8  # images in a thread's task: few, so that all threads work on the mini-batch that is due first
+AHEAD_IMAGES = 256  # images of a store that are read ahead of an evaluation
 CACHED_ROWS = 128  # the same, of images in memory
 AHEAD = 2  # mini-batches that are made ahead: the next one, and one more for a step that is shorter than most
 
@@ -126,10 +128,11 @@ class ViewLoader:
         count = len(self.sampler.share)
         parts = _slices(count, ROWS if self.maker.cache is None else CACHED_ROWS)
         ahead = max(self.workers + 1, AHEAD * len(parts))
+        draws = read_ahead(self.images, self.sampler, self.maker.unread, ahead=AHEAD)
         ring = Ring(AHEAD + 2 + self.workers // len(parts), count, self.data, self.device)
         tasks = (
             Task(batch, rows, ring[number])
-            for number, batch in enumerate(map(self.maker.draw, self.sampler))
+            for number, batch in enumerate(map(self.maker.draw, draws))
             for rows in parts
         )
         done = in_order(self.maker.make, tasks, workers=self.workers, ahead=ahead)
@@ -145,11 +148,11 @@ class ViewLoader:
             self._start_worker, self.sampler.steps, workers=self.workers, pinned=self.device.type == "cuda",
             on_crash=self._add_crashing,
         )  # fmt: skip
-        for drawn, (crops, ids, bad, error) in zip(self.sampler, made, strict=True):
+        for drawn, (crops, ids, bad, error, outage) in zip(self.sampler, made, strict=True):
             for name, reason in bad.items():
                 self.quarantine.add(name, reason)
             if error:
-                raise DataError(error)
+                raise (StoreError if outage else DataError)(error)
             yield self.maker.draw(drawn), Slot(crops, ids, self.device)
 
     def _add_crashing(self, index: int) -> None:
@@ -174,16 +177,19 @@ class ViewLoader:
         """The mini-batch of a step, from this process's copy of the images, with its own list of bad ones."""
         bad = Quarantine(None, len(images), len(images))  # no limit: the main process adds up those of all workers
         maker = replace(self.maker, images=images, quarantine=bad, before_read=before_read)
+        for coming in (step, step + self.workers):  # torch deals out the steps in turn
+            if coming in self.sampler.steps:
+                prefetch(images, self.sampler.draw(coming).ids.tolist())
         batch = maker.draw(self.sampler.draw(step))
         count = len(batch.drawn.ids)
         slot = Slot.empty(count, self.data, torch.device("cpu"))
         try:
             maker.make(Task(batch, slice(0, count), slot), Event())
-            failure = ""
+            failure, outage = "", False
         except DataError as error:  # raised again by the main process, after it has added the bad images
-            failure = str(error)
+            failure, outage = str(error), isinstance(error, StoreError)
         views, ids = [torch.from_numpy(crops) for crops in slot.crops], torch.from_numpy(slot.ids)
-        return WorkerBatch(views, ids, bad.bad, failure)
+        return WorkerBatch(views, ids, bad.bad, failure, outage)
 
     def _first_size(self) -> tuple[int, int] | None:
         """(height, width) of the first image that can be read."""
@@ -245,7 +251,8 @@ def eval_batches(
     load_kernels()
     starts = range(0, len(images), batch_size)
     parts = (range(start, min(start + batch_size, len(images))) for start in starts)
-    for crops, ids in in_order(read, parts, workers=workers):
+    coming = read_ahead(images, parts, lambda part: part, ahead=max(1, AHEAD_IMAGES // batch_size))
+    for crops, ids in in_order(read, coming, workers=workers):
         if len(ids):
             crops = normalize(_to_device(crops, device), mean=data.mean, std=data.std)
             yield crops, _to_device(ids, device)

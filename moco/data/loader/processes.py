@@ -31,6 +31,7 @@ class WorkerBatch(NamedTuple):
     ids: Tensor
     bad: dict[str, str]
     error: str = ""  # why there is no mini-batch
+    outage: bool = False  # it is a StoreError
 
 
 Make = Callable[[int, Callable[[int], None]], WorkerBatch]  # of (step, before_read)

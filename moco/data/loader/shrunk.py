@@ -1,13 +1,13 @@
 """Images shrunk when they are read, and kept in memory: a short run then decodes each image once, not in each epoch."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from jaxtyping import Int64, UInt8
 from PIL import Image
 
 from moco.data.decode.scaled import Scaled, largest_divisor, whole
-from moco.data.sources.images import Images, read_scaled
+from moco.data.sources.images import Images, forget, prefetch, read_scaled
 
 MEMORY = 2**31  # [bytes] of pixels that are kept
 
@@ -46,6 +46,12 @@ class ShrunkImages:
 
     def __len__(self) -> int:
         return len(self.images)
+
+    def prefetch(self, indices: Iterable[int]) -> None:
+        prefetch(self.images, [int(i) for i in indices if int(i) not in self._kept])
+
+    def forget(self) -> None:
+        forget(self.images)
 
     def read(self, index: int) -> UInt8[np.ndarray, "h w 3"]:
         """Image `index` as RGB, shrunk. Raises BadImage."""

@@ -3,11 +3,13 @@
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextvars import ContextVar
 from threading import Event
 from typing import TypeVar
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+STOPPED: ContextVar[Event | None] = ContextVar("stopped", default=None)  # of a thread's consumer, for reads that wait
 
 
 class Abandoned(Exception):
@@ -33,7 +35,7 @@ def in_order(
         for item in items:
             yield make(item, stopped)
         return
-    pool = ThreadPoolExecutor(workers, thread_name_prefix="moco-data")
+    pool = ThreadPoolExecutor(workers, "moco-data", initializer=STOPPED.set, initargs=(stopped,))
     pending: deque[Future[Result]] = deque()
     try:
         for item in items:

@@ -70,6 +70,10 @@ class ViewMaker:
         numbers = [random_numbers(self.seed, epoch, ids=ids, view_index=index) for index in views]
         return DrawnBatch(drawn, [cpu.DrawnView(*pair) for pair in zip(self.data.views, numbers, strict=True)])
 
+    def unread(self, drawn: Draw) -> list[int]:
+        """The images drawn that are not in memory."""
+        return (drawn.ids if self.cache is None else drawn.ids[~self.cache.filled[drawn.ids]]).tolist()
+
     def make(self, task: Task, stopped: Event) -> Task:
         """Write the views of the task's rows into its slot."""
         batch, rows, slot = task

@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,13 +65,20 @@ def open_index(shards: Sequence[Path], *, cache: Path, report: Report = lambda _
     beside = shards[0].parent / FOLDER
     number = hashlib.sha256(json.dumps([os.path.realpath(shard) for shard in shards]).encode()).hexdigest()[:16]
     for place in (beside, cache / "shards" / number):
-        if (found := _load(place, shards, facts)) is not None:
+        if (found := load_index(place, shards, facts)) is not None:
             return found
-    built = _build(shards, facts, report)
-    for place in (beside, cache / "shards" / number):
+    return keep_index(_build(shards, facts, report), shards, facts, (beside, cache / "shards" / number))
+
+
+Built = tuple[np.ndarray, bytes, dict[str, Any]]  # records, names, and what shards.json has
+
+
+def keep_index(built: Built, shards: Sequence[Path], facts: list[list[Any]], places: Iterable[Path]) -> Index:
+    """A new index, written to the first of `places` where that is possible, and mapped from there."""
+    for place in places:
         with suppress(OSError):
             _save(place, *built)
-            if (found := _load(place, shards, facts)) is not None:
+            if (found := load_index(place, shards, facts)) is not None:
                 return found
     records, text, about = built
     return _index(shards, records, np.frombuffer(text, dtype=np.uint8), about)
@@ -83,8 +90,8 @@ def _facts_of(shard: Path) -> list[Any]:
     return [shard.name, status.st_size, status.st_mtime_ns]
 
 
-def _build(shards: Sequence[Path], facts: list[list[Any]], report: Report) -> tuple[np.ndarray, bytes, dict[str, Any]]:
-    """Read the headers of all shards. Returns records, names, and what shards.json has."""
+def _build(shards: Sequence[Path], facts: list[list[Any]], report: Report) -> Built:
+    """Read the headers of all shards."""
     rows: list[tuple[int, Sample]] = []
     damage: list[str] = []
     for number, shard in enumerate(shards):
@@ -92,8 +99,13 @@ def _build(shards: Sequence[Path], facts: list[list[Any]], report: Report) -> tu
         scan = scan_tar(shard)
         rows += [(number, sample) for sample in samples_of(shard, scan)]
         damage += [f"{shown(shard.name)}: {one}" for one in scan.damage]
+    return assemble(rows, damage, facts, where=str(shards[0].parent))
+
+
+def assemble(rows: list[tuple[int, Sample]], damage: list[str], facts: list[list[Any]], *, where: str) -> Built:
+    """An index of images, each with the number of its shard. Raises DataError for none."""
     if not rows:
-        raise DataError(f"no images in {len(shards):,} tar files of {shown(str(shards[0].parent))}")
+        raise DataError(f"no images in {len(facts):,} tar files of {shown(where)}")
     labels = LabelCodes()
     for _, sample in rows:
         labels.add(sample.label)
@@ -107,7 +119,7 @@ def _build(shards: Sequence[Path], facts: list[list[Any]], report: Report) -> tu
     about = {
         "version": VERSION, "shards": facts, "images": len(rows), "classes": list(labelling.names),
         "damage": damage[:LISTED], "damaged": len(damage), "labelled": labelling.whole,
-        "counts": np.bincount(records["shard"], minlength=len(shards)).tolist(),
+        "counts": np.bincount(records["shard"], minlength=len(facts)).tolist(),
     }  # fmt: skip
     return records, b"".join(names), about
 
@@ -133,7 +145,7 @@ def _save(place: Path, records: np.ndarray, text: bytes, about: dict[str, Any]) 
         raise
 
 
-def _load(place: Path, shards: Sequence[Path], facts: list[list[Any]]) -> Index | None:
+def load_index(place: Path, shards: Sequence[Path], facts: list[list[Any]]) -> Index | None:
     """The index in `place`; None if there is none, it is of other shards, or it is damaged."""
     about = read_json(place / "shards.json")
     if not isinstance(about, dict) or about.get("version") != VERSION or about.get("shards") != facts:

@@ -15,7 +15,8 @@ from typing import IO, Any
 import numpy as np
 import simplejpeg
 
-from moco.data.decode.decode import MAX_BYTES, BadImage, decode_file, open_file, reason_of
+from moco.atomic_output import local_path
+from moco.data.decode.decode import MAX_BYTES, BadImage, decode_file, reason_of
 from moco.data.loader.shrunk import shrink
 from moco.data.shards.samples import PACKED
 from moco.data.shards.scan_tar import scan_tar
@@ -97,6 +98,7 @@ def pack(
         DataError: `to` has other files, or shards of other images or settings; no image can be packed.
         OSError: the disk is full, ...
     """
+    to = local_path(to)
     settings = Packing(len(images), manifest_of(images).fingerprint, shard_size, resize, quality)
     _check(images, to, settings, overwrite=overwrite)
     to.mkdir(parents=True, exist_ok=True)
@@ -152,7 +154,7 @@ def _packed(paths: list[Path], about: dict[str, Any], *, reused: int) -> Packed:
 def _check(images: Images, to: Path, settings: Packing, *, overwrite: bool) -> None:
     """Raise DataError if the shards cannot be written to the folder `to`."""
     if isinstance(images, Folder):
-        for source in images.sources:
+        for source in images.sources if images.local else []:
             root = Path(os.path.realpath(source.root))
             if source.walked and (root == Path(os.path.realpath(to)) or root in Path(os.path.realpath(to)).parents):
                 raise DataError(f"{shown(str(to))} lies in the images' own folder: give another folder")
@@ -235,7 +237,7 @@ def _content_of(images: Images, index: int, settings: Packing) -> tuple[bytes, s
 def _file_of(images: Images, index: int) -> tuple[bytes | None, str]:
     """The file of an image, and its ending; (None, "") if the images are not files."""
     if isinstance(images, Folder):
-        with open_file(images.path(index)) as file:
+        with images.open(index) as file:
             return file.read(MAX_BYTES), os.path.splitext(images.names[index])[1].lower()
     if isinstance(images, EncodedImages):
         return images.read_bytes(index), os.path.splitext(images.names[index])[1].lower()

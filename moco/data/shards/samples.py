@@ -35,8 +35,13 @@ def samples_of(path: Path, scan: Scan) -> Iterator[Sample]:
         def read(member: Member) -> bytes:
             return os.pread(file.fileno(), member.size, member.offset)
 
-        for _, group in itertools.groupby(scan.members, key=lambda member: _split(member.name)[0]):
-            yield from _images_of(path.stem, list(group), read, scan)
+        yield from samples_in(path.stem, scan, read)
+
+
+def samples_in(shard: str, scan: Scan, read: Callable[[Member], bytes]) -> Iterator[Sample]:
+    """As `samples_of`, of a shard of this name whose labels are read by `read`."""
+    for _, group in itertools.groupby(scan.members, key=lambda member: _split(member.name)[0]):
+        yield from _images_of(shard, list(group), read, scan)
 
 
 def _images_of(shard: str, group: list[Member], read: Callable[[Member], bytes], scan: Scan) -> Iterator[Sample]:

@@ -1,11 +1,12 @@
 """List the files in a tar file with their places, without extracting any. Damaged parts are passed over and listed."""
 
+import io
 import os
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -46,32 +47,43 @@ def scan_tar(path: Path) -> Scan:
         OSError: it cannot be read.
     """
     with path.open("rb", buffering=0) as file:  # a buffer does not notice lseek
-        start, length = file.read(BLOCK), file.seek(0, 2)
-        for magic, name in COMPRESSED.items():
-            if start.startswith(magic):
-                raise DataError(
-                    f"{shown(str(path))} is compressed with {name}, so the images in it cannot be read one by one: "
-                    "decompress it first (images are compressed already)"
-                )
-        scan, end, truncated = Scan(), 0, False
-        for info in _intact(file, length):
-            if info.offset > end:
-                _note_gap(scan, path, end, info.offset)
-            end = _next_header(info)
-            if info.isreg() and not info.issparse():
-                if info.offset_data + info.size > length:
-                    scan.damage.append(f"{shown(info.name)}: the archive ends within it")
-                    truncated = True
-                    break
-                scan.members.append(Member(info.name, info.offset_data, info.size, int(info.mtime)))
-        if end < length and not truncated:
-            _note_gap(scan, path, end, length)
+        return scan_file(file, str(path))
+
+
+def scan_file(file: io.RawIOBase, path: str, visit: Callable[[Member], None] = lambda _: None) -> Scan:
+    """As `scan_tar`, of an open file that can seek.
+
+    Args:
+        path: for messages.
+        visit: called with each member when it is found, and may read there.
+    """
+    start, length = file.read(BLOCK), file.seek(0, 2)
+    for magic, name in COMPRESSED.items():
+        if start.startswith(magic):
+            raise DataError(
+                f"{shown(path)} is compressed with {name}, so the images in it cannot be read one by one: "
+                "decompress it first (images are compressed already)"
+            )
+    scan, end, truncated = Scan(), 0, False
+    for info in _intact(file, length):
+        if info.offset > end:
+            _note_gap(scan, file, end, info.offset)
+        end = _next_header(info)
+        if info.isreg() and not info.issparse():
+            if info.offset_data + info.size > length:
+                scan.damage.append(f"{shown(info.name)}: the archive ends within it")
+                truncated = True
+                break
+            scan.members.append(Member(info.name, info.offset_data, info.size, int(info.mtime)))
+            visit(scan.members[-1])
+    if end < length and not truncated:
+        _note_gap(scan, file, end, length)
     if not scan.members:
-        raise DataError(f"{shown(str(path))} has no files that can be read: expected a tar file with images")
+        raise DataError(f"{shown(path)} has no files that can be read: expected a tar file with images")
     return scan
 
 
-def _intact(file: BinaryIO, length: int) -> Iterator[tarfile.TarInfo]:
+def _intact(file: io.RawIOBase, length: int) -> Iterator[tarfile.TarInfo]:
     """The members with intact headers. After damage, or zeros between joined archives, the next one is looked for."""
     start: int | None = 0
     while start is not None:
@@ -88,7 +100,7 @@ def _intact(file: BinaryIO, length: int) -> Iterator[tarfile.TarInfo]:
         start = _find_header(file, max(end, start + BLOCK), length)
 
 
-def _find_header(file: BinaryIO, start: int, length: int) -> int | None:
+def _find_header(file: io.RawIOBase, start: int, length: int) -> int | None:
     """[bytes] The offset of the next block from `start` on that looks like a header; None: there is none.
 
     Holes of a sparse file are passed over without reading them.
@@ -97,6 +109,8 @@ def _find_header(file: BinaryIO, start: int, length: int) -> int | None:
     while place < length:
         try:
             place = max(place, os.lseek(file.fileno(), place, os.SEEK_DATA) // BLOCK * BLOCK)
+        except io.UnsupportedOperation:
+            pass  # a file in a store has no holes
         except OSError:
             return None  # zeros up to the end
         file.seek(place)
@@ -117,9 +131,8 @@ def _next_header(info: tarfile.TarInfo) -> int:
     return info.offset_data + -(-content // BLOCK) * BLOCK
 
 
-def _note_gap(scan: Scan, path: Path, start: int, end: int) -> None:
+def _note_gap(scan: Scan, file: io.RawIOBase, start: int, end: int) -> None:
     """List the part from `start` to `end`, unless it begins with zeros, as between tar files that were joined."""
-    with path.open("rb") as file:
-        file.seek(start)
-        if any(file.read(min(end - start, LOOKED_AT))):
-            scan.damage.append(f"{end - start:,} bytes from {start:,} on are damaged")
+    file.seek(start)
+    if any(file.read(min(end - start, LOOKED_AT))):
+        scan.damage.append(f"{end - start:,} bytes from {start:,} on are damaged")

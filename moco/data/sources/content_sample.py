@@ -68,7 +68,7 @@ def same_contents(was: Any, before: Manifest, now: Manifest, images: Images) -> 
 def _paths(images: Images, chosen: list[int]) -> Sequence[str]:
     """The files of the sample; none if the images are not files."""
     if isinstance(images, Folder):
-        return [images.path(i) for i in chosen]
+        return [] if not images.local else [images.path(i) for i in chosen]
     files = getattr(images, "paths", None)  # of labelled or annotated images
     return [str(files[i]) for i in chosen] if files is not None else []
 

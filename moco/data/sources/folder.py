@@ -12,8 +12,10 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Int32, Int64, UInt8
 
-from moco.data.decode.decode import EXTENSIONS, BadImage, decode
+from moco.data.decode.decode import EXTENSIONS, BadImage, decode, open_file
 from moco.data.decode.scaled import Choose, Scaled, decode_scaled
+from moco.data.decode.tiff import File
+from moco.data.remote.urls import check_url, is_url
 from moco.data.sources.file_status import MISSING, FileStatus, file_status
 from moco.data.sources.images import DataError, Images, LabelCodes, Labelling
 from moco.data.sources.names import Chosen, Names, joined, names_of, with_prefix
@@ -53,6 +55,11 @@ class Folder:
     def __len__(self) -> int:
         return len(self.names)
 
+    @property
+    def local(self) -> bool:
+        """Whether the images are files, which `path` names; False: they are in a store."""
+        return True
+
     def path(self, index: int) -> str:
         """The path of image `index`."""
         source = self.sources[self.origin[index]]
@@ -70,6 +77,10 @@ class Folder:
             return decode_scaled(self.path(index), choose)
         except BadImage as bad:
             raise BadImage(self.names[index], bad.reason) from bad
+
+    def open(self, index: int) -> File:
+        """The file of image `index`, open. Raises as `open_file`."""
+        return open_file(self.path(index))
 
 
 class _Found(NamedTuple):
@@ -151,7 +162,10 @@ def _find_in(source: str, skipped: Skipped, *, single: bool) -> _Found:
 
 
 def check_source(source: str, *, single: bool = False) -> None:
-    """Raise DataError for what is neither a folder nor a list file, nor, with `single`, an image file."""
+    """Raise DataError for what is neither a folder nor a list file nor a URL, nor, with `single`, an image file."""
+    if is_url(source):
+        check_url(source)
+        return
     if os.path.isdir(source):
         return
     if not os.path.exists(source):

@@ -17,6 +17,14 @@ class DataError(ValueError):
     """Images that cannot be used. The message says what was expected, what was given, and what to do."""
 
 
+class StoreError(DataError):
+    """A store that does not answer, or refuses. No image is to blame: the run ends, and the same command resumes it."""
+
+
+class StoreRefused(StoreError):
+    """A store that refuses: no credentials, or not the right ones."""
+
+
 @runtime_checkable
 class Images(Protocol):
     """n images in a fixed order. Code uses their indices; `names` are for people and files."""
@@ -110,6 +118,20 @@ class LabelCodes:
         return Labelling(new[np.frombuffer(self.codes, dtype=np.intc)], names)
 
 
+def prefetch(images: object, indices: Iterable[int]) -> None:
+    """Start to read some of `images`, which will be read in about this order. Nothing happens to those of a disk."""
+    start = getattr(images, "prefetch", None)
+    if start is not None:
+        start(indices)
+
+
+def forget(images: object) -> None:
+    """Drop what was read by `prefetch`."""
+    end = getattr(images, "forget", None)
+    if end is not None:
+        end()
+
+
 class Subset:
     """Some of `images`, in the order of `indices`."""
 
@@ -137,3 +159,9 @@ class Subset:
 
     def read_scaled(self, index: int, choose: Choose) -> Scaled:
         return read_scaled(self.images, int(self.indices[index]), choose)
+
+    def prefetch(self, indices: Iterable[int]) -> None:
+        prefetch(self.images, [int(self.indices[i]) for i in indices])
+
+    def forget(self) -> None:
+        forget(self.images)

@@ -7,11 +7,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
+from moco.data.remote.urls import are_urls
 from moco.data.shards.shards import Shards, are_shards, open_shards
 from moco.data.sources.background_scan import BackgroundScan
 from moco.data.sources.encoded import EncodedImages
 from moco.data.sources.folder import Folder, find_images
 from moco.data.sources.images import DataError, Images
+from moco.data.sources.path_list import lists_urls
 from moco.data.sources.zip_archive import ZipImages, is_zip
 from moco.text import shown
 
@@ -62,7 +64,7 @@ def open_folder(data: Any, *, single: bool = False) -> Folder:
 
 def files_of(images: Images) -> list[str]:
     """The paths of the files that are read for `images`; none for a data set."""
-    if isinstance(images, Folder):
+    if isinstance(images, Folder) and images.local:
         return [images.path(index) for index in range(len(images))]
     if isinstance(images, ZipImages):
         return list(images.archives)
@@ -151,11 +153,22 @@ def _open_dataset(data: Any, single: bool) -> Images:
     return open_dataset(data)
 
 
+def _are_remote(data: Any) -> bool:
+    return are_urls(data) or (_is_paths(data) and any(map(lists_urls, _several(data))))
+
+
+def _open_remote(data: str | Path | Sequence[str | Path], single: bool) -> Images:
+    from moco.data.remote.open import open_remote
+
+    return open_remote([data] if isinstance(data, str | Path) else list(data), single=single)
+
+
 KINDS = (  # in the order in which they are tried
     SourceKind("", _is_scan, _open_scan),
+    SourceKind("", _are_remote, _open_remote),
     SourceKind("", _are_paths_of_shards, _open_shards),
     SourceKind("", _are_containers, _open_containers),
-    SourceKind("folders, list files, shards or zip files", _is_paths, _open_paths),
+    SourceKind("folders, list files, shards, zip files or URLs", _is_paths, _open_paths),
     SourceKind("", _is_images, _open_images),
     SourceKind("a map-style Dataset, a list of images, or an array N x H x W x C", _is_dataset, _open_dataset),
 )

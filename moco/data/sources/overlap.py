@@ -78,7 +78,7 @@ def _files(images: Images) -> Folder | None:
     """The folder that the images come from; None if they are no files."""
     while isinstance(images, Subset):
         images = images.images
-    return images if isinstance(images, Folder) else None
+    return images if isinstance(images, Folder) and images.local else None
 
 
 def _identity(path: str) -> tuple[int, int] | None:

@@ -5,6 +5,7 @@ import io
 import os
 from codecs import BOM_UTF8 as BOM
 from collections.abc import Iterator
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -15,7 +16,7 @@ from moco.data.sources.names import Names, names_of
 from moco.text import message_of, shown
 
 SHOWN = 100  # characters of a first line
-FIRST = 2**16  # [bytes] in which a first line is looked for
+FIRST = 2**16  # [bytes] in which a first line is looked for, and a first URL
 FIRST_NOT_ASCII = 0x80  # a line may begin with a blank beyond ASCII
 LIST_SUFFIXES = (".txt", ".lst", ".tsv", ".csv")
 _HEADERS = {"path", "paths", "file", "filename", "file_name", "image", "name"}  # first cells that name no file
@@ -45,7 +46,12 @@ def read_list(source: str) -> Listed:
         DataError: a file that cannot be read or is no UTF-8 text, a line with more than two columns, or labels for some
             images only.
     """
-    content = _read_content(source)
+    return parse_list(source, _read_content(source))
+
+
+def parse_list(source: str, content: bytes) -> Listed:
+    """As `read_list`, of the `content` of the list `source`."""
+    _check_text(source, content)
     if (names := _plain_lines(source, content)) is not None:
         return Listed(names, LabelCodes.none(len(names)))
     try:
@@ -99,23 +105,42 @@ def _rows(source: str, content: bytes) -> Iterator[tuple[int, list[str]]]:
         first = False
 
 
+def lists_urls(source: str | Path) -> bool:
+    """Whether `source` is a list file of URLs."""
+    if not (str(source).lower().endswith(LIST_SUFFIXES) and os.path.isfile(source)):
+        return False
+    try:
+        with open(source, "rb") as file:
+            return b"://" in file.read(FIRST)
+    except OSError:
+        return False
+
+
 def what_was_expected(source: str) -> str:
     """For a message about missing files: the format of a list, and the first line of this one."""
-    return f"{EXPECTED}. {_first_line(_read_content(source))}"
+    return expected_of(_read_content(source))
+
+
+def expected_of(content: bytes) -> str:
+    """As `what_was_expected`, of the content of a list."""
+    return f"{EXPECTED}. {_first_line(content)}"
 
 
 def _read_content(source: str) -> bytes:
     try:
         with open(source, "rb") as file:
-            content = file.read()
+            return file.read()
     except OSError as error:
         raise DataError(f"{shown(source)} cannot be read as a list of paths: {message_of(error)}") from error
+
+
+def _check_text(source: str, content: bytes) -> None:
+    """Raise DataError for a list that is UTF-16."""
     if b"\0" in content:
         raise DataError(
             f"{shown(source)} is not UTF-8 text: it has zero bytes, as UTF-16 has (Excel's 'Unicode text', "
             f"PowerShell's '>'). Save it as UTF-8. {_first_line(content)}"
         )
-    return content
 
 
 def _first_line(content: bytes) -> str:

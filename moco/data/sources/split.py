@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from moco.data.remote.urls import is_url
 from moco.data.sources.images import DataError, Images, Subset
 from moco.data.sources.labels import (
     TEST_NAMES,
@@ -89,6 +90,14 @@ def _train_and_test(folder: str) -> Split | None:
 
 def _folders(folder: str) -> list[str]:
     """Names of the folders in a folder, sorted; none where it cannot be read."""
+    if is_url(folder):
+        from moco.data.remote.open import folders_of
+
+        return folders_of(folder)
+    if is_url(folder):
+        from moco.data.remote.open import folders_of
+
+        return folders_of(folder)
     try:
         with os.scandir(folder) as entries:
             return sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))

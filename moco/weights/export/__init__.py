@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
+from moco.atomic_output import local_path
 from moco.recipe import EncoderSpec, RecipeError, unknown
 from moco.weights.export.deit import to_deit
 from moco.weights.export.detectron2 import to_detectron2_file
@@ -54,7 +55,7 @@ def export(
     """
     if to not in FORMATS:
         raise WeightsError(unknown("format", to, list(FORMATS)))
-    files = export_files(Path(out), to)
+    files = export_files(local_path(out), to)
     check_outputs(files, to, overwrite=overwrite)
     _check_not_read(weights, files)
     files[0].parent.mkdir(parents=True, exist_ok=True)

@@ -1,0 +1,31 @@
+"""Start to read the images of coming mini-batches, where images are in a store: an answer takes long, many do not."""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, TypeVar
+
+from moco.data.sources.images import forget, prefetch
+
+Item = TypeVar("Item")
+
+
+def read_ahead(
+    images: Any, items: Iterable[Item], indices_of: Callable[[Item], Iterable[int]], *, ahead: int
+) -> Iterator[Item]:
+    """`items` in their order; the images of the next `ahead` items are being read already.
+
+    Args:
+        indices_of: the images of an item that are needed.
+    """
+    waiting: deque[Item] = deque()
+    try:
+        for item in items:
+            prefetch(images, indices_of(item))
+            waiting.append(item)
+            if len(waiting) > ahead:
+                yield waiting.popleft()
+        while waiting:
+            yield waiting.popleft()
+    except GeneratorExit:  # the consumer has stopped early
+        forget(images)
+        raise
