@@ -122,9 +122,11 @@ def _beside(entries: Sequence[Entry], facts: list[list[Any]], reader: Reader) ->
         raise
     except (FileNotFoundError, ValueError, KeyError, TypeError, EOFError, IndexError):
         return None
+    if not fits:
+        return None
     labelled = len(about["classes"]) > 1 and bool((records["label"] >= 0).all())
-    counts = np.bincount(records["shard"], minlength=len(entries)).tolist() if fits else []
-    return (records, text, about | {"shards": facts, "counts": counts, "labelled": labelled}) if fits else None
+    counts = np.bincount(records["shard"], minlength=len(entries)).tolist()
+    return records, text, about | {"shards": facts, "counts": counts, "labelled": labelled}
 
 
 def _is_valid(records: np.ndarray, text: bytes, about: dict[str, Any], entries: Sequence[Entry]) -> bool:
