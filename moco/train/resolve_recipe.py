@@ -1,6 +1,7 @@
 """Resolve the recipe of a run, with its changes, and check that it fits the data and the ranks."""
 
 import math
+import os
 from typing import Any
 
 import numpy as np
@@ -97,6 +98,12 @@ def check_fits(recipe: Recipe, num_images: int) -> None:
             f"a queue of {size} keys (method.size) and a mini-batch of {batch} need more images than {num_images}: the "
             "queue would contain keys of the queries' own images, which would count as negatives. Expected K + batch "
             f"<= images: --set method.size={1 << (num_images // 4).bit_length() - 1}, or --recipe auto"
+        )
+    bank, memory = 4 * num_images * recipe.encoder.dim, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if recipe.method.dictionary == "bank" and bank > memory:
+        raise RecipeError(
+            f"a memory bank of one key for each of {num_images:,} images takes {bank / 1e9:,.0f} GB on every device, "
+            f"and this machine has {memory / 1e9:,.0f} GB in total: use a recipe with a queue, whose size does not grow"
         )
     pieces = recipe.optim.accumulate
     if batch % ranks or (recipe.groups > 1 and recipe.groups % ranks):

@@ -1,6 +1,7 @@
 """Every number of the recipes against the papers and the released code, read off once more, in tables of their own."""
 
 import math
+import os
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import torch
 from moco import recipes
 from moco.data.sources.open import open_images
 from moco.encoders import build
-from moco.recipe import Recipe
+from moco.recipe import Recipe, RecipeError
 from moco.train.resolve_recipe import check_fits, resolve
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -209,6 +210,15 @@ def test_the_rate_on_a_billion_images_falls_by_a_tenth_after_every_62_500_steps(
     for i in range(20):  # v1 Sec. 4: 0.12, x 0.9 after every 62,500 iterations
         for step in (62_500 * i, 62_500 * i + 1, 62_500 * (i + 1) - 1):
             assert lr(recipe, step / per_epoch) == pytest.approx(0.12 * 0.9**i, rel=1e-12)
+
+
+def test_a_memory_bank_that_is_larger_than_the_machine_is_refused(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(os, "sysconf", lambda name: 2**16)  # pages of 64 KiB, 65,536 of them: 4.3 GB
+    bank = recipes.named("memory_bank_nce")
+    check_fits(bank, 1_281_167)  # 656 MB
+    with pytest.raises(RecipeError, match=r"takes 481 GB .* has 4 GB"):  # 940 million x 128 x 4 bytes
+        check_fits(bank, 940_000_000)
+    check_fits(recipes.named("moco_v1_ig1b"), 940_000_000)
 
 
 @pytest.mark.parametrize("name", recipes.RECIPES)

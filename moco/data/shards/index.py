@@ -9,6 +9,7 @@ It is a folder beside the shards, or in the cache where that cannot be written:
 
 import hashlib
 import json
+import mmap
 import os
 import shutil
 from collections.abc import Callable, Iterable, Sequence
@@ -20,8 +21,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int64
 
-from moco.data.shards.samples import Sample, samples_of
+from moco.data.shards.samples import samples_of
 from moco.data.shards.scan_tar import scan_tar
+from moco.data.sources.forked_map import forked_map
 from moco.data.sources.images import DataError, LabelCodes
 from moco.data.sources.names import Names
 from moco.files import read_json, temporary_name, write_json
@@ -32,6 +34,7 @@ VERSION = 2
 RECORD = np.dtype(
     [("shard", "<u4"), ("offset", "<i8"), ("size", "<i8"), ("mtime", "<i8"), ("label", "<i8"), ("name", "<u8")]
 )
+READ_AHEAD = 2**28  # [bytes] of a larger index, single records are read; a smaller one is in memory soon
 LISTED = 1000  # damaged parts in the index, at most
 
 Report = Callable[[str], None]
@@ -62,12 +65,13 @@ def open_index(shards: Sequence[Path], *, cache: Path, report: Report = lambda _
         DataError: a shard that is no tar file, or no image in any.
     """
     facts = [_facts_of(shard) for shard in shards]
-    beside = shards[0].parent / FOLDER
-    number = hashlib.sha256(json.dumps([os.path.realpath(shard) for shard in shards]).encode()).hexdigest()[:16]
-    for place in (beside, cache / "shards" / number):
+    folder = shards[0].parent
+    number = hashlib.sha256(json.dumps([os.path.realpath(folder), [one.name for one in shards]]).encode()).hexdigest()
+    places = (folder / FOLDER, cache / "shards" / number[:16])
+    for place in places:
         if (found := load_index(place, shards, facts)) is not None:
             return found
-    return keep_index(_build(shards, facts, report), shards, facts, (beside, cache / "shards" / number))
+    return keep_index(_build(shards, facts, report), shards, facts, places)
 
 
 Built = tuple[np.ndarray, bytes, dict[str, Any]]  # records, names, and what shards.json has
@@ -94,12 +98,17 @@ def _build(shards: Sequence[Path], facts: list[list[Any]], report: Report) -> Bu
     """Read the headers of all shards."""
     rows: list[tuple[int, Sample]] = []
     damage: list[str] = []
-    for number, shard in enumerate(shards):
-        report(f"indexing shard {number + 1:,} of {len(shards):,}: {shown(shard.name)}")
-        scan = scan_tar(shard)
-        rows += [(number, sample) for sample in samples_of(shard, scan)]
-        damage += [f"{shown(shard.name)}: {one}" for one in scan.damage]
+    for number, (samples, damaged) in enumerate(forked_map(_read_shard, shards)):
+        report(f"indexing shard {number + 1:,} of {len(shards):,}: {shown(shards[number].name)}")
+        rows += [(number, sample) for sample in samples]
+        damage += [f"{shown(shards[number].name)}: {one}" for one in damaged]
     return assemble(rows, damage, facts, where=str(shards[0].parent))
+
+
+def _read_shard(shard: Path) -> tuple[list[Sample], list[str]]:
+    """The images in a shard, and its damaged parts. Raises DataError."""
+    scan = scan_tar(shard)
+    return list(samples_of(shard, scan)), scan.damage
 
 
 def assemble(rows: list[tuple[int, Sample]], damage: list[str], facts: list[list[Any]], *, where: str) -> Built:
@@ -117,7 +126,7 @@ def assemble(rows: list[tuple[int, Sample]], damage: list[str], facts: list[list
         records[field] = [getattr(sample, field) for _, sample in rows]
     records["label"], records["name"] = labelling.numbers, np.cumsum([len(name) for name in names])
     about = {
-        "version": VERSION, "shards": facts, "images": len(rows), "classes": list(labelling.names),
+        "version": VERSION, "shards": facts, "images": len(records), "classes": list(labelling.names),
         "damage": damage[:LISTED], "damaged": len(damage), "labelled": labelling.whole,
         "counts": np.bincount(records["shard"], minlength=len(facts)).tolist(),
     }  # fmt: skip
@@ -152,11 +161,20 @@ def load_index(place: Path, shards: Sequence[Path], facts: list[list[Any]]) -> I
         return None
     try:
         records = np.load(place / "samples.npy", mmap_mode="r", allow_pickle=False)
+        if records.nbytes > READ_AHEAD:
+            _expect_jumps(records)
         text = np.memmap(place / "names.bin", dtype=np.uint8, mode="r")
     except (OSError, ValueError, EOFError):
         return None
     fits = records.dtype == RECORD and len(records) == about.get("images") and int(records["name"][-1]) == len(text)
     return _index(shards, records, text, about) if fits else None
+
+
+def _expect_jumps(mapped: np.ndarray) -> None:
+    """Tell the system that a mapped file is read here and there, so that it reads a page each time and not 32."""
+    memory = getattr(mapped, "_mmap", None)
+    if isinstance(memory, mmap.mmap) and hasattr(mmap, "MADV_RANDOM"):
+        memory.madvise(mmap.MADV_RANDOM)
 
 
 def _index(shards: Sequence[Path], records: np.ndarray, text: np.ndarray, about: dict[str, Any]) -> Index:

@@ -145,7 +145,7 @@ def open_shards(sources: Sequence[str | Path], *, report: Callable[[str], None] 
     for source in sources:
         if Path(source).is_dir():
             check_whole(Path(source))
-    if len({os.path.realpath(shard.parent) for shard in shards}) > 1:
+    if len({os.path.realpath(folder) for folder in {shard.parent for shard in shards}}) > 1:
         raise DataError("expected the shards in one folder, got several folders: put them, or links to them, into one")
     if len(set(shards)) < len(shards):
         raise DataError("a shard is given twice, so its images would count twice: give it once")

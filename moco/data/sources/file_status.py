@@ -48,7 +48,7 @@ def die_with(parent: int) -> None:
 def file_status(root: str, names: Names) -> FileStatus:
     """Size and time of change of the files `names`, paths below `root`. Links are followed."""
     count = len(names)
-    share = max(PER_PROCESS, -(-count // min(PROCESSES, _cores())))
+    share = max(PER_PROCESS, -(-count // min(PROCESSES, cores())))
     parts = [range(start, min(start + share, count)) for start in range(0, count, share)]
     if len(parts) < 2 or not fork_is_safe():
         found = FileStatus(np.full(count, MISSING, dtype=np.int64), np.zeros(count, dtype=np.int64))
@@ -61,7 +61,7 @@ def file_status(root: str, names: Names) -> FileStatus:
     return found
 
 
-def _cores() -> int:
+def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 

@@ -19,12 +19,14 @@ from typing import IO, NamedTuple
 import numpy as np
 from jaxtyping import Int64
 
+from moco.data.shards.shards import Shards
 from moco.data.sources.images import DataError, Images
 from moco.data.sources.names import Chosen, hashes_of, names_of
 from moco.files import write_atomically
 from moco.text import first_few, shown
 
 ROWS = 2**14  # lines that are made or read together
+BY_SHARD = 10_000_000  # images: a manifest of all would take longer to compare than the run to start
 LINE = 64  # [bytes] of a line, about
 
 
@@ -35,6 +37,7 @@ class Manifest:
     names: Sequence[str]
     sizes: Int64[np.ndarray, "n"]
     mtimes: Int64[np.ndarray, "n"]
+    unit: str = "image"  # what a row is
 
     @functools.cached_property
     def fingerprint(self) -> str:
@@ -57,6 +60,12 @@ class Manifest:
 
 
 def manifest_of(images: Images) -> Manifest:
+    """The manifest of `images`. Of more than BY_SHARD images in shards, its rows are the shards."""
+    if isinstance(images, Shards) and images.shards and len(images) > BY_SHARD:
+        status = [shard.stat() for shard in images.shards]
+        sizes, mtimes = ([getattr(one, name) for one in status] for name in ("st_size", "st_mtime_ns"))
+        names = [shard.name for shard in images.shards]
+        return Manifest(names, np.array(sizes, dtype=np.int64), np.array(mtimes, dtype=np.int64), "shard")
     return Manifest(images.names, images.sizes, images.mtimes)
 
 
@@ -119,12 +128,12 @@ def manifest_changes(old: Manifest, new: Manifest) -> list[str]:
     was, now = then.last[old_place], after.last[new_place]
     changed = (old.sizes[was] != new.sizes[now]) | (old.mtimes[was] != new.mtimes[now])
     sentences = [
-        _sentence("added", new.names, after.first[~np.isin(after.hashes, both)]),
-        _sentence("removed", old.names, then.first[~np.isin(then.hashes, both)]),
-        _sentence("changed (in size or time of change)", old.names, then.first[old_place][changed]),
+        _sentence(new.unit, "added", new.names, after.first[~np.isin(after.hashes, both)]),
+        _sentence(new.unit, "removed", old.names, then.first[~np.isin(then.hashes, both)]),
+        _sentence(new.unit, "changed (in size or time of change)", old.names, then.first[old_place][changed]),
     ]
     found = [sentence for sentence in sentences if sentence]
-    return found or ["The images are the same, but in another order, or some are listed more or less often."]
+    return found or [f"The {new.unit}s are the same, but in another order, or some are listed more or less often."]
 
 
 class _Rows(NamedTuple):
@@ -142,8 +151,8 @@ def _rows_by_name(names: Sequence[str]) -> _Rows:
     return _Rows(found, first, last)
 
 
-def _sentence(what: str, names: Sequence[str], rows: np.ndarray) -> str:
+def _sentence(unit: str, what: str, names: Sequence[str], rows: np.ndarray) -> str:
     if not len(rows):
         return ""
     some = first_few(Chosen(names, np.sort(rows)))
-    return f"{len(rows):,} image{' was' if len(rows) == 1 else 's were'} {what}: {some}."
+    return f"{len(rows):,} {unit}{' was' if len(rows) == 1 else 's were'} {what}: {some}."

@@ -3,6 +3,9 @@
 import io
 import os
 import pickle
+import shutil
+import subprocess
+import sys
 import tarfile
 from pathlib import Path
 
@@ -11,6 +14,7 @@ import pytest
 from PIL import Image
 
 from moco.data.decode.decode import BadImage
+from moco.data.shards import index as indexes
 from moco.data.shards.index import FOLDER
 from moco.data.shards.scan_tar import scan_tar
 from moco.data.shards.shards import Shards, find_shards
@@ -209,3 +213,46 @@ def test_another_process_opens_the_index_itself(tmp_path):
     content = pickle.dumps(shards)
     assert len(content) < 1000
     assert list(pickle.loads(content).names) == list(shards.names)
+
+
+def test_an_index_built_by_processes_is_that_of_one(tmp_path):
+    """In processes of their own, which have no threads: this one must not fork."""
+    for number in range(5):
+        members = [(f"{label}/{number}{i}.png", png(i)) for i, label in enumerate("cab")]
+        write_tar(tmp_path / "shards" / f"{number}.tar", [*members[number % 3 :], ("x.txt", b"")])
+    code = """if True:
+    import sys
+    from pathlib import Path
+    from moco.data.sources import forked_map
+    from moco.data.shards.shards import Shards
+    forked_map.cores = lambda: int(sys.argv[1])
+    shards = Shards(sorted(Path(sys.argv[2]).glob("*.tar")))
+    print(shards.index.records.tolist(), list(shards.names), shards.classes, shards.counts.tolist(), shards.labels)
+    """
+    found = []
+    for processes in (1, 4):
+        done = subprocess.run(
+            [sys.executable, "-c", code, str(processes), tmp_path / "shards"],
+            capture_output=True, text=True, timeout=60, check=True,
+        )  # fmt: skip
+        found.append(done.stdout)
+        shutil.rmtree(tmp_path / "shards" / FOLDER)
+    assert found[0] == found[1]
+    shards = Shards(sorted((tmp_path / "shards").glob("*.tar")))
+    assert shards.counts.tolist() == [3, 2, 1, 3, 2]
+    assert [shards.classes[label] for label in shards.labels] == list("cabab") + list("bcabab")
+    assert shards.index.records["shard"].tolist() == [0, 0, 0, 1, 1, 2, 3, 3, 3, 4, 4]
+
+
+def test_a_large_index_is_not_read_ahead(tmp_path, monkeypatch):
+    advised = []
+    monkeypatch.setattr(indexes, "_expect_jumps", lambda mapped: advised.append(mapped.nbytes))
+    write_tar(tmp_path / "s.tar", [("0.png", png(0)), ("1.png", png(1))])
+    Shards([tmp_path / "s.tar"])
+    assert advised == []
+    monkeypatch.setattr(indexes, "READ_AHEAD", 2 * indexes.RECORD.itemsize - 1)
+    Shards([tmp_path / "s.tar"])
+    assert advised == [2 * indexes.RECORD.itemsize]
+    monkeypatch.undo()
+    indexes._expect_jumps(Shards([tmp_path / "s.tar"]).index.records)
+    assert np.array_equal(Shards([tmp_path / "s.tar"]).read(1), decoded(png(1)))

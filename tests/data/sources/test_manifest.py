@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 from making import make_pictures
 
+from moco.data.shards.pack import pack
+from moco.data.sources import manifest as manifests
 from moco.data.sources.folder import DataError, find_images
 from moco.data.sources.manifest import (
     Manifest,
@@ -19,6 +21,7 @@ from moco.data.sources.manifest import (
     read_manifest,
     write_manifest,
 )
+from moco.data.sources.open import open_images
 
 
 def manifest(*rows: tuple[str, int, int]) -> Manifest:
@@ -175,3 +178,21 @@ def test_a_million_images_are_compared_in_seconds(tmp_path):
     assert manifest_changes(read_manifest(tmp_path / "m.gz"), other)[0].startswith("1 image was changed")
     assert time.process_time() - start < 40
     assert (tmp_path / "m.gz").stat().st_size < 30e6
+
+
+def test_the_manifest_of_very_many_images_has_a_row_a_shard(tmp_path, monkeypatch):
+    images = find_images(make_pictures(tmp_path / "data", 10))
+    pack(images, tmp_path / "shards", shard_size=4)
+    shards = open_images(tmp_path / "shards")
+    of_images = manifest_of(shards)
+    monkeypatch.setattr(manifests, "BY_SHARD", 9)
+    now = manifest_of(shards)
+    tars = sorted((tmp_path / "shards").glob("*.tar"))
+    assert (len(of_images.names), list(now.names)) == (10, ["000000.tar", "000001.tar", "000002.tar"])
+    assert now.sizes.tolist() == [tar.stat().st_size for tar in tars]
+    assert now.mtimes.tolist() == [tar.stat().st_mtime_ns for tar in tars]
+    write_manifest(now, tmp_path / "m.gz")
+    os.utime(tars[1], ns=(1, 1))
+    changes = changes_since(tmp_path / "m.gz", manifest_of(shards))
+    assert changes == ["1 shard was changed (in size or time of change): 000001.tar."]
+    assert len(manifest_of(images).names) == 10

@@ -152,7 +152,7 @@ def test_status_by_processes_is_that_of_a_loop_also_if_they_fail(tree: Path):
     for way, os.fork, file_status.die_with in [
         ("processes", count, die_with), ("failing", count, lambda parent: os._exit(1)), ("none", refuse, die_with)
     ]:
-        file_status.PER_PROCESS, file_status._cores = 70, lambda: 3
+        file_status.PER_PROCESS, file_status.cores = 70, lambda: 3
         found = file_status.file_status(sys.argv[1], some)
         print(way, len(forked), list(zip(found.sizes.tolist(), found.mtimes.tolist())))
     """
