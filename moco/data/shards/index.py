@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int64
 
-from moco.data.shards.samples import samples_of
+from moco.data.shards.samples import Sample, samples_of
 from moco.data.shards.scan_tar import scan_tar
 from moco.data.sources.forked_map import forked_map
 from moco.data.sources.images import DataError, LabelCodes
