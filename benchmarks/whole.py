@@ -72,9 +72,9 @@ def run(recipe: Recipe, folder: Path) -> Clocks:
             finally:
                 clocks.logging.append(time.thread_time() - start - (sum(clocks.saving) - saved))
 
-        def save(self, state: TrainState, *, must: bool = False) -> Path | None:
+        def save(self, state: TrainState, *, must: bool = False, wait: bool = False) -> Path | None:
             start = time.thread_time()
-            path = super().save(state, must=must)
+            path = super().save(state, must=must, wait=wait)
             clocks.saving.append(time.thread_time() - start)
             return path
 

@@ -212,6 +212,14 @@ Compile = Annotated[bool, typer.Option("--compile", help="Compile the encoders w
 SaveEvery = Annotated[
     int | None, typer.Option(min=1, metavar="N", help="Steps between checkpoints. [default: one a minute]")
 ]
+WaitForSaves = Annotated[
+    bool,
+    typer.Option(
+        "--wait-for-saves",
+        help="Wait until each checkpoint is on the disk. Spares the memory of the copy that is otherwise written "
+        "beside training.",
+    ),
+]
 Keep = Annotated[int, typer.Option(min=1, metavar="N", help="Checkpoints to keep: the newest N.")]
 KeepEvery = Annotated[
     int | None,

@@ -44,6 +44,7 @@ def pretrain(
     precision: options.Precision = None,
     compile_: options.Compile = False,
     save_every: options.SaveEvery = None,
+    wait_for_saves: options.WaitForSaves = False,
     keep: options.Keep = 3,
     keep_every: options.KeepEvery = None,
     on_nan: options.OnNan = "stop",
@@ -70,10 +71,10 @@ def pretrain(
         data, out, recipe=recipe, model=model, views=views, settings=settings or [], own=own, init=init, budget=budget,
         devices=devices, as_json=as_json, resume=resume.value, overwrite=overwrite,
         accept_data_change=accept_data_change, device=device, workers=workers, processes=processes,
-        eval_data=eval_data, eval_every=eval_every, save_every=save_every, keep=keep, keep_every=keep_every,
-        on_nan=on_nan, on_collapse=on_collapse.value, diagnose_every=diagnose_every, max_bad=max_bad,
-        patience=patience, log=log or (), report=not no_report,
-        compare=not no_compare, dry_run=dry_run,
+        eval_data=eval_data, eval_every=eval_every, save_every=save_every, wait_for_saves=wait_for_saves, keep=keep,
+        keep_every=keep_every, on_nan=on_nan, on_collapse=on_collapse.value, diagnose_every=diagnose_every,
+        max_bad=max_bad, patience=patience, log=log or (), report=not no_report, compare=not no_compare,
+        dry_run=dry_run,
     )  # fmt: skip
 
 

@@ -64,6 +64,7 @@ class AfterStep:
         if estimate := self.pace.estimate(clock.step):
             self.reporter.say(estimate)
         self.dog.section("step")
+        self.saver.collect()
         if clock.step != self.skipped:
             state.window.add(clock.step, metrics)
         last = clock.step == clock.total_steps
@@ -88,14 +89,14 @@ class AfterStep:
                 f"saved. Run the same command again to resume. {requeued}".rstrip()
             )
 
-    def save(self, state: TrainState, *, must: bool = False) -> Path | None:
-        """Save a checkpoint, and return its path on rank 0. See `Saver.save`."""
+    def save(self, state: TrainState, *, must: bool = False, wait: bool = False) -> Path | None:
+        """Save a checkpoint. With `must` or `wait`, return its path on rank 0. See `Saver.save`."""
         self.guard.read_flags()
         self._check_scale(state)
         self.dog.section("checkpoint")
         pool_bad_images(self.quarantine)
         state.window.gather(until=state.clock.step)
-        path = self.saver.save(state, must=must, unwritten=self.unwritten)
+        path = self.saver.save(state, must=must, wait=wait, unwritten=self.unwritten)
         barrier()  # if another rank ended earlier, the launcher would end rank 0 while it saves
         self.dog.section("step")
         return path
@@ -113,7 +114,7 @@ class AfterStep:
             return
         state.clock.step = discarded.step
         try:
-            saved, advice = self.save(state), self.log.advice()
+            saved, advice = self.save(state, wait=True), self.log.advice()
         except Diverged as error:
             saved, advice = None, f"The state before it was not saved: {error}. {self.log.advice()}"
         end_of_step = Clock(state.clock.steps_per_epoch, state.clock.total_steps, discarded.step + 1)

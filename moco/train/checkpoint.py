@@ -29,7 +29,7 @@ from moco.weights.read_checkpoint import (
 )
 
 __all__ = [
-    "CheckpointError", "Clock", "Stateful", "TrainState", "check_intact", "checkpoint_files", "name_of",
+    "CheckpointError", "Clock", "CopiedState", "Stateful", "TrainState", "check_intact", "checkpoint_files", "name_of",
     "newest_intact", "read_checkpoint", "save",
 ]  # fmt: skip
 
@@ -83,9 +83,20 @@ class TrainState:
                 part.load_state_dict(state_dict[name])
 
 
+@dataclass(frozen=True)
+class CopiedState:
+    """The content of a `TrainState` at one step. Later steps do not change it."""
+
+    clock: Clock
+    content: dict[str, Any]
+
+    def state_dict(self) -> dict[str, Any]:
+        return self.content
+
+
 def save(
     folder: Path,
-    state: TrainState,
+    state: TrainState | CopiedState,
     *,
     recipe: str,
     run_id: str | None = None,

@@ -73,7 +73,10 @@ def measure_step(
         )  # fmt: skip
     tensors = [*contrast.state_dict().values(), *_tensors(state.optimizer.state_dict())]
     disk = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
-    return StepCost(timer.each, timer.waited / timer.total, timer.steps, peak_memory(place), kept, disk)
+    peak = peak_memory(place)
+    if peak is not None and place.type == "cpu":
+        peak += disk  # the copy that a run makes of its state, to write checkpoints beside training
+    return StepCost(timer.each, timer.waited / timer.total, timer.steps, peak, kept, disk)
 
 
 class _Timer:

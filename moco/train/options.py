@@ -24,6 +24,8 @@ class RunOptions:
         processes: the workers are processes: for many cores and a fast GPU.
         eval_data: labelled images for a kNN score during training, every `eval_every` epochs.
         save_every: steps between checkpoints; None: one a minute.
+        wait_for_saves: training waits until each checkpoint is on the disk, which spares the memory of the copy that is
+            otherwise written beside training.
         keep: number of newest checkpoints to keep.
         keep_every: also keep the checkpoint of every N-th step.
         on_nan: at a step whose loss, keys or gradient are not finite, which changes nothing: "stop" the run, or
@@ -52,6 +54,7 @@ class RunOptions:
     eval_data: str | Path | None = None
     eval_every: int | None = None
     save_every: int | None = None
+    wait_for_saves: bool = False
     keep: int = 3
     keep_every: int | None = None
     on_nan: str = "stop"
@@ -72,7 +75,7 @@ class RunOptions:
         every = self.diagnose_every
         if every is not None and (not isinstance(every, int) or every < 0):
             raise RecipeError(f"diagnose_every expects a number of steps, or 0 for none, got {every!r}")
-        for name in ("overwrite", "accept_data_change", "processes", "compare", "report", "dry_run"):
+        for name in ("overwrite", "accept_data_change", "processes", "wait_for_saves", "compare", "report", "dry_run"):
             if not isinstance(getattr(self, name), bool):
                 raise RecipeError(f"{name} expects True or False, got {getattr(self, name)!r}")
         for name in ("eval_every", "save_every", "keep", "keep_every"):
@@ -104,6 +107,7 @@ class RunKeywords(TypedDict, total=False):
     eval_data: str | Path | None
     eval_every: int | None
     save_every: int | None
+    wait_for_saves: bool
     keep: int
     keep_every: int | None
     on_nan: str

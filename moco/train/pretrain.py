@@ -179,11 +179,12 @@ def carry_out(
         if after_step.diagnosis is not None and job.clock.step == 0:
             after_step.diagnose(state)
         dog.section("step")
-        train(
-            model_in_ranks, state, in_format(loader, job.recipe), lr=job.recipe.optim.lr, m=job.recipe.method.momentum,
-            seed=job.recipe.seed, after_step=after_step, guard=after_step.guard,
-            precision=precision_of(job.recipe, job.place),
-        )  # fmt: skip
+        with after_step.saver:
+            train(
+                model_in_ranks, state, in_format(loader, job.recipe), lr=job.recipe.optim.lr,
+                m=job.recipe.method.momentum, seed=job.recipe.seed, after_step=after_step, guard=after_step.guard,
+                precision=precision_of(job.recipe, job.place),
+            )  # fmt: skip
         dog.section("checkpoint")
         finish(job, networks.contrast, reporter, bad=len(loader.quarantine), seconds=after_step.seconds)
 
@@ -215,7 +216,7 @@ def make_after_step(
         pace=Pace(clock.step, clock.total_steps, warming_up=is_loading), names=job.images.names,
         saver=Saver(
             job.run, job.recipe.to_json(), reporter, options.save_every, options.keep, options.keep_every,
-            run_id=read_run_id(job.run.path),
+            run_id=read_run_id(job.run.path), beside=not options.wait_for_saves,
         ),
         log_every=log_every, diagnosis=live_diagnosis(job, reporter, log_every=log_every),
         eval_every=options.eval_every or max(1, int(job.recipe.optim.epochs // 20)),

@@ -98,7 +98,8 @@ def fine_tune(encoder: Encoder, job: TransferJob, reporter: Reporter, dog: Watch
         loader = job.task.batches(job.data.train, job.recipe, steps=steps, workers=job.workers)
         after_step = make_after_step(job, state, loader, reporter, dog, stop)
         dog.section("step")
-        tune(wrap(model, skips=True), state, loader, job.recipe, after_step=after_step, guard=after_step.guard)
+        with after_step.saver:
+            tune(wrap(model, skips=True), state, loader, job.recipe, after_step=after_step, guard=after_step.guard)
         dog.section("scores")
         return finish(job, model, reporter, seconds=after_step.seconds)
 
@@ -160,7 +161,7 @@ def make_after_step(
         allowed_skips=skips, pace=Pace(clock.step, clock.total_steps), names=job.images.names,
         saver=Saver(
             job.run, job.recipe.to_json(), reporter, options.save_every, options.keep, options.keep_every,
-            run_id=read_run_id(job.run.path),
+            run_id=read_run_id(job.run.path), beside=not options.wait_for_saves,
         ),
         log_every=max(1, min(20, clock.total_steps // 200)), eval_every=1, evaluates=False, score=lambda: 0.0,
         quarantine=Quarantine(None, None, len(job.images)), waited=lambda: loader.waited, first_step=clock.step,

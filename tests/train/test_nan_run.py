@@ -85,10 +85,10 @@ class TestRun:
         place = tmp_path / "run" / "nan" / "step_00000007"
         save = AfterStep.save
 
-        def save_and_disturb(self, state, *, must=False):
+        def save_and_disturb(self, state, *, must=False, wait=False):
             (tmp_path / "run" / "nan").mkdir()
             place.write_text("mine") if kind == "file" else os.mkfifo(place)
-            return save(self, state, must=must)
+            return save(self, state, must=must, wait=wait)
 
         monkeypatch.setattr(AfterStep, "save", save_and_disturb)
         with pytest.raises(
