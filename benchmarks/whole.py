@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from benchmarks import step
-from benchmarks.measure import Result, Row, compare, result
+from benchmarks.measure import Result, Row, result
 from benchmarks.pictures import jpegs
 from moco import recipes
 from moco.data.augment import cpu
@@ -25,13 +25,15 @@ from moco.data.sources.demo import demo_data
 from moco.data.sources.folder import find_images
 from moco.device import workers_for
 from moco.recipe import Recipe
-from moco.train import checkpoint, pretrain
+from moco.train import pretrain
 from moco.train.after_step import AfterStep, Stopped
 from moco.train.checkpoint import TrainState
 from moco.train.nan_guard import NanGuard
 from moco.train.options import RunOptions
 from moco.train.plan_run import Job, clock_of
+from moco.train.reporters import Silent
 from moco.train.run_folder import RunFolder
+from moco.train.saving import Saver
 
 FIRST, LAST = 8, 40  # steps of a run between which time is measured; the first ones are left out
 MINUTE = 60.0  # [s] between two checkpoints
@@ -113,21 +115,58 @@ def safety(rounds: int) -> Iterator[Result]:
     yield result("safety/demo", with_it, without, against="steps without log, NaN guard and checkpoints")
 
 
+@dataclass(frozen=True)
+class SaveTime:
+    """Seconds of one checkpoint."""
+
+    held_cpu: float  # CPU time in which training does not go on
+    held: float  # the same by the clock
+    work: float  # CPU time of all threads, until it is on the disk
+
+
 def checkpoints(rounds: int) -> Iterator[Result]:
-    """A checkpoint of ResNet-18, its momentum encoder and a queue. It is written atomically, hashed and listed."""
+    """A checkpoint of ResNet-18, its momentum encoder and a queue: it is copied, then written and hashed by a thread.
+
+    Against torch.save: how long training does not go on, and all work, which another core can do.
+    """
     recipe = step.resnet18()
     state = step.state(recipe)
     step.ours_of(state, recipe)()  # so that the optimizer has its state
+    ours, plain, floor = list[SaveTime](), list[SaveTime](), list[float]()
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        plain, content = folder / "plain.pt", folder / "content"
-        torch.save(state.state_dict(), plain)
-        bytes_of_it = plain.read_bytes()
-        yield compare(
-            "checkpoint/resnet18", lambda: checkpoint.save(folder, state, recipe=recipe.to_json()),
-            lambda: torch.save(state.state_dict(), plain), lower_bound=lambda: content.write_bytes(bytes_of_it),
-            against="torch.save, neither synced nor hashed; lower bound: writing the bytes", rounds=rounds,
-        )  # fmt: skip
+        run, file = RunFolder(Path(name)), Path(name, "plain.pt")
+        run.checkpoints.mkdir()
+        saver = Saver(run, recipe.to_json(), Silent(), every=None)
+        for _ in range(rounds + 1):
+            ours.append(_time_save(lambda: saver.save(state, must=False), lambda: saver.collect(wait=True)))
+            plain.append(_time_save(lambda: torch.save(state.state_dict(), file), lambda: None))
+            start = time.thread_time()
+            for x in _tensors(state.state_dict()):
+                x.clone()
+            floor.append(time.thread_time() - start)
+    for suffix, which, against, bound in (
+        ("", "held_cpu", "torch.save, neither synced nor hashed; lower bound: copies of the tensors", floor[1:]),
+        ("/wall", "held", "the same, by the clock", None),
+        ("/work", "work", "the same; ours with the work of the thread: written, read back, hashed", None),
+    ):
+        mine, theirs = ([getattr(one, which) for one in times[1:]] for times in (ours, plain))
+        yield result(f"checkpoint/resnet18{suffix}", mine, theirs, against=against, lower_bound=bound)
+
+
+def _time_save(save: Callable[[], object], finish: Callable[[], object]) -> SaveTime:
+    work, cpu_time, wall = time.process_time(), time.thread_time(), time.perf_counter()
+    save()
+    held_cpu, held = time.thread_time() - cpu_time, time.perf_counter() - wall
+    finish()
+    return SaveTime(held_cpu, held, time.process_time() - work)
+
+
+def _tensors(node: Any) -> Iterator[Tensor]:
+    if isinstance(node, Tensor):
+        yield node
+    elif isinstance(node, dict | list | tuple):
+        for one in node.values() if isinstance(node, dict) else node:
+            yield from _tensors(one)
 
 
 def input_alone(recipe: Recipe, folder: Path) -> tuple[float, float]:

@@ -28,30 +28,39 @@ class HostCopy:
     def take(self, state: TrainState, statistics: dict[str, Tensor]) -> tuple[CopiedState, dict[str, Tensor]]:
         """Copy the state, and the statistics of all ranks. The former copy is overwritten."""
         before, self._buffers = self._buffers, {}
-        content = self._copied({"state": state.state_dict(), "statistics": statistics}, (), before, {})
-        if torch.cuda.is_available() and any(buffer.is_pinned() for buffer in self._buffers.values()):
-            torch.cuda.current_stream().synchronize()
+        tensors: dict[Hashable, tuple[Tensor, Tensor]] = {}  # by place in memory: each, and its buffer
+        content = self._with_buffers({"state": state.state_dict(), "statistics": statistics}, (), before, tensors)
+        if tensors:
+            sources, buffers = zip(*tensors.values(), strict=True)
+            on_gpu = any(x.is_cuda for x in sources)
+            torch._foreach_copy_(buffers, sources, non_blocking=on_gpu)
+            if on_gpu:
+                torch.cuda.current_stream().synchronize()
         return CopiedState(copy.copy(state.clock), content["state"]), content["statistics"]
 
-    def _copied(self, node: Any, path: tuple, before: dict[Hashable, Tensor], seen: dict[Hashable, Tensor]) -> Any:
+    def _with_buffers(
+        self, node: Any, path: tuple, before: dict[Hashable, Tensor], tensors: dict[Hashable, tuple[Tensor, Tensor]]
+    ) -> Any:
+        """A copy of `node` with a buffer in place of each tensor. Fills `tensors`."""
         if isinstance(node, Tensor):
-            place = node.data_ptr(), tuple(node.shape), node.stride(), node.dtype
-            if node.numel() > 0 and place in seen:
-                return seen[place].detach()
-            seen[place] = self._filled(node, path, before.get(path))
-            return seen[place]
+            place = node.data_ptr() or path, tuple(node.shape), node.stride(), node.dtype
+            if place in tensors:
+                return tensors[place][1].detach()
+            buffer = self._buffers[path] = _buffer_for(node, before.get(path))
+            tensors[place] = node, buffer
+            return buffer
         if isinstance(node, dict):
             same_type = copy.copy(node)  # an OrderedDict of a module has attributes
-            same_type.update({key: self._copied(value, (*path, key), before, seen) for key, value in node.items()})
+            for key, value in node.items():
+                same_type[key] = self._with_buffers(value, (*path, key), before, tensors)
             return same_type
         if type(node) in (list, tuple):
-            return type(node)(self._copied(value, (*path, i), before, seen) for i, value in enumerate(node))
+            return type(node)(self._with_buffers(value, (*path, i), before, tensors) for i, value in enumerate(node))
         return copy.copy(node)
 
-    def _filled(self, x: Tensor, path: tuple, buffer: Tensor | None) -> Tensor:
-        """`x` in `buffer`, or in a new one where that does not fit."""
-        if buffer is None or (buffer.shape, buffer.stride(), buffer.dtype) != (x.shape, x.stride(), x.dtype):
-            buffer = torch.empty_like(x, device="cpu", pin_memory=x.is_cuda, requires_grad=False)
-        buffer.copy_(x, non_blocking=x.is_cuda)
-        self._buffers[path] = buffer
+
+def _buffer_for(x: Tensor, buffer: Tensor | None) -> Tensor:
+    """`buffer` if `x` fits into it, else a new one. For a tensor of a GPU, pinned memory."""
+    if buffer is not None and (buffer.shape, buffer.stride(), buffer.dtype) == (x.shape, x.stride(), x.dtype):
         return buffer
+    return torch.empty_like(x, device="cpu", pin_memory=x.is_cuda, requires_grad=False)

@@ -1,4 +1,4 @@
-"""P5, P6: two ranks under torchrun, one of which is killed; and ranks whose folders hold different checkpoints."""
+"""P5, P6: ranks under torchrun, one of which is killed; and ranks whose folders hold different checkpoints."""
 
 import contextlib
 import os
@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 from ranked import Ranks
@@ -17,19 +18,19 @@ from moco.train.run_folder import RunFolder
 from tests.faults.killed_runs import RECIPE, ending, make_images
 from tests.faults.matrix import ROOT, Fault, Tally
 
-TWO = RECIPE.but("two", {"method.bn_groups": 2, "compute.threads": 1})
-TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--max-restarts", "3", "-m"]
+RECIPES = {n: RECIPE.but(f"ranks-{n}", {"method.bn_groups": n, "compute.threads": 1}) for n in (2, 4)}
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--max-restarts", "3"]
 SECONDS = 180  # in which a run must reach a step
 
 
-def run(images: Path, out: Path) -> None:
-    pretrain(images, out, recipe=TWO, workers=0, device="cpu", eval_data=images, eval_every=1, save_every=2)
+def run(images: Path, out: Path, ranks: int = 2) -> None:
+    pretrain(images, out, recipe=RECIPES[ranks], workers=0, device="cpu", eval_data=images, eval_every=1, save_every=2)
 
 
-def undisturbed(folder: Path) -> tuple[Path, str]:
+def undisturbed(folder: Path, ranks: int = 2) -> tuple[Path, str]:
     images = folder / "images"
     make_images(images, "small")
-    assert not any(Ranks(lambda _: run(images, folder / "whole"), 2).wait())
+    assert not any(Ranks(lambda _: run(images, folder / "whole", ranks), ranks).wait())
     return images, ending(folder / "whole")
 
 
@@ -43,17 +44,18 @@ def reached(out: Path, step: int) -> bool:
     return any(record.get("step", -1) >= step for record in RunFolder(out).metrics())
 
 
-def torchrun_restarts(count: int, folder: Path) -> Tally:
-    """One of two ranks gets SIGKILL after a random step; torchrun restarts both."""
-    rng, tally = random.Random(12), Tally()
-    images, whole = undisturbed(folder)
+def torchrun_restarts(count: int, folder: Path, ranks: int) -> Tally:
+    """A random rank gets SIGKILL after a random step; torchrun restarts all."""
+    rng, tally = random.Random(10 + ranks), Tally()
+    images, whole = undisturbed(folder, ranks)
     recipe = folder / "recipe.json"
-    recipe.write_text(TWO.to_json())
+    recipe.write_text(RECIPES[ranks].to_json())
     while tally.tried < count:
         out, step = folder / f"run{rng.random()}", rng.randrange(-1, 12)
         command = [
-            *TORCHRUN, "moco", "pretrain", str(images), "--out", str(out), "--recipe", str(recipe), "--device", "cpu",
-            "--workers", "0", "--eval-data", str(images), "--eval-every", "1", "--save-every", "2",
+            *TORCHRUN, "--nproc-per-node", str(ranks), "-m", "moco", "pretrain", str(images), "--out", str(out),
+            "--recipe", str(recipe), "--device", "cpu", "--workers", "0", "--eval-data", str(images),
+            "--eval-every", "1", "--save-every", "2",
         ]  # fmt: skip
         environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
         process = subprocess.Popen(
@@ -94,11 +96,14 @@ def ranks_disagree(count: int, folder: Path) -> Tally:
     return tally
 
 
+SAME = "all resume from the same step; same bits as the undisturbed run"
+SENT = (
+    "rank 0 sends its checkpoint to all ranks (`tests/ranks/test_runs.py`: without each rank's own statistics the "
+    "results differ)"
+)
 FAULTS = [
-    Fault("P5", "one of two ranks killed under torchrun", "both resume from the same step; same bits as the "
-          "undisturbed run",
-          "rank 0 sends its checkpoint to all ranks (`tests/ranks/test_runs.py`: without each rank's own statistics "
-          "the results differ)", 8, 1, torchrun_restarts),
+    Fault("P5", "one of two ranks killed under torchrun", SAME, SENT, 8, 1, partial(torchrun_restarts, ranks=2)),
+    Fault("P5", "one of four ranks killed under torchrun", SAME, SENT, 8, 0, partial(torchrun_restarts, ranks=4)),
     Fault("P6", "ranks see different checkpoints", "all resume from rank 0's; those of other ranks are ignored",
           "only rank 0 writes and reads checkpoints (`tests/faults/test_guards_of_readers.py`: if each rank reads its "
           "own, they do not resume from the same step)", 10, 2, ranks_disagree),
