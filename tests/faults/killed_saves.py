@@ -81,5 +81,5 @@ FAULTS = [
     Fault("P2", "SIGKILL while a checkpoint is written beside training", "the newest or the one before it loads, with "
           "the state of its step",
           "the state is copied before it is written (`tests/train/test_saving.py`: steps made meanwhile are not in it)",
-          500, 40, kills_beside_training),
+          500, 20, kills_beside_training),
 ]  # fmt: skip
