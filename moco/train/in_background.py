@@ -9,12 +9,6 @@ T = TypeVar("T")
 
 
 @dataclass
-class _Outcome(Generic[T]):
-    value: T | None = None
-    error: Exception | None = None
-
-
-@dataclass
 class Background(Generic[T]):
     """Runs one function at a time in a thread of its own.
 
@@ -23,7 +17,8 @@ class Background(Generic[T]):
 
     name: str
     _thread: threading.Thread | None = field(default=None, init=False)
-    _outcome: _Outcome[T] = field(default_factory=_Outcome, init=False)
+    _value: T | None = field(default=None, init=False)
+    _error: Exception | None = field(default=None, init=False)
 
     @property
     def pending(self) -> bool:
@@ -38,13 +33,12 @@ class Background(Generic[T]):
     def start(self, work: Callable[[], T]) -> None:
         """Start `work` in a thread. The result of the work before it must have been taken."""
         assert not self.pending
-        outcome = self._outcome = _Outcome[T]()
 
         def run() -> None:
             try:
-                outcome.value = work()
+                self._value = work()
             except Exception as error:  # raised again by `take`
-                outcome.error = error
+                self._error = error
 
         self._thread = threading.Thread(target=run, name=self.name)
         self._thread.start()
@@ -55,7 +49,8 @@ class Background(Generic[T]):
             return None
         self._thread.join()
         self._thread = None
-        outcome, self._outcome = self._outcome, _Outcome[T]()
-        if outcome.error is not None:
-            raise outcome.error
-        return outcome.value
+        value, error = self._value, self._error
+        self._value = self._error = None
+        if error is not None:
+            raise error
+        return value

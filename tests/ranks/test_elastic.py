@@ -16,7 +16,7 @@ from moco.data.loader.loader import ViewLoader
 from moco.recipe import Recipe
 from moco.train.pretrain import pretrain
 from moco.train.run_folder import RunFolder
-from tests.ranks.helpers import AtStep, ended, kill, on_two
+from tests.ranks.helpers import AtStep, ended, kill, on_two, same
 
 PICTURES, EPOCH = 80, 5  # steps of 16 images
 STARTS = ((4, 3), (2, 7), (1, 10))  # the number of ranks, and the step after which they stop
@@ -105,6 +105,15 @@ def test_a_run_on_4_then_2_ranks_then_1_covers_each_image_of_an_epoch_once_in_th
     torch.testing.assert_close(one["dictionary.keys"], whole["dictionary.keys"], rtol=0, atol=1e-2)
     losses = [[record["loss"] for record in RunFolder(folder).metrics()] for folder in (out, tmp_path / "whole")]
     assert losses[0] == pytest.approx(losses[1], rel=1e-3)
+
+
+def test_a_run_on_four_ranks_resumes_bit_for_bit(pictures, recipe, tmp_path):
+    """With two ranks the order of a sum does not matter."""
+    assert on_two(pictures, tmp_path / "whole", recipe=recipe, world=4, report=False) == [0] * 4
+    stop = lambda _: {"reporter": AtStep(4, kill(signal.SIGTERM)), "report": False}  # noqa: E731
+    assert on_two(pictures, tmp_path / "run", recipe=recipe, world=4, of_rank=stop) == [75] * 4
+    assert on_two(pictures, tmp_path / "run", recipe=recipe, world=4, report=False) == [0] * 4
+    assert same(ended(tmp_path / "whole"), ended(tmp_path / "run"))
 
 
 def test_a_number_of_ranks_that_does_not_divide_the_mini_batch_is_refused_and_the_run_goes_on_with_another(
