@@ -124,7 +124,7 @@ Images = Annotated[
     list[str],
     typer.Argument(
         metavar="DATA",
-        help="Folders of images (flat or nested), list files, shards (tar), or zip files; also URLs (s3://, https://).",
+        help="Folders of images (flat or nested), list files, shards (tar), zip files, tables; also URLs.",
     ),
 ]
 Out = Annotated[Path, typer.Option(metavar="PATH", help="The run folder to create or resume.")]

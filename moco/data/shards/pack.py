@@ -16,7 +16,7 @@ import numpy as np
 import simplejpeg
 
 from moco.atomic_output import local_path
-from moco.data.decode.decode import MAX_BYTES, BadImage, decode_file, reason_of
+from moco.data.decode.decode import EXTENSIONS, MAX_BYTES, BadImage, decode_file, reason_of
 from moco.data.loader.shrunk import shrink
 from moco.data.shards.samples import PACKED
 from moco.data.shards.scan_tar import scan_tar
@@ -239,8 +239,9 @@ def _file_of(images: Images, index: int) -> tuple[bytes | None, str]:
     if isinstance(images, Folder):
         with images.open(index) as file:
             return file.read(MAX_BYTES), os.path.splitext(images.names[index])[1].lower()
-    if isinstance(images, EncodedImages):
-        return images.read_bytes(index), os.path.splitext(images.names[index])[1].lower()
+    ending = os.path.splitext(images.names[index])[1].lower()
+    if isinstance(images, EncodedImages) and ending in EXTENSIONS:
+        return images.read_bytes(index), ending
     return None, ""
 
 

@@ -27,7 +27,7 @@ from moco.text import first_few, shown
 __all__ = ["BadImage", "DataError", "Folder", "Images", "Skipped", "find_images"]
 
 
-SHARD_SUFFIX, ZIP_SUFFIX = ".tar", ".zip"  # of archives whose images are read in place
+SHARD_SUFFIX, ZIP_SUFFIX, TABLE_SUFFIX = ".tar", ".zip", ".parquet"  # of files whose images are read in place
 
 
 class Source(NamedTuple):
@@ -170,10 +170,11 @@ def check_source(source: str, *, single: bool = False) -> None:
         return
     if not os.path.exists(source):
         raise DataError(f"{shown(source)} does not exist: give a folder of images, or a file that lists their paths")
-    if not source.lower().endswith((*LIST_SUFFIXES, SHARD_SUFFIX, ZIP_SUFFIX, *(EXTENSIONS if single else ()))):
+    inside = (SHARD_SUFFIX, ZIP_SUFFIX, TABLE_SUFFIX)
+    if not source.lower().endswith((*LIST_SUFFIXES, *inside, *(EXTENSIONS if single else ()))):
         raise DataError(
-            f"{shown(source)} is neither a folder nor a list of paths ({' '.join(LIST_SUFFIXES)}) nor a tar or zip "
-            "file: give the folder that holds the images"
+            f"{shown(source)} is neither a folder nor a list of paths ({' '.join(LIST_SUFFIXES)}) nor a tar, zip "
+            "or Parquet file: give the folder that holds the images"
         )
 
 

@@ -14,6 +14,7 @@ from moco.data.sources.encoded import EncodedImages
 from moco.data.sources.folder import Folder, find_images
 from moco.data.sources.images import DataError, Images
 from moco.data.sources.path_list import lists_urls
+from moco.data.sources.tables import TableImages, is_table, open_tables
 from moco.data.sources.zip_archive import ZipImages, is_zip
 from moco.text import shown
 
@@ -68,6 +69,8 @@ def files_of(images: Images) -> list[str]:
         return [images.path(index) for index in range(len(images))]
     if isinstance(images, ZipImages):
         return list(images.archives)
+    if isinstance(images, TableImages):
+        return [str(file) for file in images.files]
     return [str(shard) for shard in images.shards] if isinstance(images, Shards) else []
 
 
@@ -98,7 +101,10 @@ class Container(NamedTuple):
     open: Callable[[Sequence[str | Path]], Images]
 
 
-CONTAINERS = (Container("zip file", is_zip, ZipImages),)
+CONTAINERS = (
+    Container("zip file", is_zip, ZipImages),
+    Container("Parquet file or saved data set", is_table, open_tables),
+)
 
 
 def _container_of(data: Any) -> Container | None:
@@ -116,7 +122,7 @@ def _open_containers(data: str | Path | Sequence[str | Path], single: bool) -> I
     assert kind is not None
     others = [str(one) for one in _several(data) if not kind.accepts(one)]
     if others:
-        raise DataError(f"expected {kind.name}s only, or folders and lists only; {shown(others[0])} is no {kind.name}")
+        raise DataError(f"expected only sources of one kind: {shown(others[0])} is no {kind.name}")
     return kind.open(_several(data))
 
 
@@ -168,7 +174,7 @@ KINDS = (  # in the order in which they are tried
     SourceKind("", _are_remote, _open_remote),
     SourceKind("", _are_paths_of_shards, _open_shards),
     SourceKind("", _are_containers, _open_containers),
-    SourceKind("folders, list files, shards, zip files or URLs", _is_paths, _open_paths),
+    SourceKind("folders, list files, shards, zip files, tables or URLs", _is_paths, _open_paths),
     SourceKind("", _is_images, _open_images),
     SourceKind("a map-style Dataset, a list of images, or an array N x H x W x C", _is_dataset, _open_dataset),
 )

@@ -38,7 +38,7 @@ def test_evaluation_splits_a_registered_kind(greys: None):
 
 
 def test_the_message_for_unknown_data_lists_a_registered_kind(greys: None):
-    with pytest.raises(DataError, match="expected greys:N, folders, list files, shards, zip files or URLs, a map"):
+    with pytest.raises(DataError, match="expected greys:N, folders, list files, shards, zip files, tables or URLs, a"):
         open_images(7)
 
 

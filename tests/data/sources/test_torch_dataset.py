@@ -273,8 +273,8 @@ class Stream(IterableDataset[Any]):
     [
         (DataLoader(Items(ITEM)), r"got a DataLoader: give its data set \(loader.dataset\)"),
         (Stream(), "got an IterableDataset.*map-style"),
-        ((one for one in IMAGES), "expected folders, list files, shards, zip files or URLs.* got a generator"),
-        (7, "expected folders, list files, shards, zip files or URLs, a map-style Dataset.* got a int"),
+        ((one for one in IMAGES), "expected folders, list files, shards, zip files, tables or URLs.* got a generator"),
+        (7, "expected folders, list files, shards, zip files, tables or URLs, a map-style Dataset.* got a int"),
         ({"a": ITEM}, "a dict"),
         (ITEM, r"expected many images.* a uint8 array \[6, 6, 3\]"),
         (torch.zeros(3, 8, 8), r"expected many images.* a float32 tensor \[3, 8, 8\]"),

@@ -279,7 +279,7 @@ def test_a_zip_file_without_images_says_what_is_in_it(tmp_path: Path):
 
 
 def test_zip_files_and_folders_are_not_mixed(folder: Path, tmp_path: Path):
-    with pytest.raises(DataError, match=r"expected zip files only.*photos is no zip file"):
+    with pytest.raises(DataError, match=r"expected only sources of one kind: .*photos is no zip file"):
         open_images([zip_of(folder, tmp_path / "p.zip"), folder])
 
 
