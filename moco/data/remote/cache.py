@@ -75,12 +75,9 @@ class DiskCache:
         return self.folder / MARK / name[:2] / name[2:40]
 
     def _remove_old(self) -> None:
-        """Remove the copies that were not used for the longest time, if there are too many. One process does it."""
+        """Remove the copies that were not used for the longest time, if there are too many. One process at a time."""
         with (self.folder / MARK / "lock").open("wb") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                return  # another process does
+            fcntl.flock(lock, fcntl.LOCK_EX)  # wait: what others look through now lacks what was just written
             found: list[tuple[int, int, str]] = []  # time of use [ns], bytes, path
             for folder in os.scandir(self.folder / MARK):
                 if folder.is_dir(follow_symlinks=False):
