@@ -18,6 +18,7 @@ from moco.cli import (
     recipes,
     report,
     runs,
+    submit,
     train,
     transfer,
     views,
@@ -53,6 +54,7 @@ def about(version: Annotated[bool, typer.Option("--version", help="Print the ver
 
 app.command(cls=Command)(train.pretrain)
 app.command(cls=Command)(plan.plan)
+app.command(cls=Command, context_settings={"allow_interspersed_args": False})(submit.submit)
 app.command(cls=Command)(check.check)
 app.command(cls=Command)(views.views)
 app.command(cls=Command)(pack.pack)
