@@ -13,7 +13,7 @@ def submit(
         list[str],
         typer.Argument(metavar="COMMAND", help="A command of moco with its options: pretrain DATA --out RUN."),
     ],
-    time: Annotated[str, typer.Option(metavar="TIME", help="The time of the job: 90m, 24h, 2d12h.")],
+    time: Annotated[str, typer.Option("--time", metavar="TIME", help="The time of the job: 90m, 24h, 2d12h.")],
     nodes: Annotated[int, typer.Option(min=1, metavar="N", help="Machines.")] = 1,
     ranks: Annotated[
         int | None,
