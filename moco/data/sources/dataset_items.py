@@ -9,10 +9,9 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from moco.data.decode.decode import to_rgb
-from moco.data.sources.images import DataError
+from moco.data.sources.images import LABEL_NAMES, DataError
 from moco.text import shown
 
-LABELS = ("label", "labels", "target")  # of an item that is a dict
 EXPECTED = (
     "the items of a data set must be Pillow images, uint8 tensors [C, H, W] or uint8 arrays [H, W, C] with 1 or 3 "
     "channels; alone, as (image, label, ...) or as a dict with one image"
@@ -37,9 +36,9 @@ def image_in(item: Any) -> Any:
 
 
 def label_in(item: Any) -> Any:
-    """The label of an item: the second part of a tuple, one of LABELS of a dict; None where there is none."""
+    """The label of an item: the second part of a tuple, one of LABEL_NAMES of a dict; None where there is none."""
     if isinstance(item, Mapping):
-        return next((item[name] for name in LABELS if item.get(name) is not None), None)
+        return next((item[name] for name in LABEL_NAMES if item.get(name) is not None), None)
     return item[1] if isinstance(item, tuple | list) and len(item) > 1 else None
 
 

@@ -72,6 +72,9 @@ class Labelling(NamedTuple):
         return len(self.names) > 1 and bool((self.numbers >= 0).all())
 
 
+LABEL_NAMES = ("label", "labels", "target")  # of a column, or of a part of an item that is a dict
+
+
 class LabelCodes:
     """The labels of images as they are found, by name: a number for each image, and each name once."""
 

@@ -15,10 +15,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from moco.data.decode.decode import EXTENSIONS, MAX_BYTES
-from moco.data.sources.dataset_items import LABELS
 from moco.data.sources.encoded import EncodedImages
 from moco.data.sources.folder import TABLE_SUFFIX
-from moco.data.sources.images import DataError, LabelCodes
+from moco.data.sources.images import LABEL_NAMES, DataError, LabelCodes
 from moco.data.sources.names import names_of
 from moco.files import read_json
 from moco.text import first_few, message_of, shown
@@ -185,7 +184,7 @@ def _column_of(schema: Any, path: Path) -> Column:
             f"{shown(str(path))} has {len(found)} columns of images (bytes and path, as datasets stores them): "
             f"expected one. Its columns: {first_few(schema.names)}"
         )
-    label = next((name for name in LABELS if name in schema.names), None)
+    label = next((name for name in LABEL_NAMES if name in schema.names), None)
     return Column(found[0], label, _class_names(schema, label))
 
 
