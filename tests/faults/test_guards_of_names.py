@@ -9,7 +9,7 @@ import pytest
 from moco.data.check import check
 from moco.data.decode import decode
 from moco.data.loader import bad_images
-from moco.data.sources import folder
+from moco.data.sources import folder, walk
 from moco.train import console, plan_run, resume
 from moco.weights import model_card
 from tests.faults import changed_images, text_injection, unusual_names
@@ -64,7 +64,7 @@ def test_without_the_manifest_a_run_resumes_with_other_images(tmp_path, monkeypa
 
 
 def test_without_sorting_the_order_is_the_disks(tmp_path, monkeypatch):
-    monkeypatch.setattr(folder, "sorted", lambda found, **_: list(found), raising=False)
+    monkeypatch.setattr(walk, "sorted", lambda found, **_: list(found), raising=False)
     assert lost(changed_images.reordered(5, tmp_path)) > 0
 
 

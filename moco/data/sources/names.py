@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
-from typing import Any, overload
+from typing import Any, SupportsIndex, overload
 
 import numpy as np
 from jaxtyping import Int64, Integer, UInt8
@@ -28,10 +28,10 @@ class NameSequence(Sequence[str]):
         raise NotImplementedError
 
     @overload
-    def __getitem__(self, index: int) -> str: ...
+    def __getitem__(self, index: SupportsIndex) -> str: ...
     @overload
     def __getitem__(self, index: slice) -> list[str]: ...
-    def __getitem__(self, index: int | slice) -> str | list[str]:
+    def __getitem__(self, index: SupportsIndex | slice) -> str | list[str]:
         places = range(len(self))[index]
         return [self._name(place) for place in places] if isinstance(places, range) else self._name(places)
 
