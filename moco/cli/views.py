@@ -19,7 +19,7 @@ def views(
     overwrite: options.OverwriteFiles = False,
     images: Annotated[int, typer.Option(min=1, max=50, metavar="N", help="Images to show.")] = 8,
 ) -> None:
-    """Draw the views that training would make of some images, before anything is trained.
+    """Draw views of some images, as training would make them.
 
     Each row is an image, then pairs of query and key. Look whether a person could still say that
     both views of a pair show the same thing, and that two images can be told apart.

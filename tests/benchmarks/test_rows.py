@@ -62,7 +62,7 @@ def test_row_runs_at_the_size_of_a_toy(row: str):
         assert one.name.startswith(row)
         assert one.ratio is not None
         assert one.ratio > 0
-        assert one.floor_share is not None or one.name.endswith(("scikit-learn", "/wall"))
+        assert one.floor_share is not None or one.name.endswith(("scikit-learn", "/wall", "/work"))
 
 
 @pytest.mark.slow

@@ -64,7 +64,8 @@ def test_without_the_manifest_a_run_resumes_with_other_images(tmp_path, monkeypa
 
 
 def test_without_sorting_the_order_is_the_disks(tmp_path, monkeypatch):
-    monkeypatch.setattr(walk, "sorted", lambda found, **_: list(found), raising=False)
+    for module in (walk, folder):
+        monkeypatch.setattr(module, "sorted", lambda found, **_: list(found), raising=False)
     assert lost(changed_images.reordered(5, tmp_path)) > 0
 
 
