@@ -66,14 +66,14 @@ def dying_threads(count: int, folder: Path) -> Tally:
     for trial in range(count):
         out, left = folder / f"run{trial}", [rng.randrange(1, 90)]
         kind = rng.choice([MemoryError, ValueError, KeyError, AssertionError, StopIteration])
-        read, lock = ViewMaker._read, threading.Lock()
+        original, lock = ViewMaker._read, threading.Lock()
 
-        def dies(self, epoch, index, read=read, left=left, kind=kind, lock=lock):
+        def dies(self, *what, original=original, left=left, kind=kind, lock=lock):
             with lock:
                 left[0] -= 1
             if not left[0]:
                 raise kind("planted")
-            return read(self, epoch, index)
+            return original(self, *what)
 
         try:
             with mock.patch.object(ViewMaker, "_read", dies):

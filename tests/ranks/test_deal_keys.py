@@ -70,10 +70,10 @@ def test_an_image_that_another_rank_may_be_able_to_read_is_an_error(pictures, de
     """Here one rank replaces it, and the others do not."""
     reader = view_maker.ViewMaker._read
 
-    def read(self, epoch, index):
+    def read(self, epoch, index, *how):
         if self.first_view == 1 and index == 7:
             (pictures / self.images.names[index]).unlink(missing_ok=True)
-        return reader(self, epoch, index)
+        return reader(self, epoch, index, *how)
 
     with mock.patch.object(view_maker.ViewMaker, "_read", read):
         codes = on_two(pictures, tmp_path / "run", world=4, recipe=dealt, report=False)
