@@ -14,10 +14,15 @@ from moco.data.decode.scaled import Choose, Scaled, decode_file_scaled
 class EncodedImages(ABC):
     """Images by the bytes of their files. A subclass reads these, and any number of threads may call it."""
 
+    _names: Sequence[str]
+
     @property
-    @abstractmethod
     def names(self) -> Sequence[str]:
         """As of `Images`."""
+        return self._names
+
+    def __len__(self) -> int:
+        return len(self._names)
 
     @abstractmethod
     def read_bytes(self, index: int) -> bytes:

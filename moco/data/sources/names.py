@@ -1,5 +1,6 @@
 """Names of very many images in little memory: their bytes one after the other, not a string of Python for each."""
 
+from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any, SupportsIndex, overload
@@ -23,9 +24,9 @@ class NameSequence(Sequence[str]):
     def __repr__(self) -> str:
         return f"{type(self).__name__}({', '.join(map(repr, self[:3]))}{', ...' if len(self) > 3 else ''})"
 
+    @abstractmethod
     def _name(self, place: int) -> str:
         """The name at `place`, which is in [0, n)."""
-        raise NotImplementedError
 
     @overload
     def __getitem__(self, index: SupportsIndex) -> str: ...

@@ -79,13 +79,6 @@ class TableImages(EncodedImages):
         vars(self).update(state)
         self._open()
 
-    @property
-    def names(self) -> Sequence[str]:
-        return self._names
-
-    def __len__(self) -> int:
-        return len(self._names)
-
     def read_bytes(self, index: int) -> bytes:
         number = int(np.searchsorted(self._ends, index, side="right"))
         row = index - (int(self._ends[number - 1]) if number else 0)

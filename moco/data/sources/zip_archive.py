@@ -69,13 +69,6 @@ class ZipImages(EncodedImages):
         self._archive = np.repeat(np.arange(len(found)), [len(one) for one in found])
         self._places = np.array([entry[1:6] for entry in entries], dtype=np.int64)  # of Entry, from `offset` on
 
-    @property
-    def names(self) -> Sequence[str]:
-        return self._names
-
-    def __len__(self) -> int:
-        return len(self._names)
-
     def read_bytes(self, index: int) -> bytes:
         offset, packed, size, checksum, method = self._places[index].tolist()
         descriptor = os.open(self.archives[self._archive[index]], os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
