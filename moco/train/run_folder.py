@@ -3,6 +3,7 @@
 recipe.json  provenance.json  init.json  manifest.jsonl.gz  metrics.jsonl  train.log  bad_images.csv  saved.json
 finished.json  checkpoints/  encoder/ or model/  curves.png  neighbours.png  scores.json  details.json  diagnosis.json
 compare.json  report.html  report.json  atlas.html  atlas.parquet  predictions.png  precision_recall.png
+confusions.png
 """
 
 import fcntl
@@ -78,7 +79,8 @@ class RunFolder:
     @property
     def details(self) -> tuple[str, ...]:
         """Other files that fine-tuning writes at its end, for people. It does not read them."""
-        return () if self.product == "encoder" else ("details.json", "predictions.png", "precision_recall.png")
+        names = ("details.json", "predictions.png", "precision_recall.png", "confusions.png")
+        return () if self.product == "encoder" else names
 
     @property
     def finished(self) -> bool:
