@@ -39,7 +39,7 @@ class Recipe(RecipeBase):
     def _check_combination(self) -> "Recipe":
         _check_range("optim.lr", self.optim.lr, 0, math.inf)
         _check_range("method.momentum", self.method.momentum, 0, 1)
-        for rule in (_dictionary_problem, _bn_problem, _pieces_problem, _compute_problem):
+        for rule in (_channels_problem, _dictionary_problem, _bn_problem, _pieces_problem, _compute_problem):
             if problem := rule(self):
                 raise ValueError(problem)
         return self
@@ -66,6 +66,24 @@ class Recipe(RecipeBase):
             k = self.candidates - 1
             level += k * math.log((k + 1) / k)
         return level * (2 if method.symmetric else 1) * (2 * method.temperature if method.scale_loss else 1)
+
+
+def _channels_problem(recipe: Recipe) -> str | None:
+    """Why encoder and views do not fit the channels of the images; None if they do."""
+    data, channels = recipe.data, recipe.data.channels
+    if recipe.encoder.channels != channels:
+        images = "the images are RGB (data.bands is null)" if data.bands is None else f"data.bands has {channels}"
+        return f"encoder.channels={recipe.encoder.channels}, and {images}: set encoder.channels={channels}"
+    if data.bands is None:
+        return None
+    if data.shrink is not None or data.decode != "exact":
+        return "data.bands needs data.shrink=null and data.decode=exact: bands are read whole"
+    if any(view.grey or view.jitter.hue or view.jitter.saturation for view in data.views):
+        return (
+            "bands have no hue, saturation or grey: with data.bands set grey, jitter.hue and jitter.saturation of "
+            "data.views.0 and data.views.1 to 0 (--bands does)"
+        )
+    return None
 
 
 def _dictionary_problem(recipe: Recipe) -> str | None:

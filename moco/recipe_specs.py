@@ -15,6 +15,16 @@ Side = Annotated[int, Field(ge=1, le=16384)]  # [pixels]
 Wide = Annotated[int, Field(ge=1, le=2**20)]  # the length of a vector
 Threads = Annotated[int, Field(ge=1, le=4096)]
 Spread = Annotated[float, Field(gt=0)]
+Channels = Annotated[int, Field(ge=1, le=64)]
+
+
+def _check_band_range(bounds: tuple[float, float]) -> tuple[float, float]:
+    if not bounds[0] < bounds[1]:
+        raise ValueError(f"a band's range must be (low, high) with low < high, got {bounds}")
+    return bounds
+
+
+BandRange = Annotated[tuple[float, float], AfterValidator(_check_band_range)]
 
 
 def _int_if_whole(value: float) -> int | float:
@@ -39,6 +49,7 @@ class EncoderSpec(Spec):
     )
     stem: Literal["7x7/2+pool", "3x3", "3x3/2"] = "7x7/2+pool"  # own ResNets only; 3x3 and 3x3/2: for small images
     width: Annotated[float, Field(gt=0, le=64)] = 1.0  # own ResNets only: multiplies the channels of every layer
+    channels: Channels = 3  # of the images; others than 3 with data.bands
     dilate_last: bool = False  # own ResNets only: the last stage has stride 1 and dilation 2
     zero_init: bool = False  # own ResNets only: the last BN of each residual block starts at 0
     patch: Side | None = None  # [pixels] own ViTs only: the side of a patch; None: the network's (16; vit_huge 14)
@@ -109,6 +120,7 @@ class Jitter(Spec):
     saturation: Annotated[float, Field(ge=0)] = 0.4
     hue: Annotated[float, Field(ge=0, le=0.5)] = 0.1
     p: Probability = 0.8
+    bands: Annotated[float, Field(ge=0)] = 0.0  # data.bands only: brightness of each band on its own, with the others
 
 
 class View(Spec):
@@ -144,8 +156,27 @@ class DataSpec(Spec):
     decode: Literal["exact", "scaled"] = "exact"  # scaled: JPEG files at 1/2, 1/4, 1/8 if all crops keep enough pixels
     order: Literal["uniform", "shards"] = "uniform"  # of an epoch; shards: read mostly one after the other
     eval_resize: Side = 256  # [pixels] of the shorter side, before the central crop of `size`, in evaluation
-    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)  # of RGB in [0, 1]
-    std: tuple[Spread, Spread, Spread] = (0.229, 0.224, 0.225)
+    mean: tuple[float, ...] = (0.485, 0.456, 0.406)  # of RGB in [0, 1], or of each band
+    std: tuple[Spread, ...] = (0.229, 0.224, 0.225)
+    bands: Annotated[tuple[BandRange, ...], Field(min_length=1, max_length=64)] | None = None  # all bands of each image
+    # in full depth, with the values that become 0 and 1; None: 8-bit RGB
+
+    @property
+    def channels(self) -> int:
+        """Of a view."""
+        return 3 if self.bands is None else len(self.bands)
+
+    @property
+    def view_bytes(self) -> int:
+        """Memory that a view takes before it is normalized."""
+        return self.channels * self.size**2 * (1 if self.bands is None else 4)
+
+    @model_validator(mode="after")
+    def _check_channels(self) -> "DataSpec":
+        for name in ("mean", "std"):
+            if (count := len(getattr(self, name))) != self.channels:
+                raise ValueError(f"data.{name} must have a value for each of {self.channels} channels, got {count}")
+        return self
 
 
 class ComputeSpec(Spec):

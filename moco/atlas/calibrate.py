@@ -72,8 +72,10 @@ def calibrate(
         x: the whitened features of the collection, which are in `index`.
 
     Returns:
-        None if there are too few images, or no encoder.
+        None if there are too few images, no encoder, or one for bands.
     """
+    if collection.encoder is not None and collection.encoder.data.bands is not None:  # the changes are for RGB
+        return None
     if collection.encoder is None or collection.images is None or len(collection) < FEWEST:
         return None
     rows, copies, thumbnails = _copies(collection)

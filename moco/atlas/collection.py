@@ -12,6 +12,7 @@ from jaxtyping import Float32, Int64
 
 from moco.atomic_output import feature_files
 from moco.data.loader.bad_images import Quarantine
+from moco.data.sources.band_images import as_pictures
 from moco.data.sources.folder import DataError, Folder
 from moco.data.sources.open import open_folder
 from moco.device import workers_for
@@ -87,8 +88,8 @@ def open_collection(
     if not data:
         raise RecipeError(f"{shown(str(source))} is an encoder: give the images (DATA), or a file of `moco embed`")
     progress.stage("looking for images and weights")
-    images = open_folder(data)
     pretrained = load(source, device=device)
+    images = as_pictures(open_folder(data), pretrained.data)
     quarantine = Quarantine(None, max_bad, len(images))
     found = extract_each_cached(
         {"": pretrained.encoder}, images, pretrained.data, device=pretrained.device, workers=workers_for(workers),

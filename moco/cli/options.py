@@ -174,8 +174,16 @@ Views = Annotated[
         "--views",
         metavar="KIND",
         autocompletion=completion.kinds_of_views,
-        help="Views for a kind of images: natural, aerial, microscopy, histology, xray, document, drawing, thermal or "
-        "small (docs/data.md). [default: the recipe's]",
+        help="Views for a kind of images: natural, aerial, microscopy, histology, xray, document, drawing, thermal, "
+        "multispectral or small (docs/data.md). [default: the recipe's]",
+    ),
+]
+Bands = Annotated[
+    bool,
+    typer.Option(
+        "--bands",
+        help="Read all bands of each image in full depth: any number of them, 8, 16 or 32 bits, floats. Their ranges "
+        "are measured. Without it images are read as 8-bit RGB.",
     ),
 ]
 Init = Annotated[

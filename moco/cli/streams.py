@@ -2,6 +2,7 @@
 
 import codecs
 import io
+import logging
 import os
 import sys
 import traceback
@@ -47,6 +48,8 @@ def replace_missing_characters() -> None:
 def silence_pillow() -> None:
     """Hide Pillow's warnings: an unusable file is reported as a bad image, with the reason."""
     warnings.filterwarnings("ignore", module=r"PIL\.")
+    for library in ("PIL", "tifffile"):  # what they log of damaged files; our own messages say it
+        logging.getLogger(library).addHandler(logging.NullHandler())
 
 
 def replacement(error: UnicodeError) -> tuple[str, int]:

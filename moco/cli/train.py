@@ -29,6 +29,7 @@ def pretrain(
     budget: options.Budget = None,
     batch_size: options.BatchSize = None,
     views: options.Views = None,
+    bands: options.Bands = False,
     settings: options.Settings = None,
     seed: options.Seed = None,
     init: options.Init = None,
@@ -68,8 +69,8 @@ def pretrain(
     own = {"optim.epochs": epochs, "optim.batch_size": batch_size, "seed": seed, "compute.precision": precision}
     own |= {"compute.compile": True} if compile_ else {}
     _pretrain(
-        data, out, recipe=recipe, model=model, views=views, settings=settings or [], own=own, init=init, budget=budget,
-        devices=devices, as_json=as_json, resume=resume.value, overwrite=overwrite,
+        data, out, recipe=recipe, model=model, views=views, bands=bands, settings=settings or [], own=own, init=init,
+        budget=budget, devices=devices, as_json=as_json, resume=resume.value, overwrite=overwrite,
         accept_data_change=accept_data_change, device=device, workers=workers, processes=processes,
         eval_data=eval_data, eval_every=eval_every, save_every=save_every, wait_for_saves=wait_for_saves, keep=keep,
         keep_every=keep_every, on_nan=on_nan, on_collapse=on_collapse.value, diagnose_every=diagnose_every,
@@ -85,6 +86,7 @@ def _pretrain(
     recipe: str,
     model: str | None,
     views: str | None,
+    bands: bool,
     settings: list[str],
     own: dict[str, Any],
     init: str | None,
@@ -131,6 +133,7 @@ def _pretrain(
             out,
             recipe=recipe,
             model=model,
+            bands=bands,
             settings=changes,
             init=init,
             budget=seconds,

@@ -14,6 +14,7 @@ def views(
     out: Annotated[Path, typer.Option(metavar="PATH", help="The picture to write (PNG).")] = Path("views.png"),
     recipe: options.RecipeName = "auto",
     views_: options.Views = None,
+    bands: options.Bands = False,
     settings: options.Settings = None,
     seed: options.Seed = None,
     overwrite: options.OverwriteFiles = False,
@@ -33,6 +34,6 @@ def views(
         early_checks.check_sources(data)
         from moco.train.view_sheet import write_view_sheet
 
-        write_view_sheet(data, out, recipe=recipe, changes=changes, count=images, overwrite=overwrite)
+        write_view_sheet(data, out, recipe=recipe, changes=changes, bands=bands, count=images, overwrite=overwrite)
         about = f": {DOMAINS[views_].reason}" if views_ is not None else ""
         print(f"{out}{about}")

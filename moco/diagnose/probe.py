@@ -4,17 +4,19 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Int64, UInt8
+from jaxtyping import Float32, Int64, UInt8
 from torch import Tensor
 
 from moco.data.augment.normalize import normalize
 from moco.data.check.distinct import SamePictures, estimate_distinct, picture_signature, same_pictures
+from moco.data.decode.bands import to_picture
 from moco.data.loader.bad_images import Quarantine
 from moco.data.loader.loader import ViewLoader
 from moco.data.sources.images import Images, Subset
 from moco.recipe_specs import DataSpec, Jitter, View
 from moco.rng import fold, permuted
 
+Crops = UInt8[Tensor, "n 3 S S"] | Float32[Tensor, "n c S S"]
 ROWS = 64  # images in a mini-batch of the loader
 SEED = 0
 BYTES = 2**27  # of a view of all images, at most: 891 images of 224 pixels
@@ -28,7 +30,7 @@ PICTURE = DataSpec(size=32, eval_resize=32, views=(WHOLE,))  # in which copies o
 class Probe:
     """The probe set, in the memory of the host."""
 
-    views: tuple[UInt8[Tensor, "n 3 S S"], UInt8[Tensor, "n 3 S S"]]
+    views: tuple[Crops, Crops]
     ids: Int64[Tensor, " n"]
     data: DataSpec
     images: int  # in the data
@@ -56,7 +58,7 @@ def make_probe(
     Raises:
         DataError: none of the images can be read.
     """
-    count = min(count, len(images), max(ROWS, BYTES // (3 * data.size**2)))
+    count = min(count, len(images), max(ROWS, BYTES // data.view_bytes))
     count = count // ROWS * ROWS or count
     chosen = permuted(np.arange(count), len(images), fold(SEED))
 
@@ -66,18 +68,27 @@ def make_probe(
             Subset(images, chosen), data, batch_size=rows, seed=SEED, steps=range(count // rows), workers=workers,
             device=device, quarantine=Quarantine(None, count, count), processes=processes,
         )  # fmt: skip
-        parts = [([_as_bytes(view, data) for view in views], ids.cpu()) for views, ids in loader]
+        parts = [([_as_stored(view, data) for view in views], ids.cpu()) for views, ids in loader]
         views = [torch.cat([views[which] for views, _ in parts]) for which in range(len(data.views))]
         return views, torch.cat([ids for _, ids in parts])
 
     views, places = read(data if len(data.views) == 2 else data.model_copy(update={"views": data.views * 2}))
-    (pictures,), which = read(PICTURE)
+    (pictures,), which = read(_for_pictures(data))
     first = np.unique(which.numpy(), return_index=True)[1]  # a replacement of a bad image may occur twice
-    found = same_pictures([picture_signature(one) for one in pictures[first].permute(0, 2, 3, 1).numpy()])
+    found = same_pictures([picture_signature(to_picture(one)) for one in pictures[first].permute(0, 2, 3, 1).numpy()])
     return Probe((views[0], views[1]), torch.from_numpy(chosen)[places], data, len(images), found.same, found.blank)
 
 
-def _as_bytes(view: Tensor, data: DataSpec) -> UInt8[Tensor, "n 3 S S"]:
-    """The inverse of `normalize`, exactly."""
-    mean, std = (torch.tensor(x, device=view.device).view(3, 1, 1) for x in (data.mean, data.std))
+def _for_pictures(data: DataSpec) -> DataSpec:
+    """PICTURE, with the bands of `data`."""
+    if data.bands is None:
+        return PICTURE
+    return PICTURE.model_copy(update={"mean": data.mean, "std": data.std, "bands": data.bands})
+
+
+def _as_stored(view: Tensor, data: DataSpec) -> Crops:
+    """The inverse of `normalize`, exactly for bytes."""
+    mean, std = (torch.tensor(x, device=view.device).view(-1, 1, 1) for x in (data.mean, data.std))
+    if data.bands is not None:
+        return (view * std + mean).clamp(0, 1).to("cpu", torch.float32)
     return ((view * std + mean) * 255).round().clamp(0, 255).to("cpu", torch.uint8)

@@ -53,14 +53,14 @@ class Encoder(nn.Module):
         self.cautions = backbone.cautions  # warnings for the user
         self._dense = backbone.dense
 
-    def features(self, x: Float[Tensor, "N 3 H W"], dense: bool = False) -> Float[Tensor, "N ..."]:
+    def features(self, x: Float[Tensor, "N c H W"], dense: bool = False) -> Float[Tensor, "N ..."]:
         """The features N x D that are transferred; `dense`: the feature map N x D' x h x w or patch tokens N x T x D'.
 
         D' equals D, except for a few networks that have layers after their pooling (VGG, MobileNetV3).
         """
         return self._dense(self.backbone, x) if dense else pooled(self.backbone(x))
 
-    def forward(self, x: Float[Tensor, "N 3 H W"]) -> Float[Tensor, "N C"]:
+    def forward(self, x: Float[Tensor, "N c H W"]) -> Float[Tensor, "N C"]:
         """The embeddings."""
         return self.head(self.features(x))
 
@@ -124,9 +124,9 @@ def _backbone(spec: EncoderSpec, size: int | None, model: nn.Module | None, *, t
         network = vit(spec, size=size)
         return Backbone(network, network.num_features, ViT.dense)  # pyright: ignore[reportArgumentType]
     if model is not None:
-        return own_backbone(model, size, training=training)
+        return own_backbone(model, size, training=training, channels=spec.channels)
     make = torchvision_backbone if library == "torchvision" else timm_backbone
-    return make(name, size, training=training)
+    return make(name, size, training=training, channels=spec.channels)
 
 
 def _check_settings(spec: EncoderSpec) -> None:

@@ -23,13 +23,16 @@ class Probed(NamedTuple):
     last: str | None = None  # the last linear layer, if its outputs are the features and it may be a classifier
 
 
-def probe(network: nn.Module, what: str, size: int, *, own_size: int | None, training: bool) -> Probed:
+def probe(
+    network: nn.Module, what: str, size: int, *, own_size: int | None, training: bool, channels: int = 3
+) -> Probed:
     """Find D by a dry run of a copy. `network`, its buffers and torch's random state do not change.
 
     Args:
         what: the network's name in messages.
         own_size: [pixels] the image size that the network was designed for, if known.
         training: also run it in training mode.
+        channels: of the images.
 
     Raises:
         RecipeError: it does not take images of `size` pixels, or does not return features.
@@ -42,11 +45,11 @@ def probe(network: nn.Module, what: str, size: int, *, own_size: int | None, tra
             "give a module that can be copied"
         ) from None
     with torch.no_grad(), torch.random.fork_rng(devices=[]), _last_linear(tried) as outputs:
-        y = _features(tried.eval(), what, size, own_size, images=1)
+        y = _features(tried.eval(), what, size, own_size, shape=(1, channels))
         last = _classifier(outputs, y)
         num_features = pooled(y).shape[1]
         if training:
-            in_training = pooled(_features(tried.train(), what, size, own_size, images=2)).shape[1]
+            in_training = pooled(_features(tried.train(), what, size, own_size, shape=(2, channels))).shape[1]
             if in_training != num_features:
                 raise RecipeError(
                     f"{what} gives {num_features} features in evaluation mode and {in_training} in training mode: "
@@ -117,19 +120,20 @@ def size_error(what: str, size: int, own_size: int | None, error: Exception, tod
     return RecipeError(f"{what} does not take images of {size} x {size} pixels ({_reason(error)}); {todo}")
 
 
-def _features(network: nn.Module, what: str, size: int, own_size: int | None, *, images: int) -> Tensor:
-    """The output of the network for black images. Raises RecipeError."""
+def _features(network: nn.Module, what: str, size: int, own_size: int | None, *, shape: tuple[int, int]) -> Tensor:
+    """The output of the network for black images, of which `shape` has (number, channels). Raises RecipeError."""
+    images, channels = shape
     weight = next(network.parameters(), torch.empty(0))
     mode = "in training mode" if network.training else "in evaluation mode"
     try:
-        y: Any = network(torch.zeros(images, 3, size, size, device=weight.device, dtype=weight.dtype))
+        y: Any = network(torch.zeros(images, channels, size, size, device=weight.device, dtype=weight.dtype))
     except Exception as error:
         if network.training:
             raise RecipeError(
                 f"{what} fails {mode} on {images} images of {size} x {size} pixels ({_reason(error)}): expected a "
                 "network that runs in both modes"
             ) from None
-        raise size_error(what, size, own_size, error, _other_channels(network)) from None
+        raise size_error(what, size, own_size, error, _other_channels(network, channels)) from None
     if not isinstance(y, Tensor) or y.ndim not in (2, 3, 4) or len(y) != images or not y.is_floating_point():
         came = f"{y.dtype} {list(y.shape)}" if isinstance(y, Tensor) else f"a {type(y).__name__}"
         raise RecipeError(
@@ -139,14 +143,15 @@ def _features(network: nn.Module, what: str, size: int, own_size: int | None, *,
     return y
 
 
-def _other_channels(network: nn.Module) -> str:
-    """Advice on a first convolution that does not take 3 channels; empty if it takes 3."""
+def _other_channels(network: nn.Module, channels: int) -> str:
+    """Advice on a first convolution that does not take the images' channels; empty if it takes them."""
     first = next((one for one in network.modules() if isinstance(one, nn.Conv2d)), None)
-    if first is None or first.in_channels == 3:
+    if first is None or first.in_channels == channels:
         return ""
+    images = "all images are RGB" if channels == 3 else f"the images have {channels}"
     return (
-        f"its first convolution takes {plural(first.in_channels, 'channel')}, but all images are RGB: give it a first "
-        "convolution with 3 input channels"
+        f"its first convolution takes {plural(first.in_channels, 'channel')}, but {images}: give it a first "
+        f"convolution with {plural(channels, 'input channel')}, or read all bands of the images (--bands, bands=True)"
     )
 
 

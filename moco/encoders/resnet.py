@@ -102,6 +102,7 @@ class ResNet(nn.Module):
 
     Args:
         net: one of `NETS`.
+        channels: of the images.
         stem: "7x7/2+pool" is ImageNet's (its output has stride 4). "3x3" (stride 1) and "3x3/2" (stride 2) are for
             small images and have no pooling.
         width: multiplies the channels of every layer, the stem included: R50w2x and R50w4x of MoCo v1's Table 1.
@@ -115,6 +116,7 @@ class ResNet(nn.Module):
         self,
         net: ResNetShape,
         *,
+        channels: int = 3,
         stem: str = "7x7/2+pool",
         width: float = 1.0,
         dilate_last: bool = False,
@@ -124,7 +126,7 @@ class ResNet(nn.Module):
         self.net = net
         self.channels = round(64 * width)  # of the last layer built so far
         kernel, stride = {"7x7/2+pool": (7, 2), "3x3": (3, 1), "3x3/2": (3, 2)}[stem]
-        self.conv1 = nn.Conv2d(3, self.channels, kernel, stride=stride, padding=kernel // 2, bias=False)
+        self.conv1 = nn.Conv2d(channels, self.channels, kernel, stride=stride, padding=kernel // 2, bias=False)
         self.bn1 = nn.BatchNorm2d(self.channels)
         self.relu = nn.ReLU(inplace=True)
         self.maxpool = nn.MaxPool2d(3, stride=2, padding=1) if stem == "7x7/2+pool" else nn.Identity()
@@ -162,12 +164,12 @@ class ResNet(nn.Module):
             elif zero_init and isinstance(module, BasicBlock | Bottleneck):
                 nn.init.zeros_(module.get_parameter("bn2.weight" if isinstance(module, BasicBlock) else "bn3.weight"))
 
-    def dense(self, x: Float[Tensor, "N 3 H W"]) -> Float[Tensor, "N D h w"]:
+    def dense(self, x: Float[Tensor, "N c H W"]) -> Float[Tensor, "N D h w"]:
         """The feature map of the last stage."""
         x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
         return self.layer4(self.layer3(self.layer2(self.layer1(x))))
 
-    def forward(self, x: Float[Tensor, "N 3 H W"]) -> Float[Tensor, "N D"]:
+    def forward(self, x: Float[Tensor, "N c H W"]) -> Float[Tensor, "N D"]:
         """The feature map averaged over its positions."""
         return nn.functional.adaptive_avg_pool2d(self.dense(x), 1).flatten(1)
 
@@ -184,4 +186,7 @@ def resnet(spec: EncoderSpec) -> ResNet:
         raise RecipeError(
             f"encoder.dilate_last needs bottleneck blocks, and {spec.name} has basic ones: use resnet50 or deeper"
         )
-    return ResNet(net, stem=spec.stem, width=spec.width, dilate_last=spec.dilate_last, zero_init=spec.zero_init)
+    return ResNet(
+        net, channels=spec.channels, stem=spec.stem, width=spec.width, dilate_last=spec.dilate_last,
+        zero_init=spec.zero_init,
+    )  # fmt: skip

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from moco.encoders.check_network import check_module, probe, size_error, unwrap_module, unwrap_parts
+from moco.encoders.input_channels import set_channels
 from moco.recipe import DataSpec, RecipeError
 
 Dense = Callable[[nn.Module, Tensor], Tensor]
@@ -80,7 +81,7 @@ def is_timm(name: str) -> bool:
         return False
 
 
-def torchvision_backbone(name: str, size: int | None, *, training: bool = False) -> Backbone:
+def torchvision_backbone(name: str, size: int | None, *, training: bool = False, channels: int = 3) -> Backbone:
     """torchvision's network `name` (without "torchvision/"), for images of `size` pixels, with random weights.
 
     Raises:
@@ -89,15 +90,18 @@ def torchvision_backbone(name: str, size: int | None, *, training: bool = False)
     from torchvision import models
 
     network = models.get_model(name, weights=None, **WITHOUT_AUXILIARY.get(name, {}))
+    set_channels(network, channels)
     parts = TORCHVISION[type(network).__name__]
     network.set_submodule(parts.classifier, nn.Identity())
     dense = partial(_tokens_of, parts.map) if parts.map == "encoder" else partial(_output_of, parts.map)
     own_size = library_data(f"torchvision/{name}").size
-    found = probe(network, f"torchvision/{name}", size or own_size, own_size=own_size, training=training)
+    found = probe(
+        network, f"torchvision/{name}", size or own_size, own_size=own_size, training=training, channels=channels
+    )
     return Backbone(network, found.num_features, dense)
 
 
-def timm_backbone(name: str, size: int | None, *, training: bool = False) -> Backbone:
+def timm_backbone(name: str, size: int | None, *, training: bool = False, channels: int = 3) -> Backbone:
     """timm's network `name` (without "timm/"), for images of `size` pixels, with random weights.
 
     Raises:
@@ -107,14 +111,14 @@ def timm_backbone(name: str, size: int | None, *, training: bool = False) -> Bac
 
     own_size = library_data(f"timm/{name}").size
     try:
-        network = timm.create_model(name, pretrained=False, num_classes=0, **timm_size(name, size))
+        network = timm.create_model(name, pretrained=False, num_classes=0, in_chans=channels, **timm_size(name, size))
     except Exception as error:  # timm's checks of the size raise errors of many types
         raise size_error(f"timm/{name}", size or own_size, own_size, error) from None
-    found = probe(network, f"timm/{name}", size or own_size, own_size=own_size, training=training)
+    found = probe(network, f"timm/{name}", size or own_size, own_size=own_size, training=training, channels=channels)
     return Backbone(network, found.num_features, _timm_map)
 
 
-def own_backbone(network: nn.Module, size: int | None, *, training: bool = False) -> Backbone:
+def own_backbone(network: nn.Module, size: int | None, *, training: bool = False, channels: int = 3) -> Backbone:
     """The user's own module: images N x 3 x H x W to features N x D, a map N x D x h x w or tokens N x T x D.
 
     Raises:
@@ -133,7 +137,7 @@ def own_backbone(network: nn.Module, size: int | None, *, training: bool = False
             "compiles the whole"
         )
     check_module(inside, training=training)
-    found = probe(inside, "your module", size or 224, own_size=None, training=training)
+    found = probe(inside, "your module", size or 224, own_size=None, training=training, channels=channels)
     if found.last is not None:
         cautions.append(
             f"the features of your module are the outputs of its last layer, {found.last}. If that is a classifier, "

@@ -72,16 +72,19 @@ class ViT(nn.Module):
 
     Args:
         net: one of `VITS`, or another shape.
+        channels: of the images.
         size: [pixels] of the images, square, a multiple of the patch.
         position: "sincos" is fixed (but in the state dict), "learned" is trained, "none" has no position embedding.
         freeze_patch: the patch projection is not trained (Sec. 4.2); not for a convolutional stem.
     """
 
-    def __init__(self, net: ViTShape, *, size: int = 224, position: str = "sincos", freeze_patch: bool = False) -> None:
+    def __init__(
+        self, net: ViTShape, *, channels: int = 3, size: int = 224, position: str = "sincos", freeze_patch: bool = False
+    ) -> None:
         super().__init__()
         self.net, self.size = net, size
         self.num_features = width = net.width
-        proj = _conv_stem(width) if net.conv_stem else nn.Conv2d(3, width, net.patch, stride=net.patch)
+        proj = _conv_stem(channels, width) if net.conv_stem else nn.Conv2d(channels, width, net.patch, stride=net.patch)
         self.patch_embed = nn.Sequential(OrderedDict(proj=proj))
         self.cls_token = nn.Parameter(torch.empty(1, 1, width))
         grid = size // net.patch
@@ -114,15 +117,15 @@ class ViT(nn.Module):
             nn.init.xavier_uniform_(proj.weight.flatten(1))
             nn.init.zeros_(proj.get_parameter("bias"))
 
-    def dense(self, x: Float[Tensor, "N 3 H W"]) -> Float[Tensor, "N T D"]:
+    def dense(self, x: Float[Tensor, "N c H W"]) -> Float[Tensor, "N T D"]:
         """The patch tokens, row by row."""
         return self.norm(self._tokens(x)[:, 1:])
 
-    def forward(self, x: Float[Tensor, "N 3 H W"]) -> Float[Tensor, "N D"]:
+    def forward(self, x: Float[Tensor, "N c H W"]) -> Float[Tensor, "N D"]:
         """The feature: the class token."""
         return self.norm(self._tokens(x)[:, 0])
 
-    def _tokens(self, x: Float[Tensor, "N 3 H W"]) -> Float[Tensor, "N L D"]:
+    def _tokens(self, x: Float[Tensor, "N c H W"]) -> Float[Tensor, "N L D"]:
         """All tokens after the last block, the class token first."""
         if x.shape[2:] != (self.size, self.size):
             raise ValueError(
@@ -172,7 +175,7 @@ def vit(spec: EncoderSpec, *, size: int | None = None) -> ViT:
             f"{spec.name} cuts images into patches of {net.patch} x {net.patch} pixels: expected data.size to be a "
             f"multiple of {net.patch}, got {size}. Set data.size={near}, or another encoder.patch"
         )
-    return ViT(net, size=size, position=spec.position, freeze_patch=spec.freeze_patch)
+    return ViT(net, channels=spec.channels, size=size, position=spec.position, freeze_patch=spec.freeze_patch)
 
 
 def recognised_vit(tensors: dict[str, Tensor]) -> EncoderSpec | None:
@@ -204,10 +207,10 @@ def recognised_vit(tensors: dict[str, Tensor]) -> EncoderSpec | None:
     return None
 
 
-def _conv_stem(width: int) -> nn.Sequential:
+def _conv_stem(channels: int, width: int) -> nn.Sequential:
     """Four 3x3 convolutions of stride 2 with BN and ReLU, then a 1x1 convolution (moco-v3, vits.py)."""
     layers: list[nn.Module] = []
-    inputs = 3
+    inputs = channels
     for outputs in (width // 8, width // 4, width // 2, width):
         layers += [nn.Conv2d(inputs, outputs, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU()]
         inputs = outputs

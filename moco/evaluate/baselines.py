@@ -15,16 +15,16 @@ SIDE = 32  # [pixels] at most: larger images are averaged down
 
 
 class Pixels(nn.Module):
-    """An "encoder" whose features are the colours of the evaluation crop, in [0, 1], at 32 x 32 pixels or less."""
+    """An "encoder" whose features are the values of the evaluation crop, in [0, 1], at 32 x 32 pixels or less."""
 
     def __init__(self, data: DataSpec):
         super().__init__()
         self.side = min(SIDE, data.size)
-        self.num_features = 3 * self.side**2
-        self.register_buffer("mean", torch.tensor(data.mean).view(3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(data.std).view(3, 1, 1), persistent=False)
+        self.num_features = data.channels * self.side**2
+        self.register_buffer("mean", torch.tensor(data.mean).view(-1, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(data.std).view(-1, 1, 1), persistent=False)
 
-    def features(self, x: Float[Tensor, "N 3 S S"]) -> Float[Tensor, "N D"]:
+    def features(self, x: Float[Tensor, "N c S S"]) -> Float[Tensor, "N D"]:
         """The pixels of normalized images."""
         colours = x * self.get_buffer("std") + self.get_buffer("mean")
         return F.adaptive_avg_pool2d(colours, self.side).flatten(1)

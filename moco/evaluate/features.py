@@ -1,7 +1,7 @@
 """Extract frozen features of images; and `moco.load`, which gives an encoder that is ready to use."""
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,11 +18,12 @@ from torch.utils.data import Dataset
 
 from moco.data.augment.cpu import eval_crop
 from moco.data.augment.normalize import normalize
-from moco.data.decode.decode import decode
+from moco.data.decode.bands import Raw, decode_bands, to_unit
+from moco.data.decode.decode import decode, open_file, reason_of
 from moco.data.loader.bad_images import Quarantine
 from moco.data.loader.loader import eval_batches
 from moco.data.remote.urls import are_urls
-from moco.data.sources.dataset_items import pixels
+from moco.data.sources.dataset_items import bands_in, pixels
 from moco.data.sources.folder import BadImage, DataError, Images
 from moco.data.sources.labels import HOW
 from moco.data.sources.open import Sources, open_images
@@ -171,16 +172,19 @@ class Pretrained:
         """Size, eval_resize, mean and std of its images."""
         return self.config.data
 
-    def transform(self, picture: Picture | UInt8[np.ndarray, "H W 3"]) -> Float32[Tensor, "3 S S"]:
+    def transform(self, picture: Picture | UInt8[np.ndarray, "H W 3"] | Raw) -> Float32[Tensor, "c S S"]:
         """Prepare a picture, or the file at a path, for `features`: resize, crop the centre, normalize; on the CPU.
+
+        An encoder for bands takes arrays [H, W, C] of the values as they are in the files.
 
         Raises:
             BadImage: a file that cannot be read.
         """
-        crop = torch.from_numpy(eval_crop(_pixels(picture), self.data))
+        pixels = _pixels(picture) if self.data.bands is None else to_unit(_bands(picture), self.data.bands)
+        crop = torch.from_numpy(eval_crop(pixels, self.data))
         return normalize(crop[None], mean=self.data.mean, std=self.data.std)[0]
 
-    def features(self, x: Float[Tensor, "N 3 H W"], dense: bool = False) -> Float[Tensor, "N ..."]:
+    def features(self, x: Float[Tensor, "N c H W"], dense: bool = False) -> Float[Tensor, "N ..."]:
         """The features N x D of transformed images, or with `dense` the map or patch tokens; without gradients."""
         with evaluating(self.encoder):
             return self.encoder.features(x.to(self.device), dense)
@@ -201,7 +205,7 @@ class Pretrained:
         Raises:
             DataError: an image that cannot be read, or a folder without any.
         """
-        images = _open_pictures(pictures)
+        images = _open_pictures(pictures, bands=self.data.bands is not None)
         if not len(images):
             return np.zeros((0, self.encoder.num_features), dtype=np.float32)
         workers = workers_for(workers)
@@ -224,18 +228,30 @@ def load(
     return Pretrained(encoder.to(chosen).eval(), config, chosen, name)
 
 
-def _open_pictures(pictures: Any) -> Images:
+def _open_pictures(pictures: Any, *, bands: bool) -> Images:
     """The input of `embed` as Images. A list may mix paths and pictures; other input is opened as by `pretrain`."""
     if isinstance(pictures, str | Path) or are_urls(pictures):
         return open_images(pictures, single=True)
-    if isinstance(pictures, Dataset) or hasattr(pictures, "names"):
-        return open_images(pictures)
+    if isinstance(pictures, Dataset | np.ndarray | Tensor) or hasattr(pictures, "names"):
+        return open_images(pictures, bands=bands)
     listed = isinstance(pictures, Sequence) or isinstance(next(iter(pictures), None), str | os.PathLike)
-    return Pictures(list(pictures)) if listed else open_images(pictures)
+    return Pictures(list(pictures)) if listed else open_images(pictures, bands=bands)
 
 
 def _pixels(picture: Any) -> UInt8[np.ndarray, "H W 3"]:
     return decode(picture) if isinstance(picture, str | os.PathLike) else pixels(picture)
+
+
+def _bands(picture: Any) -> Raw:
+    if not isinstance(picture, str | os.PathLike):
+        return bands_in(picture)
+    try:
+        with open_file(picture) as file:
+            return decode_bands(file)
+    except ImportError as error:
+        raise DataError(str(error)) from error
+    except Exception as error:
+        raise BadImage(os.fspath(picture), reason_of(error)) from error
 
 
 class Pictures:
@@ -258,9 +274,15 @@ class Pictures:
         return len(self.pictures)
 
     def read(self, index: int) -> UInt8[np.ndarray, "H W 3"]:
+        return self._read(index, _pixels)
+
+    def read_bands(self, index: int) -> Raw:
+        return self._read(index, _bands)
+
+    def _read(self, index: int, read: Callable[[Any], Any]) -> Any:
         try:
             with self._locks[id(self.pictures[index])]:
-                return _pixels(self.pictures[index])
+                return read(self.pictures[index])
         except (BadImage, DataError):
             raise
         except Exception as error:  # Pillow decodes an image only here, with errors of any kind

@@ -6,13 +6,14 @@ from threading import Event
 
 import numpy as np
 import torch
-from jaxtyping import Int, UInt8
+from jaxtyping import Float32, Int, UInt8
 from torch import Tensor
 
 from moco.data.augment.cpu import eval_crop
 from moco.data.augment.normalize import normalize
 from moco.data.decode.decode import BadImage
 from moco.data.loader.threads import in_order
+from moco.data.sources.band_images import in_bands
 from moco.data.sources.folder import DataError, Images
 from moco.data.sources.labels import labelled
 from moco.data.sources.open import Sources
@@ -34,7 +35,7 @@ K = 20  # neighbours: the bank is small
 class LabelledCrops:
     """Evaluation crops with their labels, on the host."""
 
-    crops: UInt8[Tensor, "n 3 S S"]
+    crops: UInt8[Tensor, "n 3 S S"] | Float32[Tensor, "n c S S"]
     labels: Int[Tensor, " n"]
 
 
@@ -82,7 +83,7 @@ def monitor_for(
     """
     split = split_sources(eval_data)
     check_disjoint(split.train, split.test)
-    share = min(1.0, max_bytes / (3 * data.size**2) / (TRAIN + TEST))
+    share = min(1.0, max_bytes / data.view_bytes / (TRAIN + TEST))
     train, test = (
         _read_crops(images, data, int(share * most), workers)
         for images, most in ((split.train, TRAIN), (split.test, TEST))
@@ -91,7 +92,7 @@ def monitor_for(
 
 
 def _read_crops(images: Images, data: DataSpec, most: int, workers: int) -> LabelledCrops:
-    labels = labelled(images).labels
+    labels, images = labelled(images).labels, in_bands(images, data)
     assert labels is not None
     chosen: list[int] = sorted(permuted(np.arange(min(most, len(images))), len(images), fold(0)).tolist())
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from moco.data.check.distinct import estimate_distinct, picture_signature, same_pictures
+from moco.data.decode.bands import to_picture
 from moco.data.decode.decode import BadImage
 from moco.data.sources.images import DataError, Images
 from moco.rng import fold, permuted
@@ -41,7 +42,7 @@ def measure_sample(images: Images, *, seconds: float) -> SampleFacts:
             pixels = images.read(index)
             reading += time.perf_counter() - start
             shapes.append(pixels.shape[:2])
-            signatures.append(picture_signature(pixels))
+            signatures.append(picture_signature(to_picture(pixels)))
         if time.perf_counter() - began > seconds and len(shapes) > 1:
             break
     if not shapes:

@@ -40,6 +40,9 @@ DOMAINS: dict[str, DomainViews] = {
     "document": DomainViews({"flip": 0.0, "solarize": 0.0}, "mirrored text is another text"),
     "drawing": DomainViews({"blur": 0.0, "solarize": 0.0}, "lines are thin: a blur removes them"),
     "thermal": DomainViews(NO_COLOUR, "one channel, no colour"),
+    "multispectral": DomainViews(
+        UP_AND_DOWN_ALIKE | NO_COLOUR, "seen from above, and bands have no hue: with --bands, which varies each of them"
+    ),
     "small": DomainViews(
         {"blur": 0.0}, "of images of 32 pixels a blur leaves little", "arXiv:2002.05709, appendix B.9 (CIFAR-10)"
     ),

@@ -32,6 +32,9 @@ class Origin:
 DEFAULTS = Origin(
     {
         "seed": "this project's choice: any number",
+        "encoder.channels": "the images: RGB",
+        "data.bands": "this project's choice: 8-bit RGB",
+        "data.views.jitter.bands": "this project's choice: bands have no brightness of their own",
         "data.shrink": "this project's choice: images as they are",
         "data.decode": "this project's choice: all pixels",
         "data.order": "this project's choice: every order of an epoch is equally likely, as in the paper's code",

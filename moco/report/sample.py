@@ -131,8 +131,9 @@ def take_views(
 
 
 def _small(x: Tensor, pixels: Pixels) -> Tensor:
-    """Normalized images as colours, at most as large as on the sheet: N x s x s x 3 bytes."""
+    """Normalized images as colours, at most as large as on the sheet: N x s x s x 3 bytes. Of bands the first three."""
     colours = x * pixels.get_buffer("std") + pixels.get_buffer("mean")
+    colours = colours[:, [0, 1, 2] if x.shape[1] >= 3 else [0, 0, 0]]
     if x.shape[-1] > QUERY:
         colours = F.adaptive_avg_pool2d(colours, QUERY)
     return (colours.clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).cpu()

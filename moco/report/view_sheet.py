@@ -6,7 +6,9 @@ from PIL import Image, ImageDraw
 
 from moco.data.augment import cpu
 from moco.data.augment.random_parameters import random_numbers
+from moco.data.decode.bands import to_picture
 from moco.data.decode.decode import BadImage
+from moco.data.sources.band_images import in_bands
 from moco.data.sources.images import DataError, Images
 from moco.recipe import DataSpec
 
@@ -21,20 +23,23 @@ def draw_view_sheet(images: Images, data: DataSpec, *, seed: int = 0, rows: int 
         DataError: no image can be read.
     """
     wanted = np.unique(np.linspace(0, len(images) - 1, rows).astype(np.int64))
+    images, bands = in_bands(images, data), len(data.bands or ())
     shown: list[list[UInt8[np.ndarray, "S S 3"]]] = []
     for index in wanted:
         try:
             image = images.read(int(index))
         except BadImage:
             continue
-        crops = [np.empty((1, data.size, data.size, 3), np.uint8) for _ in range(pairs * len(data.views))]
+        kind = np.uint8 if data.bands is None else np.float32
+        crops = [np.empty((1, data.size, data.size, data.channels), kind) for _ in range(pairs * len(data.views))]
         drawn = [
-            cpu.DrawnView(view, random_numbers(seed, epoch, ids=np.array([index]), view_index=place))
+            cpu.DrawnView(view, random_numbers(seed, epoch, ids=np.array([index]), view_index=place, bands=bands))
             for epoch in range(pairs)
             for place, view in enumerate(data.views)
         ]
         cpu.views(image, drawn, 0, crops, coloured=True)
-        shown.append([cpu.eval_crop(image, data).transpose(1, 2, 0), *(crop[0] for crop in crops)])
+        tiles = [cpu.eval_crop(image, data).transpose(1, 2, 0), *(crop[0] for crop in crops)]
+        shown.append([to_picture(tile) for tile in tiles])
     if not shown:
         raise DataError(f"none of {len(wanted)} images can be read: moco check says why")
     heads = ["image", *[("query", "key")[place] for _ in range(pairs) for place in range(len(data.views))]]

@@ -31,6 +31,7 @@ from moco.rng import fold
 from moco.train.loop import Batches
 from moco.train.one_pass import in_one_pass
 from moco.train.warm_start import load_other_parts
+from moco.weights.adapt_channels import adapt_channels
 from moco.weights.encoder_folder import initialize
 from moco.weights.load import read_weights
 from moco.weights.loaded_weights import LoadedWeights
@@ -56,6 +57,9 @@ def contrast_for(
             say(f"caution: {caution}")
         found = init if init is None or isinstance(init, LoadedWeights) else read_init(init, recipe)
         if found is not None:
+            found, note = adapt_channels(found, encoder.backbone, channels=recipe.data.channels)
+            if note:
+                say(note)
             say(initialize(encoder, found))
         kind = partial(CachedContrast, pieces=recipe.optim.accumulate) if recipe.optim.cached else Contrast
         contrast = kind(

@@ -28,11 +28,13 @@ def in_one_pass(recipe: Recipe, device: torch.device, encoder: nn.Module) -> boo
 
 def fits(recipe: Recipe, encoder: nn.Module, memory: int) -> bool:
     """Whether the activations of this rank's mini-batch take at most `SHARE` of `memory` bytes."""
-    each = activation_bytes(encoder, recipe.data.size) * (1 if recipe.compute.precision == "fp32" else HALVES)
+    each = activation_bytes(encoder, recipe.data.size, recipe.data.channels) * (
+        1 if recipe.compute.precision == "fp32" else HALVES
+    )
     return each * recipe.optim.batch_size / world_size() <= SHARE * memory
 
 
-def activation_bytes(encoder: nn.Module, size: int) -> float:
+def activation_bytes(encoder: nn.Module, size: int, channels: int = 3) -> float:
     """Bytes that a forward pass of one image of `size` pixels keeps for the backward pass, in float32.
 
     Counted on tensors without data. Infinite for a network that cannot run on such.
@@ -48,7 +50,7 @@ def activation_bytes(encoder: nn.Module, size: int) -> float:
 
     try:
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
-            network(torch.zeros(2, 3, size, size, device="meta"))
+            network(torch.zeros(2, channels, size, size, device="meta"))
     except (NotImplementedError, RuntimeError):
         return float("inf")
     return sum(storage.nbytes() for key, storage in kept.items() if key not in weights) / 2

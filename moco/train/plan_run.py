@@ -12,6 +12,7 @@ from torch import nn
 from moco.data.loader.bad_images import Quarantine
 from moco.data.loader.dealt import DealtLoader
 from moco.data.loader.loader import ViewLoader
+from moco.data.sources.band_images import in_bands
 from moco.data.sources.images import Images
 from moco.data.sources.open import Sources, open_images
 from moco.device import workers_for
@@ -32,7 +33,7 @@ from moco.train.optim import optimizer_for
 from moco.train.options import RunOptions
 from moco.train.out_overlap import check_no_overlap
 from moco.train.rank_sync import check_same_images
-from moco.train.resolve_recipe import check_fits, check_learns, check_order, resolve
+from moco.train.resolve_recipe import band_changes, check_fits, check_jitter, check_learns, check_order, resolve
 from moco.train.run_folder import RunFolder
 from moco.train.trackers import TrackedRun, check_trackers
 from moco.weights.own_files import read_run_id
@@ -101,12 +102,14 @@ def plan_job(
     changes: dict[str, Any],
     init: str | Path | None,
     budget: float | None = None,
+    bands: bool = False,
     report: Callable[[str], None] = lambda _: None,
 ) -> Job:
     """Plan a run: make all checks that need no network, and fit it to its time. Writes nothing.
 
     Args:
         budget: [s] that the whole run may take; it decides the length, and with `auto` network and size of views.
+        bands: read all bands of the images, and measure their ranges, means and deviations.
         report: called with a line on what is being measured.
 
     Raises:
@@ -116,16 +119,17 @@ def plan_job(
     check_device(options.device, place)
     allowed_skips(options.on_nan)  # raises RecipeError for a wrong value
     check_trackers(options.trackers)
-    asked = Asked(recipe, model, changes, budget)
-    check_budget(asked)
-    images, workers = open_images(data), workers_for(options.workers)
+    check_budget(Asked(recipe, model, changes, budget))
+    images, workers = open_images(data, bands=bands), workers_for(options.workers)
     stored = None if options.overwrite else stored_recipe(out)
+    asked = Asked(recipe, model, (band_changes(images, stored) if bands else {}) | changes, budget)
     chosen = shared_recipe(
-        lambda: resolve(recipe, images, place, model=model, changes=changes, stored=stored, budget=budget)
+        lambda: resolve(recipe, images, place, model=model, changes=asked.changes, stored=stored, budget=budget)
     )
     check_name(chosen.encoder.name)
     check_fits(chosen, len(images))
     check_order(chosen, images)
+    check_jitter(chosen)
     check_same_images(images)
     if on_main():
         check_no_overlap(out, images, eval_data=options.eval_data, init=init, overwrite=options.overwrite)
@@ -134,7 +138,7 @@ def plan_job(
             check_writable(RunFolder(out).path / "recipe.json")  # before a minute of measuring
     fitted = Fitted(chosen)
     if stored is None:
-        fitted = fit_to_time(asked, chosen, images, place, workers=workers, report=report)
+        fitted = fit_to_time(asked, chosen, in_bands(images, chosen.data), place, workers=workers, report=report)
         check_fits(fitted.recipe, len(images))
     clock = clock_of(fitted.recipe, len(images))
     check_learns(fitted.recipe, clock)

@@ -97,6 +97,7 @@ def pretrain(
     seed: int | None = None,
     precision: str | None = None,
     views: str | None = None,
+    bands: bool = False,
     settings: dict[str, Any] | None = None,
     init: str | Path | None = None,
     reporter: Reporter | None = None,
@@ -113,6 +114,8 @@ def pretrain(
         epochs, batch_size, seed, precision, settings: changes to the recipe; `settings` by dotted field name. "auto"
             fits the rest to `epochs` and `batch_size`; other recipes keep their learning rate.
         views: a kind of views, such as "aerial" (see `moco.recipes.domain_views`); `settings` may change it.
+        bands: read all bands of the images in full depth, any number of them; their ranges, means and deviations are
+            measured and stored in the recipe (docs/data.md).
         init: weights to start from, anything that `moco.load` reads: f_q, and what else they have of head, f_k,
             predictor and queue (see `moco.train.warm_start`).
         budget: the time that the run may take, in seconds or as text such as "10m" or "8h": this machine is measured,
@@ -133,7 +136,7 @@ def pretrain(
         reporter = reporter if reporter is not None and on_main() else Silent()
         job = plan_job(
             data, local_path(out), place, chosen.restarted() if restarted() else chosen, recipe=recipe, model=model,
-            changes=changes, init=init, budget=None if budget is None else parse_budget(budget),
+            changes=changes, init=init, bands=bands, budget=None if budget is None else parse_budget(budget),
             report=reporter.live,
         )  # fmt: skip
         rows = plan_rows(job.recipe, job.images, job.clock, place, job.run.path, init=init, time=job.time)

@@ -10,7 +10,8 @@ from torch import nn
 
 from moco import recipes
 from moco.data.shards.shards import Shards
-from moco.data.sources.images import Images
+from moco.data.sources.band_images import MeasuredBands, measure_bands
+from moco.data.sources.images import Images, read_bands
 from moco.distributed import world_size
 from moco.encoders import fixed_settings
 from moco.recipe import Recipe, RecipeError
@@ -45,8 +46,9 @@ def resolve(
         base = stored
     elif is_auto(recipe):
         base = recipes.auto(
-            len(images), side=shorter_side(images), accelerated=device.type != "cpu",
-            epochs=changes.get("optim.epochs"), batch_size=changes.get("optim.batch_size"), scale=scale_of(recipe),
+            len(images), side=shorter_side(images, bands=changes.get("data.bands") is not None),
+            accelerated=device.type != "cpu", epochs=changes.get("optim.epochs"),
+            batch_size=changes.get("optim.batch_size"), scale=scale_of(recipe),
         )  # fmt: skip
     else:
         base = recipes.find_recipe(recipe)
@@ -64,13 +66,27 @@ def resolve(
     return chosen
 
 
-def shorter_side(images: Images) -> int:
+def band_changes(images: Images, stored: Recipe | None = None) -> dict[str, Any]:
+    """The changes to a recipe that reads all bands of `images`.
+
+    They are measured, unless the run that is resumed has done that.
+
+    Raises:
+        DataError: see `measure_bands`.
+    """
+    if stored is None or stored.data.bands is None:
+        return measure_bands(images).changes()
+    data = stored.data
+    return MeasuredBands(list(stored.data.bands), list(data.mean), list(data.std)).changes()
+
+
+def shorter_side(images: Images, *, bands: bool = False) -> int:
     """The median shorter side of a few images [pixels]."""
     some = np.linspace(0, len(images) - 1, min(len(images), 9)).astype(int)
     sides: list[int] = []
-    for index in some:
+    for index in some.tolist():
         try:
-            sides.append(min(images.read(int(index)).shape[:2]))
+            sides.append(min((read_bands(images, index) if bands else images.read(index)).shape[:2]))
         except Exception:  # unreadable: training lists it later
             continue
     return int(np.median(sides)) if sides else 224
@@ -83,6 +99,12 @@ def check_order(recipe: Recipe, images: Images) -> None:
             "data.order=shards is for images in shards, and these are not: pack them first (moco pack DATA --to "
             "FOLDER), or leave data.order=uniform"
         )
+
+
+def check_jitter(recipe: Recipe) -> None:
+    """Raise RecipeError for a change of bands where images are RGB."""
+    if recipe.data.bands is None and any(view.jitter.bands for view in recipe.data.views):
+        raise RecipeError("jitter.bands is for images with bands: add --bands (bands=True), or set it to 0")
 
 
 def check_fits(recipe: Recipe, num_images: int) -> None:

@@ -43,12 +43,13 @@ def plan_rows(
     skipped = describe_skipped(images)
     kept = f", of images kept in memory at {recipe.data.shrink} pixels" if recipe.data.shrink else ""
     kept += ", of JPEG files decoded at the least scale that they need" if recipe.data.decode == "scaled" else ""
+    bands = f", {plural(recipe.data.channels, 'band')}" if recipe.data.bands else ""
     rows = [
         ("images", f"{len(images):,}"),
         *([("skipped", skipped)] if skipped else []),
         ("recipe", f"{recipe.name}  ({recipe.source})"),
         ("encoder", f"{network(encoder)}, {encoder.head} head to {encoder.dim}-d, "
-                    f"views of {size} x {size} pixels{kept}"),
+                    f"views of {size} x {size} pixels{bands}{kept}"),
         *([("weights", f"from {init}")] if init else []),
         ("dictionary", dictionary(recipe, len(images))),
         ("batch", f"{recipe.optim.batch_size} images{on_ranks}, {batch_norm(recipe)}"

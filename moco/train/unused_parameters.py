@@ -20,10 +20,12 @@ def skips_parameters(encoder: nn.Module, recipe: Recipe) -> bool:
     if recipe.encoder.name == "custom":
         return True
     library = "/" in recipe.encoder.name
-    return bool(agree(int(library and bool(unused_parameters(encoder, size=recipe.data.size)))))
+    return bool(
+        agree(int(library and bool(unused_parameters(encoder, size=recipe.data.size, channels=recipe.data.channels))))
+    )
 
 
-def unused_parameters(encoder: nn.Module, *, size: int) -> list[str]:
+def unused_parameters(encoder: nn.Module, *, size: int, channels: int = 3) -> list[str]:
     """The trained parameters without a gradient after a pass of a copy of `encoder` over two images."""
     probe = copy.deepcopy(encoder).train()
     trained = {name: x for name, x in probe.named_parameters() if x.requires_grad}
@@ -32,6 +34,6 @@ def unused_parameters(encoder: nn.Module, *, size: int) -> list[str]:
         return []
     probe.zero_grad(set_to_none=True)
     with torch.random.fork_rng(), torch.enable_grad(), one_group(probe):
-        y: Tensor = probe(torch.rand(2, 3, size, size, device=first.device, dtype=first.dtype))
+        y: Tensor = probe(torch.rand(2, channels, size, size, device=first.device, dtype=first.dtype))
         y.float().sum().backward()
     return [name for name, x in trained.items() if x.grad is None]

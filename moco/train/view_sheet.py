@@ -10,7 +10,7 @@ from moco.data.augment import cpu
 from moco.data.sources.open import Sources, open_images
 from moco.recipe import Recipe
 from moco.report.view_sheet import draw_view_sheet
-from moco.train.resolve_recipe import resolve
+from moco.train.resolve_recipe import band_changes, resolve
 
 
 def write_view_sheet(
@@ -19,6 +19,7 @@ def write_view_sheet(
     *,
     recipe: str | Recipe = "auto",
     changes: dict[str, Any] | None = None,
+    bands: bool = False,
     count: int = 8,
     overwrite: bool = False,
 ) -> None:
@@ -29,8 +30,9 @@ def write_view_sheet(
         DataError: no image that can be read. OSError: `out` cannot be written.
     """
     refuse_existing([out], overwrite=overwrite)
-    images = open_images(data)
-    chosen = resolve(recipe, images, torch.device("cpu"), model=None, changes=changes or {})
+    images = open_images(data, bands=bands)
+    changes = (band_changes(images) if bands else {}) | (changes or {})
+    chosen = resolve(recipe, images, torch.device("cpu"), model=None, changes=changes)
     cpu.kernels(wait=True)
     sheet = draw_view_sheet(images, chosen.data, seed=chosen.seed, rows=count)
     with staged([out], overwrite=overwrite) as (file,):

@@ -8,6 +8,7 @@ from typing import Annotated, TypeVar
 from pydantic import Field, model_validator
 
 from moco.recipe_base import RecipeBase
+from moco.recipe_error import RecipeError
 from moco.recipe_specs import DataSpec, EncoderSpec, Positive, Spec
 from moco.transfer.models.settings import Norm
 
@@ -74,5 +75,14 @@ class TransferRecipe(RecipeBase):
         return None
 
     def starting_from(self: Same, init: str, encoder: EncoderSpec, data: DataSpec) -> Same:
-        """The recipe of runs that start from the weights `init`, of this encoder, trained on images as in `data`."""
+        """The recipe of runs that start from the weights `init`, of this encoder, trained on images as in `data`.
+
+        Raises:
+            RecipeError: the encoder takes other than three channels.
+        """
+        if encoder.channels != 3:
+            raise RecipeError(
+                f"transfer is for RGB images, and {init} takes {encoder.channels} channels: moco eval judges it on "
+                "images with bands"
+            )
         return self.but(None, {"init": init, "encoder": encoder, "mean": data.mean, "std": data.std})

@@ -1,7 +1,7 @@
 """Find the network of torchvision or timm that equals an encoder, and the Python code that loads it there."""
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from torch import nn
@@ -98,6 +98,18 @@ def library_equivalent(spec: EncoderSpec, library: str, size: int) -> Call:
     Raises:
         WeightsError: the library has no such network.
     """
+    call = _equivalent(spec, library, size)
+    if spec.channels == 3:
+        return call
+    if library == "torchvision":
+        raise WeightsError(
+            f"torchvision's networks take 3 channels, and this {spec.name} takes {spec.channels}: export it --to timm"
+        )
+    return replace(call, arguments=call.arguments | {"in_chans": spec.channels})
+
+
+def _equivalent(spec: EncoderSpec, library: str, size: int) -> Call:
+    """The same for 3 channels."""
     home, _, name = spec.name.rpartition("/")
     if home == library:
         more = WITHOUT_AUXILIARY.get(name, {}) if library == "torchvision" else timm_size(name, size)

@@ -9,7 +9,7 @@ import re
 from typing import Any
 
 from moco.encoders.resnet import NETS
-from moco.recipe import EncoderSpec
+from moco.recipe import DataSpec, EncoderSpec
 from moco.weights.library_equivalent import LIBRARIES, library_equivalent
 from moco.weights.loaded_weights import Config, WeightsError
 
@@ -29,7 +29,7 @@ tags:
 
 - network: {network}
 - parameters: {parameters}
-- images: resize the shorter side to {eval_resize} pixels, crop the central {size} x {size}, scale RGB to [0, 1],
+- images: resize the shorter side to {eval_resize} pixels, crop the central {size} x {size}, {scale},
   subtract the mean {mean}, divide by the standard deviation {std}
 
 ## Where it comes from
@@ -82,10 +82,18 @@ def model_card(config: Config, *, parameters: int, source: str, imported_from: s
         network=code_span(spec.name) + (own if spec.name in NETS else ""),
         num_features=config.num_features, parameters=f"{parameters:,}",
         size=data.size, eval_resize=data.eval_resize, mean=data.mean, std=data.std,
+        scale=describe_scale(data),
         recipe=code_span(config.recipe), source=code_span(source),
         facts="\n".join(f"- {code_span(name)}: {code_span(value)}" for name, value in config.facts.items()),
         libraries="\n".join(_how_to_load(library, spec, data.size) for library in LIBRARIES),
     )  # fmt: skip
+
+
+def describe_scale(data: DataSpec) -> str:
+    """How the values of an image become those that are normalized."""
+    if data.bands is None:
+        return "scale RGB to [0, 1]"
+    return f"map each band from its range (low, high) to [0, 1] and cut off what lies outside ({list(data.bands)})"
 
 
 def code_span(value: Any) -> str:

@@ -76,17 +76,18 @@ def test_blank_pictures_count_as_one_and_hide_no_others(blank: int, copies: int,
     assert probe.distinct == pytest.approx(expected, rel=0.06)
 
 
-def test_measuring_changes_nothing(pictures, tiny):
+def test_measuring_changes_nothing(pictures, tiny, monkeypatch):
     contrast = untrained(tiny, CPU, num_images=40)
     contrast.dictionary.ids.fill_(3)
     probe = probe_of(pictures, tiny)
     before = {name: x.clone() for name, x in contrast.state_dict().items()}
     modes = [part.training for part in contrast.modules()]
     torch.manual_seed(5)
-    numbers = torch.random.get_rng_state(), random.getstate()
+    numbers = torch.random.get_rng_state()
+    for name in ("random", "randrange", "randint", "choice", "shuffle", "sample", "uniform"):
+        monkeypatch.setattr(random, name, None)  # not its state: the checks of types in tests draw numbers, too
     found = measure(contrast, probe, batch=8, group=4)
-    assert torch.equal(numbers[0], torch.random.get_rng_state())
-    assert numbers[1] == random.getstate()
+    assert torch.equal(numbers, torch.random.get_rng_state())
     assert modes == [part.training for part in contrast.modules()]
     assert all(torch.equal(x, before[name]) for name, x in contrast.state_dict().items())
     assert found == measure(contrast, probe, batch=8, group=4)

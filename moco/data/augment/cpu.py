@@ -11,9 +11,10 @@ from functools import cached_property
 
 import numpy as np
 import torch
-from jaxtyping import Float32, Float64, Int64, UInt8
+from jaxtyping import Float32, Float64, Int64, Shaped, UInt8
 from torch import Tensor
 
+from moco.data.augment.bands import change_bands, crop_bands, eval_crop_bands
 from moco.data.augment.colour import HUE, Look, boxes, colour, hsv_tables
 from moco.data.augment.crop import central_crop, columns_first, crop_part, is_long
 from moco.data.augment.crop import crop as pillow_crop
@@ -24,17 +25,20 @@ from moco.data.augment.normalize import shift_and_scale
 from moco.data.augment.random_parameters import (
     Choice,
     RandomNumbers,
+    band_factors,
     crop_boxes,
     flips,
     look,
     quarter_turns,
     vertical_flips,
 )
+from moco.data.decode.bands import Bands, Pixels
 from moco.data.decode.scaled import Scaled, largest_divisor
 from moco.data.loader.buffers import BufferPool
 from moco.recipe import DataSpec, View
 
 Bytes = UInt8[np.ndarray, "N S S 3"]
+Crops = Bytes | Float32[np.ndarray, "N S S c"]
 GREY, BLUR, SOLARIZE = 4, 5, 6  # steps of a view beside the four of its jitter, as in kernels.py
 
 
@@ -58,7 +62,11 @@ class DrawnView:
         """Whether view `row` is mirrored."""
         return bool(flips(self.view, self.numbers.rows(slice(row, row + 1)))[0])
 
-    def turned(self, crop: UInt8[np.ndarray, "3 S S"], row: int) -> UInt8[np.ndarray, "3 S S"]:
+    @cached_property
+    def band_factors(self) -> Float64[np.ndarray, "N bands"]:
+        return band_factors(self.view, self.numbers)
+
+    def turned(self, crop: Shaped[np.ndarray, "c S S"], row: int) -> Shaped[np.ndarray, "c S S"]:
         """View `row`, flipped vertically and turned."""
         numbers = self.numbers.rows(slice(row, row + 1))
         upside_down, turns = vertical_flips(self.view, numbers)[0], quarter_turns(self.view, numbers)[0]
@@ -94,10 +102,12 @@ def _colour_steps(look: Look) -> tuple[Int64[np.ndarray, "N 7"], Float64[np.ndar
     return steps, np.take_along_axis(factors, steps, axis=1)
 
 
-def views(
-    image: UInt8[np.ndarray, "H W 3"], drawn: Sequence[DrawnView], row: int, crops: Sequence[Bytes], *, coloured: bool
-) -> None:
+def views(image: Pixels, drawn: Sequence[DrawnView], row: int, crops: Sequence[Crops], *, coloured: bool) -> None:
     """Write each view of `image` into row `row` of `crops`: `coloured`, or the crop alone."""
+    if image.dtype != np.uint8:
+        for view, out in zip(drawn, crops, strict=True):
+            _view_of_bands(image, view, row, out[row])
+        return
     fast = kernels()
     if fast is None:
         for view, out in zip(drawn, crops, strict=True):
@@ -109,7 +119,7 @@ def views(
 
 
 def views_of_scaled(
-    image: Scaled, drawn: Sequence[DrawnView], row: int, crops: Sequence[Bytes], *, coloured: bool
+    image: Scaled, drawn: Sequence[DrawnView], row: int, crops: Sequence[Crops], *, coloured: bool
 ) -> None:
     """`views` of an image that was decoded smaller: the same parts of it, though their sides may lie within a pixel."""
     if image.divisor == 1:
@@ -158,6 +168,13 @@ def _slow_view(
     _write_slow(crop, drawn, row, out, coloured=coloured)
 
 
+def _view_of_bands(image: Bands, drawn: DrawnView, row: int, out: Float32[np.ndarray, "S S c"]) -> None:
+    crop = crop_bands(image, drawn.box(row, *image.shape[:2]), flip=drawn.flip(row), size=len(out))
+    crop = drawn.turned(crop.transpose(2, 0, 1), row).transpose(1, 2, 0)
+    factors = drawn.band_factors[row] if drawn.view.jitter.bands else None
+    out[:] = change_bands(crop, drawn.look.rows(slice(row, row + 1)), factors)
+
+
 def _write_slow(
     crop: UInt8[np.ndarray, "3 S S"], drawn: DrawnView, row: int, out: UInt8[np.ndarray, "S S 3"], *, coloured: bool
 ) -> None:
@@ -167,8 +184,10 @@ def _write_slow(
     out[:] = crop.transpose(1, 2, 0)
 
 
-def eval_crop(image: UInt8[np.ndarray, "H W 3"], data: DataSpec) -> UInt8[np.ndarray, "3 S S"]:
-    """The same as `pillow_eval_crop`, but faster."""
+def eval_crop(image: Pixels, data: DataSpec) -> Shaped[np.ndarray, "c S S"]:
+    """The same as `pillow_eval_crop`, but faster; of bands as `eval_crop_bands`."""
+    if image.dtype != np.uint8:
+        return eval_crop_bands(image, data)
     fast, (height, width) = kernels(), image.shape[:2]
     cut = central_crop(height, width, data)
     is_padded, is_same_size = min(cut.top, cut.left) < 0, (cut.height, cut.width) == (height, width)
@@ -198,16 +217,20 @@ def _flat(images: UInt8[np.ndarray, "n H W 3"]) -> UInt8[np.ndarray, "n H W*3"]:
 
 
 def normalize(
-    crops: Bytes, *, mean: tuple[float, float, float], std: tuple[float, float, float], pool: BufferPool
-) -> Float32[Tensor, "N 3 S S"]:
+    crops: Bytes | Float32[np.ndarray, "N S S c"],
+    *,
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+    pool: BufferPool,
+) -> Float32[Tensor, "N c S S"]:
     """The same as `torch_normalize`, in channels_last and in memory of `pool`."""
-    fast = kernels()
+    fast = kernels() if crops.dtype == np.uint8 else None
     out = pool.take(crops.shape)
     views = torch.from_numpy(out).permute(0, 3, 1, 2)
     if fast is None:
         views.copy_(torch_normalize(torch.from_numpy(crops).permute(0, 3, 1, 2), mean=mean, std=std))
         return views
-    shift, scale = (np.tile(row.numpy().ravel(), crops.shape[2]) for row in shift_and_scale(mean, std))
+    shift, scale = (np.tile(row.numpy().ravel(), crops.shape[2]) for row in shift_and_scale(mean, std, torch.uint8))
     height = crops.shape[0] * crops.shape[1]
     fast.normalize(crops.reshape(height, -1), shift, scale, out.reshape(height, -1))
     return views

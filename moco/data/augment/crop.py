@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float64, Int64, UInt8
+from jaxtyping import Float64, Int64, Shaped, UInt8
 from PIL import Image
 
 from moco.recipe import DataSpec
@@ -20,12 +20,19 @@ def crop(
 
     Bit for bit what torchvision's resized_crop gives on an image of Pillow 13: bilinear, antialiased.
     """
+    pixels = resized_box(image, box, size)
+    return pixels[:, :: -1 if flip else 1].transpose(2, 0, 1).copy()  # a view of 1 pixel may have negative strides
+
+
+def resized_box(
+    image: Shaped[np.ndarray, "H W ..."], box: Sequence[int] | Int64[np.ndarray, " 4"], size: int
+) -> Shaped[np.ndarray, "S S ..."]:
+    """The box of anything that Pillow holds: RGB, or one band of floats."""
     top, left, height, width = (int(number) for number in box)
     inside = image[max(top, 0) : top + height, max(left, 0) : left + width]  # only this part is copied
     top, left = min(top, 0), min(left, 0)
     patch = Image.fromarray(inside).crop((left, top, left + width, top + height))
-    pixels = np.asarray(resized(patch, size, size))
-    return pixels[:, :: -1 if flip else 1].transpose(2, 0, 1).copy()  # a view of 1 pixel may have negative strides
+    return np.asarray(resized(patch, size, size))
 
 
 def crop_part(
@@ -84,6 +91,11 @@ def eval_crop(image: UInt8[np.ndarray, "H W 3"], data: DataSpec) -> UInt8[np.nda
 
     Of very long images only the cropped part is resized, which differs by rounding (at most 1 of 255).
     """
+    return np.ascontiguousarray(central_part(image, data).transpose(2, 0, 1))
+
+
+def central_part(image: Shaped[np.ndarray, "H W ..."], data: DataSpec) -> Shaped[np.ndarray, "S S ..."]:
+    """The central crop of anything that Pillow holds: RGB, or one band of floats."""
     cut = central_crop(image.shape[0], image.shape[1], data)
     height, width, top, left = cut
     if is_long(cut):
@@ -92,11 +104,10 @@ def eval_crop(image: UInt8[np.ndarray, "H W 3"], data: DataSpec) -> UInt8[np.nda
         picture = Image.fromarray(image)
         if (height, width) != image.shape[:2]:
             picture = resized(picture, width, height)
-    pixels = np.asarray(picture.crop((left, top, left + data.size, top + data.size)))
-    return np.ascontiguousarray(pixels.transpose(2, 0, 1))
+    return np.asarray(picture.crop((left, top, left + data.size, top + data.size)))
 
 
-def _resized_part(image: UInt8[np.ndarray, "H W 3"], cut: CentralCrop, size: int) -> Image.Image:
+def _resized_part(image: Shaped[np.ndarray, "H W ..."], cut: CentralCrop, size: int) -> Image.Image:
     """Of `image`, resized to cut.height x cut.width, the part that the box of `size` x `size` shows."""
     rows = _shown(cut.top, size, before=image.shape[0], after=cut.height)
     columns = _shown(cut.left, size, before=image.shape[1], after=cut.width)

@@ -17,6 +17,7 @@ from moco.data.augment.colour import Look
 from moco.recipe import View
 
 OPS = 64  # slots of rng.uniform reserved for each view: slot = view * OPS + choice
+BANDS = 4096  # slots from here on are those of bands, 64 for each view
 TRIES = 10  # to draw a crop that lies inside of the image (torchvision's RandomResizedCrop)
 ORDERS = np.array(list(itertools.permutations(range(4))), dtype=np.int64)  # of the four changes of colour
 
@@ -75,9 +76,14 @@ class RandomNumbers:
         return RandomNumbers(self.values[rows])
 
 
-def random_numbers(seed: int, epoch: int, *, ids: Integer[np.ndarray, " N"], view_index: int) -> RandomNumbers:
-    """The numbers of the `view_index`-th view that the images `ids` have in `epoch` of the run seeded with `seed`."""
-    slots = view_index * OPS + np.arange(max(Choice) + 1)
+def random_numbers(
+    seed: int, epoch: int, *, ids: Integer[np.ndarray, " N"], view_index: int, bands: int = 0
+) -> RandomNumbers:
+    """The numbers of the `view_index`-th view that the images `ids` have in `epoch` of the run seeded with `seed`.
+
+    After the columns of `Choice` there is one for each of `bands`.
+    """
+    slots = np.concatenate([view_index * OPS + np.arange(max(Choice) + 1), BANDS + view_index * OPS + np.arange(bands)])
     return RandomNumbers(rng.uniform(seed, epoch, np.asarray(ids)[:, None], slots))
 
 
@@ -134,6 +140,13 @@ def quarter_turns(view: View, numbers: RandomNumbers) -> Int64[np.ndarray, " N"]
         return np.zeros(len(numbers), np.int64)
     share = numbers.of(Choice.ROTATE90) / view.rotate90  # in [0, 1) if the view is turned
     return np.where(share < 1, 1 + np.floor(3 * share), 0).astype(np.int64)
+
+
+def band_factors(view: View, numbers: RandomNumbers) -> Float64[np.ndarray, "N bands"]:
+    """The brightness of each band on its own; 1 where a view has no jitter."""
+    amount, drawn = view.jitter.bands, numbers.values[:, max(Choice) + 1 :]
+    factors = max(0.0, 1 - amount) + (1 + amount - max(0.0, 1 - amount)) * drawn
+    return np.where(numbers.chance(Choice.JITTER, view.jitter.p)[:, None], factors, 1.0)
 
 
 def look(view: View, numbers: RandomNumbers) -> Look:

@@ -7,7 +7,7 @@ Pillow's own pixels (at most 4 bytes each) and the 3 bytes of RGB.
 from collections.abc import Callable, Iterator
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Shaped, UInt8
 from PIL import ExifTags, Image, JpegImagePlugin
 
 from moco.data.decode import tiff
@@ -86,7 +86,7 @@ def orientation(image: Image.Image) -> int:
         return 1
 
 
-def turned(pixels: UInt8[np.ndarray, "h w 3"], turn: int) -> UInt8[np.ndarray, "H W 3"]:
+def turned(pixels: Shaped[np.ndarray, "h w c"], turn: int) -> Shaped[np.ndarray, "H W c"]:
     """`pixels` as stored in a file, turned upright by its EXIF orientation."""
     return (
         _TURNS[turn](pixels).copy() if turn > 1 else pixels

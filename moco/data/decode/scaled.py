@@ -15,6 +15,7 @@ from jaxtyping import UInt8
 from PIL.JpegImagePlugin import JpegImageFile
 
 from moco.data.decode import jpeg, rgb
+from moco.data.decode.bands import Pixels
 from moco.data.decode.decode import FORMATS, BadImage, decode_file, open_file, orientation_of_jpeg, reason_of
 from moco.data.decode.limits import check_bounds, open_counted
 from moco.data.decode.tiff import File
@@ -27,7 +28,7 @@ Choose = Callable[[int, int], int]  # of (height, width) of the upright image: o
 class Scaled(NamedTuple):
     """An upright image whose sides were divided by `divisor`, and rounded up."""
 
-    pixels: UInt8[np.ndarray, "h w 3"]
+    pixels: Pixels
     height: int  # [pixels] of the whole image
     width: int
     divisor: int = 1
@@ -35,7 +36,7 @@ class Scaled(NamedTuple):
     left: float = 0.0
 
 
-def whole(pixels: UInt8[np.ndarray, "H W 3"]) -> Scaled:
+def whole(pixels: Pixels) -> Scaled:
     """An image that was not made smaller."""
     return Scaled(pixels, *pixels.shape[:2])
 

@@ -72,7 +72,10 @@ def name_unreadable(file: File) -> str:
         if head.startswith(kind.magic, kind.offset):
             return f"{kind.name}, which is not read here: {kind.advice}"
     if head.startswith((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")):
-        return f"{tiff.describe_tiff(file)}, which Pillow cannot read: convert it to 8 bits; tifffile reads it"
+        return (
+            f"{tiff.describe_tiff(file)}, which Pillow cannot read: read all its bands (--bands, bands=True), or "
+            "convert it to 8 bits"
+        )
     if not head.strip(b"\0"):
         return "the file begins with zeros only, so it was not copied completely: copy it again"
     return ""

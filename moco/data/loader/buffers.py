@@ -11,22 +11,23 @@ from moco.recipe import DataSpec
 
 
 class Slot:
-    """The views of one mini-batch of N images as bytes, N x S x S x 3 each, and the images' indices.
+    """The views of one mini-batch of N images, N x S x S x c each, and the images' indices: bytes, or bands as float32.
 
     For a GPU the memory is page-locked and copied on a separate stream, while a step runs.
     """
 
     def __init__(self, crops: list[Tensor], ids: Tensor, device: torch.device):
         self.device, self._crops, self._ids = device, crops, ids
-        self.crops: list[UInt8[np.ndarray, "N S S 3"]] = [one.numpy() for one in crops]
+        self.crops: list[UInt8[np.ndarray, "N S S 3"] | Float32[np.ndarray, "N S S c"]] = [one.numpy() for one in crops]
         self.ids: Int64[np.ndarray, " N"] = ids.numpy()
         self._copied = torch.cuda.Event() if ids.is_pinned() else None
         self._stream = torch.cuda.Stream(device) if ids.is_pinned() else None
 
     @classmethod
     def empty(cls, count: int, data: DataSpec, device: torch.device) -> "Slot":
-        pinned, shape = device.type == "cuda", (count, data.size, data.size, 3)
-        crops = [torch.empty(shape, dtype=torch.uint8, pin_memory=pinned) for _ in data.views]
+        pinned, shape = device.type == "cuda", (count, data.size, data.size, data.channels)
+        dtype = torch.uint8 if data.bands is None else torch.float32
+        crops = [torch.empty(shape, dtype=dtype, pin_memory=pinned) for _ in data.views]
         return cls(crops, torch.empty(count, dtype=torch.int64, pin_memory=pinned), device)
 
     def wait(self) -> None:
@@ -34,7 +35,7 @@ class Slot:
         if self._copied is not None:
             self._copied.synchronize()
 
-    def to_device(self) -> tuple[list[UInt8[Tensor, "N 3 S S"]], Int64[Tensor, " N"]]:
+    def to_device(self) -> tuple[list[UInt8[Tensor, "N 3 S S"] | Float32[Tensor, "N c S S"]], Int64[Tensor, " N"]]:
         """Views and indices on the device. The CPU does not wait for the copy."""
         if self._stream is None or self._copied is None:
             return [crops.to(self.device).permute(0, 3, 1, 2) for crops in self._crops], self._ids.to(self.device)

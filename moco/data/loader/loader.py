@@ -27,6 +27,7 @@ from moco.data.loader.shrunk import MEMORY, ShrunkImages
 from moco.data.loader.threads import Abandoned, in_order
 from moco.data.loader.view_maker import CRASH, DrawnBatch, Task, ViewMaker, check_bad_on_all_ranks
 from moco.data.shards.shards import Shards
+from moco.data.sources.band_images import in_bands
 from moco.data.sources.images import DataError, Images, StoreError, prefetch
 from moco.data.sources.torch_dataset import for_process
 from moco.recipe import DataSpec
@@ -40,7 +41,7 @@ AHEAD = 2  # mini-batches that are made ahead: the next one, and one more for a 
 class ViewBatch(NamedTuple):
     """Two views of each of N images, in float32, and the images' indices, on the device."""
 
-    views: list[Float[Tensor, "N 3 S S"]]
+    views: list[Float[Tensor, "N c S S"]]
     ids: Int64[Tensor, " N"]
 
 
@@ -90,6 +91,7 @@ class ViewLoader:
             shards=images.counts if isinstance(images, Shards) and data.order == "shards" else None,
         )  # fmt: skip
         read_ahead = images.read_ahead if isinstance(images, Shards) and data.order == "shards" else None
+        images = in_bands(images, data)
         self.images, self.data, self.quarantine = images, data, quarantine
         self.workers, self.device, self.compiled = workers, device, compiled
         self.processes = processes and workers > 0
@@ -99,11 +101,13 @@ class ViewLoader:
             cache = None  # it would be one copy per process
         else:
             images = self.images = self._shrunk(images)
-            is_exact = data.decode == "exact" or data.shrink is not None  # what the cache keeps
+            is_exact = data.bands is None and (
+                data.decode == "exact" or data.shrink is not None
+            )  # what the cache keeps
             cache = cache_for(images, self._first_size()) if is_exact else None
         self.maker = ViewMaker(
-            images, data, seed, quarantine, coloured=device.type == "cpu", cache=cache, crashing=self.crashing,
-            first_view=first_view, dealt=dealt, read_ahead=read_ahead,
+            images, data, seed, quarantine, coloured=device.type == "cpu" or data.bands is not None, cache=cache,
+            crashing=self.crashing, first_view=first_view, dealt=dealt, read_ahead=read_ahead,
         )  # fmt: skip
         self.pool = BufferPool()
         self.waited = 0.0  # [s] that the consumer has waited for mini-batches so far
@@ -203,12 +207,14 @@ class ViewLoader:
     def _finish(self, batch: DrawnBatch, slot: Slot) -> ViewBatch:
         """The mini-batch on the device. The CPU does not wait for the device."""
         mean, std = self.data.mean, self.data.std
-        if self.maker.coloured:
+        if self.maker.coloured and self.device.type == "cpu":
             views = [cpu.normalize(crops, mean=mean, std=std, pool=self.pool) for crops in slot.crops]
             return ViewBatch(views, torch.from_numpy(slot.ids.copy()))
         crops, ids = slot.to_device()
         views = [
-            normalize(colour(one, view.look, compiled=self.compiled), mean=mean, std=std)
+            normalize(
+                one if self.maker.coloured else colour(one, view.look, compiled=self.compiled), mean=mean, std=std
+            )
             for one, view in zip(crops, batch.views, strict=True)
         ]
         return ViewBatch(views, ids)
@@ -226,12 +232,14 @@ def eval_batches(
     workers: int,
     device: torch.device,
     quarantine: Quarantine | None = None,
-) -> Generator[tuple[Float[Tensor, "N 3 S S"], Int64[Tensor, " N"]], None, None]:
+) -> Generator[tuple[Float[Tensor, "N c S S"], Int64[Tensor, " N"]], None, None]:
     """Every image once and in order, cropped as for evaluation, with its index.
 
     Raises:
         DataError: a bad image. With a `quarantine` it is skipped and listed there, up to the number that is tolerated.
     """
+
+    images = in_bands(images, data)
 
     def read(some: range, stopped: Event) -> tuple[Tensor, Tensor]:
         crops, ids = [], []
@@ -245,7 +253,7 @@ def eval_batches(
                 if quarantine is None:
                     raise DataError(f"{bad}: {_advice(bad)}") from bad
                 quarantine.add(bad.name, bad.reason)
-        together = np.stack(crops) if crops else np.zeros((0, 3, data.size, data.size), dtype=np.uint8)
+        together = np.stack(crops) if crops else np.zeros((0, data.channels, data.size, data.size), dtype=np.uint8)
         return torch.from_numpy(together), torch.tensor(ids, dtype=torch.int64)
 
     load_kernels()

@@ -21,6 +21,7 @@ from moco.data.loader.threads import Abandoned
 from moco.data.sources.images import DataError, Images, read_scaled
 from moco.recipe import DataSpec
 from moco.rng import fold
+from moco.text import shown
 
 Pixels = TypeVar("Pixels")
 CRASH = "ends the process that reads it"  # the reason in the list of bad images
@@ -67,7 +68,8 @@ class ViewMaker:
         if self.read_ahead is not None:
             self.read_ahead(ids)
         views = range(self.first_view, self.first_view + len(self.data.views))
-        numbers = [random_numbers(self.seed, epoch, ids=ids, view_index=index) for index in views]
+        bands = len(self.data.bands or ())
+        numbers = [random_numbers(self.seed, epoch, ids=ids, view_index=index, bands=bands) for index in views]
         return DrawnBatch(drawn, [cpu.DrawnView(*pair) for pair in zip(self.data.views, numbers, strict=True)])
 
     def unread(self, drawn: Draw) -> list[int]:
@@ -130,7 +132,8 @@ class ViewMaker:
         yield index
         for attempt in range(TRIES):
             yield fold(self.seed, epoch, index, attempt) % len(self.images)
-        raise DataError(f"{TRIES} images drawn to replace a bad one are all bad: see bad_images.csv")
+        name, reason = list(self.quarantine.bad.items())[-1]
+        raise DataError(f"{TRIES} images drawn to replace a bad one are all bad, the last one {shown(name)}: {reason}")
 
 
 def check_bad_on_all_ranks(bad: BadImage) -> None:

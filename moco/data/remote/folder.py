@@ -10,6 +10,7 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 from jaxtyping import UInt8
 
+from moco.data.decode.bands import Raw, decode_bands
 from moco.data.decode.decode import EXTENSIONS, MAX_BYTES, BadImage, decode_file, reason_of
 from moco.data.decode.scaled import Choose, Scaled, decode_file_scaled
 from moco.data.decode.tiff import File
@@ -53,8 +54,14 @@ class RemoteFolder(Folder):
             return decode(self.open(index))
         except (DataError, Abandoned):  # the store is to blame, not the image
             raise
+        except ImportError as error:
+            raise DataError(str(error)) from error
         except Exception as error:  # as in decode.py
             raise BadImage(self.names[index], reason_of(error)) from error
+
+    def read_bands(self, index: int) -> Raw:
+        """All bands of image `index`, as stored. Raises BadImage, StoreError."""
+        return self._decoded(index, decode_bands)
 
     def read_scaled(self, index: int, choose: Choose) -> Scaled:
         """Image `index` at the scale that `choose` gives for its size. Raises BadImage, StoreError."""

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import UInt8
 from PIL import Image
 
+from moco.data.decode.bands import Raw, as_bands, picture_bands
 from moco.data.decode.decode import to_rgb
 from moco.data.sources.images import LABEL_NAMES, DataError
 from moco.text import shown
@@ -16,6 +17,8 @@ EXPECTED = (
     "the items of a data set must be Pillow images, uint8 tensors [C, H, W] or uint8 arrays [H, W, C] with 1 or 3 "
     "channels; alone, as (image, label, ...) or as a dict with one image"
 )
+
+EXPECTED_BANDS = "the items of a data set must be Pillow images, tensors [C, H, W] or arrays [H, W, C] of numbers"
 
 
 def image_in(item: Any) -> Any:
@@ -50,6 +53,20 @@ def pixels(image: Any) -> UInt8[np.ndarray, "H W 3"]:
         raise DataError(f"{EXPECTED}; got {described(image)}{_advice(image)}")
     array = np.asarray(image.permute(1, 2, 0) if isinstance(image, torch.Tensor) and image.ndim == 3 else image)
     return np.array(np.broadcast_to(array.reshape(*array.shape[:2], -1), (*array.shape[:2], 3)))
+
+
+def bands_in(image: Any) -> Raw:
+    """All bands of an image from a data set, as stored. Raises DataError for what is no image."""
+    try:
+        if isinstance(image, Image.Image):
+            return picture_bands(image)
+        if isinstance(image, torch.Tensor):
+            return as_bands(image.permute(1, 2, 0).numpy() if image.ndim == 3 else image.numpy(), described(image))
+        if isinstance(image, np.ndarray):
+            return as_bands(image, described(image))
+    except ValueError as error:
+        raise DataError(str(error)) from error
+    raise DataError(f"{EXPECTED_BANDS}; got {described(image)}")
 
 
 def described(value: Any) -> str:

@@ -7,8 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import UInt8
 
+from moco.data.decode.bands import Raw, decode_bands
 from moco.data.decode.decode import BadImage, decode_file, reason_of
 from moco.data.decode.scaled import Choose, Scaled, decode_file_scaled
+from moco.data.sources.images import DataError
 
 
 class EncodedImages(ABC):
@@ -32,6 +34,15 @@ class EncodedImages(ABC):
         """Image `index` as RGB. Raises BadImage."""
         try:
             return decode_file(io.BytesIO(self.read_bytes(index)))
+        except Exception as error:
+            raise BadImage(self.names[index], reason_of(error)) from error
+
+    def read_bands(self, index: int) -> Raw:
+        """All bands of image `index`, as stored. Raises BadImage."""
+        try:
+            return decode_bands(io.BytesIO(self.read_bytes(index)))
+        except ImportError as error:
+            raise DataError(str(error)) from error
         except Exception as error:
             raise BadImage(self.names[index], reason_of(error)) from error
 

@@ -12,7 +12,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Int32, Int64, UInt8
 
-from moco.data.decode.decode import EXTENSIONS, BadImage, decode, open_file
+from moco.data.decode.bands import Raw, decode_bands
+from moco.data.decode.decode import EXTENSIONS, BadImage, decode, open_file, reason_of
 from moco.data.decode.scaled import Choose, Scaled, decode_scaled
 from moco.data.decode.tiff import File
 from moco.data.remote.urls import check_url, is_url
@@ -70,6 +71,16 @@ class Folder:
             return decode(self.path(index))
         except BadImage as bad:
             raise BadImage(self.names[index], bad.reason) from bad
+
+    def read_bands(self, index: int) -> Raw:
+        """All bands of image `index`, as stored. Raises BadImage."""
+        try:
+            with self.open(index) as file:
+                return decode_bands(file)
+        except ImportError as error:
+            raise DataError(str(error)) from error
+        except Exception as error:
+            raise BadImage(self.names[index], reason_of(error)) from error
 
     def read_scaled(self, index: int, choose: Choose) -> Scaled:
         """Image `index` at the scale that `choose` gives for its size. Raises BadImage."""

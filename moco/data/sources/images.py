@@ -7,8 +7,9 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Int64, UInt8
+from jaxtyping import Int64
 
+from moco.data.decode.bands import Pixels, Raw
 from moco.data.decode.scaled import Choose, Scaled, whole
 from moco.data.sources.names import Chosen
 
@@ -46,9 +47,20 @@ class Images(Protocol):
 
     def __len__(self) -> int: ...
 
-    def read(self, index: int) -> UInt8[np.ndarray, "H W 3"]:
-        """Image `index` as RGB. Raises BadImage."""
+    def read(self, index: int) -> Pixels:
+        """Image `index` as RGB, or all its bands (see `in_bands`). Raises BadImage."""
         ...
+
+
+def read_bands(images: Images, index: int) -> Raw:
+    """All bands of image `index`, as stored.
+
+    A source that has them has a method `read_bands(index)`. Raises BadImage; DataError: this source has none.
+    """
+    read = getattr(images, "read_bands", None)
+    if read is None:
+        raise DataError(f"bands are read from files, arrays and data sets, not from {type(images).__name__}")
+    return read(index)
 
 
 def read_scaled(images: Images, index: int, choose: Choose) -> Scaled:
@@ -157,7 +169,10 @@ class Subset:
     def __len__(self) -> int:
         return len(self.indices)
 
-    def read(self, index: int) -> UInt8[np.ndarray, "H W 3"]:
+    def read_bands(self, index: int) -> Raw:
+        return read_bands(self.images, int(self.indices[index]))
+
+    def read(self, index: int) -> Pixels:
         return self.images.read(int(self.indices[index]))
 
     def read_scaled(self, index: int, choose: Choose) -> Scaled:

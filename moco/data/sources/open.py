@@ -37,11 +37,12 @@ class SourceKind(NamedTuple):
     open: Callable[[Any, bool], Images]  # (data, single); `single`: an image file given by its own name is a source too
 
 
-def open_images(data: Any, *, single: bool = False) -> Images:
+def open_images(data: Any, *, single: bool = False, bands: bool = False) -> Images:
     """`data`, one of Sources, as images.
 
     Args:
         single: an image file given by its own name is a source too.
+        bands: the items of a data set may have any number of bands, of any type of numbers.
 
     Raises:
         DataError: data of no known kind, or data that its kind refuses: a folder without images, an item that is no
@@ -49,6 +50,8 @@ def open_images(data: Any, *, single: bool = False) -> Images:
     """
     for kind in KINDS:
         if kind.accepts(data):
+            if bands and kind.open is _open_dataset:
+                return _open_dataset(data, single, bands=True)
             return kind.open(data, single)
     raise DataError(f"expected {', '.join(kind.name for kind in KINDS if kind.name)}; got a {type(data).__name__}")
 
@@ -153,10 +156,10 @@ def _is_dataset(data: Any) -> bool:
     return is_dataset(data)
 
 
-def _open_dataset(data: Any, single: bool) -> Images:
+def _open_dataset(data: Any, single: bool, bands: bool = False) -> Images:
     from moco.data.sources.torch_dataset import open_dataset
 
-    return open_dataset(data)
+    return open_dataset(data, bands=bands)
 
 
 def _are_remote(data: Any) -> bool:

@@ -16,8 +16,9 @@ import torch
 from jaxtyping import Int64, UInt8
 from torch.utils.data import DataLoader, IterableDataset
 
+from moco.data.decode.bands import Raw
 from moco.data.decode.decode import BadImage
-from moco.data.sources.dataset_items import described, image_in, label_in, pixels
+from moco.data.sources.dataset_items import bands_in, described, image_in, label_in, pixels
 from moco.data.sources.images import DataError, Images, Subset
 from moco.data.sources.names import Numbered
 
@@ -30,8 +31,11 @@ def is_dataset(data: Any) -> bool:
     return has_items or isinstance(data, DataLoader | IterableDataset)
 
 
-def open_dataset(data: Any) -> Images:
+def open_dataset(data: Any, *, bands: bool = False) -> Images:
     """`data`, a map-style data set, list, array or tensor, as images. Its first item is read, as a check.
+
+    Args:
+        bands: items may have any number of bands, of any type of numbers.
 
     Raises:
         DataError: it has no items by number or no length, or its first item is no image.
@@ -40,7 +44,7 @@ def open_dataset(data: Any) -> Images:
     images = DatasetImages(data)
     if len(images):
         with suppress(BadImage):  # a run skips it
-            images.read(0)
+            (images.read_bands if bands else images.read)(0)
     return images  # pyright: ignore[reportReturnType]  # its labels are computed when they are first needed
 
 
@@ -92,6 +96,16 @@ class DatasetImages:
         try:
             with self._lock:
                 return pixels(image_in(self.dataset[index]))  # inside the lock: Pillow may read the file only here
+        except DataError:
+            raise
+        except Exception as error:
+            raise BadImage(self.names[index], f"{type(error).__name__}: {error}") from error
+
+    def read_bands(self, index: int) -> Raw:
+        """All bands of image `index`, as stored. Raises BadImage; DataError for an item that is no image."""
+        try:
+            with self._lock:
+                return bands_in(image_in(self.dataset[index]))
         except DataError:
             raise
         except Exception as error:

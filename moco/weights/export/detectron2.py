@@ -79,6 +79,11 @@ def detectron2_settings(state: dict[str, Tensor], config: Config, *, file: str) 
     Raises:
         WeightsError: it is not a ResNet, or Detectron2 does not have it.
     """
+    if config.encoder.channels != 3:
+        raise WeightsError(
+            f"Detectron2's networks take 3 channels, and this {config.encoder.name} takes {config.encoder.channels}: "
+            "export it --to timm"
+        )
     if "conv1.weight" not in state or recognise_network(state) is None:
         raise WeightsError(
             f"Detectron2 has only ResNets with ImageNet's 7x7 stem, and this {config.encoder.name} is not one: "

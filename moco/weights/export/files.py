@@ -40,7 +40,7 @@ def verify(state: dict[str, Tensor], call: Call, encoder: Encoder, *, size: int)
     except RuntimeError as error:
         raise WeightsError(f"the weights do not fit {call}: {error}") from None
     missing = whole.load_state_dict(state, strict=False).missing_keys
-    images = some_images(2, size)
+    images = some_images(2, size, encoder.spec.channels)
     with torch.no_grad():
         apart = (pooled(bare.eval()(images)) - encoder.eval().features(images)).abs().max().item()
     if not apart < TOLERANCE:
@@ -48,6 +48,6 @@ def verify(state: dict[str, Tensor], call: Call, encoder: Encoder, *, size: int)
     return apart, missing
 
 
-def some_images(n: int, size: int) -> Tensor:
-    """Random images n x 3 x size x size, the same in every call."""
-    return torch.randn(n, 3, size, size, generator=torch.Generator().manual_seed(0))
+def some_images(n: int, size: int, channels: int) -> Tensor:
+    """Random images n x channels x size x size, the same in every call."""
+    return torch.randn(n, channels, size, size, generator=torch.Generator().manual_seed(0))

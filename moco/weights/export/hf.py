@@ -27,14 +27,14 @@ def to_hf(weights: Weights, out: Path, *, architecture: str | EncoderSpec | None
         network = call.bare()
     network.load_state_dict(plain(encoder.backbone.state_dict()))
     look = {
-        "input_size": (3, data.size, data.size), "mean": data.mean, "std": data.std,
+        "input_size": (data.channels, data.size, data.size), "mean": data.mean, "std": data.std,
         "crop_pct": data.size / data.eval_resize, "interpolation": "bilinear", "tag": "momentum_contrast",
     }  # fmt: skip
     with staging_folder(out) as aside:
         _save_for_hub(network, aside, model_args={"num_classes": 0} | call.arguments, look=look)
         with torch.random.fork_rng(devices=[]):
             back = timm.create_model(f"local-dir:{aside}", pretrained=True).eval()
-        x = some_images(2, data.size)
+        x = some_images(2, data.size, data.channels)
         with torch.no_grad():
             apart = (pooled(back(x)) - encoder.features(x)).abs().max().item()
         if not apart < TOLERANCE:

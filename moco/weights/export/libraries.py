@@ -9,6 +9,7 @@ from moco.weights.encoder_folder import load_encoder
 from moco.weights.export.files import verify, write_state
 from moco.weights.library_equivalent import library_equivalent
 from moco.weights.loaded_weights import Config, Weights
+from moco.weights.model_card import describe_scale
 from moco.weights.tensors import read_tensors
 
 
@@ -39,5 +40,5 @@ def describe_images(config: Config) -> str:
     data = config.data
     return (
         f"Images: resize the shorter side to {data.eval_resize} pixels, crop the central {data.size} x {data.size}, "
-        f"scale RGB to [0, 1], subtract mean {data.mean}, divide by std {data.std}."
+        f"{describe_scale(data)}, subtract mean {data.mean}, divide by std {data.std}."
     )

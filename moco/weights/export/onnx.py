@@ -27,7 +27,7 @@ PROGRAM = """\
 import numpy as np
 import onnxruntime
 session = onnxruntime.InferenceSession({out}, providers=["CPUExecutionProvider"])
-images = np.zeros((1, 3, {size}, {size}), np.float32)  # your images
+images = np.zeros((1, {channels}, {size}, {size}), np.float32)  # your images
 (features,) = session.run(None, {{"images": images}})"""
 
 
@@ -49,19 +49,20 @@ def to_onnx(weights: Weights, out: Path, *, architecture: str | EncoderSpec | No
     except ImportError as error:
         raise ImportError(f"export to onnx needs {error.name}: {extra('export')}") from None
     encoder, config = load_encoder(weights, architecture=architecture)
-    network, size = FeatureNetwork(encoder).eval(), config.data.size
+    network, size, channels = FeatureNetwork(encoder).eval(), config.data.size, encoder.spec.channels
     with staged_paths([out], overwrite=overwrite) as (aside,):
         with quiet():
             torch.onnx.export(
-                network, (some_images(2, size),), aside, dynamo=True, external_data=False, verbose=False,
+                network, (some_images(2, size, channels),), aside, dynamo=True, external_data=False, verbose=False,
                 input_names=["images"], output_names=["features"], dynamic_shapes={"images": {0: "N"}},
             )  # fmt: skip
         session = runtime.InferenceSession(aside, providers=["CPUExecutionProvider"])
-        apart = max(_difference(session, network, some_images(n, size)) for n in (1, 3))
+        apart = max(_difference(session, network, some_images(n, size, channels)) for n in (1, 3))
     return (
-        f"{out} maps `images`, N x 3 x {size} x {size}, to `features`, N x {config.num_features}. In ONNX Runtime they "
-        f"differ from torch's by at most {apart:.1g} of the largest feature, for 1 and for 3 random images.\n"
-        f"{describe_images(config)}\n\n{PROGRAM.format(out=json.dumps(str(out)), size=size)}"
+        f"{out} maps `images`, N x {channels} x {size} x {size}, to `features`, N x {config.num_features}. In ONNX "
+        f"Runtime they differ from torch's by at most {apart:.1g} of the largest feature, for 1 and for 3 random "
+        "images.\n"
+        f"{describe_images(config)}\n\n{PROGRAM.format(out=json.dumps(str(out)), size=size, channels=channels)}"
     )
 
 
