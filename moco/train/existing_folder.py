@@ -46,7 +46,7 @@ FOLDERS = ("checkpoints", "encoder", "model", "nan", "tensorboard")
 # What a run writes after its first step. A new kind of file belongs here, or `--overwrite` does not remove it.
 AFTER_THE_FIRST_STEP = (
     "scores.json", "details.json", "diagnosis.json", "compare.json", "report.html", "report.json", "atlas.html",
-    "atlas.parquet", "curves.png", "neighbours.png", "predictions.png", "precision_recall.png",
+    "atlas.parquet", "curves.png", "neighbours.png", "predictions.png", "precision_recall.png", "confusions.png",
     "encoder/model.safetensors", "encoder/config.json", "encoder/README.md", "model/model.safetensors",
     "model/config.json",
 )  # fmt: skip

@@ -11,7 +11,7 @@ from moco.files import naming, read_json, temporary_name, write_atomically, writ
 from moco.text import first_few
 from moco.train.keep_checkpoints import free_name
 from moco.train.reporters import Reporter
-from moco.train.run_folder import RunError, RunFolder, has_numbers_of_the_end
+from moco.train.run_folder import RunError, RunFolder, check_same, has_numbers_of_the_end
 from moco.weights.own_files import are_sums, is_listed, is_run_id, listed_sums, sha256_of
 from moco.weights.read_checkpoint import MANIFEST, entries, is_valid_entry
 
@@ -25,7 +25,11 @@ def finish_run(run: RunFolder, files: Mapping[str, bytes], facts: dict[str, Any]
 
     Returns:
         The new names of renamed files.
+
+    Raises:
+        RunError: see `check_same`.
     """
+    check_same(run.path)
     known = listed_sums(run.path) or {}
     foreign = [run.path / name for name in files if os.path.lexists(run.path / name)]
     foreign = [file for file in foreign if not is_listed(run.path, str(file.relative_to(run.path)), known)]

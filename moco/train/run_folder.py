@@ -3,6 +3,7 @@
 recipe.json  provenance.json  init.json  manifest.jsonl.gz  metrics.jsonl  train.log  bad_images.csv  saved.json
 finished.json  checkpoints/  encoder/ or model/  curves.png  neighbours.png  scores.json  details.json  diagnosis.json
 compare.json  report.html  report.json  atlas.html  atlas.parquet  predictions.png  precision_recall.png
+confusions.png
 """
 
 import fcntl
@@ -78,7 +79,8 @@ class RunFolder:
     @property
     def details(self) -> tuple[str, ...]:
         """Other files that fine-tuning writes at its end, for people. It does not read them."""
-        return () if self.product == "encoder" else ("details.json", "predictions.png", "precision_recall.png")
+        names = ("details.json", "predictions.png", "precision_recall.png", "confusions.png")
+        return () if self.product == "encoder" else names
 
     @property
     def finished(self) -> bool:
@@ -150,7 +152,8 @@ class RunFolder:
                     os.close(descriptor)
 
     def log(self, *records: dict[str, Any]) -> None:
-        """Append records to metrics.jsonl. If it raises an OSError, none is appended."""
+        """Append records to metrics.jsonl. If it raises an OSError, none is appended. RunError: see `check_same`."""
+        check_same(self.path)
         append(self.metrics_file, "".join(json.dumps(record) + "\n" for record in records).encode())
 
 
@@ -167,6 +170,23 @@ def has_numbers_of_the_end(noted: Any) -> bool:
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+_locked: dict[str, os.stat_result] = {}  # the folders that this process has locked
+
+
+def check_same(path: Path) -> None:
+    """Check that a folder is still the one that this process has locked.
+
+    Raises:
+        RunError: another folder has its name now. OSError: it was removed.
+    """
+    before = _locked.get(os.path.abspath(path))
+    if before is not None and not os.path.samestat(before, os.stat(path)):
+        raise RunError(
+            f"{path} was removed or renamed while this run worked in it, and another folder has its name now: the run "
+            "ends, and writes nothing there"
+        )
 
 
 @contextmanager
@@ -192,6 +212,8 @@ def locked(path: Path) -> Iterator[None]:
             raise _in_use(path) from None
         except OSError:  # a file system that cannot lock folders
             pass
+        _locked[os.path.abspath(path)] = os.fstat(folder)
+        opened.callback(_locked.pop, os.path.abspath(path))
         yield
 
 

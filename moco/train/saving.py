@@ -22,7 +22,7 @@ from moco.train.in_background import Background
 from moco.train.nan_guard import Diverged
 from moco.train.rank_sync import averaged_statistics
 from moco.train.reporters import Reporter
-from moco.train.run_folder import RunFolder
+from moco.train.run_folder import RunError, RunFolder, check_same
 
 FAILURES = 3  # failed saves in a row, before the run ends
 FAILING = 60.0  # [s] between the first and the last of them, at least: with --save-every 1, three take a moment
@@ -63,7 +63,7 @@ class Saver:
         """Wait for the save that is being written. Its failure is only reported: the run ends for another reason."""
         try:
             self.background.take()
-        except (OSError, Diverged) as failure:
+        except (OSError, Diverged, RunError) as failure:
             self.reporter.say(f"caution: {self._describe(failure)}")
 
     def due(self, step: int) -> bool:
@@ -133,7 +133,7 @@ class Saver:
             self.failures = 0
         return path
 
-    def _describe(self, error: OSError | Diverged) -> str:
+    def _describe(self, error: OSError | Diverged | RunError) -> str:
         what = f"the checkpoint of step {self.step} could not be written to {self.run.checkpoints}: "
         return what + message_of(error)
 
@@ -154,6 +154,7 @@ class Saver:
         content = state.state_dict()
         if broken := find_not_finite(content["model"]):
             raise Diverged(f"not finite after step {state.clock.step}: {first_few(broken)}")
+        check_same(self.run.path)
         self.run.sync()
         path = checkpoint.save(
             self.run.checkpoints, state, recipe=self.recipe, run_id=self.run_id, keep=self.keep,

@@ -21,6 +21,7 @@ from moco.encoders import build_headless
 from moco.recipe import DataSpec, EncoderSpec, Recipe, RecipeError
 from moco.train.options import RunOptions
 from moco.train.reporters import Silent
+from moco.train.run_folder import RunFolder
 from moco.train.watchdog import watchdog
 from moco.transfer.classification.loader import ImageLoader
 from moco.transfer.classification.model import Classifier
@@ -207,6 +208,9 @@ def test_a_saved_model_predicts_what_was_scored(data, tmp_path, kind):
     expected = logits_of(tuned.model, data.test, tuned.recipe, workers=0).softmax(dim=1)
     assert np.allclose(found, expected.numpy(), atol=1e-6)
     assert scores["top1"] == 100 * (found.argmax(axis=1) == data.test.labels).mean()
+    drawn = {one.name for one in (tmp_path / "run").glob("*.png")}
+    assert drawn == {"predictions.png", "confusions.png"}
+    assert drawn <= {*RunFolder(tmp_path / "run", ClassificationRecipe, "model").details}  # which `--overwrite` removes
 
 
 def test_the_image_size_is_that_of_the_weights(shapes, tmp_path):

@@ -103,6 +103,11 @@ def test_the_scores_have_the_columns_of_the_table(made, whole):
     assert all(0 <= whole[1][name] <= 100 or np.isnan(whole[1][name]) for name in columns)
 
 
+def test_a_finished_run_has_pictures(made, whole):
+    assert (whole[0] / "predictions.png").is_file()
+    assert (whole[0] / "precision_recall.png").is_file() == (made[0].name == "densepose")
+
+
 def test_the_saved_model_finds_what_the_trained_one_found(made, whole):
     out, scores = whole
     task, data = made

@@ -165,7 +165,7 @@ def test_scores_that_are_none_are_refused_though_an_older_version_has_listed_no_
 
 
 RESULTS = ("scores.json", "model/model.safetensors", "model/config.json")
-DETAILS = ("details.json", "predictions.png", "precision_recall.png")
+DETAILS = ("details.json", "predictions.png", "precision_recall.png", "confusions.png")
 
 
 @pytest.mark.parametrize("name", [*RESULTS, *DETAILS])

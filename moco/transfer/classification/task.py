@@ -20,6 +20,7 @@ from moco.text import first_few, shown
 from moco.train.optim import SGD, AdamW
 from moco.transfer.classification.loader import ImageLoader
 from moco.transfer.classification.model import Classifier
+from moco.transfer.classification.pictures import draw_confusions, draw_predictions
 from moco.transfer.classification.recipe import ClassificationRecipe
 from moco.transfer.classification.recipes import classification_recipe
 from moco.transfer.classification.score import accuracies, details_by_class, frequency_scores, logits_of
@@ -127,10 +128,16 @@ class Classification(TransferTask[Images]):
         return self.evaluate(model, test, recipe, workers=workers).scores
 
     def evaluate(self, model: nn.Module, test: Images, recipe: TransferRecipe, *, workers: int) -> Evaluation:
+        """The scores, those of each class, and pictures of the hardest images and of confused classes."""
         assert isinstance(model, Classifier)
         assert isinstance(recipe, ClassificationRecipe)
         logits, labels = logits_of(model, test, recipe, workers=workers), torch.from_numpy(self.strata(test))
-        return Evaluation(accuracies(logits, labels), {"classes": details_by_class(logits, labels, test.classes)})
+        pictures = {
+            "predictions.png": lambda: draw_predictions(test, logits, labels),
+            "confusions.png": lambda: draw_confusions(logits, labels, test.classes),
+        }
+        details = {"classes": details_by_class(logits, labels, test.classes)}
+        return Evaluation(accuracies(logits, labels), details, pictures)
 
     def predict(
         self, model: nn.Module, recipe: TransferRecipe, image: UInt8[np.ndarray, "H W 3"]

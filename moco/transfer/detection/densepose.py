@@ -12,7 +12,9 @@ from torch import nn
 from moco.recipe_error import RecipeError
 from moco.transfer.body_surface import FILES, read_body_surface
 from moco.transfer.body_symmetry import FILE, read_body_symmetry
+from moco.transfer.detection.body_pictures import draw_bodies, hardest_bodies, mean_gps
 from moco.transfer.detection.loader import SceneLoader, eval_images
+from moco.transfer.detection.pictures import details_of, draw_curves
 from moco.transfer.detection.recipe import DetectionRecipe
 from moco.transfer.detection.scene_images import digest_of
 from moco.transfer.detection.task import Detection
@@ -78,20 +80,37 @@ class DensePose(Detection):
         mirror = None if symmetry is None else symmetry.mirrored
         return SceneLoader(annotated, recipe, steps=steps, workers=workers, mirror_body=mirror)
 
-    @torch.no_grad()
     def score(self, model: nn.Module, test: SceneSet, recipe: TransferRecipe, *, workers: int) -> dict[str, float]:
         """AP by geodesic point similarity."""
+        return self.evaluate(model, test, recipe, workers=workers).scores
+
+    @torch.no_grad()
+    def evaluate(self, model: nn.Module, test: SceneSet, recipe: TransferRecipe, *, workers: int) -> Evaluation:
+        """AP by geodesic point similarity, also by size, and pictures.
+
+        Maps take much memory, so those of the hardest images are predicted again for the picture.
+        """
         assert isinstance(model, Detector)
         assert isinstance(recipe, DetectionRecipe)
         body = read_body_surface(self._surface())
         pairs = zip(test.scenes, bodies_in(model, test.scenes, recipe, workers=workers), strict=True)
-        scores = scores_of(test, [similarities(scene, persons, body) for scene, persons in pairs])
+        similar = [similarities(scene, persons, body) for scene, persons in pairs]
+        scores = scores_of(test, similar)
         values = {"AP": scores.ap(), "AP50": scores.ap(threshold=0.5), "AP75": scores.ap(threshold=0.75)}
-        return {f"{name}_densepose": 100 * value for name, value in values.items()}
 
-    def evaluate(self, model: nn.Module, test: SceneSet, recipe: TransferRecipe, *, workers: int) -> Evaluation:
-        """The scores alone: the maps of all persons would take much memory."""
-        return Evaluation(self.score(model, test, recipe, workers=workers))
+        def draw_hardest() -> bytes:
+            chosen = hardest_bodies(similar)
+            found = bodies_in(model, tuple(test.scenes[i] for i in chosen), recipe, workers=0)
+            return draw_bodies(test, chosen, list(found), [mean_gps(similar[i]) for i in chosen])
+
+        pictures = {
+            "predictions.png": draw_hardest,
+            "precision_recall.png": lambda: draw_curves({"persons": scores}, measure="GPS"),
+        }
+        return Evaluation(
+            {f"{name}_densepose": 100 * value for name, value in values.items()},
+            details_of({"persons": scores}), pictures,
+        )  # fmt: skip
 
     def predict(  # pyright: ignore[reportIncompatibleMethodOverride]
         self, model: nn.Module, recipe: TransferRecipe, image: UInt8[np.ndarray, "H W 3"]
@@ -104,6 +123,7 @@ class DensePose(Detection):
         return bodies(model([resized.to(place)], sizes=[image.shape[:2]])[0])
 
 
+@torch.no_grad()
 def bodies_in(
     detector: Detector, scenes: tuple[Scene, ...], recipe: DetectionRecipe, *, workers: int
 ) -> Iterator[BodyResults]:

@@ -1,6 +1,5 @@
 """Pictures of a detector's results: annotations beside detections on the hardest images, curves, AP by class."""
 
-import io
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -10,12 +9,12 @@ from jaxtyping import Bool, Float, Int64, UInt8
 from moco.data.decode.decode import decode
 from moco.transfer.masks import bitmap
 from moco.transfer.metrics.coco import CocoScores
+from moco.transfer.png import png_of
 from moco.transfer.predicted_objects import Detections
 from moco.transfer.scenes import HALF, Mask, Scene, SceneSet
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 SHOWN = 0.5  # minimum score of detections that are drawn, and count in `hardest`
 OVERLAP = 0.5  # minimum IoU of a detection with the object that it hits
@@ -58,11 +57,14 @@ def draw_predictions(scenes: SceneSet, found: Sequence[Detections]) -> bytes:
         f"The {len(chosen)} hardest of {len(scenes)} test images (detections with a score of {SHOWN} and more)",
         fontsize=12,
     )
-    return _png(figure)
+    return png_of(figure)
 
 
-def draw_curves(scores: Mapping[str, CocoScores]) -> bytes:
-    """A PNG: precision over recall (mean over the classes) and AP by class and size; for boxes, masks or keypoints."""
+def draw_curves(scores: Mapping[str, CocoScores], measure: str = "IoU") -> bytes:
+    """A PNG: precision over recall (mean over the classes) and AP by class and size; for boxes, masks or keypoints.
+
+    `measure`: what the thresholds are of.
+    """
     from matplotlib.figure import Figure
 
     bars = min(CLASSES, max(len(one.classes) for one in scores.values()))
@@ -73,14 +75,15 @@ def draw_curves(scores: Mapping[str, CocoScores]) -> bytes:
             precision = one.precision[round((threshold - 0.5) / 0.05), :, :, 0, -1]
             known = precision[:, ~np.isnan(precision).all(axis=0)]
             if known.size:
-                label = f"IoU {threshold}: AP {100 * one.ap(threshold=threshold):.1f}"
+                label = f"{measure} {threshold}: AP {100 * one.ap(threshold=threshold):.1f}"
                 left.plot(np.linspace(0, 1, len(known)), known.mean(axis=1), color=colour, label=label)
         left.set(xlabel="recall", ylabel="precision", xlim=(0, 1), ylim=(0, 1.02))
-        left.set_title(f"{name}: mean over {one.precision.shape[2]} classes", fontsize=11, loc="left")
+        kinds = one.precision.shape[2]
+        left.set_title(f"{name}: mean over {kinds} classes" if kinds > 1 else name, fontsize=11, loc="left")
         left.legend(fontsize=9, loc="upper right")
         left.grid(color="#DDDDDD", linewidth=0.8)
         _bars(right, one)
-    return _png(figure)
+    return png_of(figure)
 
 
 def details_of(scores: Mapping[str, CocoScores]) -> dict[str, dict[str, dict[str, float | None]]]:
@@ -182,9 +185,3 @@ def _colour(label: int) -> str:
 
 def _percent(value: float) -> float | None:
     return None if np.isnan(value) else 100 * value
-
-
-def _png(figure: "Figure") -> bytes:
-    image = io.BytesIO()
-    figure.savefig(image, format="png")
-    return image.getvalue()

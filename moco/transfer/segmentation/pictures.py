@@ -1,6 +1,5 @@
 """Draw the hardest test images of a segmenter, with their annotated and predicted classes."""
 
-import io
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -8,6 +7,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from moco.transfer.models.fcn import FCN
+from moco.transfer.png import png_of
 from moco.transfer.readers.voc_semantic import palette
 from moco.transfer.segmentation.loader import read_pair
 from moco.transfer.segmentation.score import predict
@@ -37,9 +37,7 @@ def draw_predictions(segmenter: FCN, test: SemanticSet, chosen: Sequence[int], e
             ax.set_title(title, fontsize=9, loc="left")
     figure.suptitle(f"The {len(chosen)} hardest of {len(test)} test images", fontsize=12)
     _add_legend(figure, test.classes, seen)
-    image = io.BytesIO()
-    figure.savefig(image, format="png")
-    return image.getvalue()
+    return png_of(figure)
 
 
 def _coloured(labels: UInt8[np.ndarray, "H W"]) -> UInt8[np.ndarray, "H W 3"]:
