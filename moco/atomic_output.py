@@ -45,6 +45,20 @@ def feature_files(out: Path) -> list[Path]:
 
 
 @contextmanager
+def created_folder(folder: Path) -> Iterator[None]:
+    """A context in which `folder` exists. If it raises, the folders that it has created are removed, unless used."""
+    missing = [one for one in (folder, *folder.parents) if not one.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    except BaseException:
+        with suppress(OSError):
+            for one in missing:
+                one.rmdir()
+        raise
+
+
+@contextmanager
 def staged(files: Sequence[Path], *, overwrite: bool) -> Iterator[list[IO[bytes]]]:
     """As `staged_paths`, but yields open files."""
     with staged_paths(files, overwrite=overwrite) as aside, ExitStack() as opened:

@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from PIL import Image
+
 from moco.cli.early_checks import FEATURE_FILES, NETWORKS
 from moco.cli.errors import CODES
 from moco.cli.options import Target
@@ -26,6 +28,7 @@ for arguments in json.loads(sys.argv[1]):
             heavy = [name for name in ("torch", "torchvision", "timm", "matplotlib") if name in sys.modules]
             print(json.dumps({"code": end.code, "imported": heavy, "said": said.getvalue()}))
 """
+TRANSFER = ["transfer", "classify", "--data", "flat", "--init", "random", "--model", "resnet10"]
 REFUSALS: list[tuple[list[str], int, str]] = [
     (["check", "nowhere"], 3, "nowhere does not exist"),
     (["pretrain", "nowhere", "--out", "run"], 3, "nowhere does not exist"),
@@ -59,11 +62,39 @@ REFUSALS: list[tuple[list[str], int, str]] = [
     (["runs", "compare", "empty", "empty"], 2, "is not a run"),
     (["explain", "moco_v2_r5"], 2, "did you mean moco_v2_r50"),
     (["ablate", "momentun"], 2, "did you mean momentum"),
+    (["pretrain", "flat", "--out", "run", "--devices", "many"], 2, "--devices expects"),
+    (["pretrain", "flat", "--out", "run", "--on-nan", "perhaps"], 2, "--on-nan expects"),
+    (["pretrain", "flat", "--out", "flat/run"], 2, "lies in the image folder"),
+    (["pretrain", "flat", "--out", "text.pth"], 2, "is a file"),
+    (["pretrain", "flat", "--out", "empty", "--resume", "must"], 2, "--resume must"),
+    (["demo", "--out", "flat"], 2, "has other files"),
+    (["views", "flat", "--out", "x.jpg"], 2, "ends in .png"),
+    (["views", "flat", "--out", "no/x.png"], 2, "Create it first"),
+    (["report", "empty", "--out", "no/x.html"], 2, "Create it first"),
+    (["eval", "flat", "flat"], 3, "have no labels"),
+    (["eval", "flat", "empty"], 3, "no images in empty"),
+    (["embed", "flat", "empty", "--to", "x.npy"], 3, "no images in empty"),
+    (["atlas", "flat", "empty"], 3, "no images in empty"),
+    (["dedup", "flat", "empty"], 3, "no images in empty"),
+    (["compare", "flat", "flat", "--baselines", "no"], 2, "there is no baseline no"),
+    (["import", "text.pth", "--out", "x"], 2, "It is a text file"),
+    (["import", "flat/0.png", "--out", "x"], 2, "It is an image (PNG)"),
+    (["transfer", "classify", "--data", "flat", "--init", "random", "--out", "x"], 2, "name the network"),
+    (["transfer", "classify", "--data", "flat", "--init", "a=random", "--out", "x", "--versus", "b"], 2, "--versus"),
+    ([*TRANSFER, "--out", "x", "--model", "resnet_50"], 2, "did you mean resnet50"),
+    ([*TRANSFER, "--out", "x", "--on-nan", "perhaps"], 2, "--on-nan expects"),
+    ([*TRANSFER, "--out", "x", "--log", "perhaps"], 2, "unknown tracker"),
+    ([*TRANSFER, "--out", "flat"], 2, "is --data flat"),
+    ([*TRANSFER, "--out", "text.pth"], 2, "is a file"),
 ]
 
 
 def test_a_refusal_that_needs_no_torch_imports_none(tmp_path: Path):
-    (tmp_path / "empty").mkdir()
+    for name in ("empty", "flat"):
+        (tmp_path / name).mkdir()
+    for number in range(6):
+        Image.new("RGB", (32, 32), (number, 0, 0)).save(tmp_path / "flat" / f"{number}.png")
+    (tmp_path / "text.pth").write_text("no weights")
     command = [sys.executable, "-c", PROBE, json.dumps([arguments for arguments, _, _ in REFUSALS])]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment, timeout=120)
@@ -71,7 +102,8 @@ def test_a_refusal_that_needs_no_torch_imports_none(tmp_path: Path):
     for (arguments, code, said), answer in zip(REFUSALS, answers, strict=True):
         assert (answer["code"], answer["imported"]) == (code, []), arguments
         assert said in answer["said"], arguments
-    assert [path.name for path in tmp_path.iterdir()] == ["empty"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["empty", "flat", "text.pth"]
+    assert len(list((tmp_path / "flat").iterdir())) == 6
 
 
 HOMES = {

@@ -63,7 +63,7 @@ def atlas(
     settings = {"seed": seed, "clusters": clusters, "threshold": threshold, "device": device, "workers": workers}
     with errors() as console:
         _check(source, data or [], device)
-        _check_page(out)
+        early_checks.check_page(out)
         _check_served(serve, out, port, encoder)
         from moco.cli.progress import shown_progress
 
@@ -191,15 +191,6 @@ def _check_served(serve: bool, out: Path | None, port: int, encoder: str | None)
         raise RecipeError("--port and --encoder belong to --serve")
     if encoder is not None:
         early_checks.check_weights(encoder)
-
-
-def _check_page(out: Path | None) -> None:
-    from moco.recipe_error import RecipeError
-
-    if out is not None and out.suffix.lower() not in (".html", ".htm"):
-        raise RecipeError(f"--out expects a name that ends in .html, got {out}")
-    if out is not None and not out.parent.is_dir():
-        raise RecipeError(f"{out} cannot be written: the folder {out.parent} does not exist. Create it first")
 
 
 def _check_list(out: Path | None, *, overwrite: bool) -> None:

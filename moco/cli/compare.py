@@ -40,6 +40,8 @@ def compare(
         early_checks.check_weights(weights)
         early_checks.check_device(device)
         early_checks.check_sources([*data, *([test] if test else [])])
+        names = [name.strip() for name in baselines.split(",") if name.strip()]
+        early_checks.check_baselines(names)
         from moco.cli.progress import shown_progress
         from moco.text import printable
 
@@ -50,7 +52,7 @@ def compare(
             found = run(
                 weights, data[0] if len(data) == 1 else data, test=test, labels=not no_labels,
                 architecture=architecture, device=device,
-                baselines=[name.strip() for name in baselines.split(",") if name.strip()], workers=workers,
+                baselines=names, workers=workers,
                 max_bad=max_bad, cached=not no_cache, say=console.say, progress=progress,
             )  # fmt: skip
         print(json.dumps(found.to_dict()) if as_json else printable(str(found)))

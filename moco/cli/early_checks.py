@@ -6,9 +6,12 @@ The code that uses the arguments makes the same checks again, with the same mess
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from moco.recipe import RecipeError, unknown
+
+if TYPE_CHECKING:
+    from moco.train.options import RunOptions
 
 FEATURE_FILES = (".npy", ".csv", ".parquet")  # what `moco embed` writes
 NETWORKS = (  # of our own
@@ -19,22 +22,48 @@ DEVICES = ("auto", "cpu", "cuda", "mps", "xpu")
 
 
 def check_weights(weights: str) -> None:
-    """Raise WeightsError for a path that does not exist. Names of torchvision and timm are checked later."""
-    from moco.weights.errors import no_such_weights
+    """Raise WeightsError for a path that does not exist, or a file of another kind.
+
+    Names of torchvision and timm are checked later.
+    """
+    from moco.text import shown
+    from moco.weights.errors import WeightsError, no_such_weights
+    from moco.weights.file_kind import kind_of_no_weights
     from moco.weights.official.released import PREFIX, find_released
 
     if weights.startswith(PREFIX):
         find_released(weights)
-    elif not os.path.exists(weights) and not weights.startswith(("torchvision/", "timm/")):
+    elif weights.startswith(("torchvision/", "timm/")):
+        return
+    elif not os.path.exists(weights):
         raise no_such_weights(weights)
+    elif os.path.isfile(weights) and (kind := kind_of_no_weights(Path(weights))) is not None:
+        raise WeightsError(f"{shown(weights)} cannot be read as weights; nothing in it was executed. It is {kind}")
 
 
 def check_sources(sources: Sequence[str], *, single: bool = False) -> None:
-    """Raise DataError for a folder or list file that does not exist; with `single`, an image is a source too."""
+    """Raise DataError for a folder or list file that does not exist; with `single`, an image is a source too.
+
+    What is quick to open is opened: it must have images.
+    """
     from moco.data.sources.folder import check_source
+    from moco.data.sources.open import is_quick_to_open, open_images
 
     for source in sources:
         check_source(source, single=single)
+    if sources and is_quick_to_open(sources):
+        open_images(list(sources), single=single)
+
+
+def check_labels(data: Sequence[str], test: str | None) -> None:
+    """Raise DataError for images without labels, if they are quick to open."""
+    from moco.data.sources.labels import labelled
+    from moco.data.sources.open import is_quick_to_open
+    from moco.data.sources.split import split_of, split_sources
+
+    if is_quick_to_open([*data, *([test] if test else [])]):
+        one = data[0] if len(data) == 1 else list(data)
+        labelled((split_sources(one) if test is None else split_of(one, test)).train, "the training images")
 
 
 def check_annotations(path: Path) -> None:
@@ -51,6 +80,55 @@ def check_run(run: Path) -> None:
     from moco.train.run_folder import check_is_run
 
     check_is_run(run)
+
+
+def check_out(out: Path, options: "RunOptions", *, images: object = None, init: str | None = None) -> None:
+    """Raise RunError for an --out that a run of any recipe cannot have.
+
+    Args:
+        images: those of the run; None: they are not known yet.
+    """
+    from moco.train.existing_folder import check_state
+    from moco.train.out_overlap import check_no_overlap
+    from moco.train.overwrite_run import is_interrupted
+    from moco.train.run_folder import RunFolder
+
+    if "RANK" in os.environ:  # the launcher has checked it; a rank that is started again must find its run
+        return
+    if images is not None:
+        check_no_overlap(out, images, eval_data=options.eval_data, init=init, overwrite=options.overwrite)
+    if not is_interrupted(run := RunFolder(out)):
+        check_state(run, resume=options.resume, overwrite=options.overwrite)
+
+
+def check_page(out: Path | None) -> None:
+    """Raise RecipeError for an HTML file that cannot be written."""
+    if out is not None and out.suffix.lower() not in (".html", ".htm"):
+        raise RecipeError(f"--out expects a name that ends in .html, got {out}")
+    if out is not None and not out.parent.is_dir():
+        raise RecipeError(f"{out} cannot be written: the folder {out.parent} does not exist. Create it first")
+
+
+def check_picture(out: Path, *, overwrite: bool) -> None:
+    """Raise RecipeError for a picture that cannot be written or may not be overwritten."""
+    from moco.atomic_output import refuse_existing
+
+    if out.suffix.lower() != ".png":
+        raise RecipeError(f"--out expects a name that ends in .png, got {out}")
+    if not out.parent.is_dir():
+        raise RecipeError(f"{out} cannot be written: the folder {out.parent} does not exist. Create it first")
+    refuse_existing([out], overwrite=overwrite)
+
+
+def check_baselines(names: Sequence[str]) -> None:
+    """Raise RecipeError for a baseline that is neither a known name nor a path; others are looked up later."""
+    for name in names:
+        known = name in ("random", "pixels") or name.startswith(("torchvision/", "timm/", "fair:"))
+        if not known and not os.path.exists(name):
+            raise RecipeError(
+                f"there is no baseline {name}: expected random, pixels, torchvision/NAME or timm/NAME on this machine, "
+                "or the path of a file, an encoder folder or a run"
+            )
 
 
 def check_device(device: str) -> None:

@@ -153,6 +153,7 @@ def _evaluate(kind: str, common: Common, **settings: Any) -> None:
         early_checks.check_weights(common.weights)
         early_checks.check_device(common.device)
         early_checks.check_sources([*data, *([common.test] if common.test else [])])
+        early_checks.check_labels(data, common.test)
 
         from moco.cli.progress import shown_progress
         from moco.text import printable

@@ -35,6 +35,7 @@ def report(
     with errors():
         early_checks.check_device(device)
         early_checks.check_sources(data or [])
+        early_checks.check_page(out)
         for run in runs:
             early_checks.check_run(run)
         from moco.train.report_run import page_of, write_report

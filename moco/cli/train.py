@@ -13,7 +13,7 @@ from moco.cli.errors import errors
 from moco.cli.options import Device, Json, MaxBad, OverwriteRun, Resume, Workers
 from moco.cli.streams import complain
 from moco.startup import no_garbage_collection
-from moco.train.options import RunKeywords, RunOptions
+from moco.train.options import RunKeywords, RunOptions, count_of_devices
 from moco.train.reporters import Reporter
 from moco.train.trackers import check_trackers
 
@@ -117,8 +117,11 @@ def _pretrain(
         with_model = changes | ({"encoder.name": model} if model is not None else {})
         seconds = None if budget is None else parse_budget(budget)
         _check(data, run_options, recipe=recipe, changes=with_model, init=init)
+        count_of_devices(devices)
         if isinstance(sources, BackgroundScan):
             sources.check(WAIT)
+        found = sources.found if isinstance(sources, BackgroundScan) else None
+        early_checks.check_out(out, run_options, images=found, init=init)
         with no_garbage_collection():
             from moco.distributed import on_main
             from moco.train.after_step import last_values
@@ -150,9 +153,9 @@ def _check(data: list[str], run_options: RunOptions, *, recipe: str, changes: di
     early_checks.check_recipe(recipe, changes)
     early_checks.check_device(run_options.device)
     check_trackers(run_options.trackers)
-    early_checks.check_sources([*data, *([str(run_options.eval_data)] if run_options.eval_data else [])])
     if init is not None:
         early_checks.check_weights(init)
+    early_checks.check_sources([*data, *([str(run_options.eval_data)] if run_options.eval_data else [])])
 
 
 def _launch(ranks: int) -> int:
@@ -211,10 +214,11 @@ def demo(
                 workers=workers, overwrite=overwrite, as_json=as_json,
             )  # fmt: skip
             return
+        out = out or Path("runs/demo")
+        early_checks.check_out(out, RunOptions(overwrite=overwrite))
         with no_garbage_collection():
             from moco.demo import demo as run_demo
 
-        out = out or Path("runs/demo")
         table = run_demo(
             out, quick=quick, seed=seed, overwrite=overwrite, workers=workers, report=not no_report, reporter=console
         )  # fmt: skip

@@ -12,6 +12,8 @@ from moco.cli.errors import errors
 from moco.cli.options import Device, Json, OverwriteRun, Resume, Workers
 from moco.recipe_error import RecipeError
 from moco.text import shown
+from moco.train.options import RunOptions
+from moco.train.trackers import check_trackers
 
 if TYPE_CHECKING:
     from moco.transfer.comparison import Comparison
@@ -131,6 +133,8 @@ def transfer(
 
     All runs have the same images and settings. The same command resumes where it stopped, bit for bit.
     """
+    from moco.transfer.check_out import check_names, check_network, check_paths
+
     with errors() as console:
         changes = _changes(settings or [], {"optim.batch_size": batch_size, "optim.lr": lr, "seed": seed})
         (for_all, bn_of), init_of = _norms(bn or []), _by_name(init)
@@ -139,6 +143,13 @@ def transfer(
             early_checks.check_weights(weights)
         for images in (data, *([] if test is None else [test])):
             early_checks.check_annotations(images)
+        check_names(init_of, versus, bn_of)
+        check_paths(data, out, test, init_of, overwrite=overwrite)
+        RunOptions(resume=resume.value, on_nan=on_nan, patience=patience, save_every=save_every)
+        check_trackers(log or [])
+        check_network(init_of, model)
+        if model is not None:
+            early_checks.check_encoder(model)
         from moco.transfer.transfer import transfer as run_transfer
 
         table = run_transfer(

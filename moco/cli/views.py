@@ -32,6 +32,7 @@ def views(
         changes = changes_for(views_) | parse_settings(settings or []) | ({} if seed is None else {"seed": seed})
         early_checks.check_recipe(recipe, changes)
         early_checks.check_sources(data)
+        early_checks.check_picture(out, overwrite=overwrite)
         from moco.train.view_sheet import write_view_sheet
 
         write_view_sheet(data, out, recipe=recipe, changes=changes, bands=bands, count=images, overwrite=overwrite)

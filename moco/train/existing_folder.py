@@ -17,7 +17,7 @@ from typing import Any
 from moco.files import is_special, is_temporary_name
 from moco.recipe import Recipe, RecipeError, diff
 from moco.recipe_base import RecipeBase
-from moco.train.nan_report import FILES, is_nan_folder
+from moco.train.nan_folder import FILES, is_nan_folder
 from moco.train.read_log import has_only_records
 from moco.train.result_files import check_no_foreign_results, check_results, is_provenance, is_saved_note
 from moco.train.run_folder import RunError, RunFolder
@@ -58,6 +58,24 @@ def check_out(run: RunFolder, recipe: RecipeBase, *, resume: str, overwrite: boo
     Raises:
         RunError: the folder has other files, another recipe, a run that `resume` refuses, or no run to resume.
     """
+    state = check_state(run, resume=resume, overwrite=overwrite)
+    if overwrite:
+        return state
+    if state is not State.EMPTY:
+        _check_same_recipe(run, recipe, state)
+    if state is State.FINISHED:
+        check_results(run)
+    elif state.started:
+        check_no_foreign_results(run)
+    return state
+
+
+def check_state(run: RunFolder, *, resume: str, overwrite: bool) -> State:
+    """As `check_out`, for any recipe: only what the folder itself tells. Imports no torch.
+
+    Raises:
+        RunError: the folder has other files, a run that `resume` refuses, or no run to resume.
+    """
     _check_kinds(run)
     if overwrite and not _is_empty(run):
         _check_recipe_is_there(run)
@@ -70,12 +88,6 @@ def check_out(run: RunFolder, recipe: RecipeBase, *, resume: str, overwrite: boo
         )
     if resume == "never" and state.started:
         raise RunError(f"{run.path} has a run already: name another --out, resume it (--resume auto), or --overwrite")
-    if state is not State.EMPTY:
-        _check_same_recipe(run, recipe, state)
-    if state is State.FINISHED:
-        check_results(run)
-    elif state.started:
-        check_no_foreign_results(run)
     return state
 
 

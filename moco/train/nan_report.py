@@ -1,43 +1,16 @@
-"""How many steps that are not finite a run may skip, and the report that it writes when it stops at one."""
+"""The report that a run writes when it stops at a step that is not finite."""
 
 import json
 import math
-import re
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from moco.distributed import gather, on_main, world_size
-from moco.files import read_json, write_atomically, write_json
+from moco.files import write_atomically, write_json
 from moco.recipe_base import RecipeBase
-from moco.recipe_error import RecipeError
 from moco.train.nan_guard import DiscardedStep
-
-FILES = ("facts.json", "checkpoint.pt")  # of a report
-
-
-def is_nan_folder(name: str) -> bool:
-    """Whether `name` is a name of a folder that `write_nan_report` creates."""
-    return re.fullmatch("step_[0-9]{8,}", name) is not None
-
-
-def is_nan_facts(file: Path) -> bool:
-    """Whether `write_nan_report` has written this file."""
-    facts = read_json(file)
-    return isinstance(facts, dict) and {"step", "not_finite", "image_ids", "random_numbers"} <= facts.keys()
-
-
-def allowed_skips(on_nan: str) -> int:
-    """The number of steps that a run may skip: 0 for `stop`, N for `skip:N`. Raises RecipeError for other values."""
-    what, _, count = on_nan.partition(":")
-    if on_nan == "stop":
-        return 0
-    if what != "skip" or not count.isdecimal() or not int(count):
-        raise RecipeError(
-            f"--on-nan expects stop, or skip:N with the number of steps that may be skipped, got '{on_nan}'"
-        )
-    return int(count)
 
 
 def write_nan_report(

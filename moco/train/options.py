@@ -84,6 +84,7 @@ class RunOptions:
                 raise RecipeError(f"{name} expects a whole number of at least 1, got {value!r}")
         if self.patience is not None and not self.patience >= 0:
             raise RecipeError(f"patience expects 0 or more minutes, or None, got {self.patience!r}")
+        allowed_skips(self.on_nan)
 
     @property
     def trackers(self) -> list[str]:
@@ -93,6 +94,28 @@ class RunOptions:
     def restarted(self) -> "RunOptions":
         """The options after torchrun has restarted the process: continue the run."""
         return replace(self, overwrite=False, resume="auto")
+
+
+def allowed_skips(on_nan: str) -> int:
+    """The number of steps that a run may skip: 0 for `stop`, N for `skip:N`. Raises RecipeError for other values."""
+    what, _, count = on_nan.partition(":")
+    if on_nan == "stop":
+        return 0
+    if what != "skip" or not count.isdecimal() or not int(count):
+        raise RecipeError(
+            f"--on-nan expects stop, or skip:N with the number of steps that may be skipped, got '{on_nan}'"
+        )
+    return int(count)
+
+
+def count_of_devices(devices: str | None) -> int | None:
+    """The number that `--devices` asks for; None: auto, all GPUs. Raises RecipeError for other values."""
+    if devices == "auto":
+        return None
+    count = 1 if devices is None else int(devices) if devices.isdecimal() and len(devices) < 10 else 0
+    if count < 1:
+        raise RecipeError(f"--devices expects a number or auto, got '{devices}'")
+    return count
 
 
 class RunKeywords(TypedDict, total=False):

@@ -17,7 +17,7 @@ from moco.files import read_json, write_json
 from moco.text import message_of
 from moco.train.existing_folder import AFTER_THE_FIRST_STEP, BEFORE_THE_FIRST_STEP
 from moco.train.keep_checkpoints import free_name
-from moco.train.nan_report import FILES, is_nan_folder
+from moco.train.nan_folder import FILES, is_nan_folder
 from moco.train.run_folder import RunError, RunFolder
 from moco.train.written_by_run import is_written_by_run
 from moco.weights import read_checkpoint

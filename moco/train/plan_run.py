@@ -27,7 +27,6 @@ from moco.train.checkpoint import Clock, TrainState
 from moco.train.existing_folder import stored_recipe
 from moco.train.fit_to_time import Asked, Fitted, check_budget, fit_to_time
 from moco.train.loop import shared_generator
-from moco.train.nan_report import allowed_skips
 from moco.train.open_run import check_before_lock
 from moco.train.optim import optimizer_for
 from moco.train.options import RunOptions
@@ -117,7 +116,6 @@ def plan_job(
         DataError: no images.
     """
     check_device(options.device, place)
-    allowed_skips(options.on_nan)  # raises RecipeError for a wrong value
     check_trackers(options.trackers)
     check_budget(Asked(recipe, model, changes, budget))
     images, workers = open_images(data, bands=bands), workers_for(options.workers)

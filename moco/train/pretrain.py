@@ -31,8 +31,7 @@ from moco.train.live_diagnosis import live_diagnosis
 from moco.train.loop import train
 from moco.train.metrics_log import PretrainLog
 from moco.train.nan_guard import NanGuard
-from moco.train.nan_report import allowed_skips
-from moco.train.options import RunKeywords, RunOptions
+from moco.train.options import RunKeywords, RunOptions, allowed_skips
 from moco.train.pace import Pace
 from moco.train.plan_run import Job, plan_job
 from moco.train.rank_sync import averaged_statistics

@@ -13,16 +13,16 @@ from moco.data.sources.images import DataError, Images
 from moco.data.sources.manifest import Manifest
 from moco.distributed import asked_ranks, everyone, gather, on_main, rank, world_size
 from moco.recipe import RecipeError
+from moco.train.options import count_of_devices
 
 
 def ranks_for(devices: str | None, device: str) -> int:
     """The number of ranks that this process starts for `--devices`; 1: it starts none. Raises RecipeError."""
     if devices is None:
         return 1
+    asked = count_of_devices(devices)
     gpus = torch.cuda.device_count() if device in ("auto", "cuda") else 0
-    count = max(gpus, 1) if devices == "auto" else int(devices) if devices.isdecimal() else 0
-    if count < 1:
-        raise RecipeError(f"--devices expects a number or auto, got '{devices}'")
+    count = max(gpus, 1) if asked is None else asked
     if gpus and count > gpus:
         raise RecipeError(f"--devices {count} needs more GPUs than the {gpus} of this machine: give a smaller number")
     if asked_ranks() == 1:

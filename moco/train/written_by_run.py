@@ -11,7 +11,7 @@ from pathlib import Path
 from moco.files import read_json
 from moco.train.existing_folder import BEFORE_THE_FIRST_STEP
 from moco.train.keep_checkpoints import is_own_file
-from moco.train.nan_report import is_nan_facts
+from moco.train.nan_folder import is_nan_facts
 from moco.train.result_files import fits_config, is_manifest
 from moco.train.run_folder import RunFolder, has_numbers_of_the_end
 from moco.weights.own_files import is_listed, listed_sums, read_run_id

@@ -1,7 +1,7 @@
-"""Checks of --out and of the images before the first run of `moco transfer` writes anything."""
+"""Check the images before the first run of `moco transfer` writes anything."""
 
 import os
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -15,38 +15,6 @@ from moco.transfer.scenes import SceneSet
 from moco.transfer.semantic import SemanticSet
 
 READERS = 16  # threads that read headers: a network disk answers many at a time
-
-
-def check_folders(out: Path, names: Collection[str]) -> None:
-    """Raise RecipeError if `out`, or the folder of some weights in it, is a link or a file."""
-    for folder in (out, *(out / name for name in names)):
-        if folder.is_symlink() or (os.path.lexists(folder) and not folder.is_dir()):
-            kind = "link" if folder.is_symlink() else "file"
-            raise RecipeError(
-                f"{shown(str(folder))} is a {kind}, and moco transfer needs a folder there, not a link to one: remove "
-                "it, or name another --out"
-            )
-
-
-def check_apart(out: Path, data: Path, test: Path | None, init: Mapping[str, str | Path], *, overwrite: bool) -> None:
-    """Raise RecipeError if `out` and the data overlap, or if --overwrite would remove weights in `out`."""
-    real = os.path.realpath(out)
-    for option, path in (("--data", data), ("--test", test)):
-        if path is None or not path.exists():
-            continue
-        source = os.path.realpath(path)
-        if is_in(source, real) or (path.is_dir() and is_in(real, source)):
-            where = "is" if real == source else "lies in" if is_in(real, source) else "contains"
-            raise RecipeError(
-                f"--out {shown(str(out))} {where} {option} {shown(str(path))}, so runs would write into it: name "
-                "an --out outside of it"
-            )
-    for name, weights in init.items():
-        if overwrite and os.path.exists(weights) and is_in(os.path.realpath(weights), real):
-            raise RecipeError(
-                f"--init {name}={shown(str(weights))} lies in --out {shown(str(out))}, which --overwrite replaces: "
-                "name another --out"
-            )
 
 
 def check_images(out: Path, annotated: Iterable[object]) -> None:

@@ -21,8 +21,8 @@ from moco.train.ddp import wrap
 from moco.train.existing_folder import State
 from moco.train.loop import StepCallback, seed_step
 from moco.train.nan_guard import NanGuard
-from moco.train.nan_report import allowed_skips
 from moco.train.open_run import start_run
+from moco.train.options import allowed_skips
 from moco.train.pace import Pace
 from moco.train.reporters import Logged, Reporter
 from moco.train.result_files import finish_run, report_renamed

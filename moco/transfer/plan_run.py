@@ -10,7 +10,6 @@ from moco.device import workers_for
 from moco.distributed import on_main, world_size
 from moco.recipe_error import RecipeError
 from moco.train.checkpoint import Clock
-from moco.train.nan_report import allowed_skips
 from moco.train.open_run import check_before_lock
 from moco.train.options import RunOptions
 from moco.train.plan_run import AnyJob, check_device
@@ -46,7 +45,6 @@ def plan_transfer(
         RecipeError: a recipe, device or folder that cannot be used.
     """
     check_device(options.device, place)
-    allowed_skips(options.on_nan)  # raises if it is neither stop nor skip:N
     check_trackers(options.trackers)
     data = task.select(recipe, data)
     images = task.images(data.train)

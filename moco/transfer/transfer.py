@@ -1,7 +1,5 @@
 """Compare initial weights on a task: fine-tune from each in several trials, and make one table (Tables 2 to 6)."""
 
-import os
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,15 +14,15 @@ from moco.device import pick_device
 from moco.distributed import on_main, session, share
 from moco.encoders import Encoder, build_headless
 from moco.evaluate.baselines import random_encoder
-from moco.files import read_json, write_json
+from moco.files import write_json
 from moco.recipe import DataSpec
-from moco.recipe_error import RecipeError
-from moco.text import plural, shown
+from moco.text import plural
 from moco.train.options import RunKeywords, RunOptions
 from moco.train.reporters import Reporter, Silent
 from moco.train.watchdog import Watchdog, watchdog
+from moco.transfer.check_out import RANDOM, TABLE, check_names, check_network, check_paths
 from moco.transfer.comparison import Comparison, Row
-from moco.transfer.early_checks import check_apart, check_folders, check_images
+from moco.transfer.early_checks import check_images
 from moco.transfer.estimate import SHORT, iterations_left, measure
 from moco.transfer.fine_tune import describe, fine_tune
 from moco.transfer.models.settings import Norm
@@ -34,9 +32,6 @@ from moco.transfer.recipe import TransferRecipe
 from moco.transfer.task_interface import TransferData, TransferTask
 from moco.transfer.task_registry import task_named
 from moco.weights.encoder_folder import load_encoder
-
-RANDOM = "random"
-TABLE = "table.json"
 
 
 def transfer(
@@ -77,6 +72,7 @@ def transfer(
     """
     chosen, data, out, test = RunOptions(**options), Path(data), local_path(out), None if test is None else Path(test)
     reference = check_names(init, versus, bn_of or {})
+    check_network(init, model)
     check_paths(data, out, test, init, overwrite=chosen.overwrite)
     what = task_named(task) if body_surface is None else task_named(task).with_body_surface(Path(body_surface))
     base = what.paper_recipe(arch or what.arch, schedule or what.schedule).but(None, {"bn": bn, **(settings or {})})
@@ -88,13 +84,6 @@ def transfer(
         rows = fine_tune_all(starts, jobs, reporter, dog)
         table = Comparison(rows, reference, what.columns(data, format), what.baseline(annotated))
         return save_table(table, out, chosen)
-
-
-def check_paths(data: Path, out: Path, test: Path | None, init: Mapping[str, str | Path], *, overwrite: bool) -> None:
-    """Raises RecipeError where files of the user's could be replaced, or --out lies in the data."""
-    check_folders(out, init)
-    check_apart(out, data, test, init, overwrite=overwrite)
-    check_table(out / TABLE)
 
 
 def read_and_check(
@@ -200,8 +189,7 @@ def load_starts(
     loaded = {name: load_encoder(weights) for name, weights in init.items() if str(weights) != RANDOM}
     first = next(iter(loaded.values()), None)
     spec = base.encoder.model_copy(update={"name": model}) if model is not None else first[1].encoder if first else None
-    if spec is None:
-        raise RecipeError("all weights are random: name the network with --model, such as resnet50")
+    assert spec is not None  # `check_network`
     data = first[1].data if first else DataSpec()
     starts: list[Start] = []
     for name, weights in init.items():
@@ -210,24 +198,6 @@ def load_starts(
         encoder = loaded[name][0] if name in loaded else build_headless(spec, size=recipe.encoder_size)
         starts.append(Start(name, encoder, name not in loaded, recipe))
     return starts
-
-
-def check_names(init: Mapping[str, str | Path], versus: str | None, bn_of: Mapping[str, Norm]) -> str:
-    """The row that the others are compared with. Raises RecipeError for an invalid or an unknown name."""
-    names = list(init)
-    if not names:
-        raise RecipeError("no weights to start from: give --init NAME=WEIGHTS, such as --init random")
-    for name in names:
-        if not re.fullmatch(r"\w[\w.+-]*", name) or name == TABLE:
-            raise RecipeError(
-                f"a name of --init is the name of a folder, so it expects letters, digits, '_', '-', '.' and '+', got "
-                f"'{shown(name)}': give --init NAME=WEIGHTS"
-            )
-    if versus is not None and versus not in names:
-        raise RecipeError(f"--versus expects one of {', '.join(names)}, got {versus!r}")
-    if others := [name for name in bn_of if name not in names]:
-        raise RecipeError(f"--bn {others[0]}={bn_of[others[0]]}: there is no --init {others[0]}")
-    return versus or ("supervised" if "supervised" in names else names[0])
 
 
 def report_cost(starts: Sequence[Start], jobs: Sequence[Sequence[TransferJob]], reporter: Reporter) -> None:
@@ -245,15 +215,6 @@ def save_table(table: Comparison, out: Path, options: RunOptions) -> Comparison:
     if on_main() and not options.dry_run:
         write_json(out / TABLE, table.to_dict())
     return table
-
-
-def check_table(file: Path) -> None:
-    """Raises RecipeError if `file` exists and is not a table of this command."""
-    known = read_json(file) if file.is_file() and not file.is_symlink() else None
-    if os.path.lexists(file) and not (isinstance(known, dict) and {"reference", "metrics", "rows"} <= known.keys()):
-        raise RecipeError(
-            f"{file} exists and is not a table of moco transfer, which would replace it: name another --out"
-        )
 
 
 def check_classes(data: TransferData[Any]) -> None:

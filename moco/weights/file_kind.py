@@ -44,6 +44,14 @@ def is_safetensors(path: Path) -> bool:
     return len(first) == 9 and first[8:] == b"{" and 2 <= int.from_bytes(first[:8], "little") <= size - 8
 
 
+def kind_of_no_weights(path: Path) -> str | None:
+    """As `kind_of`, only for what is never a file of weights; None: it may be one."""
+    with path.open("rb") as file:
+        first = file.read(FIRST)
+    of_torch = first.startswith((b"PK", b"\x80")) or first[257:262] == b"ustar" or path.suffix in (".pkl", ".pickle")
+    return None if of_torch or is_safetensors(path) else kind_of(path)
+
+
 def kind_of(path: Path) -> str | None:
     """The kind of a file that cannot be read as weights, and what to do, as a phrase; None if it is unknown."""
     with path.open("rb") as file:

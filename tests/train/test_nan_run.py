@@ -13,7 +13,7 @@ from moco.train import pretrain as pretraining
 from moco.train.after_step import AfterStep
 from moco.train.checkpoint import read_checkpoint
 from moco.train.nan_guard import Diverged, NanGuard
-from moco.train.nan_report import allowed_skips
+from moco.train.options import allowed_skips
 from moco.train.pretrain import pretrain
 
 NAN = float("nan")

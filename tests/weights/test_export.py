@@ -239,3 +239,9 @@ def test_a_full_disk_in_an_export_to_hf_is_an_oserror_and_leaves_nothing(saved, 
     with pytest.raises(OSError, match=r"cannot be written: .*No space left on device"):
         export(folder, to="hf", out=tmp_path / "hub")
     assert {file.name for file in tmp_path.iterdir()} == {"encoder"}
+
+
+def test_an_export_that_is_refused_leaves_no_folder(tmp_path: Path):
+    with pytest.raises(WeightsError):
+        export(tmp_path / "missing.pth", to="torchvision", out=tmp_path / "new" / "folder" / "x.pth")
+    assert list(tmp_path.iterdir()) == []

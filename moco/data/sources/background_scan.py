@@ -53,6 +53,11 @@ class BackgroundScan:
         if isinstance(self._found, Exception):
             raise self._found
 
+    @property
+    def found(self) -> "Images | None":
+        """The images, if the search has ended and `check` or `find` has taken them."""
+        return None if isinstance(self._found, Exception) else self._found
+
     def find(self) -> "Images":
         """The images. Raises what `open_images` raises."""
         from moco.data.sources.open import open_images

@@ -12,6 +12,9 @@ from moco.data.decode.decode import BadImage, decode_file, reason_of
 from moco.data.decode.scaled import Choose, Scaled, decode_file_scaled
 from moco.data.sources.images import DataError
 
+# What is packed may be larger than this only if it is packed to no less than a share of 1 / MOST_RATIO, as images are
+MOST_UNPACKED, MOST_RATIO = 2**28, 20  # [bytes]; more would be memory for nothing
+
 
 class EncodedImages(ABC):
     """Images by the bytes of their files. A subclass reads these, and any number of threads may call it."""

@@ -181,6 +181,8 @@ def check_source(source: str, *, single: bool = False) -> None:
         return
     if not os.path.exists(source):
         raise DataError(f"{shown(source)} does not exist: give a folder of images, or a file that lists their paths")
+    if not os.path.isfile(source):
+        raise DataError(f"{shown(source)} is a pipe, a socket or a device: give a folder of images, or a file")
     inside = (SHARD_SUFFIX, ZIP_SUFFIX, TABLE_SUFFIX)
     if not source.lower().endswith((*LIST_SUFFIXES, *inside, *(EXTENSIONS if single else ()))):
         raise DataError(

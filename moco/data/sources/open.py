@@ -3,6 +3,8 @@
 torch is imported only for what cannot be a path: the command line opens folders before torch is there.
 """
 
+import os
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, runtime_checkable
@@ -17,6 +19,8 @@ from moco.data.sources.path_list import lists_urls
 from moco.data.sources.tables import TableImages, is_table, open_tables
 from moco.data.sources.zip_archive import ZipImages, is_zip
 from moco.text import shown
+
+FEW, LISTED, SHORT = 2000, 0.1, 100_000  # entries of a folder, [s] to list them, [bytes] of a list: quick to open
 
 
 @runtime_checkable
@@ -64,6 +68,26 @@ def open_folder(data: Any, *, single: bool = False) -> Folder:
         what = "images inside of other files: unpack them into a folder first" if inside else f"a {type(data).__name__}"
         raise DataError(f"expected folders or list files, whose images are files; got {what}")
     return images
+
+
+def is_quick_to_open(data: Sequence[str]) -> bool:
+    """Whether `data` are folders of few entries, or short list files, on this machine: opening them takes no time."""
+    if _are_remote(data) or _are_paths_of_shards(data) or _are_containers(data):
+        return False
+    try:
+        return all(_has_few_entries(one) if os.path.isdir(one) else os.path.getsize(one) < SHORT for one in data)
+    except OSError:
+        return False
+
+
+def _has_few_entries(folder: str) -> bool:
+    """Whether a folder has at most FEW entries, with those of its folders, and they are listed in LISTED seconds."""
+    left, end = FEW, time.monotonic() + LISTED
+    for _, folders, files in os.walk(folder):
+        left -= len(folders) + len(files)
+        if left < 0 or time.monotonic() > end:
+            return False
+    return True
 
 
 def files_of(images: Images) -> list[str]:

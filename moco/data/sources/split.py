@@ -94,10 +94,6 @@ def _folders(folder: str) -> list[str]:
         from moco.data.remote.open import folders_of
 
         return folders_of(folder)
-    if is_url(folder):
-        from moco.data.remote.open import folders_of
-
-        return folders_of(folder)
     try:
         with os.scandir(folder) as entries:
             return sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))

@@ -8,19 +8,20 @@ import json
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from moco.data.decode.decode import EXTENSIONS, MAX_BYTES
-from moco.data.sources.encoded import EncodedImages
+from moco.data.sources.encoded import MOST_RATIO, MOST_UNPACKED, EncodedImages
 from moco.data.sources.folder import TABLE_SUFFIX
 from moco.data.sources.images import LABEL_NAMES, DataError, LabelCodes
 from moco.data.sources.names import names_of
 from moco.files import read_json
-from moco.text import first_few, message_of, shown
+from moco.text import first_few, message_of, printable, shown
 
 STATE, SPLITS = "state.json", "dataset_dict.json"
 MEMORY = 2**30  # [bytes] of unpacked row groups that stay in memory
@@ -51,9 +52,10 @@ class TableImages(EncodedImages):
         self._open()
         self.column = _column_of(self._tables[0].schema, self.files[0])
         names, labels, counts = list[str](), LabelCodes(), list[int]()
-        for table in self._tables:
+        for table, path in zip(self._tables, self.files, strict=True):
             for group in range(table.groups):
-                paths, given = table.facts(group, self.column)
+                with _table_errors(path):
+                    paths, given = table.facts(group, self.column)
                 names += [f"{len(names) + row:09d}{_ending(path)}" for row, path in enumerate(paths)]
                 for one in given:
                     labels.add(_label(one, self.column))
@@ -122,6 +124,10 @@ class _Parquet:
         return _facts(rows, column)
 
     def images(self, group: int, name: str) -> Any:
+        facts = self.file.metadata.row_group(group)
+        stored = sum(facts.column(number).total_compressed_size for number in range(facts.num_columns))
+        if facts.total_byte_size > max(MOST_UNPACKED, MOST_RATIO * stored):
+            raise ValueError(f"its row group unpacks to {facts.total_byte_size:,} bytes, more than images do")
         # without threads of its own: this may be a forked process
         return self.file.read_row_group(group, columns=[name], use_threads=False).column(0).combine_chunks()
 
@@ -150,17 +156,25 @@ def _facts(rows: Any, column: Column) -> tuple[list[str | None], list[Any]]:
     paths = rows.column(column.image)
     paths = paths.combine_chunks() if hasattr(paths, "combine_chunks") else paths
     labels = rows.column(column.label).to_pylist() if column.label else [None] * rows.num_rows
-    return paths.field("path").to_pylist(), labels
+    given = paths.field("path").to_pylist()
+    return [path if isinstance(path, str) else None for path in given], labels
 
 
 def _open_table(path: Path) -> _Parquet | _Mapped:
     """Raises DataError."""
-    try:
+    with _table_errors(path):
         return _Parquet(path) if path.suffix == TABLE_SUFFIX else _Mapped(path)
+
+
+@contextmanager
+def _table_errors(path: Path) -> Iterator[None]:
+    """Turn what pyarrow raises for a damaged or unusual file into DataError."""
+    try:
+        yield
     except ImportError as error:
         raise DataError(f"reading {shown(str(path))} needs pyarrow: pip install momentum-contrast[data]") from error
-    except (OSError, ValueError) as error:  # pyarrow's errors are ValueErrors
-        raise DataError(f"{shown(str(path))} cannot be read as a table ({message_of(error)})") from error
+    except (OSError, ValueError, KeyError, TypeError, NotImplementedError, MemoryError) as error:  # kinds of its errors
+        raise DataError(f"{shown(str(path))} cannot be read as a table ({printable(message_of(error))})") from error
 
 
 def _column_of(schema: Any, path: Path) -> Column:
@@ -193,9 +207,9 @@ def _class_names(schema: Any, label: str | None) -> list[str] | None:
 
 def _label(value: Any, column: Column) -> str | None:
     """A label by name; None for no label, which `datasets` writes as -1."""
-    if value is None or (column.classes is not None and not 0 <= value < len(column.classes)):
-        return None
-    return str(value) if column.classes is None else column.classes[value]
+    if value is None or column.classes is None or not isinstance(value, int):
+        return None if value is None else str(value)
+    return column.classes[value] if 0 <= value < len(column.classes) else None
 
 
 def _ending(path: str | None) -> str:

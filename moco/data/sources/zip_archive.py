@@ -18,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 
 from moco.data.decode.decode import EXTENSIONS, MAX_BYTES
-from moco.data.sources.encoded import EncodedImages
+from moco.data.sources.encoded import MOST_RATIO, MOST_UNPACKED, EncodedImages
 from moco.data.sources.folder import ZIP_SUFFIX, make_prefixes
 from moco.data.sources.images import DataError, LabelCodes
 from moco.data.sources.names import joined, names_of, with_prefix
@@ -161,6 +161,8 @@ def _why_not(name: str, info: zipfile.ZipInfo, length: int) -> str:
         return "compressed by another method than deflate"
     if not 0 < info.file_size <= MAX_BYTES:
         return "empty, or too large"
+    if info.file_size > max(MOST_UNPACKED, info.compress_size * MOST_RATIO):
+        return "much larger unpacked than a packed image is"
     inside = info.header_offset >= 0 and info.header_offset + info.compress_size <= length
     return "" if inside else "beyond the end of the zip file"
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from moco.atomic_output import local_path
+from moco.atomic_output import created_folder, local_path
 from moco.recipe import EncoderSpec, RecipeError, unknown
 from moco.weights.export.deit import to_deit
 from moco.weights.export.detectron2 import to_detectron2_file
@@ -58,8 +58,8 @@ def export(
     files = export_files(local_path(out), to)
     check_outputs(files, to, overwrite=overwrite)
     _check_not_read(weights, files)
-    files[0].parent.mkdir(parents=True, exist_ok=True)
-    return FORMATS[to](weights, files[0], architecture=architecture, overwrite=overwrite)
+    with created_folder(files[0].parent):
+        return FORMATS[to](weights, files[0], architecture=architecture, overwrite=overwrite)
 
 
 def _check_not_read(weights: Weights, files: list[Path]) -> None:

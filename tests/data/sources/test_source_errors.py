@@ -1,8 +1,11 @@
 """Folders and lists that cannot be used: the error says why."""
 
+import os
+
 import pytest
 
 from moco.data.sources.folder import DataError, find_images
+from moco.data.sources.open import open_images
 from tests.data.sources.trees import images_of_list, tree
 
 
@@ -82,3 +85,10 @@ def test_labels_for_some_images_or_too_many_columns_are_an_error(tmp_path, name:
     tree(tmp_path, "a.png", "b.png")
     with pytest.raises(DataError, match=r"line \d|cannot be read"):
         images_of_list(tmp_path, name, text)
+
+
+@pytest.mark.parametrize("name", ["a.txt", "a.zip", "a.tar", "a.parquet", "a"])
+def test_a_pipe_is_an_error_and_is_not_waited_for(tmp_path, name):
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(DataError, match="is a pipe"):
+        open_images(tmp_path / name)

@@ -150,3 +150,38 @@ def test_without_pyarrow_the_error_names_the_extra(folder: Folder, tmp_path: Pat
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(DataError, match=r"pip install momentum-contrast\[data\]"):
         open_images(path)
+
+
+@pytest.mark.parametrize("column", ["image.path", "label"])
+def test_a_damaged_page_of_a_table_is_an_error_in_words(folder: Folder, tmp_path: Path, column: str):
+    file = parquet_of(tmp_path / "p.parquet", table_of(folder))
+    facts = parquet.ParquetFile(file).metadata.row_group(2)
+    columns = {facts.column(number).path_in_schema: facts.column(number) for number in range(facts.num_columns)}
+    place, content = columns[column].data_page_offset, bytearray(file.read_bytes())
+    content[place : place + 8] = bytes(8)
+    file.write_bytes(content)
+    with pytest.raises(DataError, match="cannot be read as a table"):
+        open_images(file)
+
+
+def test_labels_that_are_no_numbers_of_the_classes_are_their_own_names(folder: Folder, tmp_path: Path):
+    table = table_of(folder)
+    names = pyarrow.array([f"kind{i % 2}" for i in range(len(folder))])
+    images = open_images(parquet_of(tmp_path / "p.parquet", table.set_column(1, "label", names)))
+    assert list(images.classes) == ["kind0", "kind1"]
+
+
+def test_paths_that_are_no_text_are_left_out(folder: Folder, tmp_path: Path):
+    rows = [{"bytes": Path(folder.path(i)).read_bytes(), "path": i} for i in range(len(folder))]
+    images = open_images(parquet_of(tmp_path / "p.parquet", pyarrow.table({"image": rows})))
+    assert np.array_equal(images.read(3), folder.read(3))
+
+
+def test_a_row_group_that_unpacks_to_far_more_than_images_do_is_not_unpacked(tmp_path: Path):
+    rows = pyarrow.array([{"bytes": bytes(2**28 + 2**20), "path": "0.png"}], IMAGE)
+    parquet.write_table(
+        pyarrow.table({"image": rows}), tmp_path / "p.parquet", compression="zstd", use_dictionary=False
+    )
+    del rows, table
+    with pytest.raises(BadImage, match="unpacks to"):
+        open_images(tmp_path / "p.parquet").read(0)

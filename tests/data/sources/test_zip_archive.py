@@ -286,3 +286,13 @@ def test_zip_files_and_folders_are_not_mixed(folder: Path, tmp_path: Path):
 def test_a_command_that_needs_files_says_to_unpack(folder: Path, tmp_path: Path):
     with pytest.raises(DataError, match="unpack them into a folder first"):
         open_folder(zip_of(folder, tmp_path / "p.zip"))
+
+
+def test_an_entry_that_unpacks_to_far_more_than_an_image_does_is_skipped(tmp_path: Path):
+    path = write_zip(tmp_path / "p.zip", [("a.png", png(1)), ("b.png", png(2))])
+    with zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED) as archive, archive.open("bomb.png", "w") as bomb:
+        for _ in range(257):
+            bomb.write(bytes(2**20))
+    images = open_images(path)
+    assert list(images.names) == ["a.png", "b.png"]
+    assert skipped_files(images) == {"much larger unpacked than a packed image is": 1}
