@@ -81,10 +81,10 @@ def recall(features: Path | None, n: int = 100_000, queries: int = 1000, k: int 
 
 
 def recall_here(features: Path | None, n: int, queries: int, k: int) -> dict[str, Any]:
-    from moco.atlas.collection import unit
+    from moco.atlas.collection import normalize_rows
     from moco.atlas.index import Cells, Exact, build_index
 
-    x = unit(np.concatenate(list(vectors(n))) if features is None else np.load(features))
+    x = normalize_rows(np.concatenate(list(vectors(n))) if features is None else np.load(features))
     some = np.random.default_rng(1).choice(len(x), queries, replace=False)
     before = _resident()
     started = time.monotonic()

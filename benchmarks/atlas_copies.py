@@ -17,11 +17,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageEnhance
 
-from moco.atlas.collection import unit
+from moco.atlas.collection import normalize_rows
 from moco.atlas.duplicates import group_near
 from moco.data.decode.decode import BadImage, decode
 from moco.data.sources.open import open_folder
-from moco.evaluate.features import load
+from moco.evaluate.features import load_pretrained
 
 THRESHOLDS = (0.8, 0.85, 0.9, 0.93, 0.95, 0.96, 0.97, 0.98, 0.99, 0.995)
 MOST_PIXELS = 2_000_000  # of an original: larger ones are left out, as they take long
@@ -80,7 +80,7 @@ def main() -> None:
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         files, families, changes = plant(asked.data, Path(folder), asked.images)
-        x = unit(load(asked.weights, device="cpu").embed(files))
+        x = normalize_rows(load_pretrained(asked.weights, device="cpu").embed(files))
         print(f"| threshold | {' | '.join(CHANGES)} | recall | precision | wrong |\n|{'---|' * (len(CHANGES) + 4)}")
         for threshold in THRESHOLDS:
             pairs = [(group.keep, row) for group in group_near(x, threshold=threshold) for row in group.others]

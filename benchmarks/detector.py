@@ -19,7 +19,7 @@ from torchvision.ops import MultiScaleRoIAlign
 from benchmarks.measure import Result, Row, Work, compare
 from moco.encoders.resnet import NETS, ResNet
 from moco.transfer.models.build import build_detector
-from moco.transfer.models.settings import Arch, Counts, Settings, Task, paper_settings
+from moco.transfer.models.settings import Arch, ProposalCounts, Settings, Task, paper_settings
 
 SIZE, IMAGES, OBJECTS, CLASSES = (320, 384), 2, 6, 20
 PROPOSALS, ROIS = 500, 256  # per image
@@ -33,7 +33,7 @@ def network(width: float = 0.125) -> ResNet:
 
 def settings(task: Task, arch: Arch) -> Settings:
     return paper_settings(task, arch, CLASSES).but(
-        counts=Counts((2000, 1000), (PROPOSALS, PROPOSALS)), rois_sampled=ROIS,
+        counts=ProposalCounts((2000, 1000), (PROPOSALS, PROPOSALS)), rois_sampled=ROIS,
         fpn_channels=CHANNELS, fc_channels=256, mask_channels=CHANNELS, fpn_norm=False, box_norm=False,
     )  # fmt: skip
 

@@ -20,7 +20,7 @@ from moco.data.augment.normalize import normalize
 from moco.data.sources.demo import demo_data
 from moco.data.sources.folder import find_images
 from moco.encoders import Encoder, build
-from moco.evaluate.features import Features, batch_for, load
+from moco.evaluate.features import Features, batch_for, load_pretrained
 from moco.evaluate.knn import knn
 from moco.recipe import DataSpec, EncoderSpec, Recipe
 from moco.weights.encoder_folder import save_encoder
@@ -104,7 +104,7 @@ def embedding(name: str, recipe: Recipe, folder: Path, rounds: int) -> Result:
     usual = build(recipe.encoder, size=recipe.data.size)
     with tempfile.TemporaryDirectory() as weights:
         save_encoder(Path(weights), usual, recipe=recipe, facts={})
-        ours = load(weights, device="cpu")
+        ours = load_pretrained(weights, device="cpu")
     images, data = find_images([folder]), recipe.data
     crops = torch.stack([torch.from_numpy(eval_crop(images.read(i), data)) for i in range(len(images))])
     ready = normalize(crops, mean=data.mean, std=data.std).split(batch_for(data))

@@ -20,10 +20,10 @@ from moco.comparison.compare import differences_of
 from moco.comparison.measures import KNN, Measured, measure_knn
 from moco.comparison.unlabelled import AGREE, TwoViews, differences_without_labels, extract_views, measure_views
 from moco.comparison.verdict import Difference, judge_baseline
-from moco.data.sources.labels import labelled
+from moco.data.sources.labels import require_labels
 from moco.data.sources.open import open_images
 from moco.device import workers_for
-from moco.evaluate.features import Features, extract, load
+from moco.evaluate.features import Features, extract, load_pretrained
 
 Split = tuple[Features, Features]
 TRAIN, TEST, VIEWS = (60, 200), 300, 256  # images in a draw
@@ -84,7 +84,11 @@ def main() -> None:
     parser.add_argument("data")
     parser.add_argument("--draws", type=int, default=100)
     given = parser.parse_args()
-    encoder, images, workers = load(given.weights), labelled(open_images(given.data)), workers_for(None)
+    encoder, images, workers = (
+        load_pretrained(given.weights),
+        require_labels(open_images(given.data)),
+        workers_for(None),
+    )
     features = extract(encoder.encoder, images, encoder.data, device=encoder.device, workers=workers)
     views = extract_views(
         {"": encoder.encoder}, images, encoder.data, count=len(images) // 64 * 64, device=encoder.device,

@@ -16,11 +16,11 @@ from typing import Any
 
 import numpy as np
 
-from moco.ablate.scales import SCALES
+from moco.ablate.scales import ABLATION_SCALES
 from moco.data.sources.demo import demo_data
 from moco.data.sources.images import Images, Subset
 from moco.data.sources.open import open_images
-from moco.diagnose.history import KEY
+from moco.diagnose.history import PROBE_KEY
 from moco.evaluate.monitor import monitor_for
 from moco.files import write_json, write_text
 from moco.recipe import Recipe
@@ -85,7 +85,7 @@ def half_twice(images: Images) -> Images:
 
 
 def cases() -> dict[str, Planted]:
-    scale = SCALES["demo"]()
+    scale = ABLATION_SCALES["demo"]()
     v1, v3 = scale.moco.but(None, {"optim.epochs": EPOCHS}), scale.v3
     v2 = v1.but(None, {"encoder.head": "mlp", "encoder.hidden": 256})
     projector = {
@@ -136,7 +136,7 @@ def run_case(name: str, case: Planted, seed: int, out: Path) -> dict[str, Any]:
     pretrain(images, folder, recipe=recipe, workers=1, device="cpu", save_every=200, keep=10)
     trained = time.process_time() - start
     records = RunFolder(folder).metrics()
-    live = [(record["step"], record["verdict"]) for record in records if KEY in record]
+    live = [(record["step"], record["verdict"]) for record in records if PROBE_KEY in record]
     found, content = diagnose_run(folder, images, device="cpu", workers=1)
     knn = monitor_for(demo_data(), recipe.data, device=_cpu(), workers=1).score(_encoder(folder))
     return {
@@ -149,7 +149,7 @@ def run_case(name: str, case: Planted, seed: int, out: Path) -> dict[str, Any]:
 
 
 def live_probe(records: Sequence[dict[str, Any]]) -> int | None:
-    return next((record[KEY]["probe"] for record in records if KEY in record), None)
+    return next((record[PROBE_KEY]["probe"] for record in records if PROBE_KEY in record), None)
 
 
 def _cpu() -> Any:
@@ -159,9 +159,9 @@ def _cpu() -> Any:
 
 
 def _encoder(folder: Path) -> Any:
-    from moco.evaluate.features import load
+    from moco.evaluate.features import load_pretrained
 
-    return load(folder, device="cpu").encoder
+    return load_pretrained(folder, device="cpu").encoder
 
 
 def table(results: Sequence[dict[str, Any]]) -> str:

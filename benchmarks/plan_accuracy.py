@@ -21,11 +21,11 @@ import json, sys, torch
 from moco.data.sources.open import open_images
 from moco.device import workers_for
 from moco.recipe import Recipe
-from moco.train.plan_budget import Probe, fit_epochs, plan_budget
+from moco.train.plan_budget import RecipeMeasurer, fit_epochs, plan_budget
 images, place = open_images([sys.argv[1]]), torch.device("cpu")
 recipe = plan_budget(images, place, workers=workers_for(None), budget=300).chosen.recipe if sys.argv[2] == "new" \\
     else Recipe.from_json(sys.argv[2])
-one = Probe(images, place, workers_for(None), 25, lambda _: None).measure(recipe, seconds=8)
+one = RecipeMeasurer(images, place, workers_for(None), 25, lambda _: None).measure(recipe, seconds=8)
 one = fit_epochs(one, float(sys.argv[3]))
 print(json.dumps({"recipe": one.recipe.to_json(), "seconds": one.image.seconds(one.seen, len(images)) / one.seen,
                   "memory": one.memory}))

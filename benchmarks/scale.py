@@ -163,9 +163,9 @@ def orders() -> dict[str, dict[str, float]]:
 
 def billion(root: Path) -> dict[str, float]:
     """Open an index of a billion images. Its numbers are all zero, in a file that takes no room."""
-    from moco.data.shards.index import FOLDER, RECORD, VERSION
+    from moco.data.shards.index import INDEX_FOLDER, RECORD, VERSION
 
-    place = root / FOLDER
+    place = root / INDEX_FOLDER
     place.mkdir(parents=True)
     facts = []
     for number in range(SHARDS):

@@ -30,7 +30,7 @@ from moco.train.after_step import AfterStep, Stopped
 from moco.train.checkpoint import TrainState
 from moco.train.nan_guard import NanGuard
 from moco.train.options import RunOptions
-from moco.train.plan_run import Job, clock_of
+from moco.train.plan_run import PretrainJob, clock_of
 from moco.train.reporters import Silent
 from moco.train.run_folder import RunFolder
 from moco.train.saving import Saver
@@ -175,7 +175,7 @@ def input_alone(recipe: Recipe, folder: Path) -> tuple[float, float]:
     cpu.kernels(wait=True)
     with tempfile.TemporaryDirectory() as out:
         clock = clock_of(recipe, len(images))
-        job = Job(images, recipe, clock, step.CPU, RunFolder(Path(out)), RunOptions(), workers_for(None))
+        job = PretrainJob(images, recipe, clock, step.CPU, RunFolder(Path(out)), RunOptions(), workers_for(None))
         batches = iter(job.loader(range(2 * LAST)))
         next(islice(batches, FIRST - 1, None))
         busy, wall = time.process_time(), time.perf_counter()

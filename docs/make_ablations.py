@@ -15,7 +15,7 @@ from typing import Any
 from moco.ablate import table
 from moco.ablate.families import FAMILIES
 from moco.ablate.plot import plot
-from moco.ablate.results import Result, Row, mean
+from moco.ablate.results import AblationResult, AblationRow, mean
 
 DOCS = Path(__file__).parent
 KEPT = DOCS / "ablations.json"
@@ -48,21 +48,21 @@ def short(run: dict[str, Any], columns: list[str]) -> dict[str, Any]:
     return run | {"scores": {column: {part: run["scores"][column][part] for part in parts} for column in columns}}
 
 
-def read() -> dict[str, Result]:
-    return {name: Result.from_dict(tree) for name, tree in json.loads(KEPT.read_text()).items()}
+def read() -> dict[str, AblationResult]:
+    return {name: AblationResult.from_dict(tree) for name, tree in json.loads(KEPT.read_text()).items()}
 
 
 def picture(name: str) -> str:
     return f"ablation_{name.replace('-', '_')}.png"
 
 
-def page(results: dict[str, Result]) -> str:
+def page(results: dict[str, AblationResult]) -> str:
     """docs/ablations.md."""
     sections = [section(name, result) for name, result in results.items()]
     return "\n".join([head(results), *sections, spent(results)])
 
 
-def section(name: str, result: Result) -> str:
+def section(name: str, result: AblationResult) -> str:
     """What came out, in words, as a picture and as a table."""
     own = replace(result, says=result.says[:-1])  # the last sentence holds for all and stands at the top
     seeds = " --seeds 0,1,2" if result.seeds > 1 else ""
@@ -77,12 +77,12 @@ def wrapped(text: str) -> str:
     return "\n\n".join(fill(part, 120, break_on_hyphens=False) for part in text.split("\n\n"))
 
 
-def runs_of(results: dict[str, Result]) -> dict[str, dict[str, Any]]:
+def runs_of(results: dict[str, AblationResult]) -> dict[str, dict[str, Any]]:
     """Every run once, by its name."""
     return {run["run"]: dict(run) for result in results.values() for row in result.rows for run in row.runs}
 
 
-def head(results: dict[str, Result]) -> str:
+def head(results: dict[str, AblationResult]) -> str:
     base = score(results["momentum"], "0.99")
     some = next(iter(results.values()))
     return (
@@ -106,7 +106,7 @@ run those here.""")
     )
 
 
-def spent(results: dict[str, Result]) -> str:
+def spent(results: dict[str, AblationResult]) -> str:
     """The cost of all runs."""
     whole = [run["cpu_seconds"] for run in runs_of(results).values() if run.get("cpu_seconds")]
     each = [cost["training"] + cost["judging"] for cost in whole]
@@ -118,25 +118,25 @@ def spent(results: dict[str, Result]) -> str:
     )
 
 
-def row_of(result: Result, label: str, series: str = "") -> Row:
+def row_of(result: AblationResult, label: str, series: str = "") -> AblationRow:
     (found,) = (row for row in result.rows if (row.label, row.series) == (label, series))
     return found
 
 
-def score(result: Result, label: str, series: str = "", column: str = LINEAR) -> str:
+def score(result: AblationResult, label: str, series: str = "", column: str = LINEAR) -> str:
     return table.format_mean(row_of(result, label, series).scores(column))
 
 
-def measure(result: Result, label: str, name: str, series: str = "", form: str = ".2f") -> str:
+def measure(result: AblationResult, label: str, name: str, series: str = "", form: str = ".2f") -> str:
     return format(mean(row_of(result, label, series).measured(name)), form)
 
 
-def loss(result: Result, label: str) -> str:
+def loss(result: AblationResult, label: str) -> str:
     """The loss beside the level at which all keys are alike."""
     return f"{measure(result, label, 'loss')} of {measure(result, label, 'level')}"
 
 
-def mechanism(r: Result) -> str:
+def mechanism(r: AblationResult) -> str:
     bank, ends = "memory bank", "end-to-end"
     return f"""The order of MoCo and the memory bank is the paper's, and so is InfoNCE before NCE. The rise with K is not.
 
@@ -155,7 +155,7 @@ more keys it falls ({score(r, "1024", ends)} with 1024), where the paper has it 
 {measure(r, "1024", "steps", ends, ",.0f")} with 1024, too few here, though the learning rate grows in proportion."""
 
 
-def momentum(r: Result) -> str:
+def momentum(r: AblationResult) -> str:
     return f"""m = 0 fails, as in the paper: {score(r, "0")}, where a random encoder has {table.format_mean(r.baselines["random encoder"][LINEAR])}; the loss ends at
 {loss(r, "0")}. From 0.9 to 0.99 the score grows, as in the paper. Then it falls, and the paper's does not: the best is
 m = 0.99 here and 0.999 there.
@@ -167,14 +167,14 @@ new ({measure(r, "0.9", "stored", form=".1f")} % of own keys at m = 0.9, {measur
 of steps: {measure(r, "0.999", "memory", form=",.0f")} and {measure(r, "0.9999", "memory", form=",.0f")} beside {measure(r, "0.99", "steps", form=",.0f")}. In a longer run m = 0.999 comes closer to 0.99 (log.md)."""
 
 
-def queue(r: Result) -> str:
+def queue(r: AblationResult) -> str:
     return f"""No rise with K at this length: {score(r, "256")} with 256 keys, {score(r, "8192")} with 8192, and by {KNN} a fall, from {score(r, "256", column=KNN)} to {score(r, "8192", column=KNN)}. The cause
 that was measured is that of the mechanisms above: the more keys, the older they are, and the more an own key stands out by
 being new. With 8192 the oldest is {measure(r, "8192", "age", form=".0f")} steps old, the keys agree by {measure(r, "8192", "consistency")} with what f_k makes of the same views, and own
 keys are found {measure(r, "8192", "stored", form=".1f")} % of the time, {measure(r, "8192", "remade", form=".1f")} % when the others are made again; with 64 both are {measure(r, "64", "stored", form=".0f")} %."""
 
 
-def shufflebn(r: Result) -> str:
+def shufflebn(r: AblationResult) -> str:
     two, plain, shuffled = "2 groups, not shuffled", "one group", "2 groups, shuffled"
     return f"""The scores cannot be told apart, but the leak is there. The trained networks find {measure(r, two, "own", form=".1f")} % of their own keys
 without shuffling and {measure(r, two, "apart", form=".1f")} % when the keys' BN statistics are of other images: {gap(r, two)} of a hundred keys are found by their
@@ -186,13 +186,13 @@ accuracy, and the paper's pretext accuracy of over 99.9 % is far away.
 moved on since, and the own key stands out by being new; see the mechanisms.)"""
 
 
-def gap(r: Result, label: str) -> str:
+def gap(r: AblationResult, label: str) -> str:
     row = row_of(r, label)
     pairs = zip(row.measured("own"), row.measured("apart"), strict=True)
     return table.format_mean([own - apart for own, apart in pairs])
 
 
-def temperature(r: Result) -> str:
+def temperature(r: AblationResult) -> str:
     linear, mlp = "linear head", "mlp head"
     return f"""With a linear head the order is the paper's: 0.07 and 0.1 are best and level, then it falls ({score(r, "0.5", linear)} at 0.5). With an MLP
 the paper's best is 0.2; here the score falls from 0.07 on, and the MLP is no gain at any temperature. It does help the
@@ -200,26 +200,26 @@ pretext task: at 0.2 it finds {measure(r, "0.2", "pretext", mlp, ".1f")} % of ow
 thrown away."""
 
 
-def heads(r: Result) -> str:
+def heads(r: AblationResult) -> str:
     return f"""At no temperature is the MLP a gain here ({score(r, "mlp head, temperature 0.2")} against {score(r, "linear head, temperature 0.2")} at 0.2, {score(r, "mlp head, temperature 0.1")} against
 {score(r, "linear head, temperature 0.1")} at 0.1), in the paper it is worth 4 to 7 points. These are runs of the temperature's ablation; see there."""
 
 
-def width(r: Result) -> str:
+def width(r: AblationResult) -> str:
     wide = "random encoder, resnet10, stem 3x3/2, width 0.25"
     return f"""Twice as wide is better, as in the paper ({score(r, "1")} to {score(r, "2")}); four times as wide is not better still ({score(r, "4")}), though its random
 encoder is ({table.format_mean(r.baselines[wide][KNN])} by {KNN}). The loss says the same: {measure(r, "1", "loss")}, {measure(r, "2", "loss")} and
 {measure(r, "4", "loss")}. Steps and learning rate are the same for all three, and were chosen for the middle one."""
 
 
-def v2(r: Result) -> str:
+def v2(r: AblationResult) -> str:
     last = r.rows[-1]
     return f"""Of v2's changes, more epochs help ({table.format_mean(last.scores(LINEAR))} after 9 epochs, {score(r, "MLP, aug+, cos")} after 6), as in the paper. aug+ and the
 cosine change less than can be told, and the MLP with its temperature of 0.2 costs points: {score(r, "baseline")} without, {score(r, "MLP")} with. Both parts
 of that are in the temperature's ablation: at 0.2 every head is worse here, and the MLP is no gain."""
 
 
-def patch(r: Result) -> str:
+def patch(r: AblationResult) -> str:
     high = f"{score(r, '0.016', 'learned projection')} and {score(r, '0.016', 'frozen projection')}"
     return f"""Learned or left random, the patch projection makes no difference that could be told, at any of the three learning rates
 ({high} at the highest). The paper's difference is of training that becomes unstable; no run here was: all losses fell to
@@ -227,36 +227,36 @@ the end, and {r.rows[0].facts["steps"]:,.0f} steps are few for an instability to
 three epochs for more than a comparison among themselves."""
 
 
-def predictor(r: Result) -> str:
+def predictor(r: AblationResult) -> str:
     return f"""Without the predictor the score is not lower ({score(r, "without")} against {score(r, "with predictor")}), in the paper by one point. f_k has come {behind(r, "with predictor")} of
 the way of f_q when the run ends: m grows from 0.99 to 1 in {r.rows[0].facts["steps"]:,.0f} steps, so f_k never catches up, and what a predictor is for, to
 tell f_q from an f_k that is nearly the same, does not arise."""
 
 
-def behind(r: Result, label: str) -> str:
+def behind(r: AblationResult, label: str) -> str:
     return f"{100 * (1 - mean(row_of(r, label).measured('lag'))):.0f} %"
 
 
-def position(r: Result) -> str:
+def position(r: AblationResult) -> str:
     return f"""The order by the linear score is the paper's, but the differences are within what a seed does
 ({score(r, "sin-cos, fixed")}, {score(r, "learned")} and {score(r, "none")}). The pretext task does profit: with fixed positions {measure(r, "sin-cos, fixed", "pretext", form=".1f")} % of own keys are found,
 without any {measure(r, "none", "pretext", form=".1f")} %. That so little depends on positions is the paper's finding too."""
 
 
-def batchnorm(r: Result) -> str:
+def batchnorm(r: AblationResult) -> str:
     return f"""The two scores contradict each other: without BN {score(r, "without")} against {score(r, "with BN")} with a few labels, and {score(r, "without", column=KNN)} against {score(r, "with BN", column=KNN)} by
 {KNN}. The pretext task is learned far more slowly without: {measure(r, "without", "pretext", form=".1f")} % of own keys are found, {measure(r, "with BN", "pretext", form=".1f")} % with BN, at losses of {loss(r, "without")} and
 {loss(r, "with BN")}. That BN helps and is not needed is the paper's finding too."""
 
 
-def batch(r: Result) -> str:
+def batch(r: AblationResult) -> str:
     return f"""With the mini-batch the number of steps changes, from {r.rows[0].facts["steps"]:,.0f} to {r.rows[-1].facts["steps"]:,.0f} for the same images. By the linear score nothing can be told
 apart; by {KNN} it falls beyond 128, to {score(r, "512", column=KNN)}. In the paper it rises to 2k, then falls, because training becomes unstable. No run
 was unstable here; what large mini-batches lack at this length is steps: at the end f_k has come {behind(r, "512")} of the way of f_q with
 512 images, {behind(r, "64")} with 64."""
 
 
-READINGS: dict[str, Callable[[Result], str]] = {
+READINGS: dict[str, Callable[[AblationResult], str]] = {
     "mechanism": mechanism, "momentum": momentum, "queue": queue, "shufflebn": shufflebn, "temperature": temperature,
     "head": heads, "width": width, "v2": v2, "v3-patch": patch, "v3-predictor": predictor, "v3-position": position,
     "v3-heads": batchnorm, "v3-batch": batch,

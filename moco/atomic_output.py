@@ -10,9 +10,9 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
-from moco.files import check_writable, is_url_path, local_only, naming, read_json
+from moco.files import check_writable, is_url_path, local_only, name_in_errors, read_json
 from moco.recipe_error import RecipeError
-from moco.text import shown
+from moco.text import escape
 
 OWNER_MARK = "made-by-moco"  # a file that marks a staging folder as ours
 MADE_BY = "a staging folder of momentum-contrast"  # what the mark says, beside host and process
@@ -33,9 +33,9 @@ def refuse_existing(files: Sequence[Path], *, overwrite: bool) -> None:
     """
     for file in files:
         if file.is_dir():
-            raise RecipeError(f"expected the name of a file to write, got the folder {shown(str(file))}")
+            raise RecipeError(f"expected the name of a file to write, got the folder {escape(str(file))}")
         if os.path.lexists(file) and not overwrite:
-            raise RecipeError(f"{shown(str(file))} exists: give --overwrite to replace it, or another name")
+            raise RecipeError(f"{escape(str(file))} exists: give --overwrite to replace it, or another name")
         check_writable(file)
 
 
@@ -59,14 +59,14 @@ def created_folder(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def staged(files: Sequence[Path], *, overwrite: bool) -> Iterator[list[IO[bytes]]]:
-    """As `staged_paths`, but yields open files."""
-    with staged_paths(files, overwrite=overwrite) as aside, ExitStack() as opened:
+def open_staged_files(files: Sequence[Path], *, overwrite: bool) -> Iterator[list[IO[bytes]]]:
+    """As `stage_paths`, but yields open files."""
+    with stage_paths(files, overwrite=overwrite) as aside, ExitStack() as opened:
         yield [opened.enter_context(path.open("x+b")) for path in aside]
 
 
 @contextmanager
-def staged_paths(files: Sequence[Path], *, overwrite: bool) -> Iterator[list[Path]]:
+def stage_paths(files: Sequence[Path], *, overwrite: bool) -> Iterator[list[Path]]:
     """Yield paths in a staging folder. The files written there replace `files` at the end, unless an error was raised.
 
     `files[0]` is removed first and put in place last. So even if the process is killed, an existing `files[0]` always
@@ -77,7 +77,7 @@ def staged_paths(files: Sequence[Path], *, overwrite: bool) -> Iterator[list[Pat
         OSError: the disk is full, ...
     """
     refuse_existing(files, overwrite=overwrite)
-    with staging_folder(files[0]) as folder:
+    with make_staging_folder(files[0]) as folder:
         aside = [folder / file.name for file in files]
         yield aside
         for path in aside:
@@ -86,7 +86,7 @@ def staged_paths(files: Sequence[Path], *, overwrite: bool) -> Iterator[list[Pat
 
 
 @contextmanager
-def staging_folder(out: Path) -> Iterator[Path]:
+def make_staging_folder(out: Path) -> Iterator[Path]:
     """Yield an empty, locked folder on the file system of `out`. It is removed at the end unless it was renamed.
 
     It is inside `.NAME.moco-partial`. If a process is killed, the next one that writes NAME removes what it left.
@@ -95,7 +95,7 @@ def staging_folder(out: Path) -> Iterator[Path]:
         RecipeError: another process is writing `out`, or `.NAME.moco-partial` is not ours.
     """
     place = out.with_name(f".{out.name}.moco-partial")
-    with naming(out, place):
+    with name_in_errors(out, place):
         descriptor = _open_locked(place)
     try:
         _check_is_ours(place)
@@ -151,7 +151,7 @@ def _check_is_ours(place: Path) -> None:
 
 def _not_ours(path: Path) -> RecipeError:
     return RecipeError(
-        f"{shown(str(path))} exists and was not made by this command, which needs that name for its "
+        f"{escape(str(path))} exists and was not made by this command, which needs that name for its "
         "temporary files. Move it away, or give another name"
     )
 
@@ -188,9 +188,9 @@ def identities(files: Sequence[Path]) -> list[tuple[int, int] | None]:
     return [None if status is None else (status.st_ino, status.st_mtime_ns) for status in there]
 
 
-def left_behind(files: Sequence[Path], before: Sequence[tuple[int, int] | None]) -> str:
-    """A message on the state of `files` after an interrupted `staged`. `before`: their `identities` at its start."""
-    names = [shown(str(file)) for file in files if os.path.lexists(file)]
+def describe_leftovers(files: Sequence[Path], before: Sequence[tuple[int, int] | None]) -> str:
+    """The state of `files` after an interrupted `open_staged_files`. `before`: their `identities` at its start."""
+    names = [escape(str(file)) for file in files if os.path.lexists(file)]
     if identities(files) != list(before):
         return f"there is {' and '.join(names)}" if names else "the old files were removed, and no new ones written"
     return "nothing was written" + (f", and {' and '.join(names)} left as before" if names else "")
@@ -201,6 +201,8 @@ def _lock(descriptor: int, path: Path) -> None:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        raise RecipeError(f"another process is writing {shown(str(path))}: wait for it, or give another name") from None
+        raise RecipeError(
+            f"another process is writing {escape(str(path))}: wait for it, or give another name"
+        ) from None
     except OSError:  # a file system without locks
         pass

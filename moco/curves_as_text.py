@@ -4,13 +4,13 @@ from collections.abc import Sequence
 from typing import Any
 
 BLOCKS, ASCII_BLOCKS = "▁▂▃▄▅▆▇█", "_.,-=+*#"
-WIDTH = 40  # characters of a curve
+CURVE_WIDTH = 40  # characters of a curve
 SHOWN = {"loss": ("loss", "{:.3f}"), "pretext_top1": ("contrastive accuracy", "{:.1%}"), "knn": ("kNN [%]", "{:.1f}")}
 
 Points = list[tuple[float, float]]
 
 
-def draw_curves(runs: Sequence[tuple[str, list[dict[str, Any]]]], *, encoding: str | None = None) -> list[str]:
+def draw_text_curves(runs: Sequence[tuple[str, list[dict[str, Any]]]], *, encoding: str | None = None) -> list[str]:
     """Loss, contrastive accuracy and kNN accuracy over the epochs, a line for each run, with first and last value.
 
     All runs have the same axes: the epochs of the longest run, and the range of all values.
@@ -36,7 +36,7 @@ def draw_curves(runs: Sequence[tuple[str, list[dict[str, Any]]]], *, encoding: s
         for name, points in curves:
             line = draw(points, epochs, bounds, blocks)
             ends = f"{form.format(points[0][1])} {arrow} {form.format(points[-1][1])}" if points else "no values"
-            lines.append(f"  {name:<{width}}  {line:<{WIDTH}}  {ends}".rstrip())
+            lines.append(f"  {name:<{width}}  {line:<{CURVE_WIDTH}}  {ends}".rstrip())
     return lines
 
 
@@ -56,9 +56,9 @@ def draw(points: Points, epochs: float, bounds: tuple[float, float], blocks: str
     The line ends with the last value, and starts with blanks where the first value comes later.
     """
     low, high = bounds
-    columns: list[list[float]] = [[] for _ in range(WIDTH)]
+    columns: list[list[float]] = [[] for _ in range(CURVE_WIDTH)]
     for epoch, value in points:
-        columns[min(WIDTH - 1, int(WIDTH * epoch / epochs) if epochs else 0)].append(value)
+        columns[min(CURVE_WIDTH - 1, int(CURVE_WIDTH * epoch / epochs) if epochs else 0)].append(value)
     last = max((i for i, values in enumerate(columns) if values), default=-1)
     text, before = "", " "
     for values in columns[: last + 1]:

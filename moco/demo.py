@@ -14,7 +14,7 @@ import torch
 from moco import recipes
 from moco.data.sources.demo import demo_data
 from moco.evaluate.evaluate import Subjects, judge, subjects
-from moco.evaluate.features import load
+from moco.evaluate.features import load_pretrained
 from moco.evaluate.knn import nearest
 from moco.evaluate.protocols import Knn, LowShot
 from moco.evaluate.table import Table
@@ -63,7 +63,7 @@ def demo(
         data / "train", out, recipe=recipes.named("demo"), settings=settings, seed=seed, eval_data=data, eval_every=4,
         overwrite=overwrite, workers=workers, device="cpu", compare=False, report=False, reporter=_Brief(reporter),
     )  # fmt: skip
-    everything = subjects(replace(load(out, device="cpu"), name="MoCo"), data, workers=workers)
+    everything = subjects(replace(load_pretrained(out, device="cpu"), name="MoCo"), data, workers=workers)
     table = judge([LowShot(), Knn(k=20)], everything)
     write_results(RunFolder(out), table, everything, reporter)
     if report:

@@ -21,10 +21,7 @@ STORE = "MOCO_STORE"  # variable: path of the file that the ranks of one machine
 
 
 class RankError(RuntimeError):
-    """Another rank has failed or ended, and this one cannot continue without it.
-
-    `kinds`: the class names of the exception that was raised there; empty when they are not known.
-    """
+    """Another rank has failed or ended. `kinds`: class names of the exception that it raised; empty: not known."""
 
     def __init__(self, message: str, kinds: tuple[str, ...] = ()):
         super().__init__(message)
@@ -39,19 +36,19 @@ def rank() -> int:
     return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
 
 
-def asked_ranks() -> int:
+def requested_ranks() -> int:
     """The number of ranks that the launcher has set (WORLD_SIZE); known before they join."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def on_main() -> bool:
     """Whether this process is rank 0, which alone writes and prints. Known before and after a `session` too."""
-    if asked_ranks() == 1 or (dist.is_available() and dist.is_initialized()):
+    if requested_ranks() == 1 or (dist.is_available() and dist.is_initialized()):
         return rank() == 0
     return int(os.environ["RANK"]) == 0
 
 
-def restarted() -> bool:
+def is_restarted() -> bool:
     """Whether torchrun has restarted this process after a failure (--max-restarts)."""
     return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
 
@@ -65,13 +62,13 @@ def session(device: torch.device) -> Iterator[torch.device]:
     Raises:
         RankError: another rank has raised an exception or has ended.
     """
-    if asked_ranks() == 1 or dist.is_initialized():
+    if requested_ranks() == 1 or dist.is_initialized():
         yield device
         return
     if "RANK" not in os.environ:
         raise RankError(
-            f"WORLD_SIZE={asked_ranks()} says that this is one of several ranks, but RANK is not set: start the ranks "
-            "with torchrun, or unset WORLD_SIZE"
+            f"WORLD_SIZE={requested_ranks()} says that this is one of several ranks, but RANK is not set: start the "
+            "ranks with torchrun, or unset WORLD_SIZE"
         )
     if device.type == "cuda":
         local, there = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
@@ -112,15 +109,13 @@ def _stdout_to_stderr() -> Iterator[None]:
 
 
 def _meet() -> tuple[dist.Store, int, int]:
-    """The store that the ranks share, this rank's number, and how many there are.
-
-    The ranks of `launch` share a file, as a TCPStore would listen on every address of the machine.
-    """
+    """The store that the ranks share, this rank's number, and how many there are."""
     if STORE not in os.environ:
         return next(dist.rendezvous("env://", timeout=START_TIMEOUT))
-    store = dist.FileStore(os.environ[STORE], -1)  # -1: keep the file, as a process may join again
+    # of `launch`; a TCPStore would listen on every address of the machine. -1: keep the file: a process may join again
+    store = dist.FileStore(os.environ[STORE], -1)
     store.set_timeout(START_TIMEOUT)
-    return store, int(os.environ["RANK"]), asked_ranks()
+    return store, int(os.environ["RANK"]), requested_ranks()
 
 
 def _first(error: Exception, store: dist.Store) -> Exception:
@@ -196,7 +191,7 @@ def everyone(text: str) -> list[str]:
     return [text[:length].numpy().tobytes().decode() for text, length in zip(rows, lengths.tolist(), strict=True)]
 
 
-def mean(x: Tensor) -> Tensor:
+def mean_over_ranks(x: Tensor) -> Tensor:
     """The mean of `x` over the ranks, without gradient."""
     if world_size() == 1:
         return x

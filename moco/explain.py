@@ -12,7 +12,7 @@ from moco.recipe import Recipe, RecipeError, unknown
 from moco.recipes import ORIGINS, RECIPES, named
 from moco.recipes.auto import FITTED, WHAT, auto_origin, example
 from moco.recipes.sources_of_numbers import DEFAULTS, Origin, Published, idle_settings, settings_of, value_text
-from moco.text import WIDTH, columns, plural
+from moco.text import TEXT_WIDTH, columns, plural
 
 Lineage = list[tuple[Origin, dict[str, object]]]
 IMAGENET = 1_281_167  # images of ImageNet-1k's training set
@@ -48,13 +48,17 @@ class Explanation:
     def __str__(self) -> str:
         changed = sum(setting.changed is not None for setting in self.settings)
         blocks = [
-            textwrap.fill(f"{self.recipe.name}: {self.recipe.source or 'no source'}", WIDTH, break_on_hyphens=False)
+            textwrap.fill(
+                f"{self.recipe.name}: {self.recipe.source or 'no source'}", TEXT_WIDTH, break_on_hyphens=False
+            )
         ]
         if changed:
             blocks[0] += f"\n{plural(changed, 'setting')} changed here"
-        blocks.append(columns([("setting", "value", "source"), *self._rows()], widest=(WIDTH, 19)))
+        blocks.append(columns([("setting", "value", "source"), *self._rows()], widest=(TEXT_WIDTH, 19)))
         if self.idle:
-            blocks.append(textwrap.fill(f"without effect here: {', '.join(self.idle)}", WIDTH, break_on_hyphens=False))
+            blocks.append(
+                textwrap.fill(f"without effect here: {', '.join(self.idle)}", TEXT_WIDTH, break_on_hyphens=False)
+            )
         if self.deviations:
             blocks.append("where this project deviates\n" + columns(list(self.deviations.items())))
         if self.published:

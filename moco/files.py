@@ -39,12 +39,12 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], Any]) -> str:
         OSError: the disk is full, ...
     """
     temporary = temporary_name(path)
-    with naming(path, temporary):
+    with name_in_errors(path, temporary):
         return _write_as(temporary, path, write)
 
 
 @contextmanager
-def naming(path: Path, temporary: Path) -> Iterator[None]:
+def name_in_errors(path: Path, temporary: Path) -> Iterator[None]:
     """A context in which an OSError about `temporary` names `path`, which the user knows."""
     try:
         yield

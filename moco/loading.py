@@ -7,11 +7,11 @@ import torch
 from torch import nn
 
 from moco.device import pick_device
-from moco.evaluate.features import load as load_pretrained
+from moco.evaluate.features import load_pretrained as load_pretrained
 from moco.recipe import EncoderSpec
 from moco.weights.loaded_weights import Weights
 from moco.weights.own_files import check_network_is_of_run
-from moco.weights.tuned_folder import tuned_folder
+from moco.weights.tuned_folder import find_tuned_folder
 
 
 def load(
@@ -39,7 +39,7 @@ def load(
         WeightsError: the weights do not exist, cannot be read, or are not of this network. RecipeError: the device does
             not exist.
     """
-    folder = tuned_folder(weights)
+    folder = find_tuned_folder(weights)
     if folder is None:
         return load_pretrained(weights, model=model, architecture=architecture, device=device, prefix=prefix)
     if folder != Path(weights):

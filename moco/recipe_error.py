@@ -33,14 +33,14 @@ def in_words(problem: "ErrorDetails", names: list[str]) -> str:
     if problem["type"] == "extra_forbidden":
         return unknown("setting", where, names)
     if where in ("optim.lr", "method.momentum"):
-        came = shortened(problem["input"])
+        came = shorten(problem["input"])
         return f"{where} must be a number or a schedule (a kind with its fields), got {came}"
     if where:
-        return f"{where}: {problem['msg'].lower()}, got {shortened(problem['input'])}"
+        return f"{where}: {problem['msg'].lower()}, got {shorten(problem['input'])}"
     return problem["msg"].removeprefix("Value error, ")
 
 
-def shortened(value: Any) -> str:
+def shorten(value: Any) -> str:
     """`value` for a message, cut where it is long."""
     try:
         text = repr(value)

@@ -46,7 +46,7 @@ def uniform(seed: int, epoch: int, ids: NDArray[np.integer], slot: int | NDArray
     return (word >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 
-def permuted(places: NDArray[np.integer], n: int, key: int) -> NDArray[np.int64]:
+def permute(places: NDArray[np.integer], n: int, key: int) -> NDArray[np.int64]:
     """Apply the pseudorandom permutation `key` of [0, n) to `places`, without an array of n numbers.
 
     A Feistel network over the smallest even number of bits that holds n (at least 6), applied again until the value is

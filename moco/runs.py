@@ -14,7 +14,7 @@ VALUES = ("step", "epoch", "loss", "pretext_top1", "knn")
 COLUMNS = ("run", "recipe", "state", "step", "loss", "contrastive accuracy", "kNN")
 
 
-def describe(run: RunFolder) -> dict[str, Any]:
+def read_last_values(run: RunFolder) -> dict[str, Any]:
     """The last logged values of a run."""
     last: dict[str, Any] = {}
     for record in run.metrics():
@@ -55,7 +55,7 @@ def find_runs(folder: Path) -> list[RunFolder]:
     return runs
 
 
-def table(rows: list[dict[str, Any]]) -> str:
+def format_runs_table(rows: list[dict[str, Any]]) -> str:
     """The runs as an aligned table of text. Why a run is unreadable is in a line below it."""
     cells = [COLUMNS] + [
         (
@@ -71,18 +71,18 @@ def table(rows: list[dict[str, Any]]) -> str:
     return "\n".join([*lines, *reasons])
 
 
-def open_run(path: Path) -> RunFolder:
+def find_run(path: Path) -> RunFolder:
     """The run in a folder. Raises RunError if there is none."""
     check_is_run(path)
     return RunFolder(path)
 
 
-def differences(a: RunFolder, b: RunFolder) -> list[str]:
+def describe_differences(a: RunFolder, b: RunFolder) -> list[str]:
     """One line for each setting that differs between two runs. Raises RecipeError for a recipe that cannot be read."""
     return diff(a.recipe(), b.recipe())
 
 
-def changed_settings(run: RunFolder) -> list[str]:
+def list_changed_settings(run: RunFolder) -> list[str]:
     """One line for each setting that differs from those of the recipe that the run is named after."""
     recipe = run.recipe()
     return diff(RECIPES[recipe.name](), recipe) if recipe.name in RECIPES else []

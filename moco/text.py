@@ -5,7 +5,7 @@ import itertools
 import textwrap
 from collections.abc import Sequence
 
-WIDTH = 80  # [characters] of a line
+TEXT_WIDTH = 80  # [characters] of a line
 ADVICE = {  # what to do about an OSError, by its errno
     errno.EACCES: "check its owner and its mode, or give another place",
     errno.EPERM: "check its owner and its mode, or give another place",
@@ -22,7 +22,7 @@ ADVICE = {  # what to do about an OSError, by its errno
 }
 
 
-def shown(name: str) -> str:
+def escape(name: str) -> str:
     """`name` unchanged, or quoted and escaped if it has characters that are not printable."""
     return name if name.isprintable() else ascii(name)
 
@@ -46,7 +46,7 @@ def plural(count: int, unit: str) -> str:
 
 def first_few(names: Sequence[str], most: int = 3) -> str:
     """The first `most` names, safe to print, and how many more there are: `a, b, c and 1,204 more`."""
-    return ", ".join(map(shown, names[:most])) + (f" and {len(names) - most:,} more" if len(names) > most else "")
+    return ", ".join(map(escape, names[:most])) + (f" and {len(names) - most:,} more" if len(names) > most else "")
 
 
 def duration(seconds: float) -> str:
@@ -67,7 +67,7 @@ def message_of(error: BaseException) -> str:
     """The message of `error`; for an OSError the path, what happened and what to do, without the errno."""
     if not isinstance(error, OSError) or not error.strerror:
         return str(error)
-    paths = [shown(str(name)) for name in (error.filename, error.filename2) if name is not None]
+    paths = [escape(str(name)) for name in (error.filename, error.filename2) if name is not None]
     advice = ADVICE.get(error.errno or 0, "")
     where = f"{' to '.join(paths)}: " if paths else ""
     return where + error.strerror + (f" ({advice})" if advice else "")
@@ -82,7 +82,7 @@ def columns(rows: list[tuple[str, ...]], *, widest: tuple[int, int] = (24, 24)) 
     """A table of WIDTH characters. Cells of the first columns that are longer than `widest` are wrapped."""
     last = len(rows[0]) - 1
     widths = [min(widest[i], max(len(row[i]) for row in rows)) for i in range(last)]
-    widths.append(WIDTH - sum(widths) - 2 * (last + 1))
+    widths.append(TEXT_WIDTH - sum(widths) - 2 * (last + 1))
     lines: list[str] = []
     for row in rows:
         cells = [

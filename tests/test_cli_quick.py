@@ -124,9 +124,9 @@ def test_the_files_that_are_refused_at_once_are_those_that_cannot_be_written():
     from moco.encoders.resnet import NETS
     from moco.encoders.vit import VITS
     from moco.evaluate.embed import WRITERS
-    from moco.weights.export import FORMATS
+    from moco.weights.export import EXPORT_FORMATS
     from moco.weights.export_paths import ENDINGS
 
     assert set(FEATURE_FILES) == set(WRITERS)
     assert set(NETWORKS) == {*NETS, *VITS}
-    assert set(ENDINGS) == set(FORMATS) == set(Target)
+    assert set(ENDINGS) == set(EXPORT_FORMATS) == set(Target)

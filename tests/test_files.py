@@ -6,13 +6,13 @@ import os
 
 import pytest
 
-from moco.atlas.make_atlas import page_of as atlas_of
-from moco.atomic_output import refuse_existing, staging_folder
-from moco.data.check.checksums import check_replaceable
+from moco.atlas.make_atlas import atlas_page_path as atlas_of
+from moco.atomic_output import make_staging_folder, refuse_existing
+from moco.data.check.checksums import check_list_replaceable
 from moco.files import append, remove_temporary_files, temporary_name, write_text
 from moco.text import message_of
 from moco.train import run_folder
-from moco.train.report_run import page_of
+from moco.train.report_run import report_page_path
 from moco.train.run_folder import RunError
 from moco.weights.export_paths import check_new_folder
 
@@ -31,7 +31,7 @@ def test_files_have_the_modes_that_the_umask_leaves(tmp_path, umask, mask, mode)
     umask(mask)
     write_text(tmp_path / "whole", "x")
     append(tmp_path / "log", b"x")
-    with run_folder.locked(tmp_path):
+    with run_folder.lock_folder(tmp_path):
         modes = {path.name: path.stat().st_mode & 0o777 for path in tmp_path.iterdir()}
     assert modes == {"whole": mode, "log": mode, ".lock": mode}
 
@@ -61,9 +61,9 @@ def test_a_lock_that_can_only_be_read_locks_too(tmp_path, monkeypatch):
 
     monkeypatch.setattr(run_folder.os, "open", readable_only)
     with (
-        run_folder.locked(tmp_path),
+        run_folder.lock_folder(tmp_path),
         pytest.raises(RunError, match="another process"),
-        run_folder.locked(tmp_path),
+        run_folder.lock_folder(tmp_path),
     ):
         pass
 
@@ -73,7 +73,7 @@ def test_a_file_system_without_locks_is_named_and_not_taken_for_another_process(
         raise OSError(37, "No locks available")
 
     monkeypatch.setattr(fcntl, "flock", refuse)
-    with pytest.raises(RunError, match="cannot be locked"), run_folder.locked(tmp_path):
+    with pytest.raises(RunError, match="cannot be locked"), run_folder.lock_folder(tmp_path):
         pass
 
 
@@ -108,7 +108,7 @@ def test_an_error_names_the_users_file_and_not_the_temporary_one(tmp_path, monke
 def test_an_error_while_a_staging_folder_is_made_names_the_users_file(tmp_path, monkeypatch):
     file = tmp_path / "features.npy"
     let_fail("mkdir", monkeypatch)
-    with pytest.raises(PermissionError) as caught, staging_folder(file):
+    with pytest.raises(PermissionError) as caught, make_staging_folder(file):
         pass
     assert message_of(caught.value).startswith(f"{file}: Permission denied")
 
@@ -118,9 +118,9 @@ def test_an_error_while_a_staging_folder_is_made_names_the_users_file(tmp_path, 
     [
         lambda folder: refuse_existing([folder / "features.npy"], overwrite=False),
         lambda folder: check_new_folder(folder / "imported"),
-        lambda folder: page_of([folder], folder / "report.html"),
+        lambda folder: report_page_path([folder], folder / "report.html"),
         lambda folder: atlas_of(folder, folder / "atlas.html"),
-        lambda folder: check_replaceable(folder / "sums.txt"),
+        lambda folder: check_list_replaceable(folder / "sums.txt"),
     ],
 )
 def test_a_folder_that_cannot_be_written_to_is_refused_before_the_work(tmp_path, monkeypatch, check):

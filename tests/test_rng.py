@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from moco import rng
-from moco.rng import fold, mix, permuted, uniform
+from moco.rng import fold, mix, permute, uniform
 
 N = 100_000
 SPAN = 2**64
@@ -170,14 +170,14 @@ def test_ids_of_any_integer_type_have_the_same_numbers():
 @given(n=st.integers(1, 3000), key=st.integers(0, SPAN - 1))
 @settings(max_examples=60, deadline=None)
 def test_a_permutation_takes_each_place_to_its_own(n: int, key: int):
-    assert np.array_equal(np.sort(permuted(np.arange(n), n, key)), np.arange(n))
+    assert np.array_equal(np.sort(permute(np.arange(n), n, key)), np.arange(n))
 
 
 @given(n=st.integers(1, 2**62), key=st.integers(0, SPAN - 1))
 @settings(max_examples=60, deadline=None)
 def test_places_of_any_range_stay_inside_and_apart(n: int, key: int):
     places = np.unique(np.linspace(0, n - 1, 50).astype(np.int64).clip(0, n - 1))
-    sent = permuted(places, n, key)
+    sent = permute(places, n, key)
     assert sent.min() >= 0
     assert sent.max() < n
     assert len(np.unique(sent)) == len(places)
@@ -186,22 +186,22 @@ def test_places_of_any_range_stay_inside_and_apart(n: int, key: int):
 @pytest.mark.parametrize("n", [10**9, 2**40])
 def test_each_place_is_permuted_independently_of_the_other_places_asked_for(n: int):
     places = np.array([0, 1, n // 2, n - 1])
-    assert permuted(places, n, 5).tolist() == [int(permuted(places[[i]], n, 5)[0]) for i in range(4)]
+    assert permute(places, n, 5).tolist() == [int(permute(places[[i]], n, 5)[0]) for i in range(4)]
 
 
 def test_no_place_and_one_place_are_permuted_too():
-    assert permuted(np.array([], dtype=np.int64), 10, 0).tolist() == []
-    assert permuted(np.array([0]), 1, 0).tolist() == [0]
+    assert permute(np.array([], dtype=np.int64), 10, 0).tolist() == []
+    assert permute(np.array([0]), 1, 0).tolist() == [0]
 
 
 def test_different_keys_give_different_orders():
-    orders = {tuple(permuted(np.arange(50), 50, key)) for key in range(300)}
+    orders = {tuple(permute(np.arange(50), 50, key)) for key in range(300)}
     assert len(orders) == 300
 
 
 @pytest.mark.parametrize("n", [12, 1000, 10**9, 2**40])
 def test_over_the_keys_every_place_is_as_likely_as_any_other(n: int):
-    sent = np.array([permuted(np.array([0, n // 2, n - 1]), n, key) for key in range(1500)])
+    sent = np.array([permute(np.array([0, n // 2, n - 1]), n, key) for key in range(1500)])
     deviation = 1 / math.sqrt(12 * 1500)
     assert (np.abs(((sent + 0.5) / n).mean(axis=0) - 0.5) < 5 * deviation).all()
     for column in sent.T:
@@ -210,7 +210,7 @@ def test_over_the_keys_every_place_is_as_likely_as_any_other(n: int):
 
 def orders_of(n: int, keys: int) -> float:
     """How unevenly the orders of n places are spread over the keys."""
-    orders = Counter(tuple(permuted(np.arange(n), n, key)) for key in range(keys))
+    orders = Counter(tuple(permute(np.arange(n), n, key)) for key in range(keys))
     counts = np.array([*orders.values(), *[0] * (math.factorial(n) - len(orders))])
     return uneven(counts, keys / math.factorial(n))
 
@@ -228,7 +228,7 @@ def test_halves_of_two_bits_are_seen_in_the_orders_of_five_places(monkeypatch):
 
 def pairs_of_places(keys: int) -> float:
     """How unevenly places 0 and 8 of 64 are sent, as a pair."""
-    sent = np.array([permuted(np.array([0, 8]), 64, key) for key in range(keys)])
+    sent = np.array([permute(np.array([0, 8]), 64, key) for key in range(keys)])
     counts = np.bincount(sent[:, 0] * 64 + sent[:, 1], minlength=64 * 64)[~np.eye(64, dtype=bool).ravel()]
     return uneven(counts, keys / (64 * 63))
 
@@ -244,7 +244,7 @@ def test_too_few_rounds_are_seen_in_the_pairs_of_places(monkeypatch):
 
 
 def test_an_order_does_not_keep_neighbours_together():
-    order = permuted(np.arange(10_000), 10_000, 1)
+    order = permute(np.arange(10_000), 10_000, 1)
     assert (np.abs(np.diff(order)) == 1).sum() < 20  # 2 are expected
     assert correlation(order[:-1], order[1:]) < 5
     assert correlation(order, np.arange(10_000)) < 5
@@ -253,4 +253,4 @@ def test_an_order_does_not_keep_neighbours_together():
 @pytest.mark.parametrize(("places", "n"), [([0], 0), ([0], -5), ([10], 10), ([-1], 10), ([0], 2**62 + 1)])
 def test_places_and_ranges_that_do_not_fit_are_refused(places: list[int], n: int):
     with pytest.raises(ValueError, match="expected"):
-        permuted(np.array(places), n, 0)
+        permute(np.array(places), n, 0)

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from moco.curves_as_text import BLOCKS, WIDTH, draw, draw_curves, points_of
+from moco.curves_as_text import BLOCKS, CURVE_WIDTH, draw, draw_text_curves, points_of
 from moco.recipe import Recipe
 
 
 def test_a_falling_line_is_drawn_from_the_highest_to_the_lowest_block():
     points = [(i / 100, 7.0 - 7 * i / 100) for i in range(101)]
     line = draw(points, 1.0, (0.0, 7.0), BLOCKS)
-    assert len(line) == WIDTH
+    assert len(line) == CURVE_WIDTH
     assert line == "".join(sorted(line, reverse=True))
     assert (line[0], line[-1]) == (BLOCKS[-1], BLOCKS[0])
     counts = [line.count(block) for block in BLOCKS]
@@ -33,12 +33,12 @@ def test_values_that_are_not_finite_or_no_numbers_are_left_out():
 
 
 def test_curves_without_values_and_of_equal_values_are_drawn():
-    assert draw_curves([("a", [])]) == []
-    assert "2.000 → 2.000" in "\n".join(draw_curves([("a", [{"epoch": 0, "loss": 2.0}])]))
+    assert draw_text_curves([("a", [])]) == []
+    assert "2.000 → 2.000" in "\n".join(draw_text_curves([("a", [{"epoch": 0, "loss": 2.0}])]))
 
 
 def test_without_block_characters_in_the_encoding_ascii_is_used():
-    "\n".join(draw_curves([("a", [{"epoch": 1, "loss": 2.0}])], encoding="ascii")).encode("ascii")
+    "\n".join(draw_text_curves([("a", [{"epoch": 1, "loss": 2.0}])], encoding="ascii")).encode("ascii")
 
 
 @pytest.fixture

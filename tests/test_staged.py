@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 
 from moco import atomic_output as module
-from moco.atomic_output import identities, left_behind, staged
+from moco.atomic_output import describe_leftovers, identities, open_staged_files
 from moco.recipe import RecipeError
 
 
 def write(folder: Path, text: str, *, overwrite: bool = True) -> None:
-    with staged([folder / "a.npy", folder / "a.names.txt"], overwrite=overwrite) as files:
+    with open_staged_files([folder / "a.npy", folder / "a.names.txt"], overwrite=overwrite) as files:
         for file in files:
             file.write(text.encode())
 
@@ -29,7 +29,7 @@ def test_files_appear_together_and_nothing_else(tmp_path: Path):
 def test_a_file_created_meanwhile_is_not_replaced(tmp_path: Path):
     with (
         pytest.raises(RecipeError, match="exists"),
-        staged([tmp_path / "a.npy", tmp_path / "a.names.txt"], overwrite=False),
+        open_staged_files([tmp_path / "a.npy", tmp_path / "a.names.txt"], overwrite=False),
     ):
         (tmp_path / "a.names.txt").write_text("theirs")
     assert contents(tmp_path) == {"a.names.txt": "theirs"}
@@ -42,13 +42,13 @@ def test_an_exception_leaves_all_files_as_they_were(tmp_path: Path, stop: type[B
     before = identities(files)
 
     def stopped() -> None:
-        with staged(files, overwrite=True) as opened:
+        with open_staged_files(files, overwrite=True) as opened:
             opened[0].write(b"half")
             raise stop
 
     with pytest.raises(stop):
         stopped()
-    assert left_behind(files, before) == f"nothing was written, and {files[0]} and {files[1]} left as before"
+    assert describe_leftovers(files, before) == f"nothing was written, and {files[0]} and {files[1]} left as before"
     assert contents(tmp_path) == {"a.npy": "old", "a.names.txt": "old"}
 
 
@@ -81,11 +81,11 @@ def test_killed_at_any_call_the_first_file_has_its_own_beside_it(tmp_path: Path,
 
 
 def test_two_processes_do_not_write_one_file(tmp_path: Path):
-    with staged([tmp_path / "a.csv"], overwrite=False) as (file,):
+    with open_staged_files([tmp_path / "a.csv"], overwrite=False) as (file,):
         file.write(b"first")
         with (
             pytest.raises(RecipeError, match="another process is writing"),
-            staged([tmp_path / "a.csv"], overwrite=False),
+            open_staged_files([tmp_path / "a.csv"], overwrite=False),
         ):
             pass
     assert contents(tmp_path) == {"a.csv": "first"}
@@ -95,7 +95,10 @@ def test_no_link_is_followed(tmp_path: Path):
     (tmp_path / "theirs").write_text("theirs")
     for name in ("theirs", "."):
         (tmp_path / ".a.csv.moco-partial").symlink_to(tmp_path / name)
-        with pytest.raises(RecipeError, match="not made by this command"), staged([tmp_path / "a.csv"], overwrite=True):
+        with (
+            pytest.raises(RecipeError, match="not made by this command"),
+            open_staged_files([tmp_path / "a.csv"], overwrite=True),
+        ):
             pass
         (tmp_path / ".a.csv.moco-partial").unlink()
     assert contents(tmp_path) == {"theirs": "theirs"}
@@ -107,7 +110,10 @@ def test_a_folder_of_the_user_with_a_mark_of_that_name_is_refused_and_stays(tmp_
     (place / "new").mkdir(parents=True)
     (place / module.OWNER_MARK).write_text(mark)
     (place / "new" / "thesis.tex").write_text("theirs")
-    with pytest.raises(RecipeError, match="not made by this command"), staged([tmp_path / "a.csv"], overwrite=True):
+    with (
+        pytest.raises(RecipeError, match="not made by this command"),
+        open_staged_files([tmp_path / "a.csv"], overwrite=True),
+    ):
         pass
     assert (place / "new" / "thesis.tex").read_text() == "theirs"
 
@@ -116,7 +122,7 @@ def test_what_is_left_by_a_kill_while_the_mark_was_written_is_taken(tmp_path: Pa
     place = tmp_path / ".a.csv.moco-partial"
     place.mkdir()
     (place / module.OWNER_MARK).touch()
-    with staged([tmp_path / "a.csv"], overwrite=False) as (file,):
+    with open_staged_files([tmp_path / "a.csv"], overwrite=False) as (file,):
         file.write(b"ours")
     assert contents(tmp_path) == {"a.csv": "ours"}
 
@@ -126,14 +132,17 @@ def test_a_file_of_the_user_where_we_write_first_is_refused_and_stays(tmp_path: 
     file = tmp_path / name
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text("theirs")
-    with pytest.raises(RecipeError, match="not made by this command"), staged([tmp_path / "a.csv"], overwrite=True):
+    with (
+        pytest.raises(RecipeError, match="not made by this command"),
+        open_staged_files([tmp_path / "a.csv"], overwrite=True),
+    ):
         pass
     assert file.read_text() == "theirs"
 
 
 def test_a_file_of_the_user_that_is_called_partial_stays(tmp_path: Path):
     (tmp_path / ".a.csv.partial").write_text("theirs")
-    with staged([tmp_path / "a.csv"], overwrite=True) as (stream,):
+    with open_staged_files([tmp_path / "a.csv"], overwrite=True) as (stream,):
         stream.write(b"ours")
     assert contents(tmp_path) == {"a.csv": "ours", ".a.csv.partial": "theirs"}
 
@@ -148,6 +157,6 @@ def test_a_disk_that_is_full_from_the_start_leaves_nothing(tmp_path, monkeypatch
         return honest(path, *arguments, **options)
 
     monkeypatch.setattr(Path, call, full)
-    with pytest.raises(OSError, match="No space left"), staged([tmp_path / "x.csv"], overwrite=False):
+    with pytest.raises(OSError, match="No space left"), open_staged_files([tmp_path / "x.csv"], overwrite=False):
         pass
     assert list(tmp_path.iterdir()) == []

@@ -4,21 +4,21 @@ import errno
 
 import pytest
 
-from moco.text import first_few, message_of, one_line, plural, printable, shown
+from moco.text import escape, first_few, message_of, one_line, plural, printable
 
 ACTING = ["\x1b[2J", "\x9b31m", "\u202egnp", "a\rb", "a\tb", "\udcff", "\x00", "\u2028"]
 
 
 @pytest.mark.parametrize("text", ACTING)
 def test_control_characters_are_escaped(text: str):
-    for escaped in (shown(text), one_line(text), printable(text)):
+    for escaped in (escape(text), one_line(text), printable(text)):
         assert escaped.isprintable()
         escaped.encode()
 
 
 @pytest.mark.parametrize("text", ["Käse 1.jpg", "猫.png", "a 'b' \"c\" \\n", "👍.png", ""])
 def test_printable_text_is_not_escaped(text: str):
-    assert shown(text) == one_line(text) == printable(text) == text
+    assert escape(text) == one_line(text) == printable(text) == text
 
 
 def test_a_newline_is_escaped_only_where_one_line_is_expected():

@@ -19,13 +19,13 @@ from benchmarks.pictures import jpegs
 from moco.data.augment import cpu
 from moco.data.sources.folder import find_images
 from moco.encoders import build
-from moco.evaluate.features import load
+from moco.evaluate.features import load_pretrained
 from moco.recipe import Recipe
 from moco.train import pretrain
 from moco.train.after_step import AfterStep, Stopped
 from moco.train.checkpoint import TrainState
 from moco.train.options import RunOptions
-from moco.train.plan_run import Job, clock_of
+from moco.train.plan_run import PretrainJob, clock_of
 from moco.train.run_folder import RunFolder
 from moco.weights.encoder_folder import save_encoder
 
@@ -117,7 +117,7 @@ def inputs(bench: Bench) -> Iterator[Measurement]:
             options = RunOptions(processes=processes)
             with tempfile.TemporaryDirectory() as out:
                 clock = clock_of(recipe, len(images))
-                job = Job(images, recipe, clock, bench.device, RunFolder(Path(out)), options, workers)
+                job = PretrainJob(images, recipe, clock, bench.device, RunFolder(Path(out)), options, workers)
                 batches = iter(job.loader(range(last)))
                 next(islice(batches, first - 1, None))
                 bench.synchronize()
@@ -135,7 +135,7 @@ def embedding(bench: Bench) -> Iterator[Measurement]:
     torch.manual_seed(0)
     with tempfile.TemporaryDirectory() as weights:
         save_encoder(Path(weights), build(recipe.encoder, size=recipe.data.size), recipe=recipe, facts={})
-        encoder = load(weights, device=bench.device)
+        encoder = load_pretrained(weights, device=bench.device)
     for workers in dict.fromkeys((8, os.cpu_count() or 1)):
         start = time.perf_counter()
         x = encoder.embed(folder, workers=workers)

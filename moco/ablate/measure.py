@@ -18,7 +18,7 @@ from moco.recipe import Recipe
 from moco.rng import fold
 from moco.train import checkpoint
 from moco.train.build import in_format, threads
-from moco.train.restore_networks import restored, untrained
+from moco.train.restore_networks import build_untrained, restore_networks
 from moco.train.run_folder import RunFolder
 
 SAMPLE = 1024  # images whose own keys are searched
@@ -52,25 +52,25 @@ def measures(run: RunFolder, images: Images, *, device: torch.device, workers: i
         "steps": steps,
     }
     with threads(recipe.compute.threads), torch.no_grad():
-        contrast = restored(run, recipe, device, num_images=len(images), step=steps)
+        contrast = restore_networks(run, recipe, device, num_images=len(images), step=steps)
         if isinstance(contrast.key_encoder, MomentumEncoder):
-            at_first = untrained(recipe, device, num_images=len(images))
+            at_first = build_untrained(recipe, device, num_images=len(images))
             found["lag"] = lag(contrast.key_encoder.module, contrast.encoder, at_first.encoder)
         if not recipe.method.symmetric:
             if isinstance(contrast.dictionary, Queue):
-                found |= leak(contrast, recipe, images, step=steps, workers=workers)
+                found |= measure_leak(contrast, recipe, images, step=steps, workers=workers)
             half = steps // 2 if middle(run, steps).is_file() else steps
-            contrast = restored(run, recipe, device, num_images=len(images), step=half)
+            contrast = restore_networks(run, recipe, device, num_images=len(images), step=half)
             found |= staleness(contrast, recipe, images, step=half, workers=workers)
     return found
 
 
 def middle(run: RunFolder, steps: int) -> Path:
     """The checkpoint of the middle of a run."""
-    return run.checkpoints / checkpoint.name_of(steps // 2)
+    return run.checkpoints / checkpoint.checkpoint_name(steps // 2)
 
 
-def leak(contrast: Contrast, recipe: Recipe, images: Images, *, step: int, workers: int) -> dict[str, float]:
+def measure_leak(contrast: Contrast, recipe: Recipe, images: Images, *, step: int, workers: int) -> dict[str, float]:
     """The measures `own` and `apart` of an encoder with a queue, on the last mini-batches before `step`."""
     assert isinstance(contrast.dictionary, Queue)
     steps = range(max(0, step - math.ceil(SAMPLE / recipe.optim.batch_size)), step)

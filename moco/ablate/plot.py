@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from moco.ablate.results import Result, Row, mean
+from moco.ablate.results import AblationResult, AblationRow, mean
 from moco.files import write_atomically
 
 if TYPE_CHECKING:
@@ -18,14 +18,14 @@ GREY = "#666666"
 PALE = {"facecolor": "white", "edgecolor": "none", "alpha": 0.7, "pad": 0.5}  # behind text
 
 
-def plot(result: Result, out: Path) -> None:
+def plot(result: AblationResult, out: Path) -> None:
     """Write a PNG: a panel for each score, and one for the paper's numbers if there are any."""
     image = io.BytesIO()
     draw_figure(result).savefig(image, format="png")
     write_atomically(out, lambda file: file.write(image.getvalue()))
 
 
-def draw_figure(result: Result) -> "Figure":
+def draw_figure(result: AblationResult) -> "Figure":
     """The figure that `plot` writes."""
     from matplotlib.figure import Figure
 
@@ -54,7 +54,7 @@ def draw_figure(result: Result) -> "Figure":
     return figure
 
 
-def _draw_series(ax: "Axes", result: Result, column: str, looks: Mapping[str, tuple[str, str]]) -> None:
+def _draw_series(ax: "Axes", result: AblationResult, column: str, looks: Mapping[str, tuple[str, str]]) -> None:
     """Accuracy over the axis, one line for each series, error bars from `Row.uncertainty`."""
     for name in dict.fromkeys(row.series for row in result.rows):
         rows = [row for row in result.rows if row.series == name and row.scores(column)]
@@ -66,7 +66,7 @@ def _draw_series(ax: "Axes", result: Result, column: str, looks: Mapping[str, tu
         )  # fmt: skip
 
 
-def _draw_paper_series(ax: "Axes", result: Result, looks: Mapping[str, tuple[str, str]]) -> None:
+def _draw_paper_series(ax: "Axes", result: AblationResult, looks: Mapping[str, tuple[str, str]]) -> None:
     for name in dict.fromkeys(name for name, _, _ in result.paper):
         points = sorted((result.places[label], value) for series, label, value in result.paper if series == name)
         ax.plot(*zip(*points, strict=True), color=looks[name][0], marker=looks[name][1], markersize=5, linewidth=1.6)
@@ -76,7 +76,7 @@ def _draw_paper_series(ax: "Axes", result: Result, looks: Mapping[str, tuple[str
             ax.annotate(row.paper, (result.places[row.label], 0.03), xycoords=where, fontsize=9, ha="left")
 
 
-def _draw_rows(ax: "Axes", result: Result, column: str, looks: Mapping[str, tuple[str, str]]) -> None:
+def _draw_rows(ax: "Axes", result: AblationResult, column: str, looks: Mapping[str, tuple[str, str]]) -> None:
     """One horizontal row for each cell, the first at the top; every run is a point."""
     for place, row in enumerate(result.rows):
         values = row.scores(column)
@@ -87,19 +87,19 @@ def _draw_rows(ax: "Axes", result: Result, column: str, looks: Mapping[str, tupl
     _label_rows(ax, result.rows)
 
 
-def _draw_paper_rows(ax: "Axes", result: Result, looks: Mapping[str, tuple[str, str]]) -> None:
+def _draw_paper_rows(ax: "Axes", result: AblationResult, looks: Mapping[str, tuple[str, str]]) -> None:
     known = {(series, label): value for series, label, value in result.paper}
     for place, row in enumerate(result.rows):
         if (row.series, row.label) in known:
             ax.plot([known[row.series, row.label]], [place], marker="D", markersize=6, color=COLOURS[1])
 
 
-def _label_rows(ax: "Axes", rows: Sequence[Row]) -> None:
+def _label_rows(ax: "Axes", rows: Sequence[AblationRow]) -> None:
     ax.set_yticks(range(len(rows)), [row.name for row in rows])
     ax.set_ylim(len(rows) - 0.5, -0.5)
 
 
-def _draw_baselines(ax: "Axes", result: Result, column: str, *, upright: bool) -> None:
+def _draw_baselines(ax: "Axes", result: AblationResult, column: str, *, upright: bool) -> None:
     """The baselines that hold for every row."""
     if len(result.baselines) > 2:
         return  # random encoders of several architectures: they are in the table
@@ -113,7 +113,7 @@ def _draw_baselines(ax: "Axes", result: Result, column: str, *, upright: bool) -
         )  # fmt: skip
 
 
-def _mark_run_length(ax: "Axes", result: Result) -> None:
+def _mark_run_length(ax: "Axes", result: AblationResult) -> None:
     """On an axis of 1/(1-m), mark where f_k averages over as many steps as the run has."""
     steps = max(row.facts["steps"] for row in result.rows)
     ax.axvline(steps, color=GREY, linewidth=1, alpha=0.6)
@@ -123,7 +123,7 @@ def _mark_run_length(ax: "Axes", result: Result) -> None:
     )  # fmt: skip
 
 
-def _format_axes(ax: "Axes", result: Result, shown: Sequence[str]) -> None:
+def _format_axes(ax: "Axes", result: AblationResult, shown: Sequence[str]) -> None:
     """Draw grid and names, and the labels `shown` at their positions, on a logarithmic axis if the family has one."""
     ax.spines[["top", "right"]].set_visible(False)
     ax.grid(axis="y" if result.places else "x", color="#DDDDDD", linewidth=0.8)

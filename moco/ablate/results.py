@@ -7,7 +7,7 @@ from typing import Any
 
 
 @dataclass(frozen=True)
-class Row:
+class AblationRow:
     """A cell and its runs, one for each seed."""
 
     label: str
@@ -32,7 +32,7 @@ class Row:
     def uncertainty(self, column: str) -> float:
         """Standard deviation over the runs; for a single run, the standard error from the choice of test images."""
         values, runs = self.scores(column), [run for run in self.runs if "scores" in run]
-        return runs[0]["scores"][column]["standard_error"] if len(values) == 1 else spread(values)
+        return runs[0]["scores"][column]["standard_error"] if len(values) == 1 else standard_deviation(values)
 
     def measured(self, name: str) -> list[float]:
         """The values of a measure, of each run that has it; `facts` count as measures too."""
@@ -41,7 +41,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Result:
+class AblationResult:
     """The results of an ablation so far."""
 
     ablation: str
@@ -52,7 +52,7 @@ class Result:
     places: Mapping[str, float]  # label -> position on the axis; empty: in order
     columns: Sequence[str]  # scores
     measures: Sequence[str]
-    rows: Sequence[Row]
+    rows: Sequence[AblationRow]
     paper: Sequence[tuple[str, str, float]]  # the paper's curves: series, label, top-1
     source: str
     chance: float
@@ -67,8 +67,8 @@ class Result:
         return asdict(self)
 
     @classmethod
-    def from_dict(cls, tree: dict[str, Any]) -> "Result":
-        rows = [Row(**row) for row in tree["rows"]]
+    def from_dict(cls, tree: dict[str, Any]) -> "AblationResult":
+        rows = [AblationRow(**row) for row in tree["rows"]]
         return cls(**tree | {"rows": rows, "paper": [tuple(point) for point in tree["paper"]]})
 
 
@@ -76,6 +76,6 @@ def mean(values: Sequence[float]) -> float:
     return statistics.fmean(values)
 
 
-def spread(values: Sequence[float]) -> float:
+def standard_deviation(values: Sequence[float]) -> float:
     """Standard deviation over the runs, n - 1 in the denominator; 0 of one."""
     return statistics.stdev(values) if len(values) > 1 else 0.0

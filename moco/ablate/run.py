@@ -13,7 +13,7 @@ import torch
 
 from moco.ablate.families import Family, family
 from moco.ablate.measure import measures
-from moco.ablate.results import Result, Row
+from moco.ablate.results import AblationResult, AblationRow
 from moco.ablate.scales import Scale, at_scale
 from moco.ablate.score import Judge, describe_architecture
 from moco.atomic_output import local_path
@@ -59,13 +59,13 @@ def ablate(
     device: str = "auto",
     workers: int | None = None,
     reporter: Reporter | None = None,
-) -> Result:
+) -> AblationResult:
     """Train and evaluate every recipe of the family `name` with every seed, and write `out`/SCALE/NAME.json.
 
     A run is identified by its settings: runs of other ablations are used again, and an interrupted run is resumed.
 
     Args:
-        scale: a name of `moco.ablate.scales.SCALES`; "demo" has its own images.
+        scale: a name of `moco.ablate.scales.ABLATION_SCALES`; "demo" has its own images.
         data: folders or list files of images to train on.
         eval_data: labelled images to evaluate on: a folder with train/ and test/ (or val/).
         out: the folder of all ablations.
@@ -76,7 +76,7 @@ def ablate(
     """
     described, chosen, folder = family(name, scale=scale), at_scale(scale), local_path(out) / scale
     train, labelled = choose_data(scale, data, eval_data)
-    check_outputs(folder, name)
+    check_results_replaceable(folder, name)
     folder.mkdir(parents=True, exist_ok=True)
     check_same_data(folder / "data.json", {"data": redact(str(train)), "eval_data": redact(str(labelled))})
     place = pick_device(
@@ -125,22 +125,26 @@ def train_and_score(recipe: Recipe, folder: Path, bench: Bench) -> dict[str, Any
     return {"scores": scores, "measures": facts, "cpu_seconds": cost}
 
 
-def collect_result(described: Family, scale: Scale, done: dict[str, list[dict[str, Any]]], bench: Bench) -> Result:
+def collect_result(
+    described: Family, scale: Scale, done: dict[str, list[dict[str, Any]]], bench: Bench
+) -> AblationResult:
     """The family's cells with the results of their runs so far, their baselines, and remarks."""
     recipes = {cell.name: described.recipe(cell) for cell in described.cells}
     baselines = {describe_architecture(recipe): bench.judge.baselines(recipe) for recipe in recipes.values()}
     facts = {name: recipe_facts(recipe, len(bench.images)) for name, recipe in recipes.items()}
     rows = [
-        Row(cell.label, cell.series, described.paper.get((cell.series, cell.label)), facts[cell.name], done[cell.name])
+        AblationRow(
+            cell.label, cell.series, described.paper.get((cell.series, cell.label)), facts[cell.name], done[cell.name]
+        )
         for cell in described.cells
-    ]  # fmt: skip
+    ]
     labels = dict.fromkeys([cell.label for cell in described.cells] + [label for _, label in described.paper])
     said = described.remark.format(
         steps=round(max(fact["steps"] for fact in facts.values())), epochs=described.base.optim.epochs,
         oldest=round(max(fact.get("age", 0) for fact in facts.values())),
     )  # fmt: skip
     some = next(iter(baselines.values()))
-    return Result(
+    return AblationResult(
         described.name, described.title, scale.name, described.axis, described.log,
         places={label: described.place(label) for label in labels} if described.place else {},
         columns=[column for column in some["rows"][PIXELS] if not column.startswith("1-NN")],
@@ -192,7 +196,7 @@ def choose_data(scale: str, data: Places | None, eval_data: str | Path | None) -
     return data, eval_data
 
 
-def check_outputs(folder: Path, name: str) -> None:
+def check_results_replaceable(folder: Path, name: str) -> None:
     """Raise RecipeError if a file that the ablation would replace was not written by one."""
     known = read_json(folder / f"{name}.json")
     written = isinstance(known, dict) and {"rows", "paper"} <= known.keys()

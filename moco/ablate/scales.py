@@ -8,7 +8,7 @@ from moco.recipes.moco_v1 import V1_VIEW
 from moco.recipes.moco_v2 import V2_VIEW
 from moco.schedule import Cosine, Steps
 
-__all__ = ["SCALES", "Scale", "at_scale"]
+__all__ = ["ABLATION_SCALES", "Scale", "at_scale"]
 
 
 @dataclass(frozen=True)
@@ -46,12 +46,12 @@ CORE_MINUTE = 2e10 * 60  # as in docs/ablations.md: 1.4e10 a second with its Res
 
 def at_scale(name: str) -> Scale:
     """The scale called `name`. Raises RecipeError if there is none."""
-    if name not in SCALES:
-        raise RecipeError(unknown("scale", name, list(SCALES)))
-    return SCALES[name]()
+    if name not in ABLATION_SCALES:
+        raise RecipeError(unknown("scale", name, list(ABLATION_SCALES)))
+    return ABLATION_SCALES[name]()
 
 
-def demo() -> Scale:
+def demo_scale() -> Scale:
     """The pictures that come with the package, and runs of less than a minute on one core: docs/log.md."""
     base = recipes.named("demo").but(
         "demo_short",
@@ -89,7 +89,7 @@ def demo() -> Scale:
     )  # fmt: skip
 
 
-def cifar() -> Scale:
+def cifar_scale() -> Scale:
     """CIFAR-10, as the authors' demo notebook has it; its own ViT is this project's, and untuned."""
     base = recipes.named("moco_cifar")
     strong = V2_VIEW.model_copy(update={"crop_area": base.data.views[0].crop_area, "blur_sigma": (0.1, 1.0)})
@@ -110,7 +110,7 @@ def cifar() -> Scale:
     )  # fmt: skip
 
 
-def imagenet() -> Scale:
+def imagenet_scale() -> Scale:
     """ImageNet by the papers' own recipes."""
     base, v3 = recipes.named("moco_v1_r50"), recipes.named("moco_v3_vit_base")
     return Scale(
@@ -126,4 +126,4 @@ def imagenet() -> Scale:
     )  # fmt: skip
 
 
-SCALES = {"demo": demo, "cifar": cifar, "imagenet": imagenet}
+ABLATION_SCALES = {"demo": demo_scale, "cifar": cifar_scale, "imagenet": imagenet_scale}

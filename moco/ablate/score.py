@@ -14,7 +14,7 @@ from moco.data.sources.split import Split, split_sources
 from moco.encoders import Encoder, build_headless
 from moco.evaluate.baselines import Pixels, random_encoder
 from moco.evaluate.evaluate import PIXELS, RANDOM, judge
-from moco.evaluate.features import extract_each, load
+from moco.evaluate.features import extract_each, load_pretrained
 from moco.evaluate.protocols import Evaluation, Knn, Linear, LowShot, Subject, Subjects
 from moco.evaluate.table import Table
 from moco.files import write_json
@@ -54,7 +54,7 @@ class Judge:
 
     def __call__(self, run: Path) -> Scores:
         """The scores of the encoder of a finished run, by column. Raises what `moco.load` and `judge` raise."""
-        pretrained = load(run, device=self.device)
+        pretrained = load_pretrained(run, device=self.device)
         return self._table({"": pretrained.encoder}, pretrained.data).to_dict()["rows"][""]
 
     def baselines(self, recipe: Recipe) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from moco.ablate.results import Result, Row, mean, spread
+from moco.ablate.results import AblationResult, AblationRow, mean, standard_deviation
 
 
 class Measure(NamedTuple):
@@ -40,7 +40,7 @@ MEANINGS = {
 }
 
 
-def text(result: Result) -> str:
+def text(result: AblationResult) -> str:
     """The table as aligned text, with notes below."""
     head, *body = _cells(result)
     widths = [max(len(line[i]) for line in [head, *body]) for i in range(len(head))]
@@ -50,7 +50,7 @@ def text(result: Result) -> str:
     return "\n".join([result.title, "", lines[0], "-" * len(lines[0]), *lines[1:], "", *notes_of(result)])
 
 
-def markdown(result: Result) -> str:
+def markdown(result: AblationResult) -> str:
     """The same as a Markdown table, the notes in a paragraph."""
     head, *body = _cells(result)
     rule = ["---", *["---:"] * (len(head) - 1)]
@@ -58,7 +58,7 @@ def markdown(result: Result) -> str:
     return "\n".join([*lines, "", *notes_of(result)]) + "\n"
 
 
-def notes_of(result: Result) -> list[str]:
+def notes_of(result: AblationResult) -> list[str]:
     """The notes below the table, one or two sentences in a line."""
     one = ", one seed; its bar in the picture is the standard error of the test images"
     runs = f", mean ± standard deviation over {result.seeds} seeds" if result.seeds > 1 else one
@@ -72,15 +72,15 @@ def format_mean(values: Sequence[float], form: str = ".1f") -> str:
     """Mean and spread of some runs."""
     if not values:
         return ""
-    return format(mean(values), form) + (f" ± {spread(values):{form}}" if len(values) > 1 else "")
+    return format(mean(values), form) + (f" ± {standard_deviation(values):{form}}" if len(values) > 1 else "")
 
 
-def _measured_columns(result: Result) -> list[str]:
+def _measured_columns(result: AblationResult) -> list[str]:
     """The measures that at least one row has."""
     return [name for name in result.measures if any(row.measured(name) for row in result.rows)]
 
 
-def _cells(result: Result) -> list[list[str]]:
+def _cells(result: AblationResult) -> list[list[str]]:
     measures, paper = _measured_columns(result), any(row.paper is not None for row in result.rows)
     head = [result.axis or " ", *result.columns, *(MEASURES[name].head for name in measures), *["paper"] * paper]
     baselines = [["chance", *[f"{result.chance:.1f}"] * len(result.columns)]]
@@ -91,7 +91,7 @@ def _cells(result: Result) -> list[list[str]]:
     return [head, *([*row, *[""] * (len(head) - len(row))] for row in baselines), *rows]
 
 
-def _line(row: Row, columns: Sequence[str], measures: Sequence[str]) -> list[str]:
+def _line(row: AblationRow, columns: Sequence[str], measures: Sequence[str]) -> list[str]:
     paper = row.paper if isinstance(row.paper, str) else "" if row.paper is None else f"{row.paper:.1f}"
     failed = f" ({row.failed} of {len(row.runs)} failed)" if 0 < row.failed < len(row.runs) else ""
     scores = [format_mean(row.scores(column)) or ("failed" if row.failed else "") for column in columns]

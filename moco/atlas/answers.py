@@ -17,7 +17,7 @@ import numpy as np
 
 from moco.atlas.contents import Contents
 from moco.atlas.search import combine
-from moco.atlas.thumbnails import Pictures, Sheets
+from moco.atlas.thumbnails import Previews, Sheets
 from moco.data.decode.decode import decode_file, reason_of
 from moco.evaluate.features import Pretrained
 
@@ -38,7 +38,7 @@ class Refused(Exception):
         self.status = status
 
 
-class Answer(NamedTuple):
+class Response(NamedTuple):
     """The content of a response."""
 
     kind: str  # MIME type
@@ -52,18 +52,18 @@ class Answers:
     def __init__(self, contents: Contents, page: str, sheets: Sheets | None, encoder: Pretrained | None):
         self.contents, self.page, self.sheets, self.encoder = contents, page.encode(), sheets, encoder
         collection = contents.collection
-        self.pictures = None if collection.images is None else Pictures(collection.images, collection.ids)
+        self.pictures = None if collection.images is None else Previews(collection.images, collection.ids)
         self._made: OrderedDict[int, bytes] = OrderedDict()
         self._uploads: OrderedDict[str, np.ndarray] = OrderedDict()  # features, D
         self._sheet_lock, self._encoder_lock = threading.Lock(), threading.Lock()
 
-    def get(self, path: str) -> Answer:
+    def get(self, path: str) -> Response:
         """The answer to GET. `path` is what follows the token. Raises Refused."""
         if path == "":
-            return Answer("text/html; charset=utf-8", self.page)
+            return Response("text/html; charset=utf-8", self.page)
         if found := ROUTE.fullmatch(path):
             content = (self._sheet if found[1] == "sheet" else self._picture(found[1]))(int(found[2]))
-            return Answer("image/webp", content, stays=True)
+            return Response("image/webp", content, stays=True)
         raise Refused(HTTPStatus.NOT_FOUND, "there is no such page")
 
     def most_bytes(self, path: str) -> int:
@@ -74,10 +74,10 @@ class Answers:
             return MOST_JSON
         raise Refused(HTTPStatus.NOT_FOUND, "there is no such page")
 
-    def post(self, path: str, body: bytes) -> Answer:
+    def post(self, path: str, body: bytes) -> Response:
         """The answer to POST: `search`, or `query` with a file. Raises Refused."""
         found = self._search(body) if path == "search" else self._encode(body)
-        return Answer("application/json", json.dumps(found).encode())
+        return Response("application/json", json.dumps(found).encode())
 
     def _sheet(self, number: int) -> bytes:
         if self.sheets is None or number >= len(self.sheets):

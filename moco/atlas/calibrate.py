@@ -11,7 +11,7 @@ from PIL import Image
 
 from moco.atlas.collection import Collection
 from moco.atlas.index import Index
-from moco.atlas.whitening import FEWEST, Whitening
+from moco.atlas.whitening import FEWEST_FOR_WHITENING, Whitening
 from moco.data.check.near_duplicates import MIN_CORRELATION, signature_of
 from moco.data.decode.decode import BadImage
 
@@ -76,7 +76,7 @@ def calibrate(
     """
     if collection.encoder is not None and collection.encoder.data.bands is not None:  # the changes are for RGB
         return None
-    if collection.encoder is None or collection.images is None or len(collection) < FEWEST:
+    if collection.encoder is None or collection.images is None or len(collection) < FEWEST_FOR_WHITENING:
         return None
     rows, copies, thumbnails = _copies(collection)
     if not len(rows):
@@ -88,7 +88,7 @@ def calibrate(
         _nearest_other(collection, row, thumbnail, *one)
         for row, thumbnail, *one in zip(rows.tolist(), thumbnails, *found, strict=True)
     ]
-    return choose(to_original, np.array(others, dtype=np.float32))
+    return choose_threshold(to_original, np.array(others, dtype=np.float32))
 
 
 def _nearest_other(
@@ -131,7 +131,7 @@ def _copies(collection: Collection) -> tuple[Int64[np.ndarray, "m"], Sequence[np
     return np.array(rows, dtype=np.int64), copies, thumbnails
 
 
-def choose(copies: Float32[np.ndarray, "m"], others: Float32[np.ndarray, "n"]) -> Calibration:
+def choose_threshold(copies: Float32[np.ndarray, "m"], others: Float32[np.ndarray, "n"]) -> Calibration:
     """The threshold with the greatest share of `copies` minus COST times the share of `others` at or above it.
 
     Of several, the middle one.

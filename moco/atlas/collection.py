@@ -18,12 +18,12 @@ from moco.data.sources.open import open_folder
 from moco.device import workers_for
 from moco.evaluate.cache import cache_of, extract_each_cached
 from moco.evaluate.embed import WRITERS, escape_line_breaks
-from moco.evaluate.features import Pretrained, load
+from moco.evaluate.features import Pretrained, load_pretrained
 from moco.evaluate.progress import Progress
 from moco.recipe import RecipeError
-from moco.text import extra, first_few, shown
+from moco.text import escape, extra, first_few
 
-Data = str | Path | Sequence[str | Path]
+DataSources = str | Path | Sequence[str | Path]
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,7 +64,7 @@ def is_features_file(path: str | Path) -> bool:
 
 def open_collection(
     source: str | Path,
-    data: Data | None = None,
+    data: DataSources | None = None,
     *,
     device: str = "auto",
     workers: int | None = None,
@@ -86,43 +86,45 @@ def open_collection(
     if is_features_file(source):
         return _from_file(Path(source), data)
     if not data:
-        raise RecipeError(f"{shown(str(source))} is an encoder: give the images (DATA), or a file of `moco embed`")
+        raise RecipeError(f"{escape(str(source))} is an encoder: give the images (DATA), or a file of `moco embed`")
     progress.stage("looking for images and weights")
-    pretrained = load(source, device=device)
+    pretrained = load_pretrained(source, device=device)
     images = as_pictures(open_folder(data), pretrained.data)
     quarantine = Quarantine(None, max_bad, len(images))
     found = extract_each_cached(
         {"": pretrained.encoder}, images, pretrained.data, device=pretrained.device, workers=workers_for(workers),
         quarantine=quarantine, cache=cache_of(source, say), progress=progress,
     )[""]  # fmt: skip
-    return Collection(unit(found.x.numpy()), found.names, images, found.ids.numpy(), pretrained, quarantine.bad)
+    return Collection(
+        normalize_rows(found.x.numpy()), found.names, images, found.ids.numpy(), pretrained, quarantine.bad
+    )
 
 
-def unit(x: Float32[np.ndarray, "*n D"]) -> Float32[np.ndarray, "*n D"]:
+def normalize_rows(x: Float32[np.ndarray, "*n D"]) -> Float32[np.ndarray, "*n D"]:
     """Each feature divided by its length. Zeros stay."""
     lengths = np.sqrt(np.einsum("...d,...d->...", x, x))[..., None]
     return (x / np.where(lengths > 0, lengths, 1)).astype(np.float32)
 
 
-def _from_file(file: Path, data: Data | None) -> Collection:
+def _from_file(file: Path, data: DataSources | None) -> Collection:
     names, x = read_features(file)
     if len(names) != len(x) or not len(x):
-        raise DataError(f"{shown(str(file))} has {len(x):,} features and {len(names):,} names: embed the images again")
+        raise DataError(f"{escape(str(file))} has {len(x):,} features and {len(names):,} names: embed the images again")
     if not np.isfinite(x).all():
-        raise DataError(f"{shown(str(file))} has features that are not finite: embed the images again")
+        raise DataError(f"{escape(str(file))} has features that are not finite: embed the images again")
     if not data:
-        return Collection(unit(x), names, None, np.arange(len(names)), None, {})
+        return Collection(normalize_rows(x), names, None, np.arange(len(names)), None, {})
     images = open_folder(data)
     place = {escape_line_breaks(name): i for i, name in enumerate(images.names)}
     missing = [name for name in names if name not in place]
     if missing:
         raise DataError(
-            f"{len(missing):,} of the {len(names):,} images of {shown(str(file))} are not in the given folder, such as "
-            f"{first_few(missing)}: give the same DATA as to `moco embed`"
+            f"{len(missing):,} of the {len(names):,} images of {escape(str(file))} are not in the given folder, such "
+            f"as {first_few(missing)}: give the same DATA as to `moco embed`"
         )
     ids = np.array([place[name] for name in names], dtype=np.int64)
     known = [images.names[int(i)] for i in ids]
-    return Collection(unit(x), known, images, ids, None, {})
+    return Collection(normalize_rows(x), known, images, ids, None, {})
 
 
 def read_features(file: Path) -> tuple[list[str], Float32[np.ndarray, "n D"]]:
@@ -130,7 +132,7 @@ def read_features(file: Path) -> tuple[list[str], Float32[np.ndarray, "n D"]]:
     try:
         return READERS[file.suffix](file)
     except (ValueError, OSError, KeyError, EOFError, UnicodeDecodeError) as error:
-        raise DataError(f"{shown(str(file))} cannot be read as features of `moco embed`: {error}") from error
+        raise DataError(f"{escape(str(file))} cannot be read as features of `moco embed`: {error}") from error
 
 
 def _read_npy(file: Path) -> tuple[list[str], np.ndarray]:

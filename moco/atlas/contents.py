@@ -16,7 +16,7 @@ from moco.diagnose.signals import k_means
 from moco.evaluate.progress import Progress
 
 NEIGHBOURS = 12  # of each image
-CLUSTERS = 12
+MAP_CLUSTERS = 12
 OUTLIERS = 100
 DIMENSIONS = 64  # of the features in the page
 LEVELS = 127  # of int8
@@ -24,7 +24,7 @@ CLUSTERED = 20_000  # images that k-means finds the centres from
 
 
 @dataclass(frozen=True, eq=False)
-class Categories:
+class CategoryColumn:
     """A property with a few values: a class, a folder, a cluster."""
 
     name: str
@@ -33,7 +33,7 @@ class Categories:
 
 
 @dataclass(frozen=True, eq=False)
-class Numbers:
+class NumberColumn:
     """A property that is a number."""
 
     name: str
@@ -50,7 +50,7 @@ class Contents:
     index: Index
     neighbours: Int64[np.ndarray, "n k"]  # the nearest first
     similarities: Float32[np.ndarray, "n k"]
-    properties: Sequence[Categories | Numbers]  # images can be coloured by each
+    properties: Sequence[CategoryColumn | NumberColumn]  # images can be coloured by each
     near_duplicates: NearDuplicates
     outliers: Sequence[int]  # rows, the one that is least similar to its neighbours first
 
@@ -59,7 +59,7 @@ def compute_contents(
     collection: Collection,
     *,
     seed: int = 0,
-    clusters: int = CLUSTERS,
+    clusters: int = MAP_CLUSTERS,
     threshold: float | None = None,
     progress: Progress | None = None,
 ) -> Contents:
@@ -77,33 +77,33 @@ def compute_contents(
     return Contents(collection, places, index, rows, similarities, properties, near, lonely)
 
 
-def _of_images(collection: Collection) -> list[Categories | Numbers]:
+def _of_images(collection: Collection) -> list[CategoryColumn | NumberColumn]:
     """The label, folder, size and date of each image; without images, the folder in its name."""
-    found, images, ids = list[Categories | Numbers](), collection.images, collection.ids
+    found, images, ids = list[CategoryColumn | NumberColumn](), collection.images, collection.ids
     if images is not None and images.labels is not None:
-        found.append(Categories("label", images.classes, images.labels[ids]))
+        found.append(CategoryColumn("label", images.classes, images.labels[ids]))
     folders = [os.path.dirname(name) for name in collection.names]
     names, codes = np.unique(np.array([*folders, ""], dtype=object).astype(str), return_inverse=True)
     codes = codes[:-1].astype(np.int64)
     used, codes = np.unique(codes, return_inverse=True)
-    folder = Categories("folder", [str(names[i]) or "." for i in used], codes.astype(np.int64))
+    folder = CategoryColumn("folder", [str(names[i]) or "." for i in used], codes.astype(np.int64))
     if len(used) > 1 and not (found and _same_partition(found[0], folder)):
         found.append(folder)
     if images is not None:
-        found.append(Numbers("file size", "bytes", images.sizes[ids].astype(np.float64)))
-        found.append(Numbers("date of file", "s", images.mtimes[ids] / 1e9))
+        found.append(NumberColumn("file size", "bytes", images.sizes[ids].astype(np.float64)))
+        found.append(NumberColumn("date of file", "s", images.mtimes[ids] / 1e9))
     return found
 
 
-def _same_partition(a: Categories | Numbers, b: Categories) -> bool:
+def _same_partition(a: CategoryColumn | NumberColumn, b: CategoryColumn) -> bool:
     """Whether two properties divide the images in the same way."""
-    if not isinstance(a, Categories):
+    if not isinstance(a, CategoryColumn):
         return False
     pairs = len({*zip(a.codes.tolist(), b.codes.tolist(), strict=True)})
     return pairs == len(np.unique(a.codes)) == len(np.unique(b.codes))
 
 
-def _clusters(x: Float32[np.ndarray, "n D"], count: int) -> Categories:
+def _clusters(x: Float32[np.ndarray, "n D"], count: int) -> CategoryColumn:
     """Clusters of k-means, the largest first. The centres are those of at most CLUSTERED random images."""
     rng = np.random.default_rng(0)
     some = x if len(x) <= CLUSTERED else x[np.sort(rng.permutation(len(x))[:CLUSTERED])]
@@ -115,7 +115,7 @@ def _clusters(x: Float32[np.ndarray, "n D"], count: int) -> Categories:
     sizes = np.bincount(which, minlength=len(centres))
     rank = np.argsort(np.argsort(-sizes, kind="stable"), kind="stable")
     used = int((sizes > 0).sum())
-    return Categories("cluster", [f"cluster {i + 1}" for i in range(used)], rank[which].astype(np.int64))
+    return CategoryColumn("cluster", [f"cluster {i + 1}" for i in range(used)], rank[which].astype(np.int64))
 
 
 def compact(x: Float32[np.ndarray, "n D"], dimensions: int = DIMENSIONS) -> Int8[np.ndarray, "n d"]:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from moco.atlas.calibrate import Calibration
-from moco.atlas.collection import Data, open_collection
+from moco.atlas.collection import DataSources, open_collection
 from moco.atlas.duplicates import check_threshold, find_near_duplicates
 from moco.evaluate.progress import Progress
 from moco.text import plural
@@ -51,7 +51,7 @@ class Duplicates:
 
 def dedup(
     source: str | Path,
-    data: Data | None = None,
+    data: DataSources | None = None,
     *,
     threshold: float | None = None,
     exact: bool | None = None,

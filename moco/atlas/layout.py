@@ -10,7 +10,7 @@ from jaxtyping import Float32, Float64
 
 from moco.text import extra
 
-FEWEST = 36  # different images for PaCMAP, which compares each with 10 near, 5 middle and 20 far ones
+FEWEST_FOR_MAP = 36  # different images for PaCMAP, which compares each with 10 near, 5 middle and 20 far ones
 BLOCK = 2**14  # rows whose covariance is computed at a time
 
 
@@ -39,8 +39,8 @@ def layout(features: Float32[np.ndarray, "n D"], *, seed: int = 0) -> Layout:
     pacmap = _import_pacmap()
     if pacmap is None:
         return Layout(_scaled(pca(x)), "PCA", f"PaCMAP is not installed ({extra('atlas')})")
-    if len(np.unique(x, axis=0)) < FEWEST:
-        return Layout(_scaled(pca(x)), "PCA", f"fewer than {FEWEST} different images")
+    if len(np.unique(x, axis=0)) < FEWEST_FOR_MAP:
+        return Layout(_scaled(pca(x)), "PCA", f"fewer than {FEWEST_FOR_MAP} different images")
     import threadpoolctl  # scikit-learn needs it, which PaCMAP needs
 
     with threadpoolctl.threadpool_limits(1):  # the sums of several threads differ in the last bit, and so would maps

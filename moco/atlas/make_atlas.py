@@ -9,17 +9,17 @@ from typing import Any
 import numpy as np
 
 from moco.atlas import page
-from moco.atlas.collection import Data, open_collection
-from moco.atlas.contents import CLUSTERS, Contents, compact, compute_contents, z_order
+from moco.atlas.collection import DataSources, open_collection
+from moco.atlas.contents import MAP_CLUSTERS, Contents, compact, compute_contents, z_order
 from moco.atlas.duplicates import check_threshold
-from moco.atlas.table import MADE_BY, has_pyarrow, is_table_of_ours, write_table
+from moco.atlas.table import ATLAS_MADE_BY, has_pyarrow, is_table_of_ours, write_table
 from moco.atlas.thumbnails import Sheets
 from moco.atomic_output import local_path
 from moco.device import workers_for
 from moco.evaluate.progress import Progress
 from moco.files import check_writable, write_text
 from moco.recipe import RecipeError
-from moco.text import extra, shown
+from moco.text import escape, extra
 
 NAMES = ("atlas.html", "atlas.parquet")  # in the folder of a run
 MOST_IMAGES = 20_000  # in a page; a server shows more
@@ -52,11 +52,11 @@ class AtlasFiles:
 
 def write_atlas(
     source: str | Path,
-    data: Data | None = None,
+    data: DataSources | None = None,
     out: str | Path | None = None,
     *,
     seed: int = 0,
-    clusters: int = CLUSTERS,
+    clusters: int = MAP_CLUSTERS,
     threshold: float | None = None,
     device: str = "auto",
     workers: int | None = None,
@@ -80,7 +80,7 @@ def write_atlas(
         RecipeError: a setting out of range, more than 20,000 images, or a file that is not an atlas and would be
             replaced. DataError, RecipeError: as of `open_collection`.
     """
-    file, progress = page_of(source, out), progress or Progress()
+    file, progress = atlas_page_path(source, out), progress or Progress()
     check_settings(clusters, threshold)
     collection = open_collection(
         source, data, device=device, workers=workers, max_bad=max_bad, say=say, progress=progress
@@ -109,9 +109,9 @@ def _page(contents: Contents, title: str, workers: int, progress: Progress) -> s
         for number in range(len(maker)):
             sheets.append(base64.b64encode(maker.sheet(number)).decode())
             progress.add()
-    data = page.page_data(contents, title=title, made_by=MADE_BY, places=places, side=side)
-    features = page.packed(compact(collection.x), "i1")
-    return page.render(title, data | {"encodes": False}, features=features, sheets=sheets, served=False)
+    data = page.page_data(contents, title=title, made_by=ATLAS_MADE_BY, places=places, side=side)
+    features = page.pack_array(compact(collection.x), "i1")
+    return page.render_atlas(title, data | {"encodes": False}, features=features, sheets=sheets, served=False)
 
 
 def sheets_of(contents: Contents, workers: int) -> tuple[Sheets, np.ndarray]:
@@ -133,19 +133,19 @@ def title_of(source: str | Path) -> str:
     return path.resolve().name if path.exists() else str(source)
 
 
-def page_of(source: str | Path, out: str | Path | None) -> Path:
+def atlas_page_path(source: str | Path, out: str | Path | None) -> Path:
     """The HTML file to write. Raises RecipeError if it cannot be written."""
     run = Path(source)
     if out is None:
         out = (run if (run / "recipe.json").is_file() else Path()) / NAMES[0]
     file = local_path(out)
     if file.suffix.lower() not in (".html", ".htm"):
-        raise RecipeError(f"--out expects a name that ends in .html, got {shown(str(file))}")
+        raise RecipeError(f"--out expects a name that ends in .html, got {escape(str(file))}")
     if not file.parent.is_dir():
-        raise RecipeError(f"{shown(str(file))} cannot be written: its folder does not exist. Create it first")
+        raise RecipeError(f"{escape(str(file))} cannot be written: its folder does not exist. Create it first")
     for one, is_ours in ((file, _is_page), (file.with_suffix(".parquet"), is_table_of_ours)):
         if one.is_symlink() or (one.exists() and not (one.is_file() and is_ours(one))):
-            raise RecipeError(f"{shown(str(one))} exists and is not an atlas: move it away, or name another --out")
+            raise RecipeError(f"{escape(str(one))} exists and is not an atlas: move it away, or name another --out")
     check_writable(file)
     return file
 
@@ -159,4 +159,4 @@ def check_settings(clusters: int, threshold: float | None) -> None:
 
 def _is_page(file: Path) -> bool:
     with file.open("rb") as content:
-        return f'name="generator" content="{page.GENERATOR}"'.encode() in content.read(4096)
+        return f'name="generator" content="{page.ATLAS_GENERATOR}"'.encode() in content.read(4096)

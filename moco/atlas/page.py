@@ -14,15 +14,15 @@ from typing import Any
 import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from moco.atlas.contents import Categories, Contents, Numbers
-from moco.atlas.thumbnails import ACROSS
+from moco.atlas.contents import CategoryColumn, Contents, NumberColumn
+from moco.atlas.thumbnails import TILES_ACROSS
 from moco.text import one_line
 
-GENERATOR = "momentum-contrast atlas"  # in the page, so that an atlas is recognised
+ATLAS_GENERATOR = "momentum-contrast atlas"  # in the page, so that an atlas is recognised
 SCRIPTS = ("data.js", "search.js", "map.js", "panel.js", "main.js")  # in this order
 
 
-def render(title: str, data: Mapping[str, Any], *, features: str, sheets: Sequence[str], served: bool) -> str:
+def render_atlas(title: str, data: Mapping[str, Any], *, features: str, sheets: Sequence[str], served: bool) -> str:
     """The page.
 
     Args:
@@ -38,7 +38,7 @@ def render(title: str, data: Mapping[str, Any], *, features: str, sheets: Sequen
         lstrip_blocks=True,
     )  # fmt: skip
     return environment.get_template("atlas.html").render(
-        title=one_line(title), generator=GENERATOR, policy=policy(style, script, served=served), style=style,
+        title=one_line(title), generator=ATLAS_GENERATOR, policy=policy(style, script, served=served), style=style,
         script=script, data=as_json({**data, "served": served}), features=features, sheets=sheets,
     )  # fmt: skip
 
@@ -58,24 +58,24 @@ def page_data(contents: Contents, *, title: str, made_by: str, places: np.ndarra
     return {
         "title": title, "made_by": made_by, "count": len(collection), "method": contents.layout.method,
         "note": contents.layout.note, "left_out": len(collection.left_out), "names": list(collection.names),
-        "roots": roots, "prefixes": prefixes, "origins": packed(origins, "<u2"),
-        "xy": packed(contents.layout.xy, "<f4"), "properties": [_property(one) for one in contents.properties],
+        "roots": roots, "prefixes": prefixes, "origins": pack_array(origins, "<u2"),
+        "xy": pack_array(contents.layout.xy, "<f4"), "properties": [_property(one) for one in contents.properties],
         "threshold": contents.near_duplicates.threshold,
         "groups": [[group.keep, *group.others] for group in contents.near_duplicates.groups],
         "group_similarities": [[1.0, *group.similarities] for group in contents.near_duplicates.groups],
         "outliers": list(contents.outliers),
         "outlier_similarities": [round(float(contents.similarities[i, :5].mean()), 4) for i in contents.outliers],
-        "places": packed(places, "<u4"), "side": side, "across": ACROSS,
+        "places": pack_array(places, "<u4"), "side": side, "across": TILES_ACROSS,
     }  # fmt: skip
 
 
-def _property(one: Categories | Numbers) -> dict[str, Any]:
-    if isinstance(one, Categories):
-        return {"name": one.name, "values": list(one.values), "codes": packed(one.codes, "<u4")}
-    return {"name": one.name, "unit": one.unit, "numbers": packed(one.numbers, "<f8")}
+def _property(one: CategoryColumn | NumberColumn) -> dict[str, Any]:
+    if isinstance(one, CategoryColumn):
+        return {"name": one.name, "values": list(one.values), "codes": pack_array(one.codes, "<u4")}
+    return {"name": one.name, "unit": one.unit, "numbers": pack_array(one.numbers, "<f8")}
 
 
-def packed(values: np.ndarray, kind: str) -> str:
+def pack_array(values: np.ndarray, kind: str) -> str:
     return base64.b64encode(np.ascontiguousarray(values, dtype=kind).tobytes()).decode()
 
 

@@ -7,16 +7,16 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float32
 
-from moco.atlas.collection import Collection, Data, is_features_file, open_collection, unit
+from moco.atlas.collection import Collection, DataSources, is_features_file, normalize_rows, open_collection
 from moco.atlas.index import Index, build_index
-from moco.evaluate.features import Pretrained, load
+from moco.evaluate.features import Pretrained, load_pretrained
 from moco.evaluate.progress import Progress
 from moco.recipe import RecipeError
 
 LESS = 0.5  # weight of the negatives: a query moves away from them by half as much as towards the positives
 
 
-class Result(NamedTuple):
+class SearchResult(NamedTuple):
     """A found image."""
 
     row: int  # in the collection
@@ -34,26 +34,26 @@ def combine(
     """
     if not len(positives):
         raise ValueError("expected at least one image to search for")
-    query = unit(positives).mean(axis=0)
+    query = normalize_rows(positives).mean(axis=0)
     if negatives is not None and len(negatives):
-        query = query - LESS * unit(negatives).mean(axis=0)
-    return unit(query)
+        query = query - LESS * normalize_rows(negatives).mean(axis=0)
+    return normalize_rows(query)
 
 
 def find(
     collection: Collection, query: Float32[np.ndarray, "D"], *, k: int, index: Index | None = None
-) -> list[Result]:
+) -> list[SearchResult]:
     """The k images of the collection that are nearest to the query, the nearest first."""
     index = index or build_index(collection.x, exact=True)
     similarities, rows = index.nearest(query[None], min(k, len(collection)))
     pairs = zip(similarities[0].tolist(), rows[0].tolist(), strict=True)
-    return [Result(row, round(value, 6), collection.path(row)) for value, row in pairs if row >= 0]
+    return [SearchResult(row, round(value, 6), collection.path(row)) for value, row in pairs if row >= 0]
 
 
 def search(
     weights: str | Path,
     queries: Sequence[str | Path],
-    data: Data,
+    data: DataSources,
     *,
     unlike: Sequence[str | Path] = (),
     k: int = 20,
@@ -62,7 +62,7 @@ def search(
     max_bad: float | None = None,
     say: Callable[[str], None] = lambda text: None,
     progress: Progress | None = None,
-) -> list[Result]:
+) -> list[SearchResult]:
     """The images of `data` that are most similar to the `queries`, and less to those of `unlike`.
 
     Args:
@@ -79,7 +79,7 @@ def search(
     collection = open_collection(
         source, None if features else data, device=device, workers=workers, max_bad=max_bad, say=say, progress=progress
     )
-    encoder = collection.encoder or load(weights, device=device)
+    encoder = collection.encoder or load_pretrained(weights, device=device)
     check_same_size(encoder, collection)
     progress.stage("search")
     positives: Any = encoder.embed(list(queries), workers=0)

@@ -7,25 +7,25 @@ import numpy as np
 
 from moco.atlas import page
 from moco.atlas.answers import MOST_UPLOAD, Answers
-from moco.atlas.collection import Data, open_collection
-from moco.atlas.contents import CLUSTERS, Contents, compute_contents
+from moco.atlas.collection import DataSources, open_collection
+from moco.atlas.contents import MAP_CLUSTERS, Contents, compute_contents
 from moco.atlas.make_atlas import check_settings, sheets_of, side_of, title_of
 from moco.atlas.search import check_same_size
 from moco.atlas.server import Server
-from moco.atlas.table import MADE_BY
+from moco.atlas.table import ATLAS_MADE_BY
 from moco.device import workers_for
-from moco.evaluate.features import Pretrained, load
+from moco.evaluate.features import Pretrained, load_pretrained
 from moco.evaluate.progress import Progress
 
 
 def make_server(
     source: str | Path,
-    data: Data | None = None,
+    data: DataSources | None = None,
     *,
     encoder: str | Path | None = None,
     port: int = 0,
     seed: int = 0,
-    clusters: int = CLUSTERS,
+    clusters: int = MAP_CLUSTERS,
     threshold: float | None = None,
     device: str = "auto",
     workers: int | None = None,
@@ -51,7 +51,7 @@ def make_server(
         )
         pretrained = collection.encoder
         if encoder is not None:
-            pretrained = load(encoder, device=device)
+            pretrained = load_pretrained(encoder, device=device)
             check_same_size(pretrained, collection)
         contents = compute_contents(collection, seed=seed, clusters=clusters, threshold=threshold, progress=progress)
         server.answers = _answers(contents, title_of(source), pretrained, workers_for(workers))
@@ -64,6 +64,6 @@ def make_server(
 def _answers(contents: Contents, title: str, encoder: Pretrained | None, workers: int) -> Answers:
     collection = contents.collection
     sheets, places = (None, np.zeros(0)) if collection.images is None else sheets_of(contents, workers)
-    found = page.page_data(contents, title=title, made_by=MADE_BY, places=places, side=side_of(len(collection)))
+    found = page.page_data(contents, title=title, made_by=ATLAS_MADE_BY, places=places, side=side_of(len(collection)))
     found |= {"encodes": encoder is not None, "most_bytes": MOST_UPLOAD}
-    return Answers(contents, page.render(title, found, features="", sheets=[], served=True), sheets, encoder)
+    return Answers(contents, page.render_atlas(title, found, features="", sheets=[], served=True), sheets, encoder)

@@ -16,7 +16,7 @@ from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, NoReturn
 
-from moco.atlas.answers import Answer, Answers, Refused
+from moco.atlas.answers import Answers, Refused, Response
 from moco.recipe import RecipeError
 from moco.text import message_of
 
@@ -137,7 +137,7 @@ class Handler(BaseHTTPRequestHandler):
             body += block
         return bytes(body)
 
-    def _send(self, status: HTTPStatus, answer: Answer) -> None:
+    def _send(self, status: HTTPStatus, answer: Response) -> None:
         self.send_response(status)
         self.send_header("Content-Type", answer.kind)
         self.send_header("Content-Length", str(len(answer.content)))
@@ -151,7 +151,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def _refuse(self, status: HTTPStatus, reason: str) -> None:
         self.close_connection = True  # what is left of the request is not read
-        self._send(status, Answer("application/json", json.dumps({"error": reason}).encode()))
+        self._send(status, Response("application/json", json.dumps({"error": reason}).encode()))
 
     def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
         """The refusals of the base class: a request that is not HTTP, a method that is not there."""

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 
 from moco import __version__
-from moco.atlas.contents import Categories, Contents
+from moco.atlas.contents import CategoryColumn, Contents
 from moco.files import write_atomically
 from moco.recipe import RecipeError
 from moco.text import extra
 
-MADE_BY = f"momentum-contrast {__version__}"
+ATLAS_MADE_BY = f"momentum-contrast {__version__}"
 KEY = b"made_by"  # in the metadata of the table
 
 
@@ -36,7 +36,7 @@ def write_table(file: Path, contents: Contents) -> None:
     except ImportError:
         raise RecipeError(f"a .parquet file needs pyarrow: {extra('atlas')}") from None
     columns = _columns(contents, arrow)
-    table = arrow.table(columns).replace_schema_metadata({KEY: MADE_BY.encode()})
+    table = arrow.table(columns).replace_schema_metadata({KEY: ATLAS_MADE_BY.encode()})
     write_atomically(file, lambda opened: parquet.write_table(table, opened))
 
 
@@ -64,7 +64,7 @@ def _columns(contents: Contents, arrow: Any) -> dict[str, Any]:
     }  # fmt: skip
     for one in contents.properties:
         name = one.name.replace(" ", "_")
-        if isinstance(one, Categories):
+        if isinstance(one, CategoryColumn):
             columns[name] = _texts([one.values[code] for code in one.codes.tolist()], arrow)
         elif one.unit == "s":
             columns[name] = arrow.array((one.numbers * 1000).astype("int64"), arrow.timestamp("ms", "UTC"))

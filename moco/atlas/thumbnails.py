@@ -17,8 +17,8 @@ from moco.data.sources.folder import Folder
 from moco.data.sources.images import Subset
 from moco.recipe import DataSpec
 
-ACROSS = 16  # thumbnails in a row of a sheet, and rows
-ON_A_SHEET = ACROSS**2
+TILES_ACROSS = 16  # thumbnails in a row of a sheet, and rows
+ON_A_SHEET = TILES_ACROSS**2
 GREY = 128  # of an image that cannot be read
 QUALITY = 60  # of WebP
 BATCH = 32  # images of a thread at a time
@@ -53,8 +53,8 @@ class Sheets:
 
 def _together(pixels: UInt8[np.ndarray, "n s s 3"]) -> UInt8[np.ndarray, "h w 3"]:
     side = pixels.shape[1]
-    rows = pixels.reshape(ACROSS, ACROSS, side, side, 3).transpose(0, 2, 1, 3, 4)
-    return np.ascontiguousarray(rows.reshape(ACROSS * side, ACROSS * side, 3))
+    rows = pixels.reshape(TILES_ACROSS, TILES_ACROSS, side, side, 3).transpose(0, 2, 1, 3, 4)
+    return np.ascontiguousarray(rows.reshape(TILES_ACROSS * side, TILES_ACROSS * side, 3))
 
 
 def _webp(pixels: UInt8[np.ndarray, "h w 3"], quality: int = QUALITY) -> bytes:
@@ -63,7 +63,7 @@ def _webp(pixels: UInt8[np.ndarray, "h w 3"], quality: int = QUALITY) -> bytes:
     return file.getvalue()
 
 
-class Pictures:
+class Previews:
     """Single images, reduced to a size, as WebP: what the local server shows of an original."""
 
     def __init__(self, images: Folder, ids: Int64[np.ndarray, "n"]):

@@ -5,10 +5,10 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float32
 
-from moco.atlas.collection import unit
+from moco.atlas.collection import normalize_rows
 
 RIDGE = 0.03  # of the largest variance, that is added to each (docs/log.md)
-FEWEST = 50  # images: of fewer, variances are by chance, and features stay as they are
+FEWEST_FOR_WHITENING = 50  # images: of fewer, variances are by chance, and features stay as they are
 ROWS = 2**14  # of features at a time
 
 
@@ -24,7 +24,7 @@ class Whitening:
     """
 
     def __init__(self, x: Float32[np.ndarray, "n D"]):
-        self.changes = len(x) >= FEWEST
+        self.changes = len(x) >= FEWEST_FOR_WHITENING
         if not self.changes:
             return
         mean: Any = x.mean(axis=0, dtype=np.float64)
@@ -41,6 +41,6 @@ class Whitening:
         """Of features of any length."""
         found = np.empty(x.shape, dtype=np.float32)
         for start in range(0, len(x), ROWS):
-            block = unit(x[start : start + ROWS])
-            found[start : start + ROWS] = unit((block - self._mean) @ self._axes) if self.changes else block
+            block = normalize_rows(x[start : start + ROWS])
+            found[start : start + ROWS] = normalize_rows((block - self._mean) @ self._axes) if self.changes else block
         return found

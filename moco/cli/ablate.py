@@ -25,10 +25,10 @@ Scale = Annotated[
         help="demo: the included pictures, a minute per run. cifar, imagenet: your own copy, named by --data.",
     ),
 ]
-Data = Annotated[
+AblationData = Annotated[
     list[str] | None, typer.Option(metavar="PATH", help="Images to train on, at the scales cifar and imagenet.")
 ]
-EvalData = Annotated[
+AblationEvalData = Annotated[
     str | None,
     typer.Option(metavar="PATH", help="Labelled images: a folder with train/ and test/ (or val/) of class folders."),
 ]
@@ -41,8 +41,8 @@ Out = Annotated[Path, typer.Option(metavar="PATH", help="The folder of all ablat
 def ablate(
     name: Name,
     scale: Scale = "demo",
-    data: Data = None,
-    eval_data: EvalData = None,
+    data: AblationData = None,
+    eval_data: AblationEvalData = None,
     seeds: Seeds = "0",
     out: Out = Path("runs/ablate"),
     device: Device = "auto",
@@ -59,7 +59,7 @@ def ablate(
 
     with errors() as console:
         chosen = _numbers(seeds)
-        early_checks.check_device(device)
+        early_checks.check_device_name(device)
         early_checks.check_sources([*(data or []), *([eval_data] if eval_data else [])])
         family(name, scale=scale)
         if dry_run:

@@ -9,7 +9,7 @@ import typer
 
 from moco.cli import early_checks
 from moco.cli.errors import errors, interruptions
-from moco.cli.options import Device, Json, MaxBad, OverwriteFiles, Weights, Workers
+from moco.cli.options import Device, Json, MaxBad, OverwriteFiles, WeightsArgument, Workers
 
 Source = Annotated[
     str,
@@ -22,38 +22,48 @@ Threshold = Annotated[
     float | None,
     typer.Option(
         "--threshold", min=0.0, max=1.0, metavar="X",
-        help="Least similarity of near-duplicates. [default: by planted copies; 0.95 for a file of features]",
+        help="Least similarity of near-duplicates. [default: measured on copies of some images; 0.95 for a file "
+        "of features]",
     ),
 ]  # fmt: skip
-ListFile = Annotated[Path | None, typer.Option("--list", metavar="FILE", help="Write the paths, one a line.")]
+ListFile = Annotated[
+    Path | None, typer.Option("--list", metavar="FILE", help="Write the paths to this file, one a line.")
+]
+
+HtmlFile = Annotated[
+    Path | None,
+    typer.Option("--out", metavar="FILE", help="The HTML file to write. [default: atlas.html in the run, or here]"),
+]
+Clusters = Annotated[int, typer.Option("--clusters", min=1, metavar="N", help="Number of clusters.")]
+MapSeed = Annotated[int, typer.Option("--seed", min=0, metavar="N", help="Seed of the map.")]
+Serve = Annotated[bool, typer.Option("--serve", help="Write no file, but show the map by a server on this machine.")]
+Port = Annotated[
+    int,
+    typer.Option(
+        "--port", min=0, max=65535, metavar="N", help="Of the server. [default: a free one]", show_default=False
+    ),
+]
+EncoderOption = Annotated[
+    str | None,
+    typer.Option("--encoder", metavar="WEIGHTS", help="With --serve: the weights that made a file of features."),
+]
 
 
 def atlas(
     source: Source,
     data: SomeImages = None,
-    out: Annotated[
-        Path | None,
-        typer.Option("--out", metavar="FILE", help="The HTML file to write. [default: atlas.html in the run, or here]"),
-    ] = None,
-    clusters: Annotated[int, typer.Option("--clusters", min=1, metavar="N", help="Number of clusters.")] = 12,
+    out: HtmlFile = None,
+    clusters: Clusters = 12,
     threshold: Threshold = None,
-    seed: Annotated[int, typer.Option("--seed", min=0, metavar="N", help="Seed of the map.")] = 0,
-    serve: Annotated[
-        bool, typer.Option("--serve", help="Write no file, but show the map by a server on this machine.")
-    ] = False,
-    port: Annotated[
-        int, typer.Option("--port", min=0, max=65535, metavar="N", help="Of the server. [default: a free one]",
-                          show_default=False),
-    ] = 0,
-    encoder: Annotated[
-        str | None,
-        typer.Option("--encoder", metavar="WEIGHTS", help="With --serve: the weights that made a file of features."),
-    ] = None,
+    seed: MapSeed = 0,
+    serve: Serve = False,
+    port: Port = 0,
+    encoder: EncoderOption = None,
     device: Device = "auto",
     workers: Workers = None,
     max_bad: MaxBad = None,
     as_json: Json = False,
-) -> None:  # fmt: skip
+) -> None:
     """Make a map of images, as one HTML file, with search by example.
 
     Similar images are near each other. The page shows thumbnails, lists what a lasso selects, finds images like
@@ -65,9 +75,9 @@ def atlas(
         _check(source, data or [], device)
         early_checks.check_page(out)
         _check_served(serve, out, port, encoder)
-        from moco.cli.progress import shown_progress
+        from moco.cli.progress import show_progress
 
-        with interruptions(console, []), shown_progress(console) as progress:
+        with interruptions(console, []), show_progress(console) as progress:
             progress.stage("loading torch")
             common = settings | {"max_bad": max_bad, "say": console.say, "progress": progress}
             from moco.atlas.make_atlas import write_atlas
@@ -88,7 +98,7 @@ def atlas(
 
 
 def search(
-    weights: Weights,
+    weights: WeightsArgument,
     queries: Annotated[list[str], typer.Argument(metavar="QUERY", help="Images to search for.")],
     data: Annotated[
         list[str],
@@ -114,10 +124,10 @@ def search(
         _check(weights, [] if len(data) == 1 and _ends_as_features(data[0]) else data, device)
         early_checks.check_sources([*queries, *(unlike or [])], single=True)
         _check_list(out, overwrite=overwrite)
-        from moco.cli.progress import shown_progress
+        from moco.cli.progress import show_progress
         from moco.text import printable
 
-        with interruptions(console, [out] if out else []), shown_progress(console) as progress:
+        with interruptions(console, [out] if out else []), show_progress(console) as progress:
             progress.stage("loading torch")
             from moco.atlas.search import search as run
 
@@ -147,17 +157,18 @@ def dedup(
 ) -> None:
     """Find near-duplicates by their features; no image is changed.
 
-    Each group begins with the image to keep, the first in order; the others are at least --threshold similar to it: by
-    default, the similarity that best tells copies, which are made for this, from other images.
-    --list writes the images to keep: all that are no duplicate of another. pretrain takes this list as DATA.
+    Each group begins with the image to keep, the first in order. The others are at least --threshold similar to it.
+    By default the command measures the threshold: it makes changed copies of some images, and takes the similarity that
+    best separates copies from other images. --list writes all images but the duplicates; pretrain takes this list as
+    DATA.
     """
     with errors() as console:
         _check(source, data or [], device)
         _check_list(out, overwrite=overwrite)
-        from moco.cli.progress import shown_progress
+        from moco.cli.progress import show_progress
         from moco.text import printable
 
-        with interruptions(console, [out] if out else []), shown_progress(console) as progress:
+        with interruptions(console, [out] if out else []), show_progress(console) as progress:
             progress.stage("loading torch")
             from moco.atlas.dedup import dedup as run
 
@@ -170,7 +181,7 @@ def dedup(
 
 
 def _check(source: str, data: list[str], device: str) -> None:
-    early_checks.check_device(device)
+    early_checks.check_device_name(device)
     if not _ends_as_features(source):
         early_checks.check_weights(source)
     elif not Path(source).exists():

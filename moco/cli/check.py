@@ -36,11 +36,11 @@ def check(
     """
     with errors() as console:
         from moco.data.check.check import check as checked
-        from moco.data.check.checksums import check_replaceable, digest_changes, read_digests, write_digests
+        from moco.data.check.checksums import check_list_replaceable, digest_changes, read_digests, write_digests
         from moco.data.sources.open import open_folder
 
         if hash_to is not None:
-            check_replaceable(hash_to)
+            check_list_replaceable(hash_to)
         before = None if against is None else read_digests(against)
         folder = open_folder(data)
         report = checked(

@@ -7,11 +7,11 @@ import typer
 
 from moco.cli import early_checks
 from moco.cli.errors import errors
-from moco.cli.options import Architecture, Device, Json, Labelled, MaxBad, NoCache, Test, Weights, Workers
+from moco.cli.options import Architecture, Device, Json, Labelled, MaxBad, NoCache, Test, WeightsArgument, Workers
 
 
 def compare(
-    weights: Weights,
+    weights: WeightsArgument,
     data: Labelled,
     baselines: Annotated[
         str,
@@ -33,19 +33,20 @@ def compare(
 ) -> None:
     """Is an encoder better than baselines? Yes, no, or cannot tell.
 
-    By 20-NN, a linear classifier and few labels, with paired bootstrap intervals. Without labels, by
-    how it sees two views of an image: only a hint. Nothing is downloaded.
+    The measures are the accuracies of 20-NN, a linear classifier and few labels, with paired
+    bootstrap intervals. Without labels, the features of two views of each image are compared, which
+    is only a hint. Nothing is downloaded.
     """
     with errors() as console:
         early_checks.check_weights(weights)
-        early_checks.check_device(device)
+        early_checks.check_device_name(device)
         early_checks.check_sources([*data, *([test] if test else [])])
         names = [name.strip() for name in baselines.split(",") if name.strip()]
         early_checks.check_baselines(names)
-        from moco.cli.progress import shown_progress
+        from moco.cli.progress import show_progress
         from moco.text import printable
 
-        with shown_progress(console) as progress:
+        with show_progress(console) as progress:
             progress.stage("loading torch")
             from moco.comparison.compare import compare as run
 

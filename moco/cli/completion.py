@@ -8,7 +8,7 @@ def recipe_names(incomplete: str) -> list[str]:
     return [name for name in ("auto", *RECIPES) if name.startswith(incomplete)]
 
 
-def setting_names(incomplete: str) -> list[str]:
+def list_setting_names(incomplete: str) -> list[str]:
     """Settings of a recipe, as `NAME=`; after the equals sign, the names of views for `data.views`."""
     from moco.recipe import Recipe
     from moco.recipes import PAIRS

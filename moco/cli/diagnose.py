@@ -29,7 +29,7 @@ def diagnose(
     measured during training. It writes diagnosis.json into the run.
     """
     with errors() as console:
-        early_checks.check_device(device)
+        early_checks.check_device_name(device)
         early_checks.check_sources(data or [])
         early_checks.check_run(run)
         from moco.train.diagnose_run import diagnose_run

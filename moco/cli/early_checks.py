@@ -26,19 +26,19 @@ def check_weights(weights: str) -> None:
 
     Names of torchvision and timm are checked later.
     """
-    from moco.text import shown
+    from moco.text import escape
     from moco.weights.errors import WeightsError, no_such_weights
     from moco.weights.file_kind import kind_of_no_weights
-    from moco.weights.official.released import PREFIX, find_released
+    from moco.weights.official.released import FAIR_PREFIX, find_released
 
-    if weights.startswith(PREFIX):
+    if weights.startswith(FAIR_PREFIX):
         find_released(weights)
     elif weights.startswith(("torchvision/", "timm/")):
         return
     elif not os.path.exists(weights):
         raise no_such_weights(weights)
     elif os.path.isfile(weights) and (kind := kind_of_no_weights(Path(weights))) is not None:
-        raise WeightsError(f"{shown(weights)} cannot be read as weights; nothing in it was executed. It is {kind}")
+        raise WeightsError(f"{escape(weights)} cannot be read as weights; nothing in it was executed. It is {kind}")
 
 
 def check_sources(sources: Sequence[str], *, single: bool = False) -> None:
@@ -57,22 +57,22 @@ def check_sources(sources: Sequence[str], *, single: bool = False) -> None:
 
 def check_labels(data: Sequence[str], test: str | None) -> None:
     """Raise DataError for images without labels, if they are quick to open."""
-    from moco.data.sources.labels import labelled
+    from moco.data.sources.labels import require_labels
     from moco.data.sources.open import is_quick_to_open
     from moco.data.sources.split import split_of, split_sources
 
     if is_quick_to_open([*data, *([test] if test else [])]):
         one = data[0] if len(data) == 1 else list(data)
-        labelled((split_sources(one) if test is None else split_of(one, test)).train, "the training images")
+        require_labels((split_sources(one) if test is None else split_of(one, test)).train, "the training images")
 
 
 def check_annotations(path: Path) -> None:
     """Raise DataError for annotated images that do not exist."""
     from moco.data.sources.images import DataError
-    from moco.text import shown
+    from moco.text import escape
 
     if not path.exists():
-        raise DataError(f"{shown(str(path))} does not exist: expected a folder or file of annotations")
+        raise DataError(f"{escape(str(path))} does not exist: expected a folder or file of annotations")
 
 
 def check_run(run: Path) -> None:
@@ -131,7 +131,7 @@ def check_baselines(names: Sequence[str]) -> None:
             )
 
 
-def check_device(device: str) -> None:
+def check_device_name(device: str) -> None:
     """Raise RecipeError for a name that is no device on any machine."""
     kind, _, number = device.partition(":")
     if kind not in DEVICES or (":" in device and not number.isdecimal()):

@@ -50,13 +50,13 @@ def errors() -> "Iterator[Console]":
 @contextmanager
 def interruptions(console: "Console", files: Sequence[Path]) -> Iterator[None]:
     """Turn Ctrl-C into an exit code and a message that says which of the `files` exist."""
-    from moco.atomic_output import identities, left_behind
+    from moco.atomic_output import describe_leftovers, identities
 
     before = identities(files)
     try:
         yield
     except KeyboardInterrupt:
-        console.say(f"moco: interrupted: {left_behind(files, before)}")
+        console.say(f"moco: interrupted: {describe_leftovers(files, before)}")
         raise typer.Exit(INTERRUPTED) from None
 
 

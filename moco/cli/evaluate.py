@@ -11,7 +11,7 @@ from typer.core import TyperGroup
 
 from moco.cli import early_checks
 from moco.cli.errors import errors
-from moco.cli.options import Architecture, Device, Json, Labelled, MaxBad, NoCache, Test, Weights, Workers
+from moco.cli.options import Architecture, Device, Json, Labelled, MaxBad, NoCache, Test, WeightsArgument, Workers
 
 
 class OrAll(TyperGroup):
@@ -48,7 +48,7 @@ class Common:
 
 
 def all_(
-    weights: Weights,
+    weights: WeightsArgument,
     data: Labelled,
     test: Test = None,
     k: K = 200,
@@ -66,7 +66,7 @@ def all_(
 
 
 def knn(
-    weights: Weights,
+    weights: WeightsArgument,
     data: Labelled,
     test: Test = None,
     k: K = 200,
@@ -89,7 +89,7 @@ def knn(
 
 
 def linear(
-    weights: Weights,
+    weights: WeightsArgument,
     data: Labelled,
     test: Test = None,
     protocol: Annotated[
@@ -127,7 +127,7 @@ def linear(
 
 
 def lowshot(
-    weights: Weights,
+    weights: WeightsArgument,
     data: Labelled,
     test: Test = None,
     labels_per_class: LabelsPerClass = 10,
@@ -151,14 +151,14 @@ def _evaluate(kind: str, common: Common, **settings: Any) -> None:
     with errors() as console:
         data = common.data
         early_checks.check_weights(common.weights)
-        early_checks.check_device(common.device)
+        early_checks.check_device_name(common.device)
         early_checks.check_sources([*data, *([common.test] if common.test else [])])
         early_checks.check_labels(data, common.test)
 
-        from moco.cli.progress import shown_progress
+        from moco.cli.progress import show_progress
         from moco.text import printable
 
-        with shown_progress(console) as progress:
+        with show_progress(console) as progress:
             progress.stage("loading torch")
             from moco.evaluate.evaluate import evaluate
 

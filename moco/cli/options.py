@@ -90,7 +90,7 @@ OverwriteRun = Annotated[bool, typer.Option("--overwrite", help="Remove the run 
 OverwriteFiles = Annotated[bool, typer.Option("--overwrite", help="Replace existing files.")]
 
 # Of commands that read weights.
-Weights = Annotated[
+WeightsArgument = Annotated[
     str,
     typer.Argument(
         metavar="WEIGHTS", help="A run folder, an encoder folder, a file, torchvision/NAME, timm/NAME or fair:NAME."
@@ -127,7 +127,7 @@ Images = Annotated[
         help="Folders of images (flat or nested), list files, shards (tar), zip files, tables; also URLs.",
     ),
 ]
-Out = Annotated[Path, typer.Option(metavar="PATH", help="The run folder to create or resume.")]
+OutOption = Annotated[Path, typer.Option(metavar="PATH", help="The run folder to create or resume.")]
 RecipeName = Annotated[
     str,
     typer.Option(
@@ -136,7 +136,7 @@ RecipeName = Annotated[
         help="A recipe's name, a recipe.json, or auto: MoCo v2 fitted to the images.",
     ),
 ]
-Model = Annotated[
+ModelOption = Annotated[
     str | None,
     typer.Option(
         metavar="NAME",
@@ -144,15 +144,15 @@ Model = Annotated[
         help="Encoder: resnet50, torchvision/NAME, timm/NAME, ... [default: the recipe's]",
     ),
 ]
-Epochs = Annotated[
+EpochsOption = Annotated[
     float | None, typer.Option(min=0.01, metavar="N", help="Passes over the images. [default: the recipe's]")
 ]
 Budget = Annotated[
     str | None,
     typer.Option(
         metavar="TIME",
-        help="The time that the run may take, such as 10m or 8h: it measures this machine and chooses the length, and "
-        "with auto the network.",
+        help="The time that the run may take, such as 10m or 8h. The command measures this machine and chooses the "
+        "length, and with auto the network.",
     ),
 ]
 BatchSize = Annotated[
@@ -164,8 +164,8 @@ Settings = Annotated[
     typer.Option(
         "--set",
         metavar="NAME=VALUE",
-        autocompletion=completion.setting_names,
-        help="Change a setting of the recipe: optim.lr=0.1. May be repeated.",
+        autocompletion=completion.list_setting_names,
+        help="Change a setting of the recipe, for example optim.lr=0.1. May be repeated.",
     ),
 ]
 Views = Annotated[
@@ -190,7 +190,9 @@ Init = Annotated[
     str | None,
     typer.Option(metavar="WEIGHTS", help="Weights to start from: a run folder, a file, timm/NAME, fair:NAME, ..."),
 ]
-EvalData = Annotated[str | None, typer.Option(metavar="PATH", help="Labelled images for a kNN score during training.")]
+EvalDataOption = Annotated[
+    str | None, typer.Option(metavar="PATH", help="Labelled images for a kNN score during training.")
+]
 EvalEvery = Annotated[
     int | None,
     typer.Option(min=1, metavar="N", help="Epochs between kNN scores. [default: a twentieth of the run]"),
@@ -224,8 +226,8 @@ WaitForSaves = Annotated[
     bool,
     typer.Option(
         "--wait-for-saves",
-        help="Wait until each checkpoint is on the disk. Spares the memory of the copy that is otherwise written "
-        "beside training.",
+        help="Stop training until each checkpoint is on the disk. Without it, a copy in memory is written while "
+        "training goes on.",
     ),
 ]
 Keep = Annotated[int, typer.Option(min=1, metavar="N", help="Checkpoints to keep: the newest N.")]
@@ -250,7 +252,9 @@ OnCollapse = Annotated[
 DiagnoseEvery = Annotated[
     int | None,
     typer.Option(
-        min=0, metavar="N", help="Steps between two measurements of the diagnosis. 0: none. [default: by their cost]"
+        min=0,
+        metavar="N",
+        help="Steps between two measurements of the diagnosis. 0: none. [default: they take 2 % of the time]",
     ),
 ]
 Patience = Annotated[
@@ -260,7 +264,8 @@ Patience = Annotated[
 NoCompare = Annotated[
     bool,
     typer.Option(
-        "--no-compare", help="Do not compare the encoder with baselines at the end, for a twentieth of the run's time."
+        "--no-compare",
+        help="Do not compare the encoder with baselines at the end, which takes a twentieth of the run's time.",
     ),
 ]
 Log = Annotated[

@@ -11,31 +11,34 @@ from moco.cli import early_checks
 from moco.cli.errors import INTERRUPTED, errors
 from moco.cli.options import Images, Json, OverwriteFiles
 
+To = Annotated[Path, typer.Option(metavar="FOLDER", help="The folder for the shards.")]
+ResizeOption = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        metavar="PIXELS",
+        help="Shrink images whose shorter side is longer than this, and store them as JPEG. [default: copy files as "
+        "they are]",
+    ),
+]
+Quality = Annotated[int, typer.Option(min=1, max=100, metavar="N", help="JPEG quality of images that are shrunk.")]
+ShardSize = Annotated[int, typer.Option(min=1, metavar="N", help="Images in a shard.")]
+Threads = Annotated[
+    int | None, typer.Option(min=1, metavar="N", help="Threads, each of which writes a shard. [default: one per core]")
+]
+
 
 def pack(
     data: Images,
-    to: Annotated[Path, typer.Option(metavar="FOLDER", help="The folder for the shards.")],
-    resize: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            metavar="PIXELS",
-            help="Shrink images with a longer shorter side to it, and store them as JPEG. [default: copy files as they "
-            "are]",
-        ),
-    ] = None,
-    quality: Annotated[
-        int, typer.Option(min=1, max=100, metavar="N", help="JPEG quality of images that are shrunk.")
-    ] = 90,
-    shard_size: Annotated[int, typer.Option(min=1, metavar="N", help="Images in a shard.")] = 10_000,
-    workers: Annotated[
-        int | None,
-        typer.Option(min=1, metavar="N", help="Threads, each of which writes a shard. [default: one per core]"),
-    ] = None,
+    to: To,
+    resize: ResizeOption = None,
+    quality: Quality = 90,
+    shard_size: ShardSize = 10_000,
+    workers: Threads = None,
     overwrite: OverwriteFiles = False,
     as_json: Json = False,
 ) -> None:
-    """Write images into shards, which are read faster than many files.
+    """Pack images into shards (tar files), which are read faster.
 
     Shards are tar files in the layout of WebDataset. The same command continues one that was
     interrupted. `moco pretrain FOLDER` reads the shards as it reads images.
@@ -44,7 +47,7 @@ def pack(
         early_checks.check_sources(data)
         from moco.data.shards.pack import pack as pack_images
         from moco.data.sources.open import open_images
-        from moco.text import plural, printable, shown
+        from moco.text import escape, plural, printable
 
         images = open_images(data)
         try:
@@ -58,7 +61,7 @@ def pack(
             raise typer.Exit(INTERRUPTED) from None
         console.end_live()
         for name, reason in list(done.bad.items())[:10]:
-            console.say(f"left out: {shown(name)}: {reason}")
+            console.say(f"left out: {escape(name)}: {reason}")
         if done.bad:
             console.say(f"{len(done.bad):,} images left out; all are listed in {to / 'pack.json'}")
         said = f"{done.images:,} images in {plural(len(done.shards), 'shard')}, {done.bytes / 2**20:,.1f} MiB: {to}"

@@ -31,7 +31,7 @@ def plan(
         from moco.planning.budget import parse_budget
 
         seconds = parse_budget(budget)
-        early_checks.check_device(device)
+        early_checks.check_device_name(device)
         early_checks.check_sources(data)
         from moco.train.plan import plan as plan_runs
 

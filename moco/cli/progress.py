@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def shown_progress(console: "Console") -> "Iterator[Progress]":
+def show_progress(console: "Console") -> "Iterator[Progress]":
     """While open, shows the progress of its stage after two seconds, and at the end the time taken."""
     from moco.evaluate.progress import Progress
     from moco.text import duration

@@ -29,17 +29,17 @@ def report(
 ) -> None:
     """Write a report about a run, or several, as one HTML file.
 
-    Verdicts, scores, curves, pictures, and what was run on what. The file needs no network. A JSON file with all of its
-    numbers is beside it.
+    It has verdicts, scores, curves, pictures, and the command, data and machine of the run. The file needs no network.
+    A JSON file with all of its numbers is beside it.
     """
     with errors():
-        early_checks.check_device(device)
+        early_checks.check_device_name(device)
         early_checks.check_sources(data or [])
         early_checks.check_page(out)
         for run in runs:
             early_checks.check_run(run)
-        from moco.train.report_run import page_of, write_report
+        from moco.train.report_run import report_page_path, write_report
 
-        page = page_of(runs, out)
+        page = report_page_path(runs, out)
         content = write_report(runs, out, data=data or None, device=device, workers=workers)
         print(json.dumps(content) if as_json else page)

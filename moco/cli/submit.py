@@ -17,28 +17,28 @@ def submit(
     nodes: Annotated[int, typer.Option(min=1, metavar="N", help="Machines.")] = 1,
     ranks: Annotated[
         int | None,
-        typer.Option(min=1, metavar="N", help="Ranks on each machine: its GPUs. [default: one process]"),
+        typer.Option(min=1, metavar="N", help="Ranks on each machine, for example its GPUs. [default: one process]"),
     ] = None,
-    cpu: Annotated[bool, typer.Option("--cpu", help="A rank has a core, not a GPU.")] = False,
+    cpu: Annotated[bool, typer.Option("--cpu", help="Give each rank a CPU core instead of a GPU.")] = False,
     sbatch: Annotated[
         list[str] | None,
         typer.Option(metavar="OPTION", help="A further option of sbatch: --sbatch=--partition=gpu. May be repeated."),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the script of the job.")] = False,
 ) -> None:
-    """Run a command as a job of Slurm, which continues after its time.
+    """Run a command as a Slurm job, requeued when its time is up.
 
-    Five minutes before the time is up, the run saves and requeues its job, which then resumes, bit
-    for bit. Give `--` before the command, so that its options are not read as those of `submit`.
+    Five minutes before the time is up, the run saves a checkpoint and requeues the job, which then
+    resumes it, bit for bit. Give `--` before the command, so that its options are not read as those of `submit`.
     """
     with errors() as console:
         from moco.train import submit as slurm
 
         job = slurm.SlurmJob(
-            tuple(command), sys.executable, slurm.parse_minutes(time), nodes, ranks, not cpu, slurm.name_of(command),
-            more=tuple(sbatch or ()),
+            tuple(command), sys.executable, slurm.parse_minutes(time), nodes, ranks, not cpu,
+            slurm.make_job_name(command), more=tuple(sbatch or ()),
         )  # fmt: skip
-        slurm.check(job)
+        slurm.check_job(job)
         text = slurm.script(job)
         if dry_run:
             print(text, end="")

@@ -22,10 +22,10 @@ WAIT = 0.15  # [s] for the search of DATA to fail, before torch is imported
 
 def pretrain(
     data: options.Images,
-    out: options.Out,
+    out: options.OutOption,
     recipe: options.RecipeName = "auto",
-    model: options.Model = None,
-    epochs: options.Epochs = None,
+    model: options.ModelOption = None,
+    epochs: options.EpochsOption = None,
     budget: options.Budget = None,
     batch_size: options.BatchSize = None,
     views: options.Views = None,
@@ -33,7 +33,7 @@ def pretrain(
     settings: options.Settings = None,
     seed: options.Seed = None,
     init: options.Init = None,
-    eval_data: options.EvalData = None,
+    eval_data: options.EvalDataOption = None,
     eval_every: options.EvalEvery = None,
     resume: options.ResumeMode = Resume.auto,
     overwrite: OverwriteRun = False,
@@ -151,7 +151,7 @@ def _pretrain(
 def _check(data: list[str], run_options: RunOptions, *, recipe: str, changes: dict[str, Any], init: str | None) -> None:
     """Refuse what is wrong for sure before torch is imported. Raises RecipeError, WeightsError, DataError."""
     early_checks.check_recipe(recipe, changes)
-    early_checks.check_device(run_options.device)
+    early_checks.check_device_name(run_options.device)
     check_trackers(run_options.trackers)
     if init is not None:
         early_checks.check_weights(init)

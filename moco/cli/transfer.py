@@ -11,12 +11,12 @@ from moco.cli import early_checks, options
 from moco.cli.errors import errors
 from moco.cli.options import Device, Json, OverwriteRun, Resume, Workers
 from moco.recipe_error import RecipeError
-from moco.text import shown
+from moco.text import escape
 from moco.train.options import RunOptions
 from moco.train.trackers import check_trackers
 
 if TYPE_CHECKING:
-    from moco.transfer.comparison import Comparison
+    from moco.transfer.comparison import TransferComparison
 
 
 class TaskName(StrEnum):
@@ -35,7 +35,7 @@ class TaskName(StrEnum):
 Norm = Literal["tuned", "sync", "frozen"]  # as in moco.transfer.models.settings, which imports torch
 
 TaskArgument = Annotated[TaskName, typer.Argument(metavar="TASK", help=", ".join(TaskName) + ".")]
-Data = Annotated[
+DataOption = Annotated[
     Path,
     typer.Option("--data", metavar="PATH", help="Annotated images: VOC, COCO, class folders, ... (docs/transfer.md)."),
 ]
@@ -72,7 +72,7 @@ Bn = Annotated[
         "[default: sync]",
     ),
 ]
-Schedule = Annotated[
+ScheduleOption = Annotated[
     str | None,
     typer.Option(
         metavar="NAME",
@@ -100,13 +100,13 @@ TestSplit = Annotated[
 
 def transfer(
     task: TaskArgument,
-    data: Data,
-    out: options.Out,
+    data: DataOption,
+    out: options.OutOption,
     init: Inits,
     test: TestData = None,
     arch: ArchOption = None,
     bn: Bn = None,
-    schedule: Schedule = None,
+    schedule: ScheduleOption = None,
     trials: Trials = 1,
     versus: Versus = None,
     model: Model = None,
@@ -138,7 +138,7 @@ def transfer(
     with errors() as console:
         changes = _changes(settings or [], {"optim.batch_size": batch_size, "optim.lr": lr, "seed": seed})
         (for_all, bn_of), init_of = _norms(bn or []), _by_name(init)
-        early_checks.check_device(device)
+        early_checks.check_device_name(device)
         for weights in (weights for weights in init_of.values() if weights != "random"):
             early_checks.check_weights(weights)
         for images in (data, *([] if test is None else [test])):
@@ -163,7 +163,7 @@ def transfer(
             _print_on_main(table, as_json=as_json)
 
 
-def _print_on_main(table: "Comparison", *, as_json: bool) -> None:
+def _print_on_main(table: "TransferComparison", *, as_json: bool) -> None:
     """Print the table, on rank 0 only."""
     from moco.distributed import on_main
 
@@ -193,9 +193,9 @@ def _norms(given: list[str]) -> tuple[Norm, dict[str, Norm]]:
     for one in given:
         name, _, norm = one.rpartition("=")
         if norm not in ("tuned", "sync", "frozen"):
-            raise RecipeError(f"--bn expects tuned, sync, frozen or NAME= and one of these, got '{shown(one)}'")
+            raise RecipeError(f"--bn expects tuned, sync, frozen or NAME= and one of these, got '{escape(one)}'")
         if name in found:
-            raise RecipeError(f"--bn {shown(one)}: BN of {name or 'all weights'} is given twice")
+            raise RecipeError(f"--bn {escape(one)}: BN of {name or 'all weights'} is given twice")
         found[name] = norm
     return found.pop("", "sync"), found
 

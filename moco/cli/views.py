@@ -22,8 +22,8 @@ def views(
 ) -> None:
     """Draw views of some images, as training would make them.
 
-    Each row is an image, then pairs of query and key. Look whether a person could still say that
-    both views of a pair show the same thing, and that two images can be told apart.
+    Each row is an image, then pairs of query and key. Check that a person could still see that
+    both views of a pair show the same thing, and could tell two images apart.
     """
     with errors():
         from moco.recipes import parse_settings

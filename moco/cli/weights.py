@@ -17,13 +17,13 @@ from moco.cli.options import (
     MaxBad,
     OverwriteFiles,
     Target,
-    Weights,
+    WeightsArgument,
     Workers,
 )
 
 
 def embed(
-    weights: Weights,
+    weights: WeightsArgument,
     data: Annotated[list[str], typer.Argument(metavar="DATA", help="Folders of images, list files, or single images.")],
     to: Annotated[
         Path, typer.Option(metavar="FILE", help="The file to write: .npy (and .names.txt beside it), .csv or .parquet.")
@@ -41,15 +41,15 @@ def embed(
     """Write the features of images to a file, with their names."""
     with errors() as console:
         early_checks.check_features_file(to, overwrite=overwrite)
-        early_checks.check_device(device)
+        early_checks.check_device_name(device)
         early_checks.check_weights(weights)
         early_checks.check_sources(data, single=True)
 
         from moco.atomic_output import feature_files
-        from moco.cli.progress import shown_progress
-        from moco.text import one_line, printable, shown
+        from moco.cli.progress import show_progress
+        from moco.text import escape, one_line, printable
 
-        with interruptions(console, feature_files(to)), shown_progress(console) as progress:
+        with interruptions(console, feature_files(to)), show_progress(console) as progress:
             progress.stage("loading torch")
             from moco.evaluate.embed import embed_to_file
 
@@ -58,13 +58,13 @@ def embed(
                 max_bad=max_bad, overwrite=overwrite, progress=progress,
             )  # fmt: skip
         for name, reason in done.left_out.items():
-            console.say(f"left out: {shown(name)}: {one_line(reason)}")
+            console.say(f"left out: {escape(name)}: {one_line(reason)}")
         said = f"{done.images:,} images embedded: {' and '.join(map(str, done.files))}"
         print(json.dumps(done.to_dict()) if as_json else printable(said))
 
 
 def export(
-    weights: Weights,
+    weights: WeightsArgument,
     to: Annotated[
         Target, typer.Option(metavar="FORMAT", help="torchvision, timm, hf, fair, deit, detectron2 or onnx.")
     ],
@@ -91,10 +91,10 @@ def export(
         check_outputs(files, to.value, overwrite=overwrite)
         early_checks.check_weights(weights)
 
-        from moco.cli.progress import shown_progress
+        from moco.cli.progress import show_progress
         from moco.text import printable
 
-        with interruptions(console, files), shown_progress(console) as progress:
+        with interruptions(console, files), show_progress(console) as progress:
             progress.stage("loading torch")
             from moco.weights.export import export as write
 
@@ -130,10 +130,10 @@ def import_(
         check_new_folder(out)
         early_checks.check_weights(weights)
 
-        from moco.cli.progress import shown_progress
+        from moco.cli.progress import show_progress
         from moco.text import printable
 
-        with interruptions(console, [out]), shown_progress(console) as progress:
+        with interruptions(console, [out]), show_progress(console) as progress:
             progress.stage("loading torch")
             from moco.weights.import_file import import_weights
             from moco.weights.import_folder import CONTENTS
@@ -146,7 +146,7 @@ def import_(
         console.say(then)
 
 
-def released(as_json: Json = False) -> None:
+def list_released(as_json: Json = False) -> None:
     """List the weights that MoCo's authors have released.
 
     Every command with WEIGHTS takes these names, and downloads the file.

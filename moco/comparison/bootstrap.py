@@ -46,7 +46,7 @@ def draw_halves(n: int, *, count: int = HALVES, seed: int = 0) -> Bool[np.ndarra
     return np.stack([rng.permutation(n) < n // 2 for _ in range(count)])
 
 
-def resampled_means(values: Float[np.ndarray, "d n"], among: Resamples) -> Float[np.ndarray, "R"]:
+def resample_means(values: Float[np.ndarray, "d n"], among: Resamples) -> Float[np.ndarray, "R"]:
     """The mean of `values` (draws x images) in each resample."""
     return (among.images @ values.T.astype(np.float32) * among.draws).sum(axis=1)
 

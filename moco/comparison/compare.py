@@ -6,14 +6,14 @@ from dataclasses import replace
 import numpy as np
 from jaxtyping import Float
 
-from moco.comparison.bootstrap import Resamples, draw_resamples, interval, noise_of_halves, resampled_means
-from moco.comparison.measures import KNN, Measure, Measured, measure
+from moco.comparison.bootstrap import Resamples, draw_resamples, interval, noise_of_halves, resample_means
+from moco.comparison.measures import KNN, Measure, Measured, measure_encoder
 from moco.comparison.on_machine import check_on_machine
 from moco.comparison.result import Comparison
 from moco.comparison.unlabelled import compare_without_labels
 from moco.comparison.verdict import Difference, judge_all, judge_baseline, level_for
 from moco.data.sources.images import DataError
-from moco.data.sources.labels import labelled
+from moco.data.sources.labels import require_labels
 from moco.data.sources.open import Sources, open_images
 from moco.data.sources.split import split_sources
 from moco.device import workers_for
@@ -21,7 +21,7 @@ from moco.encoders import Encoder
 from moco.evaluate.baselines import Pixels, random_encoder
 from moco.evaluate.cache import FeatureCache, cache_of
 from moco.evaluate.evaluate import PIXELS, RANDOM, subjects
-from moco.evaluate.features import Pretrained, load
+from moco.evaluate.features import Pretrained, load_pretrained
 from moco.evaluate.progress import Progress
 from moco.evaluate.protocols import Subjects
 from moco.recipe import RecipeError
@@ -66,23 +66,28 @@ def compare(
         check_on_machine(name)
     progress = progress or Progress()
     progress.stage("loading the encoders")
-    pretrained = load(weights, architecture=architecture, device=device)
-    others = {name: load(name, device=device) for name in files}
+    pretrained = load_pretrained(weights, architecture=architecture, device=device)
+    others = {name: load_pretrained(name, device=device) for name in files}
     missing = "labels were not asked for" if not labels else "" if test is not None else why_no_labels(data)
     if missing:
-        fixed: dict[str, list[Encoder | Pixels]] = {}
-        if "random" in baselines:
-            fixed["random"] = [random_encoder(pretrained.encoder, seed=seed) for seed in range(RANDOM_ENCODERS)]
-        if "pixels" in baselines:
-            fixed["pixels"] = [Pixels(pretrained.data).to(pretrained.device)]
         return compare_without_labels(
-            pretrained, open_images(data), others, fixed, workers=workers_for(workers), notes=[missing],
-            progress=progress,
+            pretrained, open_images(data), others, _make_fixed(pretrained, baselines), notes=[missing],
+            workers=workers_for(workers), progress=progress,
         )  # fmt: skip
     return compare_encoders(
         pretrained, data, others, baselines, test=test, random_encoders=RANDOM_ENCODERS, workers=workers,
         max_bad=max_bad, cache=cache_of(weights, say) if cached else None, progress=progress,
     )  # fmt: skip
+
+
+def _make_fixed(pretrained: Pretrained, baselines: Sequence[str]) -> dict[str, list[Encoder | Pixels]]:
+    """The baselines that need no weights: random encoders of the same network, and raw pixels."""
+    fixed: dict[str, list[Encoder | Pixels]] = {}
+    if "random" in baselines:
+        fixed["random"] = [random_encoder(pretrained.encoder, seed=seed) for seed in range(RANDOM_ENCODERS)]
+    if "pixels" in baselines:
+        fixed["pixels"] = [Pixels(pretrained.data).to(pretrained.device)]
+    return fixed
 
 
 def why_no_labels(data: Sources) -> str:
@@ -91,7 +96,7 @@ def why_no_labels(data: Sources) -> str:
     if train.labels is not None:
         return ""
     try:
-        labelled(train)
+        require_labels(train)
     except DataError as error:
         return str(error)
     return ""
@@ -105,7 +110,7 @@ def compare_encoders(
     *,
     test: Sources | None = None,
     random_encoders: int,
-    measured_by: Measure = measure,
+    measured_by: Measure = measure_encoder,
     workers: int | None = None,
     max_bad: float | None = None,
     cache: FeatureCache | None = None,
@@ -130,7 +135,7 @@ def compare_encoders(
 
 
 def compare_features(
-    among: Subjects, named: Mapping[str, str], baselines: Sequence[str], *, measured_by: Measure = measure
+    among: Subjects, named: Mapping[str, str], baselines: Sequence[str], *, measured_by: Measure = measure_encoder
 ) -> Comparison:
     """The comparison of features.
 
@@ -194,6 +199,6 @@ def _difference(
         noise: what the choice of training images adds in each resample [points].
     """
     shares = resamples.draws if len(values) > 1 else np.ones_like(resamples.draws[:, :1])
-    means = resampled_means(values, replace(resamples, draws=shares))
+    means = resample_means(values, replace(resamples, draws=shares))
     low, high = interval(means if noise is None else means + noise, level=level)
     return Difference(float(values.mean()), low, high, int((values != 0).any(axis=0).sum()))

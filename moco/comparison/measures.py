@@ -15,11 +15,13 @@ from moco.evaluate.linear import probe_lbfgs
 from moco.evaluate.logistic import Standardization, fit
 from moco.evaluate.lowshot import C, draw_labelled_rows
 
-K = 20  # neighbours: classes of small sets have tens of images, where 200 neighbours would outvote them
-AMONG = 4 * K  # nearest images in which those of a half are looked for: fewer than K are there in one of 10^6 cases
+COMPARISON_K = 20  # neighbours: classes of small sets have tens of images, where 200 neighbours would outvote them
+AMONG = (
+    4 * COMPARISON_K
+)  # nearest images in which those of a half are looked for: fewer than K are there in one of 10^6 cases
 DRAWS = 10  # of the labelled images
 FEW_LABELS = (1, 2, 5, 10)  # of each class
-KNN = f"{K}-NN"
+KNN = f"{COMPARISON_K}-NN"
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,7 +39,7 @@ Measure = Callable[..., Measured]  # of (train, test, device=)
 def measure_knn(train: Features, test: Features, *, device: torch.device) -> Measured:
     """The measure that decides, alone: it takes a fraction of the time of the features."""
     truth, found = test.known_labels(), nearest(train.x, test.x, k=AMONG, device=device)
-    predictions = vote(found, train, test, k=K).predictions
+    predictions = vote(found, train, test, k=COMPARISON_K).predictions
     return Measured({KNN: _correct(predictions, truth)[None]}, _knn_of_halves(found, train, test))
 
 
@@ -51,13 +53,13 @@ def _knn_of_halves(found: Nearest, train: Features, test: Features) -> Float32[n
     for rows in torch.arange(len(truth)).split(max(1, VOTES // classes)):
         for half, row in zip(halves, correct, strict=True):
             present = half[found.indices[rows]]
-            voting = weights[rows] * (present & (present.cumsum(dim=1) <= K))
+            voting = weights[rows] * (present & (present.cumsum(dim=1) <= COMPARISON_K))
             votes = torch.zeros(len(rows), classes, dtype=voting.dtype).scatter_add_(1, labels[rows], voting)
             row[rows] = (votes.argmax(dim=1) == truth[rows]).float()
     return correct.numpy()
 
 
-def measure(train: Features, test: Features, *, device: torch.device) -> Measured:
+def measure_encoder(train: Features, test: Features, *, device: torch.device) -> Measured:
     """All measures of one encoder."""
     decides, truth, notes = measure_knn(train, test, device=device), test.known_labels(), list[str]()
     found = dict(decides.correct)

@@ -7,7 +7,7 @@ import torch
 
 from moco.encoders.torchvision_timm import torchvision_names
 from moco.recipe import RecipeError
-from moco.weights.packaged import PACKAGES, packaged
+from moco.weights.packaged import WEIGHT_PACKAGES, find_packaged
 from moco.weights.pretrained import file_on_machine, torchvision_file
 
 REPOSITORY = "models--timm--"  # the start of a folder's name in the cache of Hugging Face
@@ -17,7 +17,7 @@ def weights_on_machine() -> list[str]:
     """Names of weights that load without a download."""
     import huggingface_hub.constants
 
-    found = {f"timm/{name}" for name in PACKAGES if packaged(name) is not None}
+    found = {f"timm/{name}" for name in WEIGHT_PACKAGES if find_packaged(name) is not None}
     for folder in Path(huggingface_hub.constants.HF_HUB_CACHE).glob(f"{REPOSITORY}*"):
         if file_on_machine(name := f"timm/{folder.name.removeprefix(REPOSITORY)}"):
             found.add(name)

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from moco.comparison.verdict import Difference, Verdict
-from moco.text import WIDTH, shown
+from moco.comparison.verdict import ComparisonVerdict, Difference
+from moco.text import TEXT_WIDTH, escape
 
 # Without labels there is no answer to that question.
 HINT = "Without labels, which is a hint and says nothing about accuracy:"
@@ -23,8 +23,8 @@ class Comparison:
     level: float  # of each interval
     scores: Mapping[str, Mapping[str, Sequence[float]]]  # [percent], by encoder and measure, one for each seed
     differences: Mapping[str, Mapping[str, Difference]]  # encoder minus baseline, by baseline and measure
-    verdicts: Mapping[str, Verdict]
-    verdict: Verdict
+    verdicts: Mapping[str, ComparisonVerdict]
+    verdict: ComparisonVerdict
     notes: Sequence[str]
     labels: bool = True  # whether labels were used
 
@@ -58,7 +58,7 @@ class Comparison:
             rows.append((key, _cell(ours[key]), _cell(theirs[key]), interval))
         widths = [max(len(row[i]) for row in rows) for i in range(4)]
         lines = ["  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows]
-        title = _wrapped(f"{shown(self.judged)} against {shown(baseline)}: {self.verdicts[baseline].answer}")
+        title = _wrapped(f"{escape(self.judged)} against {escape(baseline)}: {self.verdicts[baseline].answer}")
         return "\n".join([title, *(f"  {line}".rstrip() for line in lines)])
 
     @property
@@ -74,4 +74,4 @@ def _cell(values: Sequence[float]) -> str:
 
 
 def _wrapped(text: str) -> str:
-    return textwrap.fill(text, WIDTH, break_long_words=False, break_on_hyphens=False)
+    return textwrap.fill(text, TEXT_WIDTH, break_long_words=False, break_on_hyphens=False)

@@ -18,7 +18,7 @@ from moco.encoders import Encoder
 from moco.evaluate.baselines import Pixels, random_encoder
 from moco.evaluate.features import Pretrained, extract
 from moco.recipe import RecipeError
-from moco.rng import fold, permuted
+from moco.rng import fold, permute
 from moco.text import duration
 
 TIMED = 24  # images that the time of each encoder is measured on
@@ -152,4 +152,4 @@ def choose_images(split: Split, count: int) -> Split:
 def _draw(images: Images, count: int) -> Images:
     if count == len(images):
         return images
-    return Subset(images, np.sort(permuted(np.arange(count), len(images), fold(0))))
+    return Subset(images, np.sort(permute(np.arange(count), len(images), fold(0))))

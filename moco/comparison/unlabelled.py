@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from moco.comparison.bootstrap import draw_halves, draw_resamples, interval, resampled_means
+from moco.comparison.bootstrap import draw_halves, draw_resamples, interval, resample_means
 from moco.comparison.result import Comparison
 from moco.comparison.verdict import WITHOUT_LABELS, Difference, judge_all, judge_baseline, level_for
 from moco.data.loader.bad_images import Quarantine
@@ -22,11 +22,11 @@ from moco.data.sources.images import DataError, Images, Subset
 from moco.diagnose.signals import adjusted_mutual_information, k_means
 from moco.encoders import Encoder
 from moco.evaluate.baselines import Pixels
-from moco.evaluate.features import Pretrained, check_finite, evaluating
+from moco.evaluate.features import Pretrained, check_finite, set_eval_mode
 from moco.evaluate.progress import Progress
 from moco.recipe import DataSpec
 from moco.recipe_specs import View
-from moco.rng import fold, permuted
+from moco.rng import fold, permute
 
 AGREE, FINDS = "clusters agree", "finds its view"  # the first one decides
 IMAGES = 2048  # at most
@@ -69,7 +69,7 @@ def extract_views(
     Images and views are the same for every size. An image that cannot be read is replaced by another one.
     """
     rows = min(ROWS, count)
-    chosen = np.sort(permuted(np.arange(count), len(images), fold(0)))
+    chosen = np.sort(permute(np.arange(count), len(images), fold(0)))
     loader = ViewLoader(
         Subset(images, chosen), data.model_copy(update={"views": VIEWS}), batch_size=rows, seed=0,
         steps=range(count // rows), workers=workers, device=device, quarantine=Quarantine(None, count, count),
@@ -81,7 +81,7 @@ def extract_views(
     for (first, second), ids in loader:
         places.append(ids.cpu())
         for name, encoder in encoders.items():
-            with evaluating(encoder):
+            with set_eval_mode(encoder):
                 a, b = (encoder.features(x.clone()).float().cpu() for x in (first, second))
             parts[name].append((a, b))
         progress.add(rows)
@@ -208,7 +208,7 @@ def differences_without_labels(
     reach = t_quantile(1 - (1 - level) / 2, len(agree) - 1) * float(agree.std(ddof=1))
     mean = float(agree.mean())
     finds = 100 * (ours.finds - np.mean([one.finds for one in seeds], axis=0))
-    low, high = interval(resampled_means(finds[None], draw_resamples(len(finds))), level=level)
+    low, high = interval(resample_means(finds[None], draw_resamples(len(finds))), level=level)
     return {
         AGREE: Difference(mean, mean - reach, mean + reach, len(finds) if agree.any() else 0),
         FINDS: Difference(float(finds.mean()), low, high, int((finds != 0).sum())),

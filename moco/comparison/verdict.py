@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from moco.text import shown
+from moco.text import escape
 
 Answer = Literal["yes", "no", "cannot tell"]
 LEVEL = 0.95  # of all intervals together
@@ -39,7 +39,7 @@ class Difference:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class ComparisonVerdict:
     """An answer and its sentence."""
 
     answer: Answer
@@ -74,49 +74,49 @@ def judge_baseline(
     images: int,
     level: float,
     words: Words = WITH_LABELS,
-) -> Verdict:
+) -> ComparisonVerdict:
     """The verdict against one baseline.
 
     Args:
         differences: by measure; `deciding` is one of them.
         images: number of images that are compared.
     """
-    one, name = differences[deciding], shown(name)
+    one, name = differences[deciding], escape(name)
     numbers = f"{deciding} ({100 * level:.3g} % interval {one.low:+.1f} to {one.high:+.1f})"
     if images < FEWEST_IMAGES:
-        return Verdict(
+        return ComparisonVerdict(
             "cannot tell",
             f"Cannot tell against {name}: {images} images to test on, and {FEWEST_IMAGES} are needed: "
             "give more images.",
         )
     if one.different < FEWEST_DIFFERENT:
-        return Verdict(
+        return ComparisonVerdict(
             "cannot tell",
             f"Cannot tell against {name}: the two differ on {one.different} of {images:,} images by {deciding}, "
             f"and {FEWEST_DIFFERENT} are needed.",
         )
     if not one.side:
-        return Verdict("cannot tell", f"Cannot tell against {name}: {one.points:+.1f} points of {numbers}.")
+        return ComparisonVerdict("cannot tell", f"Cannot tell against {name}: {one.points:+.1f} points of {numbers}.")
     against = [measure for measure, other in differences.items() if other.side == -one.side]
     if against:
-        return Verdict(
+        return ComparisonVerdict(
             "cannot tell",
             f"Cannot tell against {name}: {one.points:+.1f} points of {numbers}, but {' and '.join(against)} says the "
             "opposite.",
         )
     if one.side > 0:
-        return Verdict("yes", f"{words.better.format(name)} by {one.points:.1f} points of {numbers}.")
+        return ComparisonVerdict("yes", f"{words.better.format(name)} by {one.points:.1f} points of {numbers}.")
     numbers = f"{deciding} ({100 * level:.3g} % interval {-one.high:.1f} to {-one.low:.1f})"
-    return Verdict("no", f"{words.worse.format(name)} by {-one.points:.1f} points of {numbers}.")
+    return ComparisonVerdict("no", f"{words.worse.format(name)} by {-one.points:.1f} points of {numbers}.")
 
 
-def judge_all(verdicts: Mapping[str, Verdict]) -> Verdict:
+def judge_all(verdicts: Mapping[str, ComparisonVerdict]) -> ComparisonVerdict:
     """The verdict over all baselines."""
     by: dict[str, Sequence[str]] = {
         answer: [name for name, one in verdicts.items() if one.answer == answer] for answer in ("no", "cannot tell")
     }
     if by["no"]:
-        return Verdict("no", " ".join(verdicts[name].sentence for name in by["no"]))
+        return ComparisonVerdict("no", " ".join(verdicts[name].sentence for name in by["no"]))
     if by["cannot tell"]:
-        return Verdict("cannot tell", " ".join(verdicts[name].sentence for name in by["cannot tell"]))
-    return Verdict("yes", " ".join(one.sentence for one in verdicts.values()))
+        return ComparisonVerdict("cannot tell", " ".join(verdicts[name].sentence for name in by["cannot tell"]))
+    return ComparisonVerdict("yes", " ".join(one.sentence for one in verdicts.values()))

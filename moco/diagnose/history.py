@@ -6,17 +6,17 @@ from typing import Any
 
 from moco.diagnose.measure import Measurement
 
-KEY = "probe"  # of a record: the signals of a measurement
+PROBE_KEY = "probe"  # of a record: the signals of a measurement
 NAMES = {field.name for field in fields(Measurement)}
 
 
 def measurements(records: Sequence[dict[str, Any]]) -> list[tuple[int, Measurement]]:
     """Step and measurement of each record that has one. Those of versions with other signals are left out."""
-    found = [(record["step"], record[KEY]) for record in records if isinstance(record.get(KEY), dict)]
+    found = [(record["step"], record[PROBE_KEY]) for record in records if isinstance(record.get(PROBE_KEY), dict)]
     return [(step, Measurement(**values)) for step, values in found if values.keys() == NAMES]
 
 
-def waiting_share(records: Sequence[dict[str, Any]]) -> float | None:
+def measure_waiting_share(records: Sequence[dict[str, Any]]) -> float | None:
     """The share of the time that training waited for images, in the second half of the last start of the run.
 
     The first half is left out because workers start there. None with fewer than three records.

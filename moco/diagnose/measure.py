@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm  # pyright: ignore[reportPrivateUsage]
 
 from moco.diagnose import signals
-from moco.diagnose.networks import Networks
-from moco.diagnose.probe import Probe
+from moco.diagnose.networks import ProbeNetworks
+from moco.diagnose.probe import ProbeSet
 from moco.distributed import world_size
 from moco.method import Contrast, MemoryBank, MomentumEncoder, Queue
 from moco.method.batchnorm import SyncBatchNorm, frozen_statistics, one_group
@@ -94,7 +94,7 @@ def _rounded(value: float | None) -> float | None:
 
 
 @contextmanager
-def undisturbed(contrast: Contrast) -> Iterator[None]:
+def preserve_networks(contrast: Contrast) -> Iterator[None]:
     """While open: no gradients, running statistics fixed. Afterwards modes and random numbers are as before."""
     modes = [(part, part.training) for part in contrast.modules()]
     devices = {parameter.device for parameter in contrast.parameters() if parameter.device.type == "cuda"}
@@ -107,9 +107,9 @@ def undisturbed(contrast: Contrast) -> Iterator[None]:
                 part.training = mode
 
 
-def measure(
+def measure_signals(
     contrast: Contrast,
-    probe: Probe,
+    probe: ProbeSet,
     *,
     batch: int,
     group: int,
@@ -124,8 +124,8 @@ def measure(
         update: see `Measurement`.
         precision: context of the forward passes, as in training.
     """
-    with undisturbed(contrast), precision():
-        networks = Networks(contrast, probe)
+    with preserve_networks(contrast), precision():
+        networks = ProbeNetworks(contrast, probe)
         contrast.eval()
         features, embeddings = networks.features(0)
         other, other_embeddings = networks.features(1)
@@ -173,7 +173,9 @@ def _dictionary(contrast: Contrast, batch: int) -> tuple[int, str]:
     return batch - 1, "batch"
 
 
-def _with_batch_statistics(networks: Networks, z: Float[Tensor, "n C"], *, batch: int, size: int) -> dict[str, Any]:
+def _with_batch_statistics(
+    networks: ProbeNetworks, z: Float[Tensor, "n C"], *, batch: int, size: int
+) -> dict[str, Any]:
     """The signals that need BN as in training: own, apart, stored, fresh, steady."""
     contrast, probe = networks.contrast, networks.probe
     found: dict[str, Any] = dict.fromkeys(

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from moco.diagnose.probe import Probe
+from moco.diagnose.probe import ProbeSet
 from moco.encoders import Encoder
 from moco.method import Contrast, MomentumEncoder
 from moco.method.contrast import unit
@@ -16,10 +16,10 @@ PIXELS = 2**22  # that are encoded at a time, with BN's running statistics
 PATCHED, PATCHES = 256, 4096  # images whose patches are measured, and patches of all of them together, at most
 
 
-class Networks:
+class ProbeNetworks:
     """Forward passes over the probe set. They bypass torch.compile, which would compile for each new shape."""
 
-    def __init__(self, contrast: Contrast, probe: Probe):
+    def __init__(self, contrast: Contrast, probe: ProbeSet):
         self.contrast, self.probe = contrast, probe
         assert isinstance(contrast.encoder, Encoder)
         self.encoder: Encoder = contrast.encoder

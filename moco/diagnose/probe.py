@@ -8,13 +8,13 @@ from jaxtyping import Float32, Int64, UInt8
 from torch import Tensor
 
 from moco.data.augment.normalize import normalize
-from moco.data.check.distinct import SamePictures, estimate_distinct, picture_signature, same_pictures
+from moco.data.check.distinct import SamePictures, estimate_distinct, measure_same_pictures, picture_signature
 from moco.data.decode.bands import to_picture
 from moco.data.loader.bad_images import Quarantine
 from moco.data.loader.loader import ViewLoader
 from moco.data.sources.images import Images, Subset
 from moco.recipe_specs import DataSpec, Jitter, View
-from moco.rng import fold, permuted
+from moco.rng import fold, permute
 
 Crops = UInt8[Tensor, "n 3 S S"] | Float32[Tensor, "n c S S"]
 ROWS = 64  # images in a mini-batch of the loader
@@ -27,7 +27,7 @@ PICTURE = DataSpec(size=32, eval_resize=32, views=(WHOLE,))  # in which copies o
 
 
 @dataclass(frozen=True, eq=False)
-class Probe:
+class ProbeSet:
     """The probe set, in the memory of the host."""
 
     views: tuple[Crops, Crops]
@@ -52,7 +52,7 @@ class Probe:
 
 def make_probe(
     images: Images, data: DataSpec, *, count: int, device: torch.device, workers: int, processes: bool = False
-) -> Probe:
+) -> ProbeSet:
     """The probe set of about `count` images. Unreadable ones are replaced by others.
 
     Raises:
@@ -60,7 +60,7 @@ def make_probe(
     """
     count = min(count, len(images), max(ROWS, BYTES // data.view_bytes))
     count = count // ROWS * ROWS or count
-    chosen = permuted(np.arange(count), len(images), fold(SEED))
+    chosen = permute(np.arange(count), len(images), fold(SEED))
 
     def read(data: DataSpec) -> tuple[list[Tensor], Tensor]:
         rows = min(ROWS, count)
@@ -75,8 +75,10 @@ def make_probe(
     views, places = read(data if len(data.views) == 2 else data.model_copy(update={"views": data.views * 2}))
     (pictures,), which = read(_for_pictures(data))
     first = np.unique(which.numpy(), return_index=True)[1]  # a replacement of a bad image may occur twice
-    found = same_pictures([picture_signature(to_picture(one)) for one in pictures[first].permute(0, 2, 3, 1).numpy()])
-    return Probe((views[0], views[1]), torch.from_numpy(chosen)[places], data, len(images), found.same, found.blank)
+    found = measure_same_pictures(
+        [picture_signature(to_picture(one)) for one in pictures[first].permute(0, 2, 3, 1).numpy()]
+    )
+    return ProbeSet((views[0], views[1]), torch.from_numpy(chosen)[places], data, len(images), found.same, found.blank)
 
 
 def _for_pictures(data: DataSpec) -> DataSpec:

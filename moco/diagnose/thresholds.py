@@ -32,4 +32,4 @@ class Thresholds:
     patches_of_best: float = 0.9  # effective rank of patches, relative to its maximum
 
 
-THRESHOLDS = Thresholds()
+VERDICT_THRESHOLDS = Thresholds()

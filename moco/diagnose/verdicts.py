@@ -10,7 +10,7 @@ from statistics import median
 from typing import Any
 
 from moco.diagnose.measure import Measurement
-from moco.diagnose.thresholds import THRESHOLDS
+from moco.diagnose.thresholds import VERDICT_THRESHOLDS
 from moco.text import plural
 
 COLLAPSED = "collapsed"
@@ -48,7 +48,7 @@ class Evidence:
     @property
     def warm(self) -> bool:
         """Whether the warm-up is over."""
-        return self.step >= THRESHOLDS.warm_up * self.total_steps
+        return self.step >= VERDICT_THRESHOLDS.warm_up * self.total_steps
 
     @property
     def start(self) -> Measurement | None:
@@ -65,7 +65,7 @@ class Evidence:
 
         None without a measurement there.
         """
-        low, high = (part * self.total_steps for part in THRESHOLDS.middle)
+        low, high = (part * self.total_steps for part in VERDICT_THRESHOLDS.middle)
         values = [getattr(one, name) for step, one in self.measured if low <= step <= high]
         known = [value for value in values if value is not None]
         return median(known) if known else None
@@ -98,18 +98,22 @@ class Diagnosis:
         return "\n".join(lines)
 
 
-def diagnose(evidence: Evidence) -> Diagnosis:
+def judge_evidence(evidence: Evidence) -> Diagnosis:
     """The verdicts. The first fault of `FAULTS` is the verdict for classification, later ones are listed too."""
     found = [verdict for rule in FAULTS if (verdict := rule(evidence)) is not None]
-    first, *others = found or [progress(evidence)]
+    first, *others = found or [judge_progress(evidence)]
     collapse = next((one for one in found if one.word == COLLAPSED), None)
-    return Diagnosis(evidence.step, first, collapse or dense(evidence), tuple(others))
+    return Diagnosis(evidence.step, first, collapse or judge_for_dense_tasks(evidence), tuple(others))
 
 
-def collapsed(evidence: Evidence) -> Verdict | None:
+def find_collapse(evidence: Evidence) -> Verdict | None:
     now, hits = evidence.now, round(evidence.now.found * evidence.now.probe)
-    by_chance = hits <= THRESHOLDS.by_chance and now.probe >= THRESHOLDS.large and now.spread < THRESHOLDS.alike
-    if now.spread < THRESHOLDS.collapsed:
+    by_chance = (
+        hits <= VERDICT_THRESHOLDS.by_chance
+        and now.probe >= VERDICT_THRESHOLDS.large
+        and now.spread < VERDICT_THRESHOLDS.alike
+    )
+    if now.spread < VERDICT_THRESHOLDS.collapsed:
         what = f"the embeddings of all images are nearly the same (spread {now.spread:.3f}; 1 if they are uniform)."
     elif evidence.warm and by_chance:
         what = f"{hits} of {now.probe:,} queries find their own key; 1 does by chance (spread {now.spread:.2f})."
@@ -118,9 +122,9 @@ def collapsed(evidence: Evidence) -> Verdict | None:
     return Verdict(COLLAPSED, what, "Start again with a tenth of the learning rate (optim.lr).")
 
 
-def same_pictures(evidence: Evidence) -> Verdict | None:
+def find_same_pictures(evidence: Evidence) -> Verdict | None:
     now = evidence.now
-    if now.distinct > THRESHOLDS.copies * now.images:
+    if now.distinct > VERDICT_THRESHOLDS.copies * now.images:
         return None
     blank = f", {100 * now.blank:.0f} % are of a single colour" if now.blank > 0.01 else ""
     if now.keys:
@@ -137,9 +141,9 @@ def same_pictures(evidence: Evidence) -> Verdict | None:
     )
 
 
-def false_negatives(evidence: Evidence) -> Verdict | None:
+def find_false_negatives(evidence: Evidence) -> Verdict | None:
     now = evidence.now
-    if now.own_negatives <= THRESHOLDS.own_negatives or same_pictures(evidence) is not None:
+    if now.own_negatives <= VERDICT_THRESHOLDS.own_negatives or find_same_pictures(evidence) is not None:
         return None
     size = 1 << max(0, int(now.distinct / 4).bit_length() - 1)
     return Verdict(
@@ -150,12 +154,12 @@ def false_negatives(evidence: Evidence) -> Verdict | None:
     )
 
 
-def leak(evidence: Evidence) -> Verdict | None:
+def find_leak(evidence: Evidence) -> Verdict | None:
     now = evidence.now
     if now.own is None or now.apart is None or now.leak_error is None or not evidence.warm:
         return None
     lost = now.own - now.apart
-    if lost <= THRESHOLDS.errors * now.leak_error or lost <= THRESHOLDS.leak * now.own:
+    if lost <= VERDICT_THRESHOLDS.errors * now.leak_error or lost <= VERDICT_THRESHOLDS.leak * now.own:
         return None
     return Verdict(
         "BN leak",
@@ -166,19 +170,21 @@ def leak(evidence: Evidence) -> Verdict | None:
     )
 
 
-def weak(evidence: Evidence) -> str | None:
+def describe_weakness(evidence: Evidence) -> str | None:
     """What is wrong with the embeddings: few own keys are found, or few dimensions are used; None: neither."""
     now, start = evidence.now, evidence.start
     if not evidence.warm:
         return None
-    if now.rank < THRESHOLDS.rank_of_dim * min(now.dim, now.probe):
+    if now.rank < VERDICT_THRESHOLDS.rank_of_dim * min(now.dim, now.probe):
         return f"the embeddings use {now.rank:.1f} of {now.dim} dimensions (effective rank)"
-    best, at = max([(one.rank, step) for step, one in evidence.comparable(THRESHOLDS.settled)], default=(0.0, 0))
-    if now.rank < THRESHOLDS.rank_of_best * best:
+    best, at = max(
+        [(one.rank, step) for step, one in evidence.comparable(VERDICT_THRESHOLDS.settled)], default=(0.0, 0)
+    )
+    if now.rank < VERDICT_THRESHOLDS.rank_of_best * best:
         return (
             f"the embeddings use {now.rank:.1f} of {now.dim} dimensions (effective rank), and {best:.1f} at step {at}"
         )
-    if start is not None and now.found < THRESHOLDS.learned * start.found:
+    if start is not None and now.found < VERDICT_THRESHOLDS.learned * start.found:
         return (
             f"queries find {100 * now.found:.1f} % of their own keys among {plural(now.probe, 'image')}, and "
             f"{100 * start.found:.1f} % before the first step"
@@ -186,13 +192,13 @@ def weak(evidence: Evidence) -> str | None:
     return None
 
 
-def too_fast(evidence: Evidence) -> Verdict | None:
-    what, update, steady = weak(evidence), evidence.median("update"), evidence.median("steady")
-    if what is None and steady is not None and steady < THRESHOLDS.steady and evidence.warm:
+def find_fast_key_encoder(evidence: Evidence) -> Verdict | None:
+    what, update, steady = describe_weakness(evidence), evidence.median("update"), evidence.median("steady")
+    if what is None and steady is not None and steady < VERDICT_THRESHOLDS.steady and evidence.warm:
         what = (
             f"BN's running statistics lag behind (cosine {steady:.2f} of queries with those and with batch statistics)"
         )
-    if what is None or update is None or update <= THRESHOLDS.update:
+    if what is None or update is None or update <= VERDICT_THRESHOLDS.update:
         return None
     return Verdict(
         "learning rate too high",
@@ -201,12 +207,12 @@ def too_fast(evidence: Evidence) -> Verdict | None:
     )
 
 
-def stale_keys(evidence: Evidence) -> Verdict | None:
-    what, now, follows = weak(evidence), evidence.now, evidence.median("follows")
+def find_stale_keys(evidence: Evidence) -> Verdict | None:
+    what, now, follows = describe_weakness(evidence), evidence.now, evidence.median("follows")
     stored, fresh = evidence.median("stored"), evidence.median("fresh")
-    if what is None or stored is None or fresh is None or follows is None or follows < THRESHOLDS.follows:
+    if what is None or stored is None or fresh is None or follows is None or follows < VERDICT_THRESHOLDS.follows:
         return None
-    if stored < THRESHOLDS.stale * max(fresh, 1 / now.probe):
+    if stored < VERDICT_THRESHOLDS.stale * max(fresh, 1 / now.probe):
         return None
     return Verdict(
         "stale keys",
@@ -217,9 +223,9 @@ def stale_keys(evidence: Evidence) -> Verdict | None:
     )
 
 
-def lagging_keys(evidence: Evidence) -> Verdict | None:
-    what, follows = weak(evidence), evidence.now.follows
-    if what is None or follows is None or follows >= THRESHOLDS.lags:
+def find_lagging_keys(evidence: Evidence) -> Verdict | None:
+    what, follows = describe_weakness(evidence), evidence.now.follows
+    if what is None or follows is None or follows >= VERDICT_THRESHOLDS.lags:
         return None
     return Verdict(
         "key encoder lags",
@@ -228,16 +234,16 @@ def lagging_keys(evidence: Evidence) -> Verdict | None:
     )
 
 
-def learns_little(evidence: Evidence) -> Verdict | None:
-    what, update = weak(evidence), evidence.median("update")
-    if what is None or any(rule(evidence) for rule in (too_fast, stale_keys, lagging_keys)):
+def find_slow_learning(evidence: Evidence) -> Verdict | None:
+    what, update = describe_weakness(evidence), evidence.median("update")
+    if what is None or any(rule(evidence) for rule in (find_fast_key_encoder, find_stale_keys, find_lagging_keys)):
         return None
     how = "" if update is None else f"; a step changes the weights by {100 * update:.2g} %"
     return Verdict("learns little", f"{what}{how}.", "Train longer (--epochs), or change the learning rate (optim.lr).")
 
 
-def starved(evidence: Evidence) -> Verdict | None:
-    if evidence.waiting is None or evidence.waiting <= THRESHOLDS.waiting:
+def find_slow_data(evidence: Evidence) -> Verdict | None:
+    if evidence.waiting is None or evidence.waiting <= VERDICT_THRESHOLDS.waiting:
         return None
     return Verdict(
         "starved",
@@ -246,7 +252,7 @@ def starved(evidence: Evidence) -> Verdict | None:
     )
 
 
-def progress(evidence: Evidence) -> Verdict:
+def judge_progress(evidence: Evidence) -> Verdict:
     """The verdict on a run without a fault."""
     now, start = evidence.now, evidence.start
     before = "" if start is None else f", {100 * start.found:.1f} % before the first step"
@@ -256,7 +262,7 @@ def progress(evidence: Evidence) -> Verdict:
     )
     if not evidence.warm:
         return Verdict("warming up", f"{what}.", fault=False)
-    step, then = evidence.comparable(evidence.step / evidence.total_steps - THRESHOLDS.recent)[0]
+    step, then = evidence.comparable(evidence.step / evidence.total_steps - VERDICT_THRESHOLDS.recent)[0]
     if step == evidence.step:
         return Verdict("healthy", f"{what}.", fault=False)
     error = sqrt(sum(one.found * (1 - one.found) / one.probe for one in (now, then)))
@@ -264,12 +270,12 @@ def progress(evidence: Evidence) -> Verdict:
         text = f"{what}, and {100 * then.found:.1f} % at step {step}."
         longer = "A longer run (--epochs) may be better." if evidence.step == evidence.total_steps else ""
         return Verdict("still learning", text, longer, fault=False)
-    if 2 * error > THRESHOLDS.resolved * now.found:
+    if 2 * error > VERDICT_THRESHOLDS.resolved * now.found:
         return Verdict("healthy", f"{what}.", fault=False)
     return Verdict("plateau", f"{what}; neither changes since step {step}.", fault=False)
 
 
-def dense(evidence: Evidence) -> Verdict:
+def judge_for_dense_tasks(evidence: Evidence) -> Verdict:
     """The verdict for dense tasks: do the patches of the feature maps lose dimensions?"""
     now = evidence.now
     if now.patch_rank is None or now.patch_rank_error is None:
@@ -278,12 +284,13 @@ def dense(evidence: Evidence) -> Verdict:
     best, best_error, step = max(known)
     what = f"the patches of the feature maps use {now.patch_rank:.1f} dimensions (effective rank)"
     error = sqrt(now.patch_rank_error**2 + best_error**2)
-    if best - now.patch_rank > 2 * error and now.patch_rank < THRESHOLDS.patches_of_best * best:
+    if best - now.patch_rank > 2 * error and now.patch_rank < VERDICT_THRESHOLDS.patches_of_best * best:
         use = f"For dense tasks, try a checkpoint near step {step} (--keep-every keeps some)." if step else ""
         return Verdict("past its best", f"{what}, and {best:.1f} at step {step}.", use)
     return Verdict("keeps its patches", f"{what}, {best:.1f} at best.", fault=False)
 
 
 FAULTS: tuple[Callable[[Evidence], Verdict | None], ...] = (
-    same_pictures, collapsed, false_negatives, leak, too_fast, stale_keys, lagging_keys, starved, learns_little,
+    find_same_pictures, find_collapse, find_false_negatives, find_leak, find_fast_key_encoder, find_stale_keys,
+    find_lagging_keys, find_slow_data, find_slow_learning,
 )  # fmt: skip

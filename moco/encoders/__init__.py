@@ -12,7 +12,7 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from moco.encoders.check_network import pooled
+from moco.encoders.check_network import pool_features
 from moco.encoders.heads import HEADS
 from moco.encoders.resnet import NETS, ResNet, resnet
 from moco.encoders.torchvision_timm import (
@@ -58,7 +58,7 @@ class Encoder(nn.Module):
 
         D' equals D, except for a few networks that have layers after their pooling (VGG, MobileNetV3).
         """
-        return self._dense(self.backbone, x) if dense else pooled(self.backbone(x))
+        return self._dense(self.backbone, x) if dense else pool_features(self.backbone(x))
 
     def forward(self, x: Float[Tensor, "N c H W"]) -> Float[Tensor, "N C"]:
         """The embeddings."""

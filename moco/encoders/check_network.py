@@ -47,9 +47,9 @@ def probe(
     with torch.no_grad(), torch.random.fork_rng(devices=[]), _last_linear(tried) as outputs:
         y = _features(tried.eval(), what, size, own_size, shape=(1, channels))
         last = _classifier(outputs, y)
-        num_features = pooled(y).shape[1]
+        num_features = pool_features(y).shape[1]
         if training:
-            in_training = pooled(_features(tried.train(), what, size, own_size, shape=(2, channels))).shape[1]
+            in_training = pool_features(_features(tried.train(), what, size, own_size, shape=(2, channels))).shape[1]
             if in_training != num_features:
                 raise RecipeError(
                     f"{what} gives {num_features} features in evaluation mode and {in_training} in training mode: "
@@ -107,7 +107,7 @@ def unwrap_parts(network: nn.Module) -> list[str]:
         names.append(name)
 
 
-def pooled(y: Tensor) -> Float[Tensor, "N D"]:
+def pool_features(y: Tensor) -> Float[Tensor, "N D"]:
     """Features unchanged; a map N x D x h x w or tokens N x T x D averaged over the positions."""
     return y.flatten(2).mean(dim=2) if y.ndim == 4 else y.mean(dim=1) if y.ndim == 3 else y
 

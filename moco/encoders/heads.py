@@ -12,12 +12,12 @@ from torch import nn
 from moco.recipe import EncoderSpec
 
 
-def linear(num_features: int, spec: EncoderSpec) -> nn.Module:
+def linear_head(num_features: int, spec: EncoderSpec) -> nn.Module:
     """MoCo v1's head: one linear layer (facebookresearch/moco, builder.py). nn.Linear's own initial weights."""
     return nn.Linear(num_features, spec.dim)
 
 
-def mlp(num_features: int, spec: EncoderSpec) -> nn.Module:
+def mlp_head(num_features: int, spec: EncoderSpec) -> nn.Module:
     """MoCo v2's head: a hidden layer as wide as the feature, ReLU, no BN (arXiv:2003.04297, Sec. 3)."""
     hidden = nn.Linear(num_features, num_features)
     return nn.Sequential(hidden, nn.ReLU(inplace=True), nn.Linear(num_features, spec.dim))
@@ -34,8 +34,8 @@ def projector3(num_features: int, spec: EncoderSpec) -> nn.Module:
 
 
 HEADS: dict[str, Callable[[int, EncoderSpec], nn.Module]] = {
-    "linear": linear,
-    "mlp": mlp,
+    "linear": linear_head,
+    "mlp": mlp_head,
     "projector2": projector2,
     "projector3": projector3,
 }

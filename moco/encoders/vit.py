@@ -178,7 +178,7 @@ def vit(spec: EncoderSpec, *, size: int | None = None) -> ViT:
     return ViT(net, channels=spec.channels, size=size, position=spec.position, freeze_patch=spec.freeze_patch)
 
 
-def recognised_vit(tensors: dict[str, Tensor]) -> EncoderSpec | None:
+def recognise_vit(tensors: dict[str, Tensor]) -> EncoderSpec | None:
     """The ViT of `VITS` with these parameter names and shapes, ignoring any head; None if there is none.
 
     Shapes show neither the number of attention heads nor a frozen patch projection. MoCo v3's number of heads is

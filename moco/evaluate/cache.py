@@ -35,7 +35,7 @@ from moco.evaluate.features import Features, batch_for, extract_each, features_o
 from moco.evaluate.progress import Progress
 from moco.files import refuse_special, remove_temporary_files, write_atomically
 from moco.recipe import DataSpec
-from moco.text import message_of, shown
+from moco.text import escape, message_of
 
 FOLDER = "features"  # in the folder of a run or encoder
 FORMAT = 2  # of the keys and of the files
@@ -73,7 +73,7 @@ class FeatureCache:
         except FileNotFoundError:
             return None
         except (OSError, ValueError, KeyError, SafetensorError) as error:
-            self.say(f"features are computed again, {shown(str(file))} cannot be used: {message_of(error)}")
+            self.say(f"features are computed again, {escape(str(file))} cannot be used: {message_of(error)}")
             return None
         with suppress(OSError):
             os.utime(file)  # mark as recently used
@@ -90,7 +90,7 @@ class FeatureCache:
             write_atomically(self._file(key), lambda file: (file.write(head), file.write(body)))
             self._remove_old()
         except OSError as error:
-            self.say(f"features are not stored in {shown(str(self.folder))}: {message_of(error)}")
+            self.say(f"features are not stored in {escape(str(self.folder))}: {message_of(error)}")
 
     def _file(self, key: str) -> Path:
         return self.folder / f"{key}.features"
@@ -134,7 +134,7 @@ def extract_each_cached(
 
     Raises: as `extract_each`.
     """
-    paths = paths_of(images) if cache is not None else None
+    paths = cacheable_paths(images) if cache is not None else None
     keys: dict[str, str] = {}
     stamp, kept = "", {}
     if cache is not None and paths is not None:
@@ -196,7 +196,7 @@ def hash_weights(encoder: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def paths_of(images: Images) -> list[str] | None:
+def cacheable_paths(images: Images) -> list[str] | None:
     """The files of images; None if they are not files, so that their pixels may differ each time."""
     places = np.arange(len(images))
     while isinstance(images, Subset):

@@ -12,16 +12,16 @@ import numpy as np
 import torch.nn.functional as F
 from jaxtyping import Float32
 
-from moco.atomic_output import feature_files, local_path, refuse_existing, staged
+from moco.atomic_output import feature_files, local_path, open_staged_files, refuse_existing
 from moco.data.loader.bad_images import Quarantine
 from moco.data.loader.loader import eval_batches
 from moco.data.sources.folder import DataError, Images
-from moco.data.sources.open import files_of, open_images
+from moco.data.sources.open import list_image_files, open_images
 from moco.device import workers_for
-from moco.evaluate.features import Pretrained, batch_for, check_finite, evaluating, load
+from moco.evaluate.features import Pretrained, batch_for, check_finite, load_pretrained, set_eval_mode
 from moco.evaluate.progress import Progress
 from moco.recipe import RecipeError, unknown
-from moco.text import extra, guard_cell, shown
+from moco.text import escape, extra, guard_cell
 from moco.weights.encoder_folder import Weights
 
 Chunk = tuple[list[str], Float32[np.ndarray, "n D"]]  # names and features of some images
@@ -77,12 +77,12 @@ def embed_to_file(
     progress.stage("looking for images and weights")
     images = open_images(data, single=True)
     _check_not_read([*([data] if isinstance(data, str | Path) else data), weights], images, files)
-    pretrained = load(weights, architecture=architecture, device=device)
+    pretrained = load_pretrained(weights, architecture=architecture, device=device)
     progress.stage("features", len(images))
     quarantine, names = Quarantine(None, max_bad, len(images)), []
     workers = workers_for(workers)
     chunks = _chunks(pretrained, images, normalize=normalize, workers=workers, quarantine=quarantine)
-    with staged(files, overwrite=overwrite) as (file, *more):
+    with open_staged_files(files, overwrite=overwrite) as (file, *more):
         WRITERS[files[0].suffix](file, _collect_names(names, chunks, progress), pretrained.encoder.num_features)
         if not names:
             raise DataError(f"none of the {len(images):,} images can be read")
@@ -108,10 +108,10 @@ def _check_not_read(given: Sequence[str | Path], images: Images, files: Sequence
     for file in files:
         if not file.exists():
             continue
-        read = [str(one) for one in given if os.path.exists(one)] + files_of(images)
+        read = [str(one) for one in given if os.path.exists(one)] + list_image_files(images)
         if any(os.path.exists(one) and os.path.samefile(one, file) for one in read):
             raise RecipeError(
-                f"{shown(str(file))} is read by this command, and must not be overwritten: give another name"
+                f"{escape(str(file))} is read by this command, and must not be overwritten: give another name"
             )
 
 
@@ -124,7 +124,7 @@ def _chunks(
         images, data, batch_size=batch_for(data), device=device, workers=workers, quarantine=quarantine
     )
     for x, ids in batches:
-        with evaluating(pretrained.encoder):
+        with set_eval_mode(pretrained.encoder):
             y = pretrained.encoder.features(x).float()
         rows: list[int] = ids.tolist()
         names = [escape_line_breaks(images.names[i]) for i in rows]

@@ -6,7 +6,7 @@ from typing import Any
 
 from moco.data.loader.bad_images import Quarantine
 from moco.data.sources.folder import DataError
-from moco.data.sources.labels import labelled
+from moco.data.sources.labels import require_labels
 from moco.data.sources.open import Sources
 from moco.data.sources.overlap import check_disjoint, copies_note
 from moco.data.sources.split import Split, split_of, split_sources
@@ -14,9 +14,9 @@ from moco.device import workers_for
 from moco.encoders import Encoder
 from moco.evaluate.baselines import Pixels, random_encoder
 from moco.evaluate.cache import FeatureCache, cache_of, extract_each_cached
-from moco.evaluate.features import Pretrained, load
+from moco.evaluate.features import Pretrained, load_pretrained
 from moco.evaluate.progress import Progress
-from moco.evaluate.protocols import KINDS, Evaluation, Subject, Subjects
+from moco.evaluate.protocols import EVALUATIONS, Evaluation, Subject, Subjects
 from moco.evaluate.table import Score, Table
 from moco.recipe import RecipeError, unknown
 from moco.text import first_few, plural
@@ -54,7 +54,7 @@ def evaluate(
     """
     kinds, progress = _kinds(kind, settings or {}), progress or Progress()
     progress.stage("loading the encoder")
-    pretrained = load(weights, architecture=architecture, device=device)
+    pretrained = load_pretrained(weights, architecture=architecture, device=device)
     cache = cache_of(weights, say) if cached else None
     everything = subjects(
         pretrained, data, test=test, workers=workers, max_bad=max_bad, cache=cache, progress=progress
@@ -64,15 +64,17 @@ def evaluate(
 
 def _kinds(kind: str, settings: Mapping[str, Any]) -> list[Evaluation]:
     """The evaluations called `kind`, each with its own part of the settings. Raises RecipeError."""
-    if kind not in (ALL, *KINDS):
-        raise RecipeError(unknown("evaluation", kind, [ALL, *KINDS]))
-    chosen = list(KINDS) if kind == ALL else [kind]
-    fields = {name: {field.name for field in dataclasses.fields(KINDS[name])} for name in chosen}
+    if kind not in (ALL, *EVALUATIONS):
+        raise RecipeError(unknown("evaluation", kind, [ALL, *EVALUATIONS]))
+    chosen = list(EVALUATIONS) if kind == ALL else [kind]
+    fields = {name: {field.name for field in dataclasses.fields(EVALUATIONS[name])} for name in chosen}
     known = sorted(set().union(*fields.values()))
     for name in settings:
         if name not in known:
             raise RecipeError(unknown(f"setting of {kind}", name, known))
-    return [KINDS[name](**{key: value for key, value in settings.items() if key in fields[name]}) for name in chosen]
+    return [
+        EVALUATIONS[name](**{key: value for key, value in settings.items() if key in fields[name]}) for name in chosen
+    ]
 
 
 def subjects(
@@ -103,8 +105,8 @@ def subjects(
     progress = progress or Progress()
     progress.stage("looking for images")
     split = split_sources(data) if test is None else split_of(data, test)
-    labelled(split.train, "the training images")
-    labelled(split.test, "the test images")
+    require_labels(split.train, "the training images")
+    require_labels(split.test, "the test images")
     check_disjoint(split.train, split.test)
     encoders, notes = _build_baselines(pretrained, random_encoders)
     baselines = list(encoders)
@@ -182,7 +184,7 @@ def _scores(kind: Evaluation, among: Subjects) -> dict[str, dict[str, Score]]:
 
 
 def _name_of_kind(kind: Evaluation) -> str:
-    return next((name for name, one in KINDS.items() if isinstance(kind, one)), type(kind).__name__)
+    return next((name for name, one in EVALUATIONS.items() if isinstance(kind, one)), type(kind).__name__)
 
 
 def _build_baselines(pretrained: Pretrained, random_encoders: int) -> tuple[dict[str, Encoder | Pixels], list[str]]:

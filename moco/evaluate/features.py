@@ -32,7 +32,7 @@ from moco.encoders import Encoder
 from moco.evaluate.baselines import Pixels
 from moco.evaluate.progress import Progress
 from moco.recipe import DataSpec, EncoderSpec
-from moco.text import shown
+from moco.text import escape
 from moco.weights.encoder_folder import Config, Weights, load_encoder
 
 Picture = str | os.PathLike[str] | Image.Image
@@ -67,7 +67,7 @@ class Features:
 
 
 @contextmanager
-def evaluating(module: nn.Module) -> Iterator[None]:
+def set_eval_mode(module: nn.Module) -> Iterator[None]:
     """While open, `module` is in eval mode, without gradients. Afterwards each part is in its former mode again."""
     modes = [(part, part.training) for part in module.modules()]
     module.eval()
@@ -123,7 +123,7 @@ def extract_each(
     for x, which in batches:
         ids[n : n + len(x)] = which.cpu()
         for name, encoder in encoders.items():
-            with evaluating(encoder):
+            with set_eval_mode(encoder):
                 y = encoder.features(x.clone()).float().cpu()  # some networks change their input in place
             rows.setdefault(name, torch.empty(len(images), y.shape[1]))[n : n + len(x)] = y
         n += len(x)
@@ -147,7 +147,7 @@ def check_finite(x: Float[Tensor, "n D"], names: Sequence[str], *, of: str = "")
     """Raise FloatingPointError if a feature of one of the images `names` is not finite."""
     bad = ~torch.isfinite(x).all(dim=1)
     if bad.any():
-        first = shown(names[int(bad.nonzero()[0])])
+        first = escape(names[int(bad.nonzero()[0])])
         raise FloatingPointError(
             f"the features {f'of {of} ' if of else ''}of {int(bad.sum()):,} of {len(bad):,} images are not finite "
             f"numbers, the first is {first}: the weights are damaged, or from a run that diverged"
@@ -186,7 +186,7 @@ class Pretrained:
 
     def features(self, x: Float[Tensor, "N c H W"], dense: bool = False) -> Float[Tensor, "N ..."]:
         """The features N x D of transformed images, or with `dense` the map or patch tokens; without gradients."""
-        with evaluating(self.encoder):
+        with set_eval_mode(self.encoder):
             return self.encoder.features(x.to(self.device), dense)
 
     def embed(
@@ -213,7 +213,7 @@ class Pretrained:
         return (F.normalize(x) if normalize else x).numpy()
 
 
-def load(
+def load_pretrained(
     weights: Weights,
     *,
     model: nn.Module | None = None,
@@ -235,7 +235,7 @@ def _open_pictures(pictures: Any, *, bands: bool) -> Images:
     if isinstance(pictures, Dataset | np.ndarray | Tensor) or hasattr(pictures, "names"):
         return open_images(pictures, bands=bands)
     listed = isinstance(pictures, Sequence) or isinstance(next(iter(pictures), None), str | os.PathLike)
-    return Pictures(list(pictures)) if listed else open_images(pictures, bands=bands)
+    return PictureList(list(pictures)) if listed else open_images(pictures, bands=bands)
 
 
 def _pixels(picture: Any) -> UInt8[np.ndarray, "H W 3"]:
@@ -254,7 +254,7 @@ def _bands(picture: Any) -> Raw:
         raise BadImage(os.fspath(picture), reason_of(error)) from error
 
 
-class Pictures:
+class PictureList:
     """A list of pictures and paths, as Images."""
 
     labels: None = None

@@ -11,7 +11,7 @@ from moco.evaluate.features import Features
 from moco.evaluate.progress import Progress
 from moco.recipe import RecipeError
 
-K = 200  # neighbours: InstDisc and MoCo's CIFAR notebook
+KNN_K = 200  # neighbours: InstDisc and MoCo's CIFAR notebook
 TEMPERATURE = 0.1  # MoCo's CIFAR notebook, InstDisc on CIFAR-10; InstDisc on ImageNet: 0.07
 QUERIES, BANK = 512, 32768  # rows compared at a time: 64 MiB of similarities, whatever n is
 QUERIES_ON_GPU, BANK_ON_GPU = 2048, 131072  # the same on a GPU: 1 GiB
@@ -35,7 +35,12 @@ class Vote(NamedTuple):
 
 
 def knn(
-    train: Features, test: Features, *, k: int = K, temperature: float = TEMPERATURE, device: str | torch.device = "cpu"
+    train: Features,
+    test: Features,
+    *,
+    k: int = KNN_K,
+    temperature: float = TEMPERATURE,
+    device: str | torch.device = "cpu",
 ) -> Vote:
     """Classify `test` by its k nearest images in `train`. k = 1 is plain nearest neighbour.
 

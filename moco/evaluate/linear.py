@@ -8,15 +8,15 @@ from jaxtyping import Int
 from torch import Tensor
 
 from moco.data.sources.folder import DataError
-from moco.data.sources.split import ONE_IN, draw_fifth
+from moco.data.sources.split import TEST_ONE_IN, draw_fifth
 from moco.evaluate.features import Features
-from moco.evaluate.logistic import ROWS, Standardization, fit
+from moco.evaluate.logistic import ROWS_AT_A_TIME, Standardization, fit
 from moco.evaluate.progress import Progress
 
 STRENGTHS = (1.0, 1e-1, 1e-2, 1e-3, 1e-4, 1e-5)  # of the L2 penalty, see logistic.py
 
 
-class Probe(NamedTuple):
+class ProbeResult(NamedTuple):
     """The predictions of a linear classifier, and how its setting was chosen."""
 
     predictions: Int[Tensor, " n"]  # of the test images
@@ -33,7 +33,7 @@ def probe_lbfgs(
     seed: int = 0,
     device: str | torch.device = "cpu",
     progress: Progress | None = None,
-) -> Probe:
+) -> ProbeResult:
     """Logistic regression on features, standardized by the training images.
 
     The L2 strength with the best accuracy on a held-out fifth of the training images is used for a fit on all of them.
@@ -49,8 +49,10 @@ def probe_lbfgs(
     best = max(tried, key=lambda l2: tried[l2]) if tried else strengths[0]
     standardize = Standardization.of(train.x)
     logistic = fit(standardize(train.x).to(device), labels.to(device), classes=len(train.classes), l2=best)
-    predictions = torch.cat([logistic.predict(standardize(rows).to(device)).cpu() for rows in test.x.split(ROWS)])
-    return Probe(predictions, accuracy(predictions, truth), best, tried)
+    predictions = torch.cat(
+        [logistic.predict(standardize(rows).to(device)).cpu() for rows in test.x.split(ROWS_AT_A_TIME)]
+    )
+    return ProbeResult(predictions, accuracy(predictions, truth), best, tried)
 
 
 def _try_strengths(
@@ -82,8 +84,8 @@ def hold_out(labels: Int[Tensor, " n"], *, seed: int = 0) -> tuple[Int[Tensor, "
     held = torch.from_numpy(draw_fifth(labels.numpy(), seed=seed))
     if not held.any():
         raise DataError(
-            f"a linear probe chooses its settings on every {ONE_IN}th training image of a class, and no class has "
-            f"{ONE_IN} of them: add some, or evaluate by kNN"
+            f"a linear probe chooses its settings on every {TEST_ONE_IN}th training image of a class, and no class has "
+            f"{TEST_ONE_IN} of them: add some, or evaluate by kNN"
         )
     return (~held).nonzero().flatten(), held.nonzero().flatten()
 

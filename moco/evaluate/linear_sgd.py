@@ -17,11 +17,11 @@ from moco.data.loader.bad_images import Quarantine
 from moco.data.loader.loader import ViewLoader
 from moco.data.sources.folder import Images
 from moco.data.sources.images import Subset
-from moco.data.sources.labels import labelled
+from moco.data.sources.labels import require_labels
 from moco.encoders import Encoder
 from moco.evaluate.baselines import Pixels
-from moco.evaluate.features import Features, evaluating, extract
-from moco.evaluate.linear import Probe, accuracy, hold_out
+from moco.evaluate.features import Features, extract, set_eval_mode
+from moco.evaluate.linear import ProbeResult, accuracy, hold_out
 from moco.evaluate.progress import Progress
 from moco.recipe import DataSpec, Jitter, RecipeError, View, unknown
 from moco.rng import fold
@@ -116,7 +116,7 @@ def probe_sgd(
     workers: int = 0,
     quarantine: Quarantine | None = None,
     progress: Progress | None = None,
-) -> Probe:
+) -> ProbeResult:
     """A paper's linear classification protocol, with the accuracy after the last epoch.
 
     Two differences from the papers' code: an epoch drops its last, smaller mini-batch, and no epoch is chosen on the
@@ -134,8 +134,8 @@ def probe_sgd(
     rules, progress = _protocol(protocol), progress or Progress()
     rates = _learning_rates(rules.lr if lr is None else lr)
     quarantine = Quarantine(None, None, len(train) + len(test)) if quarantine is None else quarantine
-    fitted, held_out = _split_for_sweep(labelled(train), seed) if lr == "sweep" else (labelled(train), None)
-    labelled(test)
+    fitted, held_out = _split_for_sweep(require_labels(train), seed) if lr == "sweep" else (require_labels(train), None)
+    require_labels(test)
     batch_size, epochs = min(batch_size or rules.batch_size, len(fitted)), epochs or rules.epochs
     loader = ViewLoader(
         fitted, data.model_copy(update={"views": (VIEW,)}), batch_size=batch_size, seed=seed,
@@ -158,7 +158,9 @@ def _protocol(name: str) -> Protocol:
     return PROTOCOLS[name]
 
 
-def _best_probe(classifiers: Classifiers, rates: tuple[float, ...], held_out: Features | None, test: Features) -> Probe:
+def _best_probe(
+    classifiers: Classifiers, rates: tuple[float, ...], held_out: Features | None, test: Features
+) -> ProbeResult:
     """The predictions of the classifier that is best on `held_out`; of the first one without held-out images.
 
     Raises:
@@ -169,7 +171,7 @@ def _best_probe(classifiers: Classifiers, rates: tuple[float, ...], held_out: Fe
     if not _is_finite(classifiers, best):
         raise RecipeError(f"the linear classifier diverged at lr {rates[best]} for a batch of 256: use lr='sweep'")
     predictions = _predict(classifiers, best, test)
-    return Probe(predictions, accuracy(predictions, test.known_labels()), rates[best], tried)
+    return ProbeResult(predictions, accuracy(predictions, test.known_labels()), rates[best], tried)
 
 
 def _learning_rates(lr: float | Literal["sweep"]) -> tuple[float, ...]:
@@ -204,7 +206,7 @@ def _train(
     for step, (views, ids) in enumerate(loader):
         epoch = step // loader.sampler.steps_per_epoch
         optimizer.param_groups[0]["lr"] = protocol.shape(epoch * protocol.epochs / epochs, protocol.epochs)
-        with evaluating(encoder):
+        with set_eval_mode(encoder):
             x = encoder.features(views[0]).float()
         logits = classifiers(x)
         losses = F.cross_entropy(logits.flatten(0, 1), labels[ids].repeat(len(rates)), reduction="none")

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-ROWS = 65536  # whose logits are in memory at a time
+ROWS_AT_A_TIME = 65536  # whose logits are in memory at a time
 ITERATIONS = 300  # at most; a few thousand images need tens of iterations
 
 
@@ -38,7 +38,7 @@ class Logistic(NamedTuple):
         return F.linear(x, self.weight, self.bias)
 
     def predict(self, x: Float[Tensor, "n D"]) -> Int[Tensor, "n"]:
-        return torch.cat([self(part).argmax(dim=1) for part in x.split(ROWS)])
+        return torch.cat([self(part).argmax(dim=1) for part in x.split(ROWS_AT_A_TIME)])
 
 
 def fit(
@@ -67,7 +67,7 @@ def fit(
         optimizer.zero_grad()
         total = l2 / 2 * weight.square().sum()
         total.backward()
-        for rows, answers in zip(x.split(ROWS), labels.split(ROWS), strict=True):
+        for rows, answers in zip(x.split(ROWS_AT_A_TIME), labels.split(ROWS_AT_A_TIME), strict=True):
             part = F.cross_entropy(F.linear(rows, weight, bias), answers, reduction="sum") / len(x)
             part.backward()
             total = total.detach() + part.detach()

@@ -14,11 +14,11 @@ from moco.evaluate.knn import knn
 from moco.evaluate.linear import accuracy
 from moco.evaluate.logistic import Standardization, fit
 from moco.evaluate.progress import Progress
-from moco.rng import fold, permuted
-from moco.text import shown
+from moco.rng import fold, permute
+from moco.text import escape
 
-LABELS = 10  # of each class
-DRAWS = 5
+LABELS_PER_CLASS = 10  # of each class
+LABEL_DRAWS = 5
 # The fixed strength of the logistic regression, as scikit-learn's C. Of 0.001 ... 10 it is the value with the smallest
 # loss in accuracy against the best strength of each of raw pixels, random encoders and MoCo (1.2 points at most), on a
 # held-out part of the demo's training images.
@@ -36,8 +36,8 @@ def lowshot(
     train: Features,
     test: Features,
     *,
-    labels_per_class: int = LABELS,
-    draws: int = DRAWS,
+    labels_per_class: int = LABELS_PER_CLASS,
+    draws: int = LABEL_DRAWS,
     seed: int = 0,
     device: str | torch.device = "cpu",
     progress: Progress | None = None,
@@ -71,11 +71,11 @@ def draw_labelled_rows(
     fewest = min(range(len(classes)), key=lambda label: len(members[label]))
     if len(members[fewest]) < per_class:
         raise DataError(
-            f"expected at least {per_class} training images of each class, and {shown(classes[fewest])} has "
+            f"expected at least {per_class} training images of each class, and {escape(classes[fewest])} has "
             f"{len(members[fewest])}: give a smaller --labels-per-class, or add images"
         )
     for draw in range(draws):
         first = [
-            permuted(np.arange(per_class), len(rows), fold(seed, draw, label)) for label, rows in enumerate(members)
+            permute(np.arange(per_class), len(rows), fold(seed, draw, label)) for label, rows in enumerate(members)
         ]
         yield torch.cat([rows[torch.from_numpy(places)] for rows, places in zip(members, first, strict=True)])

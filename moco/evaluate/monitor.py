@@ -15,20 +15,20 @@ from moco.data.decode.decode import BadImage
 from moco.data.loader.threads import in_order
 from moco.data.sources.band_images import in_bands
 from moco.data.sources.folder import DataError, Images
-from moco.data.sources.labels import labelled
+from moco.data.sources.labels import require_labels
 from moco.data.sources.open import Sources
 from moco.data.sources.overlap import check_disjoint
 from moco.data.sources.split import split_sources
 from moco.encoders import Encoder
-from moco.evaluate.features import Features, batch_for, evaluating
+from moco.evaluate.features import Features, batch_for, set_eval_mode
 from moco.evaluate.knn import knn
 from moco.recipe import DataSpec
-from moco.rng import fold, permuted
+from moco.rng import fold, permute
 
 TRAIN, TEST = 10_000, 2_000  # images at most
 MEMORY = 2**30  # [bytes] at most, for both together: at 224 x 224 pixels 7,133 images
 CHUNK = 128  # images that a thread reads at a time
-K = 20  # neighbours: the bank is small
+MONITOR_K = 20  # neighbours: the bank is small
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,11 +59,11 @@ class Monitor:
     def score(self, encoder: Encoder) -> float:
         """kNN accuracy [percent] of the pooled features of `encoder`, which does not change."""
         return knn(
-            self._features(encoder, self.train), self._features(encoder, self.test), k=K, device=self.device
+            self._features(encoder, self.train), self._features(encoder, self.test), k=MONITOR_K, device=self.device
         ).accuracy
 
     def _features(self, encoder: Encoder, kept: LabelledCrops) -> Features:
-        with evaluating(encoder):
+        with set_eval_mode(encoder):
             x = torch.cat([self._encode(encoder, crops) for crops in kept.crops.split(batch_for(self.data))])
         return Features(x, kept.labels, self.classes, [""] * len(x), torch.arange(len(x)))
 
@@ -92,9 +92,9 @@ def monitor_for(
 
 
 def _read_crops(images: Images, data: DataSpec, most: int, workers: int) -> LabelledCrops:
-    labels, images = labelled(images).labels, in_bands(images, data)
+    labels, images = require_labels(images).labels, in_bands(images, data)
     assert labels is not None
-    chosen: list[int] = sorted(permuted(np.arange(min(most, len(images))), len(images), fold(0)).tolist())
+    chosen: list[int] = sorted(permute(np.arange(min(most, len(images))), len(images), fold(0)).tolist())
 
     def cut(some: list[int], gone: Event) -> list[tuple[int, np.ndarray]]:
         found = []

@@ -1,4 +1,4 @@
-"""The kinds of evaluation and their input. A new kind is a class with `scores` and an entry in KINDS."""
+"""The kinds of evaluation and their input. A new kind is a class with `scores` and an entry in EVALUATIONS."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,10 +11,10 @@ from moco.data.sources.split import Split
 from moco.encoders import Encoder
 from moco.evaluate.baselines import Pixels
 from moco.evaluate.features import Features
-from moco.evaluate.knn import TEMPERATURE, K, nearest, vote
+from moco.evaluate.knn import KNN_K, TEMPERATURE, nearest, vote
 from moco.evaluate.linear import probe_lbfgs
 from moco.evaluate.linear_sgd import PROTOCOLS, probe_sgd
-from moco.evaluate.lowshot import DRAWS, LABELS, lowshot
+from moco.evaluate.lowshot import LABEL_DRAWS, LABELS_PER_CLASS, lowshot
 from moco.evaluate.progress import Progress
 from moco.evaluate.table import Score
 from moco.recipe import DataSpec, RecipeError
@@ -58,7 +58,7 @@ class Evaluation(Protocol):
 class Knn:
     """Weighted k nearest neighbours, and the nearest one alone."""
 
-    k: int = K
+    k: int = KNN_K
     temperature: float = TEMPERATURE
 
     def scores(self, row: Subject, among: Subjects) -> dict[str, Score]:
@@ -103,8 +103,8 @@ class Linear:
 class LowShot:
     """A linear classifier and the nearest neighbour with a few labels of each class."""
 
-    labels_per_class: int = LABELS
-    draws: int = DRAWS
+    labels_per_class: int = LABELS_PER_CLASS
+    draws: int = LABEL_DRAWS
     seed: int = 0
 
     def scores(self, row: Subject, among: Subjects) -> dict[str, Score]:
@@ -124,4 +124,4 @@ class LowShot:
         }
 
 
-KINDS: dict[str, type[Knn] | type[Linear] | type[LowShot]] = {"knn": Knn, "linear": Linear, "lowshot": LowShot}
+EVALUATIONS: dict[str, type[Knn] | type[Linear] | type[LowShot]] = {"knn": Knn, "linear": Linear, "lowshot": LowShot}

@@ -28,7 +28,7 @@ class Part(NamedTuple):
     weight: float  # of this part's mean loss in the loss of the mini-batch
 
 
-class Answer(NamedTuple):
+class PartResult(NamedTuple):
     """The result of one part."""
 
     loss: Float[Tensor, ""]  # weighted, so that the losses of all parts sum to that of the mini-batch
@@ -122,7 +122,7 @@ class Contrast(nn.Module):
                 parts.append(Part(some_q, some_k, key, some, groups, weight=self.loss_scale * len(some) / len(ids)))
         return parts
 
-    def forward(self, part: Part, rng: torch.Generator) -> Answer:
+    def forward(self, part: Part, rng: torch.Generator) -> PartResult:
         """The loss of one part, its keys, and its contrastive accuracy."""
         q = self.encode_queries(part.x_q, part.groups)
         k = part.k
@@ -131,7 +131,7 @@ class Contrast(nn.Module):
         with torch.autocast(q.device.type, enabled=False):  # in float32: at tau = 0.07, bf16 is too coarse
             looked_up = self.dictionary.look_up(q, k, part.ids, rng)
             loss, top1 = self.loss(looked_up, self.temperature)  # Eqn. (1)
-        return Answer(part.weight * loss, k.detach(), top1)
+        return PartResult(part.weight * loss, k.detach(), top1)
 
     def momentum_keys(
         self, views: Sequence[Float[Tensor, "N c H W"]], rng: torch.Generator

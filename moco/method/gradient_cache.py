@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from moco.distributed import rank, shuffle, unshuffle
 from moco.method.batchnorm import frozen_statistics, in_groups
-from moco.method.contrast import Answer, Contrast, unit
+from moco.method.contrast import Contrast, PartResult, unit
 from moco.rng import fold
 
 
@@ -65,13 +65,13 @@ class CachedContrast(Contrast):
 
     def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
         self, part: Piece, rng: torch.Generator
-    ) -> Answer:
+    ) -> PartResult:
         """The second pass, for one piece. The loss has the value and the gradient of this piece's share."""
         torch.manual_seed(part.seed)
         surrogate = (self.encode_queries(part.x_q, part.groups) * part.grad_q).sum()
         if part.grad_k is not None:
             surrogate = surrogate + (self._encode_shuffled(part.x_k, part.groups) * part.grad_k).sum()
-        return Answer(part.loss + (surrogate - surrogate.detach()), part.k, part.top1)
+        return PartResult(part.loss + (surrogate - surrogate.detach()), part.k, part.top1)
 
     def _direction(
         self,

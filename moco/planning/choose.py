@@ -7,13 +7,13 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from moco.recipes.auto import SCALES
+from moco.recipes.auto import NETWORK_SIZES
 
 MAX_EPOCHS = 800  # the longest schedule of MoCo v2
 ENOUGH_EPOCHS = 200  # its standard schedule: a larger network is worth more than more epochs
 MIN_STEPS = 2000  # below it the mini-batch is made smaller
 MIN_BATCH = 32
-FEWEST = 100  # steps; a run with fewer is refused
+FEWEST_STEPS = 100  # steps; a run with fewer is refused
 FREE = 0.8  # a network that sees this share of the most that any sees costs nothing: reading is the bottleneck
 NEEDED = {"tiny": 0, "small": 250_000, "medium": 500_000, "large": 1_500_000, "full": 20_000_000}  # images seen
 
@@ -52,7 +52,7 @@ def choose_scale(seen: Sequence[tuple[str, float]], images: int) -> str:
 
 def choose_batch(scale: str, seen: float, images: int) -> int:
     """A power of two: the scale's mini-batch, smaller where the run would have fewer than MIN_STEPS steps."""
-    wanted = min(SCALES[scale].batch, max(MIN_BATCH, seen / MIN_STEPS), max(4, images // 3))
+    wanted = min(NETWORK_SIZES[scale].batch, max(MIN_BATCH, seen / MIN_STEPS), max(4, images // 3))
     return 1 << (math.floor(wanted).bit_length() - 1)
 
 

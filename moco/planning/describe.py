@@ -18,7 +18,7 @@ def megapixels(pixels: float) -> str:
     return f"{side} x {side} pixels" if pixels < 10_000 else f"{pixels / 1e6:.2g} megapixels"
 
 
-def table(columns: list[list[tuple[str, str]]]) -> str:
+def format_plan_table(columns: list[list[tuple[str, str]]]) -> str:
     """A table with a column for each run. Every column has the same rows, (name, text)."""
     names = [name for name, _ in columns[0]]
     rows = [[name, *(column[index][1] for column in columns)] for index, name in enumerate(names)]

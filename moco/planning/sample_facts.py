@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from moco.data.check.distinct import estimate_distinct, picture_signature, same_pictures
+from moco.data.check.distinct import estimate_distinct, measure_same_pictures, picture_signature
 from moco.data.decode.bands import to_picture
 from moco.data.decode.decode import BadImage
 from moco.data.sources.images import DataError, Images
-from moco.rng import fold, permuted
+from moco.rng import fold, permute
 
 MOST = 2000  # images of a sample
 SEED = 0
@@ -34,7 +34,7 @@ def measure_sample(images: Images, *, seconds: float) -> SampleFacts:
         DataError: none of the images can be read.
     """
     count = min(MOST, len(images))
-    chosen = permuted(np.arange(count), len(images), fold(SEED))
+    chosen = permute(np.arange(count), len(images), fold(SEED))
     began, reading, shapes, signatures = time.perf_counter(), 0.0, [], []
     for index in chosen.tolist():
         start = time.perf_counter()
@@ -48,7 +48,7 @@ def measure_sample(images: Images, *, seconds: float) -> SampleFacts:
     if not shapes:
         raise DataError(f"none of the {count:,} images that were tried can be read: see what moco check says of them")
     number = len(shapes)
-    distinct = estimate_distinct(len(images), number, same_pictures(signatures))
+    distinct = estimate_distinct(len(images), number, measure_same_pictures(signatures))
     return SampleFacts(
         number, reading / number, float(np.mean([height * width for height, width in shapes])),
         int(np.median([min(shape) for shape in shapes])), max(1, round(distinct)),

@@ -10,7 +10,7 @@ from moco.schedule import Constant, Cosine
 
 MIN_IMAGES = 16  # for any run
 LARGE = 6  # images whose shorter side is at least so many times the view are decoded smaller (benchmarks/scaled.py)
-SMALL = 64  # [pixels] images with a shorter side of at most this are small: no blur, and a stem for small images
+SMALL_DATA = 64  # [pixels] images with a shorter side of at most this are small: no blur, and a stem for small images
 FITTED = {  # setting -> rule
     "encoder.name": "resnet50 on a GPU; resnet18 on a CPU and for small images; with a budget by the measured time",
     "encoder.stem": "stride 2 without pooling for views of at most 64 pixels",
@@ -36,10 +36,10 @@ FITTED = {  # setting -> rule
 }
 PASSES = 500_000  # images that a run by scale sees, if no epochs are given: about the demo's
 WHAT = "MoCo v2, fitted to the number and size of the images, the device and the time. The default."
-PREFIX = "auto:"  # `auto:small` is `auto` with a network and view size of SCALES
+AUTO_PREFIX = "auto:"  # `auto:small` is `auto` with a network and view size of SCALES
 
 
-class Scale(NamedTuple):
+class NetworkSize(NamedTuple):
     """A network and view size that `auto` can choose."""
 
     network: str
@@ -49,18 +49,18 @@ class Scale(NamedTuple):
     batch: int  # images, at most
 
 
-SCALES = {  # from the cheapest to the dearest
-    "tiny": Scale("resnet10", 0.25, "3x3/2", 32, 128),
-    "small": Scale("resnet18", 0.25, "3x3/2", 48, 128),
-    "medium": Scale("resnet18", 0.5, "3x3/2", 64, 128),
-    "large": Scale("resnet18", 1.0, "7x7/2+pool", 96, 128),
-    "full": Scale("resnet50", 1.0, "7x7/2+pool", 224, 256),
+NETWORK_SIZES = {  # from the cheapest to the dearest
+    "tiny": NetworkSize("resnet10", 0.25, "3x3/2", 32, 128),
+    "small": NetworkSize("resnet18", 0.25, "3x3/2", 48, 128),
+    "medium": NetworkSize("resnet18", 0.5, "3x3/2", 64, 128),
+    "large": NetworkSize("resnet18", 1.0, "7x7/2+pool", 96, 128),
+    "full": NetworkSize("resnet50", 1.0, "7x7/2+pool", 224, 256),
 }
 
 
 def is_auto(recipe: str) -> bool:
     """Whether `recipe` is "auto" or "auto:SCALE". Raises RecipeError for a scale that does not exist."""
-    if not recipe.startswith(PREFIX):
+    if not recipe.startswith(AUTO_PREFIX):
         return recipe == "auto"
     scale_of(recipe)
     return True
@@ -68,11 +68,11 @@ def is_auto(recipe: str) -> bool:
 
 def scale_of(recipe: str) -> str | None:
     """The scale that "auto:SCALE" names; None for "auto". Raises RecipeError for one that does not exist."""
-    if not recipe.startswith(PREFIX):
+    if not recipe.startswith(AUTO_PREFIX):
         return None
-    scale = recipe.removeprefix(PREFIX)
-    if scale not in SCALES:
-        raise RecipeError(unknown("scale of auto", scale, list(SCALES)))
+    scale = recipe.removeprefix(AUTO_PREFIX)
+    if scale not in NETWORK_SIZES:
+        raise RecipeError(unknown("scale of auto", scale, list(NETWORK_SIZES)))
     return scale
 
 
@@ -120,7 +120,7 @@ def auto(
 
     Args:
         distinct: the number of different images, without copies; None: all are different.
-        scale: a network and view size of SCALES; None: by `side` and `accelerated`.
+        scale: a network and view size of NETWORK_SIZES; None: by `side` and `accelerated`.
         shrink: [pixels] the shorter side that images are shrunk to and kept in memory with; None: they are not.
 
     Raises:
@@ -132,17 +132,25 @@ def auto(
     )
     if num_images < MIN_IMAGES:
         raise RecipeError(f"pre-training expects at least {MIN_IMAGES} images, and there are {num_images}: add images")
-    if scale is not None and not (scale in ("large", "full") and side <= SMALL):
-        return _scaled(
-            num_images, distinct or num_images, SCALES[scale], side=side, shrink=shrink,
-            epochs=None if epochs is None else checked.optim.epochs,
-            batch_size=None if batch_size is None else checked.optim.batch_size,
-        )  # fmt: skip
-    small = side <= SMALL
-    batch = _power_of_two(min(256 if accelerated or small else 32, num_images // 3))
-    batch = batch if batch_size is None else checked.optim.batch_size
+    distinct = distinct or num_images
+    own_epochs = None if epochs is None else checked.optim.epochs
+    own_batch = None if batch_size is None else checked.optim.batch_size
+    if scale is not None and not (scale in ("large", "full") and side <= SMALL_DATA):
+        size = NETWORK_SIZES[scale]
+        return _scaled(num_images, distinct, size, side=side, shrink=shrink, epochs=own_epochs, batch_size=own_batch)
+    return _by_rules(
+        num_images, distinct, side=side, accelerated=accelerated, epochs=own_epochs, batch_size=own_batch
+    )  # fmt: skip
+
+
+def _by_rules(
+    num_images: int, distinct: int, *, side: int, accelerated: bool, epochs: float | None, batch_size: int | None
+) -> Recipe:
+    """MoCo v2 by the rules of FITTED; see `auto`."""
+    small = side <= SMALL_DATA
+    batch = batch_size or _power_of_two(min(256 if accelerated or small else 32, num_images // 3))
     per_epoch = max(1, num_images // batch)
-    epochs = epochs_for(per_epoch, small=small, accelerated=accelerated) if epochs is None else checked.optim.epochs
+    epochs = epochs or epochs_for(per_epoch, small=small, accelerated=accelerated)
     steps = epochs * per_epoch
     size = side if small else 224 if accelerated else 96
     base = moco_cifar() if small else moco_v2_r50()
@@ -154,7 +162,7 @@ def auto(
             "encoder.head": "mlp",
             "method.temperature": 0.1 if small else 0.2,
             # a quarter of the images: a query meets 0.03 other views of its own image on average (K^2 / 2 n^2)
-            "method.size": max(batch, _power_of_two(min(65536, (distinct or num_images) // 4))),
+            "method.size": max(batch, _power_of_two(min(65536, distinct // 4))),
             "method.momentum": momentum_for(steps),
             "method.bn_groups": _groups(batch),
             "optim.batch_size": batch,
@@ -181,7 +189,7 @@ def momentum_for(steps: float) -> Constant:
 def _scaled(
     num_images: int,
     distinct: int,
-    scale: Scale,
+    scale: NetworkSize,
     *,
     side: int,
     shrink: int | None,
@@ -190,7 +198,7 @@ def _scaled(
 ) -> Recipe:
     """MoCo v2 with the network and view size of `scale`; see `auto`."""
     size = min(scale.size, side)
-    low, paper = size <= SMALL, scale.size == 224
+    low, paper = size <= SMALL_DATA, scale.size == 224
     batch = batch_size or _power_of_two(min(scale.batch, num_images // 3))
     epochs = epochs or max(5, min(200, -(-PASSES // num_images)))
     reference_lr, reference_batch = (0.03, 256) if paper else (0.06, 128)

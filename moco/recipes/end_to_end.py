@@ -1,7 +1,7 @@
 """End-to-end, Fig. 2(a) of MoCo's paper (arXiv:1911.05722): in-batch keys, whose encoder is trained."""
 
 from moco.recipe import Recipe
-from moco.recipes.moco_v1 import LINEAR, PAPER, moco_v1_r50
+from moco.recipes.moco_v1 import IMAGENET_LINEAR, PAPER, moco_v1_r50
 from moco.recipes.sources_of_numbers import Origin, Published
 from moco.schedule import Steps
 
@@ -50,7 +50,7 @@ def _origin(top1: float) -> Origin:
             "method.key_encoder": "the paper does not say whether f_k was f_q itself or a second network. Here it is "
             "f_q; method.key_encoder=second is the alternative",
         },
-        published=(Published(LINEAR, top1, f"read from {PAPER}, Fig. 3: not printed as a number"),),
+        published=(Published(IMAGENET_LINEAR, top1, f"read from {PAPER}, Fig. 3: not printed as a number"),),
     )
 
 

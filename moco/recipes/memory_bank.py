@@ -1,7 +1,7 @@
 """The memory bank, Fig. 2(b) in MoCo's paper (arXiv:1911.05722), after InstDisc (arXiv:1805.01978)."""
 
 from moco.recipe import Recipe
-from moco.recipes.moco_v1 import LINEAR, PAPER, moco_v1_r50
+from moco.recipes.moco_v1 import IMAGENET_LINEAR, PAPER, moco_v1_r50
 from moco.recipes.sources_of_numbers import Origin, Published
 
 INSTDISC, ITS_CODE = "arXiv:1805.01978", "zhirongw/lemniscate.pytorch"
@@ -46,7 +46,7 @@ ORIGINS: dict[str, Origin] = {
             "their length is about 1. An image that occurs twice in a step is updated once, with the mean of its "
             "embeddings",
         },
-        published=(Published(LINEAR, 58.0, f"{PAPER}, Sec. 4.1 and Fig. 3"),),
+        published=(Published(IMAGENET_LINEAR, 58.0, f"{PAPER}, Sec. 4.1 and Fig. 3"),),
     ),
     "memory_bank_nce": Origin(
         base="memory_bank_infonce",
@@ -58,7 +58,7 @@ ORIGINS: dict[str, Origin] = {
             "method.loss": f"Z is an exponential average (0.99) and is saved in checkpoints; {ITS_CODE} uses the "
             "estimate of the first mini-batch, which K. He reported as a defect (HobbitLong/CMC#23)",
         },
-        published=(Published(LINEAR, 54.3, f"{PAPER}, footnote 2"),
-                   Published(f"{LINEAR}, InstDisc's own", 54.0, INSTDISC)),
+        published=(Published(IMAGENET_LINEAR, 54.3, f"{PAPER}, footnote 2"),
+                   Published(f"{IMAGENET_LINEAR}, InstDisc's own", 54.0, INSTDISC)),
     ),
 }  # fmt: skip

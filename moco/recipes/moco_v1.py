@@ -5,7 +5,7 @@ from moco.recipes.sources_of_numbers import Origin, Published
 from moco.schedule import Constant, Decay, Steps
 
 PAPER, CODE = "arXiv:1911.05722", "facebookresearch/moco"
-LINEAR = "ImageNet, linear, top-1"
+IMAGENET_LINEAR = "ImageNet, linear, top-1"
 
 V1_VIEW = View(
     crop_area=(0.2, 1.0), grey_first=True, grey=0.2,
@@ -106,25 +106,25 @@ ORIGINS: dict[str, Origin] = {
             "as torchvision's transforms, tested in tests/data",
         },
         published=(
-            Published(LINEAR, 60.6, f"{PAPER}, Table 1"),
-            Published(f"{LINEAR}, mean of 5 runs (+- 0.2)", 60.8, f"{CODE} README"),
+            Published(IMAGENET_LINEAR, 60.6, f"{PAPER}, Table 1"),
+            Published(f"{IMAGENET_LINEAR}, mean of 5 runs (+- 0.2)", 60.8, f"{CODE} README"),
             Published("VOC 07+12 detection (C4), AP", 55.9, f"{PAPER}, Table 2"),
         ),
     ),
     "moco_v1_rx50": Origin(
         base="moco_v1_r50",
         sources={"encoder.name": f"{PAPER}, Table 1: RX50, ResNeXt-50 32x8d"},
-        published=(Published(LINEAR, 63.9, f"{PAPER}, Table 1"),),
+        published=(Published(IMAGENET_LINEAR, 63.9, f"{PAPER}, Table 1"),),
     ),
     "moco_v1_r50w2x": Origin(
         base="moco_v1_r50",
         sources={"encoder.width": f"{PAPER}, Table 1: R50w2x"},
-        published=(Published(LINEAR, 65.4, f"{PAPER}, Table 1"),),
+        published=(Published(IMAGENET_LINEAR, 65.4, f"{PAPER}, Table 1"),),
     ),
     "moco_v1_r50w4x": Origin(
         base="moco_v1_r50",
         sources={"encoder.width": f"{PAPER}, Table 1: R50w4x"},
-        published=(Published(LINEAR, 68.6, f"{PAPER}, Table 1"),),
+        published=(Published(IMAGENET_LINEAR, 68.6, f"{PAPER}, Table 1"),),
     ),
     "moco_v1_ig1b": Origin(
         base="moco_v1_r50",

@@ -1,7 +1,7 @@
 """MoCo v2 (arXiv:2003.04297): v1 with an MLP head, stronger augmentation, temperature 0.2 and a cosine schedule."""
 
 from moco.recipe import Jitter, Recipe, View
-from moco.recipes.moco_v1 import CODE, LINEAR, moco_v1_r50
+from moco.recipes.moco_v1 import CODE, IMAGENET_LINEAR, moco_v1_r50
 from moco.recipes.sources_of_numbers import Origin, Published
 from moco.schedule import Cosine
 
@@ -44,9 +44,9 @@ ORIGINS: dict[str, Origin] = {
             "optim.lr": f"{PAPER}, Sec. 3; {CODE} --cos: set once an epoch, never quite 0",
         },
         published=(
-            Published(LINEAR, 67.5, f"{PAPER}, Table 1"),
-            Published(f"{LINEAR}, mean of 5 runs (+- 0.1)", 67.5, f"{CODE} README"),
-            Published(f"{LINEAR}, the released weights", 67.7, f"{CODE} README"),
+            Published(IMAGENET_LINEAR, 67.5, f"{PAPER}, Table 1"),
+            Published(f"{IMAGENET_LINEAR}, mean of 5 runs (+- 0.1)", 67.5, f"{CODE} README"),
+            Published(f"{IMAGENET_LINEAR}, the released weights", 67.7, f"{CODE} README"),
             Published("VOC 07+12 detection (C4), AP", 57.0, f"{CODE} detection/README"),
         ),
     ),
@@ -54,7 +54,7 @@ ORIGINS: dict[str, Origin] = {
         base="moco_v2_r50",
         sources={"optim.epochs": f"{PAPER}, Table 2"},
         published=(
-            Published(LINEAR, 71.1, f"{PAPER}, Table 2"),
+            Published(IMAGENET_LINEAR, 71.1, f"{PAPER}, Table 2"),
             Published("VOC 07+12 detection (C4), AP", 57.4, f"{CODE} detection/README"),
         ),
     ),

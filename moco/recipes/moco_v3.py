@@ -3,7 +3,7 @@
 from typing import Any
 
 from moco.recipe import ComputeSpec, DataSpec, EncoderSpec, Jitter, MethodSpec, OptimSpec, Recipe, View
-from moco.recipes.moco_v1 import LINEAR
+from moco.recipes.moco_v1 import IMAGENET_LINEAR
 from moco.recipes.sources_of_numbers import Origin, Published
 from moco.schedule import Cosine
 
@@ -126,7 +126,7 @@ ORIGINS: dict[str, Origin] = {
             "data.views": "views use counter-based random numbers and are augmented in batches: the same distribution "
             "as torchvision's transforms, tested in tests/data",
         },
-        published=(Published(LINEAR, 68.9, f"{CODE} CONFIG.md"),),
+        published=(Published(IMAGENET_LINEAR, 68.9, f"{CODE} CONFIG.md"),),
     ),
     "moco_v3_r50_300": Origin(
         base="moco_v3_r50_100",
@@ -135,7 +135,7 @@ ORIGINS: dict[str, Origin] = {
             "optim.epochs": f"{CODE} CONFIG.md",
         },
         deviations={"optim.lr": "the linear rule is applied already: change it for another batch size"},
-        published=(Published(LINEAR, 72.8, f"{CODE} CONFIG.md"),),
+        published=(Published(IMAGENET_LINEAR, 72.8, f"{CODE} CONFIG.md"),),
     ),
     "moco_v3_r50_1000": Origin(
         base="moco_v3_r50_300",
@@ -145,8 +145,8 @@ ORIGINS: dict[str, Origin] = {
             "optim.epochs": f"{CODE} CONFIG.md",
         },
         published=(
-            Published(LINEAR, 74.6, f"{CODE} CONFIG.md"),
-            Published(f"{LINEAR}, 800 epochs on TPUs", 73.8, PAPER),
+            Published(IMAGENET_LINEAR, 74.6, f"{CODE} CONFIG.md"),
+            Published(f"{IMAGENET_LINEAR}, 800 epochs on TPUs", 73.8, PAPER),
         ),
     ),
     "moco_v3_vit_small": Origin(
@@ -170,8 +170,8 @@ ORIGINS: dict[str, Origin] = {
             "(6e-4 for 1024 images on 8 GPUs, as in CONFIG.md)",
         },
         published=(
-            Published(LINEAR, 73.2, f"{CODE} CONFIG.md"),
-            Published(f"{LINEAR}, on TPUs", 72.5, PAPER),
+            Published(IMAGENET_LINEAR, 73.2, f"{CODE} CONFIG.md"),
+            Published(f"{IMAGENET_LINEAR}, on TPUs", 72.5, PAPER),
             Published("ImageNet, fine-tuned, top-1", 81.4, f"{CODE} README"),
         ),
     ),
@@ -179,8 +179,8 @@ ORIGINS: dict[str, Origin] = {
         base="moco_v3_vit_small",
         sources={"encoder.name": f"{PAPER}, Table 2: 12 blocks, 768 wide, 12 heads, 86 M"},
         published=(
-            Published(LINEAR, 76.7, f"{CODE} CONFIG.md"),
-            Published(f"{LINEAR}, on TPUs", 76.5, PAPER),
+            Published(IMAGENET_LINEAR, 76.7, f"{CODE} CONFIG.md"),
+            Published(f"{IMAGENET_LINEAR}, on TPUs", 76.5, PAPER),
             Published("ImageNet, fine-tuned, top-1", 83.2, f"{CODE} README"),
         ),
     ),
@@ -191,7 +191,7 @@ ORIGINS: dict[str, Origin] = {
             "encoder.name": "not in the released PyTorch code: the settings are those of the paper for all ViTs"
         },
         published=(
-            Published(f"{LINEAR}, on TPUs", 77.6, PAPER),
+            Published(f"{IMAGENET_LINEAR}, on TPUs", 77.6, PAPER),
             Published("ImageNet, fine-tuned (100 epochs, drop path 0.5), top-1", 84.1, PAPER),
         ),
     ),

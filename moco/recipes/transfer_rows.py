@@ -8,12 +8,12 @@ import textwrap
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from moco.text import WIDTH
+from moco.text import TEXT_WIDTH
 
 VOC = ("AP50", "AP", "AP75")
 COCO = ("AP", "AP50", "AP75", "AP mask", "AP50 mask", "AP75 mask")
 ONE = ("AP", "AP50", "AP75")
-HEADS = "which new layers have BN; here the FPN, or the layer after C4's head"
+HEADS_NOTE = "which new layers have BN; here the FPN, or the layer after C4's head"
 SHARES = "when lr falls within 9k iterations; here at the same shares of the run as within 24k"
 Scores = tuple[float, ...]
 
@@ -53,7 +53,7 @@ class TransferRow:
         if self.open_points:
             lines += ["", "what the paper does not say"]
             lines += [
-                textwrap.fill(one, WIDTH, initial_indent="  ", subsequent_indent="  ") for one in self.open_points
+                textwrap.fill(one, TEXT_WIDTH, initial_indent="  ", subsequent_indent="  ") for one in self.open_points
             ]
         return "\n".join(lines)
 
@@ -77,17 +77,17 @@ def _coco(
 ) -> TransferRow:
     """A row of Table 5: boxes and masks of COCO."""
     data = "COCO train2017, val2017"
-    return TransferRow(name, table, "instance", arch, schedule, data, COCO, random, supervised, moco, (HEADS,))
+    return TransferRow(name, table, "instance", arch, schedule, data, COCO, random, supervised, moco, (HEADS_NOTE,))
 
 
-ROWS = (
+TRANSFER_ROWS = (
     TransferRow("voc-c5-24k", "Table 2a", "detect", "dc5", "24k", "VOC trainval07+12, test2007", VOC,
                 (64.4, 37.9, 38.6), (81.4, 54.0, 59.1), (81.1, 54.6, 59.9),
                 ("whether a ReLU follows the 3x3 convolution; here there is none",)),
     TransferRow("voc-c4-24k", "Table 2b", "detect", "c4", "24k", "VOC trainval07+12, test2007", VOC,
-                (60.2, 33.8, 33.1), (81.3, 53.5, 58.8), (81.5, 55.9, 62.6), (HEADS,)),
+                (60.2, 33.8, 33.1), (81.3, 53.5, 58.8), (81.5, 55.9, 62.6), (HEADS_NOTE,)),
     TransferRow("voc07-c4-9k", "Table 4", "detect", "c4", "9k", "VOC trainval2007, test2007", VOC,
-                None, (74.4, 42.4, 42.7), (74.9, 46.6, 50.1), (SHARES, HEADS)),
+                None, (74.4, 42.4, 42.7), (74.9, 46.6, 50.1), (SHARES, HEADS_NOTE)),
     _coco("coco-fpn-1x", "Table 5a", "fpn", "1x",
           random=(31.0, 49.5, 33.2, 28.5, 46.8, 30.4),
           supervised=(38.9, 59.6, 42.7, 35.4, 56.5, 38.1),
@@ -105,13 +105,13 @@ ROWS = (
           supervised=(40.0, 59.9, 43.1, 34.7, 56.5, 36.9),
           moco=(40.7, 60.5, 44.1, 35.4, 57.3, 37.6)),
     TransferRow("coco-keypoints-2x", "Table 6", "keypoints", "fpn", "2x", "COCO train2017, val2017", ONE,
-                (65.9, 86.5, 71.7), (65.8, 86.9, 71.9), (66.8, 87.4, 72.5), (HEADS,)),
+                (65.9, 86.5, 71.7), (65.8, 86.9, 71.9), (66.8, 87.4, 72.5), (HEADS_NOTE,)),
     TransferRow("densepose-s1x", "Table 6", "densepose", "fpn", "s1x", "DensePose-COCO", ONE,
                 (39.4, 78.5, 35.1), (48.3, 85.6, 50.6), (50.1, 86.8, 53.9),
-                ("which splits: the paper names COCO's of 2017, Detectron2's configuration those of 2014", HEADS),
+                ("which splits: the paper names COCO's of 2017, Detectron2's configuration those of 2014", HEADS_NOTE),
                 " --body-surface FOLDER"),
     TransferRow("lvis-1x", "Table 6", "lvis", "fpn", "1x", "LVIS v0.5 train, val", ONE,
-                (22.5, 34.8, 23.8), (24.4, 37.8, 25.8), (24.1, 37.4, 25.5), (HEADS,), " --bn supervised=frozen"),
+                (22.5, 34.8, 23.8), (24.4, 37.8, 25.8), (24.1, 37.4, 25.5), (HEADS_NOTE,), " --bn supervised=frozen"),
     TransferRow("cityscapes-24k", "Table 6", "cityscapes", "fpn", "24k", "Cityscapes train_fine, val", ("AP", "AP50"),
                 (25.4, 51.1), (32.9, 59.6), (32.3, 59.3),
                 ("the appendix does not describe this row: architecture and schedule are those of Detectron2's "
@@ -126,5 +126,5 @@ ROWS = (
 def transfer_row(name: str) -> TransferRow | TransferRows | None:
     """The row of this name; all rows for "transfer"; None for another name."""
     if name == "transfer":
-        return TransferRows(ROWS)
-    return next((one for one in ROWS if one.name == name), None)
+        return TransferRows(TRANSFER_ROWS)
+    return next((one for one in TRANSFER_ROWS if one.name == name), None)

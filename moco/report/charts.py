@@ -56,14 +56,14 @@ def chart(spec: ChartSpec, curves: Sequence[Curve]) -> dict[str, Any] | None:
     """The chart as a dict for report.json; None if no curve has a point."""
     scale = 100.0 if spec.percent else 1.0
     series = [
-        {"run": curve.run, "x": [rounded(x) for x, _ in points], "y": [rounded(scale * y) for _, y in points]}
+        {"run": curve.run, "x": [round_digits(x) for x, _ in points], "y": [round_digits(scale * y) for _, y in points]}
         for curve in curves
-        if (points := averaged([(x, y) for x, y in curve.points if math.isfinite(y)]))
+        if (points := average_points([(x, y) for x, y in curve.points if math.isfinite(y)]))
     ]
     if not series:
         return None
     levels = [
-        {"name": level.name, "value": rounded(scale * level.value), "text": text_of(scale * level.value)}
+        {"name": level.name, "value": round_digits(scale * level.value), "text": text_of(scale * level.value)}
         for level in spec.levels
         if math.isfinite(level.value)
     ]
@@ -89,8 +89,8 @@ def axis(values: Iterable[float], *, tight: bool = False) -> dict[str, Any]:
     first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
     ticks = [step * number for number in range(first, last + 1)]
     return {
-        "low": rounded(low), "high": rounded(high),
-        "ticks": [{"at": rounded(at), "text": text_of(at, step=step)} for at in ticks],
+        "low": round_digits(low), "high": round_digits(high),
+        "ticks": [{"at": round_digits(at), "text": text_of(at, step=step)} for at in ticks],
     }  # fmt: skip
 
 
@@ -100,7 +100,7 @@ def nice_step(at_least: float) -> float:
     return next(power * factor for factor in (1, 2, 5, 10) if power * factor >= at_least * (1 - 1e-9))
 
 
-def averaged(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+def average_points(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
     """At most MOST_POINTS points: means of equally many neighbours. The last point stays as it is."""
     if len(points) <= MOST_POINTS:
         return list(points)
@@ -110,7 +110,7 @@ def averaged(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]
     return [tuple(sum(values) / len(part) for values in zip(*part, strict=True)) for part in parts] + [last]  # type: ignore[misc]
 
 
-def rounded(value: float) -> float:
+def round_digits(value: float) -> float:
     """`value` with DIGITS significant digits, and without a minus sign at 0."""
     return float(f"{value:.{DIGITS}g}") + 0.0
 

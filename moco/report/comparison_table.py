@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from moco.report.charts import rounded
+from moco.report.charts import round_digits
 
 LEVELS = {"yes": "good", "no": "bad", "cannot tell": "neutral"}
 
@@ -56,4 +56,4 @@ def _cell(seeds: Sequence[float], difference: Mapping[str, Any] | None) -> dict[
 def _finite(value: float) -> float:
     if not math.isfinite(value):
         raise ValueError("a number that is not finite")
-    return rounded(value)
+    return round_digits(value)

@@ -131,7 +131,7 @@ def report_of_runs(runs: Sequence[RunContents]) -> dict[str, Any]:
     return {
         **_head(title, "Comparison of pre-training runs"), "runs": [_run(run) for run in runs],
         "table": {"columns": COLUMNS, "rows": [{"name": run.logged.name, "cells": _cells(run)} for run in runs]},
-        "differences": {"columns": names, "rows": differences(runs), "text": "The runs have the same settings."},
+        "differences": {"columns": names, "rows": differing_settings(runs), "text": "The runs have the same settings."},
         "charts": run_charts([_with_chance(run) for run in runs]),
     }  # fmt: skip
 
@@ -147,7 +147,7 @@ def _cells(run: RunContents) -> list[str]:
     return [run.state.word, *texts, found[0]["word"] if found else ""]
 
 
-def differences(runs: Sequence[RunContents]) -> list[dict[str, Any]]:
+def differing_settings(runs: Sequence[RunContents]) -> list[dict[str, Any]]:
     """The settings that are not the same in all runs, with their value in each."""
     names = dict.fromkeys(name for run in runs for name in run.settings)
     rows = [(name, [str(run.settings.get(name, "")) for run in runs]) for name in names]

@@ -8,12 +8,12 @@ from jaxtyping import Int64
 from moco.data.sources.images import DataError
 from moco.evaluate.knn import nearest
 from moco.report.pictures import Neighbours, neighbour_sheet
-from moco.report.sample import Sample
+from moco.report.sample import ImageSample
 
 QUERIES, NEAREST = 6, 8
 
 
-def draw_own_neighbours(out: Path, sample: Sample) -> None:
+def draw_own_neighbours(out: Path, sample: ImageSample) -> None:
     """Write a PNG of the nearest neighbours of a few images among a sample.
 
     If the images are in class folders, the queries are of different classes, and neighbours are marked right or wrong.
@@ -31,7 +31,7 @@ def draw_own_neighbours(out: Path, sample: Sample) -> None:
     neighbour_sheet(out, [sample.crops[i] for i in queries], neighbours=neighbours, labels=captions, title=title)
 
 
-def first_queries(sample: Sample) -> Int64[np.ndarray, " q"]:
+def first_queries(sample: ImageSample) -> Int64[np.ndarray, " q"]:
     """The first image of each of the first classes, up to QUERIES; without classes the first images, in random order.
 
     Raises:
@@ -42,7 +42,7 @@ def first_queries(sample: Sample) -> Int64[np.ndarray, " q"]:
     return _first_of_each(np.arange(len(sample)) if sample.labels is None else sample.labels)
 
 
-def neighbour_rows(sample: Sample, queries: Int64[np.ndarray, " q"]) -> dict[str, Int64[np.ndarray, "q k"]]:
+def neighbour_rows(sample: ImageSample, queries: Int64[np.ndarray, " q"]) -> dict[str, Int64[np.ndarray, "q k"]]:
     """The rows of the nearest others of each query, the nearest first, by the name of the features."""
     return {
         name: _without_itself(nearest(x, x[queries], k=NEAREST + 1).indices.numpy(), queries)
@@ -51,7 +51,7 @@ def neighbour_rows(sample: Sample, queries: Int64[np.ndarray, " q"]) -> dict[str
 
 
 def correct(
-    sample: Sample, queries: Int64[np.ndarray, " q"], rows: Int64[np.ndarray, "q k"]
+    sample: ImageSample, queries: Int64[np.ndarray, " q"], rows: Int64[np.ndarray, "q k"]
 ) -> list[list[bool]] | None:
     """Whether each neighbour is of its query's class; None without classes."""
     labels = sample.labels

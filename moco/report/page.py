@@ -18,10 +18,10 @@ from moco.report.tiles import is_data_uri
 from moco.text import one_line
 
 MAX_BYTES = 5 * 2**20  # of a page
-GENERATOR = "momentum-contrast report"  # in the page, so that a report is recognised
+REPORT_GENERATOR = "momentum-contrast report"  # in the page, so that a report is recognised
 
 
-def render(content: Mapping[str, Any]) -> str:
+def render_report(content: Mapping[str, Any]) -> str:
     """The page of what report.json has.
 
     Raises:
@@ -36,7 +36,7 @@ def render(content: Mapping[str, Any]) -> str:
     environment.globals.update(draw=draw_chart, picture=partial(_picture, content["images"]))
     shown = {name: part for name, part in content.items() if name != "images"}
     page = environment.get_template("page.html").render(
-        report=shown, generator=GENERATOR, style=style, script=script, policy=_policy(style, script)
+        report=shown, generator=REPORT_GENERATOR, style=style, script=script, policy=_policy(style, script)
     )
     size = len(page.encode())
     if size > MAX_BYTES:

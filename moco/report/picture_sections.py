@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int64
 
-from moco.atlas.collection import unit
+from moco.atlas.collection import normalize_rows
 from moco.atlas.duplicates import outliers
 from moco.atlas.index import neighbours_of_all
 from moco.atlas.layout import pca
@@ -16,7 +16,7 @@ from moco.data.check.near_duplicates import find_near, signature_of
 from moco.report.map_picture import draw_map
 from moco.report.neighbours_of_run import NEAREST, QUERIES, correct, first_queries, neighbour_rows
 from moco.report.pictures import TILE
-from moco.report.sample import RUN, Sample, Views
+from moco.report.sample import RUN, ImageSample, Views
 from moco.report.tiles import Tiles
 from moco.text import plural
 
@@ -41,7 +41,7 @@ class PagePictures:
     images: Mapping[str, str]
 
 
-def page_pictures(sample: Sample, views: Views | None, *, step: int) -> PagePictures:
+def page_pictures(sample: ImageSample, views: Views | None, *, step: int) -> PagePictures:
     """The pictures of a run's images, by its encoder after `step`.
 
     Raises:
@@ -61,7 +61,7 @@ def page_pictures(sample: Sample, views: Views | None, *, step: int) -> PagePict
     return PagePictures(text, sections, tiles.pictures)
 
 
-def _views(sample: Sample, views: Views, tiles: Tiles) -> Section:
+def _views(sample: ImageSample, views: Views, tiles: Tiles) -> Section:
     groups = []
     for i in range(min(VIEWED, len(views.rows))):
         row = int(views.rows[i])
@@ -82,7 +82,7 @@ def _views(sample: Sample, views: Views, tiles: Tiles) -> Section:
     return {"kind": "views", "id": "views", "title": "Views", "text": text, "groups": groups}
 
 
-def _first_neighbours(sample: Sample, tiles: Tiles) -> Section:
+def _first_neighbours(sample: ImageSample, tiles: Tiles) -> Section:
     queries = first_queries(sample)
     labels, classes = sample.labels, sample.classes
     captions = (
@@ -95,7 +95,7 @@ def _first_neighbours(sample: Sample, tiles: Tiles) -> Section:
     return _sheet(sample, queries, captions, tiles) | {"id": "neighbours", "title": "Nearest neighbours", "text": text}
 
 
-def _worst_neighbours(sample: Sample, views: Views | None, tiles: Tiles) -> list[Section]:
+def _worst_neighbours(sample: ImageSample, views: Views | None, tiles: Tiles) -> list[Section]:
     """The queries that the encoder is worst at: by classes if they are known, else by views."""
     labels = sample.labels
     if labels is not None:
@@ -125,7 +125,7 @@ def _worst_neighbours(sample: Sample, views: Views | None, tiles: Tiles) -> list
     return [section | {"id": "worst", "title": "Nearest neighbours of the worst queries", "text": text}]
 
 
-def _sheet(sample: Sample, queries: Int64[np.ndarray, " q"], captions: list[str], tiles: Tiles) -> Section:
+def _sheet(sample: ImageSample, queries: Int64[np.ndarray, " q"], captions: list[str], tiles: Tiles) -> Section:
     """A row for each query: the query, and a block of neighbours for each kind of feature."""
     rows: list[dict[str, Any]] = [
         {"query": tiles.tile(sample.crops[i], sample.names[i], caption=caption), "blocks": []}
@@ -147,8 +147,8 @@ def _sheet(sample: Sample, queries: Int64[np.ndarray, " q"], captions: list[str]
     return {"kind": "neighbours", "rows": rows}
 
 
-def _map(sample: Sample, tiles: Tiles) -> Section:
-    picture, shown = draw_map(pca(unit(sample.features[RUN].numpy())), sample.crops)
+def _map(sample: ImageSample, tiles: Tiles) -> Section:
+    picture, shown = draw_map(pca(normalize_rows(sample.features[RUN].numpy())), sample.crops)
     text = (
         "Images with similar features are close together (the first two principal components of the features, spread). "
         f"{shown:,} of {plural(len(sample), 'image')} have a free place near their own. moco atlas makes a map of all "
@@ -160,12 +160,12 @@ def _map(sample: Sample, tiles: Tiles) -> Section:
     }  # fmt: skip
 
 
-def _caption(sample: Sample, row: int) -> str:
+def _caption(sample: ImageSample, row: int) -> str:
     """The name of a file without its folders. The tile has the whole name as its alternative text."""
     return os.path.basename(sample.names[row]) or sample.names[row]
 
 
-def _near_duplicates(sample: Sample, tiles: Tiles) -> Section:
+def _near_duplicates(sample: ImageSample, tiles: Tiles) -> Section:
     signatures = [signature_of(crop) for crop in sample.crops]
     hashes = np.array([number for number, _ in signatures], dtype=np.uint64)
     found = find_near(hashes, np.stack([small for _, small in signatures]))
@@ -191,8 +191,8 @@ def _near_duplicates(sample: Sample, tiles: Tiles) -> Section:
     return {"kind": "tiles", "id": "duplicates", "title": "Near-duplicates", "text": text, "groups": groups}
 
 
-def _outliers(sample: Sample, tiles: Tiles) -> Section:
-    similarities, _ = neighbours_of_all(unit(sample.features[RUN].numpy()), NEAREST)
+def _outliers(sample: ImageSample, tiles: Tiles) -> Section:
+    similarities, _ = neighbours_of_all(normalize_rows(sample.features[RUN].numpy()), NEAREST)
     rows, mean = outliers(similarities, OUTLIERS), similarities.mean(axis=1)
     text = (
         f"The images that are least similar to their {similarities.shape[1]} nearest neighbours by the encoder (mean "

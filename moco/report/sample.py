@@ -17,10 +17,10 @@ from moco.data.sources.folder import Folder
 from moco.data.sources.images import Images, Subset
 from moco.encoders import Encoder
 from moco.evaluate.baselines import Pixels
-from moco.evaluate.features import evaluating
+from moco.evaluate.features import set_eval_mode
 from moco.recipe import DataSpec
 from moco.report.pictures import QUERY
-from moco.rng import fold, permuted
+from moco.rng import fold, permute
 
 MAX_IMAGES = 1000  # that are compared
 SECONDS = 3.0  # maximum time to read images and compute features
@@ -42,7 +42,7 @@ class Views:
 
 
 @dataclass(frozen=True, eq=False)
-class Sample:
+class ImageSample:
     """Some of a run's images, with their features."""
 
     ids: Int64[np.ndarray, " n"]
@@ -59,13 +59,13 @@ class Sample:
 
 def take_sample(
     images: Images, encoder: Encoder, data: DataSpec, *, device: torch.device, workers: int, seconds: float = SECONDS
-) -> Sample:
+) -> ImageSample:
     """Random images, the same in every run, with the features of the raw pixels and of the encoder.
 
     Unreadable images are skipped. After `seconds` no more are read, but always one batch.
     """
     count = min(MAX_IMAGES, len(images))
-    chosen = permuted(np.arange(count), len(images), fold(0))
+    chosen = permute(np.arange(count), len(images), fold(0))
     pixels, ids, crops = Pixels(data).to(device), list[Tensor](), list[Tensor]()
     features: dict[str, list[Tensor]] = {PIXELS: [], RUN: []}
     batches = eval_batches(
@@ -73,7 +73,7 @@ def take_sample(
         quarantine=Quarantine(None, count, count),
     )  # fmt: skip
     start = time.monotonic()
-    with closing(batches), evaluating(encoder):
+    with closing(batches), set_eval_mode(encoder):
         for x, places in batches:
             ids.append(places.cpu())
             crops.append(_small(x, pixels))
@@ -82,18 +82,18 @@ def take_sample(
             if time.monotonic() - start > seconds:
                 break
     if not ids:
-        return Sample(np.zeros(0, np.int64), [], np.zeros((0, 1, 1, 3), np.uint8), {}, None, [], len(images))
+        return ImageSample(np.zeros(0, np.int64), [], np.zeros((0, 1, 1, 3), np.uint8), {}, None, [], len(images))
     joined = {name: torch.cat(parts) for name, parts in features.items()}
     found = chosen[torch.cat(ids).numpy()]
     known = images.labels if isinstance(images, Folder) else None  # others may have to read every image for its label
-    return Sample(
+    return ImageSample(
         found, [images.names[int(i)] for i in found], torch.cat(crops).numpy(), joined,
         None if known is None else known[found], list(images.classes) if known is not None else [], len(images),
     )  # fmt: skip
 
 
 def take_views(
-    sample: Sample, images: Images, encoder: Encoder, data: DataSpec, *, device: torch.device, workers: int,
+    sample: ImageSample, images: Images, encoder: Encoder, data: DataSpec, *, device: torch.device, workers: int,
     processes: bool = False, seconds: float = VIEW_SECONDS,
 ) -> Views | None:  # fmt: skip
     """Views of the first images of a sample, augmented as in training, and whether they find each other.
@@ -112,7 +112,7 @@ def take_views(
     pixels, which = Pixels(data).to(device), list[Tensor]()
     crops, features = (list[Tensor](), list[Tensor]()), (list[Tensor](), list[Tensor]())
     batches, start = iter(loader), time.monotonic()
-    with closing(batches), evaluating(encoder):  # type: ignore[type-var]
+    with closing(batches), set_eval_mode(encoder):  # type: ignore[type-var]
         for views, ids in batches:
             which.append(ids.cpu())
             for view, small, embedded in zip(views, crops, features, strict=True):

@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from moco.report.charts import rounded
+from moco.report.charts import round_digits
 
 WIDE = 1.96  # standard errors of a 95 % interval of a normal distribution
 
@@ -17,11 +17,11 @@ def score_table(stored: Any) -> dict[str, Any] | None:
         chance = float(stored["chance"])
     except (KeyError, TypeError, AttributeError, ValueError):
         return None
-    cell = {"accuracy": rounded(chance), "text": f"{chance:.1f}", "low": None, "high": None, "interval": ""}
+    cell = {"accuracy": round_digits(chance), "text": f"{chance:.1f}", "low": None, "high": None, "interval": ""}
     first = {"name": f"chance (the largest of {stored.get('classes', '?')} classes)", "role": "chance"}
     return {
         "columns": columns, "unit": "held-out accuracy [%]", "rows": [first | {"cells": [cell] * len(columns)}, *rows],
-        "verdict": str(stored.get("verdict", "")), "chance": rounded(chance),
+        "verdict": str(stored.get("verdict", "")), "chance": round_digits(chance),
         "notes": [str(stored.get("how", "")), *map(str, stored.get("notes", []))],
         "interval": "Ranges are 95 % intervals: 1.96 standard errors on both sides.",
     }  # fmt: skip
@@ -39,6 +39,9 @@ def _cell(score: Mapping[str, Any]) -> dict[str, Any]:
         raise ValueError("a score that is not finite")
     low, high = max(0.0, accuracy - WIDE * error), min(100.0, accuracy + WIDE * error)
     return {
-        "accuracy": rounded(accuracy), "low": rounded(low), "high": rounded(high), "text": f"{accuracy:.1f}",
+        "accuracy": round_digits(accuracy),
+        "low": round_digits(low),
+        "high": round_digits(high),
+        "text": f"{accuracy:.1f}",
         "interval": f"{low:.1f} to {high:.1f}",
-    }  # fmt: skip
+    }

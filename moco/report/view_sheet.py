@@ -37,7 +37,7 @@ def draw_view_sheet(images: Images, data: DataSpec, *, seed: int = 0, rows: int 
             for epoch in range(pairs)
             for place, view in enumerate(data.views)
         ]
-        cpu.views(image, drawn, 0, crops, coloured=True)
+        cpu.write_views(image, drawn, 0, crops, coloured=True)
         tiles = [cpu.eval_crop(image, data).transpose(1, 2, 0), *(crop[0] for crop in crops)]
         shown.append([to_picture(tile) for tile in tiles])
     if not shown:

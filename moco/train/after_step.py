@@ -21,7 +21,7 @@ from moco.train.metrics_log import StepLog
 from moco.train.nan_guard import DiscardedStep, Diverged, NanGuard
 from moco.train.nan_report import next_steps, write_nan_report
 from moco.train.pace import Pace
-from moco.train.rank_sync import averaged_statistics, pool_bad_images
+from moco.train.rank_sync import average_statistics, pool_bad_images
 from moco.train.reporters import Reporter
 from moco.train.run_folder import RunFolder
 from moco.train.saving import Saver
@@ -207,7 +207,7 @@ class AfterStep:
         self.guard.read_flags()
         self.dog.section("scores")
         assert isinstance(state.model, nn.Module)
-        with averaged_statistics(state.model):
+        with average_statistics(state.model):
             yield
             barrier()
         self.dog.section("step")

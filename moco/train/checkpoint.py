@@ -17,21 +17,36 @@ import torch
 from torch import Tensor
 
 from moco.files import remove_temporary_files, write_atomically
-from moco.train.keep_checkpoints import choose_kept, free_name, is_own_file, listed_files, write_manifest
-from moco.train.metric_means import Window
+from moco.train.keep_checkpoints import (
+    choose_kept,
+    free_name,
+    is_own_file,
+    list_existing_files,
+    write_checkpoint_manifest,
+)
+from moco.train.metric_means import MetricWindow
 from moco.weights.read_checkpoint import (
     CheckpointError,
     check_intact,
     checkpoint_files,
-    name_of,
+    checkpoint_name,
     newest_intact,
     read_checkpoint,
 )
 
 __all__ = [
-    "CheckpointError", "Clock", "CopiedState", "Stateful", "TrainState", "check_intact", "checkpoint_files", "name_of",
-    "newest_intact", "read_checkpoint", "save",
-]  # fmt: skip
+    "CheckpointError",
+    "Clock",
+    "CopiedState",
+    "Stateful",
+    "TrainState",
+    "check_intact",
+    "checkpoint_files",
+    "checkpoint_name",
+    "newest_intact",
+    "read_checkpoint",
+    "save",
+]
 
 
 @runtime_checkable
@@ -72,7 +87,7 @@ class TrainState:
     optimizer: Stateful
     clock: Clock
     scaler: Stateful = field(default_factory=lambda: torch.amp.GradScaler("cpu", enabled=False))
-    window: Window = field(default_factory=Window)  # for the next record of the log
+    window: MetricWindow = field(default_factory=MetricWindow)  # for the next record of the log
 
     def state_dict(self) -> dict[str, Any]:
         return {name: part.state_dict() for name, part in vars(self).items()}
@@ -123,21 +138,21 @@ def save(
     """
     remove_temporary_files(folder)
     step = state.clock.step
-    path = folder / name_of(step)
+    path = folder / checkpoint_name(step)
     payload: dict[str, Any] = {"format": 1, "recipe": recipe, "state": state.state_dict()}
     if run_id is not None:
         payload["run_id"] = run_id
     if ranks > 1:
         payload |= {"ranks": ranks, "statistics": statistics or {}}
     _check_room(folder, payload)
-    listed = [entry for entry in listed_files(folder) if entry["step"] != step]
+    listed = [entry for entry in list_existing_files(folder) if entry["step"] != step]
     if os.path.lexists(path) and not is_own_file(path):
         path.rename(free_name(path))
     digest = write_atomically(path, lambda file: torch.save(payload, file))
     new = {"name": path.name, "step": step, "size": path.stat().st_size, "sha256": digest}
     kept = choose_kept(listed, new, keep=keep, keep_every=keep_every)
     try:
-        write_manifest(folder, kept, obsolete=[entry for entry in listed if entry not in kept])
+        write_checkpoint_manifest(folder, kept, obsolete=[entry for entry in listed if entry not in kept])
     except OSError:
         with suppress(OSError):  # a file that the manifest does not list would never be removed
             path.unlink()

@@ -17,11 +17,11 @@ from moco.data.sources.folder import Folder
 from moco.data.sources.images import DataError
 from moco.data.sources.split import Split, split_sources
 from moco.encoders import Encoder
-from moco.evaluate.features import Pretrained, load
+from moco.evaluate.features import Pretrained, load_pretrained
 from moco.files import read_json, write_text
 from moco.recipe import RecipeError
 from moco.text import duration, message_of
-from moco.train.plan_run import Job
+from moco.train.plan_run import PretrainJob
 from moco.train.reporters import Reporter
 from moco.train.result_files import write_result
 from moco.train.run_folder import RunFolder, check_init_content
@@ -36,7 +36,7 @@ FOR_OTHERS = 10.0  # [s] at least, for an encoder that is on the machine: its li
 INIT = "init"  # the name of the weights that the run started from
 
 
-def compare_at_end(job: Job, encoder: Encoder, reporter: Reporter, *, seconds: float) -> None:
+def compare_at_end(job: PretrainJob, encoder: Encoder, reporter: Reporter, *, seconds: float) -> None:
     """Compare the encoder of a finished run with baselines, if there are labels or an encoder to compare with.
 
     Writes compare.json, and reports the verdict.
@@ -70,12 +70,12 @@ def seconds_of(records: Sequence[Mapping[str, Any]]) -> float:
     return total
 
 
-def _command(job: Job) -> str:
+def _command(job: PretrainJob) -> str:
     data = job.options.eval_data or "LABELLED_FOLDER"
     return f"The command for it: moco compare {shlex.quote(str(job.run.path))} {shlex.quote(redact(str(data)))}"
 
 
-def _compare(job: Job, encoder: Encoder, reporter: Reporter, *, seconds: float) -> None:
+def _compare(job: PretrainJob, encoder: Encoder, reporter: Reporter, *, seconds: float) -> None:
     split, whose = _labelled(job)
     start = time.monotonic()
     others, notes = _baselines(job, encoder, seconds=seconds)
@@ -98,7 +98,7 @@ def _compare(job: Job, encoder: Encoder, reporter: Reporter, *, seconds: float) 
     reporter.say(f"{found.sentence} ({found.images:,} {f'test images, {whose}' if found.labels else 'images'})")
 
 
-def _labelled(job: Job) -> tuple[Split | None, str]:
+def _labelled(job: PretrainJob) -> tuple[Split | None, str]:
     """Labelled images and a description of them: those of --eval-data, or the run's own in class folders."""
     if job.options.eval_data is not None:
         return split_sources(job.options.eval_data), "labels of --eval-data"
@@ -111,7 +111,7 @@ def _labelled(job: Job) -> tuple[Split | None, str]:
     return split, f"the run's own images, their {len(split.train.classes)} folders as classes"
 
 
-def _baselines(job: Job, encoder: Encoder, *, seconds: float) -> tuple[dict[str, Pretrained], list[str]]:
+def _baselines(job: PretrainJob, encoder: Encoder, *, seconds: float) -> tuple[dict[str, Pretrained], list[str]]:
     """The weights that the run started from, and in `seconds` enough one encoder that is on this machine; and notes."""
     others: dict[str, Pretrained] = {}
     notes: list[str] = []
@@ -124,7 +124,7 @@ def _baselines(job: Job, encoder: Encoder, *, seconds: float) -> tuple[dict[str,
             notes.append(f"not compared with the weights that it started from, {init}: {message_of(error)}")
     name = cheapest_on_machine(job.recipe.encoder.name, other_than=init) if seconds >= FOR_OTHERS else None
     if name is not None:
-        others[name] = load(name, device=job.place)
+        others[name] = load_pretrained(name, device=job.place)
         if more := [one for one in weights_on_machine() if one not in (name, init)]:
             notes.append(f"also on this machine, for moco compare --baselines: {', '.join(more[:5])}")
     return others, notes
@@ -138,8 +138,8 @@ def load_start(run: RunFolder, init: str, encoder: Encoder, device: torch.device
     """
     check_init_content(run, init, hash_of_weights(read_weights(init, size=encoder.size, whole=True)))
     if encoder.spec.name == "custom":
-        return load(init, model=copy.deepcopy(encoder.backbone), device=device)
+        return load_pretrained(init, model=copy.deepcopy(encoder.backbone), device=device)
     try:
-        return load(init, device=device)
+        return load_pretrained(init, device=device)
     except WeightsError:  # a file that does not name its network
-        return load(init, architecture=encoder.spec, device=device)
+        return load_pretrained(init, architecture=encoder.spec, device=device)

@@ -65,7 +65,7 @@ class Console:
         self.end_live()
         lines = printable(text).split("\n")
         if self.terminal:
-            lines = [part for line in lines for part in wrapped(line, self.rich.width)]
+            lines = [part for line in lines for part in wrap_line(line, self.rich.width)]
         print(*lines, sep="\n", file=self.stream, flush=True)
 
     def live(self, *parts: str) -> None:
@@ -75,7 +75,7 @@ class Console:
             return
         self._shown = now
         if self.terminal:
-            line = fitting(parts, self.rich.width - 1)
+            line = fit_parts(parts, self.rich.width - 1)
             print("\r" + line.ljust(self._width), end="", file=self.stream, flush=True)
             self._width = len(line)
         else:
@@ -91,14 +91,14 @@ class Console:
             self._width = 0
 
 
-def wrapped(line: str, width: int) -> list[str]:
+def wrap_line(line: str, width: int) -> list[str]:
     """`line` wrapped at `width` characters, between words; a longer word, such as a path, stays whole."""
     if len(line) <= width:
         return [line]
     return textwrap.wrap(line, width, break_long_words=False, break_on_hyphens=False) or [line]
 
 
-def fitting(parts: Sequence[str], width: int) -> str:
+def fit_parts(parts: Sequence[str], width: int) -> str:
     """As many of the first `parts` as fit on a line of `width` characters; the first one is cut if it is too long."""
     line = one_line(parts[0]) if parts else ""
     for part in parts[1:]:

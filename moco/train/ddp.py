@@ -47,6 +47,6 @@ class _WithUnused(nn.Module):
         return self.model(*args)
 
 
-def unsynchronized(model: nn.Module) -> AbstractContextManager[None]:
+def skip_gradient_sync(model: nn.Module) -> AbstractContextManager[None]:
     """A context in which a DDP model adds up gradients without averaging; the next backward pass outside averages."""
     return model.no_sync() if isinstance(model, nn.parallel.DistributedDataParallel) else nullcontext()

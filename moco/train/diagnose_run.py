@@ -9,10 +9,10 @@ from torch import nn
 
 from moco.data.sources.open import Sources, open_images
 from moco.device import pick_device, workers_for
-from moco.diagnose.history import measurements, waiting_share
-from moco.diagnose.measure import Measurement, bn_group_size, measure, update_size
-from moco.diagnose.probe import Probe, make_probe
-from moco.diagnose.verdicts import Diagnosis, Evidence, diagnose
+from moco.diagnose.history import measure_waiting_share, measurements
+from moco.diagnose.measure import Measurement, bn_group_size, measure_signals, update_size
+from moco.diagnose.probe import ProbeSet, make_probe
+from moco.diagnose.verdicts import Diagnosis, Evidence, judge_evidence
 from moco.files import read_json, write_json
 from moco.method import Contrast
 from moco.recipe import Recipe
@@ -21,7 +21,7 @@ from moco.train.build import precision_of, threads
 from moco.train.checkpoint import checkpoint_files
 from moco.train.optim import optimizer_for
 from moco.train.reporters import Reporter, Silent
-from moco.train.restore_networks import read_state, untrained
+from moco.train.restore_networks import build_untrained, read_state
 from moco.train.run_folder import RunError, RunFolder, check_is_run
 from moco.weights.read_checkpoint import step_in
 
@@ -59,7 +59,7 @@ def diagnose_run(
     if not measured:
         raise RunError(f"{run.path} has no measurements from training: name its images with --data")
     total = max(_total_steps(recipe, measured[-1][1]), measured[-1][0])
-    found = diagnose(Evidence(measured, total, waiting_share(records)))
+    found = judge_evidence(Evidence(measured, total, measure_waiting_share(records)))
     content = {"run": str(run.path), **found.to_dict(), "measurement": measured[-1][1].to_dict()}
     _write(run.path / "diagnosis.json", content, reporter or Silent())
     return found, content
@@ -92,7 +92,10 @@ def _measure_checkpoints(
         raise RunError(f"{run.path} has no checkpoint: nothing can be measured. Without --data, its log is used")
     images = open_images(data)
     probe = make_probe(images, recipe.data, count=PROBE, device=device, workers=workers)
-    contrast, measured = untrained(recipe, device, num_images=len(images), model=model), list[tuple[int, Measurement]]()
+    contrast, measured = (
+        build_untrained(recipe, device, num_images=len(images), model=model),
+        list[tuple[int, Measurement]](),
+    )
     with threads(recipe.compute.threads):
         if not (run.path / "init.json").exists():  # else it started from weights that may have changed
             measured.append((0, _measure(contrast, probe, recipe, device, ranks=1, update=None)))
@@ -109,9 +112,9 @@ def _measure_checkpoints(
 
 
 def _measure(
-    contrast: Contrast, probe: Probe, recipe: Recipe, device: torch.device, *, ranks: int, update: float | None
+    contrast: Contrast, probe: ProbeSet, recipe: Recipe, device: torch.device, *, ranks: int, update: float | None
 ) -> Measurement:
-    return measure(
+    return measure_signals(
         contrast, probe, batch=recipe.optim.batch_size, group=bn_group_size(recipe, ranks), update=update,
         precision=precision_of(recipe, device),
     )  # fmt: skip

@@ -5,13 +5,13 @@ from pathlib import Path
 
 from moco.report.neighbours_of_run import draw_own_neighbours
 from moco.report.plots import curves
-from moco.train.plan_run import Job
+from moco.train.plan_run import PretrainJob
 from moco.train.reporters import Reporter
 from moco.train.result_files import write_result
 from moco.train.run_pictures import RunImages
 
 
-def draw_pictures(job: Job, among: RunImages, reporter: Reporter) -> list[Path]:
+def draw_pictures(job: PretrainJob, among: RunImages, reporter: Reporter) -> list[Path]:
     """Draw the pictures of a finished run, in a few seconds, and return their paths.
 
     A file that the run has not drawn is kept. A picture that cannot be drawn is reported, and the run does not fail.

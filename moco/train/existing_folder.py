@@ -110,7 +110,7 @@ def state_of(run: RunFolder) -> State:
     return State.NOT_STARTED
 
 
-def stored_recipe(out: Path) -> Recipe | None:
+def read_stored_recipe(out: Path) -> Recipe | None:
     """The recipe of the run in `out`; None if there is no run, or it has made no step."""
     run = RunFolder(out)
     if not run.recipe_file.is_file():

@@ -12,7 +12,7 @@ from moco.planning.describe import describe_time
 from moco.recipe import Recipe, RecipeError
 from moco.recipes.auto import is_auto, scale_of
 from moco.text import duration
-from moco.train.plan_budget import BudgetPlan, Probe, Report, plan_budget, plan_length
+from moco.train.plan_budget import BudgetPlan, RecipeMeasurer, ReportLine, plan_budget, plan_length
 
 SENSIBLE = {"cpu": 3600.0}  # [s] of a run by `auto` without a budget, by the kind of device
 SENSIBLE_OTHER = 86400.0  # [s] on other devices
@@ -61,7 +61,7 @@ def check_budget(asked: Asked) -> None:
 
 
 def fit_to_time(
-    asked: Asked, recipe: Recipe, images: Images, place: torch.device, *, workers: int, report: Report
+    asked: Asked, recipe: Recipe, images: Images, place: torch.device, *, workers: int, report: ReportLine
 ) -> Fitted:
     """The recipe of a new run: with a budget, one that ends within it; else `recipe`, unless `auto` is too slow here.
 
@@ -77,7 +77,7 @@ def fit_to_time(
     steps = recipe.optim.total_steps(len(images))
     if kept or world_size() > 1 or steps < QUICK_STEPS:
         return Fitted(recipe)
-    probe = Probe(images, place, workers, QUICK, report)
+    probe = RecipeMeasurer(images, place, workers, QUICK, report)
     measured = probe.measure(recipe, seconds=QUICK)
     sensible = SENSIBLE.get(place.type, SENSIBLE_OTHER)
     if measured.seconds <= sensible:
@@ -88,7 +88,14 @@ def fit_to_time(
 
 
 def _plan(
-    asked: Asked, recipe: Recipe, images: Images, place: torch.device, *, workers: int, budget: float, report: Report
+    asked: Asked,
+    recipe: Recipe,
+    images: Images,
+    place: torch.device,
+    *,
+    workers: int,
+    budget: float,
+    report: ReportLine,
 ) -> BudgetPlan:
     if asked.network_is_given:
         return plan_length(

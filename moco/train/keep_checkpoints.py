@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from moco.files import write_text
-from moco.weights.read_checkpoint import MANIFEST, UnreadableError, manifest, name_of, unlisted
+from moco.weights.read_checkpoint import MANIFEST, UnreadableError, checkpoint_name, find_unlisted, manifest
 
 
 def choose_kept(
@@ -22,7 +22,7 @@ def choose_kept(
     return [*marked, *entries[-keep:]]
 
 
-def listed_files(folder: Path) -> list[dict[str, Any]]:
+def list_existing_files(folder: Path) -> list[dict[str, Any]]:
     """The manifest's entries whose files exist. Raises OSError if the manifest cannot be read."""
     try:
         listed = manifest(folder)
@@ -37,7 +37,7 @@ def is_own_file(path: Path) -> bool:
     return any(_fits(path.parent, entry) for entry in manifest(path.parent) if entry["name"] == path.name)
 
 
-def write_manifest(folder: Path, kept: list[dict[str, Any]], *, obsolete: list[dict[str, Any]]) -> None:
+def write_checkpoint_manifest(folder: Path, kept: list[dict[str, Any]], *, obsolete: list[dict[str, Any]]) -> None:
     """Write the manifest with the entries `kept`, then remove the files of `obsolete`.
 
     The manifest still lists the obsolete ones, marked as "going", so that a kill before their removal leaves no
@@ -87,11 +87,11 @@ def prepare_for_resume(folder: Path, step: int) -> list[str]:
             path = folder / entry["name"]
             if os.path.lexists(path):
                 path.rename(free_name(path))
-        own = folder / name_of(step)
-        new = [_entry_of(own, step)] if own.name in unlisted(folder) else []
+        own = folder / checkpoint_name(step)
+        new = [_entry_of(own, step)] if own.name in find_unlisted(folder) else []
         if later or new:
             write_text(folder / MANIFEST, json.dumps([*kept, *new], indent=1) + "\n")
-    return unlisted(folder)
+    return find_unlisted(folder)
 
 
 def _entry_of(path: Path, step: int) -> dict[str, Any]:

@@ -5,17 +5,17 @@ from typing import Any
 
 import torch
 
-from moco.diagnose.history import KEY, measurements, waiting_share
-from moco.diagnose.measure import bn_group_size, measure, update_size
+from moco.diagnose.history import PROBE_KEY, measure_waiting_share, measurements
+from moco.diagnose.measure import bn_group_size, measure_signals, update_size
 from moco.diagnose.plan import MOST, ProbePlan, plan_probe
-from moco.diagnose.probe import Probe, make_probe
-from moco.diagnose.verdicts import Diagnosis, Evidence, diagnose
+from moco.diagnose.probe import ProbeSet, make_probe
+from moco.diagnose.verdicts import Diagnosis, Evidence, judge_evidence
 from moco.distributed import on_main, world_size
 from moco.method import Contrast
 from moco.recipe import Recipe
 from moco.train.build import precision_of
 from moco.train.checkpoint import Clock, TrainState
-from moco.train.plan_run import Job
+from moco.train.plan_run import PretrainJob
 from moco.train.reporters import Reporter
 from moco.train.run_folder import RunFolder
 
@@ -29,7 +29,7 @@ class LiveDiagnosis:
     """Measures when due. All that a verdict depends on is in metrics.jsonl, so a resumed run gives the same."""
 
     plan: ProbePlan
-    probe: Probe | None  # on rank 0
+    probe: ProbeSet | None  # on rank 0
     run: RunFolder
     recipe: Recipe
     device: torch.device
@@ -50,18 +50,18 @@ class LiveDiagnosis:
         assert isinstance(state.model, Contrast)
         assert isinstance(state.optimizer, torch.optim.Optimizer)
         assert self.probe is not None
-        now = measure(
+        now = measure_signals(
             state.model, self.probe, batch=self.recipe.optim.batch_size,
             group=bn_group_size(self.recipe, world_size()), update=update_size(state.optimizer),
             precision=precision_of(self.recipe, self.device),
         )  # fmt: skip
         clock, signals = state.clock, now.to_dict()
         records = [*self.run.metrics(), *unwritten]
-        measured = measurements([*records, {"step": clock.step, KEY: signals}])
-        found = diagnose(Evidence(measured, clock.total_steps))
-        shown = diagnose(Evidence(measured, clock.total_steps, waiting_share(records)))
+        measured = measurements([*records, {"step": clock.step, PROBE_KEY: signals}])
+        found = judge_evidence(Evidence(measured, clock.total_steps))
+        shown = judge_evidence(Evidence(measured, clock.total_steps, measure_waiting_share(records)))
         self._report(shown)
-        return {KEY: signals, "verdict": found.word, "collapsed": found.collapsed}
+        return {PROBE_KEY: signals, "verdict": found.word, "collapsed": found.collapsed}
 
     def _report(self, found: Diagnosis) -> None:
         verdict, self.word = found.classification, found.word
@@ -86,7 +86,7 @@ def collapse_message(step: int, run: RunFolder) -> str:
     )
 
 
-def live_diagnosis(job: Job, reporter: Reporter, *, log_every: int) -> LiveDiagnosis | None:
+def live_diagnosis(job: PretrainJob, reporter: Reporter, *, log_every: int) -> LiveDiagnosis | None:
     """The diagnosis of a run; None if it is too short, or with --diagnose-every 0. Every rank calls it.
 
     Raises:

@@ -15,7 +15,7 @@ from moco.method import Contrast
 from moco.rng import fold
 from moco.schedule import Schedule
 from moco.train.checkpoint import TrainState
-from moco.train.ddp import unsynchronized
+from moco.train.ddp import skip_gradient_sync
 from moco.train.nan_guard import NanGuard
 
 Batches = Iterable[tuple[list[Tensor], Tensor]]  # views N x 3 x S x S of the queries and of the keys; image ids N
@@ -28,10 +28,10 @@ def seed_step(seed: int, step: int) -> torch.Generator:
     Returns a CPU generator with the same state on every rank: for Shuffling BN and draws from a memory bank.
     """
     torch.manual_seed(fold(seed, step, rank()))
-    return shared_generator(seed, step)
+    return make_shared_generator(seed, step)
 
 
-def shared_generator(seed: int, step: int) -> torch.Generator:
+def make_shared_generator(seed: int, step: int) -> torch.Generator:
     """A CPU generator with the same state on every rank, before any number of the step is drawn from it."""
     return torch.Generator().manual_seed(fold(seed, step))
 
@@ -64,7 +64,9 @@ def train(
             parts = contrast.parts(views, ids, rng)  # keys first
         answers = []
         for part in parts:
-            with nullcontext() if part is parts[-1] else unsynchronized(model):  # averaged over the ranks once a step
+            with (
+                nullcontext() if part is parts[-1] else skip_gradient_sync(model)
+            ):  # averaged over the ranks once a step
                 with precision():
                     answer = model(part, rng)  # Eqn. (1)
                 scaler.scale(answer.loss).backward()

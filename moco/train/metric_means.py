@@ -9,7 +9,7 @@ from torch import Tensor
 from moco.distributed import gather
 
 
-class Window:
+class MetricWindow:
     """The metrics of all ranks in the steps since the last record.
 
     It is part of a checkpoint, so that a resumed run logs the same means as an uninterrupted one. A mean does not

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from moco.distributed import mean
+from moco.distributed import mean_over_ranks
 from moco.method import MomentumEncoder
 from moco.train.checkpoint import TrainState
 
@@ -97,7 +97,7 @@ class NanGuard:
         can_skip = getattr(state.optimizer, "_step_supports_amp_scaling", False)
         on_gpu = self.trained[0].device.type == "cuda"
         self.late = can_skip and not self.scaled and (on_gpu if late is None else late)  # a GradScaler waits anyway
-        self.changed = changed_tensors(state.model, dictionary_and_f_k=self.late)
+        self.changed = list_changed_tensors(state.model, dictionary_and_f_k=self.late)
         self.copies = [torch.empty_like(tensor) for tensor in self.changed]
         self.losses: deque[Tensor] = deque(maxlen=REMEMBERED + 1)
         self.bad: Tensor | None = None  # on the device: 1.0 if this step must be discarded, else 0.0
@@ -116,7 +116,7 @@ class NanGuard:
         """
         self.losses.append(loss)
         self.read_flags()
-        flags = mean(torch.stack([~torch.isfinite(x).all() for x in (loss, keys, self._norms())]).float())
+        flags = mean_over_ranks(torch.stack([~torch.isfinite(x).all() for x in (loss, keys, self._norms())]).float())
         self.pending.append(Pending(self.state.clock.step, ids, list(self.losses), self.parts, *_to_host(flags)))
         if not self.late or not self.optimizer.state:  # the first step creates the optimizer's state, even if skipped
             self.bad = None
@@ -162,7 +162,7 @@ def _copy(into: list[Tensor], values: list[Tensor]) -> None:
         torch._foreach_copy_(into, values)
 
 
-def changed_tensors(model: nn.Module, *, dictionary_and_f_k: bool) -> list[Tensor]:
+def list_changed_tensors(model: nn.Module, *, dictionary_and_f_k: bool) -> list[Tensor]:
     """What a step changes besides f_q and the optimizer: BN statistics; if asked, also the dictionary and f_k."""
     buffers: Iterable[tuple[str, Tensor]] = model.named_buffers()
     tensors = [x for name, x in buffers if dictionary_and_f_k or not name.startswith("dictionary.")]

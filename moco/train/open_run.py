@@ -11,7 +11,7 @@ from moco.recipe_error import RecipeError
 from moco.train.existing_folder import State, check_out
 from moco.train.keep_checkpoints import free_name
 from moco.train.overwrite_run import finish_removal, is_interrupted, remove_run
-from moco.train.run_folder import RunFolder, locked
+from moco.train.run_folder import RunFolder, lock_folder
 
 
 @contextmanager
@@ -31,7 +31,7 @@ def open_run(run: RunFolder, recipe: RecipeBase, *, resume: str, overwrite: bool
     missing = [folder for folder in (run.path, *run.path.parents) if not folder.exists()]
     has_lock = os.path.lexists(run.path / ".lock")
     run.path.mkdir(parents=True, exist_ok=True)
-    with locked(run.path):
+    with lock_folder(run.path):
         try:
             if is_interrupted(run):
                 finish_removal(run)

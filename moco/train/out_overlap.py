@@ -7,8 +7,8 @@ import numpy as np
 
 from moco.data.remote.urls import is_url
 from moco.data.sources.folder import Folder
-from moco.text import shown
-from moco.train.overwrite_run import existing_files
+from moco.text import escape
+from moco.train.overwrite_run import find_existing_files
 from moco.train.run_folder import RunError, RunFolder
 
 
@@ -25,9 +25,9 @@ def check_no_overlap(
     if isinstance(images, Folder) and images.local:
         _check_sources(out, real, images)
     if isinstance(eval_data, str | Path) and not is_url(eval_data) and is_in(os.path.realpath(eval_data), real):
-        raise RunError(f"--eval-data {shown(str(eval_data))} is or lies in --out {out}: name another --out")
+        raise RunError(f"--eval-data {escape(str(eval_data))} is or lies in --out {out}: name another --out")
     if overwrite and init is not None and os.path.exists(init) and is_in(os.path.realpath(init), real):
-        raise RunError(f"--init {shown(str(init))} lies in --out {out}, which --overwrite removes: name another --out")
+        raise RunError(f"--init {escape(str(init))} lies in --out {out}, which --overwrite removes: name another --out")
 
 
 def _check_sources(out: Path, real: str, images: Folder) -> None:
@@ -36,15 +36,15 @@ def _check_sources(out: Path, real: str, images: Folder) -> None:
         if source.walked and (is_in(real, root) or is_in(root, real)):
             where = "is" if real == root else "lies in" if is_in(real, root) else "contains"
             raise RunError(
-                f"--out {out} {where} the image folder {shown(source.root)}. Files of the run would count as images, "
+                f"--out {out} {where} the image folder {escape(source.root)}. Files of the run would count as images, "
                 "or replace images. Name an --out outside of it (an existing run can be moved)"
             )
     if not os.path.isdir(real):
         return
     for folder in _folders_of(images):
         if is_in(os.path.realpath(folder), real):
-            raise RunError(f"--out {out} contains images of the run, in {shown(folder)}: name another --out")
-    for own in existing_files(RunFolder(out)):
+            raise RunError(f"--out {out} contains images of the run, in {escape(folder)}: name another --out")
+    for own in find_existing_files(RunFolder(out)):
         _check_is_no_image(own, images)
 
 
@@ -68,7 +68,7 @@ def _check_is_no_image(own: Path, images: Folder) -> None:
     for index in alike.tolist():
         if os.path.samefile(images.path(index), own):
             raise RunError(
-                f"the image {shown(images.names[index])} is the file {own}, which the run would replace: name another "
+                f"the image {escape(images.names[index])} is the file {own}, which the run would replace: name another "
                 "--out"
             )
 

@@ -27,7 +27,7 @@ NOTE = ".tmp-old"  # the name of the note
 MADE_BY = "the removal of a run by momentum-contrast"
 
 
-def existing_files(run: RunFolder) -> list[Path]:
+def find_existing_files(run: RunFolder) -> list[Path]:
     """The existing files with names of a run's files, except recipe.json. Links are not followed.
 
     Raises:
@@ -45,7 +45,7 @@ def remove_run(run: RunFolder) -> list[str]:
     Raises:
         RunError: a file cannot be removed; the run is unchanged.
     """
-    existing = existing_files(run)
+    existing = find_existing_files(run)
     files = [file for file in existing if is_written_by_run(run, file)]
     foreign = [file for file in existing if file not in files]
     if not existing:

@@ -13,9 +13,9 @@ from moco.data.sources.open import Sources, open_images
 from moco.device import pick_device, workers_for
 from moco.planning.budget import budget_text, parse_budget
 from moco.planning.choose import MAX_EPOCHS, NEEDED
-from moco.planning.describe import STARVED, megapixels, table
-from moco.recipes.auto import PREFIX
-from moco.text import WIDTH, duration
+from moco.planning.describe import STARVED, format_plan_table, megapixels
+from moco.recipes.auto import AUTO_PREFIX
+from moco.text import TEXT_WIDTH, duration
 from moco.train.checkpoint import Clock
 from moco.train.plan_budget import Alternative, BudgetPlan, plan_budget
 
@@ -64,7 +64,7 @@ class Plan:
     def command(self, one: Alternative) -> str:
         """The command of a run, with the settings that were measured to be fastest."""
         recipe = one.recipe
-        options = [f"--recipe {PREFIX}{one.scale}", f"--epochs {recipe.optim.epochs:g}"]
+        options = [f"--recipe {AUTO_PREFIX}{one.scale}", f"--epochs {recipe.optim.epochs:g}"]
         options += [f"--batch-size {recipe.optim.batch_size}", f"--set compute.threads={recipe.compute.threads}"]
         if recipe.data.shrink is not None:
             options.append(f"--set data.shrink={recipe.data.shrink}")
@@ -109,7 +109,7 @@ class Plan:
                 f"of which measuring takes {duration(self.found.measured)}"
             ),
             "",
-            table([_column(one, recommended=one is chosen) for one in self.found.alternatives]),
+            format_plan_table([_column(one, recommended=one is chosen) for one in self.found.alternatives]),
             "time: of the whole run, from reading the first image to the files at its end",
             "",
             *map(_wrapped, self.notes),
@@ -155,7 +155,7 @@ def plan(
 def _wrapped(note: str) -> str:
     """`note` in lines of WIDTH characters; a command at its end has a line of its own, to be copied."""
     text, mark, command = note.partition(": moco ")
-    lines = textwrap.fill(text + mark[:1], WIDTH, break_long_words=False, break_on_hyphens=False)
+    lines = textwrap.fill(text + mark[:1], TEXT_WIDTH, break_long_words=False, break_on_hyphens=False)
     return f"{lines}\n  moco {command}" if mark else lines
 
 

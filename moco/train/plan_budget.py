@@ -14,12 +14,12 @@ import torch
 from moco import recipes
 from moco.data.augment.kernel_loading import load_kernels
 from moco.data.decode.decode import BadImage
-from moco.data.loader.shrunk import MEMORY, ShrunkImages
+from moco.data.loader.shrunk import SHRUNK_MEMORY, ShrunkImages
 from moco.data.sources.images import Images, Subset
-from moco.planning.choose import FEWEST, MAX_EPOCHS, ImageCost, choose_batch, choose_scale, choose_shrink
+from moco.planning.choose import FEWEST_STEPS, MAX_EPOCHS, ImageCost, choose_batch, choose_scale, choose_shrink
 from moco.planning.sample_facts import SampleFacts, measure_sample
 from moco.recipe import Recipe, RecipeError
-from moco.recipes.auto import SCALES, SMALL
+from moco.recipes.auto import NETWORK_SIZES, SMALL_DATA
 from moco.text import duration
 from moco.train.measure_step import StepCost, measure_step, sample_of
 
@@ -33,14 +33,14 @@ CLOSING = 10.0  # [s] for the end of a run: scores, pictures, report, encoder
 CLOSING_MEMORY = 100 * 2**20  # [bytes] of diagnosis, pictures and report, over that of training: docs/log.md
 FASTER = 0.95  # a variant with less than this share of the time is faster
 
-Report = Callable[[str], None]
+ReportLine = Callable[[str], None]
 
 
 @dataclass(frozen=True)
 class Alternative:
     """A run that was considered."""
 
-    scale: str  # of SCALES; for a recipe that is not `auto`, its name
+    scale: str  # of NETWORK_SIZES; for a recipe that is not `auto`, its name
     recipe: Recipe
     cost: StepCost
     image: ImageCost
@@ -63,7 +63,7 @@ class Alternative:
     @property
     def memory(self) -> int | None:
         """[bytes] maximum of the process."""
-        kept = min(self.cost.kept * self.images, MEMORY)
+        kept = min(self.cost.kept * self.images, SHRUNK_MEMORY)
         return None if self.cost.memory is None else round(self.cost.memory + kept + CLOSING_MEMORY)
 
 
@@ -79,14 +79,14 @@ class BudgetPlan:
 
 
 @dataclass
-class Probe:
+class RecipeMeasurer:
     """Measures recipes on a sample of the images, until its time is up."""
 
     images: Images
     place: torch.device
     workers: int
     seconds: float  # for measuring in all
-    report: Report
+    report: ReportLine
     began: float = field(default_factory=time.monotonic)
 
     def __post_init__(self) -> None:
@@ -143,7 +143,7 @@ def plan_budget(
     workers: int,
     budget: float,
     changes: dict[str, Any] | None = None,
-    report: Report = lambda _: None,
+    report: ReportLine = lambda _: None,
 ) -> BudgetPlan:
     """Measure the scales of `auto` from the cheapest on, and choose a run that ends within `budget` seconds.
 
@@ -155,15 +155,17 @@ def plan_budget(
         RecipeError: the budget is too short for any run.
         DataError: no image can be read.
     """
-    probe = Probe(images, place, workers, min(PROBE, SHARE * budget), report)
+    probe = RecipeMeasurer(images, place, workers, min(PROBE, SHARE * budget), report)
     cores = torch.get_num_threads()
     found: list[Alternative] = []
     for scale in _scales(probe.facts.side, accelerated=place.type != "cpu"):
         if found and _expected(scale, found) > max(probe.left - probe.seconds / 3, 0):
             break
-        recipe = _recipe(probe, scale, epochs=1, changes=changes, threads=1 if SCALES[scale].width < 0.5 else cores)
+        recipe = _recipe(
+            probe, scale, epochs=1, changes=changes, threads=1 if NETWORK_SIZES[scale].width < 0.5 else cores
+        )
         found.append(probe.measure(recipe, seconds=probe.seconds / 10, scale=scale))
-        if _left(budget, probe) / found[-1].image.step < FEWEST * recipe.optim.batch_size:
+        if _left(budget, probe) / found[-1].image.step < FEWEST_STEPS * recipe.optim.batch_size:
             break
     left = (budget - probe.seconds - CLOSING) / OVERHEAD
     seen = [(one.scale, one.image.affordable(left, len(images))) for one in found]
@@ -177,10 +179,10 @@ def plan_budget(
 
 
 def plan_length(
-    recipe: Recipe, images: Images, place: torch.device, *, workers: int, budget: float, model: Any, report: Report
+    recipe: Recipe, images: Images, place: torch.device, *, workers: int, budget: float, model: Any, report: ReportLine
 ) -> BudgetPlan:
     """Measure `recipe`, and choose the number of epochs that fits into `budget` seconds. Raises as `plan_budget`."""
-    probe = Probe(images, place, workers, min(PROBE, SHARE * budget), report)
+    probe = RecipeMeasurer(images, place, workers, min(PROBE, SHARE * budget), report)
     measured = probe.measure(recipe, seconds=probe.seconds / 2, model=model)
     chosen = fit_epochs(measured, _left(budget, probe))
     return BudgetPlan(budget, probe.facts, (chosen,), chosen, time.monotonic() - probe.began)
@@ -191,11 +193,11 @@ def fit_epochs(one: Alternative, seconds: float) -> Alternative:
     batch = one.recipe.optim.batch_size
     per_epoch = one.images // batch
     steps = one.image.affordable(seconds, one.images) / batch
-    if steps < FEWEST:
-        needed = FEWEST * batch * (one.image.step + one.image.first) * OVERHEAD + CLOSING
+    if steps < FEWEST_STEPS:
+        needed = FEWEST_STEPS * batch * (one.image.step + one.image.first) * OVERHEAD + CLOSING
         raise RecipeError(
             f"the budget is too short: {max(0, int(steps)):,} steps of {batch} images fit into it on this machine, and "
-            f"a run expects at least {FEWEST}, which take about {duration(needed)}: give a longer --budget"
+            f"a run expects at least {FEWEST_STEPS}, which take about {duration(needed)}: give a longer --budget"
         )
     epochs = min(MAX_EPOCHS, steps / per_epoch)
     epochs = int(epochs) if epochs >= 20 else int(epochs * 100) / 100  # a part of an epoch matters in short runs
@@ -212,8 +214,8 @@ def with_epochs(recipe: Recipe, epochs: float, per_epoch: int) -> Recipe:
 
 def _scales(side: int, *, accelerated: bool) -> Iterator[str]:
     """The scales for images of that size, from the cheapest on."""
-    for scale in SCALES:
-        if scale == "full" and side <= SMALL:  # the same as large
+    for scale in NETWORK_SIZES:
+        if scale == "full" and side <= SMALL_DATA:  # the same as large
             return
         if not (accelerated and scale == "tiny"):
             yield scale
@@ -221,25 +223,31 @@ def _scales(side: int, *, accelerated: bool) -> Iterator[str]:
 
 def _expected(scale: str, found: list[Alternative]) -> float:
     """[s] that measuring `scale` will take, from the cost of the last one: four steps and more of larger networks."""
-    one, last = SCALES[scale], SCALES[found[-1].scale]
+    one, last = NETWORK_SIZES[scale], NETWORK_SIZES[found[-1].scale]
     larger = (one.width * one.size) ** 2 * one.batch / ((last.width * last.size) ** 2 * last.batch)
     return 4 * larger * found[-1].cost.seconds
 
 
 def _recipe(
-    probe: Probe, scale: str, *, epochs: float, changes: dict[str, Any] | None, threads: int, batch: int | None = None
+    probe: RecipeMeasurer,
+    scale: str,
+    *,
+    epochs: float,
+    changes: dict[str, Any] | None,
+    threads: int,
+    batch: int | None = None,
 ) -> Recipe:
     facts, accelerated = probe.facts, probe.place.type != "cpu"
-    size = min(SCALES[scale].size, facts.side)
+    size = min(NETWORK_SIZES[scale].size, facts.side)
     recipe = recipes.auto(
         len(probe.images), side=facts.side, accelerated=accelerated, distinct=facts.distinct, scale=scale,
         epochs=epochs, batch_size=(changes or {}).get("optim.batch_size", batch),
-        shrink=choose_shrink(facts.side, size, len(probe.images), MEMORY),
+        shrink=choose_shrink(facts.side, size, len(probe.images), SHRUNK_MEMORY),
     )  # fmt: skip
     return recipe.but(None, {"compute.threads": threads} | (changes or {}))
 
 
-def _fitted(probe: Probe, one: Alternative, seen: float, changes: dict[str, Any] | None) -> Alternative:
+def _fitted(probe: RecipeMeasurer, one: Alternative, seen: float, changes: dict[str, Any] | None) -> Alternative:
     """`one` with the length and the mini-batch for so many images."""
     batch = choose_batch(one.scale, seen, one.images)
     threads = one.recipe.compute.threads or 1
@@ -247,7 +255,7 @@ def _fitted(probe: Probe, one: Alternative, seen: float, changes: dict[str, Any]
     return replace(one, recipe=_recipe(probe, one.scale, epochs=epochs, changes=changes, threads=threads, batch=batch))
 
 
-def _fastest(probe: Probe, one: Alternative) -> Alternative:
+def _fastest(probe: RecipeMeasurer, one: Alternative) -> Alternative:
     """Measure numbers of threads, and bf16 beside fp32, and return the fastest."""
     best = probe.measure(one.recipe, seconds=probe.left / 3, scale=one.scale)
     for variant in _variants(one.recipe, probe.place):
@@ -268,7 +276,7 @@ def _variants(recipe: Recipe, place: torch.device) -> Iterator[Recipe]:
         yield recipe.but(None, {"compute.precision": "bf16"})
 
 
-def _left(budget: float, probe: Probe) -> float:
+def _left(budget: float, probe: RecipeMeasurer) -> float:
     """[s] for the steps of a run that starts now, or after all measuring."""
     spent = max(time.monotonic() - probe.began, 0.0)
     return max(0.0, (budget - spent - CLOSING) / OVERHEAD)

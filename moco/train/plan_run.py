@@ -24,9 +24,9 @@ from moco.recipe import Recipe, RecipeError
 from moco.recipe_base import RecipeBase
 from moco.train.build import is_dealt, scaler_for
 from moco.train.checkpoint import Clock, TrainState
-from moco.train.existing_folder import stored_recipe
+from moco.train.existing_folder import read_stored_recipe
 from moco.train.fit_to_time import Asked, Fitted, check_budget, fit_to_time
-from moco.train.loop import shared_generator
+from moco.train.loop import make_shared_generator
 from moco.train.open_run import check_before_lock
 from moco.train.optim import optimizer_for
 from moco.train.options import RunOptions
@@ -62,7 +62,7 @@ class AnyJob:
 
 
 @dataclass(frozen=True)
-class Job(AnyJob):
+class PretrainJob(AnyJob):
     """A planned pre-training run."""
 
     recipe: Recipe
@@ -87,7 +87,7 @@ class Job(AnyJob):
         if not is_dealt(self.recipe):
             return ViewLoader
         seed, count = self.recipe.seed, self.recipe.optim.batch_size
-        return partial(DealtLoader, order=lambda step: shuffled_order(count, shared_generator(seed, step)).numpy())
+        return partial(DealtLoader, order=lambda step: shuffled_order(count, make_shared_generator(seed, step)).numpy())
 
 
 def plan_job(
@@ -103,7 +103,7 @@ def plan_job(
     budget: float | None = None,
     bands: bool = False,
     report: Callable[[str], None] = lambda _: None,
-) -> Job:
+) -> PretrainJob:
     """Plan a run: make all checks that need no network, and fit it to its time. Writes nothing.
 
     Args:
@@ -119,9 +119,9 @@ def plan_job(
     check_trackers(options.trackers)
     check_budget(Asked(recipe, model, changes, budget))
     images, workers = open_images(data, bands=bands), workers_for(options.workers)
-    stored = None if options.overwrite else stored_recipe(out)
+    stored = None if options.overwrite else read_stored_recipe(out)
     asked = Asked(recipe, model, (band_changes(images, stored) if bands else {}) | changes, budget)
-    chosen = shared_recipe(
+    chosen = share_recipe(
         lambda: resolve(recipe, images, place, model=model, changes=asked.changes, stored=stored, budget=budget)
     )
     check_name(chosen.encoder.name)
@@ -140,7 +140,7 @@ def plan_job(
         check_fits(fitted.recipe, len(images))
     clock = clock_of(fitted.recipe, len(images))
     check_learns(fitted.recipe, clock)
-    return Job(images, fitted.recipe, clock, place, RunFolder(out), options, workers, fitted.time)
+    return PretrainJob(images, fitted.recipe, clock, place, RunFolder(out), options, workers, fitted.time)
 
 
 def check_device(option: str, place: torch.device) -> None:
@@ -152,7 +152,7 @@ def check_device(option: str, place: torch.device) -> None:
         )
 
 
-def shared_recipe(make: Callable[[], Recipe]) -> Recipe:
+def share_recipe(make: Callable[[], Recipe]) -> Recipe:
     """The recipe that rank 0 makes, on every rank. Its defaults depend on the run folder and the machine."""
     return Recipe.from_json(share(make().to_json().encode() if on_main() else b"").decode())
 

@@ -13,8 +13,8 @@ from moco.data.loader.dealt import DealtLoader
 from moco.data.loader.loader import ViewLoader
 from moco.data.sources.open import Sources
 from moco.device import pick_device
-from moco.distributed import on_main, restarted, session
-from moco.evaluate.features import Pretrained, load
+from moco.distributed import is_restarted, on_main, session
+from moco.evaluate.features import Pretrained, load_pretrained
 from moco.evaluate.monitor import Monitor, monitor_for
 from moco.method import Contrast
 from moco.planning.budget import parse_budget
@@ -33,8 +33,8 @@ from moco.train.metrics_log import PretrainLog
 from moco.train.nan_guard import NanGuard
 from moco.train.options import RunKeywords, RunOptions, allowed_skips
 from moco.train.pace import Pace
-from moco.train.plan_run import Job, plan_job
-from moco.train.rank_sync import averaged_statistics
+from moco.train.plan_run import PretrainJob, plan_job
+from moco.train.rank_sync import average_statistics
 from moco.train.report_run import report_at_end
 from moco.train.reporters import Reporter, Silent
 from moco.train.resolve_recipe import changes_of
@@ -44,20 +44,20 @@ from moco.train.resume import (
     check_data,
     describe_other_images,
     fill_queue,
+    get_trained_encoder,
     make_scorer,
-    open_folder,
+    open_run_folder,
     record_start,
     report_start,
     restore,
     start_folder,
-    trained_encoder,
 )  # fmt: skip
 from moco.train.run_folder import RunFolder
 from moco.train.run_pictures import RunImages
 from moco.train.saving import Saver
 from moco.train.stop_on_signals import StopFlag, stop_on_signals
 from moco.train.stop_reason import StopReason
-from moco.train.summary import closing_rows, plan_rows
+from moco.train.summary import make_closing_rows, plan_rows
 from moco.train.trackers import Trackers
 from moco.train.unused_parameters import skips_parameters
 from moco.train.watchdog import Watchdog, watchdog
@@ -77,7 +77,7 @@ class Run:
         return f"Run({str(self.path)!r}, recipe {self.recipe.name})"
 
     def encoder(self) -> Pretrained:
-        return load(self.path, model=self.model if isinstance(self.model, nn.Module) else None)
+        return load_pretrained(self.path, model=self.model if isinstance(self.model, nn.Module) else None)
 
     def metrics(self) -> list[dict[str, Any]]:
         """The records of metrics.jsonl."""
@@ -134,7 +134,7 @@ def pretrain(
     with watchdog(chosen.patience) as dog, session(pick_device(chosen.device)) as place:
         reporter = reporter if reporter is not None and on_main() else Silent()
         job = plan_job(
-            data, local_path(out), place, chosen.restarted() if restarted() else chosen, recipe=recipe, model=model,
+            data, local_path(out), place, chosen.restarted() if is_restarted() else chosen, recipe=recipe, model=model,
             changes=changes, init=init, bands=bands, budget=None if budget is None else parse_budget(budget),
             report=reporter.live,
         )  # fmt: skip
@@ -147,12 +147,12 @@ def pretrain(
 
 
 def carry_out(
-    job: Job, reporter: Reporter, dog: Watchdog, *, model: str | nn.Module | None, init: str | Path | None
+    job: PretrainJob, reporter: Reporter, dog: Watchdog, *, model: str | nn.Module | None, init: str | Path | None
 ) -> None:
     """Start or resume a planned run, train to its end, and save the encoder."""
     trackers = Trackers(job.options.trackers if on_main() else ())
     with (
-        open_folder(job) as progress, stop_on_signals() as stop, threads(job.recipe.compute.threads), trackers,
+        open_run_folder(job) as progress, stop_on_signals() as stop, threads(job.recipe.compute.threads), trackers,
         StopReason() as stop_reason,
     ):  # fmt: skip
         if progress is State.FINISHED:
@@ -188,10 +188,10 @@ def carry_out(
                 precision=precision_of(job.recipe, job.place),
             )  # fmt: skip
         dog.section("checkpoint")
-        finish(job, networks.contrast, reporter, bad=len(loader.quarantine), seconds=after_step.seconds)
+        finish_pretraining(job, networks.contrast, reporter, bad=len(loader.quarantine), seconds=after_step.seconds)
 
 
-def build_monitor(job: Job) -> Monitor | None:
+def build_monitor(job: PretrainJob) -> Monitor | None:
     """The monitor that scores the encoder on labelled images; None without such images, and on other ranks than 0."""
     if job.options.eval_data is None or not on_main():
         return None
@@ -199,7 +199,7 @@ def build_monitor(job: Job) -> Monitor | None:
 
 
 def make_after_step(
-    job: Job,
+    job: PretrainJob,
     state: TrainState,
     loader: ViewLoader | DealtLoader,
     reporter: Reporter,
@@ -229,23 +229,23 @@ def make_after_step(
     return after_step
 
 
-def finish(job: Job, contrast: Contrast, reporter: Reporter, *, bad: int, seconds: float) -> None:
+def finish_pretraining(job: PretrainJob, contrast: Contrast, reporter: Reporter, *, bad: int, seconds: float) -> None:
     """Save the encoder, write finished.json; then pictures, the comparison with baselines, and the report."""
-    with averaged_statistics(contrast):
+    with average_statistics(contrast):
         if not on_main():
             return
         run, last = job.run, last_values(job.run)
         facts = {"images": len(job.images), "bad_images": bad, "steps": last.get("step", 0)}
         facts |= {"epochs": job.recipe.optim.epochs}
         facts |= {name: last[name] for name in ("loss", "pretext_top1", "knn") if name in last}
-        files = encoder_files(trained_encoder(contrast), recipe=job.recipe, facts=facts)
+        files = encoder_files(get_trained_encoder(contrast), recipe=job.recipe, facts=facts)
         files = {f"encoder/{name}": content for name, content in files.items()}
         report_renamed(run, finish_run(run, files, facts | {"seconds": round(seconds, 1)}), reporter)
         among = RunImages(
-            job.images, trained_encoder(contrast), job.recipe.data, step=last.get("step", 0), device=job.place,
+            job.images, get_trained_encoder(contrast), job.recipe.data, step=last.get("step", 0), device=job.place,
             workers=job.workers, processes=job.options.processes,
         )  # fmt: skip
         pictures = draw_pictures(job, among, reporter)
-        compare_at_end(job, trained_encoder(contrast), reporter, seconds=seconds)
+        compare_at_end(job, get_trained_encoder(contrast), reporter, seconds=seconds)
         report = report_at_end(run, reporter, lambda: among) if job.options.report else None
-        reporter.box("done", closing_rows(run, job.recipe, bad=bad, pictures=pictures, report=report))
+        reporter.box("done", make_closing_rows(run, job.recipe, bad=bad, pictures=pictures, report=report))

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from moco.data.loader.bad_images import Quarantine
 from moco.data.sources.images import DataError, Images
 from moco.data.sources.manifest import Manifest
-from moco.distributed import asked_ranks, everyone, gather, on_main, rank, world_size
+from moco.distributed import everyone, gather, on_main, rank, requested_ranks, world_size
 from moco.recipe import RecipeError
 from moco.train.options import count_of_devices
 
@@ -25,11 +25,11 @@ def ranks_for(devices: str | None, device: str) -> int:
     count = max(gpus, 1) if asked is None else asked
     if gpus and count > gpus:
         raise RecipeError(f"--devices {count} needs more GPUs than the {gpus} of this machine: give a smaller number")
-    if asked_ranks() == 1:
+    if requested_ranks() == 1:
         return count
-    if devices != "auto" and count != asked_ranks():
+    if devices != "auto" and count != requested_ranks():
         raise RecipeError(
-            f"--devices {count} was given to one of {asked_ranks()} ranks that a launcher has started: leave it out"
+            f"--devices {count} was given to one of {requested_ranks()} ranks that a launcher has started: leave it out"
         )
     return 1
 
@@ -56,7 +56,7 @@ def gather_statistics(model: nn.Module) -> dict[str, Tensor]:
 
 
 @contextmanager
-def averaged_statistics(model: nn.Module) -> Iterator[dict[str, Tensor]]:
+def average_statistics(model: nn.Module) -> Iterator[dict[str, Tensor]]:
     """A context in which the model has the mean of the ranks' statistics, as with G BN groups on one device.
 
     Yields the result of `gather_statistics`.

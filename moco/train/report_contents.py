@@ -10,15 +10,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from moco.diagnose.history import measurements, waiting_share
-from moco.diagnose.verdicts import Evidence, diagnose
+from moco.diagnose.history import measure_waiting_share, measurements
+from moco.diagnose.verdicts import Evidence, judge_evidence
 from moco.files import is_special, read_json
 from moco.recipe import Recipe
 from moco.report.contents import RunContents, RunState
 from moco.report.run_charts import LoggedRun
 from moco.text import duration, plural
 from moco.train.run_folder import RunError, RunFolder, has_numbers_of_the_end
-from moco.train.stop_reason import STOPPED
+from moco.train.stop_reason import STOPPED_BY
 from moco.train.summary import batch_norm, dictionary, network
 from moco.weights.library_equivalent import library_equivalent
 from moco.weights.load import WeightsError
@@ -88,7 +88,7 @@ def _state(run: RunFolder, last: Mapping[str, Any], log: Sequence[str], finished
         time = duration(finished["seconds"])
         return RunState("finished", f"{plural(finished['steps'], 'step')} in {time}", "good")
     where = f"at step {step:,}" + (f" of {total:,}" if total else "")
-    reason = log[-1].partition(STOPPED)[2] if log else ""
+    reason = log[-1].partition(STOPPED_BY)[2] if log else ""
     if reason:
         return RunState("stopped", f"{where}: {reason}", "bad")
     return RunState("not finished", f"{where}: still running, or ended early", "neutral")
@@ -102,7 +102,7 @@ def _diagnosis(run: RunFolder, recipe: Recipe, records: Sequence[dict[str, Any]]
     if not measured:
         return None
     total = max(recipe.optim.total_steps(measured[-1][1].images), measured[-1][0])
-    return diagnose(Evidence(measured, total, waiting_share(list(records)))).to_dict()
+    return judge_evidence(Evidence(measured, total, measure_waiting_share(list(records)))).to_dict()
 
 
 def _is_diagnosis(stored: Any) -> bool:

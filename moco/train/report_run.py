@@ -13,7 +13,7 @@ from moco.atomic_output import local_path
 from moco.data.sources.open import Sources
 from moco.files import check_writable, read_json, write_text
 from moco.report.contents import report_of_run, report_of_runs
-from moco.report.page import GENERATOR, render
+from moco.report.page import REPORT_GENERATOR, render_report
 from moco.report.picture_sections import PagePictures
 from moco.text import message_of
 from moco.train.report_contents import read_contents
@@ -51,7 +51,7 @@ def write_report(
             no checkpoint. DataError: no images, or fewer than two that can be read.
     """
     paths = [Path(runs)] if isinstance(runs, str | Path) else [Path(one) for one in runs]
-    page = page_of(paths, out)
+    page = report_page_path(paths, out)
     if len(paths) > 1:
         if data is not None:
             raise RunError("images (--data) are for the report of one run, not of several")
@@ -60,7 +60,7 @@ def write_report(
         write_files(page, content, {})
         return content
     if data is None:
-        return _write_with(kept_pictures(page, read_run_id(paths[0])), paths[0], page)
+        return _write_with(find_earlier_pictures(page, read_run_id(paths[0])), paths[0], page)
     check_is_run(paths[0])
     among = images_of_run(paths[0], data, model=model, device=device, workers=workers, patience=PATIENCE)
     return _write_one(paths[0], page, among.page_pictures())
@@ -92,7 +92,7 @@ def report_at_end(run: RunFolder, reporter: Reporter, among: Callable[[], RunIma
     again = f"moco report {shlex.quote(str(run.path))}"
     page = run.path / NAMES[0]
     try:
-        check_replaceable(page)
+        check_report_replaceable(page)
         try:
             pictures, reason = among().page_pictures(), ""
         except Exception as error:
@@ -109,7 +109,7 @@ def report_at_end(run: RunFolder, reporter: Reporter, among: Callable[[], RunIma
     return page
 
 
-def kept_pictures(page: Path, run_id: str | None) -> PagePictures | None:
+def find_earlier_pictures(page: Path, run_id: str | None) -> PagePictures | None:
     """The pictures of an earlier report of the same run; None if there are none."""
     stored = read_json(page.with_suffix(".json"))
     try:
@@ -122,7 +122,7 @@ def kept_pictures(page: Path, run_id: str | None) -> PagePictures | None:
     return PagePictures(text, sections, images)
 
 
-def page_of(paths: Sequence[Path], out: str | Path | None) -> Path:
+def report_page_path(paths: Sequence[Path], out: str | Path | None) -> Path:
     """The HTML file to write. Raises RunError if it cannot be written."""
     if not 1 <= len(paths) <= MOST_RUNS:
         raise RunError(f"a report expects 1 to {MOST_RUNS} runs, got {len(paths)}")
@@ -133,11 +133,11 @@ def page_of(paths: Sequence[Path], out: str | Path | None) -> Path:
         raise RunError(f"--out expects a name that ends in .html, got {page}")
     if not page.parent.is_dir():
         raise RunError(f"{page} cannot be written: the folder {page.parent} does not exist. Create it first")
-    check_replaceable(page)
+    check_report_replaceable(page)
     return page
 
 
-def check_replaceable(page: Path) -> None:
+def check_report_replaceable(page: Path) -> None:
     """Raise RunError if the page or its JSON file exists and is not a report."""
     for file, is_ours in ((page, _is_page), (page.with_suffix(".json"), _is_json)):
         if file.is_symlink() or (file.exists() and not (file.is_file() and is_ours(file))):
@@ -147,7 +147,7 @@ def check_replaceable(page: Path) -> None:
 
 def _is_page(file: Path) -> bool:
     with file.open("rb") as content:
-        return f'name="generator" content="{GENERATOR}"'.encode() in content.read(4096)
+        return f'name="generator" content="{REPORT_GENERATOR}"'.encode() in content.read(4096)
 
 
 def _is_json(file: Path) -> bool:
@@ -162,7 +162,7 @@ def write_files(page: Path, content: Mapping[str, Any], pictures: Mapping[str, s
         pictures: data URIs, by the ids that `content` has.
     """
     content = {**content, "json_name": page.with_suffix(".json").name, "images": dict(pictures)}
-    text = render(content)
+    text = render_report(content)
     write_text(page.with_suffix(".json"), json.dumps(content, indent=1) + "\n")
     write_text(page, text)
 

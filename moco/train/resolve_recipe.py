@@ -140,7 +140,7 @@ def check_fits(recipe: Recipe, num_images: int) -> None:
         )
 
 
-def learning_rate_is_set_to_zero(recipe: Recipe) -> bool:
+def has_zero_learning_rate(recipe: Recipe) -> bool:
     """Whether the recipe sets the learning rate to 0 in all steps, for example to try a run without training."""
     lr = recipe.optim.lr
     return all(getattr(lr, field, 0) == 0 for field in ("value", "start", "stop"))
@@ -149,7 +149,7 @@ def learning_rate_is_set_to_zero(recipe: Recipe) -> bool:
 def check_learns(recipe: Recipe, clock: Clock) -> None:
     """Raise RecipeError if the run is so short that no step has a learning rate above 0, though the recipe has one."""
     lr, each, total = recipe.optim.lr, clock.steps_per_epoch, clock.total_steps
-    if learning_rate_is_set_to_zero(recipe) or any(lr(step / each, clock.epochs) > 0 for step in range(total)):
+    if has_zero_learning_rate(recipe) or any(lr(step / each, clock.epochs) > 0 for step in range(total)):
         return
     raise RecipeError(
         f"the learning rate is 0 at each of the {total:,} steps, so nothing would be learned: optim.epochs="

@@ -14,7 +14,9 @@ from moco.weights.own_files import read_run_id
 from moco.weights.read_checkpoint import find_other_run
 
 
-def untrained(recipe: Recipe, device: torch.device, *, num_images: int, model: nn.Module | None = None) -> Contrast:
+def build_untrained(
+    recipe: Recipe, device: torch.device, *, num_images: int, model: nn.Module | None = None
+) -> Contrast:
     """Encoders and dictionary before the first step."""
     return contrast_for(recipe, device, num_images=num_images, model=model, init=None, say=lambda _: None)
 
@@ -25,7 +27,7 @@ def read_state(run: RunFolder, step: int) -> dict[str, Any]:
     Raises:
         CheckpointError: it is damaged, missing or of another run.
     """
-    file = run.checkpoints / checkpoint.name_of(step)
+    file = run.checkpoints / checkpoint.checkpoint_name(step)
     checkpoint.check_intact(file)
     payload = checkpoint.read_checkpoint(file)
     if reason := find_other_run(payload, read_run_id(run.path)):
@@ -33,10 +35,10 @@ def read_state(run: RunFolder, step: int) -> dict[str, Any]:
     return payload
 
 
-def restored(
+def restore_networks(
     run: RunFolder, recipe: Recipe, device: torch.device, *, num_images: int, step: int, model: nn.Module | None = None
 ) -> Contrast:
     """Encoders and dictionary of the checkpoint of `step`. Raises CheckpointError if it is damaged or missing."""
-    contrast = untrained(recipe, device, num_images=num_images, model=model)
+    contrast = build_untrained(recipe, device, num_images=num_images, model=model)
     contrast.load_state_dict(read_state(run, step)["state"]["model"])
     return contrast

@@ -7,12 +7,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from moco.files import naming, read_json, temporary_name, write_atomically, write_json
+from moco.files import name_in_errors, read_json, temporary_name, write_atomically, write_json
 from moco.text import first_few
 from moco.train.keep_checkpoints import free_name
 from moco.train.reporters import Reporter
 from moco.train.run_folder import RunError, RunFolder, check_same, has_numbers_of_the_end
-from moco.weights.own_files import are_sums, is_listed, is_run_id, listed_sums, sha256_of
+from moco.weights.own_files import are_sums, is_listed, is_run_id, read_listed_sums, sha256_of
 from moco.weights.read_checkpoint import MANIFEST, entries, is_valid_entry
 
 
@@ -30,7 +30,7 @@ def finish_run(run: RunFolder, files: Mapping[str, bytes], facts: dict[str, Any]
         RunError: see `check_same`.
     """
     check_same(run.path)
-    known = listed_sums(run.path) or {}
+    known = read_listed_sums(run.path) or {}
     foreign = [run.path / name for name in files if os.path.lexists(run.path / name)]
     foreign = [file for file in foreign if not is_listed(run.path, str(file.relative_to(run.path)), known)]
     moved = [file.rename(free_name(file)).name for file in foreign]
@@ -50,11 +50,11 @@ def write_result(run: RunFolder, name: str, write: Callable[[Path], object]) -> 
         Whether it was written.
     """
     file = run.path / name
-    if os.path.lexists(file) and (file.is_symlink() or not is_listed(run.path, name, listed_sums(run.path) or {})):
+    if os.path.lexists(file) and (file.is_symlink() or not is_listed(run.path, name, read_listed_sums(run.path) or {})):
         return False
     temporary = temporary_name(file)
     try:
-        with naming(file, temporary):
+        with name_in_errors(file, temporary):
             write(temporary)
             run.record_result(name, sha256_of(temporary))
             os.replace(temporary, file)
@@ -68,7 +68,7 @@ def check_results(run: RunFolder) -> None:
 
     The model card, README.md, may be edited. For runs of older versions, the SHA-256 in config.json are checked.
     """
-    known = listed_sums(run.path)
+    known = read_listed_sums(run.path)
     for name in run.results:
         if not (fits_config(run) if known is None else is_listed(run.path, name, known)):
             raise RunError(f"{run.path / name} is damaged, or was not written by this run. {_advice(run)}")
@@ -76,7 +76,7 @@ def check_results(run: RunFolder) -> None:
 
 def check_no_foreign_results(run: RunFolder) -> None:
     """Raise RunError if an unfinished run would replace a file that it has not written by one of its results."""
-    known = listed_sums(run.path) or {}
+    known = read_listed_sums(run.path) or {}
     for name in (*run.results, *run.details, f"{run.product}/README.md"):
         if os.path.lexists(run.path / name) and not is_listed(run.path, name, known):
             raise RunError(
@@ -103,11 +103,11 @@ def rename_foreign_notes(run: RunFolder) -> list[str]:
 
 
 def report_renamed(run: RunFolder, moved: list[str], reporter: Reporter) -> None:
-    for message in renamed_message(run, moved):
+    for message in describe_renamed(run, moved):
         reporter.say(message)
 
 
-def renamed_message(run: RunFolder, moved: list[str]) -> list[str]:
+def describe_renamed(run: RunFolder, moved: list[str]) -> list[str]:
     """A message about renamed files; []: there are none."""
     return [f"caution: damaged or foreign files in {run.path} were renamed to {first_few(moved)}"] if moved else []
 

@@ -26,11 +26,11 @@ from moco.train.existing_folder import State
 from moco.train.keep_checkpoints import prepare_for_resume
 from moco.train.load_state import load_newest
 from moco.train.open_run import open_run, start_run
-from moco.train.plan_run import AnyJob, Job
+from moco.train.plan_run import AnyJob, PretrainJob
 from moco.train.rank_sync import restore_statistics
 from moco.train.read_log import remove_records_after
 from moco.train.reporters import Logged, Reporter
-from moco.train.result_files import rename_foreign_notes, renamed_message, report_renamed
+from moco.train.result_files import describe_renamed, rename_foreign_notes, report_renamed
 from moco.train.run_folder import (
     RunError,
     RunFolder,
@@ -48,7 +48,7 @@ from moco.weights.own_files import read_run_id
 
 
 @dataclass(frozen=True)
-class Networks:
+class StartNetworks:
     """The networks at the start of a run."""
 
     contrast: Contrast
@@ -57,7 +57,9 @@ class Networks:
     init_hash: str = ""  # the SHA-256 of their content
 
 
-def build_networks(job: Job, *, model: str | nn.Module | None, init: str | Path | None, fresh: bool) -> Networks:
+def build_networks(
+    job: PretrainJob, *, model: str | nn.Module | None, init: str | Path | None, fresh: bool
+) -> StartNetworks:
     """Build the networks. A run that resumes (not `fresh`) takes `init` from its own record. Writes nothing.
 
     Raises:
@@ -76,10 +78,10 @@ def build_networks(job: Job, *, model: str | nn.Module | None, init: str | Path 
     contrast = contrast_for(
         job.recipe, job.place, num_images=len(job.images), model=model, init=found, say=messages.append
     )
-    return Networks(contrast, init, messages, digest)
+    return StartNetworks(contrast, init, messages, digest)
 
 
-def _check_given_again(job: Job, init: str | Path) -> None:
+def _check_given_again(job: PretrainJob, init: str | Path) -> None:
     """Raise RunError if `init`, which a run with checkpoints does not read any more, has other content than before."""
     if not os.path.exists(init):
         return
@@ -90,15 +92,15 @@ def _check_given_again(job: Job, init: str | Path) -> None:
     check_init_content(job.run, init, digest)
 
 
-def start_folder(job: Job, networks: Networks) -> None:
+def start_folder(job: PretrainJob, networks: StartNetworks) -> None:
     """Start a new run in the folder on rank 0. An earlier run is removed."""
     if on_main():
         moved = start_run(job.run, job.recipe)
         record_init(job.run, networks.init, networks.messages, sha256=networks.init_hash)
-        networks.messages.extend(renamed_message(job.run, moved))
+        networks.messages.extend(describe_renamed(job.run, moved))
 
 
-def report_start(job: Job, networks: Networks, reporter: Reporter) -> Reporter:
+def report_start(job: PretrainJob, networks: StartNetworks, reporter: Reporter) -> Reporter:
     """Report how the networks were built, and return a reporter that also writes train.log (with the plan)."""
     if on_main():
         reporter = Logged(reporter, job.run.path / "train.log")
@@ -109,7 +111,7 @@ def report_start(job: Job, networks: Networks, reporter: Reporter) -> Reporter:
 
 
 @contextmanager
-def open_folder(job: AnyJob) -> Iterator[State]:
+def open_run_folder(job: AnyJob) -> Iterator[State]:
     """A context in which rank 0 has the run folder open and locked. Yields the folder's state on every rank."""
     resume, overwrite = job.options.resume, job.options.overwrite
     context = open_run(job.run, job.recipe, resume=resume, overwrite=overwrite) if on_main() else nullcontext()
@@ -122,12 +124,12 @@ def make_scorer(monitor: Monitor | None, contrast: Contrast) -> Callable[[], flo
 
     def score() -> float:
         assert monitor is not None
-        return monitor.score(trained_encoder(contrast))
+        return monitor.score(get_trained_encoder(contrast))
 
     return score
 
 
-def trained_encoder(contrast: Contrast) -> Encoder:
+def get_trained_encoder(contrast: Contrast) -> Encoder:
     assert isinstance(contrast.encoder, Encoder)
     return contrast.encoder
 
@@ -258,7 +260,7 @@ def record_start(job: AnyJob, fingerprint: str) -> None:
         )
 
 
-def fill_queue(job: Job, networks: Networks, reporter: Reporter) -> None:
+def fill_queue(job: PretrainJob, networks: StartNetworks, reporter: Reporter) -> None:
     """Fill the queue by encoding images, if the run starts from weights without a queue."""
     if networks.init is None or job.clock.step > 0:
         return

@@ -23,7 +23,7 @@ import moco
 from moco.files import MODE, append, read_json, write_json
 from moco.recipe import Recipe, RecipeError
 from moco.recipe_base import RecipeBase
-from moco.text import message_of, shown
+from moco.text import escape, message_of
 from moco.train.read_log import read_records
 from moco.weights.own_files import is_run_id, new_run_id
 from moco.weights.read_checkpoint import entries
@@ -190,7 +190,7 @@ def check_same(path: Path) -> None:
 
 
 @contextmanager
-def locked(path: Path) -> Iterator[None]:
+def lock_folder(path: Path) -> Iterator[None]:
     """A context in which the folder is locked: .lock in it, and the folder itself, because .lock may be removed."""
     with ExitStack() as opened:
         file = _lock_file(path / ".lock")
@@ -264,7 +264,7 @@ def check_init_content(run: RunFolder, init: str | Path, sha256: str) -> None:
     needed = "leave --init out to continue" if goes_on else "put the former weights back"
     raise RunError(
         f"the run in {run.path} started from other weights than {init} has now: their SHA-256 was "
-        f"{shown(str(was)[:12])}..., and is {sha256[:12]}.... Either {needed}, or name another --out to "
+        f"{escape(str(was)[:12])}..., and is {sha256[:12]}.... Either {needed}, or name another --out to "
         "start from the new ones"
     )
 
@@ -291,7 +291,7 @@ def provenance(*, device: "torch.device", workers: int, images: "Images", data: 
     import torch
 
     from moco.data.remote.urls import redact
-    from moco.data.sources.skipped import skipped_files
+    from moco.data.sources.skipped import count_skipped_files
     from moco.distributed import world_size
 
     return {
@@ -307,5 +307,5 @@ def provenance(*, device: "torch.device", workers: int, images: "Images", data: 
             "accelerator": torch.cuda.get_device_name(device) if device.type == "cuda" else None,
         },
         "ranks": world_size(), "workers": workers, "images": len(images),
-        "skipped": skipped_files(images), "data_fingerprint": data,
+        "skipped": count_skipped_files(images), "data_fingerprint": data,
     }  # fmt: skip

@@ -10,13 +10,13 @@ from moco.data.sources.images import Images
 from moco.data.sources.open import Sources, open_images
 from moco.device import pick_device, workers_for
 from moco.encoders import Encoder
-from moco.evaluate.features import load
+from moco.evaluate.features import load_pretrained
 from moco.recipe import DataSpec
 from moco.report.picture_sections import PagePictures, page_pictures
-from moco.report.sample import SECONDS, VIEW_SECONDS, Sample, take_sample, take_views
+from moco.report.sample import SECONDS, VIEW_SECONDS, ImageSample, take_sample, take_views
 from moco.train.checkpoint import checkpoint_files
-from moco.train.restore_networks import restored
-from moco.train.resume import trained_encoder
+from moco.train.restore_networks import restore_networks
+from moco.train.resume import get_trained_encoder
 from moco.train.run_folder import RunError, RunFolder
 from moco.weights.read_checkpoint import step_in
 
@@ -36,7 +36,7 @@ class RunImages:
         self.device, self.workers, self.processes, self.patience = device, workers, processes, patience
 
     @cached_property
-    def sample(self) -> Sample:
+    def sample(self) -> ImageSample:
         return take_sample(
             self.images, self.encoder, self.data, device=self.device, workers=self.workers,
             seconds=SECONDS * self.patience,
@@ -68,13 +68,15 @@ def images_of_run(
     recipe, images = run.recipe(), open_images(data)
     step = max((one.get("step", 0) for one in run.metrics()), default=0)
     if run.finished:
-        encoder = load(path, model=model, device=place).encoder
+        encoder = load_pretrained(path, model=model, device=place).encoder
     else:
         steps = [found for file in checkpoint_files(run.checkpoints) if (found := step_in(file.name)) is not None]
         if not steps:
             raise RunError(f"{path} has no checkpoint yet, so there is no encoder for pictures: leave --data out")
         step = max(steps)
-        encoder = trained_encoder(restored(run, recipe, place, num_images=len(images), step=step, model=model))
+        encoder = get_trained_encoder(
+            restore_networks(run, recipe, place, num_images=len(images), step=step, model=model)
+        )
     return RunImages(
         images, encoder, recipe.data, step=step, device=place, workers=workers_for(workers), patience=patience
     )  # fmt: skip

@@ -20,7 +20,7 @@ from moco.train.checkpoint import CopiedState, TrainState
 from moco.train.host_copy import HostCopy
 from moco.train.in_background import Background
 from moco.train.nan_guard import Diverged
-from moco.train.rank_sync import averaged_statistics
+from moco.train.rank_sync import average_statistics
 from moco.train.reporters import Reporter
 from moco.train.run_folder import RunError, RunFolder, check_same
 
@@ -94,7 +94,7 @@ class Saver:
         """
         self.collect(wait=True)
         assert isinstance(state.model, nn.Module)
-        with averaged_statistics(state.model) as statistics:
+        with average_statistics(state.model) as statistics:
             path = None
             if on_main():
                 self.step, beside = state.clock.step, self.beside and not must and not wait

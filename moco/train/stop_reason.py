@@ -7,7 +7,7 @@ from moco.train.after_step import Collapsed, Diverged
 from moco.train.reporters import Logged, Reporter
 from moco.train.stop_on_signals import Stopped
 
-STOPPED = "stopped: "  # begins the line
+STOPPED_BY = "stopped: "  # begins the line
 EXPLAINED = (Stopped, Diverged, Collapsed)  # their messages say what happened
 
 
@@ -32,4 +32,4 @@ class StopReason:
             return
         text = message_of(error)
         explained = isinstance(error, EXPLAINED) and text
-        self._log.write(STOPPED + (text if explained else f"{type(error).__name__}: {text}".removesuffix(": ")))
+        self._log.write(STOPPED_BY + (text if explained else f"{type(error).__name__}: {text}".removesuffix(": ")))

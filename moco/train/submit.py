@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
-from moco.planning.budget import UNITS
+from moco.planning.budget import TIME_UNITS
 from moco.recipe_error import RecipeError
 
 COMMANDS = ("pretrain", "transfer", "ablate", "eval", "embed")  # of these, `pretrain` alone runs on several ranks
@@ -36,12 +36,16 @@ class SlurmJob:
 def parse_minutes(text: str) -> int:
     """Minutes, of a time such as 90m, 24h or 2d12h. Raises RecipeError."""
     parts = re.findall(r"(\d+)([dhm])", text)
-    if not parts or "".join(map("".join, parts)) != text or not (found := sum(int(n) * UNITS[u] for n, u in parts)):
+    if (
+        not parts
+        or "".join(map("".join, parts)) != text
+        or not (found := sum(int(n) * TIME_UNITS[u] for n, u in parts))
+    ):
         raise RecipeError(f"--time expects a time such as 90m, 24h or 2d12h, got '{text}'")
     return found // 60
 
 
-def check(job: SlurmJob) -> None:
+def check_job(job: SlurmJob) -> None:
     """Raise RecipeError for a job that cannot run."""
     if not job.command or job.command[0] not in COMMANDS:
         given = f", got '{job.command[0]}'" if job.command else ""
@@ -110,7 +114,7 @@ def send(text: str, *, to: Sequence[str] = ("sbatch",)) -> str:
     return done.stdout.strip()
 
 
-def name_of(command: Sequence[str]) -> str:
+def make_job_name(command: Sequence[str]) -> str:
     """A name for the job: that of the run folder, in plain characters."""
     outs = [b for a, b in pairwise(command) if a == "--out"]
     outs += [one.partition("=")[2] for one in command if one.startswith("--out=")]

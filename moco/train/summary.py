@@ -16,7 +16,7 @@ from moco.recipes.auto import epochs_for
 from moco.text import duration, plural
 from moco.train.after_step import last_values
 from moco.train.checkpoint import Clock
-from moco.train.resolve_recipe import learning_rate_is_set_to_zero
+from moco.train.resolve_recipe import has_zero_learning_rate
 from moco.train.run_folder import RunFolder
 
 FEW = 1000  # images; with fewer, pre-trained weights (--init) are the better start
@@ -141,7 +141,7 @@ def cautions(
         )
     if method.dictionary == "queue" and method.bn in ("sync", "plain"):
         found.append("query and key share BN statistics, so the encoder can cheat (Sec. 3.3): --set method.bn=shuffle")
-    if learning_rate_is_set_to_zero(recipe):
+    if has_zero_learning_rate(recipe):
         found.append("the learning rate is 0 throughout (optim.lr): the encoder learns nothing")
     if clock.total_steps < 1000 and not measured and not _chosen_by_auto(recipe, clock, device):
         found.append(
@@ -176,7 +176,7 @@ def _batch_of_the_learning_rate(recipe: Recipe) -> int | None:
     return own.batch_size if changed else None
 
 
-def closing_rows(
+def make_closing_rows(
     run: RunFolder, recipe: Recipe, *, bad: int, pictures: Sequence[Path] = (), report: Path | None = None
 ) -> list[tuple[str, str]]:
     """The rows of the box at the end of a run."""

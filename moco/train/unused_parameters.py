@@ -21,11 +21,13 @@ def skips_parameters(encoder: nn.Module, recipe: Recipe) -> bool:
         return True
     library = "/" in recipe.encoder.name
     return bool(
-        agree(int(library and bool(unused_parameters(encoder, size=recipe.data.size, channels=recipe.data.channels))))
+        agree(
+            int(library and bool(find_unused_parameters(encoder, size=recipe.data.size, channels=recipe.data.channels)))
+        )
     )
 
 
-def unused_parameters(encoder: nn.Module, *, size: int, channels: int = 3) -> list[str]:
+def find_unused_parameters(encoder: nn.Module, *, size: int, channels: int = 3) -> list[str]:
     """The trained parameters without a gradient after a pass of a copy of `encoder` over two images."""
     probe = copy.deepcopy(encoder).train()
     trained = {name: x for name, x in probe.named_parameters() if x.requires_grad}

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from moco.atomic_output import refuse_existing, staged
+from moco.atomic_output import open_staged_files, refuse_existing
 from moco.data.augment import cpu
 from moco.data.sources.open import Sources, open_images
 from moco.recipe import Recipe
@@ -35,5 +35,5 @@ def write_view_sheet(
     chosen = resolve(recipe, images, torch.device("cpu"), model=None, changes=changes)
     cpu.kernels(wait=True)
     sheet = draw_view_sheet(images, chosen.data, seed=chosen.seed, rows=count)
-    with staged([out], overwrite=overwrite) as (file,):
+    with open_staged_files([out], overwrite=overwrite) as (file,):
         sheet.save(file, "PNG")

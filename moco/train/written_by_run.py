@@ -14,7 +14,7 @@ from moco.train.keep_checkpoints import is_own_file
 from moco.train.nan_folder import is_nan_facts
 from moco.train.result_files import fits_config, is_manifest
 from moco.train.run_folder import RunFolder, has_numbers_of_the_end
-from moco.weights.own_files import is_listed, listed_sums, read_run_id
+from moco.weights.own_files import is_listed, read_listed_sums, read_run_id
 from moco.weights.read_checkpoint import MANIFEST, CheckpointError, find_other_run, read_checkpoint, step_in
 
 PAGES = {"report.html": b"momentum-contrast report", "atlas.html": b"momentum-contrast atlas"}  # name -> its generator
@@ -63,7 +63,7 @@ def _is_of_run(run: RunFolder, file: Path) -> bool:
 
 
 def _is_result(run: RunFolder, file: Path, name: str) -> bool:
-    known = listed_sums(run.path)
+    known = read_listed_sums(run.path)
     if known is not None:
         return is_listed(run.path, name, known)
     config = f"{run.product}/config.json"  # an older version has listed the weights there, and no other result

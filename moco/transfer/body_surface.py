@@ -17,7 +17,7 @@ from moco.transfer.readers.mat import read_mat
 PARTS = 24
 HEAD = 2**16  # [bytes] maximum that a pickle has before its array
 LENGTHS = {b"T": 4, b"B": 4, b"\x8e": 8}  # opcodes of long byte strings, and the size of their length [bytes]
-FILES = ("SMPL_subdiv.mat", "SMPL_SUBDIV_TRANSFORM.mat", "Pdist_matrix")
+SURFACE_FILES = ("SMPL_subdiv.mat", "SMPL_SUBDIV_TRANSFORM.mat", "Pdist_matrix")
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ def read_body_surface(folder: Path) -> BodySurface:
     Raises:
         AnnotationError: a file is missing or damaged, or does not fit the others.
     """
-    mesh_file, index_file = folder / FILES[0], folder / FILES[1]
+    mesh_file, index_file = folder / SURFACE_FILES[0], folder / SURFACE_FILES[1]
     mesh, index = read_mat(mesh_file), read_mat(index_file)
     names = ("U_subdiv", "V_subdiv", "Part_ID_subdiv")
     if missing := [name for name in names if name not in mesh]:
@@ -83,9 +83,9 @@ def read_body_surface(folder: Path) -> BodySurface:
 
 
 def _distances(folder: Path) -> tuple[np.ndarray, Path]:
-    file = folder / f"{FILES[2]}.npy"
+    file = folder / f"{SURFACE_FILES[2]}.npy"
     if not file.is_file():
-        file = folder / f"{FILES[2]}.pkl"
+        file = folder / f"{SURFACE_FILES[2]}.pkl"
         return _mapped(file), file
     try:
         return np.load(file, mmap_mode="r", allow_pickle=False).reshape(-1), file

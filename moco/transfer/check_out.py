@@ -7,7 +7,7 @@ from pathlib import Path
 
 from moco.files import read_json
 from moco.recipe_error import RecipeError
-from moco.text import shown
+from moco.text import escape
 from moco.train.out_overlap import is_in
 
 TABLE = "table.json"
@@ -23,7 +23,7 @@ def check_names(init: Mapping[str, str | Path], versus: str | None, bn_of: Mappi
         if not re.fullmatch(r"\w[\w.+-]*", name) or name == TABLE:
             raise RecipeError(
                 f"a name of --init is the name of a folder, so it expects letters, digits, '_', '-', '.' and '+', got "
-                f"'{shown(name)}': give --init NAME=WEIGHTS"
+                f"'{escape(name)}': give --init NAME=WEIGHTS"
             )
     if versus is not None and versus not in names:
         raise RecipeError(f"--versus expects one of {', '.join(names)}, got {versus!r}")
@@ -51,7 +51,7 @@ def check_folders(out: Path, names: Collection[str]) -> None:
         if folder.is_symlink() or (os.path.lexists(folder) and not folder.is_dir()):
             kind = "link" if folder.is_symlink() else "file"
             raise RecipeError(
-                f"{shown(str(folder))} is a {kind}, and moco transfer needs a folder there, not a link to one: remove "
+                f"{escape(str(folder))} is a {kind}, and moco transfer needs a folder there, not a link to one: remove "
                 "it, or name another --out"
             )
 
@@ -66,13 +66,13 @@ def check_apart(out: Path, data: Path, test: Path | None, init: Mapping[str, str
         if is_in(source, real) or (path.is_dir() and is_in(real, source)):
             where = "is" if real == source else "lies in" if is_in(real, source) else "contains"
             raise RecipeError(
-                f"--out {shown(str(out))} {where} {option} {shown(str(path))}, so runs would write into it: name "
+                f"--out {escape(str(out))} {where} {option} {escape(str(path))}, so runs would write into it: name "
                 "an --out outside of it"
             )
     for name, weights in init.items():
         if overwrite and os.path.exists(weights) and is_in(os.path.realpath(weights), real):
             raise RecipeError(
-                f"--init {name}={shown(str(weights))} lies in --out {shown(str(out))}, which --overwrite replaces: "
+                f"--init {name}={escape(str(weights))} lies in --out {escape(str(out))}, which --overwrite replaces: "
                 "name another --out"
             )
 

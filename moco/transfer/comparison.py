@@ -17,7 +17,7 @@ OF_WEIGHTS = ("name", "source", "seed", "init", "mean", "std", "bn", "encoder.he
 
 
 @dataclass(frozen=True)
-class Row:
+class TrialScores:
     """The scores of all trials from the same initial weights."""
 
     name: str
@@ -34,10 +34,10 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class TransferComparison:
     """The rows of a table, and the name of the reference row, to which gaps are computed."""
 
-    rows: Sequence[Row]
+    rows: Sequence[TrialScores]
     reference: str
     columns: Sequence[str]
     baseline: Baseline | None = None  # shown as the last row
@@ -47,12 +47,12 @@ class Comparison:
         """The columns that all trials have scores for. With few classes there is no top-5 accuracy."""
         return [name for name in self.columns if all(name in one for row in self.rows for one in row.trials)]
 
-    def gap(self, row: Row, metric: str) -> float | None:
+    def gap(self, row: TrialScores, metric: str) -> float | None:
         """The mean minus that of the reference; None if their settings differ, or for the reference itself."""
         reference = next(one for one in self.rows if one.name == self.reference)
         return None if row is reference or self.unequal(row) else row.mean(metric) - reference.mean(metric)
 
-    def unequal(self, row: Row) -> list[str]:
+    def unequal(self, row: TrialScores) -> list[str]:
         """The settings in which a row differs from the reference, except those in OF_WEIGHTS."""
         reference = next(one for one in self.rows if one.name == self.reference)
         return [line for line in diff(reference.recipe, row.recipe) if line.split(":")[0] not in OF_WEIGHTS]
@@ -98,7 +98,7 @@ class Comparison:
             lines.append(f"BN differs: {', '.join(f'{row.name} {row.recipe.bn}' for row in self.rows)}")
         return "\n".join(lines)
 
-    def _cell(self, row: Row, metric: str) -> str:
+    def _cell(self, row: TrialScores, metric: str) -> str:
         spread, gap = row.spread(metric), self.gap(row, metric)
         text = f"{row.mean(metric):.1f}" + ("" if spread is None else f" ± {spread:.1f}")
         return text + ("" if gap is None else f" ({gap:+.1f})")

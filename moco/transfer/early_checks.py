@@ -8,7 +8,7 @@ from pathlib import Path
 from moco.data.sources.folder import Folder
 from moco.data.sources.images import DataError
 from moco.recipe_error import RecipeError
-from moco.text import shown
+from moco.text import escape
 from moco.train.out_overlap import check_no_overlap, is_in
 from moco.transfer.readers.images import size_of
 from moco.transfer.scenes import SceneSet
@@ -32,7 +32,7 @@ def check_images(out: Path, annotated: Iterable[object]) -> None:
         for folder in sorted({scene.path.parent for scene in part.scenes}):
             if is_in(os.path.realpath(folder), real):
                 raise RecipeError(
-                    f"--out {shown(str(out))} has images in it, in {shown(str(folder))}: name another --out"
+                    f"--out {escape(str(out))} has images in it, in {escape(str(folder))}: name another --out"
                 )
         sizes = [(scene.path, getattr(scene, "width", None), getattr(scene, "height", None)) for scene in part.scenes]
         with ThreadPoolExecutor(READERS) as pool:
@@ -43,10 +43,10 @@ def check_images(out: Path, annotated: Iterable[object]) -> None:
 def _check_header(path: Path, width: int | None, height: int | None) -> None:
     if not path.is_file():
         kind = "is not a file" if os.path.lexists(path) else "does not exist"
-        raise DataError(f"the annotated image {shown(str(path))} {kind}: put it back, or remove its annotations")
+        raise DataError(f"the annotated image {escape(str(path))} {kind}: put it back, or remove its annotations")
     size = size_of(path)
     if width is not None and size != (width, height):
         raise DataError(
-            f"{shown(str(path))} has {size[0]} x {size[1]} pixels, and its annotations are for {width} x {height}: "
+            f"{escape(str(path))} has {size[0]} x {size[1]} pixels, and its annotations are for {width} x {height}: "
             "annotate this image, or put the annotated one back"
         )

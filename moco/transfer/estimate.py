@@ -19,7 +19,7 @@ from moco.transfer.fine_tune import new_model
 from moco.transfer.plan_run import TransferJob
 
 STEPS = 2  # that are measured, after a first one, which takes longer
-SHORT = 100  # [iterations] runs with no more are not estimated, as that would take about as long as they do
+SHORT_RUN = 100  # [iterations] runs with no more are not estimated, as that would take about as long as they do
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ def iterations_left(jobs: Sequence[TransferJob]) -> list[int]:
     return left
 
 
-def measure(encoder: Encoder, job: TransferJob) -> Estimate:
+def measure_tuning(encoder: Encoder, job: TransferJob) -> Estimate:
     """Measure a few steps with learning rate 0 on a new model. Writes nothing to the run folder.
 
     Args:

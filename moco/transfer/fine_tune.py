@@ -26,7 +26,7 @@ from moco.train.options import allowed_skips
 from moco.train.pace import Pace
 from moco.train.reporters import Logged, Reporter
 from moco.train.result_files import finish_run, report_renamed
-from moco.train.resume import check_data, open_folder, record_start, restore
+from moco.train.resume import check_data, open_run_folder, record_start, restore
 from moco.train.run_folder import RunError, RunFolder, check_init_content, record_init
 from moco.train.saving import Saver
 from moco.train.stop_on_signals import StopFlag, stop_on_signals
@@ -36,7 +36,7 @@ from moco.transfer.models.norms import precise_bn
 from moco.transfer.plan_run import TransferJob
 from moco.transfer.recipe import TransferRecipe
 from moco.transfer.saved_model import model_files
-from moco.transfer.task_interface import Batch, Batches, Evaluation
+from moco.transfer.task_interface import AnnotatedBatch, Batches, ModelResults
 from moco.weights.content_hash import content_hash
 from moco.weights.own_files import read_run_id
 
@@ -78,7 +78,7 @@ def fine_tune(encoder: Encoder, job: TransferJob, reporter: Reporter, dog: Watch
     init, named = job.recipe.init, job.recipe.init != "random"
     digest = content_hash(encoder.backbone.state_dict()) if named else ""
     trackers = Trackers(job.options.trackers if on_main() else ())
-    with open_folder(job) as progress, stop_on_signals() as stop, threads(job.recipe.threads), trackers:
+    with open_run_folder(job) as progress, stop_on_signals() as stop, threads(job.recipe.threads), trackers:
         if progress.started and named and on_main():
             check_init_content(job.run, init, digest)
         if progress is State.FINISHED:
@@ -96,12 +96,12 @@ def fine_tune(encoder: Encoder, job: TransferJob, reporter: Reporter, dog: Watch
         reporter = trackers.start(job.tracked(parts=3), reporter)  # OUT/NAME/trial_N
         steps = range(job.clock.step, job.clock.total_steps)
         loader = job.task.batches(job.data.train, job.recipe, steps=steps, workers=job.workers)
-        after_step = make_after_step(job, state, loader, reporter, dog, stop)
+        after_step = make_tuning_after_step(job, state, loader, reporter, dog, stop)
         dog.section("step")
         with after_step.saver:
             tune(wrap(model, skips=True), state, loader, job.recipe, after_step=after_step, guard=after_step.guard)
         dog.section("scores")
-        return finish(job, model, reporter, seconds=after_step.seconds)
+        return finish_tuning(job, model, reporter, seconds=after_step.seconds)
 
 
 def new_model(encoder: Encoder, job: TransferJob) -> nn.Module:
@@ -116,7 +116,7 @@ def new_model(encoder: Encoder, job: TransferJob) -> nn.Module:
 def tune(
     model: nn.Module,
     state: TrainState,
-    batches: Iterable[Batch],
+    batches: Iterable[AnnotatedBatch],
     recipe: TransferRecipe,
     *,
     after_step: StepCallback,
@@ -149,7 +149,7 @@ def tune(
         after_step(state, {"loss": loss.detach(), **dict(zip(losses, parts, strict=True))})
 
 
-def make_after_step(
+def make_tuning_after_step(
     job: TransferJob, state: TrainState, loader: Batches, reporter: Reporter, dog: Watchdog, stop: StopFlag
 ) -> AfterStep:
     """Make the callback after each step, with the NaN guard, which reports discarded steps to it."""
@@ -170,7 +170,7 @@ def make_after_step(
     return after_step
 
 
-def finish(job: TransferJob, model: nn.Module, reporter: Reporter, *, seconds: float) -> dict[str, float]:
+def finish_tuning(job: TransferJob, model: nn.Module, reporter: Reporter, *, seconds: float) -> dict[str, float]:
     """Compute BN statistics and scores on the test images, and write the model and all results."""
     recipe = job.recipe
     if recipe.precise_bn and recipe.bn != "frozen":
@@ -196,7 +196,7 @@ def score_and_write(job: TransferJob, model: nn.Module, reporter: Reporter, *, s
     return scores
 
 
-def evaluation_files(evaluation: Evaluation, reporter: Reporter) -> dict[str, bytes]:
+def evaluation_files(evaluation: ModelResults, reporter: Reporter) -> dict[str, bytes]:
     """The details and pictures of an evaluation, by file name. A picture that cannot be drawn is reported."""
     details = evaluation.details
     files = {"details.json": (json.dumps(details, indent=1) + "\n").encode()} if details else {}
@@ -219,7 +219,7 @@ def read_scores(run: RunFolder) -> dict[str, float]:
     return scores
 
 
-def describe(job: TransferJob) -> list[tuple[str, str]]:
+def describe_tuning(job: TransferJob) -> list[tuple[str, str]]:
     """The rows of the plan box of one run."""
     recipe, data = job.recipe, job.data
     optim = recipe.optim

@@ -109,7 +109,7 @@ def area_of(mask: Mask) -> float:
     return sum(_shoelace(part) for part in mask)
 
 
-def box_of(polygons: Polygons) -> Float64[np.ndarray, "4"]:
+def box_around(polygons: Polygons) -> Float64[np.ndarray, "4"]:
     """The box around polygons."""
     points = np.concatenate([part.reshape(-1, 2) for part in polygons])
     return np.concatenate([points.min(0), points.max(0)])

@@ -22,6 +22,6 @@ class Detections:
         return len(self.labels)
 
 
-def nothing() -> Detections:
+def no_detections() -> Detections:
     """Detections without objects."""
     return Detections(np.zeros((0, 4)), np.zeros(0, dtype=np.int64), np.zeros(0))

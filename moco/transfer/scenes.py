@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Bool, Float64, Int64, UInt8, UInt32
 
-HALF = 0.5  # [pixels] added to COCO's integer keypoints to get pixel centres
+HALF_PIXEL = 0.5  # [pixels] added to COCO's integer keypoints to get pixel centres
 Polygons = tuple[Float64[np.ndarray, "_"], ...]  # the parts of one object, each a flat x0 y0 x1 y1 ...
 
 

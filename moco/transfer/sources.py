@@ -13,9 +13,9 @@ THREADS = "this project's choice: torch's default when a run starts"
 CONFIG = "Detectron2's configuration of this task"
 DEFAULT = "Detectron2's default"
 AUTHORS = "the authors' detection/configs"
-Sources = Mapping[str, str]
+NumberSources = Mapping[str, str]
 
-COMMON: Sources = {
+COMMON: NumberSources = {
     "seed": ANY,
     "threads": THREADS,
     "encoder.name": "MoCo v1, Sec. 4: ResNet-50; a run has the encoder of --init",
@@ -32,7 +32,7 @@ COMMON: Sources = {
     "sizes.flip": DEFAULT,
     "detector": CONFIG,
 }
-BY_SCHEDULE: Mapping[str, Sources] = {
+BY_SCHEDULE: Mapping[str, NumberSources] = {
     "24k": {
         "optim.lr": AUTHORS,
         "optim.iterations": "MoCo v1, Table 2: 24k iterations",
@@ -77,7 +77,7 @@ BY_SCHEDULE: Mapping[str, Sources] = {
     "90k": {"optim.lr": "MoCo v1, A.5: 0.01 on Cityscapes", "crops.side": "MoCo v1, A.5: 769 on Cityscapes"},
 }
 CITYSCAPES = "Detectron2's Cityscapes/mask_rcnn_R_50_FPN.yaml, as the paper does not describe this row"
-BY_TASK: Mapping[str, Sources] = {
+BY_TASK: Mapping[str, NumberSources] = {
     "detect": {"task": "MoCo v1, Sec. 4.2", "arch": "MoCo v1, Table 2, A.1"},
     "instance": {"task": "MoCo v1, Sec. 4.2", "arch": "MoCo v1, Table 5"},
     "keypoints": {"task": "MoCo v1, Table 6", "arch": "MoCo v1, A.2"},
@@ -117,6 +117,6 @@ def source_of(setting: str, recipe: TransferRecipe, schedule: str) -> str:
     return ""
 
 
-def _tables(task: str, schedule: str) -> list[Sources]:
+def _tables(task: str, schedule: str) -> list[NumberSources]:
     of_task, of_schedule = BY_TASK[task], BY_SCHEDULE[schedule]
     return [of_task, COMMON] if task == "cityscapes" else [of_schedule, of_task, COMMON]

@@ -10,7 +10,7 @@ from moco.data.loader.sampler import Draw, StepSampler
 from moco.data.loader.threads import in_order
 from moco.distributed import rank, world_size
 from moco.transfer.recipe import TransferRecipe
-from moco.transfer.task_interface import Batch
+from moco.transfer.task_interface import AnnotatedBatch
 
 
 class Sampler(Protocol):
@@ -36,10 +36,10 @@ class StepLoader(ABC):
         self.waited = 0.0  # [s] that the consumer has waited for mini-batches so far
 
     @abstractmethod
-    def make(self, drawn: Draw, stopped: Event) -> Batch:
+    def make(self, drawn: Draw, stopped: Event) -> AnnotatedBatch:
         """This rank's share of a mini-batch, a function of `drawn` alone. Called in a thread."""
 
-    def __iter__(self) -> Iterator[Batch]:
+    def __iter__(self) -> Iterator[AnnotatedBatch]:
         made = in_order(self.make, self.sampler, workers=self.workers)
         try:
             for _ in range(len(self.sampler)):

@@ -51,7 +51,7 @@ class Labels:
     keypoints: tuple[str, ...] = ()
 
 
-class Batch(NamedTuple):
+class AnnotatedBatch(NamedTuple):
     """This rank's share of a mini-batch: the arguments of the model's forward pass, and the numbers of the images."""
 
     inputs: tuple[Any, ...]
@@ -68,7 +68,7 @@ class Batches(Protocol):
 
     waited: float  # [s] that the consumer has waited for mini-batches so far
 
-    def __iter__(self) -> Iterator[Batch]: ...
+    def __iter__(self) -> Iterator[AnnotatedBatch]: ...
 
 
 class Baseline(NamedTuple):
@@ -79,7 +79,7 @@ class Baseline(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Evaluation:
+class ModelResults:
     """Results of a model on the test images.
 
     Attributes:
@@ -141,9 +141,9 @@ class TransferTask(ABC, Generic[T]):
     def predict(self, model: nn.Module, recipe: TransferRecipe, image: UInt8[np.ndarray, "H W 3"]) -> Any:
         """The prediction for an RGB image of any size."""
 
-    def evaluate(self, model: nn.Module, test: T, recipe: TransferRecipe, *, workers: int) -> Evaluation:
+    def evaluate(self, model: nn.Module, test: T, recipe: TransferRecipe, *, workers: int) -> ModelResults:
         """The scores, with details and pictures that explain them."""
-        return Evaluation(self.score(model, test, recipe, workers=workers))
+        return ModelResults(self.score(model, test, recipe, workers=workers))
 
     def fit(self, recipe: TransferRecipe, data: TransferData[T]) -> TransferRecipe:
         """The recipe with the settings that depend on the data. Raises RecipeError if recipe and data do not fit."""

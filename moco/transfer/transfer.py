@@ -21,10 +21,10 @@ from moco.train.options import RunKeywords, RunOptions
 from moco.train.reporters import Reporter, Silent
 from moco.train.watchdog import Watchdog, watchdog
 from moco.transfer.check_out import RANDOM, TABLE, check_names, check_network, check_paths
-from moco.transfer.comparison import Comparison, Row
+from moco.transfer.comparison import TransferComparison, TrialScores
 from moco.transfer.early_checks import check_images
-from moco.transfer.estimate import SHORT, iterations_left, measure
-from moco.transfer.fine_tune import describe, fine_tune
+from moco.transfer.estimate import SHORT_RUN, iterations_left, measure_tuning
+from moco.transfer.fine_tune import describe_tuning, fine_tune
 from moco.transfer.models.settings import Norm
 from moco.transfer.plan_run import TransferJob, plan_transfer
 from moco.transfer.readers.shared import ReadOptions
@@ -54,7 +54,7 @@ def transfer(
     body_surface: str | Path | None = None,
     reporter: Reporter | None = None,
     **options: Unpack[RunKeywords],
-) -> Comparison:
+) -> TransferComparison:
     """Fine-tune and score a model from each of the initial weights, with the same settings.
 
     Each trial is a run in `out`/NAME/trial_0, ..., which the same call resumes. `out` has the table.
@@ -82,7 +82,7 @@ def transfer(
         starts = load_starts(init, model, base, bn_of=bn_of)
         jobs = [[one.plan(i, what, annotated, out, place, chosen) for i in range(trials)] for one in starts]
         rows = fine_tune_all(starts, jobs, reporter, dog)
-        table = Comparison(rows, reference, what.columns(data, format), what.baseline(annotated))
+        table = TransferComparison(rows, reference, what.columns(data, format), what.baseline(annotated))
         return save_table(table, out, chosen)
 
 
@@ -106,13 +106,13 @@ def read_and_check(
 
 def fine_tune_all(
     starts: Sequence["Start"], jobs: Sequence[Sequence[TransferJob]], reporter: Reporter, dog: Watchdog
-) -> list[Row]:
+) -> list[TrialScores]:
     """A row for each of the initial weights, with the scores of its trials; without them in a dry run."""
     report_cost(starts, jobs, reporter)
-    rows = [Row(start.name, start.recipe, []) for start in starts]
+    rows = [TrialScores(start.name, start.recipe, []) for start in starts]
     for start, row, planned in zip(starts, rows, jobs, strict=True):
         for trial, job in enumerate(planned):
-            reporter.box(f"{start.name}, trial {trial + 1} of {len(planned)}", describe(job))
+            reporter.box(f"{start.name}, trial {trial + 1} of {len(planned)}", describe_tuning(job))
             if not job.options.dry_run:
                 row.trials.append(fine_tune(start.encoder(job.recipe.seed), job, reporter, dog))
     return rows
@@ -205,12 +205,12 @@ def report_cost(starts: Sequence[Start], jobs: Sequence[Sequence[TransferJob]], 
     every = [job for planned in jobs for job in planned]
     left = [count for count in iterations_left(every) if count]
     total, runs = (int(part) for part in share(f"{sum(left)} {len(left)}".encode()).split())
-    if total > SHORT * runs:
+    if total > SHORT_RUN * runs:
         first = every[0]
-        reporter.say(measure(starts[0].encoder(first.recipe.seed), first).describe(total, runs))
+        reporter.say(measure_tuning(starts[0].encoder(first.recipe.seed), first).describe(total, runs))
 
 
-def save_table(table: Comparison, out: Path, options: RunOptions) -> Comparison:
+def save_table(table: TransferComparison, out: Path, options: RunOptions) -> TransferComparison:
     """Write the table into `out`, on rank 0 only; a dry run writes nothing."""
     if on_main() and not options.dry_run:
         write_json(out / TABLE, table.to_dict())

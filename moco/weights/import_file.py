@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from moco.atomic_output import created_folder, local_path, staging_folder
+from moco.atomic_output import created_folder, local_path, make_staging_folder
 from moco.files import write_atomically, write_text
 from moco.recipe import EncoderSpec, Recipe
 from moco.text import plural
@@ -50,7 +50,7 @@ def import_weights(
     if found.guess is None and "network" in contents:
         contents["network"] = f"{encoder.spec.name}, {plural(len(found.backbone), 'tensor')}"
     about = {"file": origin, **contents, "encoder": encoder.spec.model_dump(), "facts": found.facts}
-    with created_folder(out.parent), staging_folder(out) as aside:
+    with created_folder(out.parent), make_staging_folder(out) as aside:
         save_encoder(aside / "encoder", encoder, recipe=recipe, facts=found.facts, imported_from=origin)
         write_atomically(aside / REST, lambda file: torch.save(rest, file))
         write_text(aside / CONTENTS, json.dumps(about, indent=1, default=str) + "\n")

@@ -41,7 +41,7 @@ def split_content(
     return {"format": 1, "content": without(content, []), "in_encoder": taken, "prefix": prefix}
 
 
-def chosen_prefix(folder: Path) -> str:
+def read_chosen_prefix(folder: Path) -> str:
     """The prefix that the user gave when `folder` was imported; "" for none."""
     prefix = read_tensors(folder / REST).get("prefix", "")  # older folders have none
     return prefix if isinstance(prefix, str) else ""

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from moco.encoders.heads import HEADS
 from moco.encoders.resnet import NETS, resnet
 from moco.encoders.torchvision_timm import library_data, torchvision_names
-from moco.encoders.vit import VITS, recognised_vit
+from moco.encoders.vit import VITS, recognise_vit
 from moco.recipe import DataSpec, EncoderSpec
 
 Shapes = dict[str, tuple[int, ...]]
@@ -30,7 +30,7 @@ def recognise_network(
         of_moco_v3: the weights are known to be from MoCo v3, whatever the positions.
         small_stem: a 3 x 3 stem is known to have stride 1 and no pooling, which names and shapes do not show.
     """
-    vit = recognised_vit(tensors)
+    vit = recognise_vit(tensors)
     if vit is not None:
         return vit if of_moco_v3 or not _number_of_heads_is_open(vit) else None
     stem = tensors.get("conv1.weight")
@@ -83,7 +83,7 @@ def other_number_of_heads(tensors: dict[str, Tensor], guess: EncoderSpec | None,
     Args:
         guess: the network of the tensors; None: unknown.
     """
-    vit = recognised_vit(tensors)
+    vit = recognise_vit(tensors)
     if vit is None or (guess is not None and guess.name == name):
         return None
     here = _number_of_heads(name)

@@ -14,14 +14,14 @@ from moco.encoders.torchvision_timm import is_timm
 from moco.recipe import DataSpec, EncoderSpec, Recipe, RecipeError, diff
 from moco.text import message_of
 from moco.weights.errors import no_such_weights
-from moco.weights.import_folder import REST, chosen_prefix, join_content
+from moco.weights.import_folder import REST, join_content, read_chosen_prefix
 from moco.weights.infer_architecture import recognise_network
-from moco.weights.loaded_weights import Config, LoadedWeights, Weights, WeightsError, digest_of
+from moco.weights.loaded_weights import Config, LoadedWeights, Weights, WeightsError, hash_config
 from moco.weights.official.fetch import fetch
-from moco.weights.official.released import PREFIX, find_released
+from moco.weights.official.released import FAIR_PREFIX, find_released
 from moco.weights.own_files import check_network_is_of_run, find_step_beyond_end, read_run_id
 from moco.weights.parse_content import is_checkpoint, parse_content
-from moco.weights.pretrained import pretrained
+from moco.weights.pretrained import read_pretrained
 from moco.weights.read_checkpoint import (
     CheckpointError,
     UnreadableError,
@@ -51,7 +51,7 @@ def read_weights(weights: Weights, *, size: int | None = None, whole: bool = Fal
         WeightsError: there are no such weights, or they cannot be read or downloaded.
     """
     path = Path(weights)
-    if prefix and not (path.is_file() or str(weights).startswith(PREFIX)):
+    if prefix and not (path.is_file() or str(weights).startswith(FAIR_PREFIX)):
         raise WeightsError(
             f"prefix={prefix!r} is for a file with several networks, and {weights} is not one: leave the prefix out"
         )
@@ -64,12 +64,12 @@ def read_weights(weights: Weights, *, size: int | None = None, whole: bool = Fal
             refuse_tuned(path.parent)
             return _read_encoder_folder(path.parent)
         return _read_file(path, prefix)
-    if str(weights).startswith(PREFIX):
+    if str(weights).startswith(FAIR_PREFIX):
         one = find_released(str(weights))
         path = fetch(one)
         found = parse_content(read_tensors(path), str(path), prefix=prefix)
         return replace(found, where=str(weights), facts=found.facts | {"licence": one.licence})
-    if found := pretrained(str(weights), size):
+    if found := read_pretrained(str(weights), size):
         return found
     raise no_such_weights(weights)
 
@@ -90,7 +90,7 @@ def _read_folder(path: Path, whole: bool) -> LoadedWeights:
     if encoder is not None and whole and (path / REST).is_file():
         content, config = join_content(path), _read_config(encoder)
         _check_intact(encoder, config)
-        found = parse_content(content, str(path), prefix=chosen_prefix(path))
+        found = parse_content(content, str(path), prefix=read_chosen_prefix(path))
         return replace(found, spec=config.encoder, data=config.data, recipe=config.recipe, facts=config.facts)
     if encoder is None or whole:
         found = _read_newest_checkpoint(path, instead=encoder)
@@ -227,7 +227,7 @@ def _read_config(path: Path) -> Config:
         raise WeightsError(
             f"{path / 'config.json'} is not a valid config.json of an encoder (format 1): {reason}"
         ) from None
-    if config.config_sha256 not in ("", digest_of(json.loads(content))):
+    if config.config_sha256 not in ("", hash_config(json.loads(content))):
         raise WeightsError(
             f"{path / 'config.json'} is damaged or was changed (its checksum, config_sha256, differs): restore it from "
             "a backup. If you changed it on purpose, remove config_sha256 from it"

@@ -31,21 +31,21 @@ class Config(Spec):
     recipe: str = ""
     facts: dict[str, Any] = Field(default_factory=dict)  # steps, epochs, images, scores
     sha256: str = ""  # of model.safetensors; older folders lack it
-    config_sha256: str = ""  # of the rest of config.json, see `digest_of`; older folders lack it
+    config_sha256: str = ""  # of the rest of config.json, see `hash_config`; older folders lack it
     note: str = Field(default="", exclude=True)  # what was read from where, and what was left out
 
     def to_json(self) -> str:
         """config.json, with its own checksum."""
         text = self.model_dump_json(indent=2, exclude={"data": OF_TRAINING, "config_sha256": True})
         return (
-            self.model_copy(update={"config_sha256": digest_of(json.loads(text))}).model_dump_json(
+            self.model_copy(update={"config_sha256": hash_config(json.loads(text))}).model_dump_json(
                 indent=2, exclude={"data": OF_TRAINING}
             )
             + "\n"
         )
 
 
-def digest_of(config: dict[str, Any]) -> str:
+def hash_config(config: dict[str, Any]) -> str:
     """The SHA-256 of the content of config.json without this checksum, as JSON with sorted names."""
     rest = {name: value for name, value in config.items() if name != "config_sha256"}
     return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()

@@ -17,7 +17,7 @@ from moco.weights.read_checkpoint import CheckpointError, find_other_run, read_c
 Sums = dict[str, list[str]]  # file -> the SHA-256 of each content that the run has written
 
 
-def listed_sums(run: Path) -> Sums | None:
+def read_listed_sums(run: Path) -> Sums | None:
     """The SHA-256 of the results that the run has listed; None: a run of an older version, which has listed none.
 
     finished.json is used only if saved.json is missing or damaged, because it may have been copied from another run.
@@ -79,7 +79,7 @@ def check_network_is_of_run(run: Path, product: str) -> None:
     Args:
         product: the folder of the network, encoder or model.
     """
-    known = listed_sums(run) if (run / "recipe.json").is_file() else None
+    known = read_listed_sums(run) if (run / "recipe.json").is_file() else None
     if known is None:
         return
     for name in (f"{product}/model.safetensors", f"{product}/config.json"):

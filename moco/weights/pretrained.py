@@ -8,13 +8,13 @@ import torch
 from moco.encoders.torchvision_timm import is_timm, library_data, timm_size, torchvision_names
 from moco.recipe import EncoderSpec
 from moco.weights.loaded_weights import LoadedWeights, WeightsError
-from moco.weights.packaged import packaged, read_packaged
+from moco.weights.packaged import find_packaged, read_packaged
 
 HUB_FILES = ("model.safetensors", "pytorch_model.bin")  # that timm requests from the hub
 TIMEOUT = 10.0  # [s] in which the hub must answer
 
 
-def pretrained(weights: str, size: int | None) -> LoadedWeights | None:
+def read_pretrained(weights: str, size: int | None) -> LoadedWeights | None:
     """The weights of `torchvision/NAME` or `timm/NAME`; None if there is no network of that name.
 
     Args:
@@ -39,10 +39,10 @@ def file_on_machine(weights: str) -> str | None:
         return None
     import timm
 
-    if (file := packaged(name)) is not None:
+    if (file := find_packaged(name)) is not None:
         return str(file)
     config = timm.get_pretrained_cfg(name)
-    return None if config is None else cached_file(config)
+    return None if config is None else find_cached_file(config)
 
 
 def torchvision_file(name: str) -> str:
@@ -52,7 +52,7 @@ def torchvision_file(name: str) -> str:
     return os.path.basename(models.get_model_weights(name)["DEFAULT"].url)
 
 
-def cached_file(config: Any) -> str | None:
+def find_cached_file(config: Any) -> str | None:
     """The file of timm's weights in the cache of Hugging Face; None if it is not there."""
     import huggingface_hub
 
@@ -87,14 +87,14 @@ def _from_timm(name: str, size: int | None) -> LoadedWeights:
     import timm
 
     where, config = f"timm/{name}", timm.get_pretrained_cfg(name)
-    if (file := packaged(name)) is not None:
+    if (file := find_packaged(name)) is not None:
         tensors = read_packaged(file, timm.create_model(name).state_dict())
         spec, data = EncoderSpec(name=where), library_data(where)
         return LoadedWeights(where, tensors, spec=spec, data=data, recipe=f"pretrained: {file.name} of its package")
     if config is None or not config.has_weights:
         raise WeightsError(f"timm has no pretrained weights for {name}: give a file, or one of timm.list_pretrained()")
     check_connection(where, config)
-    cached = None if config.custom_load else cached_file(config)
+    cached = None if config.custom_load else find_cached_file(config)
     try:
         # with its classifier: only then does timm check that no name is missing
         network = timm.create_model(
@@ -115,7 +115,7 @@ def check_connection(where: str, config: Any) -> None:
 
     if not config.hf_hub_id or config.file or config.state_dict:
         return
-    if cached_file(config) is not None:
+    if find_cached_file(config) is not None:
         return
     try:
         huggingface_hub.get_session().head(huggingface_hub.constants.ENDPOINT, timeout=TIMEOUT)

@@ -37,7 +37,7 @@ class UnreadableError(CheckpointError):
         )
 
 
-def name_of(step: int) -> str:
+def checkpoint_name(step: int) -> str:
     return f"step_{step:08d}.pt"
 
 
@@ -46,7 +46,7 @@ def step_in(name: str) -> int | None:
     found = NAME.fullmatch(name)
     if found is None or len(found[1]) > 18:  # no run has that many steps
         return None
-    return int(found[1]) if name_of(int(found[1])) == name else None
+    return int(found[1]) if checkpoint_name(int(found[1])) == name else None
 
 
 def newest_intact(folder: Path, *, accepts: Callable[[Path], str | None] | None = None) -> Path | None:
@@ -127,7 +127,7 @@ def entries(folder: Path) -> list[dict[str, Any]]:
     return sorted(found.values(), key=lambda entry: entry["step"])
 
 
-def unlisted(folder: Path) -> list[str]:
+def find_unlisted(folder: Path) -> list[str]:
     """The names of checkpoints in `folder` that the manifest does not list, by step."""
     return [entry["name"] for entry in entries(folder) if entry["sha256"] is None]
 

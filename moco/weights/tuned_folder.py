@@ -8,7 +8,7 @@ from moco.files import read_json
 from moco.weights.loaded_weights import WeightsError
 
 
-def tuned_folder(weights: Any) -> Path | None:
+def find_tuned_folder(weights: Any) -> Path | None:
     """The folder with the fine-tuned model: `weights` itself, or model/ in it; None if there is none."""
     if not isinstance(weights, str | os.PathLike):
         return None
@@ -21,7 +21,7 @@ def tuned_folder(weights: Any) -> Path | None:
 
 def refuse_tuned(weights: Any) -> None:
     """Raise WeightsError if `weights` is the folder of a fine-tuned model, because an encoder is expected."""
-    if (folder := tuned_folder(weights)) is not None:
+    if (folder := find_tuned_folder(weights)) is not None:
         raise WeightsError(
             f"{folder} is a fine-tuned model, and an encoder is expected: name the pre-training run that it started "
             f'from. To use the fine-tuned model: moco.load("{folder}").predict(image)'

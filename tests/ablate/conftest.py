@@ -7,18 +7,18 @@ from making import make_pictures
 
 from moco.ablate import families
 from moco.ablate.families import Cell, Family
-from moco.ablate.scales import SCALES
+from moco.ablate.scales import ABLATION_SCALES
 
 
 @pytest.fixture
 def tiny_family(monkeypatch, tiny) -> Family:
     """The ablation "tiny" of two recipes, at the scale "tiny"."""
-    scale = replace(SCALES["demo"](), name="tiny", moco=tiny, neighbours=3)
+    scale = replace(ABLATION_SCALES["demo"](), name="tiny", moco=tiny, neighbours=3)
     made = Family(
         "tiny", "Tiny", tiny, (Cell("0.5", {"method.momentum": 0.5}), Cell("0.9", {"method.momentum": 0.9})), "m",
         {("", "0.9"): 55.2}, "a paper", measures=("memory", "lag"), remark="{steps} steps.",
     )  # fmt: skip
-    monkeypatch.setitem(SCALES, "tiny", lambda: scale)
+    monkeypatch.setitem(ABLATION_SCALES, "tiny", lambda: scale)
     monkeypatch.setitem(families.FAMILIES, "tiny", lambda _: made)
     return made
 

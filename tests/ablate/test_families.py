@@ -4,7 +4,7 @@ import pytest
 
 from moco import recipes
 from moco.ablate.families import FAMILIES, family
-from moco.ablate.scales import SCALES
+from moco.ablate.scales import ABLATION_SCALES
 from moco.recipe import Recipe, RecipeError
 from moco.schedule import Constant, Cosine, Steps
 
@@ -30,7 +30,7 @@ def test_every_ablation_that_is_promised_is_there():
     assert set(FAMILIES) == set(NAMES)
 
 
-@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize("scale", ABLATION_SCALES)
 @pytest.mark.parametrize("name", NAMES)
 def test_every_recipe_of_an_ablation_is_one_that_can_run_and_differs_from_the_others(name, scale):
     described = family(name, scale=scale)
@@ -73,13 +73,13 @@ def test_end_to_end_is_the_recipe_of_its_mini_batch(batch):
     assert settings(ours) == settings(named)
 
 
-@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize("scale", ABLATION_SCALES)
 def test_all_mechanisms_see_each_image_equally_often(scale):
     described = family("mechanism", scale=scale)
     assert {described.recipe(one).optim.epochs for one in described.cells} == {described.base.optim.epochs}
 
 
-@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize("scale", ABLATION_SCALES)
 def test_the_learning_rate_of_end_to_end_grows_with_its_mini_batch(scale):
     described = family("mechanism", scale=scale)
     made = [described.recipe(one) for one in described.cells if one.series == "end-to-end"]
@@ -88,7 +88,7 @@ def test_the_learning_rate_of_end_to_end_grows_with_its_mini_batch(scale):
     assert each == pytest.approx([described.base.optim.lr(0.0, 1.0) / described.base.optim.batch_size] * 3)
 
 
-@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize("scale", ABLATION_SCALES)
 def test_the_momenta_are_compared_with_4096_keys_as_in_the_paper(scale):
     described = family("momentum", scale=scale)
     made = [described.recipe(one) for one in described.cells]

@@ -10,7 +10,7 @@ from moco.diagnose.signals import lag
 from moco.method import Contrast, MomentumEncoder, Queue
 from moco.method.contrast import unit
 from moco.train.pretrain import pretrain
-from moco.train.restore_networks import untrained
+from moco.train.restore_networks import build_untrained
 from moco.train.run_folder import RunFolder
 
 CPU = torch.device("cpu")
@@ -63,7 +63,7 @@ def test_loss_and_pretext_are_the_means_of_the_last_epoch(tiny, pictures, tmp_pa
 @pytest.mark.parametrize(("m", "expected"), [(0.0, 0.0), (1.0, 1.0), (0.75, 0.75)])
 def test_the_lag_is_the_share_of_the_way_that_f_k_is_behind(tiny, pictures, m, expected):
     images = open_images(pictures)
-    now, at_first = (untrained(tiny, CPU, num_images=len(images)) for _ in range(2))
+    now, at_first = (build_untrained(tiny, CPU, num_images=len(images)) for _ in range(2))
     assert isinstance(now.key_encoder, MomentumEncoder)
     with torch.no_grad():
         for parameter in now.encoder.parameters():

@@ -7,7 +7,7 @@ from types import ModuleType
 import pytest
 
 from moco.ablate.families import FAMILIES, family
-from moco.ablate.results import Result
+from moco.ablate.results import AblationResult
 
 DOCS = Path(__file__).parents[2] / "docs"
 
@@ -23,7 +23,7 @@ def script() -> ModuleType:
 
 
 @pytest.fixture(scope="module")
-def results(script) -> dict[str, Result]:
+def results(script) -> dict[str, AblationResult]:
     return script.read()
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from moco.ablate import families, run
 from moco.ablate.families import Cell
-from moco.ablate.results import Result
+from moco.ablate.results import AblationResult
 from moco.ablate.run import ablate, recipe_facts, run_name
 from moco.recipe import RecipeError
 from moco.train.after_step import Stopped
@@ -33,7 +33,7 @@ def made(monkeypatch) -> list[str]:
     return names
 
 
-def stable(result: Result) -> dict[str, object]:
+def stable(result: AblationResult) -> dict[str, object]:
     """A result without its times."""
     tree = json.loads(json.dumps(result.to_dict()))
     for row in tree["rows"]:
@@ -108,7 +108,7 @@ def test_a_run_that_diverges_is_a_result(tiny_family, places, monkeypatch):
 
 def test_a_result_reads_back_as_it_was(tiny_family, places):
     result = ablate("tiny", **places)
-    assert Result.from_dict(json.loads((places["out"] / "tiny/tiny.json").read_text())) == result
+    assert AblationResult.from_dict(json.loads((places["out"] / "tiny/tiny.json").read_text())) == result
 
 
 def test_the_papers_number_stands_beside_its_recipe(tiny_family, places):

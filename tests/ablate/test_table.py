@@ -4,7 +4,7 @@ import pytest
 
 from moco.ablate import table
 from moco.ablate.plot import draw_figure, plot
-from moco.ablate.results import Result, Row, mean, spread
+from moco.ablate.results import AblationResult, AblationRow, mean, standard_deviation
 
 
 def ended(accuracy: float, **measures: float) -> dict[str, object]:
@@ -12,15 +12,15 @@ def ended(accuracy: float, **measures: float) -> dict[str, object]:
 
 
 @pytest.fixture
-def result() -> Result:
+def result() -> AblationResult:
     """Three cells of two seeds: whole, half failed, failed."""
     failed = {"failed": "the loss of step 3 is nan"}
     rows = [
-        Row("0.9", "", 55.2, {"memory": 10.0, "steps": 50.0}, [ended(60.0, lag=0.25), ended(63.0, lag=0.35)]),
-        Row("0.99", "", None, {"memory": 100.0, "steps": 50.0}, [ended(50.0), failed]),
-        Row("0", "", "fails", {"memory": 1.0, "steps": 50.0}, [failed, failed]),
+        AblationRow("0.9", "", 55.2, {"memory": 10.0, "steps": 50.0}, [ended(60.0, lag=0.25), ended(63.0, lag=0.35)]),
+        AblationRow("0.99", "", None, {"memory": 100.0, "steps": 50.0}, [ended(50.0), failed]),
+        AblationRow("0", "", "fails", {"memory": 1.0, "steps": 50.0}, [failed, failed]),
     ]
-    return Result(
+    return AblationResult(
         "momentum", "The momentum", "demo", "m", True, {"0.9": 10.0, "0.99": 100.0, "0": 1.0}, ["kNN-20"],
         ["memory", "lag", "apart"], rows, [("", "0.9", 55.2)], "a paper", 10.0,
         {"raw pixels": {"kNN-20": [40.0]}, "random encoder": {"kNN-20": [30.0, 32.0, 34.0]}}, ["It is small."],
@@ -29,11 +29,11 @@ def result() -> Result:
 
 def test_mean_and_spread_are_those_computed_by_hand():
     assert mean([60.0, 63.0, 66.0]) == 63.0
-    assert spread([60.0, 63.0, 66.0]) == pytest.approx((((-3) ** 2 + 0 + 3**2) / 2) ** 0.5)
+    assert standard_deviation([60.0, 63.0, 66.0]) == pytest.approx((((-3) ** 2 + 0 + 3**2) / 2) ** 0.5)
 
 
 def test_one_run_has_no_spread():
-    assert spread([60.0]) == 0.0
+    assert standard_deviation([60.0]) == 0.0
     assert table.format_mean([60.0]) == "60.0"
 
 
@@ -82,8 +82,8 @@ def test_cells_without_places_are_drawn_in_order_every_run_a_point(result):
     assert paper.lines[0].get_xydata().tolist() == [[55.2, 0]]
 
 
-def table_in_order(result: Result) -> Result:
-    return Result(**{**vars(result), "places": {}, "log": False})
+def table_in_order(result: AblationResult) -> AblationResult:
+    return AblationResult(**{**vars(result), "places": {}, "log": False})
 
 
 def test_the_picture_is_a_png(result, tmp_path):

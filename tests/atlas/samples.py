@@ -6,14 +6,14 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from moco.atlas.collection import unit
+from moco.atlas.collection import normalize_rows
 
 
 def clustered(n: int, *, dim: int = 24, kinds: int = 6, noise: float = 0.3) -> np.ndarray:
     """Features around a centre for each kind, kinds in turn."""
     rng = np.random.default_rng(0)
     x = rng.normal(size=(kinds, dim))[np.arange(n) % kinds] + noise * rng.normal(size=(n, dim))
-    return unit(x.astype(np.float32))
+    return normalize_rows(x.astype(np.float32))
 
 
 def make_embedded(

@@ -16,8 +16,8 @@ import moco
 from moco.atlas import layout as layout_module
 from moco.atlas import make_atlas
 from moco.atlas.collection import open_collection
-from moco.atlas.contents import Categories, compact, compute_contents, z_order
-from moco.atlas.thumbnails import ACROSS, GREY, Sheets
+from moco.atlas.contents import CategoryColumn, compact, compute_contents, z_order
+from moco.atlas.thumbnails import GREY, TILES_ACROSS, Sheets
 from moco.cli import app
 from moco.data.sources.open import open_folder
 from moco.recipe import RecipeError
@@ -72,7 +72,7 @@ def test_a_sheet_has_each_thumbnail_at_its_place_and_grey_for_an_unreadable_imag
     (tmp_path / "1.png").write_bytes(b"no image")
     content = Sheets(images, np.array([2, 1, 0]), 16, 0).sheet(0)
     sheet = np.asarray(Image.open(io.BytesIO(content)).convert("RGB")).astype(int)
-    assert sheet.shape == (16 * ACROSS, 16 * ACROSS, 3)
+    assert sheet.shape == (16 * TILES_ACROSS, 16 * TILES_ACROSS, 3)
     for place, expected in enumerate([colours[2], (GREY,) * 3, colours[0]]):
         assert np.abs(sheet[8, 16 * place + 8] - expected).max() < 30  # WebP loses some
 
@@ -82,8 +82,8 @@ def test_images_are_grouped_by_label_folder_and_cluster(embedded):
     by_name = {one.name: one for one in contents.properties}
     assert list(by_name) == ["label", "file size", "date of file", "cluster"]  # the folders are the labels
     label, cluster = by_name["label"], by_name["cluster"]
-    assert isinstance(label, Categories)
-    assert isinstance(cluster, Categories)
+    assert isinstance(label, CategoryColumn)
+    assert isinstance(cluster, CategoryColumn)
     assert len({*zip(label.codes.tolist(), cluster.codes.tolist(), strict=True)}) == 6
     sizes = np.bincount(cluster.codes)
     assert (np.diff(sizes) <= 0).all()

@@ -10,7 +10,7 @@ import pytest
 from sklearn.decomposition import PCA
 
 from moco.atlas import layout as module
-from moco.atlas.layout import FEWEST, layout, pca
+from moco.atlas.layout import FEWEST_FOR_MAP, layout, pca
 
 
 def clusters(n: int, dim: int = 16, kinds: int = 3) -> tuple[np.ndarray, np.ndarray]:
@@ -37,7 +37,7 @@ def test_without_pacmap_the_map_is_pca_and_says_so(without_pacmap):
     assert "pip install" in found.note
 
 
-@pytest.mark.parametrize("n", [0, 1, 2, FEWEST - 1])
+@pytest.mark.parametrize("n", [0, 1, 2, FEWEST_FOR_MAP - 1])
 def test_few_images_have_a_map(n):
     found = layout(clusters(n)[0])
     assert found.xy.shape == (n, 2)

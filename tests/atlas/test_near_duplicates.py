@@ -9,10 +9,10 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import moco
-from moco.atlas.calibrate import COST, choose
-from moco.atlas.collection import unit
+from moco.atlas.calibrate import COST, choose_threshold
+from moco.atlas.collection import normalize_rows
 from moco.atlas.duplicates import find_near_duplicates
-from moco.atlas.whitening import FEWEST, RIDGE, Whitening
+from moco.atlas.whitening import FEWEST_FOR_WHITENING, RIDGE, Whitening
 from moco.cli import app
 from moco.recipe import Recipe, RecipeError
 from moco.weights.encoder_folder import save_encoder
@@ -23,7 +23,9 @@ from tests.evaluate.samples import DATA, SPEC, trained_encoder
 def alike(n: int, dim: int = 12) -> np.ndarray:
     """Features that have one direction in common and differ little: Their cosine similarities are high."""
     rng = np.random.default_rng(0)
-    return unit((4 * np.eye(dim)[0] + rng.normal(size=(n, dim)) * np.linspace(2, 0.2, dim)).astype(np.float32))
+    return normalize_rows(
+        (4 * np.eye(dim)[0] + rng.normal(size=(n, dim)) * np.linspace(2, 0.2, dim)).astype(np.float32)
+    )
 
 
 def test_whitened_features_have_the_variances_of_the_formula():
@@ -40,7 +42,9 @@ def test_whitening_tells_copies_from_images_of_one_kind():
     """Copies differ in the directions in which all images differ most, others in many small ones, too."""
     rng, scale, change = np.random.default_rng(0), np.repeat([3, 0.1], [4, 60]), np.repeat([0.9, 0.005], [4, 60])
     first = rng.normal(size=(250, 64)) * scale
-    x = unit(np.stack([first, first + rng.normal(size=(250, 64)) * change], 1).reshape(500, 64).astype(np.float32))
+    x = normalize_rows(
+        np.stack([first, first + rng.normal(size=(250, 64)) * change], 1).reshape(500, 64).astype(np.float32)
+    )
     at = np.arange(500)
 
     def share_whose_copy_is_nearest(y: np.ndarray) -> float:
@@ -51,7 +55,7 @@ def test_whitening_tells_copies_from_images_of_one_kind():
 
 
 def test_few_features_are_not_whitened():
-    x = alike(FEWEST - 1)
+    x = alike(FEWEST_FOR_WHITENING - 1)
     np.testing.assert_allclose(Whitening(x)(x), x, atol=1e-6)
 
 
@@ -63,7 +67,7 @@ def test_features_that_are_all_the_same_stay_finite():
 def test_the_chosen_threshold_has_the_best_score_of_all():
     rng = np.random.default_rng(0)
     copies, others = rng.normal(0.8, 0.08, 300).astype(np.float32), rng.normal(0.7, 0.08, 100).astype(np.float32)
-    found = choose(copies, others)
+    found = choose_threshold(copies, others)
 
     def score(threshold: float) -> float:
         return float((copies >= threshold).mean() - COST * (others >= threshold).mean())
@@ -75,7 +79,7 @@ def test_the_chosen_threshold_has_the_best_score_of_all():
 
 
 def test_if_copies_and_others_are_apart_the_threshold_is_between_them():
-    found = choose(np.full(30, 0.9, dtype=np.float32), np.full(10, 0.5, dtype=np.float32))
+    found = choose_threshold(np.full(30, 0.9, dtype=np.float32), np.full(10, 0.5, dtype=np.float32))
     assert found.threshold == pytest.approx(0.7, abs=0.01)
     assert (found.found, found.others) == (1, 0)
 

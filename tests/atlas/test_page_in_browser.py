@@ -15,7 +15,7 @@ from PIL import Image
 
 import moco
 from moco.atlas import layout as layout_module
-from moco.atlas.collection import unit
+from moco.atlas.collection import normalize_rows
 from moco.atlas.contents import compact
 from moco.atlas.search import combine
 from moco.atlas.serve import make_server
@@ -58,7 +58,7 @@ def without_pacmap() -> Iterator[None]:
 def atlas(tmp_path_factory: pytest.TempPathFactory) -> Atlas:
     """Of 400 pictures in six colours; number 50 and 60 are near-duplicates of 20."""
     folder, x = tmp_path_factory.mktemp("atlas"), clustered(N)
-    x[50], x[60] = x[20], unit(x[20] + 0.002)
+    x[50], x[60] = x[20], normalize_rows(x[20] + 0.002)
     file, data = make_embedded(folder, N, x=x)
     moco.write_atlas(file, data, folder / "a.html", clusters=6)
     return Atlas((folder / "a.html").as_uri(), x, [str(data / f"class{i % 6}/{i:05d}.png") for i in range(N)])
@@ -85,7 +85,7 @@ def places(page: Any) -> np.ndarray:
 
 def in_the_page(x: np.ndarray) -> np.ndarray:
     """The features that a page has."""
-    return unit(compact(x).astype(np.float32))
+    return normalize_rows(compact(x).astype(np.float32))
 
 
 def nearest(scores: np.ndarray, without: set[int], count: int) -> list[int]:

@@ -8,7 +8,7 @@ import pytest
 from making import make_pictures
 from typer.testing import CliRunner
 
-from moco.atlas.collection import open_collection, unit
+from moco.atlas.collection import normalize_rows, open_collection
 from moco.atlas.duplicates import group_near, outliers
 from moco.atlas.index import Cells, Exact, build_index, neighbours_of_all
 from moco.atlas.search import combine
@@ -22,7 +22,7 @@ from tests.evaluate.samples import DATA, SPEC, trained_encoder
 def features(n: int, dim: int = 16) -> np.ndarray:
     """In clusters, as those of images."""
     rng = np.random.default_rng(0)
-    return unit(
+    return normalize_rows(
         (rng.normal(size=(20, dim))[rng.integers(0, 20, n)] + 0.3 * rng.normal(size=(n, dim))).astype("float32")
     )
 
@@ -52,7 +52,7 @@ def test_the_neighbours_of_all_are_those_of_a_full_product():
 
 
 def test_an_image_is_not_its_own_neighbour_among_identical_ones():
-    rows = neighbours_of_all(unit(np.ones((30, 4), dtype=np.float32)), 3)[1]
+    rows = neighbours_of_all(normalize_rows(np.ones((30, 4), dtype=np.float32)), 3)[1]
     assert not (rows == np.arange(30)[:, None]).any()
 
 
@@ -104,7 +104,7 @@ def test_the_loneliest_image_is_the_first_outlier():
 
 
 def test_a_query_is_the_mean_of_positives_minus_half_the_mean_of_negatives():
-    p, n = unit(np.array([[1, 0], [0, 2]], dtype=np.float32)), np.array([[0, 3]], dtype=np.float32)
+    p, n = normalize_rows(np.array([[1, 0], [0, 2]], dtype=np.float32)), np.array([[0, 3]], dtype=np.float32)
     expected = np.array([0.5, 0.5 - 0.5])
     np.testing.assert_allclose(combine(p, n), expected / np.linalg.norm(expected), atol=1e-6)
 

@@ -1,13 +1,13 @@
 import numpy as np
 from scipy.stats import bootstrap
 
-from moco.comparison.bootstrap import HALVES, draw_halves, draw_resamples, interval, noise_of_halves, resampled_means
+from moco.comparison.bootstrap import HALVES, draw_halves, draw_resamples, interval, noise_of_halves, resample_means
 
 
 def test_the_interval_is_that_of_scipys_paired_bootstrap():
     rng = np.random.default_rng(0)
     ours, theirs = (rng.random((2, 300)) < [[0.7], [0.6]]).astype(float)
-    found = interval(resampled_means((ours - theirs)[None], draw_resamples(300, resamples=9000)), level=0.95)
+    found = interval(resample_means((ours - theirs)[None], draw_resamples(300, resamples=9000)), level=0.95)
     theirs = bootstrap(
         (ours, theirs), lambda a, b, axis: (a - b).mean(axis=axis), paired=True, vectorized=True, n_resamples=9000,
         method="percentile", rng=rng,
@@ -18,7 +18,7 @@ def test_the_interval_is_that_of_scipys_paired_bootstrap():
 def test_the_variance_over_draws_and_images_is_the_sum_of_both():
     rng = np.random.default_rng(1)
     of_draw, of_image = rng.normal(size=(8, 1)), rng.normal(size=(1, 100))
-    means = resampled_means(of_draw + of_image, draw_resamples(100, 8, resamples=8000))
+    means = resample_means(of_draw + of_image, draw_resamples(100, 8, resamples=8000))
     np.testing.assert_allclose(means.var(), of_draw.var() / 8 + of_image.var() / 100, rtol=0.1)
 
 

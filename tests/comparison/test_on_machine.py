@@ -51,7 +51,7 @@ def test_a_cached_baseline_is_accepted(caches: Path, name: str):
 def test_the_quick_baseline_is_the_same_network_or_the_smallest_file(
     caches: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(on_machine, "PACKAGES", {})
+    monkeypatch.setattr(on_machine, "WEIGHT_PACKAGES", {})
     resnet = next((tmp_path / "torch").rglob("resnet50*"))
     vit = next((tmp_path / "hub").rglob("model.safetensors"))
     for small, large, found in ((resnet, vit, "torchvision/resnet50"), (vit, resnet, VIT)):

@@ -9,7 +9,7 @@ import torch
 
 from moco.comparison.compare import differences_of
 from moco.comparison.measures import KNN, Measured, measure_knn
-from moco.comparison.verdict import Difference, Verdict, judge_all, judge_baseline, level_for
+from moco.comparison.verdict import ComparisonVerdict, Difference, judge_all, judge_baseline, level_for
 from moco.evaluate.features import Features
 
 Split = tuple[Features, Features]  # training and test images
@@ -45,7 +45,7 @@ def test_the_sentence_has_the_numbers():
     [(["yes", "yes"], "yes"), (["yes", "cannot tell"], "cannot tell"), (["yes", "no", "cannot tell"], "no")],
 )
 def test_one_better_baseline_is_a_no_and_yes_needs_all(answers: list, overall: str):
-    assert judge_all({f"{i}": Verdict(one, one) for i, one in enumerate(answers)}).answer == overall
+    assert judge_all({f"{i}": ComparisonVerdict(one, one) for i, one in enumerate(answers)}).answer == overall
 
 
 def test_the_levels_of_all_baselines_together_miss_5_percent():

@@ -10,7 +10,7 @@ from ranked import Ranks
 from typer.testing import CliRunner
 
 from moco.cli import app
-from moco.diagnose.history import KEY, measurements
+from moco.diagnose.history import PROBE_KEY, measurements
 from moco.distributed import RankError
 from moco.train import live_diagnosis
 from moco.train.live_diagnosis import Collapsed
@@ -38,7 +38,7 @@ class Said(Silent):
 
 
 def diagnosed(out) -> list[tuple[int, dict, str]]:
-    return [(one["step"], one[KEY], one["verdict"]) for one in RunFolder(out).metrics() if KEY in one]
+    return [(one["step"], one[PROBE_KEY], one["verdict"]) for one in RunFolder(out).metrics() if PROBE_KEY in one]
 
 
 def test_training_has_the_same_bits_with_and_without_diagnosis(pictures, tiny, tmp_path):
@@ -87,13 +87,13 @@ def test_the_verdict_is_in_the_live_line_and_a_fault_is_reported_once(tmp_path, 
 @pytest.fixture
 def collapses(monkeypatch):
     """Every measurement from step 2 on is of collapsed embeddings."""
-    real = live_diagnosis.measure
+    real = live_diagnosis.measure_signals
 
     def measure(*parts, update, **named):
         found = real(*parts, update=update, **named)
         return found if not update else type(found)(**{**vars(found), "spread": 0.01})
 
-    monkeypatch.setattr(live_diagnosis, "measure", measure)
+    monkeypatch.setattr(live_diagnosis, "measure_signals", measure)
 
 
 @pytest.mark.usefixtures("collapses")

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from moco.diagnose.history import measurements, waiting_share
+from moco.diagnose.history import measure_waiting_share, measurements
 from moco.diagnose.measure import Measurement
-from moco.diagnose.verdicts import Diagnosis, Evidence, diagnose
+from moco.diagnose.verdicts import Diagnosis, Evidence, judge_evidence
 
 START = Measurement(
     probe=1024, images=12_000, distinct=12_000.0, blank=0.0, dim=128, spread=0.4, rank=41.0, feature_rank=37.0,
@@ -25,7 +25,7 @@ def judged(total: int = 1000, waiting: float | None = None, **changes: Any) -> D
     """The diagnosis of a healthy run that differs in some signals from the first step on."""
     steps = [(step, replace(HEALTHY, found=HEALTHY.found + step / 20_000)) for step in (200, 400, 600, 800, 1000)]
     measured = [(0, START), *((step, replace(one, **changes)) for step, one in steps)]
-    return diagnose(Evidence(measured, total, waiting))
+    return judge_evidence(Evidence(measured, total, waiting))
 
 
 def test_a_healthy_run_has_no_fault():
@@ -91,26 +91,26 @@ def test_a_difference_within_its_standard_error_is_no_leak():
 def test_the_rank_may_fall_at_first_and_not_by_half_later():
     early = [(0, START), (200, replace(HEALTHY, rank=60.0)), (400, HEALTHY), (1000, HEALTHY)]
     late = [(0, START), (200, HEALTHY), (400, replace(HEALTHY, rank=60.0)), (1000, HEALTHY)]
-    assert not diagnose(Evidence(early, 1000)).classification.fault
-    assert "60.0 at step 400" in diagnose(Evidence(late, 1000)).classification.sentence
+    assert not judge_evidence(Evidence(early, 1000)).classification.fault
+    assert "60.0 at step 400" in judge_evidence(Evidence(late, 1000)).classification.sentence
 
 
 def test_more_own_keys_than_before_are_still_learning_and_as_many_a_plateau():
     before, now = (700, HEALTHY), (1000, replace(HEALTHY, found=0.2))
-    assert diagnose(Evidence([(0, START), (760, HEALTHY), now], 1000)).word == "still learning"
-    assert diagnose(Evidence([(0, START), before, (760, now[1]), now], 1000)).word == "plateau"
+    assert judge_evidence(Evidence([(0, START), (760, HEALTHY), now], 1000)).word == "still learning"
+    assert judge_evidence(Evidence([(0, START), before, (760, now[1]), now], 1000)).word == "plateau"
 
 
 def test_measurements_on_other_probe_sets_are_not_compared():
     small = replace(HEALTHY, probe=128, found=0.4, rank=20.0)
-    assert diagnose(
+    assert judge_evidence(
         Evidence([(0, replace(START, probe=128, found=0.2)), (900, small), (1000, HEALTHY)], 1000)
     ).word == ("healthy")
 
 
 def test_a_fall_of_the_patches_dimensions_is_past_the_best_for_dense_tasks():
     measured = [(0, START), (400, HEALTHY), (1000, replace(HEALTHY, found=0.2, patch_rank=30.0))]
-    found = diagnose(Evidence(measured, 1000))
+    found = judge_evidence(Evidence(measured, 1000))
     assert (found.classification.word, found.dense.word) == ("plateau", "past its best") or found.dense.fault
     assert "step 400" in found.dense.advice
 
@@ -133,12 +133,12 @@ def test_the_share_of_waiting_is_of_the_second_half_of_the_last_start():
 
     before = [record(100, 90), record(200, 180)]
     last = [record(10, 9), record(20, 10), record(30, 11), record(40, 15)]
-    assert waiting_share(before + last) == pytest.approx((15 - 10) / (40 - 20))
-    assert waiting_share([record(1, 1), record(2, 2)]) is None
+    assert measure_waiting_share(before + last) == pytest.approx((15 - 10) / (40 - 20))
+    assert measure_waiting_share([record(1, 1), record(2, 2)]) is None
 
 
 def test_copies_are_named_before_the_queue_has_keys_of_images():
     measured = [(0, replace(START, distinct=1200.0, keys=0, own_negatives=0.0))]
-    text = str(diagnose(Evidence(measured, 1000, None)).classification)
+    text = str(judge_evidence(Evidence(measured, 1000, None)).classification)
     assert "about 1,200 different pictures; copies of a query's picture count as negatives." in text
     assert "0 keys" not in text

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from moco.encoders.heads import HEADS, linear, mlp, predictor
+from moco.encoders.heads import HEADS, linear_head, mlp_head, predictor
 from moco.recipe import EncoderSpec
 
 BN = ("running_mean", "running_var", "num_batches_tracked")
@@ -30,18 +30,18 @@ def bn(number: int, width: int, *, affine: bool = True) -> dict[str, tuple[int, 
 
 
 def test_the_linear_head_is_one_layer_with_a_bias() -> None:
-    head = linear(512, EncoderSpec(dim=128))
+    head = linear_head(512, EncoderSpec(dim=128))
     assert isinstance(head, nn.Linear)
     assert shapes(head) == {"weight": (128, 512), "bias": (128,)}
 
 
 def test_the_mlp_head_has_as_many_hidden_units_as_features() -> None:
     expected = {"0.weight": (512, 512), "0.bias": (512,), "2.weight": (128, 512), "2.bias": (128,)}
-    assert shapes(mlp(512, EncoderSpec(dim=128))) == expected
+    assert shapes(mlp_head(512, EncoderSpec(dim=128))) == expected
 
 
 def test_the_mlp_head_is_linear_relu_linear_without_bn() -> None:
-    head = mlp(6, EncoderSpec(dim=4))
+    head = mlp_head(6, EncoderSpec(dim=4))
     x, weights = torch.randn(3, 6), head.state_dict()
     hidden = (x @ weights["0.weight"].T + weights["0.bias"]).clamp(min=0)
     torch.testing.assert_close(head(x), hidden @ weights["2.weight"].T + weights["2.bias"])

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from moco.encoders import build, build_headless
-from moco.encoders.vit import VITS, ViT, recognised_vit, sincos, vit
+from moco.encoders.vit import VITS, ViT, recognise_vit, sincos, vit
 from moco.recipe import EncoderSpec, Recipe, RecipeError
 from moco.weights.encoder_folder import save_encoder
 from moco.weights.export import export
@@ -219,10 +219,10 @@ RECOGNISED = [
 @pytest.mark.parametrize("spec", RECOGNISED, ids=lambda spec: f"{spec.name}-{spec.patch}-{spec.position}")
 def test_a_vit_is_recognised_by_its_names_shapes_and_positions(spec: EncoderSpec) -> None:
     tensors = vit(spec, size=48).state_dict()
-    assert recognised_vit(tensors) == spec
-    assert recognised_vit(tensors | {"head.weight": torch.zeros(10, 4), "head.bias": torch.zeros(10)}) == spec
+    assert recognise_vit(tensors) == spec
+    assert recognise_vit(tensors | {"head.weight": torch.zeros(10, 4), "head.bias": torch.zeros(10)}) == spec
     del tensors["blocks.1.attn.qkv.bias"]
-    assert recognised_vit(tensors) is None
+    assert recognise_vit(tensors) is None
 
 
 @pytest.mark.parametrize("key", ["cls_token", "pos_embed", "patch_embed.proj.weight"])
@@ -231,12 +231,12 @@ def test_a_tensor_of_an_absurd_shape_is_not_recognised(key: str, shape: tuple[in
     tensors = vit(EncoderSpec(name="vit_micro", position="learned"), size=32).state_dict()
     strange = tensors | {key: torch.zeros(shape)}
     same = strange[key].shape == tensors[key].shape
-    assert (recognised_vit(strange) is not None) == same
+    assert (recognise_vit(strange) is not None) == same
 
 
 @pytest.mark.parametrize("name", ["resnet18", "timm/vit_tiny_patch16_224"])
 def test_other_networks_are_not_recognised_as_ours(name: str) -> None:
-    assert recognised_vit(build_headless(EncoderSpec(name=name)).backbone.state_dict()) is None
+    assert recognise_vit(build_headless(EncoderSpec(name=name)).backbone.state_dict()) is None
 
 
 def test_vit_small_is_exported_to_timm_with_12_heads(tmp_path) -> None:

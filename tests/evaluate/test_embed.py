@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from moco.data.sources.folder import DataError, find_images
 from moco.encoders import Encoder
 from moco.evaluate.embed import embed_to_file, escape_line_breaks
-from moco.evaluate.features import Pretrained, load
+from moco.evaluate.features import Pretrained, load_pretrained
 from moco.recipe import Recipe, RecipeError
 from moco.text import guard_cell
 from moco.weights.encoder_folder import save_encoder
@@ -35,7 +35,7 @@ def write(run: Path, pictures: Path, name: str, **settings: object) -> Path:
 
 def test_npy_holds_the_embeddings_and_a_text_beside_it_their_names(run: Path, pictures: Path):
     out = write(run, pictures, "features.npy")
-    np.testing.assert_array_equal(np.load(out), load(run, device="cpu").embed(pictures))
+    np.testing.assert_array_equal(np.load(out), load_pretrained(run, device="cpu").embed(pictures))
     assert (run.parent / "features.names.txt").read_text().splitlines() == list(find_images(pictures).names)
 
 
@@ -45,7 +45,7 @@ def test_csv_gives_back_the_same_float32(run: Path, pictures: Path):
     assert head[:3] == ["name", "f0", "f1"]
     assert [row[0] for row in rows] == list(find_images(pictures).names)
     values = np.array([row[1:] for row in rows]).astype(np.float32)
-    np.testing.assert_array_equal(values, load(run, device="cpu").embed(pictures))
+    np.testing.assert_array_equal(values, load_pretrained(run, device="cpu").embed(pictures))
 
 
 def test_parquet_holds_names_and_vectors(run: Path, pictures: Path):
@@ -54,7 +54,7 @@ def test_parquet_holds_names_and_vectors(run: Path, pictures: Path):
     assert table.column_names == ["name", "feature"]
     assert table["name"].to_pylist() == list(find_images(pictures).names)
     features = np.array(table["feature"].to_pylist(), dtype=np.float32)
-    np.testing.assert_array_equal(features, load(run, device="cpu").embed(pictures))
+    np.testing.assert_array_equal(features, load_pretrained(run, device="cpu").embed(pictures))
 
 
 def test_features_are_normalized_when_asked(run: Path, pictures: Path):
@@ -112,7 +112,7 @@ def test_single_images_are_embedded(run: Path, pictures: Path, tmp_path: Path):
     one, other = pictures / "0003.png", tmp_path / "more" / "0000.png"
     embed_to_file(run, [one, other], tmp_path / "a.npy", device="cpu")
     assert (tmp_path / "a.names.txt").read_text().splitlines() == ["0003.png", "0000.png"]
-    expected = load(run, device="cpu").embed([one, other])
+    expected = load_pretrained(run, device="cpu").embed([one, other])
     np.testing.assert_array_equal(np.load(tmp_path / "a.npy"), expected)
     assert embed_to_file(run, one, tmp_path / "b.csv", device="cpu").images == 1
 
@@ -185,8 +185,8 @@ def test_a_name_with_a_line_break_keeps_rows_and_names_in_step(run: Path, tmp_pa
 
 def test_the_encoder_is_in_eval_mode(run: Path, pictures: Path):
     one = np.load(write(run, pictures, "a.npy"))
-    x = torch.stack([load(run, device="cpu").transform(path) for path in sorted(pictures.iterdir())[:1]])
-    np.testing.assert_allclose(one[:1], load(run, device="cpu").features(x).numpy(), atol=1e-5)
+    x = torch.stack([load_pretrained(run, device="cpu").transform(path) for path in sorted(pictures.iterdir())[:1]])
+    np.testing.assert_allclose(one[:1], load_pretrained(run, device="cpu").features(x).numpy(), atol=1e-5)
 
 
 def test_the_path_of_one_image_is_a_source_in_python_too(pretrained: Pretrained, pictures: Path):

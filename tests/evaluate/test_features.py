@@ -15,7 +15,15 @@ import moco.data.loader.loader
 from moco.data.loader.bad_images import Quarantine
 from moco.data.sources.folder import BadImage, DataError, find_images
 from moco.encoders import Encoder, build_headless
-from moco.evaluate.features import Pictures, Pretrained, batch_for, evaluating, extract, extract_each, load
+from moco.evaluate.features import (
+    PictureList,
+    Pretrained,
+    batch_for,
+    extract,
+    extract_each,
+    load_pretrained,
+    set_eval_mode,
+)
 from moco.recipe import DataSpec, EncoderSpec, Recipe, RecipeError
 from moco.weights.encoder_folder import save_encoder
 from tests.evaluate.samples import CPU, DATA, SPEC, trained_encoder
@@ -135,7 +143,7 @@ def test_data_sets_and_arrays_are_embedded_as_the_pictures_in_them(pretrained: P
 def test_one_picture_that_is_given_several_times_is_decoded_by_one_thread(tmp_path: Path):
     noise = np.random.default_rng(0).integers(0, 256, (600, 600, 3), dtype=np.uint8)
     Image.fromarray(noise).save(tmp_path / "a.png")
-    given = Pictures([Image.open(tmp_path / "a.png")] * 8)
+    given = PictureList([Image.open(tmp_path / "a.png")] * 8)
     with ThreadPoolExecutor(8) as pool:
         assert all(np.array_equal(one, noise) for one in pool.map(given.read, range(8)))
 
@@ -204,11 +212,11 @@ def test_evaluating_gives_every_part_its_own_mode_back(encoder: Encoder):
     frozen = next(part for part in encoder.modules() if isinstance(part, nn.BatchNorm2d))
     frozen.eval()
     before = {name: part.training for name, part in encoder.named_modules()}
-    with evaluating(encoder):
+    with set_eval_mode(encoder):
         assert not any(part.training for part in encoder.modules())
         assert not torch.is_grad_enabled()
     assert {name: part.training for name, part in encoder.named_modules()} == before
-    with pytest.raises(KeyError), evaluating(encoder):
+    with pytest.raises(KeyError), set_eval_mode(encoder):
         raise KeyError
     assert {name: part.training for name, part in encoder.named_modules()} == before
     assert len(set(before.values())) == 2
@@ -224,7 +232,7 @@ def test_features_can_be_used_in_training(pretrained: Pretrained):
 def test_load_gives_what_was_saved(encoder: Encoder, tmp_path: Path, pictures: Path):
     recipe = Recipe(name="r", encoder=SPEC, data=DATA)
     save_encoder(tmp_path / "run" / "encoder", encoder, recipe=recipe, facts={})
-    loaded = load(tmp_path / "run", device="cpu")
+    loaded = load_pretrained(tmp_path / "run", device="cpu")
     assert (loaded.name, loaded.data.size, loaded.data.mean) == ("run", 16, DATA.mean)
     assert not loaded.encoder.training
     paths = sorted(pictures.iterdir())
@@ -239,12 +247,12 @@ def test_load_puts_weights_into_a_module_of_ones_own(tmp_path: Path):
     saved = build_headless(spec, model=network(), size=16)
     save_encoder(tmp_path / "e", saved, recipe=Recipe(name="r", encoder=spec, data=DATA), facts={})
     x = torch.randn(2, 3, 16, 16)
-    torch.testing.assert_close(load(tmp_path / "e", model=network()).features(x), saved.features(x).detach())
+    torch.testing.assert_close(load_pretrained(tmp_path / "e", model=network()).features(x), saved.features(x).detach())
 
 
 def test_a_missing_device_is_an_error_that_says_what_is_expected(tmp_path: Path):
     with pytest.raises(RecipeError, match="auto, cpu, cuda"):
-        load(tmp_path, device="abacus")
+        load_pretrained(tmp_path, device="abacus")
 
 
 @pytest.mark.parametrize("size", [16, 224, 4000])

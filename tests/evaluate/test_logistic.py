@@ -48,7 +48,7 @@ def test_it_reaches_the_minimum_that_scikit_learn_finds(n: int, l2: float):
 def test_a_fit_in_chunks_of_rows_gives_the_same_result(monkeypatch: pytest.MonkeyPatch):
     some = clouds(100, noise=2)
     whole = fit(some.x, some.known_labels(), classes=4, l2=0.1)
-    monkeypatch.setattr(logistic, "ROWS", 7)
+    monkeypatch.setattr(logistic, "ROWS_AT_A_TIME", 7)
     parts = fit(some.x, some.known_labels(), classes=4, l2=0.1)
     torch.testing.assert_close(parts.weight, whole.weight, atol=1e-3, rtol=1e-3)
     assert torch.equal(parts.predict(some.x), whole.predict(some.x))

@@ -11,14 +11,14 @@ from moco.encoders import Encoder
 from moco.evaluate import monitor as module
 from moco.evaluate.features import extract
 from moco.evaluate.knn import knn
-from moco.evaluate.monitor import K, monitor_for
+from moco.evaluate.monitor import MONITOR_K, monitor_for
 from tests.evaluate.samples import CPU, DATA
 
 
 def test_its_score_is_the_knn_accuracy_of_the_encoder(encoder: Encoder, labelled: Path):
     train, test = (extract(encoder, find_images(labelled / part), DATA, device=CPU) for part in ("train", "test"))
     score = monitor_for(labelled, DATA, device=CPU, workers=2).score(encoder)
-    assert score == pytest.approx(knn(train, test, k=K).accuracy)
+    assert score == pytest.approx(knn(train, test, k=MONITOR_K).accuracy)
 
 
 def test_it_follows_an_encoder_that_changes(encoder: Encoder, labelled: Path):

@@ -12,7 +12,7 @@ SIZE = 20_000  # numbers
 
 
 @dataclass
-class Box:
+class TensorState:
     x: torch.Tensor = field(default_factory=lambda: torch.zeros(SIZE))
 
     def state_dict(self) -> dict:
@@ -24,7 +24,7 @@ class Box:
 
 def state(step: int) -> TrainState:
     """The state after `step`: its numbers are a sequence that starts at `step`."""
-    return TrainState(Box(torch.arange(SIZE) + float(step)), Box(), Clock(10, 10**9, step))
+    return TrainState(TensorState(torch.arange(SIZE) + float(step)), TensorState(), Clock(10, 10**9, step))
 
 
 def step_of(path: Path) -> int:

@@ -160,13 +160,13 @@ def test_without_the_bounds_a_recipe_ends_in_another_error():
 
 def test_without_the_lock_two_work_in_one_folder(tmp_path, monkeypatch):
     with (
-        run_folder.locked(tmp_path),
+        run_folder.lock_folder(tmp_path),
         pytest.raises(run_folder.RunError, match="another process"),
-        run_folder.locked(tmp_path),
+        run_folder.lock_folder(tmp_path),
     ):
         pass
     monkeypatch.setattr(run_folder.fcntl, "flock", lambda *_: None)
-    with run_folder.locked(tmp_path), run_folder.locked(tmp_path):
+    with run_folder.lock_folder(tmp_path), run_folder.lock_folder(tmp_path):
         pass
 
 

@@ -54,7 +54,7 @@ def test_without_escapes_names_are_printed_raw(tmp_path, monkeypatch):
     acting = unusual_names.Odd("broken", lambda place: (place / "\x1b[2J.png").write_bytes(b"x"), bad="not a JPEG")
     monkeypatch.setattr(unusual_names, "ODDS", [acting])
     assert lost(unusual_names.odd_files(1, tmp_path)) == 0
-    monkeypatch.setattr(check, "shown", lambda name: name)
+    monkeypatch.setattr(check, "escape", lambda name: name)
     assert lost(unusual_names.odd_files(1, tmp_path)) == 1
 
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from moco.planning.budget import parse_budget
 from moco.planning.choose import MAX_EPOCHS, ImageCost, choose_batch, choose_scale, choose_shrink, memory_of
 from moco.recipe import RecipeError
-from moco.recipes.auto import SCALES
+from moco.recipes.auto import NETWORK_SIZES
 
 positive = st.floats(1e-6, 10)
 
@@ -50,7 +50,7 @@ def test_the_largest_network_that_sees_enough_images_is_chosen(seen, images, cho
 )
 def test_the_mini_batch_leaves_enough_steps(seen, images, batch):
     assert choose_batch("tiny", seen, images) == batch
-    assert batch <= SCALES["tiny"].batch
+    assert batch <= NETWORK_SIZES["tiny"].batch
 
 
 def test_images_are_kept_as_large_as_memory_allows_and_not_if_they_are_small():

@@ -20,7 +20,7 @@ from moco.distributed import (
     barrier,
     everyone,
     gather,
-    mean,
+    mean_over_ranks,
     on_main,
     rank,
     session,
@@ -30,7 +30,7 @@ from moco.distributed import (
     world_size,
 )
 from moco.method import Queue
-from moco.train.ddp import unsynchronized, wrap
+from moco.train.ddp import skip_gradient_sync, wrap
 
 CPU = torch.device("cpu")
 
@@ -143,7 +143,7 @@ def _skip(r):
     model = wrap(net := _Skipping(), skips=True)
     for _ in range(2):
         net.zero_grad(set_to_none=True)
-        with unsynchronized(model):
+        with skip_gradient_sync(model):
             model(torch.tensor([[1.0 + r, 2.0]])).backward()
         model(torch.tensor([[1.0 + r, 2.0]])).backward()
     return net.first.weight.grad, net.second.weight.grad, net.never.weight.grad
@@ -176,7 +176,7 @@ def _met(r):
         "largest of each": torch.tensor(agree_all(r, -r)),
         "shared": share(b"of 0" if r == 0 else b"another").decode() + share(b"").decode(),
         "texts": everyone(texts[r]) == texts,
-        "mean": mean(torch.tensor([float(r), 6.0])),
+        "mean": mean_over_ranks(torch.tensor([float(r), 6.0])),
     }
 
 
@@ -193,7 +193,7 @@ def test_with_one_process_every_function_is_the_identity():
     x = torch.randn(3, 2)
     net = nn.Linear(2, 2)
     assert gather(x) is x
-    assert mean(x) is x
+    assert mean_over_ranks(x) is x
     assert wrap(net) is net
     assert agree_all(3, 4) == [3, 4]
     assert (agree(3), share(b"a"), everyone("b")) == (3, b"a", ["b"])

@@ -8,13 +8,13 @@ import torch
 from ranked import on_ranks
 from torch import nn
 
-from moco.distributed import mean, rank, world_size
+from moco.distributed import mean_over_ranks, rank, world_size
 from moco.method import NCE, Batch, CachedContrast, Contrast, MemoryBank, MomentumEncoder, Queue, synchronized
 from moco.schedule import Constant
 from moco.train.checkpoint import Clock, TrainState
 from moco.train.ddp import wrap
 from moco.train.loop import train
-from moco.train.rank_sync import averaged_statistics
+from moco.train.rank_sync import average_statistics
 
 N, IMAGES = 16, 40
 
@@ -101,10 +101,10 @@ def trained(
     losses: list[torch.Tensor] = []
     train(
         wrap(contrast), state, batches(steps, dtype, device), lr=Constant(0.1), m=Constant(0.9), seed=0,
-        after_step=lambda _, metrics: losses.append(mean(metrics["loss"])),
+        after_step=lambda _, metrics: losses.append(mean_over_ranks(metrics["loss"])),
     )  # fmt: skip
     gradients = {f"grad.{name}": p.grad for name, p in contrast.named_parameters() if p.grad is not None}
-    with averaged_statistics(contrast):
+    with average_statistics(contrast):
         tensors = {name: x.clone() for name, x in contrast.state_dict().items() if "num_batches" not in name}
     return {"losses": torch.stack(losses)} | gradients | tensors
 

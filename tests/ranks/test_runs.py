@@ -19,7 +19,7 @@ from moco.train import checkpoint
 from moco.train.console import Console
 from moco.train.pretrain import pretrain
 from moco.train.run_folder import RunFolder
-from moco.train.unused_parameters import unused_parameters
+from moco.train.unused_parameters import find_unused_parameters
 from tests.ranks.helpers import AtStep, ended, kill, on_two, same, slowly, until_step
 
 
@@ -75,9 +75,9 @@ def test_a_module_that_skips_layers_at_random_trains_on_two_ranks(pictures, reci
 def test_a_networks_unused_parameters_are_found_before_the_first_step(recipe):
     encoder = build(recipe.encoder, size=16)
     weights = {name: x.clone() for name, x in encoder.state_dict().items()}
-    assert unused_parameters(encoder, size=16) == []
+    assert find_unused_parameters(encoder, size=16) == []
     partial = Partial(skips=False)
-    assert unused_parameters(partial, size=16) == ["unused.weight", "unused.bias"]
+    assert find_unused_parameters(partial, size=16) == ["unused.weight", "unused.bias"]
     assert all(torch.equal(x, weights[name]) for name, x in encoder.state_dict().items())
     assert all(x.grad is None for x in [*encoder.parameters(), *partial.parameters()])
 

@@ -13,7 +13,7 @@ import torch
 from moco import recipes
 from moco.diagnose.measure import Measurement
 from moco.report.picture_sections import PagePictures, page_pictures
-from moco.report.sample import PIXELS, RUN, Sample, Views
+from moco.report.sample import PIXELS, RUN, ImageSample, Views
 from moco.text import one_line
 
 NUMBER = re.compile(r"\d[\d,]*(?:\.\d+)?(?:e-\d+)?")
@@ -132,7 +132,7 @@ def comparison(text: str = "") -> dict[str, object]:
     }  # fmt: skip
 
 
-def make_sample(count: int = 40, *, text: str = "", labelled: bool = True) -> tuple[Sample, Views]:
+def make_sample(count: int = 40, *, text: str = "", labelled: bool = True) -> tuple[ImageSample, Views]:
     """A sample of squares of one colour with noise, in classes of ten, the last two of which are equal; and views."""
     rng = np.random.default_rng(0)
     colours = rng.integers(60, 200, (count // 10, 1, 1, 3))
@@ -145,7 +145,7 @@ def make_sample(count: int = 40, *, text: str = "", labelled: bool = True) -> tu
     names, classes = [f"{text}{i:03}.jpg" for i in range(count)], [f"{text}{i}" for i in range(count // 10)]
     labels = np.arange(count) // 10
     known = (labels, classes) if labelled else (None, [])
-    sample = Sample(np.arange(count), names, crops, features, *known, 5 * count)
+    sample = ImageSample(np.arange(count), names, crops, features, *known, 5 * count)
     places = rng.integers(1, 9, 16)
     views = Views(np.arange(16), crops[:16], crops[:16, ::-1], places, rng.random(16).astype(np.float32))
     return sample, views

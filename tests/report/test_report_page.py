@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 import moco
 from moco.cli import app
-from moco.report.charts import averaged, axis, text_of
+from moco.report.charts import average_points, axis, text_of
 from moco.report.contents import report_of_run
 from moco.text import one_line
 from moco.train.report_contents import read_contents
@@ -197,7 +197,7 @@ def test_an_axis_has_round_ticks_that_enclose_its_values():
 
 def test_a_long_curve_becomes_means_and_keeps_its_last_point():
     points = [(float(i), 2.0 * i) for i in range(1001)]
-    found = averaged(points)
+    found = average_points(points)
     assert len(found) <= 240
     assert found[-1] == points[-1]
     assert all(y == pytest.approx(2 * x) for x, y in found)

@@ -19,7 +19,7 @@ ME = "momentum-contrast"
 RESULTS = ("encoder/model.safetensors", "encoder/config.json", "scores.json", "curves.png", "neighbours.png")
 
 
-class Box:
+class SmallState:
     """A state of a few numbers."""
 
     def state_dict(self) -> dict:
@@ -45,7 +45,7 @@ def whole(out: Path, recipe: Recipe, *, steps: int = 4, saves: bool = True, fini
     run = RunFolder(out)
     run.log(*({"step": step, "epoch": 0.0, "loss": 1.0} for step in range(1, steps + 1)))
     if saves:
-        state, run_id = TrainState(Box(), Box(), Clock(10, 10, steps)), read_run_id(out)
+        state, run_id = TrainState(SmallState(), SmallState(), Clock(10, 10, steps)), read_run_id(out)
         checkpoint.save(run.checkpoints, state, recipe=recipe.to_json(), run_id=run_id)
         run.record_first_checkpoint(steps)
     if finishes:
@@ -57,7 +57,9 @@ def whole(out: Path, recipe: Recipe, *, steps: int = 4, saves: bool = True, fini
             "diagnosis.json": as_bytes({"run": "", "measurement": {}}),
         }  # fmt: skip
         if saves:
-            files["nan/step_00000002/checkpoint.pt"] = (run.checkpoints / checkpoint.name_of(steps)).read_bytes()
+            files["nan/step_00000002/checkpoint.pt"] = (
+                run.checkpoints / checkpoint.checkpoint_name(steps)
+            ).read_bytes()
         results = dict.fromkeys((*RESULTS, "encoder/README.md"), b"{}")
         run.record_results({name: hashlib.sha256(content).hexdigest() for name, content in results.items()})
         for name, content in (files | results).items():

@@ -5,7 +5,6 @@ import json
 import os
 import shutil
 import sys
-from dataclasses import dataclass, field
 
 import pytest
 import torch
@@ -16,21 +15,11 @@ from moco.train import checkpoint
 from moco.train.checkpoint import CheckpointError, Clock, TrainState
 from moco.train.console import Console
 from moco.train.keep_checkpoints import prepare_for_resume
-
-
-@dataclass
-class Box:
-    x: torch.Tensor = field(default_factory=lambda: torch.arange(1000.0))
-
-    def state_dict(self):
-        return {"x": self.x}
-
-    def load_state_dict(self, state_dict):
-        self.x = state_dict["x"]
+from tests.faults.step_marked_state import TensorState
 
 
 def state(step: int) -> TrainState:
-    return TrainState(Box(torch.full((1000,), float(step))), Box(), Clock(10, 100, step))
+    return TrainState(TensorState(torch.full((1000,), float(step))), TensorState(), Clock(10, 100, step))
 
 
 def test_a_saved_state_is_restored(tmp_path):

@@ -8,7 +8,7 @@ from contextlib import suppress
 import pytest
 
 from moco.cli.streams import beside
-from moco.train.console import Console, fitting, wrapped
+from moco.train.console import Console, fit_parts, wrap_line
 from moco.train.reporters import Logged
 
 ACTING = "\x1b[2J[bold red]x\rfake\u202e"
@@ -73,8 +73,8 @@ def test_a_narrow_terminal_shows_the_first_parts_of_the_live_line_uncut(monkeypa
 
 
 def test_a_part_that_is_longer_than_the_line_is_cut():
-    assert fitting(["a very long first part", "b"], 10) == "a very lon"
-    assert fitting([], 10) == ""
+    assert fit_parts(["a very long first part", "b"], 10) == "a very lon"
+    assert fit_parts([], 10) == ""
 
 
 @pytest.mark.parametrize(
@@ -108,7 +108,7 @@ def test_the_live_line_ends_when_the_command_ends(monkeypatch):
 
 def test_a_long_message_is_wrapped_between_words_and_is_complete():
     text = "the queue starts with random keys " * 9 + "/a/path/" + "x" * 100
-    lines = wrapped(text, 80)
+    lines = wrap_line(text, 80)
     assert " ".join(lines) == text
     assert all(len(line) <= 80 for line in lines[:-1])
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from moco.runs import describe
+from moco.runs import read_last_values
 from moco.train import checkpoint
 from moco.train.load_state import load_newest
 from moco.train.options import RunOptions
@@ -195,7 +195,7 @@ def test_readers_of_weights_skip_a_checkpoint_beyond_the_end_of_the_run(runs, tm
     with pytest.warns(UserWarning, match=message):
         assert load_encoder(tmp_path / "run")[1].facts["steps"] == 4
     with pytest.warns(UserWarning, match=message):
-        assert describe(RunFolder(tmp_path / "run"))["step"] == 4
+        assert read_last_values(RunFolder(tmp_path / "run"))["step"] == 4
 
 
 @pytest.mark.parametrize("name", ["no recipe", "no state", "no model", "no clock", "another step"])
@@ -219,7 +219,7 @@ def test_a_checkpoint_of_an_older_version_without_a_window_leaves_none_of_a_late
     late["state"]["window"] = {"gathered": {"loss": [1000.0]}}
     late["state"]["optimizer"]["state"][0] = {}
     for payload in (early, late):
-        name = checkpoint.name_of(payload["state"]["clock"]["step"])
+        name = checkpoint.checkpoint_name(payload["state"]["clock"]["step"])
         torch.save(copy.deepcopy(payload), place / name)
         sign(place, name)
     run = pretrain(pictures, tmp_path / "run", recipe=recipe)

@@ -12,7 +12,7 @@ from moco.data.sources.images import DataError
 from moco.train.after_step import Stopped
 from moco.train.pretrain import pretrain
 from moco.train.reporters import Silent
-from moco.train.run_folder import RunError, RunFolder, locked
+from moco.train.run_folder import RunError, RunFolder, lock_folder
 from moco.weights.encoder_folder import WeightsError, load_encoder
 
 
@@ -121,9 +121,9 @@ def test_the_checkpoint_of_another_run_is_not_used_as_this_runs_encoder(pictures
 
 
 def test_without_its_lock_file_a_folder_is_still_locked(tmp_path):
-    with locked(tmp_path):
+    with lock_folder(tmp_path):
         (tmp_path / ".lock").unlink()
-        with pytest.raises(RunError, match="another process"), locked(tmp_path):
+        with pytest.raises(RunError, match="another process"), lock_folder(tmp_path):
             pass
-    with locked(tmp_path):
+    with lock_folder(tmp_path):
         pass

@@ -11,7 +11,7 @@ from making import make_pictures
 
 from moco.train import pretrain as module
 from moco.train.after_step import AfterStep
-from moco.train.metric_means import Window
+from moco.train.metric_means import MetricWindow
 from moco.train.pretrain import pretrain
 from moco.train.reporters import Silent
 from moco.train.run_folder import RunFolder
@@ -20,14 +20,14 @@ from moco.train.stop_on_signals import Stopped
 LOSSES = [0.1, 1e8, -1e8, 3.7, 0.3, 2.2, 1.9]  # a sum in float32, or in another order, would be another one
 
 
-def added(window: Window, losses: list[float], first: int = 1) -> Window:
+def added(window: MetricWindow, losses: list[float], first: int = 1) -> MetricWindow:
     for step, loss in enumerate(losses, start=first):
         window.add(step, {"loss": torch.tensor(loss), "other": torch.tensor(2.0 * step)})
     return window
 
 
 def test_a_record_has_the_mean_of_each_metric_since_the_last_record():
-    window = added(Window(), LOSSES)
+    window = added(MetricWindow(), LOSSES)
     window.gather(until=7)
     as_float32 = [torch.tensor(loss).item() for loss in LOSSES]
     assert window.pop_means() == {"loss": math.fsum(as_float32) / 7, "other": 8.0}
@@ -36,7 +36,7 @@ def test_a_record_has_the_mean_of_each_metric_since_the_last_record():
 
 @pytest.mark.parametrize("cut", range(1, 7))
 def test_a_window_that_is_saved_and_loaded_halfway_gives_the_same_means(cut):
-    whole, before, after = added(Window(), LOSSES), added(Window(), LOSSES[:cut]), Window()
+    whole, before, after = added(MetricWindow(), LOSSES), added(MetricWindow(), LOSSES[:cut]), MetricWindow()
     before.gather(until=cut)
     after.load_state_dict(before.state_dict())
     added(after, LOSSES[cut:], first=cut + 1)
@@ -46,7 +46,7 @@ def test_a_window_that_is_saved_and_loaded_halfway_gives_the_same_means(cut):
 
 
 def test_skipped_steps_do_not_count():
-    window = added(Window(), [1.0, math.nan, 3.0, math.nan])
+    window = added(MetricWindow(), [1.0, math.nan, 3.0, math.nan])
     window.discard(2)
     window.gather(until=3)
     assert window.pop_means() == {"loss": 2.0, "other": 4.0}

@@ -13,7 +13,7 @@ from moco.method.batchnorm import GroupedBatchNorm
 from moco.recipe import EncoderSpec
 from moco.train.build import contrast_for
 from moco.train.one_pass import activation_bytes, fits, in_one_pass
-from moco.train.unused_parameters import unused_parameters
+from moco.train.unused_parameters import find_unused_parameters
 
 GB = 10**9
 V2 = recipes.named("moco_v2_r50")
@@ -80,4 +80,4 @@ def test_parameters_without_a_gradient_are_found_with_any_number_of_groups():
     """By a pass over two images, which do not divide into four groups."""
     network = grouped(nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)), 4)
     assert network is not None
-    assert unused_parameters(network, size=8) == []
+    assert find_unused_parameters(network, size=8) == []

@@ -8,7 +8,7 @@ from making import make_pictures
 
 from moco import recipes
 from moco.data.sources.folder import find_images
-from moco.evaluate.features import Pictures
+from moco.evaluate.features import PictureList
 from moco.recipe import Recipe
 from moco.train.plan_run import clock_of
 from moco.train.summary import cautions, plan_rows, random_queue
@@ -54,7 +54,7 @@ def test_the_plan_explains_the_first_steps_of_a_queue_with_this_runs_numbers():
 
 @pytest.mark.parametrize(("images", "init", "few"), [(64, None, True), (64, "weights.pth", False), (1000, None, False)])
 def test_few_images_without_initial_weights_give_a_caution(images, init, few):
-    recipe, given = recipes.auto(images, side=256, accelerated=False), Pictures([torch.zeros(1)] * images)
+    recipe, given = recipes.auto(images, side=256, accelerated=False), PictureList([torch.zeros(1)] * images)
     rows = plan_rows(recipe, given, clock_of(recipe, images), CPU, Path("run"), init=init)
     assert any("images are few" in text for title, text in rows if title == "caution") is few
     assert (("weights", f"from {init}") in rows) is (init is not None)

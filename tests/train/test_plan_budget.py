@@ -62,7 +62,7 @@ def test_the_fastest_precision_is_taken(machine, many):
 
 
 def test_more_time_gives_a_larger_network_or_more_epochs(machine, many):
-    scales = list(planning.SCALES)
+    scales = list(planning.NETWORK_SIZES)
     runs = [plan_budget(many, CPU, workers=1, budget=budget).chosen for budget in (60, 600, 6000, 60_000)]
     places = [scales.index(one.scale) for one in runs]
     assert places == sorted(places)
@@ -109,7 +109,7 @@ def replace_threads(recipe: Recipe, like: Recipe) -> Recipe:
 
 
 def test_a_run_with_a_budget_resumes_with_the_same_command(machine, tmp_path, monkeypatch):
-    monkeypatch.setattr(planning, "FEWEST", 1)
+    monkeypatch.setattr(planning, "FEWEST_STEPS", 1)
     data, settings = make_pictures(tmp_path / "data", 64, side=24), {"encoder.dim": 8}
 
     def run(out, reporter=None):
@@ -141,7 +141,7 @@ def test_auto_without_a_budget_states_its_time_and_shortens_a_run_that_is_too_lo
         def box(self, title, rows):
             boxes.extend(rows)
 
-    monkeypatch.setattr(planning, "FEWEST", 1)
+    monkeypatch.setattr(planning, "FEWEST_STEPS", 1)
     pretrain(tmp_path / "many", tmp_path / "a", reporter=Boxes(), dry_run=True)
     (said,) = [text for name, text in boxes if name == "time"]
     assert "images a second, measured" in said

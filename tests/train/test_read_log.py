@@ -5,7 +5,7 @@ import json
 import pytest
 
 from moco.recipe import Recipe
-from moco.runs import describe
+from moco.runs import read_last_values
 from moco.train.pretrain import pretrain
 from moco.train.read_log import read_records, remove_records_after
 from moco.train.run_folder import RunFolder
@@ -90,7 +90,7 @@ def test_numbers_that_are_no_floats_are_not_records(tmp_path):
         log.write_bytes(record(1) + b'{"step": 2, "epoch": 0, "%s": 1%s}\n' % (name.encode(), b"0" * 400))
         assert read_records(log) == [{"step": 1, "epoch": 1 / 9, "loss": 1 / 3}]
     (tmp_path / "recipe.json").write_text(Recipe(name="x").to_json())
-    assert describe(RunFolder(tmp_path))["step"] == 1
+    assert read_last_values(RunFolder(tmp_path))["step"] == 1
 
 
 def test_a_resumed_run_reports_where_the_lines_are(pictures, tiny, tmp_path):

@@ -7,7 +7,7 @@ import pytest
 from making import make_pictures
 
 import moco
-from moco.train.run_folder import RunError, RunFolder, locked
+from moco.train.run_folder import RunError, RunFolder, lock_folder
 
 SMALL = {"data.size": 16, "data.eval_resize": 16, "method.size": 16, "optim.batch_size": 16, "method.bn_groups": 2}
 
@@ -47,7 +47,7 @@ def test_it_ends_and_changes_nothing_in_the_other_folder(tmp_path, monkeypatch, 
 def test_a_folder_is_the_same_while_it_is_locked_and_free_afterwards(tmp_path):
     run = RunFolder(tmp_path / "run")
     run.path.mkdir()
-    with locked(run.path):
+    with lock_folder(run.path):
         run.log({"step": 1})
         run.path.rename(tmp_path / "away")
         with pytest.raises(OSError, match="run"):

@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 
-from moco.train.existing_folder import State, stored_recipe
+from moco.train.existing_folder import State, read_stored_recipe
 from moco.train.pretrain import pretrain
 from moco.train.result_files import finish_run
 from moco.train.run_folder import RunError, RunFolder
@@ -199,7 +199,7 @@ def test_a_pipe_in_a_run_folder_is_refused_and_not_waited_for(tmp_path, tiny, na
     file.parent.mkdir(parents=True, exist_ok=True)
     file.unlink(missing_ok=True)
     os.mkfifo(file)
-    stored = stored_recipe(run.path)
+    stored = read_stored_recipe(run.path)
     assert stored == (None if name in ("recipe.json", "checkpoints/MANIFEST.json") else tiny)
     with pytest.raises(RunError, match=f"{name} is a pipe"):
         begin(run.path, tiny, overwrite=overwrite)

@@ -6,9 +6,9 @@ import shutil
 import pytest
 import torch
 
-from moco.runs import describe
+from moco.runs import read_last_values
 from moco.train.pretrain import pretrain
-from moco.train.restore_networks import restored
+from moco.train.restore_networks import restore_networks
 from moco.train.run_folder import RunFolder
 from moco.weights.encoder_folder import load_encoder
 from moco.weights.own_files import read_run_id
@@ -64,9 +64,9 @@ def test_readers_skip_a_checkpoint_of_another_run(runs, copied, signed):  # noqa
     with pytest.warns(UserWarning, match=f"{LATE} is of another run"):
         assert load_encoder(copied)[1].facts["steps"] == 4
     with pytest.warns(UserWarning, match=f"{LATE} is of another run"):
-        assert describe(RunFolder(copied))["step"] == 4
+        assert read_last_values(RunFolder(copied))["step"] == 4
     with pytest.raises(CheckpointError, match="of another run"):
-        restored(RunFolder(copied), recipe, torch.device("cpu"), num_images=40, step=8)
+        restore_networks(RunFolder(copied), recipe, torch.device("cpu"), num_images=40, step=8)
     assert load_encoder(copied / "checkpoints" / LATE)[1].facts["steps"] == 8  # the user has named this file
 
 

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from moco.cli import app
 from moco.recipe_error import RecipeError
 from moco.train.run_folder import RunFolder
-from moco.train.submit import SlurmJob, check, name_of, parse_minutes, script
+from moco.train.submit import SlurmJob, check_job, make_job_name, parse_minutes, script
 
 ROOT = Path(__file__).parents[2]
 
@@ -60,7 +60,7 @@ def test_other_times_are_refused(text: str):
 )
 def test_what_cannot_run_is_refused(wrong: SlurmJob, message: str):
     with pytest.raises(RecipeError, match=message):
-        check(wrong)
+        check_job(wrong)
 
 
 def test_on_one_machine_moco_starts_the_ranks_and_words_stay_whole():
@@ -93,8 +93,8 @@ def test_the_options_of_the_job_stand_before_the_first_command():
     ("out", "name"), [("runs/photos", "moco-photos"), ("a b;c", "moco-a-b-c"), ("x\n#SBATCH", "moco-x-SBATCH")]
 )
 def test_the_name_of_a_job_has_plain_characters(out: str, name: str):
-    assert name_of(["pretrain", "d", "--out", out]) == name
-    assert name_of(["pretrain", "d", f"--out={out}"]) == name
+    assert make_job_name(["pretrain", "d", "--out", out]) == name
+    assert make_job_name(["pretrain", "d", f"--out={out}"]) == name
 
 
 def test_without_slurm_it_says_so(tmp_path, monkeypatch):

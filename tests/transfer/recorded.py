@@ -14,7 +14,7 @@ from moco.encoders.resnet import NETS, ResNet
 from moco.transfer.models.build import build_detector
 from moco.transfer.models.detector import Detector
 from moco.transfer.models.detectron2_names import load_detectron2
-from moco.transfer.models.settings import Counts, Settings, paper_settings
+from moco.transfer.models.settings import ProposalCounts, Settings, paper_settings
 
 FOLDER = Path(__file__).parent.parent / "fixtures/detection"
 DETECTORS = {
@@ -67,7 +67,7 @@ class Recorded(NamedTuple):
             (rpn[f"{when}_NMS_TOPK_TRAIN"], rpn[f"{when}_NMS_TOPK_TEST"]) for when in ("PRE", "POST")
         )  # fmt: skip
         return paper_settings(task, arch, model["ROI_HEADS"]["NUM_CLASSES"]).but(
-            counts=Counts(before, after),
+            counts=ProposalCounts(before, after),
             anchors_sampled=rpn["BATCH_SIZE_PER_IMAGE"],
             rois_sampled=model["ROI_HEADS"]["BATCH_SIZE_PER_IMAGE"],
             max_detections=self.config["TEST"]["DETECTIONS_PER_IMAGE"],

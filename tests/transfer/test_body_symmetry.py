@@ -8,7 +8,7 @@ import scipy.io
 import torch
 
 from moco.transfer.body_symmetry import OTHER_COARSE, OTHER_PART, BodySymmetry, read_body_symmetry
-from moco.transfer.models.densepose import Annotation
+from moco.transfer.models.densepose import SurfacePoints
 from moco.transfer.models.flip import flip
 from moco.transfer.readers.entries import AnnotationError
 from moco.transfer.readers.mat import read_cells
@@ -19,11 +19,11 @@ PARTS = [0, 1, 2, 4, 3, 6, 5, 8, 7, 10, 9, 12, 11, 14, 13, 16, 15, 18, 17, 20, 1
 COARSE = [0, 1, 3, 2, 5, 4, 7, 6, 9, 8, 11, 10, 13, 12, 14]
 
 
-def person(part: list[int], u: list[float], v: list[float]) -> Annotation:
+def person(part: list[int], u: list[float], v: list[float]) -> SurfacePoints:
     mask = torch.zeros(256, 256, dtype=torch.uint8)
     mask[:, :100] = 2
     at = torch.arange(len(part)).float()
-    return Annotation(10 + at, 20 + at, torch.tensor(part), torch.tensor(u), torch.tensor(v), mask)
+    return SurfacePoints(10 + at, 20 + at, torch.tensor(part), torch.tensor(u), torch.tensor(v), mask)
 
 
 def test_parts_have_the_counterparts_of_detectron2():

@@ -11,8 +11,8 @@ from moco.data.sources.images import DataError
 from moco.transfer.masks import bitmap, bitmap_of_rle, rle_of_bitmap
 from moco.transfer.metrics.cityscapes import cityscapes_scores
 from moco.transfer.metrics.coco import coco_scores
-from moco.transfer.predicted_objects import Detections, nothing
-from moco.transfer.readers.cityscapes import OBJECTS
+from moco.transfer.predicted_objects import Detections, no_detections
+from moco.transfer.readers.cityscapes import OBJECT_NAMES
 from moco.transfer.readers.entries import AnnotationError
 from moco.transfer.readers.formats import read_scenes, read_semantic
 from moco.transfer.readers.shared import ReadOptions
@@ -95,7 +95,7 @@ def test_the_labels_are_the_train_ids_of_the_official_table(tmp_path: Path):
     for label in labels:
         if label.id >= 0:
             assert table[label.id] == label.trainId, label.name
-    assert [label.name for label in labels if label.hasInstances and not label.ignoreInEval] == [*OBJECTS.values()]
+    assert [label.name for label in labels if label.hasInstances and not label.ignoreInEval] == [*OBJECT_NAMES.values()]
 
 
 def read_semantic_table(folder: Path) -> np.ndarray:
@@ -141,7 +141,7 @@ def random_predictions(rng: np.random.Generator, ids: np.ndarray) -> Detections:
             drawn[y : y + 12, x : x + 15] = True
             kind = 26
         masks.append(rle_of_bitmap(drawn))
-        labels.append([*OBJECTS].index(kind if kind in kinds and rng.random() < 0.9 else int(rng.choice(kinds))))
+        labels.append([*OBJECT_NAMES].index(kind if kind in kinds and rng.random() < 0.9 else int(rng.choice(kinds))))
     n = len(masks)
     scores = np.round(rng.random(n), 1)
     return Detections(np.zeros((n, 4)), np.array(labels, dtype=np.int64), scores, tuple(masks))
@@ -179,7 +179,7 @@ def of_scripts(official: Any, root: Path, scenes: SceneSet, found: list[Detectio
         for number, mask in enumerate(one.masks or ()):
             file = root / "results" / f"{scene.id}_{number}.png"
             write_png(file, bitmap(mask, mask.height, mask.width) * 255)  # pyright: ignore[reportAttributeAccessIssue]
-            label = [*OBJECTS][one.labels[number]]
+            label = [*OBJECT_NAMES][one.labels[number]]
             predictions[str(file)] = {"labelID": label, "conf": float(one.scores[number])}
         pair = official.assignGt2Preds(instances, np.asarray(Image.open(truth)), predictions, args)
         matches[scene.id] = {"groundTruth": pair[0], "prediction": pair[1]}
@@ -228,7 +228,7 @@ def test_ap_of_one_found_object_of_two_and_of_none(tmp_path: Path):
     # a false one above it: (1/2, 1/2), (0, 0), (0, 1)
     wrong = of(FIRST, np.s_[20:30, 30:60], scores=[0.8, 0.9])
     assert cityscapes_scores(scenes, [wrong]).ap50 == pytest.approx(1 / 4 * 1 / 2)
-    assert cityscapes_scores(scenes, [nothing()]).ap == 0
+    assert cityscapes_scores(scenes, [no_detections()]).ap == 0
 
 
 def test_coco_scores_of_its_objects_can_be_computed_too(tmp_path: Path):

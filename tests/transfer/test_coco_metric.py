@@ -14,7 +14,7 @@ from pycocotools.cocoeval import COCOeval
 
 from moco.data.sources.images import DataError
 from moco.transfer.metrics.coco import coco_scores
-from moco.transfer.predicted_objects import Detections, nothing
+from moco.transfer.predicted_objects import Detections, no_detections
 from moco.transfer.readers.formats import read_scenes
 from tests.transfer.making_coco import detections, random_results, random_truth, write
 from tests.transfer.making_scenes import objects, scene_set
@@ -75,7 +75,7 @@ def test_a_difficult_object_is_neither_a_hit_nor_a_miss(engine):
     scenes = scene_set("a", [objects([box, [60, 60, 90, 90]], [0, 0], difficult=[True, False])])
     found = [Detections(np.array([[60.0, 60, 90, 90], box]), np.array([0, 0]), np.array([0.5, 0.9]))]
     assert coco_scores(scenes, found, kind="bbox", engine=engine).stats()["AP"] == pytest.approx(1)
-    assert coco_scores(scenes, [nothing()], kind="bbox", engine=engine).stats()["AR100"] == 0
+    assert coco_scores(scenes, [no_detections()], kind="bbox", engine=engine).stats()["AR100"] == 0
 
 
 @pytest.mark.parametrize("engine", ["fast", "reference"])
@@ -135,4 +135,4 @@ def test_a_missing_library_is_an_error_that_names_the_extra(monkeypatch: pytest.
     monkeypatch.setitem(sys.modules, "faster_coco_eval", None)
     scenes = scene_set("a", [objects([[10, 10, 50, 50]], [0])])
     with pytest.raises(ImportError, match=r'needs faster_coco_eval: pip install "\.\[transfer\]"'):
-        coco_scores(scenes, [nothing()], kind="bbox")
+        coco_scores(scenes, [no_detections()], kind="bbox")

@@ -7,7 +7,7 @@ from PIL import Image
 
 from moco.recipe_error import RecipeError
 from moco.transfer.readers.formats import read_semantic
-from moco.transfer.segmentation.crop import Window, crop, draw_window
+from moco.transfer.segmentation.crop import CropWindow, crop_with_labels, draw_window
 from moco.transfer.segmentation.loader import CropLoader
 from moco.transfer.segmentation.recipe import CropSpec
 from moco.transfer.segmentation.recipes import segmentation_recipe
@@ -27,19 +27,19 @@ def random_pair(width: int, height: int) -> tuple[np.ndarray, np.ndarray]:
 @pytest.mark.parametrize(
     "window",
     [
-        Window((60, 44), 7, 9, 32, 32, flip=False),
-        Window((25, 18), 3, 2, 16, 16, flip=False),
-        Window((50, 37), 18, 5, 32, 32, flip=True),
+        CropWindow((60, 44), 7, 9, 32, 32, flip=False),
+        CropWindow((25, 18), 3, 2, 16, 16, flip=False),
+        CropWindow((50, 37), 18, 5, 32, 32, flip=True),
     ],
 )
-def test_a_crop_is_that_of_the_whole_image_resized_by_pillow(window: Window):
+def test_a_crop_is_that_of_the_whole_image_resized_by_pillow(window: CropWindow):
     image, labels = random_pair(50, 37)
     whole = np.asarray(Image.fromarray(image).resize(window.resized, Image.Resampling.BILINEAR))
     classes = np.asarray(Image.fromarray(labels).resize(window.resized, Image.Resampling.NEAREST))
     rows = slice(window.top, window.top + window.height)
     columns = slice(window.left, window.left + window.width)
     step = -1 if window.flip else 1
-    pixels, known = crop(image, labels, window, side=window.width, colour=GREY)
+    pixels, known = crop_with_labels(image, labels, window, side=window.width, colour=GREY)
     assert np.abs(pixels.astype(int) - whole[rows, columns][:, ::step]).max() <= 1
     assert (known == classes[rows, columns][:, ::step]).mean() > 0.98  # others lie in the middle between two pixels
 
@@ -51,7 +51,7 @@ def test_image_and_labels_are_cropped_alike():
     rng = np.random.default_rng(0)
     for _ in range(30):
         window = draw_window(240, 180, CropSpec(side=128), rng)
-        pixels, known = crop(image, labels, window, side=128, colour=GREY)
+        pixels, known = crop_with_labels(image, labels, window, side=128, colour=GREY)
         inside = known != 255
         equal = np.abs(pixels[..., 0].astype(int) - 20 * known) <= 1
         assert inside.sum() == window.width * window.height
@@ -61,7 +61,9 @@ def test_image_and_labels_are_cropped_alike():
 
 def test_a_small_image_is_padded_by_the_mean_colour_and_ignored_labels():
     image, labels = random_pair(20, 10)
-    pixels, known = crop(image, labels, Window((20, 10), 0, 0, 20, 10, flip=False), side=32, colour=GREY)
+    pixels, known = crop_with_labels(
+        image, labels, CropWindow((20, 10), 0, 0, 20, 10, flip=False), side=32, colour=GREY
+    )
     assert np.array_equal(pixels[:10, :20], image)
     assert np.array_equal(known[:10, :20], labels)
     outside = np.ones((32, 32), dtype=bool)
@@ -84,7 +86,9 @@ def test_ratios_places_and_flips_are_uniform():
 
 def test_an_image_of_one_pixel_and_a_fixed_ratio_are_possible():
     window = draw_window(1, 1, CropSpec(smallest=0.5, largest=0.5, side=8), np.random.default_rng(0))
-    _, known = crop(np.zeros((1, 1, 3), np.uint8), np.full((1, 1), 3, np.uint8), window, side=8, colour=GREY)
+    _, known = crop_with_labels(
+        np.zeros((1, 1, 3), np.uint8), np.full((1, 1), 3, np.uint8), window, side=8, colour=GREY
+    )
     assert known.tolist() == [[3] + [255] * 7] + [[255] * 8] * 7
     with pytest.raises(RecipeError, match=r"crops\.smallest must be at most crops\.largest \(2\.0\), got 3"):
         segmentation_recipe("fcn", "30k").but(None, {"crops.smallest": 3})

@@ -11,12 +11,12 @@ from moco.cli import app
 from moco.data.sources.demo import demo_data
 from moco.data.sources.images import DataError
 from moco.transfer.demo import demo as module
-from moco.transfer.demo.scenes import SIDE, Counts, make_scenes
+from moco.transfer.demo.scenes import SCENE_SIDE, SceneCounts, make_scenes
 from moco.transfer.masks import bitmap
 from moco.transfer.readers.formats import read_scenes, read_semantic
 from moco.transfer.readers.shared import ReadOptions
 
-COUNTS = Counts(train=8, test=8)
+COUNTS = SceneCounts(train=8, test=8)
 
 
 @pytest.fixture(scope="module")
@@ -37,10 +37,10 @@ def test_boxes_masks_and_pixels_say_the_same(scenes):
     assert pixels.classes == ("background", *objects.classes)
     assert len(objects) == len(pixels) == COUNTS.train
     for index, scene in enumerate(objects.scenes):
-        labels = np.zeros((SIDE, SIDE), dtype=np.uint8)
+        labels = np.zeros((SCENE_SIDE, SCENE_SIDE), dtype=np.uint8)
         assert scene.objects.masks is not None
         for mask, label, box in zip(scene.objects.masks, scene.objects.labels, scene.objects.boxes, strict=True):
-            inside = bitmap(mask, SIDE, SIDE)
+            inside = bitmap(mask, SCENE_SIDE, SCENE_SIDE)
             assert not labels[inside].any()  # garments do not overlap
             labels[inside] = label + 1
             rows, columns = np.flatnonzero(inside.any(axis=1)), np.flatnonzero(inside.any(axis=0))
@@ -49,7 +49,7 @@ def test_boxes_masks_and_pixels_say_the_same(scenes):
 
 
 def test_scenes_are_a_function_of_part_and_number(garments, scenes, tmp_path):
-    make_scenes(tmp_path, garments, Counts(train=3, test=1), photos=None)
+    make_scenes(tmp_path, garments, SceneCounts(train=3, test=1), photos=None)
     for name in ("images/train/00002.png", "masks/train/00001.png", "images/test/00000.png"):
         assert (tmp_path / name).read_bytes() == (scenes / name).read_bytes()
 
@@ -100,7 +100,7 @@ def test_the_demo_compares_the_same_starts_on_both_tasks(scenes, tmp_path, monke
     monkeypatch.setattr(module, "make_scenes", lambda *_, **__: None)
     monkeypatch.setattr(module, "pretrain", lambda *_, **__: None)
     monkeypatch.setattr(module, "transfer", transfer)
-    monkeypatch.setattr(module, "packaged", lambda name: tmp_path)
+    monkeypatch.setattr(module, "find_packaged", lambda name: tmp_path)
     result = CliRunner().invoke(app, ["demo", "transfer", "--out", str(tmp_path / "out"), "--trials", "2", "--json"])
     assert result.exit_code == 0, result.output
     assert set(json.loads(result.stdout)) == {"boxes", "masks", "pixels"}

@@ -21,7 +21,7 @@ from moco.transfer.metrics.densepose import (
     Similarities,
     _curves,
     densepose_scores,
-    match,
+    match_predictions,
     similarity,
 )  # fmt: skip
 from moco.transfer.readers.entries import AnnotationError
@@ -173,7 +173,7 @@ def test_matching_and_curves_are_coco_s_on_200_random_sets():
         images = [random_image(rng) for _ in range(int(rng.integers(1, 5)))]
         expected = of_pycocotools(images)
         for column, limit in enumerate(limits):
-            judged = [match(image, limit) for image in images]
+            judged = [match_predictions(image, limit) for image in images]
             if any(one.persons_ignored.all() for one in judged):
                 continue  # of such an image COCO counts the predictions
             count = sum(int((~one.persons_ignored).sum()) for one in judged)

@@ -15,7 +15,7 @@ from moco.transfer.models.detectron2_names import detector_to_detectron2, detect
 from moco.transfer.models.heads import sample
 from moco.transfer.models.keypoints import keypoint_targets
 from moco.transfer.models.masks import mask_targets, paste, rasterize
-from moco.transfer.models.sampling import Sample
+from moco.transfer.models.sampling import SampledRegions
 from moco.weights.detectron2 import to_detectron2
 from tests.transfer.recorded import DETECTORS, Recorded, in_order, recorded
 
@@ -144,18 +144,18 @@ def test_keypoint_targets_are_detectron2s():
     for image in (0, 1):
         boxes, keypoints = file[f"train/{image}/keypoint_target_boxes"], file[f"train/{image}/keypoint_target_gt"]
         every = torch.arange(len(boxes))
-        position, valid = keypoint_targets(Sample(boxes, every * 0, every), {"keypoints": keypoints}, 56)
+        position, valid = keypoint_targets(SampledRegions(boxes, every * 0, every), {"keypoints": keypoints}, 56)
         assert torch.equal(position, file[f"train/{image}/keypoint_target_index"])
         assert torch.equal(valid.long(), file[f"train/{image}/keypoint_target_valid"])
 
 
-def _objects(file: Recorded, image: int, boxes: torch.Tensor) -> Sample:
+def _objects(file: Recorded, image: int, boxes: torch.Tensor) -> SampledRegions:
     """The recorded RoIs of objects, with the index of each one's object."""
     classes, matched = file[f"train/{image}/roi_classes"], file[f"train/{image}/roi_matched_gt_boxes"]
     objects = torch.where(classes < file.config["MODEL"]["ROI_HEADS"]["NUM_CLASSES"])[0]
     index = (matched[objects, None] == file[f"gt/{image}/boxes"][None]).all(dim=2).long().argmax(dim=1)
     assert torch.equal(file[f"train/{image}/roi_boxes"][objects], boxes)
-    return Sample(boxes, classes[objects], index)
+    return SampledRegions(boxes, classes[objects], index)
 
 
 def test_the_dilated_last_stage_is_detectron2s():

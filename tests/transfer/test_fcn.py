@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from moco.distributed import mean
+from moco.distributed import mean_over_ranks
 from moco.encoders import build_headless
 from moco.encoders.resnet import NETS, ResNet
 from moco.recipe import EncoderSpec, RecipeError
@@ -111,7 +111,7 @@ def test_two_ranks_with_unequal_numbers_of_known_pixels_have_the_loss_and_gradie
         return {"loss": loss.detach()} | {name: x.grad for name, x in fcn.named_parameters()}
 
     def worker(rank: int) -> dict[str, torch.Tensor]:
-        return {name: mean(x) for name, x in step(slice(rank, rank + 1)).items()}
+        return {name: mean_over_ranks(x) for name, x in step(slice(rank, rank + 1)).items()}
 
     joined = step(slice(0, 2))
     for found in on_ranks(worker, 2, tmp_path):

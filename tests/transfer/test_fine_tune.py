@@ -20,9 +20,9 @@ from moco.train.watchdog import watchdog
 from moco.transfer.detection.loader import SceneLoader
 from moco.transfer.detection.recipe import DetectionRecipe
 from moco.transfer.detection.recipes import SCHEDULES, detection_recipe
-from moco.transfer.detection.score import detect
+from moco.transfer.detection.score import detect_in_scenes
 from moco.transfer.fine_tune import fine_tune
-from moco.transfer.models.flip import flip, mirrored_order
+from moco.transfer.models.flip import flip, mirror_keypoint_order
 from moco.transfer.plan_run import plan_transfer
 from moco.transfer.readers.formats import read_scenes
 from moco.transfer.recipe import TransferRecipe, TuneSpec
@@ -105,8 +105,8 @@ def test_the_objects_of_a_flipped_image_are_flipped_too():
 
 
 def test_keypoints_without_a_counterpart_stay():
-    assert mirrored_order(("nose", "left_ear", "right_ear", "left_tail"), 4) == [0, 2, 1, 3]
-    assert mirrored_order((), 3) == [0, 1, 2]
+    assert mirror_keypoint_order(("nose", "left_ear", "right_ear", "left_tail"), 4) == [0, 2, 1, 3]
+    assert mirror_keypoint_order((), 3) == [0, 1, 2]
 
 
 def test_norm_layers_have_no_weight_decay(data, tmp_path):
@@ -227,7 +227,7 @@ def test_a_saved_detector_finds_what_the_trained_one_found(data, tmp_path):
     again = load_model(tmp_path / "run" / "model")
     scene = data.test.scenes[0]
     assert isinstance(again.recipe, DetectionRecipe)
-    (expected,) = detect(again.model, [scene], again.recipe, workers=0)
+    (expected,) = detect_in_scenes(again.model, [scene], again.recipe, workers=0)
     from moco.data.decode.decode import decode
 
     found = tuned.predict(decode(scene.path))
@@ -266,7 +266,7 @@ def test_a_picture_that_cannot_be_drawn_does_not_fail_the_run(data, tmp_path, mo
     def fails(*_):
         raise ValueError("no font")
 
-    monkeypatch.setattr(task, "draw_predictions", fails)
+    monkeypatch.setattr(task, "draw_detections", fails)
     assert run(data, tmp_path / "run")
     assert not (tmp_path / "run" / "predictions.png").exists()
     assert (tmp_path / "run" / "precision_recall.png").exists()

@@ -9,7 +9,7 @@ from moco.encoders.resnet import NETS, ResNet
 from moco.transfer.models.build import build_detector
 from moco.transfer.models.detector import Detector
 from moco.transfer.models.norms import parameter_groups
-from moco.transfer.models.settings import Counts, paper_settings
+from moco.transfer.models.settings import ProposalCounts, paper_settings
 
 STEPS, BATCH, SCENES = 250, 4, 20
 
@@ -60,7 +60,7 @@ def test_a_narrow_fpn_detector_learns_to_find_rectangles():
     torch.manual_seed(0)
     rng = np.random.default_rng(0)
     settings = paper_settings("detect", "fpn", 2).with_anchors_times(0.5).but(
-        fpn_channels=32, fc_channels=64, counts=Counts((200, 200), (50, 50)), rois_sampled=32
+        fpn_channels=32, fc_channels=64, counts=ProposalCounts((200, 200), (50, 50)), rois_sampled=32
     )  # fmt: skip
     detector = build_detector(ResNet(NETS["resnet50"], width=0.125), "detect", "fpn", 2, settings=settings)
     train(detector, rng)

@@ -7,7 +7,7 @@ import torch
 from ranked import on_ranks
 from torch import nn
 
-from moco.distributed import mean
+from moco.distributed import mean_over_ranks
 from moco.encoders.resnet import NETS, ResNet
 from moco.recipe import RecipeError
 from moco.transfer.models.build import build_detector
@@ -19,7 +19,7 @@ from moco.transfer.models.norms import (
     precise_bn,
     synchronize,
 )
-from moco.transfer.models.settings import Counts, paper_settings
+from moco.transfer.models.settings import ProposalCounts, paper_settings
 from tests.transfer.recorded import in_order, recorded
 
 CHANNELS = 5
@@ -91,7 +91,7 @@ def test_two_ranks_make_the_same_step_of_a_detector_as_one_process(tmp_path: Pat
 
     def worker(rank: int) -> dict[str, torch.Tensor]:
         found = gradients(synchronize(file.detector()), slice(rank, rank + 1))
-        return {name: mean(grad) for name, grad in found.items()}
+        return {name: mean_over_ranks(grad) for name, grad in found.items()}
 
     joined = gradients(file.detector(), slice(0, 2))
     for found in on_ranks(worker, 2, tmp_path):
@@ -225,7 +225,7 @@ def test_a_detector_on_a_network_of_timm_finds_boxes(monkeypatch: pytest.MonkeyP
     import timm
 
     settings = paper_settings("detect", "fpn", 2).but(
-        counts=Counts((50, 50), (20, 20)), fpn_channels=16, fc_channels=16
+        counts=ProposalCounts((50, 50), (20, 20)), fpn_channels=16, fc_channels=16
     )
     network = timm.create_model("mobilenetv3_small_050", num_classes=0)
     detector = build_detector(network, "detect", "fpn", 2, norm="frozen", settings=settings).train()

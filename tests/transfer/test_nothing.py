@@ -8,7 +8,7 @@ import torch
 from moco.encoders.resnet import NETS, ResNet
 from moco.transfer.models.build import build_detector
 from moco.transfer.models.detector import Detector
-from moco.transfer.models.settings import Counts, paper_settings
+from moco.transfer.models.settings import ProposalCounts, paper_settings
 
 TASKS = [
     ("detect", "c4"),
@@ -24,7 +24,7 @@ def detector(task: Any, arch: Any, **changes: Any) -> Detector:
     torch.manual_seed(0)
     settings = paper_settings(task, arch, 2).but(
         fpn_channels=8, fc_channels=8, mask_channels=8, keypoint_channels=8, head_norm=True, rois_sampled=16,
-        counts=Counts((50, 50), (20, 20)), **changes,
+        counts=ProposalCounts((50, 50), (20, 20)), **changes,
     )  # fmt: skip
     return build_detector(ResNet(NETS["resnet50"], width=0.125), task, arch, 2, settings=settings)
 

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from moco.transfer.detection.pictures import details_of, draw_curves, draw_predictions, hardest
+from moco.transfer.detection.pictures import details_of, draw_detections, draw_precision_recall, hardest
 from moco.transfer.metrics.coco import coco_scores
-from moco.transfer.predicted_objects import Detections, nothing
+from moco.transfer.predicted_objects import Detections, no_detections
 from moco.transfer.readers.formats import read_scenes
 from tests.transfer.scenes_made import make_scenes
 
@@ -51,11 +51,11 @@ def test_an_object_is_found_once(scenes):
     assert hardest(scenes, found, most=1) == [4]
 
 
-@pytest.mark.parametrize("answer", [perfect, lambda scene: nothing()])
+@pytest.mark.parametrize("answer", [perfect, lambda scene: no_detections()])
 def test_pictures_can_be_drawn_of_all_and_of_nothing(scenes, answer):
     found = [answer(scene) for scene in scenes.scenes]
     scores = {"boxes": coco_scores(scenes, found, kind="bbox")}
-    for content in (draw_predictions(scenes, found), draw_curves(scores)):
+    for content in (draw_detections(scenes, found), draw_precision_recall(scores)):
         image = Image.open(io.BytesIO(content))
         assert image.size[0] > 1000
         assert len(np.unique(np.asarray(image.convert("L")))) > 5

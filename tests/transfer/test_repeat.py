@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from moco.transfer.detection.repeat import repeat_factors, repeated
+from moco.transfer.detection.repeat import repeat_factors, repeat_images
 
 
 def test_factors_are_those_of_the_equation():
@@ -25,16 +25,16 @@ def test_with_lvis_threshold_only_classes_in_less_than_a_thousandth_of_the_image
 
 def test_an_image_is_repeated_by_its_factor_on_average_and_rounded_by_less_than_one():
     factors = np.array([1.0, 2.5, 1.25, 4.0])
-    counts = np.array([np.bincount(repeated(factors, seed=3, epoch=e), minlength=4) for e in range(2000)])
+    counts = np.array([np.bincount(repeat_images(factors, seed=3, epoch=e), minlength=4) for e in range(2000)])
     assert (np.abs(counts - factors) < 1).all()
     assert counts.mean(axis=0) == pytest.approx(factors, abs=0.05)  # 4 standard deviations of the widest
 
 
 def test_an_epoch_is_a_function_of_seed_and_epoch_and_its_order_is_random():
     factors = np.linspace(1, 3, 50)
-    first = repeated(factors, seed=0, epoch=0)
-    assert np.array_equal(first, repeated(factors, seed=0, epoch=0))
-    for other in (repeated(factors, seed=0, epoch=1), repeated(factors, seed=1, epoch=0)):
+    first = repeat_images(factors, seed=0, epoch=0)
+    assert np.array_equal(first, repeat_images(factors, seed=0, epoch=0))
+    for other in (repeat_images(factors, seed=0, epoch=1), repeat_images(factors, seed=1, epoch=0)):
         assert not np.array_equal(first, other)
     assert not np.array_equal(first, np.sort(first))
 
@@ -42,4 +42,4 @@ def test_an_epoch_is_a_function_of_seed_and_epoch_and_its_order_is_random():
 def test_images_without_objects_come_once():
     nothing = [np.zeros(0, dtype=np.int64)] * 3
     assert repeat_factors(nothing).tolist() == [1, 1, 1]
-    assert sorted(repeated(repeat_factors(nothing), seed=0, epoch=0)) == [0, 1, 2]
+    assert sorted(repeat_images(repeat_factors(nothing), seed=0, epoch=0)) == [0, 1, 2]

@@ -3,7 +3,7 @@
 import numpy as np
 
 from moco.data.loader.sampler import StepSampler
-from moco.transfer.detection.repeat import RepeatSampler, repeated
+from moco.transfer.detection.repeat import RepeatSampler, repeat_images
 
 FACTORS = np.array([1.0, 2.5, 1.25, 3.0, 1.0, 1.5, 1.0])
 
@@ -19,7 +19,7 @@ def test_an_epoch_has_the_repeated_images_without_its_last_smaller_mini_batch():
     found = batches(range(60))
     for epoch in range(10):
         ids = [number for at, batch, _ in found if at == epoch for number in batch]
-        expected = repeated(FACTORS, seed=5, epoch=epoch)
+        expected = repeat_images(FACTORS, seed=5, epoch=epoch)
         assert ids == expected[: len(expected) // 4 * 4].tolist()
     assert len({sum(at == epoch for at, _, _ in found) for epoch in range(10)}) > 1  # their lengths differ
 

@@ -15,7 +15,7 @@ from moco.data.decode.decode import decode
 from moco.data.sources.images import DataError
 from moco.encoders.resnet import NETS, ResNet
 from moco.recipe_error import RecipeError
-from moco.transfer.comparison import Comparison
+from moco.transfer.comparison import TransferComparison
 from moco.transfer.models.backbones import ResNetBody
 from moco.transfer.models.fcn import FCN
 from moco.transfer.readers.entries import AnnotationError
@@ -42,7 +42,7 @@ def shapes(tmp_path_factory) -> Path:
     return make_shapes(tmp_path_factory.mktemp("shapes"), 10, seed=0)
 
 
-def run(data: Path, out: Path, settings: dict | None = None, **options) -> Comparison:
+def run(data: Path, out: Path, settings: dict | None = None, **options) -> TransferComparison:
     options = {"schedule": "3", "device": "cpu", "workers": 1, **options}
     settings = SETTINGS | (settings or {})
     return transfer("segment", data, out, init={"random": "random"}, model="resnet50", settings=settings, **options)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from moco.transfer.comparison import Comparison
+from moco.transfer.comparison import TransferComparison
 from moco.transfer.transfer import transfer
 from tests.transfer.shapes_made import make_shapes
 
@@ -14,7 +14,7 @@ SETTINGS = {
 }  # fmt: skip
 
 
-def train_on_shapes(folder: Path, *, shift: int) -> Comparison:
+def train_on_shapes(folder: Path, *, shift: int) -> TransferComparison:
     size, sides = (160, 128), (0.5, 0.85)
     train = make_shapes(folder / "train", 60, seed=0, size=size, sides=sides, shift=shift)
     test = make_shapes(folder / "test", 30, seed=1, size=size, sides=sides)

@@ -9,8 +9,8 @@ from moco.encoders.resnet import NETS, ResNet
 from moco.recipe import RecipeError
 from moco.transfer.models.build import build_detector
 from moco.transfer.models.proposals import Outputs, ProposalNetwork
-from moco.transfer.models.resize import resize, resized_shape
-from moco.transfer.models.settings import Counts, Settings, paper_settings
+from moco.transfer.models.resize import compute_resized_shape, resize
+from moco.transfer.models.settings import ProposalCounts, Settings, paper_settings
 
 SMALL = 0.125
 
@@ -29,7 +29,7 @@ def network(name: str = "resnet50") -> ResNet:
     ],
 )
 def test_counts_of_proposals_are_those_of_detectron2s_configurations(task, arch, before, after):
-    assert paper_settings(task, arch, 5).counts == Counts(before, after)
+    assert paper_settings(task, arch, 5).counts == ProposalCounts(before, after)
 
 
 def test_lvis_keeps_300_detections_above_1e_4():
@@ -82,7 +82,11 @@ def test_dilated_c5_ends_in_a_3x3_convolution_to_512_with_bn():
 def test_every_parameter_of_every_architecture_is_trained(task, arch):
     torch.manual_seed(0)
     settings = paper_settings(task, arch, 2).but(
-        fpn_channels=16, fc_channels=16, mask_channels=16, keypoint_channels=16, counts=Counts((50, 50), (20, 20))
+        fpn_channels=16,
+        fc_channels=16,
+        mask_channels=16,
+        keypoint_channels=16,
+        counts=ProposalCounts((50, 50), (20, 20)),
     )
     detector = build_detector(network(), task, arch, 2, settings=settings).train()
     images = [
@@ -103,7 +107,7 @@ def test_every_parameter_of_every_architecture_is_trained(task, arch):
 
 def test_an_image_without_objects_trains_the_rest():
     torch.manual_seed(0)
-    settings = paper_settings("instance", "fpn", 2).but(counts=Counts((50, 50), (20, 20)), head_norm=True)
+    settings = paper_settings("instance", "fpn", 2).but(counts=ProposalCounts((50, 50), (20, 20)), head_norm=True)
     detector = build_detector(network("resnet10"), "instance", "fpn", 2, settings=settings).train()
     empty = {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64), "masks": []}
     losses = detector([torch.zeros(3, 64, 64, dtype=torch.uint8)], [empty])
@@ -154,10 +158,10 @@ def test_a_dilated_encoder_is_dilated_once_more_in_its_first_block():
 
 def test_the_shorter_side_is_resized_and_the_longer_kept_within_the_limit():
     # 1333 x 800 is Detectron2's default: 480 x 640 grows to 800 x 1067, 400 x 1000 to 533 x 1333
-    assert resized_shape(480, 640, 800, 1333) == (800, 1067)
-    assert resized_shape(640, 480, 800, 1333) == (1067, 800)
-    assert resized_shape(400, 1000, 800, 1333) == (533, 1333)
-    assert resized_shape(1000, 400, 800, 1333) == (1333, 533)
+    assert compute_resized_shape(480, 640, 800, 1333) == (800, 1067)
+    assert compute_resized_shape(640, 480, 800, 1333) == (1067, 800)
+    assert compute_resized_shape(400, 1000, 800, 1333) == (533, 1333)
+    assert compute_resized_shape(1000, 400, 800, 1333) == (1333, 533)
 
 
 def test_images_are_resized_as_pillow_does_bilinearly_and_their_objects_with_them():

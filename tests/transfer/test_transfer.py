@@ -13,9 +13,9 @@ from moco.encoders import build_headless
 from moco.recipe import EncoderSpec, Recipe, RecipeError
 from moco.train.options import RunOptions
 from moco.train.reporters import Silent
-from moco.transfer.comparison import Comparison, Row
+from moco.transfer.comparison import TransferComparison, TrialScores
 from moco.transfer.detection.recipes import detection_recipe
-from moco.transfer.estimate import iterations_left, measure
+from moco.transfer.estimate import iterations_left, measure_tuning
 from moco.transfer.task_interface import Baseline
 from moco.transfer.task_registry import TASKS
 from moco.transfer.transfer import load_starts, read_data, transfer
@@ -44,20 +44,24 @@ def weights(tmp_path_factory):
     return folder
 
 
-def row(name: str, values: list[float], **settings) -> Row:
+def row(name: str, values: list[float], **settings) -> TrialScores:
     recipe = detection_recipe("detect", "fpn", "24k").but(None, {"init": name, **settings})
-    return Row(name, recipe, [{"AP": value} for value in values])
+    return TrialScores(name, recipe, [{"AP": value} for value in values])
 
 
 def test_mean_spread_and_gap():
-    table = Comparison([row("supervised", [50.0, 52.0]), row("moco", [54.0, 56.0], seed=3)], "supervised", ("AP",))
+    table = TransferComparison(
+        [row("supervised", [50.0, 52.0]), row("moco", [54.0, 56.0], seed=3)], "supervised", ("AP",)
+    )
     assert table.gap(table.rows[1], "AP") == 4
     assert table.rows[1].spread("AP") == pytest.approx(2**0.5)
     assert "55.0 ± 1.4 (+4.0)" in str(table)
 
 
 def test_a_gap_of_unequal_settings_is_refused():
-    table = Comparison([row("supervised", [50.0]), row("moco", [54.0], **{"optim.lr": 0.1})], "supervised", ("AP",))
+    table = TransferComparison(
+        [row("supervised", [50.0]), row("moco", [54.0], **{"optim.lr": 0.1})], "supervised", ("AP",)
+    )
     assert table.gap(table.rows[1], "AP") is None
     assert "(+4.0)" not in str(table)
     assert "no gap for moco: its settings differ (optim.lr: 0.02 -> 0.1)" in str(table)
@@ -66,10 +70,10 @@ def test_a_gap_of_unequal_settings_is_refused():
 def test_bn_may_differ_between_rows_and_is_named():
     """The paper's Table 6 compares MoCo with tuned BN to a supervised baseline with frozen BN on LVIS."""
     rows = [row("supervised", [50.0], bn="frozen"), row("moco", [54.0])]
-    table = Comparison(rows, "supervised", ("AP",))
+    table = TransferComparison(rows, "supervised", ("AP",))
     assert table.gap(table.rows[1], "AP") == 4
     assert "BN differs: supervised frozen, moco sync" in str(table)
-    assert "BN differs" not in str(Comparison([row("a", [1.0]), row("b", [2.0])], "a", ("AP",)))
+    assert "BN differs" not in str(TransferComparison([row("a", [1.0]), row("b", [2.0])], "a", ("AP",)))
 
 
 def test_bn_is_chosen_for_all_weights_and_for_some(scenes, tmp_path):
@@ -201,7 +205,7 @@ def test_the_estimate_counts_what_is_left_and_leaves_the_weights_alone(scenes, w
     assert iterations_left([job, job]) == [5, 5]
     encoder = start.encoder(0)
     before = {name: x.clone() for name, x in encoder.named_parameters()}
-    found = measure(encoder, job)
+    found = measure_tuning(encoder, job)
     assert found.seconds > 0
     assert all(torch.equal(before[name], x) for name, x in encoder.named_parameters())
     job.run.path.mkdir(parents=True)
@@ -211,8 +215,8 @@ def test_the_estimate_counts_what_is_left_and_leaves_the_weights_alone(scenes, w
 
 def test_the_baseline_is_the_last_row_and_has_no_gap():
     baseline = Baseline("the most frequent class", {"AP": 12.5})
-    table = Comparison([row("supervised", [50.0])], "supervised", ("AP", "AP50"), baseline)
-    table = replace(table, rows=[Row("supervised", table.rows[0].recipe, [{"AP": 50.0, "AP50": 60.0}])])
+    table = TransferComparison([row("supervised", [50.0])], "supervised", ("AP", "AP50"), baseline)
+    table = replace(table, rows=[TrialScores("supervised", table.rows[0].recipe, [{"AP": 50.0, "AP50": 60.0}])])
     lines = str(table).splitlines()
     assert lines[2].split() == ["the", "most", "frequent", "class", "12.5"]
     assert lines[1].index("50.0") == lines[2].index("12.5")

@@ -7,12 +7,12 @@ from typer.testing import CliRunner
 
 from moco.cli import app
 from moco.recipes import RECIPES
-from moco.recipes.transfer_rows import ROWS
+from moco.recipes.transfer_rows import TRANSFER_ROWS
 from moco.transfer.explain_row import ExplainedRow, explain_row
 from moco.transfer.task_registry import TASKS
 
 
-@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
+@pytest.mark.parametrize("row", TRANSFER_ROWS, ids=lambda row: row.name)
 def test_a_row_can_be_made_and_is_complete(row):
     task = TASKS[row.task]
     assert task.paper_recipe(row.arch or task.arch, row.schedule).task == row.task
@@ -24,7 +24,7 @@ def test_a_row_can_be_made_and_is_complete(row):
 
 
 def test_names_are_those_of_no_recipe():
-    names = [row.name for row in ROWS]
+    names = [row.name for row in TRANSFER_ROWS]
     assert len(set(names)) == len(names)
     assert not {*names, "transfer"} & {*RECIPES}
 
@@ -32,7 +32,7 @@ def test_names_are_those_of_no_recipe():
 def test_explain_prints_a_row_and_lists_all():
     listed = CliRunner().invoke(app, ["explain", "transfer"])
     assert listed.exit_code == 0, listed.output
-    assert all(row.name in listed.output for row in ROWS)
+    assert all(row.name in listed.output for row in TRANSFER_ROWS)
     one = CliRunner().invoke(app, ["explain", "voc-c4-24k"])
     assert "moco transfer detect --arch c4 --schedule 24k" in one.output
     assert "81.5" in one.output
@@ -40,7 +40,7 @@ def test_explain_prints_a_row_and_lists_all():
     assert found["moco"] == [24.1, 37.4, 25.5]
 
 
-@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
+@pytest.mark.parametrize("row", TRANSFER_ROWS, ids=lambda row: row.name)
 def test_each_setting_of_a_row_has_its_value_and_a_source(row):
     explained = explain_row(row.name)
     assert isinstance(explained, ExplainedRow)

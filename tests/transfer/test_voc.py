@@ -9,14 +9,14 @@ from moco.transfer.readers.entries import AnnotationError
 from moco.transfer.readers.formats import read_scenes
 from moco.transfer.readers.images import size_of
 from moco.transfer.readers.shared import ReadOptions
-from moco.transfer.readers.voc import CLASSES
+from moco.transfer.readers.voc import VOC_CLASSES
 from tests.transfer.making_voc import PERSON_WITH_HEAD, devkit, element, picture, xml
 
 
 def test_trainval_is_that_of_all_years_in_the_order_of_the_lists(tmp_path: Path):
     scenes = read_scenes(devkit(tmp_path), ReadOptions(split="trainval"))
     assert [scene.id for scene in scenes.scenes] == ["000012", "000005", "000007", "2008_000001"]
-    assert scenes.classes == CLASSES
+    assert scenes.classes == VOC_CLASSES
     assert all(scene.path.is_file() for scene in scenes.scenes)
 
 
@@ -38,7 +38,7 @@ def test_boxes_count_from_0_and_a_box_of_one_pixel_has_an_area_of_1(tmp_path: Pa
     objects = read_scenes(devkit(tmp_path), ReadOptions(split="2007_trainval")).scenes[0].objects
     assert objects.boxes.tolist() == [[0, 0, 50, 40], [6, 8, 7, 9]]
     assert objects.areas.tolist() == [2000, 1]
-    assert [CLASSES[label] for label in objects.labels] == ["car", "dog"]
+    assert [VOC_CLASSES[label] for label in objects.labels] == ["car", "dog"]
 
 
 def test_difficult_objects_are_kept_and_marked(tmp_path: Path):

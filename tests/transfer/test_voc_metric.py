@@ -9,7 +9,7 @@ import pytest
 
 from moco.data.sources.images import DataError
 from moco.transfer.metrics.voc import average_precision, iou, voc_scores
-from moco.transfer.predicted_objects import Detections, nothing
+from moco.transfer.predicted_objects import Detections, no_detections
 from tests.transfer.making_scenes import objects, scene_set
 
 RECORDED = json.loads((Path(__file__).parents[1] / "fixtures" / "detection" / "voc_eval.json").read_text())
@@ -150,7 +150,7 @@ def test_an_overlap_of_exactly_the_threshold_does_not_count():
 
 def test_nothing_found_is_0_and_a_missing_result_is_an_error():
     scenes = scene_set("a", [objects([[0, 0, 10, 10]], [0])])
-    assert voc_scores(scenes, [nothing()], rule="07").means().tolist() == [0] * 10
+    assert voc_scores(scenes, [no_detections()], rule="07").means().tolist() == [0] * 10
     with pytest.raises(DataError, match="0 results for 1 images"):
         voc_scores(scenes, [], rule="07")
 

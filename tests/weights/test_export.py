@@ -8,7 +8,7 @@ from safetensors import SafetensorError
 from torch import nn
 from torchvision import models
 
-from moco.atomic_output import staged
+from moco.atomic_output import open_staged_files
 from moco.encoders import build, build_headless
 from moco.recipe import DataSpec, EncoderSpec, Recipe, RecipeError
 from moco.weights.encoder_folder import save_encoder
@@ -219,7 +219,7 @@ def test_leftovers_of_a_killed_export_are_removed_by_the_next_one(saved, tmp_pat
     folder, _ = saved(EncoderSpec(name="resnet18"))
     child = os.fork()
     if child == 0:
-        with staged([tmp_path / "out.pth"], overwrite=False) as (file,):
+        with open_staged_files([tmp_path / "out.pth"], overwrite=False) as (file,):
             file.write(b"half")
             file.flush()
             os._exit(1)  # as if killed

@@ -18,7 +18,7 @@ from moco.weights.encoder_folder import WeightsError, load_encoder
 from moco.weights.load import read_weights
 from moco.weights.official import fetch as fetching
 from moco.weights.official.fetch import cache, check_content, fetch
-from moco.weights.official.released import LINEAR, RELEASED, Released, find_released
+from moco.weights.official.released import LINEAR_PROBE, RELEASED, Released, find_released
 from tests.weights import reference_files
 
 
@@ -163,7 +163,7 @@ def test_a_failed_download_is_an_error_and_leaves_no_file(server: Server, tmp_pa
 
 @pytest.mark.parametrize(
     ("layout", "network"),
-    [("MoCo v2", "resnet50"), ("MoCo v1", "resnet18"), ("MoCo v3", "resnet18"), (LINEAR, "resnet18")],
+    [("MoCo v2", "resnet50"), ("MoCo v1", "resnet18"), ("MoCo v3", "resnet18"), (LINEAR_PROBE, "resnet18")],
 )
 def test_a_checkpoint_of_another_network_or_method_is_not_kept(server, tmp_path: Path, layout, network) -> None:
     said = rf"the server sent MoCo v2 .* of resnet18, expected {layout} of {network}.*No file was saved"
@@ -178,7 +178,7 @@ def test_a_checkpoint_of_another_network_or_method_is_not_kept(server, tmp_path:
         (reference_files.v1, "MoCo v1", "resnet18"),
         (reference_files.v2, "MoCo v2", "resnet18"),
         (reference_files.v3_resnet, "MoCo v3", "resnet18"),
-        (reference_files.linear_probe, LINEAR, "resnet18"),
+        (reference_files.linear_probe, LINEAR_PROBE, "resnet18"),
     ],
 )
 def test_each_kind_of_checkpoint_is_recognised(tmp_path: Path, made, layout: str, network: str) -> None:
@@ -272,7 +272,9 @@ def test_the_table_lists_the_released_files_with_their_published_checksums() -> 
         assert one.licence.startswith("unclear") == (one.md5 is not None)  # v1 and v2
         networks = {"r50": "resnet50", "vit_s": "vit_small", "vit_b": "vit_base"}
         assert one.network == next((made for part, made in networks.items() if part in one.name), "resnet50")
-        assert one.layout == (LINEAR if "linear" in one.name else f"MoCo v{one.name.removeprefix('fair:moco_v')[0]}")
+        assert one.layout == (
+            LINEAR_PROBE if "linear" in one.name else f"MoCo v{one.name.removeprefix('fair:moco_v')[0]}"
+        )
     assert find_released("fair:moco_v3_vit_s_300ep").address.endswith("/moco-v3/vit-s-300ep/vit-s-300ep.pth.tar")
 
 

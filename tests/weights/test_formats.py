@@ -17,7 +17,7 @@ from moco.recipe import DataSpec, EncoderSpec, Recipe
 from moco.weights import export as exporting
 from moco.weights.detectron2 import from_detectron2, to_detectron2
 from moco.weights.encoder_folder import WeightsError, save_encoder
-from moco.weights.export import FORMATS, export
+from moco.weights.export import EXPORT_FORMATS, export
 from tests.weights import reference_files
 
 X = torch.randn(3, 3, 64, 64, generator=torch.Generator().manual_seed(1))
@@ -258,5 +258,5 @@ def test_an_export_to_a_file_with_another_ending_is_refused(saved, tmp_path: Pat
 def test_the_command_line_offers_every_format() -> None:
     from moco.cli.options import Target
 
-    assert [target.value for target in Target] == list(FORMATS)
-    assert exporting.FORMATS is FORMATS
+    assert [target.value for target in Target] == list(EXPORT_FORMATS)
+    assert exporting.EXPORT_FORMATS is EXPORT_FORMATS

@@ -8,7 +8,7 @@ import torch
 
 from moco.weights.encoder_folder import load_encoder
 from moco.weights.loaded_weights import WeightsError
-from moco.weights.packaged import packaged, read_packaged
+from moco.weights.packaged import find_packaged, read_packaged
 
 NAME = "tf_efficientnet_lite0"
 
@@ -44,7 +44,7 @@ def test_the_packages_weights_are_those_of_timms_network(package, network):
 
 
 def test_other_tensors_than_the_networks_are_refused(package, network):
-    file = packaged(NAME)
+    file = find_packaged(NAME)
     assert file is not None
     state = network.state_dict()
     state["conv_stem.weight"] = state["conv_stem.weight"][:, :1]
@@ -53,4 +53,4 @@ def test_other_tensors_than_the_networks_are_refused(package, network):
 
 
 def test_networks_without_a_package_have_none():
-    assert packaged("resnet50") is None
+    assert find_packaged("resnet50") is None

@@ -10,7 +10,7 @@ import moco
 from moco.encoders import build_headless
 from moco.evaluate.cache import FeatureCache
 from moco.recipe import Recipe
-from moco.runs import describe
+from moco.runs import read_last_values
 from moco.train.run_folder import RunFolder
 from moco.weights.encoder_folder import load_encoder, save_encoder
 from moco.weights.export.fair import _epoch
@@ -30,7 +30,7 @@ def test_a_checkpoint_of_a_run(tmp_path, tiny):
     put_pipe(run.checkpoints / "step_00000004.pt")
     with pytest.raises(WeightsError, match=r"step_00000004\.pt cannot be read: it is a pipe"):
         load_encoder(run.path)
-    assert describe(RunFolder(run.path))["state"] == "checkpoints cannot be read"
+    assert read_last_values(RunFolder(run.path))["state"] == "checkpoints cannot be read"
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "config.json"])

@@ -102,7 +102,7 @@ def _colour_steps(look: Look) -> tuple[Int64[np.ndarray, "N 7"], Float64[np.ndar
     return steps, np.take_along_axis(factors, steps, axis=1)
 
 
-def views(image: Pixels, drawn: Sequence[DrawnView], row: int, crops: Sequence[Crops], *, coloured: bool) -> None:
+def write_views(image: Pixels, drawn: Sequence[DrawnView], row: int, crops: Sequence[Crops], *, coloured: bool) -> None:
     """Write each view of `image` into row `row` of `crops`: `coloured`, or the crop alone."""
     if image.dtype != np.uint8:
         for view, out in zip(drawn, crops, strict=True):
@@ -121,9 +121,9 @@ def views(image: Pixels, drawn: Sequence[DrawnView], row: int, crops: Sequence[C
 def views_of_scaled(
     image: Scaled, drawn: Sequence[DrawnView], row: int, crops: Sequence[Crops], *, coloured: bool
 ) -> None:
-    """`views` of an image that was decoded smaller: the same parts of it, though their sides may lie within a pixel."""
+    """`write_views` of an image that was decoded smaller: the same parts of it. Their sides may lie within a pixel."""
     if image.divisor == 1:
-        views(image.pixels, drawn, row, crops, coloured=coloured)
+        write_views(image.pixels, drawn, row, crops, coloured=coloured)
         return
     fast, rows = kernels(), _pixel_rows(image.pixels)
     for view, out in zip(drawn, crops, strict=True):
@@ -151,14 +151,14 @@ def views_of_cached(
     *,
     coloured: bool,
 ) -> None:
-    """`views` of the images `ids` among those in memory, with one call for each view."""
+    """`write_views` of the images `ids` among those in memory, with one call for each view."""
     fast = kernels()
     if fast is None:
         for row, index in zip(range(rows.start, rows.stop), ids, strict=True):
-            views(images[index], drawn, row, crops, coloured=coloured)
+            write_views(images[index], drawn, row, crops, coloured=coloured)
         return
     for view, out in zip(drawn, crops, strict=True):
-        fast.views(_flat(images), ids, view.program[rows], coloured, *_tables(), _flat(out[rows]))
+        fast.write_views(_flat(images), ids, view.program[rows], coloured, *_tables(), _flat(out[rows]))
 
 
 def _slow_view(

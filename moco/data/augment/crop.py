@@ -32,7 +32,7 @@ def resized_box(
     inside = image[max(top, 0) : top + height, max(left, 0) : left + width]  # only this part is copied
     top, left = min(top, 0), min(left, 0)
     patch = Image.fromarray(inside).crop((left, top, left + width, top + height))
-    return np.asarray(resized(patch, size, size))
+    return np.asarray(resize_as_pillow13(patch, size, size))
 
 
 def crop_part(
@@ -57,7 +57,7 @@ def columns_first(height: int, width: int, new_height: int, new_width: int) -> b
     return height > new_height and height - new_height > 2 * (width - new_width)
 
 
-def resized(picture: Image.Image, width: int, height: int) -> Image.Image:
+def resize_as_pillow13(picture: Image.Image, width: int, height: int) -> Image.Image:
     """`picture`, resized bilinearly with the bits of Pillow 13, whichever Pillow is installed."""
     if columns_first(picture.height, picture.width, height, width):
         picture = picture.resize((picture.width, height), Image.Resampling.BILINEAR)
@@ -103,7 +103,7 @@ def central_part(image: Shaped[np.ndarray, "H W ..."], data: DataSpec) -> Shaped
     else:
         picture = Image.fromarray(image)
         if (height, width) != image.shape[:2]:
-            picture = resized(picture, width, height)
+            picture = resize_as_pillow13(picture, width, height)
     return np.asarray(picture.crop((left, top, left + data.size, top + data.size)))
 
 

@@ -588,7 +588,7 @@ def view_of_part(image, box, program, coloured, hues, saturations, out):
 
 
 @entry(void(bytes_3d, int64[::1], float64[:, ::1], boolean, bytes_1d, bytes_1d, bytes_3d))
-def views(images, ids, programs, coloured, hues, saturations, out):
+def write_views(images, ids, programs, coloured, hues, saturations, out):
     """`view` of each of `ids` of images of one size."""
     for i in range(len(ids)):
         view(images[ids[i]], programs[i], coloured, hues, saturations, out[i])

@@ -15,7 +15,7 @@ from moco.data.loader.read_ahead import read_ahead
 from moco.data.loader.threads import in_order
 from moco.data.sources.folder import Folder
 from moco.data.sources.skipped import Skipped
-from moco.text import first_few, shown
+from moco.text import escape, first_few
 
 MIN_IMAGES = 16  # good images that a run needs; as recipes.auto.MIN_IMAGES
 SMALL_SIDE = 48  # [pixels] for which the recipes without blur are made: CIFAR-10 has 32
@@ -119,12 +119,12 @@ class Report:
         near = ["not searched for: add --duplicates"] if self.near is None else self._groups(self.near)
         lines = [
             ("images", [f"{len(self.names):,}, {len(self.bad):,} of them bad; a run tolerates {self.limit:,}"]),
-            ("bad", _first_lines([f"{shown(name)}: {shown(reason)}" for name, reason in self.bad.items()])),
+            ("bad", _first_lines([f"{escape(name)}: {escape(reason)}" for name, reason in self.bad.items()])),
             ("kinds", _first_lines([f"{count:,} x {kind}" for kind, count in self.kinds.most_common()])),
             ("shorter side", [f"{count:,} x {side} pixels" for side, count in self.sides.items()]),
             (
                 "odd",
-                _first_lines([f"{len(some):,} {shown(what)}: {first_few(some)}" for what, some in self.odd.items()]),
+                _first_lines([f"{len(some):,} {escape(what)}: {first_few(some)}" for what, some in self.odd.items()]),
             ),
             ("same bytes", self._groups(self.same)),
             ("near-duplicates", near),
@@ -141,7 +141,7 @@ class Report:
             return ["none"]
         spare, lines = sum(len(group) - 1 for group in groups), list[str]()
         for group in groups:
-            names = [shown(self.names[i]) for i in group[:4]] + (["..."] if len(group) > 4 else [])
+            names = [escape(self.names[i]) for i in group[:4]] + (["..."] if len(group) > 4 else [])
             lines.append(" = ".join(names))
         return [f"{spare:,} to remove, if one of each group is kept", *_first_lines(lines)]
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from moco.data.sources.images import DataError
 from moco.files import check_writable, write_atomically
-from moco.text import first_few, shown
+from moco.text import escape, first_few
 
 
 def write_digests(digests: Mapping[str, bytes], file: Path) -> None:
@@ -18,7 +18,7 @@ def write_digests(digests: Mapping[str, bytes], file: Path) -> None:
     write_atomically(file, lambda out: out.write("".join(lines).encode("utf-8", "surrogateescape")))
 
 
-def check_replaceable(file: Path) -> None:
+def check_list_replaceable(file: Path) -> None:
     """Raise DataError if `file` exists and is not a list that `write_digests` has written.
 
     Raises PermissionError if its folder is not writable.
@@ -27,7 +27,7 @@ def check_replaceable(file: Path) -> None:
     if not os.path.lexists(file):
         return
     reason = DataError(
-        f"{shown(os.fspath(file))} exists and is not a list of checksums, so it is not replaced: give another name"
+        f"{escape(os.fspath(file))} exists and is not a list of checksums, so it is not replaced: give another name"
     )
     if not file.is_file():
         raise reason
@@ -46,12 +46,12 @@ def read_digests(file: Path) -> dict[str, bytes]:
         digest, gap, name = line.removeprefix(b"\\").decode("utf-8", "surrogateescape").partition("  ")
         if not gap or len(digest) != 64:
             raise DataError(
-                f"line {number} of {shown(os.fspath(file))}: expected a SHA-256 and a name, as sha256sum writes"
+                f"line {number} of {escape(os.fspath(file))}: expected a SHA-256 and a name, as sha256sum writes"
             )
         try:
             found[_unescaped(name) if line.startswith(b"\\") else name] = bytes.fromhex(digest)
         except ValueError as error:
-            raise DataError(f"line {number} of {shown(os.fspath(file))}: not a SHA-256: {error}") from error
+            raise DataError(f"line {number} of {escape(os.fspath(file))}: not a SHA-256: {error}") from error
     return found
 
 

@@ -26,7 +26,7 @@ def picture_signature(pixels: UInt8[np.ndarray, "H W 3"]) -> Signature:
     return None if blank else signature_of(pixels)
 
 
-def same_pictures(signatures: Sequence[Signature]) -> SamePictures:
+def measure_same_pictures(signatures: Sequence[Signature]) -> SamePictures:
     """The share of pairs that show the same picture, and the share of blank pictures, all taken as the same."""
     found = [one for one in signatures if one is not None]
     sizes = [len(signatures) - len(found)]

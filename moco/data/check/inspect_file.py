@@ -11,7 +11,7 @@ from PIL import ExifTags, Image
 
 from moco.data.check.near_duplicates import signature_of
 from moco.data.decode import jpeg
-from moco.data.decode.decode import EXTENSIONS, FORMATS, decode_file, open_file, reason_of
+from moco.data.decode.decode import EXTENSIONS, IMAGE_FORMATS, decode_file, open_file, reason_of
 from moco.data.decode.limits import open_counted
 from moco.data.decode.tiff import File
 from moco.data.loader.threads import Abandoned
@@ -70,7 +70,7 @@ def inspect_opened(open_image: Callable[[], File], name: str, *, compare: bool, 
 
 def _header(file: File, name: str) -> tuple[str, list[str]]:
     """Format and mode, and what is odd about them."""
-    with open_counted(file, FORMATS) as image:
+    with open_counted(file, IMAGE_FORMATS) as image:
         form = "JPEG" if image.format == "MPO" else str(image.format)
         ending = os.path.splitext(name)[1].lower()
         expected = _ENDINGS.get(ending, ending[1:].upper())

@@ -35,7 +35,7 @@ def find_near(hashes: UInt64[np.ndarray, "n"], thumbnails: UInt8[np.ndarray, "n 
     """Groups of two or more images, each of which is near to another one of its group, ordered by their first image."""
     signatures, hash_bytes = _Signatures(hashes, thumbnails), hashes.astype("<u8").view(np.uint8).reshape(-1, 8).T
     pairs = [pair for one in hash_bytes for bucket in _buckets(one) for pair in _near_pairs(bucket, signatures)]
-    return connected(np.concatenate([np.zeros((0, 2), dtype=np.int64), *pairs]), len(hashes))
+    return connected_components(np.concatenate([np.zeros((0, 2), dtype=np.int64), *pairs]), len(hashes))
 
 
 def count_ones(numbers: UInt64[np.ndarray, "*n"]) -> UInt8[np.ndarray, "*n"]:
@@ -46,7 +46,7 @@ def count_ones(numbers: UInt64[np.ndarray, "*n"]) -> UInt8[np.ndarray, "*n"]:
     return bits.sum(axis=-1, dtype=np.uint8)
 
 
-def connected(pairs: Iterable[np.ndarray] | np.ndarray, n: int) -> list[list[int]]:
+def connected_components(pairs: Iterable[np.ndarray] | np.ndarray, n: int) -> list[list[int]]:
     """Connected components of the graph with nodes 0..n-1 and edges `pairs`, without single nodes. Union-find."""
     parent = list(range(n))
 

@@ -45,9 +45,9 @@ def decode_bands(file: File) -> Raw:
         rgb.check_memory(image)
         turn = rgb.orientation(image)
         if image.format == "PNG" and image.mode != "I;16" and _depth_of_png(file) == 16:
-            return rgb.turned(as_bands(_decode_deep_png(file), "a PNG file"), turn)
+            return rgb.turn_upright(as_bands(_decode_deep_png(file), "a PNG file"), turn)
         plain = image if image.mode in ("L", "RGB", "RGBA", "CMYK", "I;16", "I", "F") else image.convert("RGB")
-        return rgb.turned(as_bands(np.asarray(plain), f"a {image.format} file"), turn)
+        return rgb.turn_upright(as_bands(np.asarray(plain), f"a {image.format} file"), turn)
 
 
 def as_bands(values: np.ndarray, what: str, *, first: bool = False) -> Raw:

@@ -18,14 +18,14 @@ from moco.data.decode.ppm import decode_ppm, is_ppm
 from moco.data.decode.rgb import to_rgb
 from moco.data.decode.tiff import File
 from moco.data.decode.unreadable_kinds import name_unreadable
-from moco.text import shown
+from moco.text import escape
 
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "AVIF", "PPM")  # by content, whatever the file is called
+IMAGE_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "AVIF", "PPM")  # by content, whatever the file is called
 EXTENSIONS = (
     ".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".jpe", ".jfif", ".avif", ".ppm", ".pgm", ".pbm",
     ".pnm",
 )  # fmt: skip  # of images in folders, upper or lower case
-MAX_BYTES = 2**30  # of one file; some of Pillow's decoders read it into memory whole
+MAX_FILE_BYTES = 2**30  # of one file; some of Pillow's decoders read it into memory whole
 IN_MEMORY_BYTES = 2**24  # smaller files are read into memory whole
 
 
@@ -33,7 +33,7 @@ class BadImage(Exception):
     """An image that cannot be used: its `name`, and the `reason` in a few words."""
 
     def __init__(self, name: str, reason: str):
-        super().__init__(f"{shown(name)}: {reason}")
+        super().__init__(f"{escape(name)}: {reason}")
         self.name, self.reason = name, reason
 
     @property
@@ -49,7 +49,7 @@ def decode(path: str | os.PathLike[str]) -> UInt8[np.ndarray, "H W 3"]:
     """The first frame of the file at `path`, upright, as RGB.
 
     Raises:
-        BadImage: not a regular file, not of FORMATS, too large, damaged, cut short, or not readable at all.
+        BadImage: not a regular file, not of IMAGE_FORMATS, too large, damaged, cut short, or not readable at all.
     """
     try:
         with open_file(path) as file:
@@ -82,17 +82,17 @@ def decode_file(file: File) -> UInt8[np.ndarray, "H W 3"]:
     """The first frame of an open file, upright, as RGB. Raises what Pillow raises; ValueError: too large."""
     if isinstance(file, io.BytesIO):
         data = file.getvalue()  # not a copy
-        header = jpeg.read_header(data) if data.startswith(jpeg.START) else None
+        header = jpeg.read_header(data) if data.startswith(jpeg.JPEG_START) else None
         if header is not None and header.height * header.width <= rgb.MAX_PIXELS:
             pixels = jpeg.decode_plain(data, header)
             if pixels is not None:
-                return rgb.turned(pixels, orientation_of_jpeg(file)) if header.exif else pixels
+                return rgb.turn_upright(pixels, orientation_of_jpeg(file)) if header.exif else pixels
     if is_ppm(file.read(3)):
         return decode_ppm(file)
     file.seek(0)
     check_bounds(file)
     try:
-        with open_counted(file, FORMATS) as image:
+        with open_counted(file, IMAGE_FORMATS) as image:
             return to_rgb(image)
     except UnidentifiedImageError as error:
         if what := name_unreadable(file):
@@ -115,8 +115,8 @@ def _size_of_regular(descriptor: int) -> int:
     status = os.fstat(descriptor)
     if not stat.S_ISREG(status.st_mode):
         raise ValueError("a directory" if stat.S_ISDIR(status.st_mode) else "not a regular file")
-    if not 0 < status.st_size <= MAX_BYTES:
-        raise ValueError(f"{status.st_size} bytes: expected 1 to {MAX_BYTES}")
+    if not 0 < status.st_size <= MAX_FILE_BYTES:
+        raise ValueError(f"{status.st_size} bytes: expected 1 to {MAX_FILE_BYTES}")
     return status.st_size
 
 
@@ -131,7 +131,7 @@ def _read_bytes(descriptor: int, size: int) -> bytes:
 def reason_of(error: Exception) -> str:
     """What is wrong with a file, without its path."""
     if isinstance(error, UnidentifiedImageError):
-        return f"not a {', '.join(FORMATS[:-1])} or {FORMATS[-1]} file that Pillow can read"
+        return f"not a {', '.join(IMAGE_FORMATS[:-1])} or {IMAGE_FORMATS[-1]} file that Pillow can read"
     if isinstance(error, Image.DecompressionBombError | Image.DecompressionBombWarning):
         return f"more pixels than the {rgb.MAX_PIXELS:,} allowed: make it smaller, or cut it into pieces"
     if isinstance(error, OSError) and error.strerror:

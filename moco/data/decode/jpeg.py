@@ -13,7 +13,7 @@ from jaxtyping import UInt8
 
 from moco.data.decode.limits import MAX_SCANS, MAX_SEGMENTS, too_short_for
 
-START = b"\xff\xd8\xff"
+JPEG_START = b"\xff\xd8\xff"
 _PROGRESSIVE = 0xC2
 _FRAMES = (0xC0, 0xC1, _PROGRESSIVE)  # baseline, extended and progressive
 _SOS = 0xDA  # start of a scan
@@ -102,7 +102,7 @@ def _decoder() -> Callable[..., np.ndarray] | None:
 def damage_warning(data: bytes) -> str:
     """The warning of libjpeg-turbo about a JPEG file that it decodes nevertheless; empty if there is none."""
     decoder = _decoder()
-    if decoder is None or not data.startswith(START):
+    if decoder is None or not data.startswith(JPEG_START):
         return ""
     try:
         decoder(data, colorspace="GRAY", strict=True)

@@ -86,7 +86,7 @@ def orientation(image: Image.Image) -> int:
         return 1
 
 
-def turned(pixels: Shaped[np.ndarray, "h w c"], turn: int) -> Shaped[np.ndarray, "H W c"]:
+def turn_upright(pixels: Shaped[np.ndarray, "h w c"], turn: int) -> Shaped[np.ndarray, "H W c"]:
     """`pixels` as stored in a file, turned upright by its EXIF orientation."""
     return (
         _TURNS[turn](pixels).copy() if turn > 1 else pixels

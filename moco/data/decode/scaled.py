@@ -16,7 +16,7 @@ from PIL.JpegImagePlugin import JpegImageFile
 
 from moco.data.decode import jpeg, rgb
 from moco.data.decode.bands import Pixels
-from moco.data.decode.decode import FORMATS, BadImage, decode_file, open_file, orientation_of_jpeg, reason_of
+from moco.data.decode.decode import IMAGE_FORMATS, BadImage, decode_file, open_file, orientation_of_jpeg, reason_of
 from moco.data.decode.limits import check_bounds, open_counted
 from moco.data.decode.tiff import File
 
@@ -57,9 +57,9 @@ def decode_scaled(path: str | os.PathLike[str], choose: Choose) -> Scaled:
 
 def decode_file_scaled(file: File, choose: Choose) -> Scaled:
     """As `decode_file`, at the scale that `choose` gives. Raises what `decode_file` raises, of the same files."""
-    start = file.read(len(jpeg.START))
+    start = file.read(len(jpeg.JPEG_START))
     file.seek(0)
-    if start == jpeg.START:
+    if start == jpeg.JPEG_START:
         data = file.getvalue() if isinstance(file, io.BytesIO) else b""  # not a copy
         header = jpeg.read_header(data)
         if header is not None and header.height * header.width > rgb.MAX_PIXELS:
@@ -79,13 +79,15 @@ def _by_libjpeg(file: File, data: bytes, header: jpeg.Header, choose: Choose) ->
     turn = orientation_of_jpeg(file) if header.exif else 1
     divisor = choose(*_upright(header.height, header.width, turn))
     pixels = jpeg.decode_plain(data, header, divisor) if divisor > 1 else None
-    return None if pixels is None else _placed(rgb.turned(pixels, turn), header.height, header.width, divisor, turn)
+    return (
+        None if pixels is None else _placed(rgb.turn_upright(pixels, turn), header.height, header.width, divisor, turn)
+    )
 
 
 def _by_pillow(file: File, choose: Choose) -> Scaled | None:
     """Any JPEG file. None for what Pillow does not make smaller, and where `choose` gives 1."""
     check_bounds(file)
-    with open_counted(file, FORMATS) as image:
+    with open_counted(file, IMAGE_FORMATS) as image:
         if not isinstance(image, JpegImageFile):
             return None
         rgb.check_memory(image)  # of the whole image: the limits do not depend on the scale

@@ -20,7 +20,7 @@ _STRUCT_CODES = {1: "B", 2: "B", 3: "H", 4: "I", 5: "Q", 6: "b", 7: "B", 8: "h",
 _FORMATS = {1: "integers", 2: "signed integers", 3: "floats", 5: "complex integers", 6: "complex floats"}
 
 
-class Entry(NamedTuple):
+class DirectoryEntry(NamedTuple):
     """An entry of a directory (IFD): a tag and where its values are in the file."""
 
     tag: int
@@ -34,7 +34,7 @@ class Directory(NamedTuple):
     """The first directory of a TIFF file."""
 
     byte_order: str  # as in struct: "<" or ">"
-    entries: list[Entry]
+    entries: list[DirectoryEntry]
 
     def integers(self, file: File, tag: int) -> tuple[int, ...]:
         """The first 64 values of `tag`; empty if the tag is missing or does not hold integers."""
@@ -62,7 +62,9 @@ def read_directory(file: File) -> Directory:
             break
         tag, kind, count, where = form.unpack(line)
         size = count * struct.calcsize(f"<{_STRUCT_CODES[kind]}") if kind in _STRUCT_CODES else 0
-        found.append(Entry(tag, kind, count, max(size, inline), where if size > inline else place + form.size - inline))
+        found.append(
+            DirectoryEntry(tag, kind, count, max(size, inline), where if size > inline else place + form.size - inline)
+        )
     return Directory(order, found)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from moco.data.sources.images import DataError
 from moco.files import append, write_atomically
-from moco.text import guard_cell, shown
+from moco.text import escape, guard_cell
 
 AT_LEAST, SHARE = 10, 0.001  # bad images tolerated by default: the larger of the two
 
@@ -56,8 +56,8 @@ class Quarantine:
                 self._unwritten.clear()
 
     def _too_many(self) -> str:
-        some = "; ".join(f"{shown(name)}: {reason}" for name, reason in list(self.bad.items())[:3])
-        where = "" if self.file is None else f" (all in {shown(str(self.file))})"
+        some = "; ".join(f"{escape(name)}: {reason}" for name, reason in list(self.bad.items())[:3])
+        where = "" if self.file is None else f" (all in {escape(str(self.file))})"
         return (
             f"{len(self.bad):,} of {self.total:,} images are bad, more than the {self.limit:,} allowed: {some}{where}. "
             "Repair or remove them, or allow more with --max-bad NUMBER or --max-bad SHARE"
@@ -100,7 +100,7 @@ def _read_rows(file: Path) -> dict[str, str]:
     is_note = incomplete and data.startswith(written) and not data.removeprefix(written).startswith(b'"')
     ours = whole[0] == ["name", "reason"] if whole else HEADER.startswith(data)
     if not ours or is_note or any(len(row) != 2 for row in whole):
-        raise DataError(f"{shown(str(file))} is not a list of bad images (columns name, reason): move it away")
+        raise DataError(f"{escape(str(file))} is not a list of bad images (columns name, reason): move it away")
     if incomplete:
         write_atomically(file, lambda out: out.write(b"".join(_row(*row) for row in whole)))
     return {_unguarded(name): _unguarded(reason) for name, reason in whole[1:]}

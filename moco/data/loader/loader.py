@@ -23,7 +23,7 @@ from moco.data.loader.cache import cache_for
 from moco.data.loader.processes import WorkerBatch, in_processes
 from moco.data.loader.read_ahead import read_ahead
 from moco.data.loader.sampler import StepSampler
-from moco.data.loader.shrunk import MEMORY, ShrunkImages
+from moco.data.loader.shrunk import SHRUNK_MEMORY, ShrunkImages
 from moco.data.loader.threads import Abandoned, in_order
 from moco.data.loader.view_maker import CRASH, DrawnBatch, Task, ViewMaker, check_bad_on_all_ranks
 from moco.data.shards.shards import Shards
@@ -168,7 +168,7 @@ class ViewLoader:
 
     def _shrunk(self, images: Images) -> Images:
         """`images`, shrunk as `data` says."""
-        memory = 0 if self.processes else MEMORY
+        memory = 0 if self.processes else SHRUNK_MEMORY
         if self.data.shrink is None:
             return images
         return ShrunkImages(images, self.data.shrink, memory=memory, scaled=self.data.decode == "scaled")

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Int64
 
 from moco.data.loader.shard_order import ShardOrder
-from moco.rng import fold, permuted
+from moco.rng import fold, permute
 
 
 class Draw(NamedTuple):
@@ -74,4 +74,4 @@ class StepSampler:
         places = batch * self.batch_size + (rows if self.order is None else self.order(step)[rows])
         if self.shards is not None:
             return Draw(epoch, self.shards.images_at(places, epoch))
-        return Draw(epoch, permuted(places, self.num_images, fold(self.seed, epoch)))
+        return Draw(epoch, permute(places, self.num_images, fold(self.seed, epoch)))

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Int64
 
-from moco.rng import fold, permuted
+from moco.rng import fold, permute
 
 WINDOW = 16  # images: 1.8 MB of ImageNet, so a disk with a seek of 8 ms reads at 60 % of its speed, not at 8 %
 OPEN = 32  # shards that mini-batches are mixed from; what a cache of whole shards has to hold
@@ -61,7 +61,7 @@ class ShardOrder:
         known = self._epoch
         if known is None or known.number != epoch:
             count = len(self.counts)
-            shards = permuted(np.arange(count), count, fold(self.seed, epoch, 0))
+            shards = permute(np.arange(count), count, fold(self.seed, epoch, 0))
             ends, groups = np.cumsum(self.counts[shards]), -(-count // OPEN)
             last = np.arange(1, groups + 1) * count // groups - 1  # the last shard of each group
             known = self._epoch = _Epoch(epoch, shards, ends, ends[last])  # at once: another thread may be looking
@@ -76,5 +76,5 @@ def _in_windows(places: Int64[np.ndarray, " N"], count: int, key: int) -> Int64[
     windows, inside = np.divmod(places, WINDOW)
     moves = windows < whole  # what is left after the last whole window stays
     moved = windows.copy()
-    moved[moves] = permuted(windows[moves], whole, key)
+    moved[moves] = permute(windows[moves], whole, key)
     return (moved * WINDOW + inside + fold(key) % count) % count

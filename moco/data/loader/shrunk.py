@@ -9,7 +9,7 @@ from PIL import Image
 from moco.data.decode.scaled import Scaled, largest_divisor, whole
 from moco.data.sources.images import Images, forget, prefetch, read_scaled
 
-MEMORY = 2**31  # [bytes] of pixels that are kept
+SHRUNK_MEMORY = 2**31  # [bytes] of pixels that are kept
 
 
 class ShrunkImages:
@@ -20,7 +20,7 @@ class ShrunkImages:
         scaled: JPEG files are decoded at a half, a quarter or an eighth of their size where that leaves `side` pixels.
     """
 
-    def __init__(self, images: Images, side: int, *, memory: int = MEMORY, scaled: bool = False):
+    def __init__(self, images: Images, side: int, *, memory: int = SHRUNK_MEMORY, scaled: bool = False):
         self.images, self.side, self._left, self.scaled = images, side, memory, scaled
         self._kept: dict[int, UInt8[np.ndarray, "h w 3"]] = {}
 

@@ -9,7 +9,9 @@ from typing import TypeVar
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-STOPPED: ContextVar[Event | None] = ContextVar("stopped", default=None)  # of a thread's consumer, for reads that wait
+STOP_EVENT: ContextVar[Event | None] = ContextVar(
+    "stopped", default=None
+)  # of a thread's consumer, for reads that wait
 
 
 class Abandoned(Exception):
@@ -35,7 +37,7 @@ def in_order(
         for item in items:
             yield make(item, stopped)
         return
-    pool = ThreadPoolExecutor(workers, "moco-data", initializer=STOPPED.set, initargs=(stopped,))
+    pool = ThreadPoolExecutor(workers, "moco-data", initializer=STOP_EVENT.set, initargs=(stopped,))
     pending: deque[Future[Result]] = deque()
     try:
         for item in items:

@@ -21,7 +21,7 @@ from moco.data.loader.threads import Abandoned
 from moco.data.sources.images import DataError, Images, read_scaled
 from moco.recipe import DataSpec
 from moco.rng import fold
-from moco.text import shown
+from moco.text import escape
 
 Pixels = TypeVar("Pixels")
 CRASH = "ends the process that reads it"  # the reason in the list of bad images
@@ -107,7 +107,7 @@ class ViewMaker:
             return
         for place, index in enumerate(ids):
             image = images.get(place, cache.pixels[index])
-            cpu.views(image, batch.views, rows.start + place, slot.crops, coloured=self.coloured)
+            cpu.write_views(image, batch.views, rows.start + place, slot.crops, coloured=self.coloured)
 
     def _whole(self, index: int) -> Scaled:
         return whole(self.images.read(index))
@@ -133,7 +133,7 @@ class ViewMaker:
         for attempt in range(TRIES):
             yield fold(self.seed, epoch, index, attempt) % len(self.images)
         name, reason = list(self.quarantine.bad.items())[-1]
-        raise DataError(f"{TRIES} images drawn to replace a bad one are all bad, the last one {shown(name)}: {reason}")
+        raise DataError(f"{TRIES} images drawn to replace a bad one are all bad, the last one {escape(name)}: {reason}")
 
 
 def check_bad_on_all_ranks(bad: BadImage) -> None:

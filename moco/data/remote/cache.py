@@ -10,7 +10,7 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
-from moco.data.remote.store import UNKNOWN, Part
+from moco.data.remote.store import SIZE_UNKNOWN, ByteRange
 from moco.data.remote.urls import public
 from moco.files import temporary_name
 
@@ -30,7 +30,7 @@ class DiskCache:
         self.folder, self.size = folder, size
         self._written = size  # [bytes] since the folder was looked through; at first that is due
 
-    def get(self, part: Part) -> bytes | None:
+    def get(self, part: ByteRange) -> bytes | None:
         """The copy of `part`, or None."""
         if not part.stamp:
             return None
@@ -40,7 +40,7 @@ class DiskCache:
         except OSError:
             return None
         digest, content = content[:DIGEST], content[DIGEST:]
-        if digest != _digest(content) or part.size not in (UNKNOWN, len(content)):
+        if digest != _digest(content) or part.size not in (SIZE_UNKNOWN, len(content)):
             with suppress(OSError):
                 path.unlink()
             return None
@@ -48,7 +48,7 @@ class DiskCache:
             os.utime(path)  # it was used now
         return content
 
-    def put(self, part: Part, content: bytes) -> None:
+    def put(self, part: ByteRange, content: bytes) -> None:
         """Store a copy. A disk that is full, or cannot be written, is no error."""
         if not part.stamp or len(content) > self.size // 10:
             return
@@ -69,7 +69,7 @@ class DiskCache:
             with suppress(OSError):
                 self._remove_old()
 
-    def _path(self, part: Part) -> Path:
+    def _path(self, part: ByteRange) -> Path:
         key = f"{public(part.url)} {part.url} {part.stamp} {part.offset} {part.size}"
         name = hashlib.sha256(key.encode("utf-8", "surrogateescape")).hexdigest()
         return self.folder / MARK / name[:2] / name[2:40]

@@ -11,17 +11,17 @@ import numpy as np
 from jaxtyping import UInt8
 
 from moco.data.decode.bands import Raw, decode_bands
-from moco.data.decode.decode import EXTENSIONS, MAX_BYTES, BadImage, decode_file, reason_of
+from moco.data.decode.decode import EXTENSIONS, MAX_FILE_BYTES, BadImage, decode_file, reason_of
 from moco.data.decode.scaled import Choose, Scaled, decode_file_scaled
 from moco.data.decode.tiff import File
 from moco.data.loader.threads import Abandoned
-from moco.data.remote.reader import READERS, Reader
-from moco.data.remote.store import UNKNOWN, Entry, Part
-from moco.data.remote.urls import check_listed, folder_of, is_url, join, names_of, path_in, public
+from moco.data.remote.reader import REMOTE_READERS, Reader
+from moco.data.remote.store import SIZE_UNKNOWN, ByteRange, StoredObject
+from moco.data.remote.urls import check_listed, folder_of, is_url, join, names_from_urls, path_in, public
 from moco.data.sources.folder import Folder, Source
 from moco.data.sources.images import DataError, LabelCodes
-from moco.data.sources.names import names_of as in_one_piece
-from moco.data.sources.path_list import expected_of, parse_list
+from moco.data.sources.names import pack_names as in_one_piece
+from moco.data.sources.path_list import describe_expected_content, parse_list
 from moco.data.sources.skipped import Skipped, is_system_folder
 from moco.text import first_few
 
@@ -70,8 +70,8 @@ class RemoteFolder(Folder):
     def open(self, index: int) -> File:
         """The file of image `index`, in memory. Raises FileNotFoundError, ValueError, StoreError."""
         content = self.reader.read(self._part(index))
-        if not 0 < len(content) <= MAX_BYTES:
-            raise ValueError(f"{len(content)} bytes: expected 1 to {MAX_BYTES}")
+        if not 0 < len(content) <= MAX_FILE_BYTES:
+            raise ValueError(f"{len(content)} bytes: expected 1 to {MAX_FILE_BYTES}")
         return io.BytesIO(content)
 
     def prefetch(self, indices: Iterable[int]) -> None:
@@ -81,8 +81,8 @@ class RemoteFolder(Folder):
     def forget(self) -> None:
         self.reader.forget()
 
-    def _part(self, index: int) -> Part:
-        return Part(self.urls[index], int(self.sizes[index]) or UNKNOWN, int(self.mtimes[index]))
+    def _part(self, index: int) -> ByteRange:
+        return ByteRange(self.urls[index], int(self.sizes[index]) or SIZE_UNKNOWN, int(self.mtimes[index]))
 
 
 class Found(NamedTuple):
@@ -90,14 +90,14 @@ class Found(NamedTuple):
 
     source: Source
     names: list[str]  # without a prefix
-    entries: list[Entry]
+    entries: list[StoredObject]
     labels: LabelCodes
 
 
-def of_folder(url: str, entries: Iterable[Entry], skipped: Skipped, reader: Reader) -> Found:
+def of_folder(url: str, entries: Iterable[StoredObject], skipped: Skipped, reader: Reader) -> Found:
     """The images among the objects below `url`, by the rules of a local folder. Raises DataError for none."""
     before, start = skipped.counts.copy(), len(path_in(url).rstrip("/") + "/") if path_in(url) else 0
-    rows: list[tuple[bytes, str, Entry]] = []
+    rows: list[tuple[bytes, str, StoredObject]] = []
     for entry in entries:
         name = path_in(entry.url)[start:]
         if name.endswith("/"):
@@ -134,25 +134,25 @@ def of_list(source: str, content: bytes) -> tuple[Found, Reader]:
     if len(schemes - {"http"}) + bool({"http"} & schemes or any(u.startswith("https://") for u in urls)) > 1:
         raise DataError(f"{public(source)} lists URLs of several stores: make a list for each")
     reader = Reader(urls[0].partition("://")[0].lower())
-    names = [name if is_url(path) else path for name, path in zip(names_of(paths), paths, strict=True)]
+    names = [name if is_url(path) else path for name, path in zip(names_from_urls(paths), paths, strict=True)]
     missing: list[str] = []
-    entries = look_up([Entry(url, UNKNOWN, 0) for url in urls], reader, missing)
+    entries = look_up([StoredObject(url, SIZE_UNKNOWN, 0) for url in urls], reader, missing)
     if missing:
         raise DataError(
             f"{len(missing):,} of {len(paths):,} images listed in {public(source)} are missing: {first_few(missing)}. "
-            f"{expected_of(content)}"
+            f"{describe_expected_content(content)}"
         )
     root = public(base) if is_url(source) else base
     return Found(Source(root, "", False), names, entries, rows.labels), reader
 
 
-def look_up(entries: list[Entry], reader: Reader, missing: list[str] | None = None) -> list[Entry]:
+def look_up(entries: list[StoredObject], reader: Reader, missing: list[str] | None = None) -> list[StoredObject]:
     """`entries` with sizes and stamps, where they are not known and not too many. Adds missing ones to `missing`."""
-    unknown = [i for i, entry in enumerate(entries) if entry.size == UNKNOWN]
+    unknown = [i for i, entry in enumerate(entries) if entry.size == SIZE_UNKNOWN]
     if not unknown or len(unknown) > LOOKED_UP:
         return entries
 
-    def ask(place: int) -> Entry:
+    def ask(place: int) -> StoredObject:
         try:
             return reader.store.look_up(entries[place].url)
         except FileNotFoundError:
@@ -161,13 +161,15 @@ def look_up(entries: list[Entry], reader: Reader, missing: list[str] | None = No
             return entries[place]
 
     found = list(entries)
-    with ThreadPoolExecutor(READERS) as pool:
+    with ThreadPoolExecutor(REMOTE_READERS) as pool:
         for place, entry in zip(unknown, pool.map(ask, unknown), strict=True):
             found[place] = entry
     return found
 
 
-def joined(found: Sequence[Found], prefixes: Sequence[str], skipped: Skipped, reader: Reader) -> RemoteFolder:
+def join_remote_folders(
+    found: Sequence[Found], prefixes: Sequence[str], skipped: Skipped, reader: Reader
+) -> RemoteFolder:
     """The images of several sources as one folder."""
     labels = LabelCodes()
     for one in found:

@@ -7,16 +7,16 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from moco.data.decode.decode import EXTENSIONS
-from moco.data.remote.folder import Found, joined, look_up, of_folder, of_list
+from moco.data.remote.folder import Found, join_remote_folders, look_up, of_folder, of_list
 from moco.data.remote.reader import Reader
 from moco.data.remote.shards import RemoteShards
-from moco.data.remote.store import UNKNOWN, Entry, Part
+from moco.data.remote.store import SIZE_UNKNOWN, ByteRange, StoredObject
 from moco.data.remote.urls import check_url, folder_of, is_url, path_in, public, scheme_of
 from moco.data.sources.folder import SHARD_SUFFIX, Source
 from moco.data.sources.images import DataError, Images, LabelCodes
 from moco.data.sources.path_list import LIST_SUFFIXES, lists_urls
 from moco.data.sources.skipped import Skipped
-from moco.text import shown
+from moco.text import escape
 
 
 def open_remote(sources: Sequence[str | Path], *, single: bool = False) -> Images:
@@ -32,7 +32,7 @@ def open_remote(sources: Sequence[str | Path], *, single: bool = False) -> Image
     _check(sources)
     urls = [one for one in sources if is_url(one)]
     reader = Reader(scheme_of(str(urls[0]))) if urls else None
-    skipped, found, shards = Skipped(), list[Found](), list[Entry]()
+    skipped, found, shards = Skipped(), list[Found](), list[StoredObject]()
     for source in sources:
         what = path_in(str(source)).lower() if is_url(source) else str(source).lower()
         if what.endswith(LIST_SUFFIXES):
@@ -42,7 +42,7 @@ def open_remote(sources: Sequence[str | Path], *, single: bool = False) -> Image
         assert isinstance(source, str)
         assert reader is not None
         if what.endswith(SHARD_SUFFIX):
-            shards += look_up([Entry(source, UNKNOWN, 0)], reader, missing := [])
+            shards += look_up([StoredObject(source, SIZE_UNKNOWN, 0)], reader, missing := [])
             if missing:
                 raise DataError(f"{public(source)} does not exist: check the address")
         elif single and what.endswith(EXTENSIONS):
@@ -54,7 +54,7 @@ def open_remote(sources: Sequence[str | Path], *, single: bool = False) -> Image
     if shards and found:
         raise DataError("expected shards (tar files) only, or folders and lists only")
     assert reader is not None
-    return RemoteShards(shards, reader) if shards else joined(found, _prefixes(sources), skipped, reader)
+    return RemoteShards(shards, reader) if shards else join_remote_folders(found, _prefixes(sources), skipped, reader)
 
 
 def folders_of(url: str) -> list[str]:
@@ -72,7 +72,7 @@ def _check(sources: Sequence[str | Path]) -> None:
             check_url(str(one))
         elif not lists_urls(one):
             raise DataError(
-                f"expected URLs only, or paths only; {shown(str(one))} is a path: give one of the two kinds"
+                f"expected URLs only, or paths only; {escape(str(one))} is a path: give one of the two kinds"
             )
     schemes = {scheme_of(str(one)) for one in sources if is_url(one)}
     if len(schemes) > 1 and schemes != {"http", "https"}:
@@ -89,12 +89,12 @@ def _content_of(source: str | Path, reader: Reader | None) -> bytes:
         return Path(source).read_bytes()
     assert reader is not None
     try:
-        return reader.store.read(Part(str(source), UNKNOWN, 0))
+        return reader.store.read(ByteRange(str(source), SIZE_UNKNOWN, 0))
     except FileNotFoundError:
         raise DataError(f"{public(str(source))} does not exist: check the address") from None
 
 
-def _objects(folder: str, reader: Reader) -> list[Entry]:
+def _objects(folder: str, reader: Reader) -> list[StoredObject]:
     """The objects below a folder. Raises DataError if there is no such folder."""
     if "?" in folder and path_in(folder) != folder.partition("://")[2].partition("/")[2]:
         raise DataError(f"{public(folder)}: a folder's URL cannot have a query (?...): give a list of URLs")
@@ -104,11 +104,11 @@ def _objects(folder: str, reader: Reader) -> list[Entry]:
         raise DataError(f"{public(folder)} does not exist: give the URL of a folder, a list or a tar file") from None
 
 
-def _tars_in(entries: Iterable[Entry], folder: str) -> list[Entry]:
+def _tars_in(entries: Iterable[StoredObject], folder: str) -> list[StoredObject]:
     """The tar files directly in a folder, sorted, if it has neither images nor folders; else none."""
     base = path_in(folder).rstrip("/")
     start = len(base) + 1 if base else 0
-    tars: list[tuple[str, Entry]] = []
+    tars: list[tuple[str, StoredObject]] = []
     for entry in entries:
         name = path_in(entry.url)[start:]
         if name.startswith(".") or not name:
@@ -123,7 +123,7 @@ def _tars_in(entries: Iterable[Entry], folder: str) -> list[Entry]:
 def _one_image(url: str) -> Found:
     """An image that was given by its own URL."""
     source = Source(public(folder_of(url)), "", True)
-    return Found(source, [posixpath.basename(path_in(url))], [Entry(url, UNKNOWN, 0)], LabelCodes.none(1))
+    return Found(source, [posixpath.basename(path_in(url))], [StoredObject(url, SIZE_UNKNOWN, 0)], LabelCodes.none(1))
 
 
 def _prefixes(sources: Sequence[str | Path]) -> list[str]:

@@ -2,7 +2,7 @@
 
 import io
 
-from moco.data.remote.store import Entry, Part, Store
+from moco.data.remote.store import ByteRange, Store, StoredObject
 
 JUMP = 2**16  # [bytes] that are read after a gap
 ROW = 2**22  # [bytes] that are read where the reading goes on
@@ -11,7 +11,7 @@ ROW = 2**22  # [bytes] that are read where the reading goes on
 class RangeFile(io.RawIOBase):
     """Reads `entry` by ranges: long ones where it is read in a row, short ones after a gap."""
 
-    def __init__(self, store: Store, entry: Entry):
+    def __init__(self, store: Store, entry: StoredObject):
         super().__init__()
         self.store, self.entry = store, entry
         self.place = self.start = 0  # [bytes]: where the next read begins, and where `held` does
@@ -47,5 +47,5 @@ class RangeFile(io.RawIOBase):
         stop = self.start + len(self.held)
         ahead = ROW if stop <= self.place < stop + JUMP else JUMP
         size = min(self.entry.size - self.place, max(ahead, end - self.place))
-        self.held = self.store.read(Part(self.entry.url, size, self.entry.stamp, self.place))
+        self.held = self.store.read(ByteRange(self.entry.url, size, self.entry.stamp, self.place))
         self.start = self.place

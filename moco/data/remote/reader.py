@@ -6,13 +6,13 @@ from collections.abc import Iterable
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from typing import Any
 
-from moco.data.loader.threads import STOPPED, Abandoned
+from moco.data.loader.threads import STOP_EVENT, Abandoned
 from moco.data.remote.cache import DiskCache
 from moco.data.remote.settings import read_settings
-from moco.data.remote.store import UNKNOWN, Part, Store
+from moco.data.remote.store import SIZE_UNKNOWN, ByteRange, Store
 from moco.data.remote.urls import scheme_of
 
-READERS = 32  # threads that read ahead: with 20 ms to an answer, up to 1,600 parts a second
+REMOTE_READERS = 32  # threads that read ahead: with 20 ms to an answer, up to 1,600 parts a second
 MOST = 1024  # parts that are read, and not yet used
 STALE = 1024  # calls of `want` after which a part counts as not needed
 MEMORY = 2**28  # [bytes] of them
@@ -32,11 +32,11 @@ class Reader:
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_ahead": None}
 
-    def read(self, part: Part) -> bytes:
+    def read(self, part: ByteRange) -> bytes:
         """The bytes of `part`. Raises as `Store.read`."""
         return self._of_process().take(part)
 
-    def prefetch(self, parts: Iterable[Part]) -> None:
+    def prefetch(self, parts: Iterable[ByteRange]) -> None:
         """Start to read `parts`, which will be asked for in about this order."""
         self._of_process().want(parts)
 
@@ -46,7 +46,7 @@ class Reader:
             self._ahead[1].drop()
         self._ahead = None
 
-    def fetch(self, part: Part) -> bytes:
+    def fetch(self, part: ByteRange) -> bytes:
         """As `read`, from the cache or the store."""
         if self.cache is not None and (known := self.cache.get(part)) is not None:
             return known
@@ -70,11 +70,11 @@ class _Ahead:
         self.dropped = threading.Event()
         self.pool: ThreadPoolExecutor | None = None
         self.calls = 0  # of `want`
-        self.wanted: dict[Part, int] = {}  # in their order, with the number of the call
-        self.reading: dict[Part, tuple[int, Future[bytes]]] = {}
+        self.wanted: dict[ByteRange, int] = {}  # in their order, with the number of the call
+        self.reading: dict[ByteRange, tuple[int, Future[bytes]]] = {}
         self.size = 0  # [bytes] of those in `reading`
 
-    def want(self, parts: Iterable[Part]) -> None:
+    def want(self, parts: Iterable[ByteRange]) -> None:
         with self.lock:
             self.calls += 1
             self.wanted |= dict.fromkeys(parts, self.calls)
@@ -83,7 +83,7 @@ class _Ahead:
                     self._pop(part)
             self._start()
 
-    def take(self, part: Part) -> bytes:
+    def take(self, part: ByteRange) -> bytes:
         with self.lock:
             future = self._pop(part) if part in self.reading else None
             self.wanted.pop(part, None)
@@ -92,13 +92,13 @@ class _Ahead:
             try:
                 return future.result(CHECKED)
             except TimeoutError:
-                if (stopped := STOPPED.get()) is not None and stopped.is_set():
+                if (stopped := STOP_EVENT.get()) is not None and stopped.is_set():
                     raise Abandoned from None
             except (Abandoned, CancelledError):  # another consumer of the same images has ended
                 break
         return self.reader.fetch(part)
 
-    def _pop(self, part: Part) -> Future[bytes]:
+    def _pop(self, part: ByteRange) -> Future[bytes]:
         self.size -= _size(part)
         return self.reading.pop(part)[1]
 
@@ -122,14 +122,14 @@ class _Ahead:
                 continue
             if self.pool is None:
                 self.pool = ThreadPoolExecutor(
-                    READERS, "moco-remote", initializer=STOPPED.set, initargs=(self.dropped,)
+                    REMOTE_READERS, "moco-remote", initializer=STOP_EVENT.set, initargs=(self.dropped,)
                 )  # fmt: skip
             self.reading[part] = call, self.pool.submit(self.reader.fetch, part)
             self.size += _size(part)
 
 
-def _size(part: Part) -> int:
-    return GUESS if part.size == UNKNOWN else part.size
+def _size(part: ByteRange) -> int:
+    return GUESS if part.size == SIZE_UNKNOWN else part.size
 
 
 def reader_of(url: str) -> Reader:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from moco.data.loader.threads import STOPPED, Abandoned
+from moco.data.loader.threads import STOP_EVENT, Abandoned
 from moco.data.remote.urls import public, redact
 from moco.data.sources.images import StoreError, StoreRefused
 from moco.text import duration, one_line
@@ -26,7 +26,7 @@ class Truncated(OSError):
 
 def wait_for(seconds: float) -> None:
     """Sleep. Raises Abandoned when the consumer of this thread's work has stopped."""
-    stopped = STOPPED.get()
+    stopped = STOP_EVENT.get()
     if stopped is None:
         time.sleep(seconds)
     elif stopped.wait(seconds):
@@ -85,20 +85,20 @@ def _is_passing(error: BaseException, status: object) -> bool:
 
 def _refusal(url: str, error: BaseException) -> str:
     return (
-        f"{public(url)} is refused ({describe(error)}): check the address, and the credentials (docs/remote.md). Then "
-        "give the same command again: a run resumes"
+        f"{public(url)} is refused ({describe_error(error)}): check the address, and the credentials (docs/remote.md). "
+        "Then give the same command again: a run resumes"
     )
 
 
 def _outage(url: str, error: BaseException, tries: int, passed: float) -> str:
     return (
-        f"{public(url)} cannot be read: {tries} tries in {duration(passed)}, the last one: {describe(error)}. Check "
+        f"{public(url)} cannot be read: {tries} tries in {duration(passed)}, the last: {describe_error(error)}. Check "
         "the network and the store, then give the same command again: a run resumes from its last checkpoint "
         "(MOCO_REMOTE_PATIENCE=MINUTES waits longer)"
     )
 
 
-def describe(error: BaseException) -> str:
+def describe_error(error: BaseException) -> str:
     """What happened, in a line without credentials."""
     status = getattr(error, "status", None)
     if isinstance(status, int):

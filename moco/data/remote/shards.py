@@ -13,21 +13,21 @@ import numpy as np
 from jaxtyping import Int64, UInt8
 
 from moco.data.decode.bands import Raw, decode_bands
-from moco.data.decode.decode import MAX_BYTES, BadImage, decode_file, reason_of
+from moco.data.decode.decode import MAX_FILE_BYTES, BadImage, decode_file, reason_of
 from moco.data.decode.scaled import Choose, Scaled, decode_file_scaled
 from moco.data.decode.tiff import File
 from moco.data.loader.threads import Abandoned
 from moco.data.remote.range_file import RangeFile
 from moco.data.remote.reader import Reader
-from moco.data.remote.store import UNKNOWN, Entry, Part
+from moco.data.remote.store import SIZE_UNKNOWN, ByteRange, StoredObject
 from moco.data.remote.urls import folder_of, path_in, public
-from moco.data.shards.index import FOLDER, RECORD, VERSION, Built, Index, assemble, keep_index, load_index
+from moco.data.shards.index import INDEX_FOLDER, RECORD, VERSION, Built, Index, assemble, keep_index, load_index
 from moco.data.shards.samples import MAX_NOTE, Sample, samples_in
-from moco.data.shards.scan_tar import BLOCK, Member, scan_file
+from moco.data.shards.scan_tar import TAR_BLOCK, Member, scan_file
 from moco.data.shards.shards import Shards
 from moco.data.sources.images import DataError, StoreRefused
 from moco.files import cache_folder
-from moco.text import shown
+from moco.text import escape
 
 Decoded = TypeVar("Decoded")
 SCANNERS = 8  # shards that are indexed at a time
@@ -40,7 +40,7 @@ class RemoteShards(Shards):
         DataError: a shard that is no tar file, or no image in any. StoreError: a store that does not answer.
     """
 
-    def __init__(self, entries: Sequence[Entry], reader: Reader):
+    def __init__(self, entries: Sequence[StoredObject], reader: Reader):
         if len({entry.url for entry in entries}) < len(entries):
             raise DataError("a shard is given twice, so its images would count twice: give it once")
         self.entries, self.reader = tuple(entries), reader
@@ -86,13 +86,13 @@ class RemoteShards(Shards):
     def forget(self) -> None:
         self.reader.forget()
 
-    def _part(self, index: int) -> Part:
+    def _part(self, index: int) -> ByteRange:
         record = self.index.records[index]
         entry = self.entries[record["shard"]]
-        return Part(entry.url, int(record["size"]), entry.stamp, int(record["offset"]))
+        return ByteRange(entry.url, int(record["size"]), entry.stamp, int(record["offset"]))
 
 
-def open_remote_index(entries: Sequence[Entry], reader: Reader) -> Index:
+def open_remote_index(entries: Sequence[StoredObject], reader: Reader) -> Index:
     """The index of shards: the one in the local cache, or beside the shards, or a new one.
 
     Raises:
@@ -107,13 +107,13 @@ def open_remote_index(entries: Sequence[Entry], reader: Reader) -> Index:
     return keep_index(built, (), facts, [place])
 
 
-def _beside(entries: Sequence[Entry], facts: list[list[Any]], reader: Reader) -> Built | None:
+def _beside(entries: Sequence[StoredObject], facts: list[list[Any]], reader: Reader) -> Built | None:
     """The index that `moco pack` has written beside the shards; None if there is none, or it is not of these shards."""
     folders = {folder_of(entry.url) for entry in entries}
-    base = f"{folders.pop()}/{FOLDER}" if len(folders) == 1 else ""
+    base = f"{folders.pop()}/{INDEX_FOLDER}" if len(folders) == 1 else ""
 
     def read(name: str) -> bytes:
-        return reader.store.read(Part(f"{base}/{name}", UNKNOWN, 0))
+        return reader.store.read(ByteRange(f"{base}/{name}", SIZE_UNKNOWN, 0))
 
     if not base:
         return None
@@ -136,7 +136,7 @@ def _beside(entries: Sequence[Entry], facts: list[list[Any]], reader: Reader) ->
     return records, text, about | {"shards": facts, "counts": counts, "labelled": labelled}
 
 
-def _is_valid(records: np.ndarray, text: bytes, about: dict[str, Any], entries: Sequence[Entry]) -> bool:
+def _is_valid(records: np.ndarray, text: bytes, about: dict[str, Any], entries: Sequence[StoredObject]) -> bool:
     """Whether an index that was made elsewhere points into its shards, classes and names only."""
     if records.dtype != RECORD or records.ndim != 1 or not len(records) or len(records) != about["images"]:
         return False
@@ -148,8 +148,8 @@ def _is_valid(records: np.ndarray, text: bytes, about: dict[str, Any], entries: 
     ends = np.concatenate([[0], records["name"].astype(np.int64)])
     return bool(
         inside.all()
-        and (records["offset"] >= BLOCK).all()
-        and ((records["size"] > 0) & (records["size"] <= MAX_BYTES)).all()
+        and (records["offset"] >= TAR_BLOCK).all()
+        and ((records["size"] > 0) & (records["size"] <= MAX_FILE_BYTES)).all()
         and (records["offset"] <= sizes[records["shard"]] - records["size"]).all()
         and ((records["label"] >= -1) & (records["label"] < max(1, len(classes)))).all()
         and (np.diff(ends) >= 0).all()
@@ -157,7 +157,7 @@ def _is_valid(records: np.ndarray, text: bytes, about: dict[str, Any], entries: 
     )
 
 
-def _headers_fit(records: np.ndarray, entries: Sequence[Entry], reader: Reader) -> bool:
+def _headers_fit(records: np.ndarray, entries: Sequence[StoredObject], reader: Reader) -> bool:
     """Whether each shard has a header with the right size before the last of its images, as the index says."""
 
     def fits(number: int) -> bool:
@@ -165,7 +165,7 @@ def _headers_fit(records: np.ndarray, entries: Sequence[Entry], reader: Reader) 
         if not len(rows):
             return True
         last, entry = rows[-1], entries[number]
-        header = reader.store.read(Part(entry.url, BLOCK, entry.stamp, int(last["offset"]) - BLOCK))
+        header = reader.store.read(ByteRange(entry.url, TAR_BLOCK, entry.stamp, int(last["offset"]) - TAR_BLOCK))
         try:
             return tarfile.TarInfo.frombuf(header, "utf-8", "surrogateescape").size == int(last["size"])
         except tarfile.TarError:
@@ -175,7 +175,7 @@ def _headers_fit(records: np.ndarray, entries: Sequence[Entry], reader: Reader) 
         return all(pool.map(fits, range(len(entries))))
 
 
-def _build(entries: Sequence[Entry], facts: list[list[Any]], reader: Reader) -> Built:
+def _build(entries: Sequence[StoredObject], facts: list[list[Any]], reader: Reader) -> Built:
     """Read the headers of all shards, each once from its start to its end."""
 
     def scan(number: int) -> tuple[list[Sample], list[str]]:
@@ -183,7 +183,7 @@ def _build(entries: Sequence[Entry], facts: list[list[Any]], reader: Reader) -> 
         file, notes = RangeFile(reader.store, entry), dict[Member, bytes]()
         found = scan_file(file, public(entry.url), _note_reader(file, notes))
         samples = list(samples_in(PurePosixPath(name).stem, found, lambda member: notes.get(member, b"")))
-        return samples, [f"{shown(name)}: {one}" for one in found.damage]
+        return samples, [f"{escape(name)}: {one}" for one in found.damage]
 
     with ThreadPoolExecutor(SCANNERS) as pool:
         scanned = list(pool.map(scan, range(len(entries))))

@@ -12,26 +12,26 @@ from moco.data.remote.urls import WEB, check_url, public, scheme_of
 from moco.data.sources.images import DataError
 
 CONNECT, READ = 15.0, 60.0  # [s] until a connection is made, and between two pieces of an answer
-UNKNOWN = -1  # a size
+SIZE_UNKNOWN = -1  # a size
 MOST_FOLDERS = 100_000  # of a web server, against pages that link to each other for ever
 DATES = ("LastModified", "Last-Modified", "last_modified", "updated", "mtime", "modified", "created")
 
 
-class Entry(NamedTuple):
+class StoredObject(NamedTuple):
     """An object of a store."""
 
     url: str
-    size: int  # [bytes]; UNKNOWN
+    size: int  # [bytes]; SIZE_UNKNOWN
     stamp: int  # changes with the content: 63 bits of the ETag's SHA-256, else the date in ns, else 0
 
 
-class Part(NamedTuple):
+class ByteRange(NamedTuple):
     """An object, or a range of its bytes."""
 
     url: str
-    size: int  # [bytes]; UNKNOWN
+    size: int  # [bytes]; SIZE_UNKNOWN
     stamp: int
-    offset: int = UNKNOWN  # [bytes]; UNKNOWN: the whole object
+    offset: int = SIZE_UNKNOWN  # [bytes]; SIZE_UNKNOWN: the whole object
 
 
 class Changed(ValueError):
@@ -48,7 +48,7 @@ class Store:
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_opened": None}
 
-    def read(self, part: Part) -> bytes:
+    def read(self, part: ByteRange) -> bytes:
         """The bytes of `part`, all of them.
 
         Raises:
@@ -56,12 +56,12 @@ class Store:
         """
         return retry(lambda: self._read_once(part), part.url, patience=self.patience)
 
-    def look_up(self, url: str) -> Entry:
+    def look_up(self, url: str) -> StoredObject:
         """Size and stamp of an object. Raises FileNotFoundError, StoreError."""
         info = retry(lambda: self._system(url).info(self._path(url)), url, patience=self.patience)
-        return Entry(url, _size(info), _stamp(info))
+        return StoredObject(url, _size(info), _stamp(info))
 
-    def find(self, folder: str) -> Iterator[Entry]:
+    def find(self, folder: str) -> Iterator[StoredObject]:
         """All objects below `folder`. Those of web servers have no size. Raises FileNotFoundError, StoreError."""
         if self.scheme in WEB:
             yield from self._crawl(folder)
@@ -71,7 +71,7 @@ class Store:
         start, base = len(root.rstrip("/")) + 1, folder.rstrip("/")
         for path in sorted(found):
             if len(path) > start and path.startswith(root.rstrip("/") + "/"):
-                yield Entry(f"{base}/{path[start:]}", _size(found[path]), _stamp(found[path]))
+                yield StoredObject(f"{base}/{path[start:]}", _size(found[path]), _stamp(found[path]))
 
     def list_folders(self, folder: str) -> list[str]:
         """Names of the folders directly in `folder`, sorted; none where there is no such folder. Raises StoreError."""
@@ -82,7 +82,7 @@ class Store:
             return []
         return sorted(str(row["name"]).rstrip("/").rpartition("/")[2] for row in rows if row["type"] == "directory")
 
-    def _crawl(self, root: str) -> Iterator[Entry]:
+    def _crawl(self, root: str) -> Iterator[StoredObject]:
         """The files that the pages of a web server link to, from `root` down. No link leads out of `root`."""
         base = root.rstrip("/") + "/"
         folders, seen = [base], {base}
@@ -96,7 +96,7 @@ class Store:
                 if row["type"] == "directory":
                     folders.append(url)
                 else:
-                    yield Entry(url, UNKNOWN, 0)
+                    yield StoredObject(url, SIZE_UNKNOWN, 0)
             if len(seen) - len(folders) > MOST_FOLDERS * 100 or len(folders) > MOST_FOLDERS:
                 raise DataError(f"{public(root)} has too many folders: give a list of URLs, or shards")
 
@@ -104,20 +104,20 @@ class Store:
         system = self._system(folder)
         return retry(lambda: list(system.ls(self._path(folder), detail=True)), folder, patience=self.patience)
 
-    def _read_once(self, part: Part) -> bytes:
+    def _read_once(self, part: ByteRange) -> bytes:
         system, path = self._system(part.url), self._path(part.url)
-        if part.offset == UNKNOWN:
+        if part.offset == SIZE_UNKNOWN:
             content = system.cat_file(path)
         else:
             content = system.cat_file(path, start=part.offset, end=part.offset + part.size)
-        if part.size in (UNKNOWN, len(content)):
+        if part.size in (SIZE_UNKNOWN, len(content)):
             return content
-        if part.offset != UNKNOWN and len(content) > part.size:
+        if part.offset != SIZE_UNKNOWN and len(content) > part.size:
             raise DataError(
                 f"{public(part.url)}: the server sends whole files where a part is asked for (no Range requests), so "
                 "its shards cannot be read: use another server, or copy them to a disk"
             )
-        if part.offset == UNKNOWN and (now := _size(system.info(path))) not in (UNKNOWN, part.size):
+        if part.offset == SIZE_UNKNOWN and (now := _size(system.info(path))) not in (SIZE_UNKNOWN, part.size):
             raise Changed(f"has {now:,} bytes now; {part.size:,} when it was listed")
         raise Truncated(f"{len(content):,} of {part.size:,} bytes came")
 
@@ -164,7 +164,7 @@ def _web_options() -> dict[str, Any]:
 
 def _size(info: Mapping[str, Any]) -> int:
     size = info.get("size")
-    return int(size) if size is not None else UNKNOWN
+    return int(size) if size is not None else SIZE_UNKNOWN
 
 
 def _stamp(info: Mapping[str, Any]) -> int:

@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import quote, unquote, urlsplit
 
 from moco.data.sources.images import DataError
-from moco.text import extra, shown
+from moco.text import escape, extra
 
 PACKAGES = {  # of a scheme: the module that fsspec needs for it
     "http": "aiohttp", "https": "aiohttp", "s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs",
@@ -64,7 +64,7 @@ def path_in(url: str) -> str:
 def public(url: str) -> str:
     """A URL as it may be shown and stored: without user, password, query and fragment."""
     url = _NAME.sub("", _LOGIN.sub("", url))
-    return shown(re.split(r"[?#]", url, maxsplit=1)[0] if scheme_of(url) in WEB else url)
+    return escape(re.split(r"[?#]", url, maxsplit=1)[0] if scheme_of(url) in WEB else url)
 
 
 def redact(text: str) -> str:
@@ -72,7 +72,7 @@ def redact(text: str) -> str:
     return _QUERY.sub(r"\1?...", _LOGIN.sub("***@", text))
 
 
-def names_of(urls: Sequence[str]) -> list[str]:
+def names_from_urls(urls: Sequence[str]) -> list[str]:
     """The names of images by their URLs: public, and told apart by a hash where only the query differs."""
     names = [public(url) for url in urls]
     if not any("?" in url for url in urls):
@@ -119,4 +119,4 @@ def check_listed(source: str, paths: Sequence[str]) -> None:
             )
     schemes = Counter(scheme_of(path) if is_url(path) else "" for path in paths)
     if len(schemes) > 1 and not own and "" in schemes:
-        raise DataError(f"{shown(source)} lists paths and URLs: make two lists")
+        raise DataError(f"{escape(source)} lists paths and URLs: make two lists")

@@ -23,13 +23,13 @@ from jaxtyping import Int64
 
 from moco.data.shards.samples import Sample, samples_of
 from moco.data.shards.scan_tar import scan_tar
-from moco.data.sources.forked_map import forked_map
+from moco.data.sources.forked_map import map_in_forks
 from moco.data.sources.images import DataError, LabelCodes
 from moco.data.sources.names import Names
 from moco.files import read_json, temporary_name, write_json
-from moco.text import shown
+from moco.text import escape
 
-FOLDER = ".moco-index"
+INDEX_FOLDER = ".moco-index"
 VERSION = 2
 RECORD = np.dtype(
     [("shard", "<u4"), ("offset", "<i8"), ("size", "<i8"), ("mtime", "<i8"), ("label", "<i8"), ("name", "<u8")]
@@ -37,7 +37,7 @@ RECORD = np.dtype(
 READ_AHEAD = 2**28  # [bytes] of a larger index, single records are read; a smaller one is in memory soon
 LISTED = 1000  # damaged parts in the index, at most
 
-Report = Callable[[str], None]
+ReportLine = Callable[[str], None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,7 +54,7 @@ class Index:
     labelled: bool  # every image has a label, and there are at least two different ones
 
 
-def open_index(shards: Sequence[Path], *, cache: Path, report: Report = lambda _: None) -> Index:
+def open_index(shards: Sequence[Path], *, cache: Path, report: ReportLine = lambda _: None) -> Index:
     """The index of `shards`, which are in one folder. It is built if there is none, or if they have changed.
 
     Args:
@@ -67,7 +67,7 @@ def open_index(shards: Sequence[Path], *, cache: Path, report: Report = lambda _
     facts = [_facts_of(shard) for shard in shards]
     folder = shards[0].parent
     number = hashlib.sha256(json.dumps([os.path.realpath(folder), [one.name for one in shards]]).encode()).hexdigest()
-    places = (folder / FOLDER, cache / "shards" / number[:16])
+    places = (folder / INDEX_FOLDER, cache / "shards" / number[:16])
     for place in places:
         if (found := load_index(place, shards, facts)) is not None:
             return found
@@ -94,14 +94,14 @@ def _facts_of(shard: Path) -> list[Any]:
     return [shard.name, status.st_size, status.st_mtime_ns]
 
 
-def _build(shards: Sequence[Path], facts: list[list[Any]], report: Report) -> Built:
+def _build(shards: Sequence[Path], facts: list[list[Any]], report: ReportLine) -> Built:
     """Read the headers of all shards."""
     rows: list[tuple[int, Sample]] = []
     damage: list[str] = []
-    for number, (samples, damaged) in enumerate(forked_map(_read_shard, shards)):
-        report(f"indexing shard {number + 1:,} of {len(shards):,}: {shown(shards[number].name)}")
+    for number, (samples, damaged) in enumerate(map_in_forks(_read_shard, shards)):
+        report(f"indexing shard {number + 1:,} of {len(shards):,}: {escape(shards[number].name)}")
         rows += [(number, sample) for sample in samples]
-        damage += [f"{shown(shards[number].name)}: {one}" for one in damaged]
+        damage += [f"{escape(shards[number].name)}: {one}" for one in damaged]
     return assemble(rows, damage, facts, where=str(shards[0].parent))
 
 
@@ -114,7 +114,7 @@ def _read_shard(shard: Path) -> tuple[list[Sample], list[str]]:
 def assemble(rows: list[tuple[int, Sample]], damage: list[str], facts: list[list[Any]], *, where: str) -> Built:
     """An index of images, each with the number of its shard. Raises DataError for none."""
     if not rows:
-        raise DataError(f"no images in {len(facts):,} tar files of {shown(where)}")
+        raise DataError(f"no images in {len(facts):,} tar files of {escape(where)}")
     labels = LabelCodes()
     for _, sample in rows:
         labels.add(sample.label)

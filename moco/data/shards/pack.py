@@ -16,9 +16,9 @@ import numpy as np
 import simplejpeg
 
 from moco.atomic_output import local_path
-from moco.data.decode.decode import EXTENSIONS, MAX_BYTES, BadImage, decode_file, reason_of
+from moco.data.decode.decode import EXTENSIONS, MAX_FILE_BYTES, BadImage, decode_file, reason_of
 from moco.data.loader.shrunk import shrink
-from moco.data.shards.samples import PACKED
+from moco.data.shards.samples import PACK_MARK
 from moco.data.shards.scan_tar import scan_tar
 from moco.data.shards.shards import FACTS, Shards
 from moco.data.sources.encoded import EncodedImages
@@ -26,7 +26,7 @@ from moco.data.sources.folder import SHARD_SUFFIX, Folder
 from moco.data.sources.images import DataError, Images
 from moco.data.sources.manifest import manifest_of
 from moco.files import is_temporary_name, read_json, remove_temporary_files, write_atomically, write_json
-from moco.text import shown
+from moco.text import escape
 
 SHARD_SIZE = 10_000  # images
 QUALITY = 90
@@ -48,7 +48,7 @@ class Packing:
 
 
 @dataclass(frozen=True)
-class Job:
+class PackingJob:
     """What the threads share."""
 
     images: Images
@@ -115,8 +115,21 @@ def pack(
         for path, start in zip(paths, starts, strict=True)
         if not _is_whole(path, facts["shards"].get(path.name))
     ]
-    job = Job(images, images.labels, settings)
-    packed = len(images) - sum(len(rows) for _, rows in left)
+    _write_shards(PackingJob(images, images.labels, settings), left, facts, to, workers=workers, progress=progress)
+    return _packed(paths, facts["shards"], reused=len(paths) - len(left))
+
+
+def _write_shards(
+    job: PackingJob,
+    left: list[tuple[Path, range]],
+    facts: dict[str, Any],
+    to: Path,
+    *,
+    workers: int,
+    progress: Progress,
+) -> None:
+    """Write the shards of `left`, (file, rows of images), and list each in pack.json when it is finished."""
+    packed = len(job.images) - sum(len(rows) for _, rows in left)
     progress(packed)
     with ThreadPoolExecutor(max(1, workers)) as pool:
         tasks = {pool.submit(_write_shard, job, path, rows) for path, rows in left}
@@ -129,7 +142,6 @@ def pack(
             job.stop.set()
             pool.shutdown(cancel_futures=True)
             raise
-    return _packed(paths, facts["shards"], reused=len(paths) - len(left))
 
 
 def _list_shards(done: set[Future[tuple[Path, dict[str, Any]]]], facts: dict[str, Any], to: Path) -> None:
@@ -157,20 +169,20 @@ def _check(images: Images, to: Path, settings: Packing, *, overwrite: bool) -> N
         for source in images.sources if images.local else []:
             root = Path(os.path.realpath(source.root))
             if source.walked and (root == Path(os.path.realpath(to)) or root in Path(os.path.realpath(to)).parents):
-                raise DataError(f"{shown(str(to))} lies in the images' own folder: give another folder")
+                raise DataError(f"{escape(str(to))} lies in the images' own folder: give another folder")
     if not to.exists():
         return
     if not to.is_dir():
-        raise DataError(f"{shown(str(to))} is a file: give a folder for the shards")
+        raise DataError(f"{escape(str(to))} is a file: give a folder for the shards")
     facts = read_json(to / FACTS)
     strange = [name for name in sorted(os.listdir(to)) if not (name.startswith(".moco") or is_temporary_name(name))]
     if not strange:
         return
     if not isinstance(facts, dict) or not isinstance(facts.get("shards"), dict):
-        raise DataError(f"{shown(str(to))} has other files ({shown(strange[0])}): give an empty folder")
+        raise DataError(f"{escape(str(to))} has other files ({escape(strange[0])}): give an empty folder")
     if facts.get("settings") != asdict(settings) and not overwrite:
         raise DataError(
-            f"{shown(str(to))} has shards of other images or settings: give another folder, or --overwrite to replace "
+            f"{escape(str(to))} has shards of other images or settings: give another folder, or --overwrite to replace "
             "them"
         )
 
@@ -188,7 +200,7 @@ def _is_whole(path: Path, about: dict[str, Any] | None) -> bool:
     return about is not None and path.is_file() and path.stat().st_size == about["bytes"]
 
 
-def _write_shard(job: Job, path: Path, rows: range) -> tuple[Path, dict[str, Any]]:
+def _write_shard(job: PackingJob, path: Path, rows: range) -> tuple[Path, dict[str, Any]]:
     """Write the images `rows` into a shard, and read it again. Returns what pack.json has of it."""
     bad: dict[str, str] = {}
 
@@ -211,7 +223,7 @@ def _write_shard(job: Job, path: Path, rows: range) -> tuple[Path, dict[str, Any
         scan = scan_tar(path)
         found = sum(not member.name.endswith((".cls", ".json")) for member in scan.members)
         if scan.damage or found != count:
-            raise DataError(f"{shown(str(path))} cannot be read back: {found:,} of {count:,} images. Check the disk")
+            raise DataError(f"{escape(str(path))} cannot be read back: {found:,} of {count:,} images. Check the disk")
     return path, {"images": count, "bytes": path.stat().st_size, "sha256": digest, "bad": bad}
 
 
@@ -238,7 +250,7 @@ def _file_of(images: Images, index: int) -> tuple[bytes | None, str]:
     """The file of an image, and its ending; (None, "") if the images are not files."""
     if isinstance(images, Folder):
         with images.open(index) as file:
-            return file.read(MAX_BYTES), os.path.splitext(images.names[index])[1].lower()
+            return file.read(MAX_FILE_BYTES), os.path.splitext(images.names[index])[1].lower()
     ending = os.path.splitext(images.names[index])[1].lower()
     if isinstance(images, EncodedImages) and ending in EXTENSIONS:
         return images.read_bytes(index), ending
@@ -264,7 +276,7 @@ def _add(
     """Add a sample: the image, its label for other readers of WebDataset, and its facts."""
     mtime = int(images.mtimes[index])
     facts: dict[str, Any] = {
-        PACKED: 1, "name": images.names[index], "size": int(images.sizes[index]), "mtime": mtime,
+        PACK_MARK: 1, "name": images.names[index], "size": int(images.sizes[index]), "mtime": mtime,
         "sha256": hashlib.sha256(content).hexdigest(),
     }  # fmt: skip
     parts = {ending.lstrip("."): content}

@@ -10,12 +10,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from moco.data.decode.decode import EXTENSIONS, MAX_BYTES
+from moco.data.decode.decode import EXTENSIONS, MAX_FILE_BYTES
 from moco.data.shards.scan_tar import Member, Scan
 
 MAX_NOTE = 2**16  # [bytes] of a file with a label or with JSON that is read
 LABEL_FIELDS = ("label", "class", "cls")  # of a sample's JSON
-PACKED = "moco_pack"  # the field of a sample's JSON that says that `moco pack` wrote it
+PACK_MARK = "moco_pack"  # the field of a sample's JSON that says that `moco pack` wrote it
 
 
 class Sample(NamedTuple):
@@ -51,10 +51,10 @@ def _images_of(shard: str, group: list[Member], read: Callable[[Member], bytes],
     for member in group:
         if not member.name.lower().endswith(EXTENSIONS):
             continue
-        if not 0 < member.size <= MAX_BYTES:
-            scan.damage.append(f"{member.name!a}: {member.size:,} bytes, expected 1 to {MAX_BYTES:,}")
+        if not 0 < member.size <= MAX_FILE_BYTES:
+            scan.damage.append(f"{member.name!a}: {member.size:,} bytes, expected 1 to {MAX_FILE_BYTES:,}")
             continue
-        if facts.get(PACKED) and isinstance(facts.get("name"), str):
+        if facts.get(PACK_MARK) and isinstance(facts.get("name"), str):
             mtime = facts.get("mtime")
             whole = mtime if isinstance(mtime, int) and 0 <= mtime < 2**63 else member.mtime * 10**9
             yield Sample(facts["name"], member.offset, member.size, whole, label)
@@ -84,7 +84,7 @@ def _label(facts: dict[str, Any], notes: dict[str, Member], read: Callable[[Memb
     for field in LABEL_FIELDS:
         if isinstance(facts.get(field), str | int):
             return str(facts[field])
-    if facts.get(PACKED) or "cls" not in notes:
+    if facts.get(PACK_MARK) or "cls" not in notes:
         return None
     text = read(notes["cls"]).decode("utf-8", "replace").strip()
     return text or None

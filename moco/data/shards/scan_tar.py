@@ -11,9 +11,9 @@ from typing import NamedTuple
 import numpy as np
 
 from moco.data.sources.images import DataError
-from moco.text import shown
+from moco.text import escape
 
-BLOCK = tarfile.BLOCKSIZE
+TAR_BLOCK = tarfile.BLOCKSIZE
 LOOKED_AT = 2**16  # [bytes] of a gap that are read, to tell zeros from damage
 CHUNK = 2**20  # [bytes] searched for a header at a time
 MAGIC_AT, MAGIC = 257, np.frombuffer(b"ustar", dtype=np.uint8)  # in a header of POSIX or GNU tar
@@ -57,11 +57,11 @@ def scan_file(file: io.RawIOBase, path: str, visit: Callable[[Member], None] = l
         path: for messages.
         visit: called with each member when it is found, and may read there.
     """
-    start, length = file.read(BLOCK), file.seek(0, 2)
+    start, length = file.read(TAR_BLOCK), file.seek(0, 2)
     for magic, name in COMPRESSED.items():
         if start.startswith(magic):
             raise DataError(
-                f"{shown(path)} is compressed with {name}, so the images in it cannot be read one by one: "
+                f"{escape(path)} is compressed with {name}, so the images in it cannot be read one by one: "
                 "decompress it first (images are compressed already)"
             )
     scan, end, truncated = Scan(), 0, False
@@ -71,7 +71,7 @@ def scan_file(file: io.RawIOBase, path: str, visit: Callable[[Member], None] = l
         end = _next_header(info)
         if info.isreg() and not info.issparse():
             if info.offset_data + info.size > length:
-                scan.damage.append(f"{shown(info.name)}: the archive ends within it")
+                scan.damage.append(f"{escape(info.name)}: the archive ends within it")
                 truncated = True
                 break
             scan.members.append(Member(info.name, info.offset_data, info.size, int(info.mtime)))
@@ -79,7 +79,7 @@ def scan_file(file: io.RawIOBase, path: str, visit: Callable[[Member], None] = l
     if end < length and not truncated:
         _note_gap(scan, file, end, length)
     if not scan.members:
-        raise DataError(f"{shown(path)} has no files that can be read: expected a tar file with images")
+        raise DataError(f"{escape(path)} has no files that can be read: expected a tar file with images")
     return scan
 
 
@@ -97,7 +97,7 @@ def _intact(file: io.RawIOBase, length: int) -> Iterator[tarfile.TarInfo]:
                     yield info
         except (tarfile.TarError, ValueError, OverflowError, EOFError):
             pass  # what follows is looked at below, and listed as damaged
-        start = _find_header(file, max(end, start + BLOCK), length)
+        start = _find_header(file, max(end, start + TAR_BLOCK), length)
 
 
 def _find_header(file: io.RawIOBase, start: int, length: int) -> int | None:
@@ -105,22 +105,22 @@ def _find_header(file: io.RawIOBase, start: int, length: int) -> int | None:
 
     Holes of a sparse file are passed over without reading them.
     """
-    place = -(-start // BLOCK) * BLOCK
+    place = -(-start // TAR_BLOCK) * TAR_BLOCK
     while place < length:
         try:
-            place = max(place, os.lseek(file.fileno(), place, os.SEEK_DATA) // BLOCK * BLOCK)
+            place = max(place, os.lseek(file.fileno(), place, os.SEEK_DATA) // TAR_BLOCK * TAR_BLOCK)
         except io.UnsupportedOperation:
             pass  # a file in a store has no holes
         except OSError:
             return None  # zeros up to the end
         file.seek(place)
         blocks = np.frombuffer(file.read(CHUNK), dtype=np.uint8)
-        blocks = blocks[: len(blocks) // BLOCK * BLOCK].reshape(-1, BLOCK)
+        blocks = blocks[: len(blocks) // TAR_BLOCK * TAR_BLOCK].reshape(-1, TAR_BLOCK)
         if not len(blocks):
             return None
         found = np.flatnonzero((blocks[:, MAGIC_AT : MAGIC_AT + len(MAGIC)] == MAGIC).all(axis=1))
         if len(found):
-            return place + BLOCK * int(found[0])
+            return place + TAR_BLOCK * int(found[0])
         place += CHUNK
     return None
 
@@ -128,7 +128,7 @@ def _find_header(file: io.RawIOBase, start: int, length: int) -> int | None:
 def _next_header(info: tarfile.TarInfo) -> int:
     """[bytes] The offset of the header after this member."""
     content = info.size if info.isreg() else 0
-    return info.offset_data + -(-content // BLOCK) * BLOCK
+    return info.offset_data + -(-content // TAR_BLOCK) * TAR_BLOCK
 
 
 def _note_gap(scan: Scan, file: io.RawIOBase, start: int, end: int) -> None:

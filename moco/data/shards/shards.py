@@ -14,7 +14,7 @@ from moco.data.sources.encoded import EncodedImages
 from moco.data.sources.folder import SHARD_SUFFIX
 from moco.data.sources.images import DataError
 from moco.files import cache_folder, read_json
-from moco.text import shown
+from moco.text import escape
 
 GAP = 2**16  # [bytes] between two images that are read together: labels and facts lie between them
 FACTS = "pack.json"  # of a folder by `moco pack`: settings, and each finished shard with its SHA-256
@@ -74,7 +74,7 @@ class Shards(EncodedImages):
         finally:
             os.close(descriptor)
         if len(content) < size:
-            raise ValueError(f"its shard {shown(self.shards[record['shard']].name)} was cut short")
+            raise ValueError(f"its shard {escape(self.shards[record['shard']].name)} was cut short")
         return content
 
     def read_ahead(self, ids: Int64[np.ndarray, " N"]) -> None:
@@ -134,8 +134,8 @@ def check_whole(folder: Path) -> None:
         return  # no folder of moco pack
     if written < expected:
         raise DataError(
-            f"{shown(str(folder))} has {written:,} of {expected:,} shards: moco pack was interrupted, or still writes. "
-            "Give its command again, which writes the others"
+            f"{escape(str(folder))} has {written:,} of {expected:,} shards: moco pack was interrupted, or still "
+            "writes. Give its command again, which writes the others"
         )
 
 

@@ -17,7 +17,7 @@ from moco.data.sources.folder import Folder
 from moco.data.sources.images import Images
 from moco.data.sources.manifest import Manifest
 from moco.data.sources.names import same_names
-from moco.rng import fold, permuted
+from moco.rng import fold, permute
 
 FILES = 512  # that are compared, at most
 BYTES = 2**17  # that are read at the start of a file, and at its end
@@ -33,7 +33,7 @@ class ContentSample(NamedTuple):
 
 def content_sample(images: Images) -> ContentSample | None:
     """The sample of images that are files: always the same ones, all if they are few. None for other images."""
-    chosen = permuted(np.arange(min(FILES, len(images))), len(images), fold(0)).tolist()
+    chosen = permute(np.arange(min(FILES, len(images))), len(images), fold(0)).tolist()
     if isinstance(images, EncodedImages):
         digest = partial(_digest_of_image, images)
         parts: Sequence[Any] = chosen

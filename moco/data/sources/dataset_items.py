@@ -11,7 +11,7 @@ from PIL import Image
 from moco.data.decode.bands import Raw, as_bands, picture_bands
 from moco.data.decode.decode import to_rgb
 from moco.data.sources.images import LABEL_NAMES, DataError
-from moco.text import shown
+from moco.text import escape
 
 EXPECTED = (
     "the items of a data set must be Pillow images, uint8 tensors [C, H, W] or uint8 arrays [H, W, C] with 1 or 3 "
@@ -30,7 +30,7 @@ def image_in(item: Any) -> Any:
     images = [name for name, value in item.items() if _is_image(value)]
     if len(images) == 1:
         return item[images[0]]
-    came = ", ".join(f"{shown(str(name))}: {described(value)}" for name, value in item.items())
+    came = ", ".join(f"{escape(str(name))}: {describe_type(value)}" for name, value in item.items())
     if images:
         raise DataError(
             f"an item has {len(images)} images ({came}): return only one of them from a Dataset of your own"
@@ -50,7 +50,7 @@ def pixels(image: Any) -> UInt8[np.ndarray, "H W 3"]:
     if isinstance(image, Image.Image):
         return to_rgb(image)
     if not _is_image(image):
-        raise DataError(f"{EXPECTED}; got {described(image)}{_advice(image)}")
+        raise DataError(f"{EXPECTED}; got {describe_type(image)}{_advice(image)}")
     array = np.asarray(image.permute(1, 2, 0) if isinstance(image, torch.Tensor) and image.ndim == 3 else image)
     return np.array(np.broadcast_to(array.reshape(*array.shape[:2], -1), (*array.shape[:2], 3)))
 
@@ -61,15 +61,15 @@ def bands_in(image: Any) -> Raw:
         if isinstance(image, Image.Image):
             return picture_bands(image)
         if isinstance(image, torch.Tensor):
-            return as_bands(image.permute(1, 2, 0).numpy() if image.ndim == 3 else image.numpy(), described(image))
+            return as_bands(image.permute(1, 2, 0).numpy() if image.ndim == 3 else image.numpy(), describe_type(image))
         if isinstance(image, np.ndarray):
-            return as_bands(image, described(image))
+            return as_bands(image, describe_type(image))
     except ValueError as error:
         raise DataError(str(error)) from error
-    raise DataError(f"{EXPECTED_BANDS}; got {described(image)}")
+    raise DataError(f"{EXPECTED_BANDS}; got {describe_type(image)}")
 
 
-def described(value: Any) -> str:
+def describe_type(value: Any) -> str:
     """The type of a value, for messages; of an array also its dtype and shape."""
     if isinstance(value, torch.Tensor):
         return f"a {str(value.dtype).removeprefix('torch.')} tensor {list(value.shape)}"

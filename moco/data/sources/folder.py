@@ -19,11 +19,11 @@ from moco.data.decode.tiff import File
 from moco.data.remote.urls import check_url, is_url
 from moco.data.sources.file_status import MISSING, FileStatus, file_status
 from moco.data.sources.images import DataError, Images, LabelCodes, Labelling
-from moco.data.sources.names import Chosen, Names, joined, names_of, with_prefix
+from moco.data.sources.names import Chosen, Names, join_names, pack_names, with_prefix
 from moco.data.sources.path_list import LIST_SUFFIXES, read_list, what_was_expected
 from moco.data.sources.skipped import Skipped
 from moco.data.sources.walk import InDirectory, walk
-from moco.text import first_few, shown
+from moco.text import escape, first_few
 
 __all__ = ["BadImage", "DataError", "Folder", "Images", "Skipped", "find_images"]
 
@@ -94,7 +94,7 @@ class Folder:
         return open_file(self.path(index))
 
 
-class _Found(NamedTuple):
+class _FoundFiles(NamedTuple):
     """The image files of a source, as columns."""
 
     names: Names  # paths below the root of the source
@@ -127,7 +127,7 @@ def find_images(sources: str | Path | Sequence[str | Path], *, single: bool = Fa
         labels.extend(one.labels)
     labelling = labels.labelling()
     return Folder(
-        names=joined([with_prefix(prefix, one.names) for prefix, one in zip(prefixes, found, strict=True)]),
+        names=join_names([with_prefix(prefix, one.names) for prefix, one in zip(prefixes, found, strict=True)]),
         sizes=_concatenated([one.status.sizes for one in found]),
         mtimes=_concatenated([one.status.mtimes for one in found]),
         labels=labelling.numbers if labelling.whole else None,
@@ -152,19 +152,19 @@ def _check_apart(sources: list[str]) -> None:
     for (outer, outer_name), (inner, inner_name) in itertools.pairwise(inner_follows_outer):
         if inner.startswith(outer):
             raise DataError(
-                f"{shown(inner_name)} lies in {shown(outer_name)} or is the same, so its images would count twice: "
+                f"{escape(inner_name)} lies in {escape(outer_name)} or is the same, so its images would count twice: "
                 "give one of the two"
             )
 
 
-def _find_in(source: str, skipped: Skipped, *, single: bool) -> _Found:
+def _find_in(source: str, skipped: Skipped, *, single: bool) -> _FoundFiles:
     if os.path.isdir(source):
         before = skipped.counts.copy()
         images = _looked_at(source, walk(source, skipped), skipped)
         if not len(images.names):
             skipped_here = Skipped(skipped.counts - before)
             raise DataError(
-                f"no images in {shown(source)}: found {skipped_here if skipped_here.counts else 'no files at all'}. "
+                f"no images in {escape(source)}: found {skipped_here if skipped_here.counts else 'no files at all'}. "
                 f"Files with the endings {' '.join(EXTENSIONS)} are read"
             )
         return images
@@ -180,25 +180,25 @@ def check_source(source: str, *, single: bool = False) -> None:
     if os.path.isdir(source):
         return
     if not os.path.exists(source):
-        raise DataError(f"{shown(source)} does not exist: give a folder of images, or a file that lists their paths")
+        raise DataError(f"{escape(source)} does not exist: give a folder of images, or a file that lists their paths")
     if not os.path.isfile(source):
-        raise DataError(f"{shown(source)} is a pipe, a socket or a device: give a folder of images, or a file")
+        raise DataError(f"{escape(source)} is a pipe, a socket or a device: give a folder of images, or a file")
     inside = (SHARD_SUFFIX, ZIP_SUFFIX, TABLE_SUFFIX)
     if not source.lower().endswith((*LIST_SUFFIXES, *inside, *(EXTENSIONS if single else ()))):
         raise DataError(
-            f"{shown(source)} is neither a folder nor a list of paths ({' '.join(LIST_SUFFIXES)}) nor a tar, zip "
+            f"{escape(source)} is neither a folder nor a list of paths ({' '.join(LIST_SUFFIXES)}) nor a tar, zip "
             "or Parquet file: give the folder that holds the images"
         )
 
 
-def _looked_at(root: str, found: list[InDirectory], skipped: Skipped) -> _Found:
+def _looked_at(root: str, found: list[InDirectory], skipped: Skipped) -> _FoundFiles:
     """The images of a folder, sorted by the bytes of their paths, with sizes and times. `found` is emptied."""
     found.sort(key=lambda one: os.fsencode(one.path))
     ends = [os.fsencode(end) for one in found for end in (one.names[0], one.names[-1])]
     labels = LabelCodes()
     for one in found:
         labels.add(one.path.partition("/")[0] or None, len(one.names))
-    names = joined([one.names for one in found])
+    names = join_names([one.names for one in found])
     found.clear()
     places = None
     if sorted(ends) != ends:  # a directory has images and directories, whose paths lie between those of its images
@@ -209,37 +209,37 @@ def _looked_at(root: str, found: list[InDirectory], skipped: Skipped) -> _Found:
     status = file_status(root, names)
     there = np.flatnonzero(status.sizes != MISSING)
     if len(there) == len(names):
-        return _Found(names, status, labels)
+        return _FoundFiles(names, status, labels)
     for place in np.flatnonzero(status.sizes == MISSING).tolist():
         skipped.add(names[place], "file that cannot be looked at")
     labels.take(there)
-    return _Found(names.take(there), FileStatus(status.sizes[there], status.mtimes[there]), labels)
+    return _FoundFiles(names.take(there), FileStatus(status.sizes[there], status.mtimes[there]), labels)
 
 
-def _one_image(source: str) -> _Found:
+def _one_image(source: str) -> _FoundFiles:
     """An image file that was given by its own name."""
     status = os.stat(source)
     if not stat.S_ISREG(status.st_mode):
-        raise DataError(f"{shown(source)} is not a regular file: give an image, or a folder of images")
+        raise DataError(f"{escape(source)} is not a regular file: give an image, or a folder of images")
     found = FileStatus(np.array([status.st_size]), np.array([status.st_mtime_ns]))
-    return _Found(names_of([os.path.basename(source)]), found, LabelCodes.none(1))
+    return _FoundFiles(pack_names([os.path.basename(source)]), found, LabelCodes.none(1))
 
 
-def _listed(source: str) -> _Found:
+def _listed(source: str) -> _FoundFiles:
     """The images that a list file names, in its order."""
     folder = os.path.dirname(os.path.abspath(source))
     names, labels = read_list(source)
     if not len(names):
-        raise DataError(f"{shown(source)} lists no images: expected a path a line")
+        raise DataError(f"{escape(source)} lists no images: expected a path a line")
     status = file_status(folder, names)
     missing = np.flatnonzero(status.sizes == MISSING)
     if len(missing):
         raise DataError(
-            f"{len(missing):,} of {len(names):,} files listed in {shown(source)} are missing: "
+            f"{len(missing):,} of {len(names):,} files listed in {escape(source)} are missing: "
             f"{first_few(Chosen(names, missing))}. Paths are taken from the list's own folder, "
-            f"{shown(folder)}. {what_was_expected(source)}"
+            f"{escape(folder)}. {what_was_expected(source)}"
         )
-    return _Found(names, status, labels)
+    return _FoundFiles(names, status, labels)
 
 
 def make_prefixes(sources: list[Path]) -> list[str]:

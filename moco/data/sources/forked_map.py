@@ -14,7 +14,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-def forked_map(function: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
+def map_in_forks(function: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
     """`function(item)` for each of `items`, in their order. What a process fails to send is computed here.
 
     Raises:

@@ -11,7 +11,7 @@ import numpy as np
 from moco.data.sources.folder import Folder
 from moco.data.sources.images import DataError, Images, Subset
 from moco.data.sources.names import Chosen, hashes_of
-from moco.text import first_few, plural, shown
+from moco.text import escape, first_few, plural
 
 TRAIN_NAMES = ("train", "training")  # of folders, in any case
 TEST_NAMES = ("test", "testing", "val", "valid", "validation", "dev", "eval", "evaluation")  # in order of preference
@@ -42,7 +42,7 @@ def is_split_name(folder: str) -> bool:
     return split_name(folder) in (*TRAIN_NAMES, *TEST_NAMES, *OTHER_SPLITS)
 
 
-def labelled(images: Images, what: str = "the images") -> Images:
+def require_labels(images: Images, what: str = "the images") -> Images:
     """`images`, checked to have labels. `what` names them in messages.
 
     Raises:
@@ -59,7 +59,7 @@ def labelled(images: Images, what: str = "the images") -> Images:
     return images
 
 
-def repeated(images: Images, what: str = "the images") -> str:
+def describe_repeated_files(images: Images, what: str = "the images") -> str:
     """A sentence on the files that a list has more than once; empty when there are none.
 
     Raises:
@@ -77,10 +77,10 @@ def repeated(images: Images, what: str = "the images") -> str:
     other = np.flatnonzero(numbers[firsts] != numbers[chosen])
     if len(other):
         pair = int(firsts[other[0]]), int(chosen[other[0]])
-        given = [shown(labels[int(numbers[k])]) if numbers[k] >= 0 else "none" for k in pair]
+        given = [escape(labels[int(numbers[k])]) if numbers[k] >= 0 else "none" for k in pair]
         raise DataError(
-            f"{what} have {shown(images.names[pair[1]])} twice, with the labels {given[0]} and {given[1]}: keep one of "
-            "the two lines"
+            f"{what} have {escape(images.names[pair[1]])} twice, with the labels {given[0]} and {given[1]}: keep one "
+            "of the two lines"
         )
     twice = firsts[firsts != chosen]
     names = Chosen(images.names, twice[np.sort(np.unique(twice, return_index=True)[1])])
@@ -106,7 +106,7 @@ def with_classes(images: Images, classes: Sequence[str], what: str) -> LabelledI
         DataError: no labels, or classes that are not among `classes`.
     """
     if not isinstance(images, Folder):
-        _check_known(labelled(images, what).classes, classes, what)
+        _check_known(require_labels(images, what).classes, classes, what)
         if list(images.classes) != list(classes)[: len(images.classes)]:  # the last classes may have no image
             raise DataError(f"{what} must have the same classes as the training images, in the same order")
         return LabelledImages(images, "")
@@ -149,4 +149,4 @@ def _why(images: Images) -> str:
     if len(stray):
         some = first_few([images.names[int(i)] for i in stray])
         return f"{len(stray):,} of the {len(images):,} lie outside the class folders ({first_few(names)}): {some}"
-    return f"all {len(images):,} are of one class, {shown(names[0])}"
+    return f"all {len(images):,} are of one class, {escape(names[0])}"

@@ -21,9 +21,9 @@ from jaxtyping import Int64
 
 from moco.data.shards.shards import Shards
 from moco.data.sources.images import DataError, Images
-from moco.data.sources.names import Chosen, hashes_of, names_of
+from moco.data.sources.names import Chosen, hashes_of, pack_names
 from moco.files import write_atomically
-from moco.text import first_few, shown
+from moco.text import escape, first_few
 
 ROWS = 2**14  # lines that are made or read together
 BY_SHARD = 10_000_000  # images: a manifest of all would take longer to compare than the run to start
@@ -95,7 +95,7 @@ def read_manifest(file: Path) -> Manifest:
                 yield from (str(name) for name, _, _ in rows)
 
     with _damage_reported(file):
-        found = names_of(names())
+        found = pack_names(names())
         columns = np.concatenate([*numbers, np.zeros((0, 2), dtype=np.int64)])
         return Manifest(found, columns[:, 0].copy(), columns[:, 1].copy())
 
@@ -116,7 +116,7 @@ def _damage_reported(file: Path) -> Iterator[None]:
     try:
         yield
     except (EOFError, gzip.BadGzipFile, zlib.error, ValueError, TypeError, OverflowError) as error:
-        raise DataError(f"the manifest {shown(str(file))} is damaged ({error}). Start a new run") from error
+        raise DataError(f"the manifest {escape(str(file))} is damaged ({error}). Start a new run") from error
 
 
 def manifest_changes(old: Manifest, new: Manifest) -> list[str]:

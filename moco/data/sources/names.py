@@ -123,7 +123,7 @@ class Numbered(NameSequence):
         return str(place)
 
 
-def names_of(names: Iterable[str]) -> Names:
+def pack_names(names: Iterable[str]) -> Names:
     """The same names in one piece of memory."""
     texts, lengths, left = [b""], [np.zeros(0, dtype=np.int64)], iter(names)
     while some := [name.encode("utf-8", "surrogateescape") for name in islice(left, ROWS)]:
@@ -149,12 +149,12 @@ def with_prefix(prefix: str, names: Names) -> Names:
     return Names(text, ends)
 
 
-def joined(parts: Sequence[Names]) -> Names:
+def join_names(parts: Sequence[Names]) -> Names:
     """The names of all `parts`, one after the other."""
     if len(parts) == 1:
         return parts[0]
     if not parts:
-        return names_of([])
+        return pack_names([])
     before = np.cumsum([0, *(len(part.text) for part in parts)])
     ends = [part.ends.astype(np.int64) + shift for part, shift in zip(parts, before, strict=False)]
     return Names(np.concatenate([part.text for part in parts]), np.concatenate(ends))

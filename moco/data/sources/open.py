@@ -18,7 +18,7 @@ from moco.data.sources.images import DataError, Images
 from moco.data.sources.path_list import lists_urls
 from moco.data.sources.tables import TableImages, is_table, open_tables
 from moco.data.sources.zip_archive import ZipImages, is_zip
-from moco.text import shown
+from moco.text import escape
 
 FEW, LISTED, SHORT = 2000, 0.1, 100_000  # entries of a folder, [s] to list them, [bytes] of a list: quick to open
 
@@ -52,12 +52,14 @@ def open_images(data: Any, *, single: bool = False, bands: bool = False) -> Imag
         DataError: data of no known kind, or data that its kind refuses: a folder without images, an item that is no
             image.
     """
-    for kind in KINDS:
+    for kind in SOURCE_KINDS:
         if kind.accepts(data):
             if bands and kind.open is _open_dataset:
                 return _open_dataset(data, single, bands=True)
             return kind.open(data, single)
-    raise DataError(f"expected {', '.join(kind.name for kind in KINDS if kind.name)}; got a {type(data).__name__}")
+    raise DataError(
+        f"expected {', '.join(kind.name for kind in SOURCE_KINDS if kind.name)}; got a {type(data).__name__}"
+    )
 
 
 def open_folder(data: Any, *, single: bool = False) -> Folder:
@@ -90,7 +92,7 @@ def _has_few_entries(folder: str) -> bool:
     return True
 
 
-def files_of(images: Images) -> list[str]:
+def list_image_files(images: Images) -> list[str]:
     """The paths of the files that are read for `images`; none for a data set."""
     if isinstance(images, Folder) and images.local:
         return [images.path(index) for index in range(len(images))]
@@ -116,7 +118,7 @@ def _are_paths_of_shards(data: Any) -> bool:
 def _open_shards(data: str | Path | Sequence[str | Path], single: bool) -> Images:
     others = [str(one) for one in _several(data) if not are_shards(one)]
     if others:
-        raise DataError(f"expected shards (tar files) only, or folders and lists only; {shown(others[0])} is no shard")
+        raise DataError(f"expected shards (tar files) only, or folders and lists only; {escape(others[0])} is no shard")
     return open_shards(_several(data))
 
 
@@ -149,7 +151,7 @@ def _open_containers(data: str | Path | Sequence[str | Path], single: bool) -> I
     assert kind is not None
     others = [str(one) for one in _several(data) if not kind.accepts(one)]
     if others:
-        raise DataError(f"expected only sources of one kind: {shown(others[0])} is no {kind.name}")
+        raise DataError(f"expected only sources of one kind: {escape(others[0])} is no {kind.name}")
     return kind.open(_several(data))
 
 
@@ -196,7 +198,7 @@ def _open_remote(data: str | Path | Sequence[str | Path], single: bool) -> Image
     return open_remote([data] if isinstance(data, str | Path) else list(data), single=single)
 
 
-KINDS = (  # in the order in which they are tried
+SOURCE_KINDS = (  # in the order in which they are tried
     SourceKind("", _is_scan, _open_scan),
     SourceKind("", _are_remote, _open_remote),
     SourceKind("", _are_paths_of_shards, _open_shards),

@@ -12,8 +12,8 @@ import numpy as np
 
 from moco.data.decode.decode import EXTENSIONS
 from moco.data.sources.images import DataError, LabelCodes
-from moco.data.sources.names import Names, names_of
-from moco.text import message_of, shown
+from moco.data.sources.names import Names, pack_names
+from moco.text import escape, message_of
 
 SHOWN = 100  # characters of a first line
 FIRST = 2**16  # [bytes] in which a first line is looked for, and a first URL
@@ -58,7 +58,7 @@ def parse_list(source: str, content: bytes) -> Listed:
         return _with_columns(source, content)
     except csv.Error as error:
         raise DataError(
-            f"{shown(source)} cannot be read as a list of paths: {error}. {_first_line(content)}"
+            f"{escape(source)} cannot be read as a list of paths: {error}. {_first_line(content)}"
         ) from error
 
 
@@ -86,12 +86,12 @@ def _with_columns(source: str, content: bytes) -> Listed:
         for place, (number, cells) in enumerate(_rows(source, content)):
             width = width if place else len(cells)
             if len(cells) != width or width > 2 or not all(cell.strip() for cell in cells):
-                wrong = f"line {number} of {shown(source)} has {len([cell for cell in cells if cell.strip()])} columns"
+                wrong = f"line {number} of {escape(source)} has {len([cell for cell in cells if cell.strip()])} columns"
                 raise DataError(f"{wrong}. {EXPECTED}, and a label for every image or for none. {_first_line(content)}")
             labels.add(cells[1].strip() if width == 2 else None)
             yield cells[0].replace(os.sep, "/")
 
-    return Listed(names_of(paths()), labels)
+    return Listed(pack_names(paths()), labels)
 
 
 def _rows(source: str, content: bytes) -> Iterator[tuple[int, list[str]]]:
@@ -118,10 +118,10 @@ def lists_urls(source: str | Path) -> bool:
 
 def what_was_expected(source: str) -> str:
     """For a message about missing files: the format of a list, and the first line of this one."""
-    return expected_of(_read_content(source))
+    return describe_expected_content(_read_content(source))
 
 
-def expected_of(content: bytes) -> str:
+def describe_expected_content(content: bytes) -> str:
     """As `what_was_expected`, of the content of a list."""
     return f"{EXPECTED}. {_first_line(content)}"
 
@@ -131,14 +131,14 @@ def _read_content(source: str) -> bytes:
         with open(source, "rb") as file:
             return file.read()
     except OSError as error:
-        raise DataError(f"{shown(source)} cannot be read as a list of paths: {message_of(error)}") from error
+        raise DataError(f"{escape(source)} cannot be read as a list of paths: {message_of(error)}") from error
 
 
 def _check_text(source: str, content: bytes) -> None:
     """Raise DataError for a list that is UTF-16."""
     if b"\0" in content:
         raise DataError(
-            f"{shown(source)} is not UTF-8 text: it has zero bytes, as UTF-16 has (Excel's 'Unicode text', "
+            f"{escape(source)} is not UTF-8 text: it has zero bytes, as UTF-16 has (Excel's 'Unicode text', "
             f"PowerShell's '>'). Save it as UTF-8. {_first_line(content)}"
         )
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from moco.data.sources.images import Images
-from moco.text import shown
+from moco.text import escape
 
 # Made by operating systems and NAS devices: thumbnails, waste baskets, indexes, snapshots. In lower case.
 _SYSTEM_FOLDERS = frozenset(
@@ -37,13 +37,13 @@ class Skipped:
 
     def __str__(self) -> str:
         """For a message: `12 x .txt file, 3 x hidden`, and how to convert HEIC."""
-        text = ", ".join(f"{count:,} x {shown(reason)}" for reason, count in self.counts.most_common(8))
+        text = ", ".join(f"{count:,} x {escape(reason)}" for reason, count in self.counts.most_common(8))
         advice = " (convert HEIC to JPEG or PNG, with pillow-heif or heif-convert)"
         has_heic = any(reason.lower() in (".heic file", ".heif file") for reason in self.counts)
         return text + advice if has_heic else text
 
 
-def skipped_files(images: Images) -> Mapping[str, int]:
+def count_skipped_files(images: Images) -> Mapping[str, int]:
     """How many entries beside `images` were skipped, by reason; the most frequent first.
 
     Empty where nothing was skipped, and for images that are not from folders.

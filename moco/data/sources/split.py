@@ -11,17 +11,17 @@ from moco.data.sources.images import DataError, Images, Subset
 from moco.data.sources.labels import (
     TEST_NAMES,
     TRAIN_NAMES,
-    labelled,
-    repeated,
+    describe_repeated_files,
+    require_labels,
     split_name,
     with_classes,
     without_strays,
 )  # fmt: skip
 from moco.data.sources.open import Sources, open_folder, open_images
-from moco.rng import fold, permuted
-from moco.text import first_few, shown
+from moco.rng import fold, permute
+from moco.text import escape, first_few
 
-ONE_IN = 5  # one in so many images is held out where there are no training and test folders
+TEST_ONE_IN = 5  # one in so many images is held out where there are no training and test folders
 
 
 class Split(NamedTuple):
@@ -50,16 +50,18 @@ def split_sources(source: Sources) -> Split:
             return parts
     images, note = without_strays(open_images(source))
     if images.labels is not None:
-        labelled(images)  # refuses classes that are names of splits
-    return _with_notes(_held_out(images), note, repeated(images))
+        require_labels(images)  # refuses classes that are names of splits
+    return _with_notes(_held_out(images), note, describe_repeated_files(images))
 
 
 def split_of(data: Sources, test: Sources) -> Split:
     """`data` to learn from and `test` to test on, with one numbering of the classes. Raises DataError."""
     train, note = without_strays(open_images(data))
-    judged, more = with_classes(open_images(test), labelled(train, "the training images").classes, "the test images")
+    judged, more = with_classes(
+        open_images(test), require_labels(train, "the training images").classes, "the test images"
+    )
     how = f"{len(train):,} images to learn from, {len(judged):,} to test"
-    twice = repeated(train, "the training images"), repeated(judged, "the test images")
+    twice = describe_repeated_files(train, "the training images"), describe_repeated_files(judged, "the test images")
     return _with_notes(Split(train, judged, how), note, more, *twice, _untested(train, judged))
 
 
@@ -75,16 +77,16 @@ def _train_and_test(folder: str) -> Split | None:
     if not trains or not tests:
         return None
     if len(trains) > 1:
-        raise DataError(f"{shown(folder)} has several training folders, {first_few(trains)}: keep one, or give one")
+        raise DataError(f"{escape(folder)} has several training folders, {first_few(trains)}: keep one, or give one")
     train, note = without_strays(open_folder(os.path.join(folder, trains[0])))
     found = [(name, open_folder(os.path.join(folder, name))) for name in tests]
     name, test = next((one for one in found if one[1].labelling.names), found[0])
     judged, more, untested = test, "", ""
     if train.labels is not None:
-        labelled(train, f"the images in {shown(os.path.join(folder, trains[0]))}")
-        judged, more = with_classes(test, train.classes, f"the images in {shown(os.path.join(folder, name))}")
+        require_labels(train, f"the images in {escape(os.path.join(folder, trains[0]))}")
+        judged, more = with_classes(test, train.classes, f"the images in {escape(os.path.join(folder, name))}")
         untested = _untested(train, judged)
-    how = f"{trains[0]}/ ({len(train):,} images) and {name}/ ({len(judged):,} images) of {shown(folder)}"
+    how = f"{trains[0]}/ ({len(train):,} images) and {name}/ ({len(judged):,} images) of {escape(folder)}"
     return _with_notes(Split(train, judged, how), note, more, untested)
 
 
@@ -106,8 +108,8 @@ def draw_fifth(labels: np.ndarray, *, seed: int = 0) -> np.ndarray:
     chosen = np.zeros(len(labels), dtype=bool)
     for label in np.unique(labels):
         members = np.flatnonzero(labels == label)
-        drawn = permuted(np.arange(len(members)), len(members), fold(seed, int(label)))
-        chosen[members[drawn % ONE_IN == ONE_IN - 1]] = True
+        drawn = permute(np.arange(len(members)), len(members), fold(seed, int(label)))
+        chosen[members[drawn % TEST_ONE_IN == TEST_ONE_IN - 1]] = True
     return chosen
 
 
@@ -116,7 +118,7 @@ def draw_share(labels: np.ndarray, share: float, *, seed: int = 0) -> np.ndarray
     chosen = np.zeros(len(labels), dtype=bool)
     for label in np.unique(labels):
         members = np.flatnonzero(labels == label)
-        drawn = permuted(np.arange(len(members)), len(members), fold(seed, int(label)))
+        drawn = permute(np.arange(len(members)), len(members), fold(seed, int(label)))
         chosen[members[drawn < max(1, round(share * len(members)))]] = True
     return chosen
 
@@ -127,11 +129,11 @@ def _held_out(images: Images) -> Split:
     test = np.flatnonzero(is_test)
     if not len(test):
         raise DataError(
-            f"{len(images)} images are too few to hold out one in {ONE_IN} of a class for the test: add images"
+            f"{len(images)} images are too few to hold out one in {TEST_ONE_IN} of a class for the test: add images"
         )
     whose = "the images" if images.labels is None else "each class"
     how = (
-        f"one in {ONE_IN} of {whose}, the same in every run, is held out: "
+        f"one in {TEST_ONE_IN} of {whose}, the same in every run, is held out: "
         f"{len(images) - len(test):,} images to learn from, {len(test):,} to test"
     )
     split = Split(Subset(images, np.flatnonzero(~is_test)), Subset(images, test), how)
@@ -163,6 +165,6 @@ def _too_few(train: Images, test: Images) -> str:
         return ""
     one = len(missing) == 1
     return (
-        f"{len(missing):,} of {len(train.classes):,} classes {'has' if one else 'have'} fewer than {ONE_IN} images, so "
-        f"none of {'it' if one else 'theirs'} is tested: {first_few(missing)}"
+        f"{len(missing):,} of {len(train.classes):,} classes {'has' if one else 'have'} fewer than {TEST_ONE_IN} "
+        f"images, so none of {'it' if one else 'theirs'} is tested: {first_few(missing)}"
     )

@@ -15,13 +15,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from moco.data.decode.decode import EXTENSIONS, MAX_BYTES
+from moco.data.decode.decode import EXTENSIONS, MAX_FILE_BYTES
 from moco.data.sources.encoded import MOST_RATIO, MOST_UNPACKED, EncodedImages
 from moco.data.sources.folder import TABLE_SUFFIX
 from moco.data.sources.images import LABEL_NAMES, DataError, LabelCodes
-from moco.data.sources.names import names_of
+from moco.data.sources.names import pack_names
 from moco.files import read_json
-from moco.text import first_few, message_of, printable, shown
+from moco.text import escape, first_few, message_of, printable
 
 STATE, SPLITS = "state.json", "dataset_dict.json"
 MEMORY = 2**30  # [bytes] of unpacked row groups that stay in memory
@@ -61,9 +61,9 @@ class TableImages(EncodedImages):
                     labels.add(_label(one, self.column))
                 counts.append(len(paths))
         if not names:
-            raise DataError(f"{shown(str(self.files[0]))} has no rows: expected images")
+            raise DataError(f"{escape(str(self.files[0]))} has no rows: expected images")
         labelling = labels.labelling()
-        self._names, self._ends = names_of(names), np.cumsum(counts)
+        self._names, self._ends = pack_names(names), np.cumsum(counts)
         self.labels = labelling.numbers if labelling.whole else None
         self.classes: Sequence[str] = labelling.names if labelling.whole else []
         self.sizes = self.mtimes = np.zeros(len(names), dtype=np.int64)
@@ -87,8 +87,8 @@ class TableImages(EncodedImages):
         content = (self._images_of(number)[row].as_py() or {}).get("bytes")
         if content is None:
             raise ValueError("the table has the path of a file, not its bytes: store these (save_to_disk does)")
-        if not 0 < len(content) <= MAX_BYTES:
-            raise ValueError(f"{len(content)} bytes: expected 1 to {MAX_BYTES}")
+        if not 0 < len(content) <= MAX_FILE_BYTES:
+            raise ValueError(f"{len(content)} bytes: expected 1 to {MAX_FILE_BYTES}")
         return content
 
     def _images_of(self, number: int) -> Any:
@@ -172,9 +172,9 @@ def _table_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except ImportError as error:
-        raise DataError(f"reading {shown(str(path))} needs pyarrow: pip install momentum-contrast[data]") from error
+        raise DataError(f"reading {escape(str(path))} needs pyarrow: pip install momentum-contrast[data]") from error
     except (OSError, ValueError, KeyError, TypeError, NotImplementedError, MemoryError) as error:  # kinds of its errors
-        raise DataError(f"{shown(str(path))} cannot be read as a table ({printable(message_of(error))})") from error
+        raise DataError(f"{escape(str(path))} cannot be read as a table ({printable(message_of(error))})") from error
 
 
 def _column_of(schema: Any, path: Path) -> Column:
@@ -188,7 +188,7 @@ def _column_of(schema: Any, path: Path) -> Column:
     ]
     if len(found) != 1:
         raise DataError(
-            f"{shown(str(path))} has {len(found)} columns of images (bytes and path, as datasets stores them): "
+            f"{escape(str(path))} has {len(found)} columns of images (bytes and path, as datasets stores them): "
             f"expected one. Its columns: {first_few(schema.names)}"
         )
     label = next((name for name in LABEL_NAMES if name in schema.names), None)
@@ -243,6 +243,6 @@ def open_tables(sources: Sequence[str | Path]) -> TableImages:
         if file.name == SPLITS:
             splits = sorted(one.parent.name for one in file.parent.glob(f"*/{STATE}"))
             raise DataError(
-                f"{shown(str(file.parent))} has several splits, {first_few(splits)}: give one of these folders"
+                f"{escape(str(file.parent))} has several splits, {first_few(splits)}: give one of these folders"
             )
     return TableImages(files)

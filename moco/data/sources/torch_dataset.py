@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from moco.data.decode.bands import Raw
 from moco.data.decode.decode import BadImage
-from moco.data.sources.dataset_items import bands_in, described, image_in, label_in, pixels
+from moco.data.sources.dataset_items import bands_in, describe_type, image_in, label_in, pixels
 from moco.data.sources.images import DataError, Images, Subset
 from moco.data.sources.names import Numbered
 
@@ -64,14 +64,14 @@ def _check_items(data: Any) -> None:
     if isinstance(data, np.ndarray | torch.Tensor):
         if data.ndim != 4 and not (data.ndim == 3 and min(data.shape[0], data.shape[-1]) > 3):
             raise DataError(
-                f"expected many images, as an array N x H x W x C or a tensor N x C x H x W, got {described(data)}"
+                f"expected many images, as an array N x H x W x C or a tensor N x C x H x W, got {describe_type(data)}"
             )
         return
     try:
         len(data)
     except TypeError as error:
         raise DataError(
-            f"expected a data set with a length (__len__); got {described(data)}, which has no length ({error})"
+            f"expected a data set with a length (__len__); got {describe_type(data)}, which has no length ({error})"
         ) from None
 
 

@@ -5,7 +5,7 @@ import stat
 from typing import NamedTuple
 
 from moco.data.decode.decode import EXTENSIONS
-from moco.data.sources.names import Names, names_of, with_prefix
+from moco.data.sources.names import Names, pack_names, with_prefix
 from moco.data.sources.skipped import Skipped, is_system_folder
 
 _ENDINGS = frozenset(EXTENSIONS)
@@ -45,7 +45,7 @@ def walk(root: str, skipped: Skipped) -> list[InDirectory]:
             continue
         new, new_links = _sort_others(others, here, images, skipped)
         if images:
-            found.append(InDirectory(here, with_prefix(here, names_of(sorted(images, key=os.fsencode)))))
+            found.append(InDirectory(here, with_prefix(here, pack_names(sorted(images, key=os.fsencode)))))
         directories += new
         links[:0] = new_links  # a stack: the first link found is followed first
     return found

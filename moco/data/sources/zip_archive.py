@@ -17,19 +17,19 @@ from typing import NamedTuple
 
 import numpy as np
 
-from moco.data.decode.decode import EXTENSIONS, MAX_BYTES
+from moco.data.decode.decode import EXTENSIONS, MAX_FILE_BYTES
 from moco.data.sources.encoded import MOST_RATIO, MOST_UNPACKED, EncodedImages
 from moco.data.sources.folder import ZIP_SUFFIX, make_prefixes
 from moco.data.sources.images import DataError, LabelCodes
-from moco.data.sources.names import joined, names_of, with_prefix
+from moco.data.sources.names import join_names, pack_names, with_prefix
 from moco.data.sources.skipped import Skipped, is_system_folder
-from moco.text import message_of, shown
+from moco.text import escape, message_of
 
 ENCRYPTED, HEADER, SIGNATURE = 0x1, 30, b"PK\x03\x04"  # flag; [bytes] of a file's own header, and how it begins
 METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 
 
-class Entry(NamedTuple):
+class ZipMember(NamedTuple):
     """An image in a zip file."""
 
     name: str  # below the folder that all images are in
@@ -56,8 +56,8 @@ class ZipImages(EncodedImages):
         found = [_images_of(path, self.skipped) for path in self.archives]
         prefixes = make_prefixes([Path(os.path.abspath(path)) for path in self.archives])
         entries = [entry for one in found for entry in one]
-        names = (names_of(entry.name for entry in one) for one in found)
-        self._names = joined([with_prefix(prefix, one) for prefix, one in zip(prefixes, names, strict=True)])
+        names = (pack_names(entry.name for entry in one) for one in found)
+        self._names = join_names([with_prefix(prefix, one) for prefix, one in zip(prefixes, names, strict=True)])
         labels = LabelCodes()
         for entry in entries:
             labels.add(entry.name.partition("/")[0] if "/" in entry.name else None)
@@ -105,17 +105,17 @@ def _unpacked(content: bytes, size: int) -> bytes:
         raise ValueError(f"damaged in the zip file: {error}") from error
 
 
-def _images_of(path: str, skipped: Skipped) -> list[Entry]:
+def _images_of(path: str, skipped: Skipped) -> list[ZipMember]:
     """The images in the zip file `path`, sorted by the bytes of their names. Raises DataError."""
     try:
         with zipfile.ZipFile(path) as archive:
             infos, length = archive.infolist(), os.path.getsize(path)
     except (OSError, zipfile.BadZipFile, ValueError, NotImplementedError, struct.error) as error:
         raise DataError(
-            f"{shown(path)} cannot be read as a zip file ({message_of(error)}): it may be cut short, as after an "
+            f"{escape(path)} cannot be read as a zip file ({message_of(error)}): it may be cut short, as after an "
             "interrupted download"
         ) from error
-    here, entries = Skipped(), dict[str, Entry]()
+    here, entries = Skipped(), dict[str, ZipMember]()
     for info in infos:
         name = info.filename.replace("\\", "/")  # of some tools for Windows
         if info.is_dir() or name.endswith("/"):
@@ -125,7 +125,7 @@ def _images_of(path: str, skipped: Skipped) -> list[Entry]:
             continue
         if name in entries:  # an archive that was added to: the last one counts, as when it is extracted
             here.add(name, "older file of the same name")
-        entries[name] = Entry(
+        entries[name] = ZipMember(
             name, info.header_offset, info.compress_size, info.file_size, info.CRC, info.compress_type, _time_of(info)
         )
     for name, reason in here.names.items():
@@ -133,7 +133,7 @@ def _images_of(path: str, skipped: Skipped) -> list[Entry]:
     skipped.counts.update(here.counts)
     if not entries:
         raise DataError(
-            f"no images in {shown(path)}: found {here if here.counts else 'no files at all'}. "
+            f"no images in {escape(path)}: found {here if here.counts else 'no files at all'}. "
             f"Files with the endings {' '.join(EXTENSIONS)} are read"
         )
     common = _common_folder(entries)
@@ -159,7 +159,7 @@ def _why_not(name: str, info: zipfile.ZipInfo, length: int) -> str:
         return "encrypted"
     if info.compress_type not in METHODS:
         return "compressed by another method than deflate"
-    if not 0 < info.file_size <= MAX_BYTES:
+    if not 0 < info.file_size <= MAX_FILE_BYTES:
         return "empty, or too large"
     if info.file_size > max(MOST_UNPACKED, info.compress_size * MOST_RATIO):
         return "much larger unpacked than a packed image is"
@@ -167,7 +167,7 @@ def _why_not(name: str, info: zipfile.ZipInfo, length: int) -> str:
     return "" if inside else "beyond the end of the zip file"
 
 
-def _common_folder(names: dict[str, Entry]) -> str:
+def _common_folder(names: dict[str, ZipMember]) -> str:
     """The folders that all names begin with, each with its slash."""
     first, last = (name.split("/")[:-1] for name in (min(names), max(names)))
     together = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(first, last, strict=False))

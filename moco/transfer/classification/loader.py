@@ -15,7 +15,7 @@ from moco.data.loader.threads import Abandoned
 from moco.data.sources.images import DataError, Images
 from moco.transfer.classification.recipe import ClassificationRecipe
 from moco.transfer.step_loader import StepLoader
-from moco.transfer.task_interface import Batch
+from moco.transfer.task_interface import AnnotatedBatch
 
 
 class ImageLoader(StepLoader):
@@ -34,16 +34,16 @@ class ImageLoader(StepLoader):
         self.seed, self.data = recipe.seed, recipe.data_spec
         load_kernels()
 
-    def make(self, drawn: Draw, stopped: Event) -> Batch:
+    def make(self, drawn: Draw, stopped: Event) -> AnnotatedBatch:
         numbers = random_numbers(self.seed, drawn.epoch, ids=drawn.ids, view_index=0)
         views = [cpu.DrawnView(self.data.views[0], numbers)]
         crops = np.empty((len(drawn.ids), self.data.size, self.data.size, 3), np.uint8)
         for row, index in enumerate(drawn.ids.tolist()):
             if stopped.is_set():
                 raise Abandoned
-            cpu.views(self._read(index), views, row, [crops], coloured=False)
+            cpu.write_views(self._read(index), views, row, [crops], coloured=False)
         ids = torch.from_numpy(drawn.ids)
-        return Batch((torch.from_numpy(crops).permute(0, 3, 1, 2), self.labels[ids]), ids)
+        return AnnotatedBatch((torch.from_numpy(crops).permute(0, 3, 1, 2), self.labels[ids]), ids)
 
     def _read(self, index: int) -> UInt8[np.ndarray, "H W 3"]:
         try:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from moco.data.loader.loader import eval_batches
 from moco.data.sources.images import Images
-from moco.evaluate.features import batch_for, evaluating
+from moco.evaluate.features import batch_for, set_eval_mode
 from moco.transfer.classification.model import Classifier
 from moco.transfer.classification.recipe import ClassificationRecipe
 
@@ -22,7 +22,7 @@ def logits_of(model: Classifier, images: Images, recipe: ClassificationRecipe, *
     """The logits of every image in order, on the CPU. Raises DataError for an image that cannot be read."""
     place, data = next(model.parameters()).device, recipe.data_spec
     batches = eval_batches(images, data, batch_size=batch_for(data), workers=workers, device=place)
-    with evaluating(model):
+    with set_eval_mode(model):
         return torch.cat([model.logits(x).float().cpu() for x, _ in batches])
 
 

@@ -16,7 +16,7 @@ from moco.data.sources.split import draw_share
 from moco.encoders import Encoder
 from moco.encoders.check_network import probe
 from moco.recipe_error import RecipeError, unknown
-from moco.text import first_few, shown
+from moco.text import escape, first_few
 from moco.train.optim import SGD, AdamW
 from moco.transfer.classification.loader import ImageLoader
 from moco.transfer.classification.model import Classifier
@@ -25,10 +25,10 @@ from moco.transfer.classification.recipe import ClassificationRecipe
 from moco.transfer.classification.recipes import classification_recipe
 from moco.transfer.classification.score import accuracies, details_by_class, frequency_scores, logits_of
 from moco.transfer.models.norms import freeze, synchronize
-from moco.transfer.readers.formats import CLASSES, read_classes, recognise
+from moco.transfer.readers.formats import CLASS_FORMATS, read_classes, recognise
 from moco.transfer.readers.shared import ReadOptions
 from moco.transfer.recipe import TransferRecipe
-from moco.transfer.task_interface import Baseline, Evaluation, Labels, TransferData, TransferTask
+from moco.transfer.task_interface import Baseline, Labels, ModelResults, TransferData, TransferTask
 
 PER_CLASS_FIRST = ("flowers", "pets")  # data sets whose usual score is the mean over classes
 
@@ -51,11 +51,11 @@ class Classification(TransferTask[Images]):
         images = read_classes(path, options, format=format)
         if all(map(is_split_name, images.classes)):
             raise DataError(
-                f"the folders in {shown(str(path))} are {first_few(list(images.classes))}, which are names of splits, "
+                f"the folders in {escape(str(path))} are {first_few(list(images.classes))}, which are names of splits, "
                 "not of classes: name the splits with --split and --test-split"
             )
         if len(images.classes) < 2:
-            raise DataError(f"all images in {shown(str(path))} are of one class, {shown(images.classes[0])}")
+            raise DataError(f"all images in {escape(str(path))} are of one class, {escape(images.classes[0])}")
         return images
 
     def images(self, annotated: Images) -> Images:
@@ -74,7 +74,7 @@ class Classification(TransferTask[Images]):
         return annotated.labels
 
     def columns(self, data: Path, format: str | None) -> tuple[str, ...]:
-        of_classes = (format or recognise(data, CLASSES)) in PER_CLASS_FIRST
+        of_classes = (format or recognise(data, CLASS_FORMATS)) in PER_CLASS_FIRST
         return ("per_class", "top1", "top5") if of_classes else ("top1", "top5", "per_class")
 
     def baseline(self, data: TransferData[Images]) -> Baseline:
@@ -127,7 +127,7 @@ class Classification(TransferTask[Images]):
     def score(self, model: nn.Module, test: Images, recipe: TransferRecipe, *, workers: int) -> dict[str, float]:
         return self.evaluate(model, test, recipe, workers=workers).scores
 
-    def evaluate(self, model: nn.Module, test: Images, recipe: TransferRecipe, *, workers: int) -> Evaluation:
+    def evaluate(self, model: nn.Module, test: Images, recipe: TransferRecipe, *, workers: int) -> ModelResults:
         """The scores, those of each class, and pictures of the hardest images and of confused classes."""
         assert isinstance(model, Classifier)
         assert isinstance(recipe, ClassificationRecipe)
@@ -137,7 +137,7 @@ class Classification(TransferTask[Images]):
             "confusions.png": lambda: draw_confusions(logits, labels, test.classes),
         }
         details = {"classes": details_by_class(logits, labels, test.classes)}
-        return Evaluation(accuracies(logits, labels), details, pictures)
+        return ModelResults(accuracies(logits, labels), details, pictures)
 
     def predict(
         self, model: nn.Module, recipe: TransferRecipe, image: UInt8[np.ndarray, "H W 3"]

@@ -22,7 +22,7 @@ from moco.files import read_json, write_text
 from moco.rng import fold
 from moco.transfer.masks import rle_of_bitmap
 
-SIDE = 96  # [pixels] of a scene
+SCENE_SIDE = 96  # [pixels] of a scene
 SCALE = (1.2, 2.4)  # of a garment in the demo's image of 32 x 32 pixels
 MOST = 3  # garments in a scene
 BLACK = 24  # of a garment's image, up to which a pixel is background
@@ -36,7 +36,7 @@ CLASSES = tuple(sorted(set(CLASS_OF.values())))
 
 
 @dataclass(frozen=True)
-class Counts:
+class SceneCounts:
     """How many scenes there are of each part."""
 
     train: int = 400
@@ -51,7 +51,7 @@ class Cutout(NamedTuple):
     label: int
 
 
-def make_scenes(folder: Path, garments: Path, counts: Counts, *, photos: Path | None) -> None:
+def make_scenes(folder: Path, garments: Path, counts: SceneCounts, *, photos: Path | None) -> None:
     """Write scenes into `folder`, unless they are there: `train.json`, `test.json`, `images/`, `masks/`.
 
     The JSON files are in COCO's format; `images/`, `masks/` and `classes.txt` are those of semantic segmentation. A
@@ -65,7 +65,7 @@ def make_scenes(folder: Path, garments: Path, counts: Counts, *, photos: Path | 
         DataError: fewer than two photographs.
     """
     made = {
-        "counts": asdict(counts), "photos": None if photos is None else str(photos.resolve()), "side": SIDE,
+        "counts": asdict(counts), "photos": None if photos is None else str(photos.resolve()), "side": SCENE_SIDE,
         "classes": list(CLASSES),
     }  # fmt: skip
     if read_json(folder / "made.json") == made:
@@ -91,12 +91,12 @@ def _write_annotated(
     for number, (pixels, objects) in enumerate(scenes):
         name = f"{number:05d}.png"
         _save(folder / "images" / part / name, pixels)
-        labels = np.zeros((SIDE, SIDE), dtype=np.uint8)
+        labels = np.zeros((SCENE_SIDE, SCENE_SIDE), dtype=np.uint8)
         for one in objects:
             labels[one.mask] = one.label + 1
             annotations.append(_annotation(one, number, len(annotations)))
         _save(folder / "masks" / part / name, labels)
-        images.append({"id": number, "file_name": f"images/{part}/{name}", "width": SIDE, "height": SIDE})
+        images.append({"id": number, "file_name": f"images/{part}/{name}", "width": SCENE_SIDE, "height": SCENE_SIDE})
     categories = [{"id": number, "name": name} for number, name in enumerate(classes)]
     content = {"images": images, "annotations": annotations, "categories": categories}
     write_text(folder / f"{part}.json", json.dumps(content))
@@ -108,7 +108,7 @@ def _annotation(one: Cutout, image: int, number: int) -> dict[str, Any]:
     return {
         "id": number, "image_id": image, "category_id": one.label, "iscrowd": 0, "area": int(one.mask.sum()),
         "bbox": [x, y, int(columns[-1]) + 1 - x, int(rows[-1]) + 1 - y],
-        "segmentation": {"size": [SIDE, SIDE], "counts": rle_of_bitmap(one.mask).runs.tolist()},
+        "segmentation": {"size": [SCENE_SIDE, SCENE_SIDE], "counts": rle_of_bitmap(one.mask).runs.tolist()},
     }  # fmt: skip
 
 
@@ -118,7 +118,7 @@ def _scene(
     """The pixels of a scene, and its garments with masks of the scene's size."""
     rng = np.random.default_rng(fold(PARTS.index(part), number))
     pixels: Float32[np.ndarray, "H W 3"] = background(rng)
-    taken, objects = np.zeros((SIDE, SIDE), dtype=bool), []
+    taken, objects = np.zeros((SCENE_SIDE, SCENE_SIDE), dtype=bool), []
     for _ in range(int(rng.integers(1, MOST + 1))):
         path, label = files[int(rng.integers(len(files)))]
         cutout = _cutout(path, label, scale=rng.uniform(*SCALE), mirrored=rng.random() < 0.5)
@@ -150,7 +150,7 @@ def _place(cutout: Cutout, taken: Bool[np.ndarray, "H W"], rng: np.random.Genera
     """Where a garment lies in the scene, apart from all others; None if there is no room."""
     height, width = cutout.mask.shape
     for _ in range(PLACES):
-        y, x = int(rng.integers(SIDE - height + 1)), int(rng.integers(SIDE - width + 1))
+        y, x = int(rng.integers(SCENE_SIDE - height + 1)), int(rng.integers(SCENE_SIDE - width + 1))
         if not taken[y : y + height, x : x + width].any():
             mask = np.zeros_like(taken)
             mask[y : y + height, x : x + width] = cutout.mask
@@ -171,8 +171,8 @@ def _backgrounds(photos: Path | None, *, test: bool) -> Callable[[np.random.Gene
 
     def crop(rng: np.random.Generator) -> Float32[np.ndarray, "H W 3"]:
         photo = small[int(rng.integers(len(small)))]
-        y, x = (int(rng.integers(size - SIDE + 1)) for size in photo.shape[:2])
-        return photo[y : y + SIDE, x : x + SIDE].astype(np.float32)
+        y, x = (int(rng.integers(size - SCENE_SIDE + 1)) for size in photo.shape[:2])
+        return photo[y : y + SCENE_SIDE, x : x + SCENE_SIDE].astype(np.float32)
 
     return crop
 
@@ -180,17 +180,17 @@ def _backgrounds(photos: Path | None, *, test: bool) -> Callable[[np.random.Gene
 def _reduced(pixels: UInt8[np.ndarray, "H W 3"]) -> UInt8[np.ndarray, "h w 3"]:
     """The photograph with a shorter side of two scenes."""
     height, width = pixels.shape[:2]
-    scale = 2 * SIDE / min(height, width)
-    size = max(SIDE, round(width * scale)), max(SIDE, round(height * scale))
+    scale = 2 * SCENE_SIDE / min(height, width)
+    size = max(SCENE_SIDE, round(width * scale)), max(SCENE_SIDE, round(height * scale))
     return np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.BOX))
 
 
 def _clouds(rng: np.random.Generator) -> Float32[np.ndarray, "H W 3"]:
     """Smooth noise of several sizes in random colours."""
-    total = np.zeros((SIDE, SIDE, 3), dtype=np.float32)
+    total = np.zeros((SCENE_SIDE, SCENE_SIDE, 3), dtype=np.float32)
     for cells in (2, 4, 8, 16, 32, 64):
         noise = Image.fromarray(rng.integers(0, 256, (cells, cells, 3), dtype=np.uint8))
-        total += np.asarray(noise.resize((SIDE, SIDE), Image.Resampling.BICUBIC), dtype=np.float32) / cells
+        total += np.asarray(noise.resize((SCENE_SIDE, SCENE_SIDE), Image.Resampling.BICUBIC), dtype=np.float32) / cells
     low, high = total.min(), total.max()
     return (total - low) / (high - low) * 255
 

@@ -10,7 +10,7 @@ from moco.data.decode.decode import decode
 from moco.transfer.detection.pictures import SHOWN
 from moco.transfer.metrics.coco import sides_of
 from moco.transfer.metrics.densepose import BodyResults, Similarities
-from moco.transfer.models.densepose import PARTS
+from moco.transfer.models.densepose import BODY_PARTS
 from moco.transfer.png import png_of
 from moco.transfer.scenes import Objects, SceneSet
 
@@ -105,8 +105,8 @@ def _outline(ax: "Axes", boxes: Float[np.ndarray, "n 4"]) -> None:
 def _colours_of_parts(parts: np.ndarray) -> Float[np.ndarray, "n 3"]:
     from matplotlib import colormaps
 
-    places = parts * 7 % PARTS  # neighbouring numbers, such as left and right, differ in colour
-    return colormaps["turbo"]((places + 0.5) / PARTS)[:, :3]
+    places = parts * 7 % BODY_PARTS  # neighbouring numbers, such as left and right, differ in colour
+    return colormaps["turbo"]((places + 0.5) / BODY_PARTS)[:, :3]
 
 
 def _colours_of_places(u: np.ndarray, v: np.ndarray) -> Float[np.ndarray, "n 3"]:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from moco.transfer.detection.scene_images import digest_of
+from moco.transfer.detection.scene_images import hash_scenes
 from moco.transfer.detection.task import Detection
 from moco.transfer.metrics.cityscapes import cityscapes_scores
 from moco.transfer.models.settings import Task
@@ -27,7 +27,7 @@ class Cityscapes(Detection):
     def digest(self, annotated: SceneSet) -> str:
         """As in other detection tasks, and of the pixels that are not scored."""
         ignored = [b"" if one.ignored is None else one.ignored.runs.tobytes() for one in annotated.scenes]
-        return digest_of(annotated, more=repr(ignored))
+        return hash_scenes(annotated, more=repr(ignored))
 
     def columns(self, data: Path, format: str | None) -> tuple[str, ...]:
         return ("AP_mask", "AP50_mask")

@@ -10,15 +10,15 @@ from jaxtyping import UInt8
 from torch import nn
 
 from moco.recipe_error import RecipeError
-from moco.transfer.body_surface import FILES, read_body_surface
+from moco.transfer.body_surface import SURFACE_FILES, read_body_surface
 from moco.transfer.body_symmetry import FILE, read_body_symmetry
 from moco.transfer.detection.body_pictures import draw_bodies, hardest_bodies, mean_gps
 from moco.transfer.detection.loader import SceneLoader, eval_images
-from moco.transfer.detection.pictures import details_of, draw_curves
+from moco.transfer.detection.pictures import details_of, draw_precision_recall
 from moco.transfer.detection.recipe import DetectionRecipe
-from moco.transfer.detection.scene_images import digest_of
+from moco.transfer.detection.scene_images import hash_scenes
 from moco.transfer.detection.task import Detection
-from moco.transfer.metrics.densepose import MOST, BodyResults, scores_of, similarities
+from moco.transfer.metrics.densepose import MOST_PREDICTIONS, BodyResults, score_similarities, similarities
 from moco.transfer.models.boxes import Detections
 from moco.transfer.models.densepose import surface
 from moco.transfer.models.detector import Detector
@@ -26,7 +26,7 @@ from moco.transfer.models.resize import resize
 from moco.transfer.models.settings import Task
 from moco.transfer.recipe import TransferRecipe
 from moco.transfer.scenes import Scene, SceneSet
-from moco.transfer.task_interface import Evaluation, TransferData
+from moco.transfer.task_interface import ModelResults, TransferData
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class DensePose(Detection):
         """As in other detection tasks, and of the points on bodies."""
         persons = [one for scene in annotated.scenes for one in scene.objects.body_points or ()]
         parts = [b"" if one is None else b"".join(x.tobytes() for x in vars(one).values()) for one in persons]
-        return digest_of(annotated, more=repr(parts))
+        return hash_scenes(annotated, more=repr(parts))
 
     def columns(self, data: Path, format: str | None) -> tuple[str, ...]:
         return ("AP_densepose", "AP50_densepose", "AP75_densepose")
@@ -64,8 +64,8 @@ class DensePose(Detection):
     def _surface(self) -> Path:
         if self.folder is None:
             raise RecipeError(
-                f"--body-surface FOLDER is missing: it needs the files {', '.join(FILES[:2])} and {FILES[2]}.pkl of "
-                f"DensePose's authors, and {FILE} to flip images; they are not downloaded"
+                f"--body-surface FOLDER is missing: it needs the files {', '.join(SURFACE_FILES[:2])} and "
+                f"{SURFACE_FILES[2]}.pkl of DensePose's authors, and {FILE} to flip images; they are not downloaded"
             )
         return self.folder
 
@@ -85,7 +85,7 @@ class DensePose(Detection):
         return self.evaluate(model, test, recipe, workers=workers).scores
 
     @torch.no_grad()
-    def evaluate(self, model: nn.Module, test: SceneSet, recipe: TransferRecipe, *, workers: int) -> Evaluation:
+    def evaluate(self, model: nn.Module, test: SceneSet, recipe: TransferRecipe, *, workers: int) -> ModelResults:
         """AP by geodesic point similarity, also by size, and pictures.
 
         Maps take much memory, so those of the hardest images are predicted again for the picture.
@@ -95,7 +95,7 @@ class DensePose(Detection):
         body = read_body_surface(self._surface())
         pairs = zip(test.scenes, bodies_in(model, test.scenes, recipe, workers=workers), strict=True)
         similar = [similarities(scene, persons, body) for scene, persons in pairs]
-        scores = scores_of(test, similar)
+        scores = score_similarities(test, similar)
         values = {"AP": scores.ap(), "AP50": scores.ap(threshold=0.5), "AP75": scores.ap(threshold=0.75)}
 
         def draw_hardest() -> bytes:
@@ -105,9 +105,9 @@ class DensePose(Detection):
 
         pictures = {
             "predictions.png": draw_hardest,
-            "precision_recall.png": lambda: draw_curves({"persons": scores}, measure="GPS"),
+            "precision_recall.png": lambda: draw_precision_recall({"persons": scores}, measure="GPS"),
         }
-        return Evaluation(
+        return ModelResults(
             {f"{name}_densepose": 100 * value for name, value in values.items()},
             details_of({"persons": scores}), pictures,
         )  # fmt: skip
@@ -131,7 +131,7 @@ def bodies_in(
     detector.eval()
     place = next(detector.parameters()).device
     for image, size in eval_images(scenes, recipe, workers=workers):
-        yield bodies(detector([image.to(place)], sizes=[size])[0], limit=MOST)
+        yield bodies(detector([image.to(place)], sizes=[size])[0], limit=MOST_PREDICTIONS)
 
 
 def bodies(detections: Detections, limit: int | None = None) -> BodyResults:

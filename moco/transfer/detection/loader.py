@@ -16,13 +16,13 @@ from moco.rng import fold
 from moco.transfer.detection.recipe import DetectionRecipe
 from moco.transfer.detection.repeat import RepeatSampler, repeat_factors
 from moco.transfer.detection.targets import targets, usable
-from moco.transfer.models.densepose import Annotation
+from moco.transfer.models.densepose import SurfacePoints
 from moco.transfer.models.flip import flip
 from moco.transfer.models.resize import resize
 from moco.transfer.models.sampling import Target
 from moco.transfer.scenes import Scene, SceneSet
 from moco.transfer.step_loader import StepLoader
-from moco.transfer.task_interface import Batch
+from moco.transfer.task_interface import AnnotatedBatch
 
 
 class SceneLoader(StepLoader):
@@ -46,7 +46,7 @@ class SceneLoader(StepLoader):
         *,
         steps: range,
         workers: int,
-        mirror_body: Callable[[Annotation], Annotation] | None = None,
+        mirror_body: Callable[[SurfacePoints], SurfacePoints] | None = None,
     ) -> None:
         self.scenes, self.recipe, self.mirror_body = scenes, recipe, mirror_body
         labels = [scene.objects.labels[usable(scene)] for scene in scenes.scenes]
@@ -58,14 +58,14 @@ class SceneLoader(StepLoader):
             factors = repeat_factors([labels[i] for i in self.chosen], recipe.repeat)
             self.sampler = RepeatSampler(factors, self.plain)
 
-    def make(self, drawn: Draw, stopped: Event) -> Batch:
+    def make(self, drawn: Draw, stopped: Event) -> AnnotatedBatch:
         turns, places = np.divmod(drawn.ids, len(self.chosen))
         ids = self.chosen[places]
         pairs = [
             self._read(drawn.epoch, *one)
             for one in zip(ids.tolist(), turns.tolist(), strict=True) if not stopped.is_set()
         ]  # fmt: skip
-        return Batch(([image for image, _ in pairs], [target for _, target in pairs]), torch.from_numpy(ids))
+        return AnnotatedBatch(([image for image, _ in pairs], [target for _, target in pairs]), torch.from_numpy(ids))
 
     def _read(self, epoch: int, number: int, turn: int) -> tuple[UInt8[Tensor, "3 _ _"], Target]:
         """Scene `number`, flipped and resized, differently for each `turn` (its repetition in the epoch)."""

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from moco.recipe_error import RecipeError
-from moco.transfer.detection.scene_images import digest_of
+from moco.transfer.detection.scene_images import hash_scenes
 from moco.transfer.detection.task import Detection
 from moco.transfer.metrics.lvis import lvis_scores
 from moco.transfer.models.settings import Task
@@ -29,7 +29,7 @@ class Lvis(Detection):
     def digest(self, annotated: SceneSet) -> str:
         """As in other detection tasks, and of the classes that are absent or annotated in part."""
         federated = [(one.negative, one.not_exhaustive) for one in annotated.scenes]
-        return digest_of(annotated, more=repr((annotated.frequencies, federated)))
+        return hash_scenes(annotated, more=repr((annotated.frequencies, federated)))
 
     def columns(self, data: Path, format: str | None) -> tuple[str, ...]:
         return tuple(f"{name}_mask" for name in SCORES)

@@ -11,7 +11,7 @@ from moco.transfer.masks import bitmap
 from moco.transfer.metrics.coco import CocoScores
 from moco.transfer.png import png_of
 from moco.transfer.predicted_objects import Detections
-from moco.transfer.scenes import HALF, Mask, Scene, SceneSet
+from moco.transfer.scenes import HALF_PIXEL, Mask, Scene, SceneSet
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -31,7 +31,7 @@ COLOURS = (
 POINT = "#F0E442"
 
 
-def draw_predictions(scenes: SceneSet, found: Sequence[Detections]) -> bytes:
+def draw_detections(scenes: SceneSet, found: Sequence[Detections]) -> bytes:
     """A PNG of the hardest images: annotated objects, and detections beside them."""
     from matplotlib.figure import Figure
 
@@ -60,7 +60,7 @@ def draw_predictions(scenes: SceneSet, found: Sequence[Detections]) -> bytes:
     return png_of(figure)
 
 
-def draw_curves(scores: Mapping[str, CocoScores], measure: str = "IoU") -> bytes:
+def draw_precision_recall(scores: Mapping[str, CocoScores], measure: str = "IoU") -> bytes:
     """A PNG: precision over recall (mean over the classes) and AP by class and size; for boxes, masks or keypoints.
 
     `measure`: what the thresholds are of.
@@ -161,7 +161,7 @@ def _points(ax: "Axes", keypoints: Float[np.ndarray, "n K 3"] | None, *, visible
     """Draw keypoints as dots. `visible`: they are annotations, at integer pixels, and unlabelled ones are skipped."""
     for points in () if keypoints is None else keypoints:
         drawn = points[points[:, 2] > 0] if visible else points
-        shift = HALF if visible else 0
+        shift = HALF_PIXEL if visible else 0
         ax.scatter(drawn[:, 0] + shift, drawn[:, 1] + shift, s=9, c=POINT, edgecolors="black", linewidths=0.5)
 
 

@@ -5,7 +5,7 @@ from typing import Annotated
 from pydantic import Field
 
 from moco.recipe_specs import Positive, Probability, Side, Spec
-from moco.transfer.models.settings import Arch, Counts, Settings, Task, paper_settings
+from moco.transfer.models.settings import Arch, ProposalCounts, Settings, Task, paper_settings
 from moco.transfer.recipe import TransferRecipe
 
 Sides = Annotated[tuple[Side, ...], Field(min_length=1)]
@@ -52,7 +52,7 @@ class DetectionRecipe(TransferRecipe):
             spec["rois_sampled"] = rois
         if proposals := spec.pop("proposals", None):
             before = settings.counts.before_nms
-            spec["counts"] = Counts(before, (proposals, proposals))
+            spec["counts"] = ProposalCounts(before, (proposals, proposals))
         if num_keypoints:
             spec["num_keypoints"] = num_keypoints
         return settings.but(**spec)

@@ -6,7 +6,7 @@ Batch sizes are 16 (P), weight decay 1e-4 and none on norm layers (D, M).
 
 from moco.recipe_error import RecipeError, unknown
 from moco.transfer.detection.recipe import DetectionRecipe, SizeSpec
-from moco.transfer.detection.repeat import THRESHOLD
+from moco.transfer.detection.repeat import REPEAT_THRESHOLD
 from moco.transfer.models.settings import Task
 from moco.transfer.recipe import TuneSpec
 
@@ -59,7 +59,7 @@ def detection_recipe(task: Task, arch: str, schedule: str) -> DetectionRecipe:
         raise RecipeError(unknown("schedule", schedule, known))
     base = DetectionRecipe(
         name=f"{task}_{arch}_{schedule}", source=source, task=task, optim=optim, sizes=_sizes(task, name),
-        repeat=THRESHOLD if task == "lvis" else None,
+        repeat=REPEAT_THRESHOLD if task == "lvis" else None,
     )  # fmt: skip
     return base.but(None, {"arch": arch})
 

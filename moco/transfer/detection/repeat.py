@@ -8,11 +8,13 @@ from jaxtyping import Float64, Int64
 from moco import rng
 from moco.data.loader.sampler import Draw, StepSampler
 
-THRESHOLD = 0.001  # t: classes in a smaller share of the images are repeated (LVIS; the paper's appendix A.4)
+REPEAT_THRESHOLD = 0.001  # t: classes in a smaller share of the images are repeated (LVIS; the paper's appendix A.4)
 FRACTIONS, ORDER = 1, 2  # two independent sequences of random numbers
 
 
-def repeat_factors(labels: Sequence[Int64[np.ndarray, "_"]], threshold: float = THRESHOLD) -> Float64[np.ndarray, "N"]:
+def repeat_factors(
+    labels: Sequence[Int64[np.ndarray, "_"]], threshold: float = REPEAT_THRESHOLD
+) -> Float64[np.ndarray, "N"]:
     """How often each image occurs in an epoch on average: the maximum of max(1, sqrt(t / f(c))) over its classes c.
 
     Args:
@@ -26,7 +28,7 @@ def repeat_factors(labels: Sequence[Int64[np.ndarray, "_"]], threshold: float = 
     return np.array([of_class[one].max(initial=1) for one in present], dtype=np.float64)
 
 
-def repeated(factors: Float64[np.ndarray, "N"], *, seed: int, epoch: int) -> Int64[np.ndarray, "M"]:
+def repeat_images(factors: Float64[np.ndarray, "N"], *, seed: int, epoch: int) -> Int64[np.ndarray, "M"]:
     """The images of one epoch in random order. Each occurs as often as its factor, rounded up or down at random.
 
     The result depends on the arguments alone, so a resumed run needs no sampler state.
@@ -47,7 +49,7 @@ def _ordered(
     """The images of an epoch in random order, and for each the number of its repetition, from 0."""
     images = np.repeat(np.arange(len(counts)), counts)
     turns = np.arange(len(images)) - np.repeat(np.cumsum(counts) - counts, counts)
-    order = rng.permuted(np.arange(len(images)), len(images), rng.fold(seed, ORDER, epoch))
+    order = rng.permute(np.arange(len(images)), len(images), rng.fold(seed, ORDER, epoch))
     return images[order], turns[order]
 
 

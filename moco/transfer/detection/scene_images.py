@@ -42,7 +42,7 @@ class SceneImages:
             raise BadImage(self.names[index], bad.reason) from bad
 
 
-def digest_of(scenes: SceneSet, *, more: str = "") -> str:
+def hash_scenes(scenes: SceneSet, *, more: str = "") -> str:
     """The first 16 characters of a SHA-256 of all annotations: classes, boxes, masks, keypoints, and `more`.
 
     Args:

@@ -15,12 +15,14 @@ from moco.transfer.models.settings import Task
 from moco.transfer.predicted_objects import Detections
 from moco.transfer.scenes import Scene, SceneSet
 
-KINDS = {"detect": ("bbox",), "instance": ("bbox", "segm"), "keypoints": ("bbox", "keypoints")}
+TASK_METRICS = {"detect": ("bbox",), "instance": ("bbox", "segm"), "keypoints": ("bbox", "keypoints")}
 SUFFIX = {"bbox": "", "segm": "_mask", "keypoints": "_keypoints"}
 
 
 @torch.no_grad()
-def detect(detector: Detector, scenes: Sequence[Scene], recipe: DetectionRecipe, *, workers: int) -> list[Detections]:
+def detect_in_scenes(
+    detector: Detector, scenes: Sequence[Scene], recipe: DetectionRecipe, *, workers: int
+) -> list[Detections]:
     """The detections in each scene, in the pixels of its image. The detector is in eval mode afterwards."""
     detector.eval()
     place = next(detector.parameters()).device
@@ -33,7 +35,7 @@ def detect(detector: Detector, scenes: Sequence[Scene], recipe: DetectionRecipe,
 def score_detections(scenes: SceneSet, detections: Sequence[Detections], task: Task) -> dict[str, float]:
     """Scores in percent: COCO's AP, AP50 and AP75 of boxes, masks and keypoints; VOC's 11-point AP of boxes."""
     scores: dict[str, float] = {}
-    for kind in KINDS[task]:
+    for kind in TASK_METRICS[task]:
         coco = coco_scores(scenes, detections, kind=kind)
         values = {"AP": coco.ap(), "AP50": coco.ap(threshold=0.5), "AP75": coco.ap(threshold=0.75)}
         scores |= {f"{name}{SUFFIX[kind]}": 100 * value for name, value in values.items()}

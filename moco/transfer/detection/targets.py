@@ -8,8 +8,8 @@ from jaxtyping import Float64, Int64
 from torch import Tensor
 
 from moco.transfer.masks import bitmap
-from moco.transfer.models.densepose import Annotation
-from moco.transfer.scenes import HALF, BodyPoints, Mask, Polygons, Rle, Scene
+from moco.transfer.models.densepose import SurfacePoints
+from moco.transfer.scenes import HALF_PIXEL, BodyPoints, Mask, Polygons, Rle, Scene
 
 
 def targets(scene: Scene) -> dict[str, Any]:
@@ -34,7 +34,7 @@ def targets(scene: Scene) -> dict[str, Any]:
         result["masks"] = _masks([mask for index in chosen if (mask := objects.masks[index]) is not None], scene)
     if objects.keypoints is not None:
         points = objects.keypoints[chosen]
-        points[..., :2] += HALF
+        points[..., :2] += HALF_PIXEL
         points[points[..., 2] == 0] = 0
         result["keypoints"] = torch.from_numpy(points).float()
     if objects.body_points is not None:
@@ -60,11 +60,11 @@ def _clipped(scene: Scene) -> Float64[np.ndarray, "n 4"]:
     return boxes
 
 
-def _on_body(points: BodyPoints | None) -> Annotation | None:
+def _on_body(points: BodyPoints | None) -> SurfacePoints | None:
     if points is None or not len(points.x):
         return None
     x, y, u, v = (torch.from_numpy(values).float() for values in (points.x, points.y, points.u, points.v))
-    return Annotation(x, y, torch.from_numpy(points.part), u, v, torch.from_numpy(points.mask))
+    return SurfacePoints(x, y, torch.from_numpy(points.part), u, v, torch.from_numpy(points.mask))
 
 
 def _masks(masks: list[Mask], scene: Scene) -> list[Polygons] | Tensor:

@@ -12,11 +12,11 @@ from torch import nn
 from moco.encoders import Encoder
 from moco.recipe_error import RecipeError
 from moco.transfer.detection.loader import SceneLoader
-from moco.transfer.detection.pictures import details_of, draw_curves, draw_predictions
+from moco.transfer.detection.pictures import details_of, draw_detections, draw_precision_recall
 from moco.transfer.detection.recipe import DetectionRecipe
 from moco.transfer.detection.recipes import detection_recipe
-from moco.transfer.detection.scene_images import SceneImages, digest_of
-from moco.transfer.detection.score import KINDS, detect, score_detections
+from moco.transfer.detection.scene_images import SceneImages, hash_scenes
+from moco.transfer.detection.score import TASK_METRICS, detect_in_scenes, score_detections
 from moco.transfer.metrics.coco import coco_scores
 from moco.transfer.models.backbones import stem_stride
 from moco.transfer.models.build import build_detector
@@ -25,11 +25,11 @@ from moco.transfer.models.resize import resize
 from moco.transfer.models.scale_detections import for_metrics
 from moco.transfer.models.settings import Task
 from moco.transfer.predicted_objects import Detections
-from moco.transfer.readers.formats import OBJECTS, read_scenes, recognise
+from moco.transfer.readers.formats import OBJECT_FORMATS, read_scenes, recognise
 from moco.transfer.readers.shared import ReadOptions
 from moco.transfer.recipe import TransferRecipe
 from moco.transfer.scenes import SceneSet
-from moco.transfer.task_interface import Evaluation, Labels, TransferData, TransferTask
+from moco.transfer.task_interface import Labels, ModelResults, TransferData, TransferTask
 
 KIND_NAMES = {"bbox": "boxes", "segm": "masks", "keypoints": "keypoints"}
 SUFFIX = {"instance": "_mask", "keypoints": "_keypoints"}
@@ -55,14 +55,14 @@ class Detection(TransferTask[SceneSet]):
         return SceneImages(annotated)
 
     def digest(self, annotated: SceneSet) -> str:
-        return digest_of(annotated)
+        return hash_scenes(annotated)
 
     def choose(self, annotated: SceneSet, chosen: Bool[np.ndarray, "n"]) -> SceneSet:
         return replace(annotated, scenes=tuple(annotated.scenes[index] for index in np.flatnonzero(chosen)))
 
     def columns(self, data: Path, format: str | None) -> tuple[str, ...]:
         """VOC's 11-point AP of boxes on VOC, else COCO's AP of boxes, masks or keypoints."""
-        if self.name == "detect" and (format or recognise(data, OBJECTS)) == "voc":
+        if self.name == "detect" and (format or recognise(data, OBJECT_FORMATS)) == "voc":
             return ("AP50_voc", "AP_voc", "AP75_voc")
         return tuple(f"{name}{SUFFIX.get(self.name, '')}" for name in ("AP", "AP50", "AP75"))
 
@@ -98,14 +98,14 @@ class Detection(TransferTask[SceneSet]):
         """The scores of detections in the test images, in percent."""
         return score_detections(test, found, self.name)
 
-    def evaluate(self, model: nn.Module, test: SceneSet, recipe: TransferRecipe, *, workers: int) -> Evaluation:
+    def evaluate(self, model: nn.Module, test: SceneSet, recipe: TransferRecipe, *, workers: int) -> ModelResults:
         """The scores, AP by class and size, and pictures. Curves are drawn for tasks that use COCO's AP."""
         found = detect_in(model, test, recipe, workers=workers)
-        by_kind = {KIND_NAMES[kind]: coco_scores(test, found, kind=kind) for kind in KINDS.get(self.name, ())}
-        pictures = {"predictions.png": lambda: draw_predictions(test, found)}
+        by_kind = {KIND_NAMES[kind]: coco_scores(test, found, kind=kind) for kind in TASK_METRICS.get(self.name, ())}
+        pictures = {"predictions.png": lambda: draw_detections(test, found)}
         if by_kind:
-            pictures["precision_recall.png"] = lambda: draw_curves(by_kind)
-        return Evaluation(self.score_found(test, found), details_of(by_kind), pictures)
+            pictures["precision_recall.png"] = lambda: draw_precision_recall(by_kind)
+        return ModelResults(self.score_found(test, found), details_of(by_kind), pictures)
 
     def predict(self, model: nn.Module, recipe: TransferRecipe, image: UInt8[np.ndarray, "H W 3"]) -> Detections:
         """The objects in an RGB image, in pixels of that image, by decreasing score."""
@@ -120,4 +120,4 @@ def detect_in(model: nn.Module, test: SceneSet, recipe: TransferRecipe, *, worke
     """The detections of a model in the test images."""
     assert isinstance(model, Detector)
     assert isinstance(recipe, DetectionRecipe)
-    return detect(model, test.scenes, recipe, workers=workers)
+    return detect_in_scenes(model, test.scenes, recipe, workers=workers)

@@ -18,9 +18,9 @@ from moco.transfer.metrics.shared import check_one_for_each, mean_of_known
 from moco.transfer.optional_packages import require
 from moco.transfer.predicted_objects import Detections
 from moco.transfer.readers.images import size_of
-from moco.transfer.scenes import HALF, Scene, SceneSet
+from moco.transfer.scenes import HALF_PIXEL, Scene, SceneSet
 
-Kind = Literal["bbox", "segm", "keypoints"]
+MetricKind = Literal["bbox", "segm", "keypoints"]
 Engine = Literal["fast", "reference"]
 PERSON = (26, 25, 25, 35, 35, 79, 79, 72, 72, 62, 62, 107, 107, 87, 87, 89, 89)  # 1000 sigma of COCO's 17 keypoints
 NOT_COUNTED = 1e15  # [pixels] area of objects that are ignored: outside of every range
@@ -67,7 +67,7 @@ def coco_scores(
     scenes: SceneSet,
     detections: Sequence[Detections],
     *,
-    kind: Kind,
+    kind: MetricKind,
     engine: Engine = "fast",
     sigmas: Sequence[float] | None = None,
 ) -> CocoScores:
@@ -96,7 +96,7 @@ def coco_scores(
     return CocoScores(scenes.classes, areas, most, *(np.where(part < 0, np.nan, part) for part in curves))
 
 
-def coco_annotations(scenes: SceneSet, kind: Kind) -> list[dict[str, Any]]:
+def coco_annotations(scenes: SceneSet, kind: MetricKind) -> list[dict[str, Any]]:
     """The objects in COCO's format, with ids from 1: the evaluation treats a match with id 0 as no match."""
     result: list[dict[str, Any]] = []
     for number, scene in enumerate(scenes.scenes, 1):
@@ -116,7 +116,7 @@ def coco_annotations(scenes: SceneSet, kind: Kind) -> list[dict[str, Any]]:
     return result
 
 
-def coco_results(scenes: SceneSet, detections: Sequence[Detections], kind: Kind) -> list[dict[str, Any]]:
+def coco_results(scenes: SceneSet, detections: Sequence[Detections], kind: MetricKind) -> list[dict[str, Any]]:
     """The detections in the format of the official evaluation, with area and box computed as it does."""
     result: list[dict[str, Any]] = []
     for number, (scene, found) in enumerate(zip(scenes.scenes, detections, strict=True), 1):
@@ -136,7 +136,7 @@ def coco_results(scenes: SceneSet, detections: Sequence[Detections], kind: Kind)
                 entry |= {"segmentation": mask, "area": float(coco.area(mask)), "bbox": coco.toBbox(mask).tolist()}
             else:
                 assert found.keypoints is not None  # _check
-                points = found.keypoints[index].astype(np.float64) - np.array([HALF, HALF, 0])
+                points = found.keypoints[index].astype(np.float64) - np.array([HALF_PIXEL, HALF_PIXEL, 0])
                 (left, top), (right, bottom) = points[:, :2].min(0).tolist(), points[:, :2].max(0).tolist()
                 entry |= {"keypoints": points.reshape(-1).tolist(), "area": (right - left) * (bottom - top)}
                 entry |= {"bbox": [left, top, right - left, bottom - top]}
@@ -144,7 +144,7 @@ def coco_results(scenes: SceneSet, detections: Sequence[Detections], kind: Kind)
     return result
 
 
-def _check(scene: Scene, found: Detections, kind: Kind, classes: int) -> None:
+def _check(scene: Scene, found: Detections, kind: MetricKind, classes: int) -> None:
     """Raise DataError if the results do not fit the scene."""
     missing = {"segm": found.masks is None, "keypoints": found.keypoints is None}.get(kind, False)
     if missing and len(found):

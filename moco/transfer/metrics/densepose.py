@@ -21,7 +21,7 @@ from moco.transfer.metrics.shared import check_one_for_each
 from moco.transfer.optional_packages import require
 from moco.transfer.scenes import BodyPoints, Scene, SceneSet
 
-MOST = 20  # predictions of an image
+MOST_PREDICTIONS = 20  # predictions of an image
 THRESHOLDS = np.linspace(0.5, 0.95, 10)
 RECALLS = np.linspace(0.0, 1.0, 101)
 AREAS = {"all": (0, 1e10), "medium": (32**2, 96**2), "large": (96**2, 1e10)}  # [pixels]
@@ -47,23 +47,27 @@ def densepose_scores(scenes: SceneSet, found: Sequence[BodyResults], surface: Bo
         ImportError: an optional package is not installed.
     """
     check_one_for_each(found, scenes)
-    return scores_of(
+    return score_similarities(
         scenes, [similarities(scene, one, surface) for scene, one in zip(scenes.scenes, found, strict=True)]
     )
 
 
-def scores_of(scenes: SceneSet, images: "Sequence[Similarities]") -> CocoScores:
+def score_similarities(scenes: SceneSet, images: "Sequence[Similarities]") -> CocoScores:
     """Scores from the similarities in each scene. Raises DataError: the scenes have several classes."""
     if len(scenes.classes) != 1:
         raise DataError(f"expected one class, persons; got {', '.join(scenes.classes)}")
     precision = np.full((len(THRESHOLDS), len(RECALLS), 1, len(AREAS), 1), np.nan)
     recall = np.full((len(THRESHOLDS), 1, len(AREAS), 1), np.nan)
     for column, limits in enumerate(AREAS.values()):
-        matches = [match(image, limits) for image in images if image.gps.size or len(image.scores) or len(image.areas)]
+        matches = [
+            match_predictions(image, limits)
+            for image in images
+            if image.gps.size or len(image.scores) or len(image.areas)
+        ]
         persons = sum(int((~one.persons_ignored).sum()) for one in matches)
         if persons:
             precision[:, :, 0, column, 0], recall[:, 0, column, 0] = _curves(matches, persons)
-    return CocoScores(scenes.classes, tuple(AREAS), (MOST,), precision, recall)
+    return CocoScores(scenes.classes, tuple(AREAS), (MOST_PREDICTIONS,), precision, recall)
 
 
 def similarity(points: BodyPoints, box: np.ndarray, found: BodyResults, index: int, surface: BodySurface) -> float:
@@ -116,7 +120,7 @@ def similarities(scene: Scene, found: BodyResults, surface: BodySurface) -> Simi
             f"parts and {len(found.uv)} of U and V: expected the same number of each"
         )
     points = objects.body_points or (None,) * len(objects)
-    order = np.argsort(-found.scores.astype(np.float64), kind="stable")[:MOST].tolist()
+    order = np.argsort(-found.scores.astype(np.float64), kind="stable")[:MOST_PREDICTIONS].tolist()
     persons = list(zip(points, objects.boxes, strict=True))
     rows = [
         [0.0 if one is None else similarity(one, box, found, place, surface) for one, box in persons]
@@ -136,7 +140,7 @@ def similarities(scene: Scene, found: BodyResults, surface: BodySurface) -> Simi
     )  # fmt: skip
 
 
-def match(image: Similarities, limits: tuple[float, float]) -> Matches:
+def match_predictions(image: Similarities, limits: tuple[float, float]) -> Matches:
     """COCO's matching: by decreasing score, each prediction is matched with the most similar unmatched person.
 
     `limits`: areas of the persons that are counted.

@@ -60,7 +60,7 @@ def voc_scores(
     ap = np.full((len(scenes.classes), len(thresholds)), np.nan)
     curves: list[Float64[np.ndarray, "2 _"]] = []
     for label in range(len(scenes.classes)):
-        found = _Found.of_class(scenes, rounded, label, shift)
+        found = _ClassDetections.of_class(scenes, rounded, label, shift)
         for column, threshold in enumerate(thresholds):
             recall, precision = found.curve(threshold)
             if column == 0:
@@ -84,7 +84,7 @@ def average_precision(recall: Float64[np.ndarray, "n"], precision: Float64[np.nd
 
 
 @dataclass(frozen=True)
-class _Found:
+class _ClassDetections:
     """All detections of one class by decreasing score, each with its best IoU."""
 
     overlaps: Float64[np.ndarray, "n"]  # with the object that it overlaps most; -inf where the image has none
@@ -93,7 +93,7 @@ class _Found:
     positives: int  # objects that are not difficult
 
     @staticmethod
-    def of_class(scenes: SceneSet, detections: Sequence[Detections], label: int, shift: float) -> "_Found":
+    def of_class(scenes: SceneSet, detections: Sequence[Detections], label: int, shift: float) -> "_ClassDetections":
         scores: list[np.ndarray] = [np.zeros(0)]
         overlaps: list[np.ndarray] = [np.zeros(0)]
         objects: list[np.ndarray] = [np.zeros(0, dtype=np.int64)]
@@ -119,7 +119,7 @@ class _Found:
             positives += int((~is_difficult).sum())
         order = np.argsort(-np.concatenate(scores), kind="stable")
         best, numbers, hard = (np.concatenate(parts)[order] for parts in (overlaps, objects, difficult))
-        return _Found(best, numbers, hard, positives)
+        return _ClassDetections(best, numbers, hard, positives)
 
     def curve(self, threshold: float) -> tuple[Float64[np.ndarray, "n"], Float64[np.ndarray, "n"]]:
         """Recall and precision after each detection, by decreasing score."""

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, smooth_l1_loss
 from torchvision.ops import batched_nms, clip_boxes_to_image
 
-from moco.transfer.models.sampling import BOX_CODER, Sample
+from moco.transfer.models.sampling import BOX_CODER, SampledRegions
 from moco.transfer.models.settings import Settings
 
 NMS_IOU = 0.5
@@ -35,7 +35,7 @@ class BoxPredictor(nn.Module):
 def box_losses(
     logits: Float[Tensor, "R K1"],
     deltas: Float[Tensor, "R K 4"],
-    samples: list[Sample],
+    samples: list[SampledRegions],
     objects: list[Tensor],
     beta: float,
 ) -> dict[str, Tensor]:
@@ -55,12 +55,12 @@ def box_losses(
     return {"loss_cls": mean, "loss_box_reg": off / max(len(classes), 1)}
 
 
-def near(sample: Sample, objects: Float[Tensor, "n 4"]) -> Float[Tensor, "R 4"]:
+def near(sample: SampledRegions, objects: Float[Tensor, "n 4"]) -> Float[Tensor, "R 4"]:
     """The box of the object that each RoI is matched to; in an image without objects, the RoI itself."""
     return objects[sample.matched] if len(objects) else sample.boxes
 
 
-def detect(
+def decode_detections(
     logits: Float[Tensor, "R K1"],
     deltas: Float[Tensor, "R K 4"],
     proposals: Float[Tensor, "R 4"],

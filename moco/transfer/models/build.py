@@ -16,7 +16,7 @@ from moco.transfer.models.masks import MaskBranch
 from moco.transfer.models.norms import freeze, synchronize
 from moco.transfer.models.pooling import Pool
 from moco.transfer.models.proposals import ProposalNetwork
-from moco.transfer.models.settings import KIND, Arch, Kind, Norm, Settings, Task, paper_settings
+from moco.transfer.models.settings import KIND, Arch, Norm, OutputKind, Settings, Task, paper_settings
 
 
 def build_detector(
@@ -69,7 +69,7 @@ def _check(network: nn.Module, task: Task, arch: Arch) -> None:
         raise RecipeError(f"{task} needs --arch fpn, as in the paper (appendix A.2, A.3), got --arch {arch}")
 
 
-def _detector(network: nn.Module, kind: Kind, arch: Arch, settings: Settings, mean: RGB, std: RGB) -> Detector:
+def _detector(network: nn.Module, kind: OutputKind, arch: Arch, settings: Settings, mean: RGB, std: RGB) -> Detector:
     if arch == "c4":
         assert isinstance(network, ResNet)
         backbone = C4(network)

@@ -15,15 +15,15 @@ from torchvision.models.detection.keypoint_rcnn import KeypointRCNNHeads
 from moco.transfer.models.boxes import Detections, near
 from moco.transfer.models.head_branch import Branch
 from moco.transfer.models.pooling import Pool
-from moco.transfer.models.sampling import Sample, Target
+from moco.transfer.models.sampling import SampledRegions, Target
 from moco.transfer.models.settings import Settings
 
-PARTS = 24  # and the background, which is part 0
-SIDE = 256  # points and the mask are given on a person's box, scaled to a square with this side [pixels]
+BODY_PARTS = 24  # and the background, which is part 0
+SURFACE_SIDE = 256  # points and the mask are given on a person's box, scaled to a square with this side [pixels]
 FOREGROUND_IOU = 0.7  # of a RoI and its person; RoIs with less are not used in the loss
 
 
-class Annotation(NamedTuple):
+class SurfacePoints(NamedTuple):
     """The annotated points of one person, and its mask by 14 coarse parts (COCO's dp_* fields)."""
 
     x: Float[Tensor, "P"]  # 0 ... 255 within the person's box
@@ -57,7 +57,7 @@ class AnnotatedRoIs(NamedTuple):
     rows: Int[Tensor, "n"]  # of these RoIs among all
     roi: Float[Tensor, "n 4"]
     person: Float[Tensor, "n 4"]  # its person's box
-    annotations: list[Annotation]
+    annotations: list[SurfacePoints]
 
 
 class DensePoseBranch(Branch):
@@ -75,7 +75,7 @@ class DensePoseBranch(Branch):
         super().__init__()
         self.pool, self.weights, width = pool, weights or Weights(), settings.keypoint_channels
         self.head = KeypointRCNNHeads(channels, (width,) * 8)
-        outputs = {"coarse": coarse, "fine": PARTS + 1, "u": PARTS + 1, "v": PARTS + 1}
+        outputs = {"coarse": coarse, "fine": BODY_PARTS + 1, "u": BODY_PARTS + 1, "v": BODY_PARTS + 1}
         self.predictor = nn.ModuleDict({name: _deconvolution(width, count) for name, count in outputs.items()})
 
     def forward(self, x: Float[Tensor, "R D m m"]) -> Charts:
@@ -84,9 +84,11 @@ class DensePoseBranch(Branch):
         enlarged = (interpolate(layer(x).float(), scale_factor=2, mode="bilinear") for layer in self.predictor.values())
         return Charts(*enlarged)
 
-    def losses(self, x: Float[Tensor, "R D m m"], samples: list[Sample], targets: list[Target]) -> dict[str, Tensor]:
+    def losses(
+        self, x: Float[Tensor, "R D m m"], samples: list[SampledRegions], targets: list[Target]
+    ) -> dict[str, Tensor]:
         """See `chart_losses`. Only RoIs that overlap their person by more than 0.7 are used."""
-        rois = annotated_rois(samples, targets)
+        rois = find_annotated_rois(samples, targets)
         rows = torch.arange(len(rois.rows), device=x.device)
         return chart_losses(self(x[rois.rows]), rois._replace(rows=rows), self.weights)
 
@@ -106,11 +108,13 @@ def _deconvolution(inputs: int, outputs: int) -> nn.ConvTranspose2d:
     return layer
 
 
-def annotated_rois(samples: list[Sample], targets: list[Target], iou: float = FOREGROUND_IOU) -> AnnotatedRoIs:
+def find_annotated_rois(
+    samples: list[SampledRegions], targets: list[Target], iou: float = FOREGROUND_IOU
+) -> AnnotatedRoIs:
     """The RoIs that overlap a person with points by more than `iou`, in all images."""
     roi = torch.cat([sample.boxes for sample in samples])
     person = torch.cat([near(sample, target["boxes"]) for sample, target in zip(samples, targets, strict=True)])
-    points = list[Annotation | None]()
+    points = list[SurfacePoints | None]()
     for sample, target in zip(samples, targets, strict=True):
         points += [target["densepose"][index] for index in sample.matched.tolist()]
     close = (overlaps(roi, person) > iou).tolist()
@@ -171,8 +175,8 @@ def locate(rois: AnnotatedRoIs, side: int) -> Points:
     parts = list[Points]()
     for index, roi, person, points in zip(*rois, strict=True):
         extent, size = person[2:] - person[:2], roi[2:] - roi[:2]
-        x = person[0] + points.x.to(roi) * extent[0] / SIDE - roi[0]
-        y = person[1] + points.y.to(roi) * extent[1] / SIDE - roi[1]
+        x = person[0] + points.x.to(roi) * extent[0] / SURFACE_SIDE - roi[0]
+        y = person[1] + points.y.to(roi) * extent[1] / SURFACE_SIDE - roi[1]
         inside = (x >= 0) & (x < size[0]) & (y >= 0) & (y < size[1])
         x, y = x * side / size[0], y * side / size[1]
         values = (points.part.to(roi.device), points.u.to(roi), points.v.to(roi))

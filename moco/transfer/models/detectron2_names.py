@@ -46,7 +46,7 @@ def detectron2_names(detector: nn.Module) -> dict[str, str]:
     """Detectron2's name of every weight and BN statistic, by our name. Counts of batches are omitted."""
     first = PYRAMID if isinstance(detector.get_submodule("backbone"), FPN) else SINGLE_MAP
     ours = [name for name in detector.state_dict() if not name.endswith("num_batches_tracked")]
-    return {name: renamed(name, [*first, *COMMON]) for name in ours}
+    return {name: rename(name, [*first, *COMMON]) for name in ours}
 
 
 def detector_to_detectron2(detector: nn.Module) -> dict[str, Tensor]:
@@ -78,7 +78,7 @@ def load_detectron2(detector: nn.Module, state: Mapping[str, Tensor]) -> None:
             x.copy_(state[name])
 
 
-def renamed(name: str, rules: list[Rule]) -> str:
+def rename(name: str, rules: list[Rule]) -> str:
     """Apply the rules to `name`, one after the other."""
     for pattern, replacement in rules:
         name = re.sub(pattern, replacement, name)

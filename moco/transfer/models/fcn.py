@@ -15,9 +15,9 @@ from moco.transfer.models.backbones import ResNetBody, TimmBody, dilate
 from moco.transfer.models.detector import MEAN, RGB, STD
 from moco.transfer.models.norms import freeze, synchronize
 from moco.transfer.models.settings import Norm
+from moco.transfer.semantic import IGNORED
 
 STRIDE = 16  # [pixels] of the last feature map (A.5)
-IGNORED = 255  # label of pixels that are excluded from training and scores
 
 
 class FCN(nn.Module):

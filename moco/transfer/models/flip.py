@@ -7,7 +7,7 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
-from moco.transfer.models.densepose import Annotation
+from moco.transfer.models.densepose import SurfacePoints
 from moco.transfer.models.sampling import Target
 
 
@@ -15,7 +15,7 @@ def flip(
     image: UInt8[Tensor, "3 h w"],
     target: Target,
     keypoint_names: Sequence[str] = (),
-    mirror_body: Callable[[Annotation], Annotation] | None = None,
+    mirror_body: Callable[[SurfacePoints], SurfacePoints] | None = None,
 ) -> tuple[UInt8[Tensor, "3 h w"], Target]:
     """Exchange left and right of an image and its objects, and of keypoints whose names say left or right.
 
@@ -30,7 +30,7 @@ def flip(
     elif masks is not None:
         flipped["masks"] = [[_mirrored(part, width) for part in parts] for parts in masks]
     if "keypoints" in target:
-        points = target["keypoints"][:, mirrored_order(keypoint_names, target["keypoints"].shape[1])].clone()
+        points = target["keypoints"][:, mirror_keypoint_order(keypoint_names, target["keypoints"].shape[1])].clone()
         points[..., 0] = torch.where(points[..., 2] > 0, width - points[..., 0], points[..., 0])
         flipped["keypoints"] = points
     if "densepose" in target:
@@ -45,7 +45,7 @@ def _mirrored(polygon: np.ndarray, width: int) -> np.ndarray:
     return points.ravel()
 
 
-def mirrored_order(names: Sequence[str], count: int) -> list[int]:
+def mirror_keypoint_order(names: Sequence[str], count: int) -> list[int]:
     """For each of `count` keypoints, the one that takes its place in a flipped image: right_eye for left_eye."""
     if len(names) != count:
         return list(range(count))

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from moco.transfer.models.boxes import Detections
 from moco.transfer.models.pooling import Pool
-from moco.transfer.models.sampling import Sample, Target
+from moco.transfer.models.sampling import SampledRegions, Target
 
 
 class Branch(nn.Module):
@@ -14,7 +14,9 @@ class Branch(nn.Module):
     pool: Pool
     target: str  # the name of its annotations in a target
 
-    def losses(self, x: Float[Tensor, "R D m m"], samples: list[Sample], targets: list[Target]) -> dict[str, Tensor]:
+    def losses(
+        self, x: Float[Tensor, "R D m m"], samples: list[SampledRegions], targets: list[Target]
+    ) -> dict[str, Tensor]:
         """The losses, by name. `samples`: the RoIs of each image. `x`: the features of all RoIs."""
         raise NotImplementedError
 

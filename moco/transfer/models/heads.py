@@ -8,11 +8,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torchvision.models.detection.faster_rcnn import TwoMLPHead
 
-from moco.transfer.models.boxes import BoxPredictor, Detections, box_losses, detect
+from moco.transfer.models.boxes import BoxPredictor, Detections, box_losses, decode_detections
 from moco.transfer.models.head_branch import Branch
 from moco.transfer.models.pooling import Pool
 from moco.transfer.models.proposals import Proposals
-from moco.transfer.models.sampling import Sample, Target, sample_rois
+from moco.transfer.models.sampling import SampledRegions, Target, sample_rois
 from moco.transfer.models.settings import Settings
 
 Sizes = list[tuple[int, int]]  # (height, width) of each image
@@ -67,7 +67,7 @@ def branches_of(heads: nn.Module) -> list[Branch]:
     return cast(list[Branch], list(heads.get_submodule("branches").children()))
 
 
-def sample(proposals: list[Proposals], targets: list[Target], settings: Settings) -> list[Sample]:
+def sample(proposals: list[Proposals], targets: list[Target], settings: Settings) -> list[SampledRegions]:
     """The RoIs of each image that are used in training."""
     count, k = settings.rois_sampled, settings.num_classes
     pairs = zip(proposals, targets, strict=True)
@@ -84,4 +84,4 @@ def detect_all(
     """The detections of each image, from the box head's outputs for all proposals."""
     counts = [len(one) for one in boxes]
     images = zip(logits.split(counts), deltas.split(counts), boxes, sizes, strict=True)
-    return [detect(*image, settings) for image in images]
+    return [decode_detections(*image, settings) for image in images]

@@ -10,7 +10,7 @@ from torchvision.models.detection.roi_heads import heatmaps_to_keypoints, keypoi
 from moco.transfer.models.boxes import Detections
 from moco.transfer.models.head_branch import Branch
 from moco.transfer.models.pooling import Pool
-from moco.transfer.models.sampling import Sample, Target
+from moco.transfer.models.sampling import SampledRegions, Target
 from moco.transfer.models.settings import Settings
 
 
@@ -29,7 +29,9 @@ class KeypointBranch(Branch):
         """The logits of the positions of P keypoints."""
         return self.predictor(self.head(x)).float()
 
-    def losses(self, x: Float[Tensor, "R D m m"], samples: list[Sample], targets: list[Target]) -> dict[str, Tensor]:
+    def losses(
+        self, x: Float[Tensor, "R D m m"], samples: list[SampledRegions], targets: list[Target]
+    ) -> dict[str, Tensor]:
         """The cross entropy over the positions, averaged over all visible keypoints inside of their RoIs."""
         pairs = [pair for pair in zip(samples, targets, strict=True) if len(pair[0].boxes)]
         if not pairs:
@@ -56,7 +58,7 @@ class KeypointBranch(Branch):
             each["keypoints"] = torch.cat([points[:, :, :2], score[:, :, None]], dim=2)
 
 
-def keypoint_targets(sample: Sample, target: Target, side: int) -> tuple[Int[Tensor, "R P"], Tensor]:
+def keypoint_targets(sample: SampledRegions, target: Target, side: int) -> tuple[Int[Tensor, "R P"], Tensor]:
     """The cell y * side + x of each keypoint in its RoI, and whether it is visible and inside."""
     position, valid = keypoints_to_heatmap(target["keypoints"][sample.matched], sample.boxes, side)
     return position, valid.bool()

@@ -19,11 +19,11 @@ from moco.transfer.models.boxes import Detections
 from moco.transfer.models.head_branch import Branch
 from moco.transfer.models.norms import RoIBatchNorm
 from moco.transfer.models.pooling import Pool
-from moco.transfer.models.sampling import Sample, Target
+from moco.transfer.models.sampling import SampledRegions, Target
 from moco.transfer.models.settings import Settings
 from moco.transfer.optional_packages import require
 
-Polygons = Sequence[np.ndarray]  # of one object: the parts, each flat x0 y0 x1 y1 ... [pixels]
+PolygonList = Sequence[np.ndarray]  # of one object: the parts, each flat x0 y0 x1 y1 ... [pixels]
 THRESHOLD = 0.5
 
 
@@ -50,7 +50,9 @@ class MaskBranch(Branch):
         """The logits."""
         return self.predictor(self.head(x)).float()
 
-    def losses(self, x: Float[Tensor, "R D m m"], samples: list[Sample], targets: list[Target]) -> dict[str, Tensor]:
+    def losses(
+        self, x: Float[Tensor, "R D m m"], samples: list[SampledRegions], targets: list[Target]
+    ) -> dict[str, Tensor]:
         """The mean cross entropy of the masks of the objects' classes."""
         logits, classes = self(x), torch.cat([sample.classes for sample in samples])
         if len(classes) == 0:
@@ -67,7 +69,7 @@ class MaskBranch(Branch):
             each["mask_probs"] = part
 
 
-def mask_targets(sample: Sample, target: Target, side: int) -> Bool[Tensor, "R M M"]:
+def mask_targets(sample: SampledRegions, target: Target, side: int) -> Bool[Tensor, "R M M"]:
     """The target mask of each RoI: the part of its object that is inside of its box."""
     if len(sample.boxes) == 0:
         return torch.zeros(0, side, side, dtype=torch.bool, device=sample.boxes.device)
@@ -80,7 +82,7 @@ def mask_targets(sample: Sample, target: Target, side: int) -> Bool[Tensor, "R M
     return torch.from_numpy(np.stack(rows)).to(sample.boxes.device)
 
 
-def rasterize(polygons: Polygons, box: np.ndarray, side: int) -> np.ndarray:
+def rasterize(polygons: PolygonList, box: np.ndarray, side: int) -> np.ndarray:
     """Which of the `side` x `side` cells of the box are covered by the polygons, by COCO's routine.
 
     Raises:

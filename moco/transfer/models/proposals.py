@@ -12,7 +12,7 @@ from torchvision.models.detection.rpn import RPNHead
 from torchvision.ops import batched_nms, clip_boxes_to_image
 
 from moco.transfer.models.anchors import cell_anchors, grid_anchors
-from moco.transfer.models.sampling import RPN_CODER, Target, match, subsample
+from moco.transfer.models.sampling import RPN_CODER, Target, match_boxes, subsample
 from moco.transfer.models.settings import Settings
 
 NMS_IOU = 0.7
@@ -96,7 +96,7 @@ class ProposalNetwork(nn.Module):
         self, anchors: Float[Tensor, "m 4"], target: Target
     ) -> tuple[Int[Tensor, "m"], Float[Tensor, "m 4"] | None]:
         """For each anchor of one image 1 (object), 0 (background) or -1 (not sampled), and the box of its object."""
-        matched, kind = match(target["boxes"], anchors, self.matcher)
+        matched, kind = match_boxes(target["boxes"], anchors, self.matcher)
         positive, negative = subsample(kind, self.settings.anchors_sampled, 0.5)
         label = torch.full_like(kind, -1)
         label[positive], label[negative] = 1, 0

@@ -9,7 +9,7 @@ from torch import Tensor
 from moco.transfer.models.sampling import Target
 
 
-def resized_shape(height: int, width: int, shorter: int, longest: int) -> tuple[int, int]:
+def compute_resized_shape(height: int, width: int, shorter: int, longest: int) -> tuple[int, int]:
     """(height, width) with a shorter side of `shorter`, or less if the longer side would exceed `longest`."""
     scale = shorter / min(height, width)
     new = (shorter, scale * width) if height < width else (scale * height, shorter)
@@ -27,7 +27,7 @@ def resize(
     The filter averages pixels where the image shrinks. torchvision's detectors resize in the model, without averaging.
     """
     height, width = image.shape[1:]
-    size = resized_shape(height, width, shorter, longest)
+    size = compute_resized_shape(height, width, shorter, longest)
     pixels = Image.fromarray(image.permute(1, 2, 0).numpy())
     pixels = pixels.resize((size[1], size[0]), Image.Resampling.BILINEAR)
     image = torch.from_numpy(np.array(pixels)).permute(2, 0, 1).contiguous()

@@ -39,19 +39,19 @@ def check_target(target: Target, num_classes: int, needed: Collection[str]) -> N
             raise ValueError(f'a target needs "{name}" for each of its {len(boxes)} boxes, got {count}')
 
 
-class Sample(NamedTuple):
+class SampledRegions(NamedTuple):
     """The sampled RoIs of one image, those matched to objects first."""
 
     boxes: Float[Tensor, "n 4"]
     classes: Int[Tensor, "n"]  # K is the background
     matched: Int[Tensor, "n"]  # index of the object in the target; meaningless for background
 
-    def foreground(self, num_classes: int) -> "Sample":
+    def foreground(self, num_classes: int) -> "SampledRegions":
         keep = self.classes < num_classes
-        return Sample(self.boxes[keep], self.classes[keep], self.matched[keep])
+        return SampledRegions(self.boxes[keep], self.classes[keep], self.matched[keep])
 
 
-def match(
+def match_boxes(
     objects: Float[Tensor, "n 4"], boxes: Float[Tensor, "m 4"], matcher: Matcher
 ) -> tuple[Int[Tensor, "m"], Int[Tensor, "m"]]:
     """For each box, the object that it matches best, and its kind: 1 object, 0 background, -1 neither."""
@@ -77,13 +77,13 @@ def subsample(kind: Int[Tensor, "m"], count: int, fraction: float) -> tuple[Int[
 @torch.no_grad()
 def sample_rois(
     proposals: Float[Tensor, "m 4"], target: Target, *, count: int, num_classes: int, fraction: float = 0.25
-) -> Sample:
+) -> SampledRegions:
     """Sample `count` RoIs of one image from the proposals, to which the objects themselves are appended."""
     boxes = torch.cat([proposals, target["boxes"]])
-    matched, kind = match(target["boxes"], boxes, Matcher(0.5, 0.5))
+    matched, kind = match_boxes(target["boxes"], boxes, Matcher(0.5, 0.5))
     index = torch.cat(subsample(kind, count, fraction))
     matched, kind = matched[index], kind[index]
     classes = torch.full_like(matched, num_classes)
     if len(target["labels"]):
         classes = torch.where(kind == 1, target["labels"][matched], classes)
-    return Sample(boxes[index], classes, matched)
+    return SampledRegions(boxes[index], classes, matched)

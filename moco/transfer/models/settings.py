@@ -6,11 +6,11 @@ from typing import Literal
 Task = Literal["detect", "instance", "keypoints", "densepose", "lvis", "cityscapes"]
 Arch = Literal["c4", "dc5", "fpn"]
 Norm = Literal["tuned", "sync", "frozen"]
-Kind = Literal["boxes", "masks", "keypoints", "densepose"]  # what a detector predicts
+OutputKind = Literal["boxes", "masks", "keypoints", "densepose"]  # what a detector predicts
 
 
 @dataclass(frozen=True)
-class Counts:
+class ProposalCounts:
     """Number of proposals of the RPN per image, in training and in evaluation."""
 
     before_nms: tuple[int, int]  # of each feature map
@@ -24,7 +24,7 @@ class Settings:
     num_classes: int  # K, without the background
     anchor_sizes: tuple[tuple[float, ...], ...] = ((32,), (64,), (128,), (256,), (512,))  # [pixels], per feature map
     anchor_ratios: tuple[float, ...] = (0.5, 1.0, 2.0)  # height / width
-    counts: Counts = Counts((2000, 1000), (1000, 1000))
+    counts: ProposalCounts = ProposalCounts((2000, 1000), (1000, 1000))
     anchors_sampled: int = 256  # of an image, for the RPN's losses; half of them positive
     rois_sampled: int = 512  # of an image, for the losses of the box head; a quarter of them positive
     box_beta: float = 0.0  # of the box head's smooth L1 loss; 0: L1
@@ -48,7 +48,7 @@ class Settings:
         return self.but(anchor_sizes=tuple(tuple(size * factor for size in sizes) for sizes in self.anchor_sizes))
 
 
-KIND: dict[Task, Kind] = {
+KIND: dict[Task, OutputKind] = {
     "detect": "boxes",
     "instance": "masks",
     "lvis": "masks",
@@ -66,9 +66,9 @@ def paper_settings(task: Task, arch: Arch, num_classes: int, norm: Norm = "tuned
     settings = Settings(num_classes, fpn_norm=norm != "frozen", box_norm=norm != "frozen")
     if arch != "fpn":  # Base-RCNN-C4.yaml, Base-RCNN-DilatedC5.yaml: one map with anchors of all sizes
         sizes = (tuple(size for sizes in settings.anchor_sizes for size in sizes),)
-        settings = settings.but(anchor_sizes=sizes, counts=Counts((12000, 6000), (2000, 1000)), multiple=1)
+        settings = settings.but(anchor_sizes=sizes, counts=ProposalCounts((12000, 6000), (2000, 1000)), multiple=1)
     if task == "keypoints":  # Base-Keypoint-RCNN-FPN.yaml
-        settings = settings.but(counts=Counts(settings.counts.before_nms, (1500, 1000)), box_beta=0.5)
+        settings = settings.but(counts=ProposalCounts(settings.counts.before_nms, (1500, 1000)), box_beta=0.5)
     if task == "lvis":  # LVISv0.5-InstanceSegmentation/mask_rcnn_R_50_FPN_1x.yaml
         settings = settings.but(score_threshold=1e-4, max_detections=300)
     return settings

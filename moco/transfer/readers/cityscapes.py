@@ -12,7 +12,7 @@ from PIL import Image
 
 from moco.data.decode.rgb import check_size
 from moco.data.sources.images import DataError
-from moco.text import shown
+from moco.text import escape
 from moco.transfer.masks import rle_of_runs
 from moco.transfer.readers.entries import AnnotationError
 from moco.transfer.readers.images import images_below
@@ -20,7 +20,16 @@ from moco.transfer.readers.shared import Annotation, ReadOptions, objects_of
 from moco.transfer.scenes import Rle, Scene, SceneSet
 from moco.transfer.semantic import IGNORED, SemanticScene, SemanticSet, table_of
 
-OBJECTS = {24: "person", 25: "rider", 26: "car", 27: "truck", 28: "bus", 31: "train", 32: "motorcycle", 33: "bicycle"}
+OBJECT_NAMES = {
+    24: "person",
+    25: "rider",
+    26: "car",
+    27: "truck",
+    28: "bus",
+    31: "train",
+    32: "motorcycle",
+    33: "bicycle",
+}
 SURFACES = {7: "road", 8: "sidewalk", 11: "building", 12: "wall", 13: "fence", 17: "pole", 19: "traffic light",
             20: "traffic sign", 21: "vegetation", 22: "terrain", 23: "sky"}  # fmt: skip
 VOID = (0, 1, 2, 3, 4, 5, 6, 9, 10, 14, 15, 16, 18, 29, 30)  # classes that are not evaluated
@@ -41,17 +50,17 @@ def read(path: Path, options: ReadOptions) -> SceneSet:
         AnnotationError: a file is missing or damaged, or has a value that Cityscapes does not have.
         DataError: there is no such split.
     """
-    if options.classes not in (None, tuple(OBJECTS.values())):
+    if options.classes not in (None, tuple(OBJECT_NAMES.values())):
         raise DataError(
-            f"Cityscapes has the classes {', '.join(OBJECTS.values())}; expected {', '.join(options.classes)}"
+            f"Cityscapes has the classes {', '.join(OBJECT_NAMES.values())}; expected {', '.join(options.classes)}"
         )
     scenes = [_scene(image, name, labels) for image, name, labels in _pairs(path, options, "instanceIds")]
-    return SceneSet(tuple(OBJECTS.values()), tuple(scenes), tuple(OBJECTS))
+    return SceneSet(tuple(OBJECT_NAMES.values()), tuple(scenes), tuple(OBJECT_NAMES))
 
 
 def read_semantic(path: Path, options: ReadOptions) -> SemanticSet:
     """The 19 classes of a split, from *_labelIds.png. Raises as `read`."""
-    names = {**SURFACES, **OBJECTS}
+    names = {**SURFACES, **OBJECT_NAMES}
     classes = tuple(names[number] for number in sorted(names))
     if options.classes not in (None, classes):
         raise DataError(f"Cityscapes has the classes {', '.join(classes)}; expected {', '.join(options.classes)}")
@@ -65,7 +74,7 @@ def _pairs(path: Path, options: ReadOptions, kind: str) -> list[tuple[Path, str,
     root = options.images or path / "leftImg8bit"
     splits = sorted(folder.name for folder in root.iterdir() if folder.is_dir()) if root.is_dir() else []
     if options.split not in splits:
-        raise DataError(f"{shown(str(path))}: choose a split from {', '.join(splits)}; got {options.split}")
+        raise DataError(f"{escape(str(path))}: choose a split from {', '.join(splits)}; got {options.split}")
     pairs: list[tuple[Path, str, Path]] = []
     for image in images_below(root / options.split):
         if not image.name.endswith(IMAGE):
@@ -95,11 +104,11 @@ def _scene(image: Path, name: str, labels: Path) -> Scene:
     annotations: list[Annotation] = []
     for value in np.unique(runs.values).tolist():
         kind = value // 1000 if value >= 1000 else value
-        if not (kind in OBJECTS or kind in SURFACES or kind in VOID or value == 255) or value < 0:
+        if not (kind in OBJECT_NAMES or kind in SURFACES or kind in VOID or value == 255) or value < 0:
             raise AnnotationError(labels, name, f"has pixels of the value {value}, which Cityscapes does not have")
-        if kind in OBJECTS:
+        if kind in OBJECT_NAMES:
             mask, box = runs.mask([value], height, width), runs.box(value, height)
-            label = list(OBJECTS).index(kind)
+            label = list(OBJECT_NAMES).index(kind)
             area = float(mask.runs[1::2].sum())
             annotations.append(Annotation(f"{name}, object {value}", box, label, area, crowd=value < 1000, mask=mask))
     ignored = runs.mask(VOID, height, width)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from moco.data.sources.folder import find_images
 from moco.data.sources.images import DataError
-from moco.text import shown
+from moco.text import escape
 from moco.transfer.labelled import Item, LabelledFiles
 from moco.transfer.readers.shared import ReadOptions
 
@@ -23,16 +23,16 @@ def read(path: Path, options: ReadOptions) -> LabelledFiles:
     """
     folder = path / (options.split or "")
     if not folder.is_dir():
-        raise DataError(f"{shown(str(path))} has no folder {shown(options.split or '')}")
+        raise DataError(f"{escape(str(path))} has no folder {escape(options.split or '')}")
     found = find_images(folder)
     numbers, names = found.labelling.numbers, tuple(found.labelling.names)
     if not names or (numbers < 0).any():
-        raise DataError(f"the images in {shown(str(folder))} have no classes: expected a folder for each class")
+        raise DataError(f"the images in {escape(str(folder))} have no classes: expected a folder for each class")
     classes = options.classes or names
     place = {name: index for index, name in enumerate(classes)}
     if other := [name for name in names if name not in place]:
         raise DataError(
-            f"{shown(str(folder))} has the class {shown(other[0])}; expected {', '.join(map(shown, classes))}"
+            f"{escape(str(folder))} has the class {escape(other[0])}; expected {', '.join(map(escape, classes))}"
         )
     labels = [place[names[number]] for number in numbers.tolist()]
     items = [Item(Path(found.path(i)), found.names[i], label) for i, label in enumerate(labels)]

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from moco.data.sources.images import DataError
-from moco.text import shown
+from moco.text import escape
 from moco.transfer.readers.coco_objects import Picture, annotation_of
-from moco.transfer.readers.entries import Entry, described, read_json
+from moco.transfer.readers.entries import JsonObject, describe_value, read_json_object
 from moco.transfer.readers.images import ImageFiles
-from moco.transfer.readers.shared import Annotation, ReadOptions, Skipped, objects_of
+from moco.transfer.readers.shared import Annotation, ReadOptions, SkippedAnnotations, objects_of
 from moco.transfer.scenes import Scene, SceneSet
 
 ROBOFLOW = "_annotations.coco.json"
@@ -34,17 +34,17 @@ class Categories(NamedTuple):
         return {number: index for index, number in enumerate(self.ids)}
 
 
-def file_name(image: Entry) -> str:
+def file_name(image: JsonObject) -> str:
     """The name of an image's file, as COCO has it."""
     return image.text("file_name")
 
 
 def recognises(path: Path) -> bool:
     """A JSON file with `images` and `categories`, or a folder with annotations in a usual place."""
-    return bool(files_of(path))
+    return bool(find_annotation_files(path))
 
 
-def files_of(path: Path) -> dict[str, Path]:
+def find_annotation_files(path: Path) -> dict[str, Path]:
     """The possible annotation files at `path`, by the split in their names."""
     if path.is_file():
         return {"": path} if path.suffix.lower() == ".json" else {}
@@ -65,12 +65,14 @@ def read(path: Path, options: ReadOptions) -> SceneSet:
         AnnotationError: an annotation cannot be used; the message has its file and id.
         DataError: there is no such split.
     """
-    return read_content(read_json(choose(files_of(path), options.split, path)), options)
+    return read_content(read_json_object(choose_split_file(find_annotation_files(path), options.split, path)), options)
 
 
-def read_content(root: Entry, options: ReadOptions, *, name_of: Callable[[Entry], str] = file_name) -> SceneSet:
+def read_content(
+    root: JsonObject, options: ReadOptions, *, name_of: Callable[[JsonObject], str] = file_name
+) -> SceneSet:
     """The scenes of one file's content. `name_of` returns the name of an image's file."""
-    skipped = Skipped(options.skip_bad)
+    skipped = SkippedAnnotations(options.skip_bad)
     categories = categories_of(root, options)
     pictures = pictures_of(root)
     found: dict[int | str, list[Annotation]] = {picture.id: [] for picture in pictures}
@@ -83,7 +85,7 @@ def read_content(root: Entry, options: ReadOptions, *, name_of: Callable[[Entry]
         if result is not None and result[1] is not None:
             found[result[0]].append(result[1])
     has_masks = any(one.mask is not None for of_image in found.values() for one in of_image)
-    paths = paths_of(pictures, root.file, options.images, name_of)
+    paths = find_image_paths(pictures, root.file, options.images, name_of)
     scenes = [
         Scene(
             paths[picture.id], picture.id, picture.width, picture.height,
@@ -96,24 +98,24 @@ def read_content(root: Entry, options: ReadOptions, *, name_of: Callable[[Entry]
     )
 
 
-def choose(files: dict[str, Path], split: str | None, path: Path) -> Path:
+def choose_split_file(files: dict[str, Path], split: str | None, path: Path) -> Path:
     """The file of a split. Raises DataError with the splits that exist."""
     if split is not None:
         matching = [name for name in files if name == split] or [name for name in files if name.endswith(f"_{split}")]
         if len(matching) == 1:
             return files[matching[0]]
         raise DataError(
-            f"{shown(str(path))} has {len(matching) or 'no'} annotations for the split {shown(split)}; choose from "
-            f"{', '.join(map(shown, files))}"
+            f"{escape(str(path))} has {len(matching) or 'no'} annotations for the split {escape(split)}; choose from "
+            f"{', '.join(map(escape, files))}"
         )
     if len(files) != 1:
         raise DataError(
-            f"{shown(str(path))} has several files of annotations: choose from {', '.join(map(shown, files))}"
+            f"{escape(str(path))} has several files of annotations: choose from {', '.join(map(escape, files))}"
         )
     return next(iter(files.values()))
 
 
-def categories_of(root: Entry, options: ReadOptions) -> Categories:
+def categories_of(root: JsonObject, options: ReadOptions) -> Categories:
     """The classes. A category that groups others and has no objects (Roboflow's first one) is left out."""
     entries = list(root.entries("categories", "category"))
     if not entries:
@@ -141,7 +143,7 @@ def categories_of(root: Entry, options: ReadOptions) -> Categories:
     return Categories(names, ids, next(iter(points), ()))
 
 
-def pictures_of(root: Entry) -> list[Picture]:
+def pictures_of(root: JsonObject) -> list[Picture]:
     """The images, ordered by id."""
     pictures = [
         Picture(
@@ -159,8 +161,8 @@ def pictures_of(root: Entry) -> list[Picture]:
     return pictures
 
 
-def paths_of(
-    pictures: list[Picture], file: Path, folder: Path | None, name_of: Callable[[Entry], str]
+def find_image_paths(
+    pictures: list[Picture], file: Path, folder: Path | None, name_of: Callable[[JsonObject], str]
 ) -> dict[int | str, Path]:
     """The file of each image: in `folder`, or where COCO and the tools put images relative to the annotations."""
     root = file.parent.parent if file.parent.name == "annotations" else file.parent
@@ -173,9 +175,9 @@ def paths_of(
         name = name_of(picture.entry)
         path = files.find(name)
         if path is None:
-            picture.entry.fail(f"there is no file {shown(name)} in {files.describe()}")
+            picture.entry.fail(f"there is no file {escape(name)} in {files.describe()}")
         if path in taken:
-            picture.entry.fail(f"{shown(str(path))} is the file of image {taken[path]} too")
+            picture.entry.fail(f"{escape(str(path))} is the file of image {taken[path]} too")
         paths[picture.id] = path
         taken[path] = picture.id
     return paths
@@ -200,7 +202,7 @@ def _looks_right(file: Path) -> bool:
     )
 
 
-def _ordered(root: Entry, ids: tuple[int, ...], names: tuple[str, ...], classes: tuple[str, ...]) -> list[int]:
+def _ordered(root: JsonObject, ids: tuple[int, ...], names: tuple[str, ...], classes: tuple[str, ...]) -> list[int]:
     """The ids in the order of `classes`."""
     number = dict(zip(names, ids, strict=True))
     if missing := [name for name in classes if name not in number]:
@@ -210,8 +212,8 @@ def _ordered(root: Entry, ids: tuple[int, ...], names: tuple[str, ...], classes:
     return [number[name] for name in classes]
 
 
-def _keypoint_names(category: Entry) -> list[str]:
+def _keypoint_names(category: JsonObject) -> list[str]:
     names = category.list("keypoints")
     if len(names) > MOST_KEYPOINTS or not all(isinstance(name, str) for name in names):
-        category.fail(f"keypoints must be a list of names, got {described(names)}")
+        category.fail(f"keypoints must be a list of names, got {describe_value(names)}")
     return names

@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Float64
 
 from moco.transfer import masks
-from moco.transfer.readers.entries import AnnotationError, Entry, described
+from moco.transfer.readers.entries import AnnotationError, JsonObject, describe_value
 from moco.transfer.readers.shared import Annotation
 from moco.transfer.scenes import Mask, Rle
 
@@ -14,14 +14,14 @@ from moco.transfer.scenes import Mask, Rle
 class Picture(NamedTuple):
     """One entry of `images`."""
 
-    entry: Entry
+    entry: JsonObject
     id: int | str
     width: int
     height: int
 
 
 def annotation_of(
-    entry: Entry, sizes: dict[int | str, Picture], place: dict[int, int], keypoints: int, seen: set[int | str]
+    entry: JsonObject, sizes: dict[int | str, Picture], place: dict[int, int], keypoints: int, seen: set[int | str]
 ) -> tuple[int | str, Annotation | None]:
     """Check an annotation. Returns the id of its image and the annotation.
 
@@ -37,11 +37,11 @@ def annotation_of(
     seen.add(identity)
     image, category = entry.identity("image_id"), entry.integer("category_id")
     if image not in sizes:
-        entry.fail(f"image_id {described(image)}: there is no image with this id")
+        entry.fail(f"image_id {describe_value(image)}: there is no image with this id")
     if category not in place:
         entry.fail(f"category_id {category}: there is no category with this id")
     mask = mask_of(entry, sizes[image].height, sizes[image].width)
-    box = box_of(entry) if entry.has("bbox") or mask is None else _box_of_mask(mask)
+    box = read_box(entry) if entry.has("bbox") or mask is None else _box_of_mask(mask)
     extent = masks.area_of(mask) if mask is not None else float((box[2] - box[0]) * (box[3] - box[1]))
     area = entry.number("area") if entry.has("area") else extent
     if area < 0:
@@ -51,7 +51,7 @@ def annotation_of(
     return image, Annotation(entry.name, box, place[category], area, crowd, mask=mask, keypoints=points)
 
 
-def box_of(entry: Entry) -> Float64[np.ndarray, "4"]:
+def read_box(entry: JsonObject) -> Float64[np.ndarray, "4"]:
     """The corners of a box, from x, y, width and height."""
     x, y, width, height = entry.numbers("bbox", 4)
     if width < 0 or height < 0:
@@ -59,7 +59,7 @@ def box_of(entry: Entry) -> Float64[np.ndarray, "4"]:
     return np.array([x, y, x + width, y + height])
 
 
-def mask_of(entry: Entry, height: int, width: int) -> Mask | None:
+def mask_of(entry: JsonObject, height: int, width: int) -> Mask | None:
     """The mask in an image of that size; None if the segmentation is empty, as some tools write it for boxes."""
     value = entry.value.get("segmentation")
     if value is None or value == [] or value == [[]]:
@@ -70,10 +70,10 @@ def mask_of(entry: Entry, height: int, width: int) -> Mask | None:
             if problem := masks.problem_of(part):
                 entry.fail(problem)
         return tuple(parts)
-    return run_length_of(Entry(value, entry.file, entry.name), height, width)
+    return run_length_of(JsonObject(value, entry.file, entry.name), height, width)
 
 
-def run_length_of(entry: Entry, height: int, width: int) -> Rle:
+def run_length_of(entry: JsonObject, height: int, width: int) -> Rle:
     """The run-length mask of that size, from `size`, and `counts` as text or numbers."""
     size = entry.numbers("size", 2)
     if tuple(size) != (height, width):
@@ -93,10 +93,10 @@ def run_length_of(entry: Entry, height: int, width: int) -> Rle:
 
 
 def _box_of_mask(mask: Mask) -> Float64[np.ndarray, "4"]:
-    return masks.box_of_rle(mask) if isinstance(mask, Rle) else masks.box_of(mask)
+    return masks.box_of_rle(mask) if isinstance(mask, Rle) else masks.box_around(mask)
 
 
-def _keypoints(entry: Entry, count: int) -> Float64[np.ndarray, "K 3"]:
+def _keypoints(entry: JsonObject, count: int) -> Float64[np.ndarray, "K 3"]:
     points = entry.numbers("keypoints", 3 * count).reshape(count, 3)
     if not np.isin(points[:, 2], (0, 1, 2)).all():
         entry.fail("the visibility of a keypoint must be 0, 1 or 2")

@@ -12,8 +12,8 @@ import numpy as np
 from moco.transfer.masks import bitmap_of_rle
 from moco.transfer.readers import coco
 from moco.transfer.readers.coco_objects import run_length_of
-from moco.transfer.readers.entries import Entry, read_json
-from moco.transfer.readers.shared import ReadOptions, Skipped
+from moco.transfer.readers.entries import JsonObject, read_json_object
+from moco.transfer.readers.shared import ReadOptions, SkippedAnnotations
 from moco.transfer.scenes import BodyPoints, Scene, SceneSet
 
 PARTS, COARSE_PARTS, SIDE = 24, 14, 256
@@ -28,7 +28,7 @@ NUMBERS = {
 
 def recognises(path: Path) -> bool:
     """COCO JSON with dp_I in its annotations."""
-    return any(b'"dp_I"' in coco.ends_of(file) for file in coco.files_of(path).values())
+    return any(b'"dp_I"' in coco.ends_of(file) for file in coco.find_annotation_files(path).values())
 
 
 def read(path: Path, options: ReadOptions) -> SceneSet:
@@ -38,8 +38,8 @@ def read(path: Path, options: ReadOptions) -> SceneSet:
         AnnotationError: an annotation cannot be used; the message has its file and id.
         DataError: there is no such split.
     """
-    root = read_json(coco.choose(coco.files_of(path), options.split, path))
-    scenes, skipped = coco.read_content(root, options), Skipped(options.skip_bad)
+    root = read_json_object(coco.choose_split_file(coco.find_annotation_files(path), options.split, path))
+    scenes, skipped = coco.read_content(root, options), SkippedAnnotations(options.skip_bad)
     points: dict[str, BodyPoints] = {}
     for entry in root.entries("annotations", "annotation"):
         if entry.has("dp_I"):
@@ -54,7 +54,7 @@ def _with_points(scene: Scene, points: dict[str, BodyPoints]) -> Scene:
     return replace(scene, objects=replace(scene.objects, body_points=body_points))
 
 
-def _points(entry: Entry) -> BodyPoints:
+def _points(entry: JsonObject) -> BodyPoints:
     values = {key: entry.numbers(key) for key in NUMBERS}
     if len({len(numbers) for numbers in values.values()}) > 1:
         entry.fail(f"{', '.join(NUMBERS)} have different lengths: {[len(numbers) for numbers in values.values()]}")
@@ -70,7 +70,7 @@ def _points(entry: Entry) -> BodyPoints:
     )
 
 
-def _mask(entry: Entry) -> np.ndarray:
+def _mask(entry: JsonObject) -> np.ndarray:
     """The coarse part of each pixel of the box; where parts overlap, the one with the higher number."""
     masks = entry.list("dp_masks")
     if len(masks) != COARSE_PARTS:
@@ -78,5 +78,5 @@ def _mask(entry: Entry) -> np.ndarray:
     result = np.zeros((SIDE, SIDE), dtype=np.uint8)
     for number, value in enumerate(masks, 1):
         if value:
-            result[bitmap_of_rle(run_length_of(Entry(value, entry.file, entry.name), SIDE, SIDE))] = number
+            result[bitmap_of_rle(run_length_of(JsonObject(value, entry.file, entry.name), SIDE, SIDE))] = number
     return result

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float64
 
 from moco.data.sources.images import DataError
-from moco.text import one_line, shown
+from moco.text import escape, one_line
 
 LARGEST = 1e7  # absolute value of a coordinate, at most: larger than any image, and exact in float32
 
@@ -19,7 +19,7 @@ class AnnotationError(DataError):
     """An annotation that cannot be used: its `file`, the `entry` in it, and the `problem`."""
 
     def __init__(self, file: Path, entry: str, problem: str):
-        where = f"{shown(str(file))}, {one_line(entry)}" if entry else shown(str(file))
+        where = f"{escape(str(file))}, {one_line(entry)}" if entry else escape(str(file))
         super().__init__(f"{where}: {one_line(problem)}")
         self.file, self.entry, self.problem = file, entry, problem
 
@@ -40,7 +40,7 @@ def read_bytes(path: Path) -> bytes:
         raise AnnotationError(path, "", f"cannot be read ({error.strerror})") from error
 
 
-def read_json(path: Path) -> "Entry":
+def read_json_object(path: Path) -> "JsonObject":
     """The JSON object in a file. Raises AnnotationError."""
     try:
         value = json.loads(read_bytes(path))
@@ -48,16 +48,16 @@ def read_json(path: Path) -> "Entry":
         raise
     except (ValueError, RecursionError) as error:  # bad JSON or UTF-8, a number of thousands of digits, deep nesting
         raise AnnotationError(path, "", f"not valid JSON ({_short(str(error))})") from error
-    return Entry(value, path, "")
+    return JsonObject(value, path, "")
 
 
-class Entry:
+class JsonObject:
     """One JSON object of a file. Every method raises AnnotationError if a value is missing or has another type."""
 
     def __init__(self, value: Any, file: Path, name: str):
         self.file, self.name = file, name
         if not isinstance(value, dict):
-            self.fail(f"expected a JSON object, got {described(value)}")
+            self.fail(f"expected a JSON object, got {describe_value(value)}")
         self.value: dict[str, Any] = value
 
     def fail(self, problem: str) -> NoReturn:
@@ -76,20 +76,20 @@ class Entry:
     def number(self, key: str) -> float:
         value = self.raw(key)
         if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= 1e15:
-            self.fail(f"{key} must be a finite number, got {described(value)}")
+            self.fail(f"{key} must be a finite number, got {describe_value(value)}")
         return float(value)
 
     def integer(self, key: str, *, least: int = -(2**53), most: int = 2**53) -> int:
         value = self.raw(key)
         whole = isinstance(value, int) or (isinstance(value, float) and math.isfinite(value) and value.is_integer())
         if isinstance(value, bool) or not whole or not least <= value <= most:
-            self.fail(f"{key} must be a whole number{_between(least, most)}, got {described(value)}")
+            self.fail(f"{key} must be a whole number{_between(least, most)}, got {describe_value(value)}")
         return int(value)
 
     def text(self, key: str) -> str:
         value = self.raw(key)
         if not isinstance(value, str) or not value:
-            self.fail(f"{key} must be text, got {described(value)}")
+            self.fail(f"{key} must be text, got {describe_value(value)}")
         return value
 
     def identity(self, key: str = "id") -> int | str:
@@ -99,7 +99,7 @@ class Entry:
     def list(self, key: str) -> "list[Any]":
         value = self.raw(key)
         if not isinstance(value, list):
-            self.fail(f"{key} must be a list, got {described(value)}")
+            self.fail(f"{key} must be a list, got {describe_value(value)}")
         return value
 
     def numbers(self, key: str, length: int | None = None) -> Float64[np.ndarray, "n"]:
@@ -110,7 +110,7 @@ class Entry:
         """`values`, a part of the value of `key`, as an array of finite numbers."""
         expected = f"{key} must be a list of {'' if length is None else f'{length} '}finite numbers"
         if not isinstance(values, list):
-            self.fail(f"{expected}, got {described(values)}")
+            self.fail(f"{expected}, got {describe_value(values)}")
         if length is not None and len(values) != length:
             self.fail(f"{expected}, got {len(values)} values")
         try:
@@ -118,21 +118,23 @@ class Entry:
         except (ValueError, OverflowError):  # lists of different lengths, numbers too large
             array = np.zeros(0, dtype=object)
         if array.ndim != 1 or array.dtype.kind not in "iuf" or bool in set(map(type, values)):
-            self.fail(f"{expected}, got {described(values)}")
+            self.fail(f"{expected}, got {describe_value(values)}")
         array = array.astype(np.float64)
         if not (np.abs(array) <= LARGEST).all():  # false for NaN
-            self.fail(f"{expected} of at most {LARGEST:,.0f}, got {described(values)}")
+            self.fail(f"{expected} of at most {LARGEST:,.0f}, got {describe_value(values)}")
         return array
 
-    def entries(self, key: str, name: str) -> "Iterator[Entry]":
+    def entries(self, key: str, name: str) -> "Iterator[JsonObject]":
         """The objects of a list. Messages name each by its id, or by its position if it has no id."""
         for place, value in enumerate(self.list(key)):
             given = value.get("id") if isinstance(value, dict) else None
             plain = isinstance(given, int | str) and not isinstance(given, bool)
-            yield Entry(value, self.file, f"{name} {_short(str(given))}" if plain else f"{name} number {place + 1}")
+            yield JsonObject(
+                value, self.file, f"{name} {_short(str(given))}" if plain else f"{name} number {place + 1}"
+            )
 
 
-def described(value: Any) -> str:
+def describe_value(value: Any) -> str:
     """A short description of any value, for messages."""
     if isinstance(value, dict):
         return "a JSON object"

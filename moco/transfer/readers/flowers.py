@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Int64
 
 from moco.data.sources.images import DataError
-from moco.text import shown
+from moco.text import escape
 from moco.transfer.labelled import Item, LabelledFiles
 from moco.transfer.readers.entries import AnnotationError
 from moco.transfer.readers.images import ImageFiles
@@ -32,7 +32,7 @@ def read(path: Path, options: ReadOptions) -> LabelledFiles:
     """
     parts = (options.split or "").split("+")
     if not {*parts} <= {*SPLITS}:
-        raise DataError(f"{shown(str(path))}: choose splits from {', '.join(SPLITS)}; got {options.split}")
+        raise DataError(f"{escape(str(path))}: choose splits from {', '.join(SPLITS)}; got {options.split}")
     labels = _numbers(path / "imagelabels.mat", "labels")
     if len(labels) and not (labels.min() >= 1 and labels.max() <= CLASSES):
         raise AnnotationError(

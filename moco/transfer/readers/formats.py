@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from moco.data.sources.images import DataError, Images
-from moco.text import shown
+from moco.text import escape
 from moco.transfer.readers import (
     cifar,
     cityscapes,
@@ -39,7 +39,7 @@ class Format(Generic[T]):
     read: Callable[[Path, ReadOptions], T]
 
 
-OBJECTS: dict[str, Format[SceneSet]] = {  # the first that recognises a path reads it
+OBJECT_FORMATS: dict[str, Format[SceneSet]] = {  # the first that recognises a path reads it
     "voc": Format("VOCdevkit/VOC2007/{Annotations,ImageSets,JPEGImages}, or XML files", voc.recognises, voc.read),
     "cityscapes": Format("leftImg8bit/ and gtFine/", cityscapes.recognises, cityscapes.read),
     "labelme": Format("a folder of LabelMe's JSON files", labelme.recognises, labelme.read),
@@ -48,13 +48,13 @@ OBJECTS: dict[str, Format[SceneSet]] = {  # the first that recognises a path rea
     "densepose": Format("COCO JSON with dp_I, dp_U, ... (DensePose-COCO)", densepose.recognises, densepose.read),
     "coco": Format("a JSON file with images, annotations and categories", coco.recognises, coco.read),
 }
-PIXELS: dict[str, Format[SemanticSet]] = {
+PIXEL_FORMATS: dict[str, Format[SemanticSet]] = {
     "voc": Format("VOCdevkit/VOC2012/{ImageSets,SegmentationClass}", voc_semantic.recognises, voc_semantic.read),
     "cityscapes": Format("leftImg8bit/ and gtFine/", cityscapes.recognises, cityscapes.read_semantic),
     "folders": Format("images/, masks/ and classes.txt", paired_folders.recognises, paired_folders.read),
 }
 
-CLASSES: dict[str, Format[Images]] = {
+CLASS_FORMATS: dict[str, Format[Images]] = {
     "cifar": Format("cifar-10-batches-bin/, -py/, cifar-100-binary/ or -python/", cifar.recognises, cifar.read),
     "flowers": Format("jpg/, imagelabels.mat and setid.mat", flowers.recognises, flowers.read),
     "pets": Format("images/ and annotations/{trainval,test}.txt", pets.recognises, pets.read),
@@ -73,34 +73,34 @@ def read_scenes(path: Path, options: ReadOptions | None = None, *, format: str |
         AnnotationError: an annotation cannot be used; the message has its file and id.
         DataError: the path does not exist, has no known format, or no images.
     """
-    scenes = _read(path, options, format, OBJECTS)
+    scenes = _read(path, options, format, OBJECT_FORMATS)
     if not scenes.scenes:
-        raise DataError(f"{shown(str(path))} has no images")
+        raise DataError(f"{escape(str(path))} has no images")
     return scenes
 
 
 def read_semantic(path: Path, options: ReadOptions | None = None, *, format: str | None = None) -> SemanticSet:
-    """The images with a class for each pixel at `path`, in a format of PIXELS. Raises as `read_scenes`."""
-    scenes = _read(path, options, format, PIXELS)
+    """The images with a class for each pixel at `path`, in a format of PIXEL_FORMATS. Raises as `read_scenes`."""
+    scenes = _read(path, options, format, PIXEL_FORMATS)
     if not scenes.scenes:
-        raise DataError(f"{shown(str(path))} has no images")
+        raise DataError(f"{escape(str(path))} has no images")
     return scenes
 
 
 def read_classes(path: Path, options: ReadOptions | None = None, *, format: str | None = None) -> Images:
-    """The images with one class each at `path`, in a format of CLASSES. Raises as `read_scenes`."""
-    images = _read(path, options, format, CLASSES)
+    """The images with one class each at `path`, in a format of CLASS_FORMATS. Raises as `read_scenes`."""
+    images = _read(path, options, format, CLASS_FORMATS)
     if not len(images):
-        raise DataError(f"{shown(str(path))} has no images")
+        raise DataError(f"{escape(str(path))} has no images")
     return images
 
 
 def _read(path: Path, options: ReadOptions | None, format: str | None, formats: dict[str, Format[T]]) -> T:
     if not path.exists():
-        raise DataError(f"{shown(str(path))} does not exist: expected a folder or file of annotations")
+        raise DataError(f"{escape(str(path))} does not exist: expected a folder or file of annotations")
     chosen = recognise(path, formats) if format is None else format
     if chosen not in formats:
-        raise DataError(f"there is no format {shown(chosen)}: choose from {', '.join(formats)}")
+        raise DataError(f"there is no format {escape(chosen)}: choose from {', '.join(formats)}")
     return formats[chosen].read(path, options or ReadOptions())
 
 
@@ -110,4 +110,4 @@ def recognise(path: Path, formats: Mapping[str, Format[Any]]) -> str:
         if known.recognises(path):
             return name
     layouts = "\n".join(f"  {name}: {known.layout}" for name, known in formats.items())
-    raise DataError(f"{shown(str(path))} has none of these formats; if it does, name it with --format:\n{layouts}")
+    raise DataError(f"{escape(str(path))} has none of these formats; if it does, name it with --format:\n{layouts}")

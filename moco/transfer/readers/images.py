@@ -9,7 +9,7 @@ from PIL import Image
 from moco.data.decode.decode import EXTENSIONS, BadImage, reason_of
 from moco.data.decode.rgb import orientation
 from moco.data.sources.images import DataError
-from moco.text import shown
+from moco.text import escape
 
 
 class ImageFiles:
@@ -53,7 +53,7 @@ class ImageFiles:
         return self._names[folder]
 
     def describe(self) -> str:
-        return ", ".join(shown(str(folder)) for folder in self.folders)
+        return ", ".join(escape(str(folder)) for folder in self.folders)
 
 
 def images_below(folder: Path) -> list[Path]:

@@ -4,9 +4,9 @@ import re
 from pathlib import Path
 
 from moco.data.sources.images import DataError
-from moco.text import shown
+from moco.text import escape
 from moco.transfer.labelled import Item, LabelledFiles
-from moco.transfer.readers.entries import AnnotationError, Entry, read_json
+from moco.transfer.readers.entries import AnnotationError, JsonObject, read_json_object
 from moco.transfer.readers.images import ImageFiles
 from moco.transfer.readers.shared import ReadOptions
 
@@ -27,8 +27,8 @@ def read(path: Path, options: ReadOptions) -> LabelledFiles:
     files = _files(path)
     chosen = [file for split, file in files.items() if options.split in (split, file.stem) or len(files) == 1]
     if len(chosen) != 1:
-        raise DataError(f"{shown(str(path))}: choose a split from {', '.join(files)}; got {options.split}")
-    root = read_json(chosen[0])
+        raise DataError(f"{escape(str(path))}: choose a split from {', '.join(files)}; got {options.split}")
+    root = read_json_object(chosen[0])
     classes = _classes(root)
     category_of = _categories_of_images(root, classes)
     images = ImageFiles([options.images or chosen[0].parent])
@@ -39,7 +39,7 @@ def read(path: Path, options: ReadOptions) -> LabelledFiles:
         if number not in category_of:
             entry.fail("has no annotation, or another image has its id")
         if image is None:
-            entry.fail(f"there is no file {shown(name)} in {images.describe()}")
+            entry.fail(f"there is no file {escape(name)} in {images.describe()}")
         items.append((number, Item(image, name, category_of.pop(number))))
     return LabelledFiles([item for _, item in sorted(items, key=lambda pair: pair[0])], list(classes.values()))
 
@@ -54,7 +54,7 @@ def _files(path: Path) -> dict[str, Path]:
     return {match[1]: file for file in sorted(path.glob("*.json")) if (match := NAME.fullmatch(file.name))}
 
 
-def _classes(root: Entry) -> dict[int, str]:
+def _classes(root: JsonObject) -> dict[int, str]:
     """The names of the categories by id. If names occur twice, each gets its id appended."""
     names: dict[int, str] = {}
     for entry in root.entries("categories", "category"):
@@ -68,7 +68,7 @@ def _classes(root: Entry) -> dict[int, str]:
     return {number: names[number] if unique else f"{names[number]} {number}" for number in sorted(names)}
 
 
-def _categories_of_images(root: Entry, classes: dict[int, str]) -> dict[int, int]:
+def _categories_of_images(root: JsonObject, classes: dict[int, str]) -> dict[int, int]:
     """The class of each image, by the image's id."""
     place = {number: index for index, number in enumerate(classes)}
     result: dict[int, int] = {}

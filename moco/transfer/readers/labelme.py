@@ -10,11 +10,11 @@ from PIL import Image
 
 from moco.data.decode.rgb import MAX_PIXELS
 from moco.data.sources.images import DataError
-from moco.text import shown
+from moco.text import escape
 from moco.transfer import masks
-from moco.transfer.readers.entries import AnnotationError, Entry, read_json
+from moco.transfer.readers.entries import AnnotationError, JsonObject, read_json_object
 from moco.transfer.readers.images import ImageFiles
-from moco.transfer.readers.shared import Annotation, ReadOptions, Skipped, objects_of, with_class
+from moco.transfer.readers.shared import Annotation, ReadOptions, SkippedAnnotations, objects_of, with_class
 from moco.transfer.scenes import Mask, Scene, SceneSet
 
 CORNERS_OF_A_CIRCLE = 64
@@ -36,8 +36,8 @@ def read(path: Path, options: ReadOptions) -> SceneSet:
         AnnotationError: a shape cannot be used; the message has its file and number.
     """
     if options.split is not None and not (path / options.split).is_dir():
-        raise DataError(f"{shown(str(path))} has no folder {shown(options.split)}")
-    skipped = Skipped(options.skip_bad)
+        raise DataError(f"{escape(str(path))} has no folder {escape(options.split)}")
+    skipped = SkippedAnnotations(options.skip_bad)
     folder = path if options.split is None else path / options.split
     drafts = [(file, _scene(file, options.images, skipped)) for file in _files(folder)]
     names = {name for _, (_, shapes) in drafts for name, _, _ in shapes}
@@ -67,8 +67,8 @@ def _looks_right(file: Path) -> bool:
         return False
 
 
-def _scene(file: Path, folder: Path | None, skipped: Skipped) -> tuple[Scene, list[Shape]]:
-    root = read_json(file)
+def _scene(file: Path, folder: Path | None, skipped: SkippedAnnotations) -> tuple[Scene, list[Shape]]:
+    root = read_json_object(file)
     width, height = root.integer("imageWidth", least=1), root.integer("imageHeight", least=1)
     if width * height > MAX_PIXELS:
         root.fail(f"an image of {width} x {height} pixels; expected at most {MAX_PIXELS:,}")
@@ -76,7 +76,7 @@ def _scene(file: Path, folder: Path | None, skipped: Skipped) -> tuple[Scene, li
     image = places.find(root.text("imagePath")) or places.with_stem(file.stem)
     if image is None:
         root.fail(
-            f"there is no image {shown(root.text('imagePath'))} in {places.describe()}. If the image is inside of the "
+            f"there is no image {escape(root.text('imagePath'))} in {places.describe()}. If the image is inside of the "
             "JSON file, save it as a file beside it"
         )
     shapes = [
@@ -86,7 +86,7 @@ def _scene(file: Path, folder: Path | None, skipped: Skipped) -> tuple[Scene, li
     return Scene(image, file.stem, width, height, objects_of([])), [one for one in shapes if one is not None]
 
 
-def _shape(entry: Entry, place: int, height: int, width: int) -> Shape:
+def _shape(entry: JsonObject, place: int, height: int, width: int) -> Shape:
     name, kind = entry.text("label"), entry.text("shape_type") if entry.has("shape_type") else "polygon"
     group = str(entry.integer("group_id")) if entry.has("group_id") else f"alone {place}"
     parts = [entry.checked_numbers(point, "a point", 2) for point in entry.list("points")]
@@ -98,10 +98,10 @@ def _shape(entry: Entry, place: int, height: int, width: int) -> Shape:
         mask = (points.reshape(-1),)
         if problem := masks.problem_of(mask[0]):
             entry.fail(problem)
-        box = masks.box_of(mask)
+        box = masks.box_around(mask)
     elif kind == "circle" and len(points) == 2:
         mask = (_circle(points),)
-        box = masks.box_of(mask)
+        box = masks.box_around(mask)
     elif kind == "mask" and len(points) == 2:
         mask = _bitmap(entry, points, height, width)
         box = masks.box_of_rle(mask)
@@ -118,7 +118,7 @@ def _circle(points: Float64[np.ndarray, "2 2"]) -> Float64[np.ndarray, "xy"]:
     return (centre + radius * np.column_stack([np.cos(angles), np.sin(angles)])).reshape(-1)
 
 
-def _bitmap(entry: Entry, points: Float64[np.ndarray, "2 2"], height: int, width: int) -> masks.Rle:
+def _bitmap(entry: JsonObject, points: Float64[np.ndarray, "2 2"], height: int, width: int) -> masks.Rle:
     """A mask from a PNG in base64 that covers the box between the points, including the last pixels."""
     left, top = np.floor(points.min(0)).astype(int).tolist()
     try:
@@ -147,7 +147,7 @@ def _joined(shapes: list[Shape]) -> list[tuple[str, Annotation]]:
         if before is not None and isinstance(before.mask, tuple) and isinstance(one.mask, tuple):
             mask = before.mask + one.mask
             area = masks.area_of(mask)
-            objects[key] = before._replace(mask=mask, box=masks.box_of(mask), area=area)
+            objects[key] = before._replace(mask=mask, box=masks.box_around(mask), area=area)
         else:
             objects[key if before is None else (name, f"{group}, {place}")] = one
     return [(name, one) for (name, _), one in objects.items()]

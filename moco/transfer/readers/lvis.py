@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from moco.transfer.readers import coco
-from moco.transfer.readers.entries import Entry, read_json
+from moco.transfer.readers.entries import JsonObject, read_json_object
 from moco.transfer.readers.shared import ReadOptions
 from moco.transfer.scenes import Scene, SceneSet
 
@@ -13,7 +13,7 @@ FREQUENCIES = ("r", "c", "f")  # of classes: rare, common, frequent
 
 def recognises(path: Path) -> bool:
     """COCO JSON with a key that only LVIS has."""
-    every = map(coco.ends_of, coco.files_of(path).values())
+    every = map(coco.ends_of, coco.find_annotation_files(path).values())
     return any(b'"neg_category_ids"' in ends or b'"frequency"' in ends for ends in every)
 
 
@@ -27,7 +27,7 @@ def read(path: Path, options: ReadOptions) -> SceneSet:
         AnnotationError: an annotation cannot be used; the message has its file and id.
         DataError: there is no such split.
     """
-    root = read_json(coco.choose(coco.files_of(path), options.split, path))
+    root = read_json_object(coco.choose_split_file(coco.find_annotation_files(path), options.split, path))
     scenes = coco.read_content(root, options, name_of=_name)
     place = {number: index for index, number in enumerate(scenes.category_ids)}
     images = {entry.identity(): entry for entry in root.entries("images", "image")}
@@ -36,13 +36,13 @@ def read(path: Path, options: ReadOptions) -> SceneSet:
     return replace(scenes, scenes=federated, frequencies=tuple(frequency[number] for number in scenes.category_ids))
 
 
-def _name(image: Entry) -> str:
+def _name(image: JsonObject) -> str:
     if image.has("coco_url"):
         return "/".join(image.text("coco_url").split("/")[-2:])
     return image.text("file_name")[-16:]
 
 
-def _federated(scene: Scene, image: Entry, place: dict[int, int]) -> Scene:
+def _federated(scene: Scene, image: JsonObject, place: dict[int, int]) -> Scene:
     """The scene with its absent classes, and its classes of which some objects are not annotated."""
     classes: list[tuple[int, ...]] = []
     for key in ("neg_category_ids", "not_exhaustive_category_ids"):
@@ -53,7 +53,7 @@ def _federated(scene: Scene, image: Entry, place: dict[int, int]) -> Scene:
     return replace(scene, negative=classes[0], not_exhaustive=classes[1])
 
 
-def _frequency(category: Entry) -> str:
+def _frequency(category: JsonObject) -> str:
     value = category.text("frequency")
     if value not in FREQUENCIES:
         category.fail(f"frequency must be one of {', '.join(FREQUENCIES)}, got {value!r}")

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from moco.data.sources.images import DataError
-from moco.text import shown
+from moco.text import escape
 from moco.transfer.readers.entries import AnnotationError, read_text
 from moco.transfer.readers.images import ImageFiles, images_below
 from moco.transfer.readers.shared import ReadOptions
@@ -31,14 +31,14 @@ def read(path: Path, options: ReadOptions) -> SemanticSet:
     classes = options.classes or _classes(path)
     images = path / "images" / (options.split or "")
     if folder is None or not images.is_dir():
-        raise DataError(f"{shown(str(path))}: expected the folders {shown(str(images))} and masks beside images")
+        raise DataError(f"{escape(str(path))}: expected the folders {escape(str(images))} and masks beside images")
     masks = ImageFiles([folder / (options.split or "")])
     scenes: list[SemanticScene] = []
     for image in images_below(images):
         name = image.relative_to(images).with_suffix("").as_posix()
         label = masks.find(f"{name}.png")
         if label is None:
-            raise AnnotationError(image, name, f"there is no {shown(name)}.png in {masks.describe()}")
+            raise AnnotationError(image, name, f"there is no {escape(name)}.png in {masks.describe()}")
         scenes.append(SemanticScene(image, name, label))
     values = {number: number for number in range(len(classes))} | {IGNORED: IGNORED}
     return SemanticSet(classes, tuple(scenes), table_of(values))
@@ -51,7 +51,7 @@ def _label_folder(path: Path) -> Path | None:
 def _classes(path: Path) -> tuple[str, ...]:
     file = path / "classes.txt"
     if not file.is_file():
-        raise DataError(f"expected the names of the classes, one in each line, in {shown(str(file))}")
+        raise DataError(f"expected the names of the classes, one in each line, in {escape(str(file))}")
     names = tuple(line.strip() for line in read_text(file).splitlines() if line.strip())
     if not 2 <= len(names) <= IGNORED or len({*names}) < len(names):
         raise AnnotationError(file, "", f"expected 2 to {IGNORED} different names of classes, got {len(names)}")

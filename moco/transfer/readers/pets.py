@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from moco.data.sources.images import DataError
-from moco.text import shown
+from moco.text import escape
 from moco.transfer.labelled import Item, LabelledFiles
 from moco.transfer.readers.entries import AnnotationError, read_text
 from moco.transfer.readers.images import ImageFiles
@@ -26,7 +26,7 @@ def read(path: Path, options: ReadOptions) -> LabelledFiles:
         DataError: there is no such split.
     """
     if options.split not in SPLITS:
-        raise DataError(f"{shown(str(path))}: choose a split from {', '.join(SPLITS)}; got {options.split}")
+        raise DataError(f"{escape(str(path))}: choose a split from {', '.join(SPLITS)}; got {options.split}")
     file = path / "annotations" / f"{options.split}.txt"
     images = ImageFiles([options.images or path / "images"])
     items: list[Item] = []
@@ -41,11 +41,11 @@ def read(path: Path, options: ReadOptions) -> LabelledFiles:
         name, label = fields[0].rpartition("_")[0], int(fields[1])
         if not 1 <= label <= 1000 or names.setdefault(label, name) != name:
             raise AnnotationError(
-                file, where, f"class {label} is {names.get(label, 'out of range')}, not {shown(name)}"
+                file, where, f"class {label} is {names.get(label, 'out of range')}, not {escape(name)}"
             )
         image = images.find(f"{fields[0]}.jpg")
         if image is None:
-            raise AnnotationError(file, where, f"there is no {shown(fields[0])}.jpg in {images.describe()}")
+            raise AnnotationError(file, where, f"there is no {escape(fields[0])}.jpg in {images.describe()}")
         items.append(Item(image, fields[0], label - 1))
     if sorted(names) != list(range(1, len(names) + 1)):
         raise AnnotationError(file, "", f"the classes are not numbered from 1 without gaps: {sorted(names)[:50]}")

@@ -8,7 +8,7 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 from jaxtyping import Float64
 
-from moco.text import shown
+from moco.text import escape
 from moco.transfer.readers.entries import AnnotationError
 from moco.transfer.scenes import Mask, Objects
 
@@ -56,7 +56,7 @@ def objects_of(annotations: list[Annotation], *, masks: bool = False, keypoints:
 
 
 @dataclass
-class Skipped:
+class SkippedAnnotations:
     """Handles annotations that cannot be used: raises the error, or (`skip`) skips them and keeps the reasons."""
 
     skip: bool
@@ -76,5 +76,5 @@ class Skipped:
 def with_class(annotation: Annotation, name: str, place: dict[str, int], file: Path) -> Annotation:
     """The annotation with the number of its class `name`. Raises AnnotationError if `place` does not have it."""
     if name not in place:
-        raise AnnotationError(file, annotation.id, f"{shown(name)} is none of the classes: {', '.join(place)}")
+        raise AnnotationError(file, annotation.id, f"{escape(name)} is none of the classes: {', '.join(place)}")
     return annotation._replace(label=place[name])

@@ -15,13 +15,13 @@ from xml.parsers import expat
 import numpy as np
 
 from moco.data.sources.images import DataError
-from moco.text import shown
+from moco.text import escape
 from moco.transfer.readers.entries import LARGEST, AnnotationError, read_bytes, read_text
 from moco.transfer.readers.images import ImageFiles
-from moco.transfer.readers.shared import Annotation, ReadOptions, Skipped, objects_of, with_class
+from moco.transfer.readers.shared import Annotation, ReadOptions, SkippedAnnotations, objects_of, with_class
 from moco.transfer.scenes import Scene, SceneSet
 
-CLASSES = (  # of the challenges 2007 to 2012
+VOC_CLASSES = (  # of the challenges 2007 to 2012
     "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog",
     "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
 )  # fmt: skip
@@ -44,10 +44,10 @@ def read(path: Path, options: ReadOptions) -> SceneSet:
         AnnotationError: an object cannot be used; the message has its file and number.
         DataError: there is no such split.
     """
-    skipped = Skipped(options.skip_bad)
+    skipped = SkippedAnnotations(options.skip_bad)
     drafts = [_draft(file, _image_of(file, options.images), skipped) for file in _files_of_split(path, options.split)]
     names = {name for draft in drafts for name, _ in draft.objects}
-    classes = options.classes or (CLASSES if years_of(path) else tuple(sorted(names)))
+    classes = options.classes or (VOC_CLASSES if years_of(path) else tuple(sorted(names)))
     place = {name: index for index, name in enumerate(classes)}
     scenes: list[Scene] = []
     for draft in drafts:
@@ -83,18 +83,18 @@ def lists_of_split(path: Path, split: str | None, task: str) -> list[Path]:
         plain = [file for (_, name), file in lists.items() if "_" not in name]
         if len(plain) == 1:
             return plain
-        raise DataError(f"{shown(str(path))} has several splits: choose from {offered}; join several with +")
+        raise DataError(f"{escape(str(path))} has several splits: choose from {offered}; join several with +")
     chosen: list[Path] = []
     for part in split.split("+"):
         year, _, name = part.rpartition("_")
         found = [file for (y, n), file in lists.items() if n == part or (y, n) == (year, name)]
         if not found:
-            raise DataError(f"{shown(str(path))} has no split {shown(part)}; it has {offered or 'none'}")
+            raise DataError(f"{escape(str(path))} has no split {escape(part)}; it has {offered or 'none'}")
         chosen += found
     return chosen
 
 
-def read_list(file: Path) -> list[str]:
+def read_split_list(file: Path) -> list[str]:
     """The names of images in a list. Raises AnnotationError."""
     names: dict[str, int] = {}
     for number, line in enumerate(read_text(file).splitlines(), 1):
@@ -104,7 +104,7 @@ def read_list(file: Path) -> list[str]:
                 file, f"line {number}", "expected one image name per line; the list of a single class is not a split"
             )
         if fields and (fields[0].startswith("/") or {"..", "."} & {*fields[0].replace("\\", "/").split("/")}):
-            raise AnnotationError(file, f"line {number}", f"{shown(fields[0])} is a path outside of the folder")
+            raise AnnotationError(file, f"line {number}", f"{escape(fields[0])} is a path outside of the folder")
         if fields and fields[0] in names:
             raise AnnotationError(file, f"line {number}", f"image {fields[0]} is in line {names[fields[0]]} already")
         names |= dict.fromkeys(fields, number)
@@ -132,13 +132,15 @@ def _files_of_split(path: Path, split: str | None) -> list[Path]:
         return [
             file.parents[2] / "Annotations" / f"{name}.xml"
             for file in lists_of_split(path, split, "Main")
-            for name in read_list(file)
+            for name in read_split_list(file)
         ]
     if split is not None:
-        raise DataError(f"{shown(str(path))} has no ImageSets/Main and so no split {shown(split)}: leave the split out")
+        raise DataError(
+            f"{escape(str(path))} has no ImageSets/Main and so no split {escape(split)}: leave the split out"
+        )
     files = next((files for folder in _annotation_folders(path) if (files := _xml_files(folder))), [])
     if not files:
-        raise DataError(f"{shown(str(path))} has no XML files of Pascal VOC")
+        raise DataError(f"{escape(str(path))} has no XML files of Pascal VOC")
     return files
 
 
@@ -214,7 +216,7 @@ def _parse(file: Path) -> ElementTree.Element:
     return root
 
 
-def _draft(file: Path, image: Path, skipped: Skipped) -> _Draft:
+def _draft(file: Path, image: Path, skipped: SkippedAnnotations) -> _Draft:
     root = _parse(file)
     found = [
         skipped.attempt(lambda number=number, element=element: _object(file, number, element))

@@ -4,11 +4,11 @@ import re
 from pathlib import Path
 
 from moco.data.sources.images import DataError
-from moco.text import shown
+from moco.text import escape
 from moco.transfer.readers.entries import AnnotationError, read_text
 from moco.transfer.readers.images import ImageFiles
 from moco.transfer.readers.shared import ReadOptions
-from moco.transfer.readers.voc import CLASSES, lists_of_split, read_list, years_of
+from moco.transfer.readers.voc import VOC_CLASSES, lists_of_split, read_split_list, years_of
 from moco.transfer.semantic import IGNORED, Colour, SemanticScene, SemanticSet, table_of
 
 FOLDER, AUGMENTED = "SegmentationClass", "SegmentationClassAug"
@@ -37,16 +37,16 @@ def read(path: Path, options: ReadOptions) -> SemanticSet:
         augmented = "aug" in file.stem.lower() and (root / AUGMENTED).is_dir()
         images = ImageFiles([options.images or root / "JPEGImages"])
         labels = ImageFiles([root / (AUGMENTED if augmented else FOLDER)])
-        for name in read_list(file):
+        for name in read_split_list(file):
             image, label = images.with_stem(name), labels.find(f"{name}.png")
             if image is None or label is None:
                 place = images if image is None else labels
                 raise AnnotationError(file, name, f"there is no such file in {place.describe()}")
             scenes.append(SemanticScene(image, name, label))
-    classes, colours = _label_map(path) or (("background", *CLASSES), palette(len(CLASSES) + 1))
+    classes, colours = _label_map(path) or (("background", *VOC_CLASSES), palette(len(VOC_CLASSES) + 1))
     if options.classes not in (None, classes):
         raise DataError(
-            f"{shown(str(path))} has the classes {', '.join(classes)}; expected {', '.join(options.classes)}"
+            f"{escape(str(path))} has the classes {', '.join(classes)}; expected {', '.join(options.classes)}"
         )
     values = {number: number for number in range(len(classes))} | {IGNORED: IGNORED}
     return SemanticSet(classes, tuple(scenes), table_of(values), {**colours, (224, 224, 192): IGNORED})

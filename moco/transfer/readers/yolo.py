@@ -11,12 +11,12 @@ import numpy as np
 from jaxtyping import Float64
 
 from moco.data.sources.images import DataError
-from moco.text import shown
+from moco.text import escape
 from moco.transfer import masks
 from moco.transfer.optional_packages import require
-from moco.transfer.readers.entries import AnnotationError, Entry, read_text
+from moco.transfer.readers.entries import AnnotationError, JsonObject, read_text
 from moco.transfer.readers.images import images_below, is_image, size_of
-from moco.transfer.readers.shared import Annotation, ReadOptions, Skipped, objects_of
+from moco.transfer.readers.shared import Annotation, ReadOptions, SkippedAnnotations, objects_of
 from moco.transfer.scenes import Scene, SceneSet
 
 DESCRIPTIONS = ("data.yaml", "data.yml", "dataset.yaml")
@@ -52,8 +52,8 @@ def read(path: Path, options: ReadOptions) -> SceneSet:
     """
     file = _description_file(path)
     if file is None:
-        raise DataError(f"{shown(str(path))} has neither data.yaml nor one of {', '.join(NAMES)}")
-    described, skipped = _describe(file), Skipped(options.skip_bad)
+        raise DataError(f"{escape(str(path))} has neither data.yaml nor one of {', '.join(NAMES)}")
+    described, skipped = _describe(file), SkippedAnnotations(options.skip_bad)
     if options.classes not in (None, described.classes):
         raise AnnotationError(
             file, "", f"has the classes {', '.join(described.classes)}; expected {', '.join(options.classes)}"
@@ -61,7 +61,7 @@ def read(path: Path, options: ReadOptions) -> SceneSet:
     images = images_below(options.images) if options.images else _images(file, described, options.split)
     labels = [_label_file(image) for image in images]
     if images and not any(label.is_file() for label in labels):
-        raise DataError(f"no image has a text file: expected {shown(str(labels[0]))}, ...")
+        raise DataError(f"no image has a text file: expected {escape(str(labels[0]))}, ...")
     sizes = [size_of(image) for image in images]
     found = [
         _annotations(label, size, described, skipped) if label.is_file() else []
@@ -90,7 +90,7 @@ def _describe(file: Path) -> Description:
         if not classes:
             raise AnnotationError(file, "", "names no classes: expected one in each line")
         return Description(classes, {}, 0, 0)
-    root = Entry(_yaml(file), file, "")
+    root = JsonObject(_yaml(file), file, "")
     shape = root.numbers("kpt_shape", 2) if root.has("kpt_shape") else np.zeros(2)
     if root.has("kpt_shape") and (shape[1] not in (2, 3) or not 1 <= shape[0] <= 1000 or shape[0] % 1):
         root.fail(f"kpt_shape must be the number of keypoints and 2 or 3, got {shape.tolist()}")
@@ -108,7 +108,7 @@ def _yaml(file: Path) -> Any:
         raise AnnotationError(file, "", f"not valid YAML ({str(error)[:100]})") from error
 
 
-def _class_names(root: Entry) -> tuple[str, ...]:
+def _class_names(root: JsonObject) -> tuple[str, ...]:
     """The class names from `names`, which is a list, or a mapping from numbers."""
     names = root.raw("names")
     if isinstance(names, dict):
@@ -120,7 +120,7 @@ def _class_names(root: Entry) -> tuple[str, ...]:
     return tuple(map(str, names))
 
 
-def _texts(root: Entry, key: str) -> list[str]:
+def _texts(root: JsonObject, key: str) -> list[str]:
     values = root.raw(key)
     values = values if isinstance(values, list) else [values]
     if not all(isinstance(value, str) and value for value in values):
@@ -142,9 +142,9 @@ def _images(file: Path, described: Description, split: str | None) -> list[Path]
     if not places:
         if split is None:
             return images_below(root / "images" if (root / "images").is_dir() else root)
-        raise DataError(f"{shown(str(root))} has no splits, and {shown(split)} was given: leave the split out")
+        raise DataError(f"{escape(str(root))} has no splits, and {escape(split)} was given: leave the split out")
     if (split is None and len(places) > 1) or (split is not None and split not in places):
-        raise DataError(f"{shown(str(root))}: choose a split from {', '.join({**described.splits, **places})}")
+        raise DataError(f"{escape(str(root))}: choose a split from {', '.join({**described.splits, **places})}")
     chosen = places[split] if split is not None else next(iter(places.values()))
     images = [image for place in chosen for image in _below(place, root)]
     return sorted(set(images), key=lambda image: image.as_posix())
@@ -157,7 +157,7 @@ def _place(root: Path, text: str, file: Path, split: str) -> Path:
         place = root.joinpath(*parts[first:])
         if place.exists():
             return place
-    raise AnnotationError(file, split, f"there is no {shown(text)} in {shown(str(root))}")
+    raise AnnotationError(file, split, f"there is no {escape(text)} in {escape(str(root))}")
 
 
 def _below(place: Path, root: Path) -> list[Path]:
@@ -169,7 +169,7 @@ def _below(place: Path, root: Path) -> list[Path]:
         if line.strip():
             image = _place(root, line.strip(), place, f"line {number}")
             if not is_image(image.name):
-                raise AnnotationError(place, f"line {number}", f"{shown(line.strip())} is not an image file")
+                raise AnnotationError(place, f"line {number}", f"{escape(line.strip())} is not an image file")
             images.append(image)
     return images
 
@@ -189,7 +189,9 @@ def _name(image: Path, root: Path) -> str:
     return image.relative_to(root).as_posix() if image.is_relative_to(root) else image.name
 
 
-def _annotations(file: Path, size: tuple[int, int], described: Description, skipped: Skipped) -> list[Annotation]:
+def _annotations(
+    file: Path, size: tuple[int, int], described: Description, skipped: SkippedAnnotations
+) -> list[Annotation]:
     found = [
         skipped.attempt(lambda number=number, line=line: _annotation(file, number, line.split(), size, described))
         for number, line in enumerate(read_text(file).splitlines(), 1)
@@ -220,7 +222,7 @@ def _annotation(file: Path, number: int, texts: list[str], size: tuple[int, int]
     polygon = (rest.reshape(-1, 2) * scale).reshape(-1)
     if problem := masks.problem_of(polygon):
         _fail(file, number, problem)
-    return Annotation(name, masks.box_of((polygon,)), int(label), masks.area_of((polygon,)), mask=(polygon,))
+    return Annotation(name, masks.box_around((polygon,)), int(label), masks.area_of((polygon,)), mask=(polygon,))
 
 
 def _numbers(file: Path, number: int, texts: list[str]) -> Float64[np.ndarray, "n"]:

@@ -10,7 +10,7 @@ from moco.transfer.segmentation.recipe import CropSpec
 from moco.transfer.semantic import IGNORED
 
 
-class Window(NamedTuple):
+class CropWindow(NamedTuple):
     """Position and size of a crop in the resized image [pixels]."""
 
     resized: tuple[int, int]  # width and height of the resized image
@@ -27,19 +27,19 @@ class Window(NamedTuple):
         return self.left * across, self.top * down, min(right, width), min(bottom, height)
 
 
-def draw_window(width: int, height: int, spec: CropSpec, rng: np.random.Generator) -> Window:
+def draw_window(width: int, height: int, spec: CropSpec, rng: np.random.Generator) -> CropWindow:
     """A random crop of an image of this size: the ratio and the place are drawn uniformly."""
     ratio = rng.uniform(spec.smallest, spec.largest)
     resized = max(1, round(width * ratio)), max(1, round(height * ratio))
     size = min(spec.side, resized[0]), min(spec.side, resized[1])
     left, top = (int(rng.integers(whole - part + 1)) for whole, part in zip(resized, size, strict=True))
-    return Window(resized, left, top, *size, flip=bool(rng.random() < spec.flip))
+    return CropWindow(resized, left, top, *size, flip=bool(rng.random() < spec.flip))
 
 
-def crop(
+def crop_with_labels(
     image: UInt8[np.ndarray, "h w 3"],
     labels: UInt8[np.ndarray, "h w"],
-    window: Window,
+    window: CropWindow,
     *,
     side: int,
     colour: tuple[int, int, int],

@@ -12,11 +12,11 @@ from moco.data.loader.sampler import Draw
 from moco.data.loader.threads import in_order
 from moco.data.sources.images import DataError
 from moco.rng import fold
-from moco.transfer.segmentation.crop import crop, draw_window
+from moco.transfer.segmentation.crop import crop_with_labels, draw_window
 from moco.transfer.segmentation.recipe import SegmentationRecipe
 from moco.transfer.semantic import SemanticSet
 from moco.transfer.step_loader import StepLoader
-from moco.transfer.task_interface import Batch
+from moco.transfer.task_interface import AnnotatedBatch
 
 Pair = tuple[UInt8[np.ndarray, "H W 3"], UInt8[np.ndarray, "H W"]]
 
@@ -34,16 +34,16 @@ class CropLoader(StepLoader):
         red, green, blue = (round(255 * value) for value in recipe.mean)
         self.colour = (red, green, blue)
 
-    def make(self, drawn: Draw, stopped: Event) -> Batch:
+    def make(self, drawn: Draw, stopped: Event) -> AnnotatedBatch:
         pairs = [self._read(drawn.epoch, int(number)) for number in drawn.ids if not stopped.is_set()]
         images, labels = (torch.from_numpy(np.stack(part)) for part in zip(*pairs, strict=True))
-        return Batch((images.permute(0, 3, 1, 2).contiguous(), labels), torch.from_numpy(drawn.ids))
+        return AnnotatedBatch((images.permute(0, 3, 1, 2).contiguous(), labels), torch.from_numpy(drawn.ids))
 
     def _read(self, epoch: int, number: int) -> Pair:
         rng, spec = np.random.default_rng(fold(self.recipe.seed, epoch, number)), self.recipe.crops
         image, labels = read_pair(self.scenes, number)
         window = draw_window(labels.shape[1], labels.shape[0], spec, rng)
-        return crop(image, labels, window, side=spec.side, colour=self.colour)
+        return crop_with_labels(image, labels, window, side=spec.side, colour=self.colour)
 
 
 def read_pair(scenes: SemanticSet, number: int) -> Pair:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 NAMED = 24  # maximum number of classes in the legend
 
 
-def draw_predictions(segmenter: FCN, test: SemanticSet, chosen: Sequence[int], errors: Sequence[float]) -> bytes:
+def draw_segmentations(segmenter: FCN, test: SemanticSet, chosen: Sequence[int], errors: Sequence[float]) -> bytes:
     """A PNG of the `chosen` test images. `errors`: the share of wrong pixels in each, among those not ignored."""
     from matplotlib.figure import Figure
 

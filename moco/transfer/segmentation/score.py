@@ -12,7 +12,7 @@ from moco.transfer.semantic import IGNORED, SemanticSet
 
 def score_segmenter(segmenter: FCN, test: SemanticSet, *, workers: int) -> dict[str, float]:
     """Scores in percent over all known pixels of the test images, each image at its own size."""
-    return scores_of(count_pixels(segmenter, test, workers=workers)[0])
+    return score_confusion(count_pixels(segmenter, test, workers=workers)[0])
 
 
 def count_pixels(segmenter: FCN, test: SemanticSet, *, workers: int) -> tuple[Confusion, Float64[np.ndarray, "n"]]:
@@ -41,10 +41,10 @@ def score_constant(answer: int, pixels: Int64[np.ndarray, "K"], classes: tuple[s
     """The scores of always answering with class `answer`. `pixels`: the number of labelled pixels of each class."""
     confusion = Confusion(classes)
     confusion.counts[:, answer] = pixels
-    return scores_of(confusion)
+    return score_confusion(confusion)
 
 
-def scores_of(confusion: Confusion) -> dict[str, float]:
+def score_confusion(confusion: Confusion) -> dict[str, float]:
     """mIoU, the accuracy of all pixels, the mean accuracy of the classes, and the IoU of each class that occurs."""
     result = confusion.scores()
     scores = {"mIoU": result.miou, "pixel_accuracy": result.pixel_accuracy}

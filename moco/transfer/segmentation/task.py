@@ -16,12 +16,12 @@ from moco.transfer.readers.formats import read_semantic
 from moco.transfer.readers.shared import ReadOptions
 from moco.transfer.recipe import TransferRecipe
 from moco.transfer.segmentation.loader import CropLoader
-from moco.transfer.segmentation.pictures import draw_predictions
+from moco.transfer.segmentation.pictures import draw_segmentations
 from moco.transfer.segmentation.recipe import SegmentationRecipe
 from moco.transfer.segmentation.recipes import segmentation_recipe
-from moco.transfer.segmentation.score import count_pixels, predict, score_constant, score_segmenter, scores_of
+from moco.transfer.segmentation.score import count_pixels, predict, score_confusion, score_constant, score_segmenter
 from moco.transfer.semantic import SemanticSet
-from moco.transfer.task_interface import Baseline, Evaluation, Labels, TransferData, TransferTask
+from moco.transfer.task_interface import Baseline, Labels, ModelResults, TransferData, TransferTask
 
 HARDEST = 6  # images in the picture: those with the largest share of wrong pixels
 
@@ -82,15 +82,15 @@ class Segmentation(TransferTask[SemanticSet]):
         assert isinstance(model, FCN)
         return score_segmenter(model, test, workers=workers)
 
-    def evaluate(self, model: nn.Module, test: SemanticSet, recipe: TransferRecipe, *, workers: int) -> Evaluation:
+    def evaluate(self, model: nn.Module, test: SemanticSet, recipe: TransferRecipe, *, workers: int) -> ModelResults:
         """The scores, the pixels by true and predicted class, and a picture of the hardest images."""
         assert isinstance(model, FCN)
         confusion, wrong = count_pixels(model, test, workers=workers)
         chosen = [int(index) for index in np.argsort(-wrong, kind="stable")[:HARDEST]]
         errors = [float(wrong[index]) for index in chosen]
         details = {"classes": list(test.classes), "pixels by true and predicted class": confusion.counts.tolist()}
-        pictures = {"predictions.png": lambda: draw_predictions(model, test, chosen, errors)}
-        return Evaluation(scores_of(confusion), details, pictures)
+        pictures = {"predictions.png": lambda: draw_segmentations(model, test, chosen, errors)}
+        return ModelResults(score_confusion(confusion), details, pictures)
 
     def predict(
         self, model: nn.Module, recipe: TransferRecipe, image: UInt8[np.ndarray, "H W 3"]

@@ -14,9 +14,9 @@ from moco.weights.export.onnx import to_onnx
 from moco.weights.export_paths import check_outputs, export_files
 from moco.weights.loaded_weights import Weights, WeightsError
 
-__all__ = ["FORMATS", "export"]
+__all__ = ["EXPORT_FORMATS", "export"]
 
-FORMATS: dict[str, Callable[..., str]] = {
+EXPORT_FORMATS: dict[str, Callable[..., str]] = {
     "torchvision": to_torchvision,
     "timm": to_timm,
     "hf": to_hf,
@@ -35,7 +35,7 @@ def export(
     architecture: str | EncoderSpec | None = None,
     overwrite: bool = False,
 ) -> str:
-    """Write `out` for the library or program `to`, one of `FORMATS`, and check that its features are the same there.
+    """Write `out` for the library or program `to`, one of `EXPORT_FORMATS`, and check its features.
 
     torchvision, timm: a state dict that lacks only the classifier. hf: a folder for timm and the Hugging Face hub.
     fair: a checkpoint as MoCo's authors write it, with f_k, queue, predictor and optimizer if they are known. deit: for
@@ -53,13 +53,13 @@ def export(
         WeightsError: the library has no such network, or gives other features. RecipeError: `out` exists, or is one of
             the files that are read. ImportError: an optional package is missing.
     """
-    if to not in FORMATS:
-        raise WeightsError(unknown("format", to, list(FORMATS)))
+    if to not in EXPORT_FORMATS:
+        raise WeightsError(unknown("format", to, list(EXPORT_FORMATS)))
     files = export_files(local_path(out), to)
     check_outputs(files, to, overwrite=overwrite)
     _check_not_read(weights, files)
     with created_folder(files[0].parent):
-        return FORMATS[to](weights, files[0], architecture=architecture, overwrite=overwrite)
+        return EXPORT_FORMATS[to](weights, files[0], architecture=architecture, overwrite=overwrite)
 
 
 def _check_not_read(weights: Weights, files: list[Path]) -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch
 
-from moco.atomic_output import staged_paths
+from moco.atomic_output import stage_paths
 from moco.files import write_atomically
 from moco.recipe import EncoderSpec
 from moco.weights.encoder_folder import load_encoder
@@ -21,7 +21,7 @@ def to_deit(weights: Weights, out: Path, *, architecture: str | EncoderSpec | No
     if not is_vit(state):
         raise WeightsError(f"DeiT's script expects a ViT, got {config.encoder.name}: export it --to timm")
     call = library_equivalent(config.encoder, "timm", config.data.size)
-    with staged_paths([out], overwrite=overwrite) as (aside,):
+    with stage_paths([out], overwrite=overwrite) as (aside,):
         write_atomically(aside, lambda file: torch.save({"model": state}, file))
         apart, missing = verify(read_tensors(aside)["model"], call, encoder, size=config.data.size)
     return (

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from moco.atomic_output import staged_paths
+from moco.atomic_output import stage_paths
 from moco.files import write_atomically, write_text
 from moco.recipe import EncoderSpec
 from moco.weights.detectron2 import from_detectron2, to_detectron2
@@ -60,7 +60,7 @@ def to_detectron2_file(weights: Weights, out: Path, *, architecture: str | Encod
         "__author__": "momentum-contrast",
         "matching_heuristics": True,
     }
-    with staged_paths(export_files(out, "detectron2"), overwrite=overwrite) as (aside, settings_aside):
+    with stage_paths(export_files(out, "detectron2"), overwrite=overwrite) as (aside, settings_aside):
         write_atomically(aside, lambda file: torch.save(content, file))
         back = {from_detectron2(key): value for key, value in read_tensors(aside)["model"].items()}
         if not same_tensors(back, state):

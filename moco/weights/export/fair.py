@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from moco.atomic_output import staged_paths
+from moco.atomic_output import stage_paths
 from moco.encoders import Encoder
 from moco.files import read_json, write_atomically
 from moco.recipe import EncoderSpec, Recipe
@@ -41,7 +41,7 @@ def to_fair(weights: Weights, out: Path, *, architecture: str | EncoderSpec | No
     else:
         backbone = {key: found.backbone.get(key, value) for key, value in encoder.backbone.state_dict().items()}
         content = _reference_content(replace(found, backbone=backbone, spec=config.encoder), weights)
-    with staged_paths([out], overwrite=overwrite) as (aside,):
+    with stage_paths([out], overwrite=overwrite) as (aside,):
         write_atomically(aside, lambda file: torch.save(content, file))
         back = read_tensors(aside)
         if not same_tensors(back, content):

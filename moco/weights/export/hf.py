@@ -10,11 +10,11 @@ from safetensors import SafetensorError
 from timm.models import save_for_hf
 from torch import nn
 
-from moco.atomic_output import staging_folder
-from moco.encoders.check_network import pooled
+from moco.atomic_output import make_staging_folder
+from moco.encoders.check_network import pool_features
 from moco.recipe import EncoderSpec
 from moco.weights.encoder_folder import load_encoder
-from moco.weights.export.files import TOLERANCE, plain, some_images
+from moco.weights.export.files import EXPORT_TOLERANCE, plain, some_images
 from moco.weights.library_equivalent import library_equivalent
 from moco.weights.loaded_weights import Weights, WeightsError
 
@@ -30,16 +30,16 @@ def to_hf(weights: Weights, out: Path, *, architecture: str | EncoderSpec | None
         "input_size": (data.channels, data.size, data.size), "mean": data.mean, "std": data.std,
         "crop_pct": data.size / data.eval_resize, "interpolation": "bilinear", "tag": "momentum_contrast",
     }  # fmt: skip
-    with staging_folder(out) as aside:
+    with make_staging_folder(out) as aside:
         _save_for_hub(network, aside, model_args={"num_classes": 0} | call.arguments, look=look)
         with torch.random.fork_rng(devices=[]):
             back = timm.create_model(f"local-dir:{aside}", pretrained=True).eval()
         x = some_images(2, data.size, data.channels)
         with torch.no_grad():
-            apart = (pooled(back(x)) - encoder.features(x)).abs().max().item()
-        if not apart < TOLERANCE:
+            apart = (pool_features(back(x)) - encoder.features(x)).abs().max().item()
+        if not apart < EXPORT_TOLERANCE:
             raise WeightsError(
-                f"timm gives other features: they differ by {apart:.1g}, expected less than {TOLERANCE:g}"
+                f"timm gives other features: they differ by {apart:.1g}, expected less than {EXPORT_TOLERANCE:g}"
             )
         os.rename(aside, out)  # replaces at most an empty folder
     return (

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from moco.atomic_output import staged_paths
+from moco.atomic_output import stage_paths
 from moco.files import write_atomically
 from moco.recipe import EncoderSpec
 from moco.weights.encoder_folder import load_encoder
@@ -26,7 +26,7 @@ def _to_library(
 ) -> str:
     encoder, config = load_encoder(weights, architecture=architecture)
     call = library_equivalent(config.encoder, library, config.data.size)
-    with staged_paths([out], overwrite=overwrite) as (aside,):
+    with stage_paths([out], overwrite=overwrite) as (aside,):
         write_atomically(aside, lambda file: write_state(encoder.backbone.state_dict(), file, out.suffix))
         apart, missing = verify(read_tensors(aside), call, encoder, size=config.data.size)
     return (

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from moco.atomic_output import staged_paths
+from moco.atomic_output import stage_paths
 from moco.encoders import Encoder
 from moco.recipe import EncoderSpec
 from moco.text import extra
@@ -50,7 +50,7 @@ def to_onnx(weights: Weights, out: Path, *, architecture: str | EncoderSpec | No
         raise ImportError(f"export to onnx needs {error.name}: {extra('export')}") from None
     encoder, config = load_encoder(weights, architecture=architecture)
     network, size, channels = FeatureNetwork(encoder).eval(), config.data.size, encoder.spec.channels
-    with staged_paths([out], overwrite=overwrite) as (aside,):
+    with stage_paths([out], overwrite=overwrite) as (aside,):
         with quiet():
             torch.onnx.export(
                 network, (some_images(2, size, channels),), aside, dynamo=True, external_data=False, verbose=False,

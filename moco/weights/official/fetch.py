@@ -18,7 +18,7 @@ from moco.files import remove_temporary_files, temporary_name, write_atomically,
 from moco.weights.copy_weights import check_values_of_parts
 from moco.weights.file_kind import kind_of
 from moco.weights.loaded_weights import WeightsError
-from moco.weights.official.released import LINEAR, Released
+from moco.weights.official.released import LINEAR_PROBE, Released
 from moco.weights.parse_content import parse_content
 from moco.weights.tensors import read_tensors
 
@@ -132,8 +132,8 @@ def check_content(one: Released, file: Path) -> None:
         raise OSError(f"the server sent no sound checkpoint: {str(error).replace(one.name, 'it')}") from None
     network = found.guess.name if found.guess is not None else "an unknown network"
     layout = found.contents.get("layout", "")
-    with_classifier = LINEAR if "linear classifier" in found.contents else layout
-    right = with_classifier == LINEAR if one.layout == LINEAR else layout.startswith(f"{one.layout} (")
+    with_classifier = LINEAR_PROBE if "linear classifier" in found.contents else layout
+    right = with_classifier == LINEAR_PROBE if one.layout == LINEAR_PROBE else layout.startswith(f"{one.layout} (")
     if network != one.network or not right:
         raise OSError(f"the server sent {layout} of {network}, expected {one.layout} of {one.network}")
 

@@ -23,7 +23,7 @@ from moco.weights.loaded_weights import LoadedWeights, WeightsError
 from moco.weights.tensor_names import DDP, Tensors, under, without_wrappers
 
 
-class Names(NamedTuple):
+class Prefixes(NamedTuple):
     """The prefixes of a project's two encoders."""
 
     f_q: str
@@ -31,8 +31,8 @@ class Names(NamedTuple):
     project: str
 
 
-V1 = Names("encoder_q.", "encoder_k.", "facebookresearch/moco")
-V3 = Names("base_encoder.", "momentum_encoder.", "facebookresearch/moco-v3")
+V1 = Prefixes("encoder_q.", "encoder_k.", "facebookresearch/moco")
+V3 = Prefixes("base_encoder.", "momentum_encoder.", "facebookresearch/moco-v3")
 VERSIONS = {"linear": "MoCo v1", "mlp": "MoCo v2"}  # head -> version
 F_K_UPDATED = "f_k_updated"
 HEAD = re.compile(r"(?:fc|head)\.((?:\d+\.)?(?:weight|bias|running_mean|running_var|num_batches_tracked))")
@@ -52,7 +52,7 @@ def find_state(content: dict[str, Any], where: str = "the file") -> Tensors | No
     return under(state, "model.") if all(key.startswith("model.") for key in state) else state  # as Lightning saves it
 
 
-def recognise_names(state: Tensors) -> Names | None:
+def recognise_names(state: Tensors) -> Prefixes | None:
     """The project that uses these names; None: neither of the two."""
 
     def has(*prefixes: str) -> bool:

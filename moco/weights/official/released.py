@@ -5,12 +5,12 @@ from typing import NamedTuple
 from moco.recipe import unknown
 from moco.weights.errors import WeightsError
 
-PREFIX = "fair:"
+FAIR_PREFIX = "fair:"
 UNCLEAR = "unclear: the LICENSE of the project is MIT, its README says CC-BY-NC 4.0"
 NON_COMMERCIAL = "CC-BY-NC 4.0: not for commercial use"
 V1 = "https://dl.fbaipublicfiles.com/moco/moco_checkpoints"
 V3 = "https://dl.fbaipublicfiles.com/moco-v3"
-LINEAR = "a linear probe"
+LINEAR_PROBE = "a linear probe"
 
 
 class Released(NamedTuple):
@@ -59,26 +59,38 @@ RELEASED = (
         "fair:moco_v3_vit_b_300ep", f"{V3}/vit-b-300ep/vit-b-300ep.pth.tar", NON_COMMERCIAL, "MoCo v3", "vit_base"
     ),
     Released(
-        "fair:moco_v3_linear_r50_100ep", f"{V3}/r-50-100ep/linear-100ep.pth.tar", NON_COMMERCIAL, LINEAR, "resnet50"
+        "fair:moco_v3_linear_r50_100ep",
+        f"{V3}/r-50-100ep/linear-100ep.pth.tar",
+        NON_COMMERCIAL,
+        LINEAR_PROBE,
+        "resnet50",
     ),
     Released(
-        "fair:moco_v3_linear_r50_300ep", f"{V3}/r-50-300ep/linear-300ep.pth.tar", NON_COMMERCIAL, LINEAR, "resnet50"
+        "fair:moco_v3_linear_r50_300ep",
+        f"{V3}/r-50-300ep/linear-300ep.pth.tar",
+        NON_COMMERCIAL,
+        LINEAR_PROBE,
+        "resnet50",
     ),
     Released(
-        "fair:moco_v3_linear_r50_1000ep", f"{V3}/r-50-1000ep/linear-1000ep.pth.tar", NON_COMMERCIAL, LINEAR, "resnet50"
+        "fair:moco_v3_linear_r50_1000ep",
+        f"{V3}/r-50-1000ep/linear-1000ep.pth.tar",
+        NON_COMMERCIAL,
+        LINEAR_PROBE,
+        "resnet50",
     ),
     Released(
         "fair:moco_v3_linear_vit_s_300ep",
         f"{V3}/vit-s-300ep/linear-vit-s-300ep.pth.tar",
         NON_COMMERCIAL,
-        LINEAR,
+        LINEAR_PROBE,
         "vit_small",
     ),
     Released(
         "fair:moco_v3_linear_vit_b_300ep",
         f"{V3}/vit-b-300ep/linear-vit-b-300ep.pth.tar",
         NON_COMMERCIAL,
-        LINEAR,
+        LINEAR_PROBE,
         "vit_base",
     ),
 )

@@ -76,15 +76,15 @@ def test_a_view_is_a_function_of_its_image_alone():
     view = View(grey=0, jitter=Jitter(saturation=0, hue=0, bands=0.2), blur=0.5, solarize=0.3, rotate90=0.5)
     together = [np.empty((4, 16, 16, 5), np.float32)]
     for row, index in enumerate([7, 3, 9, 4]):
-        cpu.views(IMAGE, [drawn_view(view, [7, 3, 9, 4])], row, together, coloured=True)
+        cpu.write_views(IMAGE, [drawn_view(view, [7, 3, 9, 4])], row, together, coloured=True)
         alone = [np.empty((1, 16, 16, 5), np.float32)]
-        cpu.views(IMAGE, [drawn_view(view, [index])], 0, alone, coloured=True)
+        cpu.write_views(IMAGE, [drawn_view(view, [index])], 0, alone, coloured=True)
         np.testing.assert_array_equal(alone[0][0], together[0][row])
 
 
 def test_boxes_are_those_of_an_rgb_view():
     view, out = drawn_view(PLAIN, [0]), [np.empty((1, 16, 16, 5), np.float32)]
-    cpu.views(IMAGE, [view], 0, out, coloured=True)
+    cpu.write_views(IMAGE, [view], 0, out, coloured=True)
     np.testing.assert_array_equal(out[0][0], crop_bands(IMAGE, view.box(0, 60, 80), flip=False, size=16))
 
 

@@ -40,7 +40,7 @@ def ours(images: list[np.ndarray], view: View, size: int, *, coloured: bool = Tr
     drawn = DrawnView(view, random_numbers(1, 2, ids=np.arange(len(images)), view_index=1))
     crops = np.empty((len(images), size, size, 3), np.uint8)
     for row, image in enumerate(images):
-        cpu.views(image, [drawn], row, [crops], coloured=coloured)
+        cpu.write_views(image, [drawn], row, [crops], coloured=coloured)
     return crops.transpose(0, 3, 1, 2)
 
 
@@ -77,7 +77,7 @@ def test_images_in_memory_get_the_same_views_in_one_call():
     together, apart = ([np.zeros((50, 32, 32, 3), np.uint8) for _ in drawn] for _ in range(2))
     cpu.views_of_cached(images, ids[10:40], drawn, slice(10, 40), together, coloured=True)
     for row in range(10, 40):
-        cpu.views(images[ids[row]], drawn, row, apart, coloured=True)
+        cpu.write_views(images[ids[row]], drawn, row, apart, coloured=True)
     assert all(np.array_equal(*pair) for pair in zip(together, apart, strict=True))
 
 
@@ -108,7 +108,7 @@ def test_hue_of_every_colour_is_pillows():
         colours = np.stack(np.mgrid[red : red + 16, 0:256, 0:256], axis=-1).reshape(1024, 1024, 3).astype(np.uint8)
         drawn = DrawnView(view, random_numbers(red, 0, ids=np.arange(1), view_index=0))
         out = np.empty((1, 1024, 1024, 3), np.uint8)
-        cpu.views(colours, [drawn], 0, [out], coloured=True)
+        cpu.write_views(colours, [drawn], 0, [out], coloured=True)
         turned = ADJUST[HUE](Image.fromarray(colours), float(drawn.look.factors[0, HUE]))
         assert np.array_equal(out[0], np.asarray(turned))
 
@@ -136,7 +136,7 @@ assert len(caught) == 1 and "numba" in str(caught[0].message), caught
 image = np.random.default_rng(0).integers(0, 256, (70, 90, 3), dtype=np.uint8)
 out = np.empty((1, 32, 32, 3), np.uint8)
 drawn = cpu.DrawnView(V2_VIEW, random_numbers(1, 2, ids=np.arange(1), view_index=1))
-cpu.views(image, [drawn], 0, [out], coloured=True)
+cpu.write_views(image, [drawn], 0, [out], coloured=True)
 sys.stdout.buffer.write(out.tobytes())
 """
 

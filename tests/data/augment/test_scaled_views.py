@@ -64,7 +64,7 @@ def test_an_image_that_was_not_made_smaller_has_the_usual_views():
     drawn = [DrawnView(V2_VIEW, random_numbers(1, 2, ids=np.arange(9), view_index=0))]
     usual, found = np.empty((9, 48, 48, 3), np.uint8), np.empty((9, 48, 48, 3), np.uint8)
     for row in range(9):
-        cpu.views(image, drawn, row, [usual], coloured=True)
+        cpu.write_views(image, drawn, row, [usual], coloured=True)
         cpu.views_of_scaled(whole(image), drawn, row, [found], coloured=True)
     assert np.array_equal(found, usual)
 

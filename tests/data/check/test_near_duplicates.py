@@ -11,7 +11,7 @@ from moco.data.check import near_duplicates
 from moco.data.check.near_duplicates import (
     MAX_DIFFERENT_BITS,
     MIN_CORRELATION,
-    connected,
+    connected_components,
     count_ones,
     find_near,
     signature_of,
@@ -72,7 +72,7 @@ def test_groups_keep_the_order_of_their_first():
 
 
 def test_images_connected_through_others_are_one_group():
-    assert connected(np.array([[3, 4], [1, 2], [2, 4]]), 6) == [[1, 2, 3, 4]]
+    assert connected_components(np.array([[3, 4], [1, 2], [2, 4]]), 6) == [[1, 2, 3, 4]]
 
 
 def changed_on(seed: int, n: int = 150) -> tuple[np.ndarray, np.ndarray]:
@@ -103,7 +103,7 @@ def test_groups_are_those_of_all_near_pairs(seed: int, block: int, small: int, m
     correlated = np.corrcoef(thumbnails.reshape(len(thumbnails), -1)) >= MIN_CORRELATION
     few = np.array([[(int(a) ^ int(b)).bit_count() <= MAX_DIFFERENT_BITS for b in hashes] for a in hashes])
     pairs = [(a, b) for a, b in itertools.combinations(range(len(hashes)), 2) if few[a, b] and correlated[a, b]]
-    expected = connected(np.array(pairs), len(hashes))
+    expected = connected_components(np.array(pairs), len(hashes))
     assert find_near(hashes, thumbnails) == expected
     assert max(map(len, expected)) > 3
     assert len(pairs) < min(np.triu(few, 1).sum(), np.triu(correlated, 1).sum())

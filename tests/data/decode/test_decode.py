@@ -12,8 +12,8 @@ import pytest
 from PIL import Image, ImageFile
 
 from moco.data.decode import rgb
-from moco.data.decode.decode import FORMATS, BadImage, decode, to_rgb
-from moco.text import shown
+from moco.data.decode.decode import IMAGE_FORMATS, BadImage, decode, to_rgb
+from moco.text import escape
 from tests.data.bombs import png
 from tests.data.damage import damaged, seed_files
 from tests.data.golden import CASES, Case, grey, on_paper, row
@@ -96,7 +96,7 @@ def test_a_file_that_is_not_an_image_is_a_bad_image(tmp_path, data: bytes):
 @pytest.mark.parametrize("other", ["TGA"])
 def test_a_format_that_is_not_known_is_bad(tmp_path, other: str):
     Image.new("RGB", (16, 16)).save(tmp_path / "x.png", other)
-    assert all(name in why(tmp_path / "x.png") for name in FORMATS)
+    assert all(name in why(tmp_path / "x.png") for name in IMAGE_FORMATS)
 
 
 def test_a_file_that_is_not_regular_is_a_bad_image(tmp_path):
@@ -176,7 +176,7 @@ def test_an_interrupt_is_not_a_bad_image(tmp_path, monkeypatch):
 
 def test_the_message_of_a_bad_image_prints_no_control_characters():
     assert str(BadImage("a\x1b[31m\n.jpg", "cut")).isprintable()
-    assert shown("Käse 1.jpg") == "Käse 1.jpg"
+    assert escape("Käse 1.jpg") == "Käse 1.jpg"
 
 
 # --- damage, and many at once ---------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from moco.cli import app
 from moco.data.remote.cache import DiskCache
-from moco.data.remote.store import UNKNOWN, Part
+from moco.data.remote.store import SIZE_UNKNOWN, ByteRange
 from moco.data.sources.open import open_images
 from tests.data.loader.loading import loader, same
 
@@ -28,8 +28,8 @@ def copies(folder: Path) -> list[Path]:
     return [path for path in folder.rglob("*") if path.is_file() and path.name != "lock"]
 
 
-def part(number: int, size: int = 1000) -> Part:
-    return Part(f"http://h/{number}", size, 7)
+def part(number: int, size: int = 1000) -> ByteRange:
+    return ByteRange(f"http://h/{number}", size, 7)
 
 
 def asked_for_images(plan) -> int:
@@ -82,17 +82,17 @@ def test_a_new_version_of_an_image_is_not_mistaken_for_the_old_one(photos, site,
 
 def test_an_object_without_etag_and_date_is_not_kept(tmp_path):
     cache = DiskCache(tmp_path, 10**6)
-    cache.put(Part("http://h/1", UNKNOWN, 0), b"one")
-    assert cache.get(Part("http://h/1", UNKNOWN, 0)) is None
+    cache.put(ByteRange("http://h/1", SIZE_UNKNOWN, 0), b"one")
+    assert cache.get(ByteRange("http://h/1", SIZE_UNKNOWN, 0)) is None
     assert copies(tmp_path) == []
 
 
 def test_parts_of_an_object_are_told_apart(tmp_path):
-    cache, ranges = DiskCache(tmp_path, 10**6), [Part("http://h/1", 3, 7, place) for place in (0, 3)]
+    cache, ranges = DiskCache(tmp_path, 10**6), [ByteRange("http://h/1", 3, 7, place) for place in (0, 3)]
     cache.put(ranges[0], b"one")
     cache.put(ranges[1], b"two")
     assert [cache.get(one) for one in ranges] == [b"one", b"two"]
-    assert cache.get(Part("http://h/1", 3, 7)) is None
+    assert cache.get(ByteRange("http://h/1", 3, 7)) is None
 
 
 def test_the_size_is_kept_and_what_was_used_last_stays(tmp_path):

@@ -3,7 +3,7 @@
 import pytest
 
 from moco.data.remote.settings import parse_size
-from moco.data.remote.urls import folder_of, is_url, join, names_of, path_in, public, redact
+from moco.data.remote.urls import folder_of, is_url, join, names_from_urls, path_in, public, redact
 from moco.data.sources.images import DataError
 
 SIGNED = "https://me:secret@host:8443/a%20b/1.jpg?X-Amz-Signature=abc&X-Amz-Credential=key#part"
@@ -31,11 +31,13 @@ def test_texts_lose_the_credentials_of_their_urls(text, expected):
 
 
 def test_names_are_told_apart_where_only_the_query_differs():
-    names = names_of(["http://h/i?id=1&key=s3cret", "http://h/i?id=2&key=s3cret", "http://h/j?sig=x", "http://h/k"])
+    names = names_from_urls(
+        ["http://h/i?id=1&key=s3cret", "http://h/i?id=2&key=s3cret", "http://h/j?sig=x", "http://h/k"]
+    )
     assert len(set(names)) == 4
     assert not any("s3cret" in name or "sig" in name for name in names)
     assert names[2:] == ["http://h/j", "http://h/k"]
-    assert names_of(["http://h/j?sig=new"]) == ["http://h/j"]  # a new signature is the same image
+    assert names_from_urls(["http://h/j?sig=new"]) == ["http://h/j"]  # a new signature is the same image
 
 
 def test_addresses_of_paths_are_encoded_on_web_servers_only():

@@ -15,7 +15,7 @@ from PIL import Image
 
 from moco.data.decode.decode import BadImage
 from moco.data.shards import index as indexes
-from moco.data.shards.index import FOLDER
+from moco.data.shards.index import INDEX_FOLDER
 from moco.data.shards.scan_tar import scan_tar
 from moco.data.shards.shards import Shards, find_shards
 from moco.data.sources.images import DataError
@@ -86,9 +86,9 @@ def test_a_damaged_index_is_built_again(tmp_path, file, content):
     path = write_tar(tmp_path / "s.tar", [("a.png", png(1)), ("b.png", png(2))])
     Shards([path])
     if content is None:
-        (tmp_path / FOLDER / file).unlink()
+        (tmp_path / INDEX_FOLDER / file).unlink()
     else:
-        (tmp_path / FOLDER / file).write_bytes(content)
+        (tmp_path / INDEX_FOLDER / file).write_bytes(content)
     shards = Shards([path])
     assert list(shards.names) == ["s/a.png", "s/b.png"]
     assert np.array_equal(shards.read(1), decoded(png(2)))
@@ -96,13 +96,13 @@ def test_a_damaged_index_is_built_again(tmp_path, file, content):
 
 def test_where_nothing_can_be_written_the_index_is_in_the_cache(tmp_path, monkeypatch):
     path = write_tar(tmp_path / "data" / "s.tar", [("a.png", png(1))])
-    (tmp_path / "data" / FOLDER).mkdir()  # a folder of the user's: it is not replaced
-    (tmp_path / "data" / FOLDER / "mine.txt").write_text("mine")
+    (tmp_path / "data" / INDEX_FOLDER).mkdir()  # a folder of the user's: it is not replaced
+    (tmp_path / "data" / INDEX_FOLDER / "mine.txt").write_text("mine")
     lines = []
     Shards([path], report=lines.append)
     Shards([path], report=lines.append)
     assert len(lines) == 1
-    assert (tmp_path / "data" / FOLDER / "mine.txt").read_text() == "mine"
+    assert (tmp_path / "data" / INDEX_FOLDER / "mine.txt").read_text() == "mine"
     monkeypatch.setenv("XDG_CACHE_HOME", "/proc/none")
     assert len(Shards([path])) == 1  # in memory
 
@@ -236,7 +236,7 @@ def test_an_index_built_by_processes_is_that_of_one(tmp_path):
             capture_output=True, text=True, timeout=60, check=True,
         )  # fmt: skip
         found.append(done.stdout)
-        shutil.rmtree(tmp_path / "shards" / FOLDER)
+        shutil.rmtree(tmp_path / "shards" / INDEX_FOLDER)
     assert found[0] == found[1]
     shards = Shards(sorted((tmp_path / "shards").glob("*.tar")))
     assert shards.counts.tolist() == [3, 2, 1, 3, 2]

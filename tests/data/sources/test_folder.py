@@ -10,7 +10,7 @@ import pytest
 
 from moco.data.sources.folder import BadImage, find_images
 from moco.data.sources.images import Subset
-from moco.data.sources.skipped import Skipped, describe_skipped, skipped_files
+from moco.data.sources.skipped import Skipped, count_skipped_files, describe_skipped
 from tests.data.sources.trees import names_in, png, tree
 
 
@@ -108,7 +108,7 @@ def test_skipped_files_are_counted_by_reason_and_named(tmp_path):
 def test_a_subset_reports_what_its_folder_skipped(tmp_path):
     found = find_images(tree(tmp_path, "a.png", "b.png", "c.heic", "d.heic", "e.txt"))
     for images in (found, Subset(Subset(found, [0, 1]), [0])):
-        assert skipped_files(images) == {".heic file": 2, ".txt file": 1}
+        assert count_skipped_files(images) == {".heic file": 2, ".txt file": 1}
         assert describe_skipped(images) == (
             "2 x .heic file, 1 x .txt file (convert HEIC to JPEG or PNG, with pillow-heif or heif-convert)"
         )
@@ -116,7 +116,7 @@ def test_a_subset_reports_what_its_folder_skipped(tmp_path):
 
 def test_images_that_are_not_from_folders_report_nothing_skipped(tmp_path):
     (tree(tmp_path, "a.png") / "l.txt").write_text("a.png\n")
-    assert skipped_files(find_images(tmp_path / "l.txt")) == {}
+    assert count_skipped_files(find_images(tmp_path / "l.txt")) == {}
     assert describe_skipped(find_images(tmp_path / "l.txt")) == ""
 
 
@@ -137,7 +137,7 @@ def test_folders_of_the_system_are_skipped_and_make_no_class(tmp_path, name: str
     found = find_images(tree(tmp_path, "cat/1.png", f"cat/{name}/2.png", "dog/3.png", f"{name}/4.png"))
     assert list(found.names) == ["cat/1.png", "dog/3.png"]
     assert list(found.classes) == ["cat", "dog"]
-    assert skipped_files(found) == {"hidden" if name.startswith(".") else "system folder": 2}
+    assert count_skipped_files(found) == {"hidden" if name.startswith(".") else "system folder": 2}
 
 
 @pytest.mark.parametrize("link", ["a-link", "z-link"])

@@ -8,7 +8,7 @@ import pytest
 START = """if True:
     import os, sys, time
     from moco.data.sources import forked_map as module
-    from moco.data.sources.forked_map import forked_map
+    from moco.data.sources.forked_map import map_in_forks
     module.cores = lambda: 3
     forked, fork, main = [], os.fork, os.getpid()
     def count():
@@ -20,31 +20,32 @@ START = """if True:
 """
 CASES = {
     "a loop": (
-        "print(list(forked_map(lambda x: (x * x, os.getpid() != main), range(10))))",
+        "print(list(map_in_forks(lambda x: (x * x, os.getpid() != main), range(10))))",
         str([(x * x, True) for x in range(10)]),
     ),
     "large results, of which only some are taken": (
-        "results = forked_map(lambda x: bytes(10**6 + x), range(30)); "
+        "results = map_in_forks(lambda x: bytes(10**6 + x), range(30)); "
         "print([len(next(results)) for _ in range(4)]); results.close()",
         str([10**6 + x for x in range(4)]),
     ),
     "processes that die": (
-        "print(list(forked_map(lambda x: os._exit(1) if os.getpid() != main and x > 4 else x, range(10))))",
+        "print(list(map_in_forks(lambda x: os._exit(1) if os.getpid() != main and x > 4 else x, range(10))))",
         str(list(range(10))),
     ),
     "no process can be started": (
         "def refuse(): raise OSError('none left')\n    os.fork = refuse\n"
-        "    print(list(forked_map(lambda x: x + 1, range(4))))",
+        "    print(list(map_in_forks(lambda x: x + 1, range(4))))",
         "[1, 2, 3, 4]",
     ),
     "an error": (
-        "try: list(forked_map(lambda x: 1 / (x - 5), range(10)))\n    except ZeroDivisionError as error: print(error)",
+        "try: list(map_in_forks(lambda x: 1 / (x - 5), range(10)))\n"
+        "    except ZeroDivisionError as error: print(error)",
         "division by zero",
     ),
-    "one item": ("print(list(forked_map(lambda x: os.getpid() == main, [1])), len(forked))", "[True] 0"),
+    "one item": ("print(list(map_in_forks(lambda x: os.getpid() == main, [1])), len(forked))", "[True] 0"),
     "a process with threads": (
         "import threading\n    threading.Thread(target=time.sleep, args=(0.5,)).start()\n"
-        "    print(list(forked_map(lambda x: os.getpid() == main, [1, 2])), len(forked))",
+        "    print(list(map_in_forks(lambda x: os.getpid() == main, [1, 2])), len(forked))",
         "[True, True] 0",
     ),
 }

@@ -17,7 +17,7 @@ from moco.data.sources.file_status import MISSING
 from moco.data.sources.file_status import file_status as look
 from moco.data.sources.folder import find_images
 from moco.data.sources.images import LabelCodes
-from moco.data.sources.names import Chosen, Names, Numbered, hashes_of, joined, names_of, same_names, with_prefix
+from moco.data.sources.names import Chosen, Names, Numbered, hashes_of, join_names, pack_names, same_names, with_prefix
 from moco.data.sources.path_list import read_list
 
 # as os.fsdecode makes them: an escaped byte never follows another that it would make a letter with
@@ -29,7 +29,7 @@ NAME = st.lists(st.sampled_from(["a", "/", ".png", "é", "日", "\udcff", "😀"
 def test_names_are_those_that_were_given(given: list[str], rows: int):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(names, "ROWS", rows)
-        made = names_of(given)
+        made = pack_names(given)
         assert list(made) == given == made[:]
         assert [made[i] for i in range(len(given))] == given
         assert [made[-i] for i in range(1, len(given) + 1)] == given[::-1]
@@ -44,19 +44,19 @@ def test_names_are_taken_joined_and_prefixed_as_a_list_is(given: list[str], rows
     prefix, cut = data.draw(NAME), data.draw(st.integers(0, len(given)))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(names, "ROWS", rows)
-        made = names_of(given)
+        made = pack_names(given)
         assert list(made.take(np.array(places, dtype=np.int64))) == [given[i] for i in places]
         assert list(Chosen(made, np.array(places, dtype=np.int64))) == [given[i] for i in places]
-        assert list(joined([names_of(given[:cut]), names_of([]), names_of(given[cut:])])) == given
+        assert list(join_names([pack_names(given[:cut]), pack_names([]), pack_names(given[cut:])])) == given
         assert list(with_prefix(prefix, made)) == [prefix + name for name in given]
         assert list(made.between(cut, len(given))) == given[cut:]
 
 
 def test_other_names_are_not_equal():
-    one = names_of(["a", "bc"])
+    one = pack_names(["a", "bc"])
     for other in (["a"], ["a", "bd"], ["ab", "c"], "abc"):
         assert one != other
-        assert isinstance(other, str) or (one != names_of(other) and not same_names(list(one), other))
+        assert isinstance(other, str) or (one != pack_names(other) and not same_names(list(one), other))
     assert same_names(["a", "bc"], one)
     assert same_names(one, Chosen(one, np.array([0, 1])))
     with pytest.raises(IndexError):
@@ -130,7 +130,7 @@ def expected_status(tree: Path, some: Names) -> list[tuple[int, int]]:
 @pytest.mark.parametrize("slow", [False, True])
 def test_status_by_threads_is_that_of_a_loop(tree: Path, monkeypatch: pytest.MonkeyPatch, slow: bool):
     monkeypatch.setattr(file_status, "SLOW", -1.0 if slow else 1e9)
-    some = names_of([*find_images(tree).names, "missing.png", "b", "a\0b"] * 20)
+    some = pack_names([*find_images(tree).names, "missing.png", "b", "a\0b"] * 20)
     found = look(str(tree), some)
     assert list(zip(found.sizes.tolist(), found.mtimes.tolist(), strict=True)) == expected_status(tree, some)
 
@@ -141,8 +141,8 @@ def test_status_by_processes_is_that_of_a_loop_also_if_they_fail(tree: Path):
     code = """if True:
     import os, sys
     from moco.data.sources import file_status
-    from moco.data.sources.names import names_of
-    some, forked = names_of(sys.stdin.read().split("\\n")), []
+    from moco.data.sources.names import pack_names
+    some, forked = pack_names(sys.stdin.read().split("\\n")), []
     fork, die_with = os.fork, file_status.die_with
     def count():
         forked.append(fork())
@@ -156,7 +156,7 @@ def test_status_by_processes_is_that_of_a_loop_also_if_they_fail(tree: Path):
         found = file_status.file_status(sys.argv[1], some)
         print(way, len(forked), list(zip(found.sizes.tolist(), found.mtimes.tolist())))
     """
-    some = names_of([*find_images(tree).names, "missing.png", "b"] * 20)  # 280: four processes of 94 at most
+    some = pack_names([*find_images(tree).names, "missing.png", "b"] * 20)  # 280: four processes of 94 at most
     done = subprocess.run(
         [sys.executable, "-c", code, tree], input="\n".join(some).encode(), capture_output=True, timeout=60, check=False
     )
@@ -166,6 +166,6 @@ def test_status_by_processes_is_that_of_a_loop_also_if_they_fail(tree: Path):
 
 
 def test_a_million_names_take_the_memory_of_their_bytes():
-    made = names_of(f"{i:09d}.jpg" for i in range(100_000))
+    made = pack_names(f"{i:09d}.jpg" for i in range(100_000))
     assert made.text.nbytes + made.ends.nbytes == 100_000 * (13 + 8)
     assert isinstance(made, Names)

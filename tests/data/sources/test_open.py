@@ -1,4 +1,4 @@
-"""A new kind of source is one entry in KINDS: everything that reads images can then use it."""
+"""A new kind of source is one entry in SOURCE_KINDS: everything that reads images can then use it."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ import pytest
 from moco.data.sources import open as open_module
 from moco.data.sources.background_scan import BackgroundScan
 from moco.data.sources.images import DataError, Images
-from moco.data.sources.open import KINDS, SourceKind, open_folder, open_images
+from moco.data.sources.open import SOURCE_KINDS, SourceKind, open_folder, open_images
 from moco.data.sources.split import split_sources
 from moco.data.sources.torch_dataset import open_dataset
 
@@ -25,7 +25,7 @@ def greys(monkeypatch: pytest.MonkeyPatch) -> None:
     def open_greys(data: str, single: bool) -> Images:
         return open_dataset(GREYS[: int(data.removeprefix("greys:"))])
 
-    monkeypatch.setattr(open_module, "KINDS", (SourceKind("greys:N", accepts, open_greys), *KINDS))
+    monkeypatch.setattr(open_module, "SOURCE_KINDS", (SourceKind("greys:N", accepts, open_greys), *SOURCE_KINDS))
 
 
 def test_a_registered_kind_is_opened(greys: None):

@@ -15,7 +15,7 @@ from moco.data.decode.decode import BadImage
 from moco.data.shards.pack import pack
 from moco.data.sources.folder import Folder, find_images
 from moco.data.sources.images import DataError
-from moco.data.sources.open import files_of, open_images
+from moco.data.sources.open import list_image_files, open_images
 from moco.data.sources.tables import TableImages
 from tests.data.loader.loading import loader, same
 
@@ -83,7 +83,7 @@ def test_several_files_follow_each_other(folder: Folder, tmp_path: Path):
     files = [parquet_of(tmp_path / f"{i}.parquet", table.slice(10 * i, 10)) for i in range(3)]
     images = open_images([str(file) for file in files])
     assert all(np.array_equal(images.read(i), folder.read(i)) for i in range(30))
-    assert files_of(images) == [str(file) for file in files]
+    assert list_image_files(images) == [str(file) for file in files]
 
 
 @pytest.mark.parametrize("memory", [0, 10_000, 2**30])

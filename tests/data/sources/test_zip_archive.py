@@ -21,8 +21,8 @@ from moco.data.sources.content_sample import content_sample
 from moco.data.sources.folder import find_images
 from moco.data.sources.images import DataError
 from moco.data.sources.manifest import manifest_of
-from moco.data.sources.open import files_of, open_folder, open_images
-from moco.data.sources.skipped import skipped_files
+from moco.data.sources.open import list_image_files, open_folder, open_images
+from moco.data.sources.skipped import count_skipped_files
 from moco.data.sources.zip_archive import ZipImages
 from tests.data.loader.loading import loader, same
 from tests.data.shards.making_tars import png
@@ -93,7 +93,7 @@ def test_several_zip_files_have_the_names_of_several_folders(tmp_path: Path):
     images, expected = open_images(archives), find_images([first, second])
     assert list(images.names) == list(expected.names)
     assert np.array_equal(images.read(4), expected.read(4))
-    assert files_of(images) == [str(path) for path in archives]
+    assert list_image_files(images) == [str(path) for path in archives]
 
 
 def test_what_is_no_image_is_counted(tmp_path: Path):
@@ -103,7 +103,7 @@ def test_what_is_no_image_is_counted(tmp_path: Path):
     members = [(name, b"" if name == "empty.png" else b"x") for name in names] + [(link, b"/etc/passwd")]
     images = ZipImages([write_zip(tmp_path / "p.zip", [*members, ("a.png", png(1)), ("dir/", b"")])])
     assert list(images.names) == ["a.png"]
-    assert skipped_files(images) == {
+    assert count_skipped_files(images) == {
         ".txt file": 1, "system folder": 1, "hidden": 1, "file without an ending": 1, "empty, or too large": 1,
         "not a regular file": 1,
     }  # fmt: skip
@@ -113,7 +113,7 @@ def test_what_is_no_image_is_counted(tmp_path: Path):
 def test_of_files_with_the_same_name_the_last_counts(tmp_path: Path):
     images = ZipImages([write_zip(tmp_path / "p.zip", [("a.png", png(1)), ("b.png", png(2)), ("a.png", png(3))])])
     assert [images.read_bytes(i) for i in range(2)] == [png(3), png(2)]
-    assert skipped_files(images) == {"older file of the same name": 1}
+    assert count_skipped_files(images) == {"older file of the same name": 1}
 
 
 OUTSIDE = [
@@ -143,7 +143,7 @@ def test_names_lead_nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, nam
     path = write_zip(tmp_path / "in" / "p.zip", [(name, png(1)), ("z/b.png", png(2))])
     images = ZipImages([path])
     assert [images.read(i).shape for i in range(len(images))] == [(12, 12, 3)] * (1 if name in OUTSIDE else 2)
-    assert list(skipped_files(images)) == (["path that leads out of the zip file"] if name in OUTSIDE else [])
+    assert list(count_skipped_files(images)) == (["path that leads out of the zip file"] if name in OUTSIDE else [])
     assert [str(file) for file in tmp_path.rglob("*") if file.is_file()] == [str(path)]
 
 
@@ -202,7 +202,7 @@ def test_a_wrong_entry_makes_the_image_bad_and_no_other(tmp_path: Path, name: st
 def test_what_cannot_be_read_is_counted_with_the_reason(tmp_path: Path, field: slice, value: bytes, reason: str):
     images = ZipImages([changed(tmp_path, *record(field, value))])
     assert list(images.names) == ["b.png"]
-    assert skipped_files(images) == {reason: 1}
+    assert count_skipped_files(images) == {reason: 1}
     assert images.read(0).shape == (40, 40, 3)
 
 
