@@ -41,7 +41,7 @@ def run(*command: str, cwd: Path, **environment: str) -> str:
     return done.stdout
 
 
-def test_both_are_named_after_the_version(built: tuple[Path, Path]):
+def test_wheel_and_sdist_are_named_after_the_version(built: tuple[Path, Path]):
     sdist, wheel = built
     assert sdist.name == f"momentum_contrast-{moco.__version__}.tar.gz"
     assert wheel.name == f"momentum_contrast-{moco.__version__}-py3-none-any.whl"

@@ -121,7 +121,7 @@ def rooms(package: Path) -> set[str]:
     return (entries - {"data/"}) | inner
 
 
-def test_the_map_of_contributing_names_every_room_of_the_tree_and_no_other():
+def test_the_map_of_contributing_names_every_part_of_the_tree_and_no_other():
     table = re.search(r"\| in `moco/` \|.*?\n\n", CONTRIBUTING, re.DOTALL)
     assert table is not None
     cells = [line.split("|")[1] for line in table[0].strip().splitlines()[2:]]

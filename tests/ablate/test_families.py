@@ -63,7 +63,7 @@ def test_at_the_scale_of_imagenet_every_published_number_has_its_recipe(name):
         ("v3-heads", "with BN", "", "moco_v3_vit_base"),
     ],
 )
-def test_a_recipe_of_a_paper_is_the_one_that_is_called_so(name, label, series, recipe):
+def test_a_cell_of_a_paper_is_the_recipe_of_that_name(name, label, series, recipe):
     assert settings(cell(name, label, series)) == settings(recipes.named(recipe))
 
 
@@ -96,7 +96,7 @@ def test_the_momenta_are_compared_with_4096_keys_as_in_the_paper(scale):
     assert [recipe.method.momentum for recipe in made] == [Constant(m) for m in (0.0, 0.9, 0.99, 0.999, 0.9999)]
 
 
-def test_the_place_of_a_momentum_is_the_number_of_steps_that_it_averages_over():
+def test_the_x_axis_of_the_momenta_is_the_number_of_steps_averaged_over():
     described = family("momentum", scale="demo")
     assert described.place is not None
     assert [described.place(m) for m in ("0", "0.9", "0.99", "0.999", "0.9999")] == [1, 10, 100, 1000, 10000]

@@ -27,7 +27,7 @@ def results(script) -> dict[str, AblationResult]:
     return script.read()
 
 
-def test_the_page_is_what_the_script_writes(script, results):
+def test_the_page_of_ablations_is_what_its_script_writes(script, results):
     assert script.page(results) == (DOCS / "ablations.md").read_text()
 
 

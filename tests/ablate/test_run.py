@@ -157,7 +157,7 @@ def test_a_run_keeps_its_name_when_a_setting_is_added_to_all_recipes(tiny, monke
         ),
     ],
 )
-def test_facts_of_a_recipe(tiny, changes, expected):
+def test_the_facts_of_a_recipe_follow_from_its_numbers(tiny, changes, expected):
     assert recipe_facts(tiny.but(None, changes), 40) == pytest.approx(expected)
 
 

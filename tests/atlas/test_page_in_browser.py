@@ -232,7 +232,7 @@ def test_the_map_moves_zooms_and_comes_back(page: Any):
 
 
 @pytest.mark.parametrize(("width", "scheme"), [(390, "light"), (390, "dark"), (1400, "dark")])
-def test_nothing_is_wider_than_the_screen(browser: Any, atlas: Atlas, width: int, scheme: str):
+def test_no_part_of_the_page_is_wider_than_the_screen(browser: Any, atlas: Atlas, width: int, scheme: str):
     options = {"viewport": {"width": width, "height": 844}, "color_scheme": scheme, "has_touch": width < 500}
     with opened(browser, atlas.url, **options) as page:
         click_on(page, 33)

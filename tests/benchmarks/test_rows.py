@@ -81,7 +81,7 @@ def test_row_of_memory_gives_megabytes_of_both_sides(monkeypatch: pytest.MonkeyP
     assert each.reference_memory_mb > 10  # a Python with torch
 
 
-def test_handed_over_are_the_bytes_of_the_views_before_they_are_normalized(tmp_path: Path):
+def test_the_loader_hands_over_views_as_bytes_before_normalization(tmp_path: Path):
     """Crops alone: what is left is the device's work."""
     images, _ = inputs.folder_of(jpegs(tmp_path, TOY))
     data = inputs.data_of("v2")
@@ -143,7 +143,7 @@ def test_without_the_time_of_workers_there_is_no_row_of_it(monkeypatch: pytest.M
     assert "cannot be told" in line.row()
 
 
-def test_peer_that_pip_cannot_have_is_a_line_that_says_why(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+def test_a_library_that_pip_cannot_install_is_a_line_with_the_reason(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     missing = apart.Peer("./no-such-folder", apart.pillow)
     monkeypatch.setattr(apart, "ENVIRONMENTS", tmp_path)
     monkeypatch.setitem(peers_input.APART, "missing", missing)

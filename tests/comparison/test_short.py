@@ -46,7 +46,7 @@ class Named:
 @pytest.mark.parametrize(
     ("train", "test", "count"), [(900, 900, 300), (900, 60, 300), (250, 900, 300), (200, 100, 300)]
 )
-def test_a_third_is_to_test_on_and_the_choice_is_the_same_each_time(train: int, test: int, count: int):
+def test_a_third_of_the_images_is_for_testing_and_always_the_same(train: int, test: int, count: int):
     split = Split(Named(train), Named(test), "")
     some, again = choose_images(split, count), choose_images(split, count)
     assert len(some.test) == min(test, count // 3)

@@ -194,6 +194,6 @@ def test_the_path_of_one_image_is_a_source_in_python_too(pretrained: Pretrained,
     assert np.array_equal(pretrained.embed(str(one)), pretrained.embed([str(one)]))
 
 
-def test_an_encoder_shows_itself_in_escape_line_breaks(pretrained: Pretrained):
+def test_the_repr_of_an_encoder_is_one_line(pretrained: Pretrained):
     assert repr(pretrained).startswith("Pretrained('")
     assert len(repr(pretrained)) < 120

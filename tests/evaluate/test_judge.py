@@ -156,7 +156,7 @@ def test_fewer_training_images_than_neighbours_are_reported(pretrained: Pretrain
         ("lowshot", {"labels_per_class": 4}, "linear, 4 labels a class"),
     ],
 )
-def test_evaluate_goes_from_weights_to_a_table(
+def test_evaluate_makes_a_table_from_weights_and_images(
     pretrained: Pretrained, labelled: Path, tmp_path: Path, kind: str, settings: dict, column: str
 ):
     recipe = Recipe(name="r", encoder=SPEC, data=DATA)
@@ -166,7 +166,7 @@ def test_evaluate_goes_from_weights_to_a_table(
     json.dumps(table.to_dict())
 
 
-def test_what_the_architecture_does_by_itself_is_no_merit_of_the_training(labelled: Path):
+def test_features_as_good_as_random_ones_are_no_success_of_training(labelled: Path):
     class Colour(nn.Module):
         """Without weights: the classes' colours are all there is to it."""
 

@@ -27,7 +27,7 @@ def by_the_rule(train: Features, test: Features, *, k: int, temperature: float) 
 
 @pytest.mark.parametrize("k", [1, 5, 40])
 @pytest.mark.parametrize("temperature", [0.07, 0.1, 1.0])
-def test_it_agrees_with_the_rule_read_in_float64(k: int, temperature: float):
+def test_knn_equals_the_rule_computed_in_float64(k: int, temperature: float):
     train, test = clouds(300, noise=2), clouds(120, noise=2, seed=1)
     answer = knn(train, test, k=k, temperature=temperature)
     expected = by_the_rule(train, test, k=k, temperature=temperature)
@@ -35,7 +35,7 @@ def test_it_agrees_with_the_rule_read_in_float64(k: int, temperature: float):
     assert answer.accuracy == pytest.approx(100 * np.mean(expected == test.known_labels().numpy()))
 
 
-def test_it_agrees_with_scikit_learn():
+def test_knn_equals_that_of_scikit_learn():
     neighbors = pytest.importorskip("sklearn.neighbors")
     train, test = clouds(300, noise=2), clouds(120, noise=2, seed=1)
     theirs = neighbors.KNeighborsClassifier(

@@ -201,7 +201,7 @@ def test_a_state_of_the_harness_shows_its_step(tmp_path):
     assert step_of(checkpoint.save(tmp_path, wrong, recipe="{}")) == -1
 
 
-def test_by_time_instead_of_step_another_checkpoint_is_the_newest(tmp_path):
+def test_ordered_by_time_another_checkpoint_is_the_newest(tmp_path):
     damaged_checkpoints.ours(tmp_path, 1)
     damaged_checkpoints.ours(tmp_path, 2)
     os.utime(tmp_path / "step_00000001.pt", (2e9, 2e9))

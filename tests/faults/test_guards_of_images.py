@@ -36,7 +36,7 @@ def test_without_turning_every_exception_into_a_bad_image_something_is_lost(tmp_
     assert lost(damaged_images.fuzzed(100, tmp_path)) > 0
 
 
-def test_without_strictness_the_two_decoders_part(tmp_path, monkeypatch):
+def test_without_strict_checks_the_two_decoders_differ(tmp_path, monkeypatch):
     strict = jpeg._decoder()
     monkeypatch.setattr(jpeg, "_decoder", lambda: lambda data, colorspace, strict: simple(data, colorspace))
 
@@ -68,7 +68,7 @@ def test_with_half_read_files_let_in_damage_is_not_refused(tmp_path, monkeypatch
     assert not isinstance(damaged_images.outcome(tmp_path / "x.jpg"), str)
 
 
-def test_without_bounds_bombs_go_off(tmp_path, monkeypatch):
+def test_without_limits_decompression_bombs_take_too_much(tmp_path, monkeypatch):
     monkeypatch.setattr(decode_module, "check_bounds", lambda file: None)
     names = ["TIFF, a million tiles", "JPEG, says 9,400 x 9,400 in 600 bytes", "PNG, a million chunks"]
     monkeypatch.setattr(huge_images, "BOMBS", {name: huge_images.BOMBS[name] for name in names})

@@ -27,7 +27,7 @@ def lost(tally: Tally) -> int:
 @pytest.mark.parametrize(
     "fault", [*unusual_names.FAULTS, *changed_images.FAULTS, *text_injection.FAULTS], ids=lambda fault: fault.title
 )
-def test_no_try_is_lost(tmp_path, fault: Fault):
+def test_every_try_of_a_name_survives(tmp_path, fault: Fault):
     assert lost(fault.run(fault.quick, tmp_path)) == 0
 
 
@@ -36,7 +36,7 @@ def test_without_checking_file_types_other_things_are_taken_for_images(tmp_path,
     assert lost(unusual_names.odd_files(3, tmp_path)) == 3
 
 
-def test_a_fifo_that_is_opened_with_waiting_hangs(tmp_path, monkeypatch):
+def test_opening_a_fifo_without_nonblock_hangs(tmp_path, monkeypatch):
     """The child is ended after 5 seconds."""
     os.mkfifo(tmp_path / "x.jpg")
 

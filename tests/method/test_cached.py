@@ -44,7 +44,7 @@ def step(model: Contrast, views: list) -> tuple[torch.Tensor, torch.Tensor]:
 @pytest.mark.parametrize("symmetric", [False, True], ids=["one direction", "symmetric"])
 @pytest.mark.parametrize("pieces", [2, 4])
 @pytest.mark.parametrize("kind", KEYS)
-def test_two_passes_equal_one(kind, pieces, symmetric):
+def test_two_passes_over_pieces_equal_one_over_the_mini_batch(kind, pieces, symmetric):
     plain, cached = models(kind, pieces=pieces, symmetric=symmetric)
     views = [torch.randn(16, 3, 5, 5).double() for _ in range(2)]
     expected, top1 = step(plain, views)

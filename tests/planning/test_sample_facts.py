@@ -12,7 +12,7 @@ from moco.data.sources.images import DataError
 from moco.planning.sample_facts import measure_sample
 
 
-def test_size_and_number_of_different_pictures(tmp_path):
+def test_the_size_and_number_of_different_pictures_are_estimated(tmp_path):
     make_pictures(tmp_path, 30, side=24)  # 24 x 28 pixels
     for file in sorted(tmp_path.glob("*.png")):
         shutil.copy(file, file.with_stem(f"{file.stem}-copy"))

@@ -170,7 +170,7 @@ def test_a_full_disk_is_reported_although_torch_hides_it(tmp_path, left):
         write_atomically(tmp_path / "a", lambda file: torch.save(content, Full(left)))
 
 
-def test_torch_does_hide_it():
+def test_torch_save_hides_a_full_disk():
     with pytest.raises(RuntimeError, match="unexpected pos"):
         torch.save({"x": torch.zeros(5000)}, Full(1))
 

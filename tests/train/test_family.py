@@ -21,7 +21,7 @@ class Heard(Silent):
 
 
 @pytest.mark.parametrize("name", FAMILY)
-def test_it_trains_to_the_end_with_a_finite_loss_and_changes_the_weights(name, pictures, tiny, tmp_path):
+def test_each_method_trains_with_a_finite_loss_and_changes_the_weights(name, pictures, tiny, tmp_path):
     recipe = of_family(tiny, name)
     run = pretrain(pictures, tmp_path / "run", recipe=recipe, device="cpu", workers=0)
     assert [record["step"] for record in run.metrics()] == list(range(1, 11))

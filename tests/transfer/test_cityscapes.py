@@ -220,7 +220,7 @@ def test_every_object_found_gives_1_and_what_lies_on_void_groups_or_small_object
     assert cityscapes_scores(scenes, [beside]).ap == pytest.approx(1)
 
 
-def test_ap_of_one_found_object_of_two_and_of_none(tmp_path: Path):
+def test_ap_is_right_for_one_found_object_of_two_and_for_none(tmp_path: Path):
     add(tmp_path, "ulm", 1, large())
     scenes = read_scenes(tmp_path, VAL)
     # points (recall 1/2, precision 1) and (0, 1): widths (1/2 - 0) / 2 and (1/2 - 0) / 2

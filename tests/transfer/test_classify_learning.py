@@ -38,12 +38,12 @@ def accuracy(folder: Path, model: str, *, shuffled: bool) -> float:
 @pytest.mark.slow
 @pytest.mark.timeout(900)  # a minute or two on an idle machine
 @pytest.mark.parametrize("model", KINDS)
-def test_shapes_are_told_apart(tmp_path, model):
+def test_a_classifier_learns_to_tell_shapes_apart(tmp_path, model):
     assert accuracy(tmp_path, model, shuffled=False) >= 90
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)  # a minute or two on an idle machine
 @pytest.mark.parametrize("model", KINDS)
-def test_shapes_that_have_nothing_to_do_with_the_classes_are_not(tmp_path, model):
+def test_labels_that_do_not_depend_on_the_shapes_are_not_learned(tmp_path, model):
     assert accuracy(tmp_path, model, shuffled=True) < 50

@@ -44,7 +44,7 @@ def hostile(command: str) -> dict[str, bytes]:
     }  # fmt: skip
 
 
-def test_nothing_runs(tmp_path: Path):
+def test_no_code_of_a_pickle_runs(tmp_path: Path):
     write_surface(tmp_path)
     ran = tmp_path / "ran"
     content = hostile(f"touch {ran}")

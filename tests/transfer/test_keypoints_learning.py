@@ -14,7 +14,7 @@ from tests.transfer.learning import learn
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize(("shuffle", "least", "most"), [(False, 50, 100), (True, 0, 10)])
-def test_keypoints_of_other_figures_are_found(tmp_path: Path, shuffle: bool, least: float, most: float):
+def test_a_trained_detector_finds_keypoints_in_new_images(tmp_path: Path, shuffle: bool, least: float, most: float):
     """Measured: AP50 of keypoints 79.7, and 0.2 with shuffled annotations."""
     task = TASKS["keypoints"]
     files = [make_figures(tmp_path / str(seed), count, seed=seed) for seed, count in enumerate((150, 40))]

@@ -30,7 +30,7 @@ def test_a_narrow_network_learns_to_find_shapes(tmp_path: Path):
 
 
 @pytest.mark.slow
-def test_with_the_masks_of_other_images_it_does_not(tmp_path: Path):
+def test_a_network_trained_on_the_masks_of_other_images_finds_no_shapes(tmp_path: Path):
     table = train_on_shapes(tmp_path, shift=1)
     assert table.rows[0].mean("mIoU") < 40
     assert table.baseline is not None

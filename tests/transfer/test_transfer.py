@@ -49,7 +49,7 @@ def row(name: str, values: list[float], **settings) -> TrialScores:
     return TrialScores(name, recipe, [{"AP": value} for value in values])
 
 
-def test_mean_spread_and_gap():
+def test_the_table_has_mean_spread_and_gap():
     table = TransferComparison(
         [row("supervised", [50.0, 52.0]), row("moco", [54.0, 56.0], seed=3)], "supervised", ("AP",)
     )

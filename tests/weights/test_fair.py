@@ -92,7 +92,7 @@ def ours(folder: Path) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("name", list(RUNS))
-def test_their_model_loads_a_run_strictly_and_computes_the_same(exported, run, name: str) -> None:
+def test_the_authors_model_loads_a_run_strictly_and_computes_the_same(exported, run, name: str) -> None:
     content, _ = exported(name)
     model = reference(name)
     model.load_state_dict({key.removeprefix("module."): value for key, value in content["state_dict"].items()})
@@ -115,7 +115,7 @@ def test_their_model_loads_a_run_strictly_and_computes_the_same(exported, run, n
 
 
 @pytest.mark.parametrize("name", ["v1", "v2"])
-def test_their_queue_has_our_keys_in_its_columns(exported, run, name: str) -> None:
+def test_the_authors_queue_has_our_keys_in_its_columns(exported, run, name: str) -> None:
     state, queue = exported(name)[0]["state_dict"], ours(run(name))["model"]
     assert state["module.queue"].shape == (reference_files.DIM, reference_files.K)
     assert all(torch.equal(state["module.queue"][:, i], queue["dictionary.keys"][i]) for i in range(reference_files.K))
@@ -123,7 +123,7 @@ def test_their_queue_has_our_keys_in_its_columns(exported, run, name: str) -> No
 
 
 @pytest.mark.parametrize("name", list(RUNS))
-def test_the_wrapper_has_what_their_scripts_resume_from(exported, name: str) -> None:
+def test_the_file_has_what_the_authors_scripts_resume_from(exported, name: str) -> None:
     content, said = exported(name)
     assert set(content) == {"epoch", "arch", "state_dict", "optimizer", "f_k_updated"} | (
         {"scaler"} if name.startswith("v3") else set()
@@ -160,7 +160,7 @@ def test_the_optimizers_state_is_at_the_same_parameters(exported, run, name: str
         assert all(torch.equal(values[one], mine[other]) for one, other in zip(theirs_, ours_, strict=True))
 
 
-def test_their_sgd_goes_on_where_ours_stopped(exported) -> None:
+def test_the_authors_sgd_continues_where_ours_stopped(exported) -> None:
     content = exported("v2")[0]
     model = reference("v2")
     model.load_state_dict({key.removeprefix("module."): value for key, value in content["state_dict"].items()})
@@ -175,7 +175,7 @@ def test_their_sgd_goes_on_where_ours_stopped(exported) -> None:
     torch.testing.assert_close(weight.detach(), expected)
 
 
-def test_their_lars_finds_its_settings(exported) -> None:
+def test_the_authors_lars_finds_its_settings(exported) -> None:
     group = exported("v3 resnet")[0]["optimizer"]["param_groups"][0]
     assert {"lr", "weight_decay", "momentum", "trust_coefficient"} <= group.keys()
 

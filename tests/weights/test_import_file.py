@@ -263,7 +263,7 @@ def test_a_hostile_file_is_not_imported_and_nothing_in_it_is_executed(tmp_path: 
     assert not (tmp_path / "out").exists()
 
 
-def test_a_hostile_rest_is_refused_and_nothing_in_it_is_executed(imported: Path) -> None:
+def test_a_hostile_rest_file_is_refused_and_nothing_in_it_is_executed(imported: Path) -> None:
     proof = imported / "proof"
     torch.save({"content": Hostile(proof), "in_encoder": []}, imported / "rest.pt")
     with pytest.raises(WeightsError, match="would execute"):
@@ -271,14 +271,14 @@ def test_a_hostile_rest_is_refused_and_nothing_in_it_is_executed(imported: Path)
     assert not proof.exists()
 
 
-def test_a_rest_of_another_encoder_is_refused(imported: Path) -> None:
+def test_a_rest_file_of_another_encoder_is_refused(imported: Path) -> None:
     save_file({"conv1.weight": torch.zeros(1)}, imported / "encoder" / "model.safetensors")
     with pytest.raises(WeightsError, match="does not belong to"):
         read_weights(imported, whole=True)
 
 
 @pytest.mark.parametrize("weights", ["torchvision/resnet51", "nowhere.pth"])
-def test_what_is_not_there_is_refused(tmp_path: Path, weights: str) -> None:
+def test_a_missing_file_or_folder_is_refused(tmp_path: Path, weights: str) -> None:
     with pytest.raises(WeightsError, match="there are no weights"):
         import_weights(weights, out=tmp_path / "out")
 

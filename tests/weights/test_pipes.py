@@ -25,7 +25,7 @@ def put_pipe(file) -> None:
     os.mkfifo(file)
 
 
-def test_a_checkpoint_of_a_run(tmp_path, tiny):
+def test_a_pipe_as_a_checkpoint_is_refused(tmp_path, tiny):
     run = whole(tmp_path / "run", tiny, finishes=False)
     put_pipe(run.checkpoints / "step_00000004.pt")
     with pytest.raises(WeightsError, match=r"step_00000004\.pt cannot be read: it is a pipe"):
@@ -34,7 +34,7 @@ def test_a_checkpoint_of_a_run(tmp_path, tiny):
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "config.json"])
-def test_a_file_of_an_encoder(tmp_path, name):
+def test_a_pipe_as_a_file_of_an_encoder_is_refused(tmp_path, name):
     recipe = Recipe(name="small").but(None, {"encoder.name": "resnet18", "encoder.width": 0.0625, "data.size": 32})
     save_encoder(tmp_path / "encoder", build_headless(recipe.encoder, size=32), recipe=recipe, facts={})
     put_pipe(tmp_path / "encoder" / name)
@@ -43,7 +43,7 @@ def test_a_file_of_an_encoder(tmp_path, name):
             load_encoder(weights)
 
 
-def test_a_fine_tuned_model(tmp_path):
+def test_a_pipe_in_a_fine_tuned_model_is_refused(tmp_path):
     config = {"recipe": {}, "classes": [], "keypoints": [], "sha256": ""}
     (tmp_path / "config.json").write_text(json.dumps(config))
     put_pipe(tmp_path / "model.safetensors")
@@ -51,14 +51,14 @@ def test_a_fine_tuned_model(tmp_path):
         moco.load(tmp_path)
 
 
-def test_stored_features(tmp_path):
+def test_a_pipe_as_stored_features_is_refused(tmp_path):
     messages: list[str] = []
     put_pipe(tmp_path / "key.features")
     assert FeatureCache(tmp_path, messages.append).read("key") is None
     assert "cannot be used" in messages[0]
 
 
-def test_the_log_of_starts_that_an_export_reads(tmp_path, tiny):
+def test_a_pipe_as_the_log_of_starts_is_refused(tmp_path, tiny):
     run = whole(tmp_path / "run", tiny)
     shutil.rmtree(run.checkpoints)
     put_pipe(run.path / "provenance.json")

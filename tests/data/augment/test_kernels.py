@@ -51,7 +51,7 @@ def expected(images: list[np.ndarray], view: View, size: int) -> np.ndarray:
 
 @pytest.mark.parametrize("name", VIEWS)
 @pytest.mark.parametrize("size", [32, 61, 96])
-def test_a_view_has_the_bits_that_the_same_dice_give_with_pillow(name: str, size: int):
+def test_a_view_has_the_bits_of_pillow_with_the_same_random_numbers(name: str, size: int):
     images = [photo(90 + seed % 40, 120 - seed % 30, seed) for seed in range(60)]
     assert np.array_equal(ours(images, VIEWS[name], size), expected(images, VIEWS[name], size))
 

@@ -176,7 +176,7 @@ def test_vertical_flips_and_quarter_turns_happen_as_often_as_they_should():
     assert not quarter_turns(View(), numbers).any()
 
 
-def test_certain_and_impossible_changes():
+def test_probabilities_0_and_1_mean_never_and_always():
     view = View(jitter=Jitter(p=1.0), grey=0.0, blur=1.0, flip=0.0, solarize=1.0)
     numbers = random_numbers(0, 0, ids=np.arange(MANY), view_index=0)
     seen = look(view, numbers)

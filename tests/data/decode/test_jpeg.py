@@ -143,7 +143,7 @@ def test_another_format_under_the_name_of_a_jpeg_is_left_to_pillow(tmp_path, nam
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_a_turned_photo_is_pillows_without_its_pixels(tmp_path, monkeypatch, orientation: int):
+def test_a_rotated_photo_has_the_pixels_of_pillow(tmp_path, monkeypatch, orientation: int):
     exif = Image.Exif()
     exif[274] = orientation
     (tmp_path / "x.jpg").write_bytes(encoded(picture(33, 64), exif=exif))
@@ -177,7 +177,7 @@ def same(a: np.ndarray | str, b: np.ndarray | str) -> bool:
 
 
 @pytest.mark.parametrize("progressive", [False, True])
-def test_a_photo_cut_anywhere_has_the_fate_that_it_has_with_pillow(tmp_path, progressive: bool):
+def test_a_photo_cut_at_any_byte_is_read_or_refused_as_by_pillow(tmp_path, progressive: bool):
     data, path = encoded(picture(40, 50), progressive=progressive), tmp_path / "x.jpg"
     for length in range(3, len(data), 3):
         path.write_bytes(data[:length])
@@ -185,7 +185,7 @@ def test_a_photo_cut_anywhere_has_the_fate_that_it_has_with_pillow(tmp_path, pro
 
 
 @pytest.mark.parametrize("kind", ["baseline", "progressive", "grey", "restart", "exif"])
-def test_a_damaged_photo_has_the_fate_that_it_has_with_pillow(tmp_path, kind: str):
+def test_a_damaged_photo_is_read_or_refused_as_by_pillow(tmp_path, kind: str):
     exif = Image.Exif()
     exif[274] = 6
     options = {"progressive": {"progressive": True}, "restart": {"restart_marker_blocks": 2}, "exif": {"exif": exif}}

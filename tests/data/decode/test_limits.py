@@ -50,7 +50,7 @@ def test_files_beyond_the_limits_are_refused_with_the_reason(reason: str):
 
 
 @pytest.mark.parametrize("reason", ["segments", "scans", "chunks", "strips or tiles", "an entry of"])
-def test_without_the_bounds_pillow_takes_it(tmp_path, monkeypatch, reason: str):
+def test_without_our_limits_pillow_decodes_a_bomb(tmp_path, monkeypatch, reason: str):
     """The bound does stand between the file and Pillow."""
     (tmp_path / "x").write_bytes(GUARDED[reason] + bytes(100_010 if reason == "strips or tiles" else 16))
     with pytest.raises(BadImage, match=reason):

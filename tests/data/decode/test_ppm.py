@@ -34,7 +34,7 @@ def test_other_greatest_values_are_scaled_as_pillow_does(greatest: int):
     assert np.array_equal(read(data), np.asarray(Image.open(io.BytesIO(data))))
 
 
-def test_of_16_bits_it_is_the_high_byte():
+def test_a_16_bit_value_becomes_its_high_byte():
     values = np.array([0, 255, 256, 32768, 65535], dtype=">u2")
     assert read(b"P5 5 1 65535\n" + values.tobytes()).tolist() == grey([[0, 0, 1, 128, 255]])
     colours = np.array([1000, 32768, 65535], dtype=">u2")

@@ -156,7 +156,7 @@ def test_what_pillow_does_not_make_smaller_is_decoded_whole(monkeypatch):
         assert scaled(data, 4)[1:] == (61, 83, 1, 0.0, 0.0)
 
 
-def test_some_damage_makes_an_image_bad(tmp_path):
+def test_a_jpeg_file_that_is_cut_short_is_bad(tmp_path):
     (tmp_path / "x.jpg").write_bytes(DAMAGED["cut short"](jpeg_of(photo(120, 160))))
     with pytest.raises(BadImage, match="truncated"):
         decode_scaled(tmp_path / "x.jpg", lambda *_: 8)

@@ -48,7 +48,7 @@ def test_colours_are_what_tifffile_reads(tmp_path, planes: str, dtype: type, com
 
 
 @pytest.mark.parametrize("compression", [None, "zlib"])
-def test_inks_in_planes_are_what_they_are_side_by_side(tmp_path, compression: str | None):
+def test_cmyk_in_planes_equals_interleaved_cmyk(tmp_path, compression: str | None):
     array = RNG.integers(0, 256, (33, 29, 4), dtype=np.uint8)
     for name, planes in (("a.tif", "separate"), ("b.tif", "contig")):
         written(tmp_path / name, array, photometric="separated", planarconfig=planes, compression=compression)
@@ -65,7 +65,7 @@ def with_another_tag(data: bytes, old: int, new: int) -> bytes:
 
 @pytest.mark.parametrize("order", "<>")
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
-def test_one_band_that_is_said_to_be_a_plane_is_what_it_is_without(tmp_path, order: str, dtype: type):
+def test_one_band_stored_as_a_plane_equals_an_interleaved_one(tmp_path, order: str, dtype: type):
     values = (RNG.random((7, 9)) * (1 if dtype is np.float32 else np.iinfo(dtype).max)).astype(dtype)
     tifffile.imwrite(tmp_path / "a.tif", values, byteorder=order, metadata=None, extratags=[(65_000, 3, 1, 2, True)])
     (tmp_path / "b.tif").write_bytes(with_another_tag((tmp_path / "a.tif").read_bytes(), 65_000, 284))

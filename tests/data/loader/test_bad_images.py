@@ -106,7 +106,7 @@ ODD = [
 
 
 @pytest.mark.parametrize("name", ODD, ids=ascii)
-def test_odd_names_are_known_again(tmp_path, name: str):
+def test_unusual_names_are_recognised_after_a_restart(tmp_path, name: str):
     Quarantine(tmp_path / "bad.csv", None, 100).add(name, "cut")
     Quarantine(tmp_path / "bad.csv", None, 100).add("other", "cut")
     assert list(Quarantine(tmp_path / "bad.csv", None, 100).bad) == [name, "other"]

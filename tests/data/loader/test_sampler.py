@@ -33,7 +33,7 @@ def test_epochs_follow_each_other_in_orders_of_their_own():
     assert len({str([batch for number, batch in drawn if number == epoch]) for epoch in range(3)}) == 3
 
 
-def test_the_dropped_images_are_others_in_other_epochs():
+def test_other_epochs_drop_other_images():
     drawn = batches(10, 3, steps=range(30))
     seen = [{one for number, batch in drawn if number == epoch for one in batch} for epoch in range(10)]
     assert len({str(set(range(10)) - one) for one in seen}) > 3
@@ -41,7 +41,7 @@ def test_the_dropped_images_are_others_in_other_epochs():
 
 @given(start=st.integers(0, 40), length=st.integers(0, 20))
 @settings(max_examples=30, deadline=None)
-def test_a_run_that_starts_at_a_step_goes_on_as_one_that_came_there(start: int, length: int):
+def test_a_run_that_starts_at_a_step_continues_like_an_uninterrupted_one(start: int, length: int):
     assert batches(50, 7, steps=range(start, start + length)) == batches(50, 7, steps=range(60))[start : start + length]
 
 

@@ -64,7 +64,7 @@ def test_the_shares_of_the_ranks_are_the_mini_batch_of_one(ranks: int):
 
 @given(start=st.integers(0, 30), length=st.integers(0, 10))
 @settings(max_examples=30, deadline=None)
-def test_a_run_that_starts_at_a_step_goes_on_as_one_that_came_there(start: int, length: int):
+def test_a_run_that_starts_at_a_step_continues_like_an_uninterrupted_one(start: int, length: int):
     counts = [50, 7, 90, 33]
     whole = [draw.ids.tolist() for draw in sampler_of(counts, 24, range(40))]
     assert [draw.ids.tolist() for draw in sampler_of(counts, 24, range(start, start + length))] == whole[

@@ -135,7 +135,7 @@ def test_what_is_read_ahead_is_asked_for_once(site, plan):
     assert sorted(asked) == [1] * 23 + [2]  # the first one also tells the usual size
 
 
-def test_a_loader_that_is_left_leaves_no_reader_behind(site, plan, monkeypatch):
+def test_an_abandoned_loader_ends_its_readers(site, plan, monkeypatch):
     monkeypatch.setattr("moco.data.remote.retry.LONGEST", 1000.0)
     monkeypatch.setattr("moco.data.remote.retry.FIRST", 1000.0)
     images, before = open_images(f"{site}/photos"), set(threading.enumerate())

@@ -69,7 +69,7 @@ def test_mini_batches_from_a_bucket_are_those_from_the_disk(photos, bucket, opti
     assert same(list(loader(images, **options)), list(loader(open_images(photos))))
 
 
-def test_shards_and_lists_of_a_bucket(photos, bucket):
+def test_shards_and_lists_of_a_bucket_are_read(photos, bucket):
     shards = photos.parent / "shards"
     pack(open_images(photos), shards, shard_size=10)
     upload(shards, bucket.removeprefix("s3://"), "shards")
@@ -84,14 +84,14 @@ def test_shards_and_lists_of_a_bucket(photos, bucket):
     assert all(np.array_equal(listed.read(i), local.read(place)) for i, place in enumerate(places))
 
 
-def test_a_split_in_a_bucket(photos, bucket):
+def test_a_split_in_a_bucket_is_found(photos, bucket):
     upload(photos, bucket.removeprefix("s3://"), "set/train")
     upload(photos, bucket.removeprefix("s3://"), "set/test")
     split = split_sources(f"{bucket}/set")
     assert [len(split.train), len(split.test), list(split.train.classes)] == [24, 24, ["b c", "ä"]]
 
 
-def test_what_is_missing_in_a_bucket(photos, bucket):
+def test_a_missing_object_or_bucket_is_refused(photos, bucket):
     import boto3
 
     with pytest.raises(DataError, match=r"no images in|does not exist"):

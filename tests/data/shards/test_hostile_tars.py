@@ -72,7 +72,7 @@ def test_what_is_no_plain_file_is_left_out(tmp_path, kind):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_names_lead_nowhere(tmp_path, name):
+def test_no_name_leads_out_of_the_archive(tmp_path, name):
     path = archive_of(tmp_path / "in" / "s.tar", [(info(name), png(1)), (info("b.png"), png(2))])
     before = files_in(tmp_path)
     shards = Shards([path])

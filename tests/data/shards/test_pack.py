@@ -53,7 +53,7 @@ def test_the_batches_of_a_folder_and_of_its_shards_are_the_same(images, tmp_path
     assert same(list(loader(shards, **options)), list(loader(images)))
 
 
-def test_a_run_goes_on_from_a_folder_to_its_shards(tmp_path, pictures, tiny):
+def test_a_run_on_a_folder_continues_on_its_shards(tmp_path, pictures, tiny):
     pack(find_images(pictures), tmp_path / "shards", shard_size=16)
     pretrain(pictures, tmp_path / "a", recipe=tiny)
     pretrain(tmp_path / "shards", tmp_path / "b", recipe=tiny)

@@ -154,7 +154,7 @@ def test_a_shard_that_is_cut_short_later_gives_bad_images(tmp_path):
         shards.read(2)
 
 
-def test_joined_tar_files_are_read_on(tmp_path):
+def test_concatenated_tar_files_are_read_to_the_end(tmp_path):
     first, second = (write_tar(tmp_path / f"{i}.tar", [(f"{i}.png", png(i))]) for i in range(2))
     both = tmp_path / "both" / "s.tar"
     both.parent.mkdir()

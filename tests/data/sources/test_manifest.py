@@ -93,7 +93,7 @@ def test_a_damaged_manifest_is_an_error(tmp_path, data: bytes):
         changes_since(tmp_path / "m.gz", OLD)
 
 
-def test_the_same_images_compare_without_a_word():
+def test_the_same_images_have_no_changes():
     assert manifest_changes(OLD, manifest(("a.png", 1, 10), ("b.png", 2, 20), ("c.png", 3, 30))) == []
 
 

@@ -114,7 +114,7 @@ def test_a_data_set_that_seeks_and_reads_returns_each_image_correctly(records):
     assert dataset.most == 1
 
 
-def test_so_does_a_part_of_it(records):
+def test_a_subset_of_a_data_set_that_seeks_and_reads_returns_each_image_correctly(records):
     part = Subset(open_images(Records(records)), [*range(COUNT - 1, -1, -1)])
     assert np.array_equal(read_by_threads(part), IMAGES[::-1])
 
@@ -281,12 +281,12 @@ class Stream(IterableDataset[Any]):
     ],
     ids=["DataLoader", "IterableDataset", "generator", "number", "dict", "one array", "one tensor"],
 )
-def test_what_is_no_sequence_of_images_is_refused_in_words(data, words: str):
+def test_an_object_that_is_no_sequence_of_images_is_refused_with_advice(data, words: str):
     with pytest.raises(DataError, match=words):
         open_images(data)
 
 
 @pytest.mark.parametrize("workers", [-1, True])
-def test_a_number_of_workers_that_cannot_be_is_refused(workers: int):
+def test_an_invalid_number_of_workers_is_refused(workers: int):
     with pytest.raises(RecipeError, match="workers expects 0 or more"):
         workers_for(workers)

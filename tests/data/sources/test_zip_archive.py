@@ -52,7 +52,7 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
 @pytest.mark.parametrize("below", ["", "photos/", "a/b/"])
-def test_a_zip_file_is_its_folder(folder: Path, tmp_path: Path, method: int, below: str):
+def test_a_zip_file_has_the_images_of_its_folder(folder: Path, tmp_path: Path, method: int, below: str):
     images, expected = open_images(zip_of(folder, tmp_path / "p.zip", method, below=below)), find_images(folder)
     assert list(images.names) == list(expected.names)
     assert np.array_equal(images.labels, expected.labels)
@@ -138,7 +138,7 @@ STRANGE = [
 
 
 @pytest.mark.parametrize("name", OUTSIDE + STRANGE)
-def test_names_lead_nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str):
+def test_no_name_leads_out_of_the_archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str):
     monkeypatch.chdir(tmp_path)
     path = write_zip(tmp_path / "in" / "p.zip", [(name, png(1)), ("z/b.png", png(2))])
     images = ZipImages([path])
@@ -257,7 +257,7 @@ def test_a_zip_file_that_is_cut_short_later_gives_bad_images(folder: Path, tmp_p
         images.read(0)
 
 
-def test_random_damage_never_does_more_than_spoil_images(folder: Path, tmp_path: Path):
+def test_random_damage_only_makes_images_bad(folder: Path, tmp_path: Path):
     content, rng = zip_of(folder, tmp_path / "p.zip").read_bytes(), np.random.default_rng(0)
     for _ in range(60):
         spoiled = bytearray(content)
