@@ -4,7 +4,7 @@ import json
 import signal
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, Unpack
+from typing import TYPE_CHECKING, Annotated, Any, Unpack
 
 import typer
 
@@ -16,6 +16,9 @@ from moco.startup import no_garbage_collection
 from moco.train.options import RunKeywords, RunOptions, count_of_devices
 from moco.train.reporters import Reporter
 from moco.train.trackers import check_trackers
+
+if TYPE_CHECKING:
+    from moco.train.pretrain import Run
 
 WAIT = 0.15  # [s] for the search of DATA to fail, before torch is imported
 
@@ -104,48 +107,54 @@ def _pretrain(
     """
     from moco.data.sources.background_scan import BackgroundScan
     from moco.planning.budget import parse_budget
-    from moco.recipes import parse_settings
-    from moco.recipes.domain_views import changes_for
     from moco.train.slurm import stop_at_once_on_signals
 
     stop_at_once_on_signals()
     with errors() as console:
         sources = BackgroundScan(data) if devices is None else data  # with --devices, each rank scans them
         run_options = RunOptions(**chosen)
-        changes = changes_for(views) | parse_settings(settings)
-        changes |= {name: value for name, value in own.items() if value is not None}
+        changes = _changes(views, settings, own)
         with_model = changes | ({"encoder.name": model} if model is not None else {})
         seconds = None if budget is None else parse_budget(budget)
         _check(data, run_options, recipe=recipe, changes=with_model, init=init)
         count_of_devices(devices)
+        found = None
         if isinstance(sources, BackgroundScan):
             sources.check(WAIT)
-        found = sources.found if isinstance(sources, BackgroundScan) else None
+            found = sources.found
         early_checks.check_out(out, run_options, images=found, init=init)
         with no_garbage_collection():
-            from moco.distributed import on_main
-            from moco.train.after_step import last_values
             from moco.train.pretrain import pretrain as run_pretrain
             from moco.train.rank_sync import ranks_for
-            from moco.train.run_folder import RunFolder
 
         if (ranks := ranks_for(devices, run_options.device)) > 1:
             raise typer.Exit(_launch(ranks))
         run = run_pretrain(
-            sources,
-            out,
-            recipe=recipe,
-            model=model,
-            bands=bands,
-            settings=changes,
-            init=init,
-            budget=seconds,
-            reporter=console,
-            **chosen,
-        )
-        if as_json and on_main():
-            facts = {"run": str(run.path), "recipe": json.loads(run.recipe.to_json())}
-            print(json.dumps(facts | last_values(RunFolder(run.path))))
+            sources, out, recipe=recipe, model=model, bands=bands, settings=changes, init=init, budget=seconds,
+            reporter=console, **chosen,
+        )  # fmt: skip
+        if as_json:
+            _print_as_json(run)
+
+
+def _print_as_json(run: "Run") -> None:
+    """Print the recipe and the last values of a run, on rank 0 only."""
+    from moco.distributed import on_main
+    from moco.train.after_step import last_values
+    from moco.train.run_folder import RunFolder
+
+    if on_main():
+        facts = {"run": str(run.path), "recipe": json.loads(run.recipe.to_json())}
+        print(json.dumps(facts | last_values(RunFolder(run.path))))
+
+
+def _changes(views: str | None, settings: list[str], own: dict[str, Any]) -> dict[str, Any]:
+    """The changes to the recipe: by --views, then by --set, then by options of their own."""
+    from moco.recipes import parse_settings
+    from moco.recipes.domain_views import changes_for
+
+    given = {name: value for name, value in own.items() if value is not None}
+    return changes_for(views) | parse_settings(settings) | given
 
 
 def _check(data: list[str], run_options: RunOptions, *, recipe: str, changes: dict[str, Any], init: str | None) -> None:

@@ -133,23 +133,13 @@ def transfer(
 
     All runs have the same images and settings. The same command resumes where it stopped, bit for bit.
     """
-    from moco.transfer.check_out import check_names, check_network, check_paths
-
     with errors() as console:
         changes = _changes(settings or [], {"optim.batch_size": batch_size, "optim.lr": lr, "seed": seed})
         (for_all, bn_of), init_of = _norms(bn or []), _by_name(init)
         early_checks.check_device_name(device)
-        for weights in (weights for weights in init_of.values() if weights != "random"):
-            early_checks.check_weights(weights)
-        for images in (data, *([] if test is None else [test])):
-            early_checks.check_annotations(images)
-        check_names(init_of, versus, bn_of)
-        check_paths(data, out, test, init_of, overwrite=overwrite)
+        _check(data, out, test, init_of, model, names=(versus, bn_of), overwrite=overwrite)
         RunOptions(resume=resume.value, on_nan=on_nan, patience=patience, save_every=save_every)
         check_trackers(log or [])
-        check_network(init_of, model)
-        if model is not None:
-            early_checks.check_encoder(model)
         from moco.transfer.transfer import transfer as run_transfer
 
         table = run_transfer(
@@ -161,6 +151,25 @@ def transfer(
         )  # fmt: skip
         if not dry_run:
             _print_on_main(table, as_json=as_json)
+
+
+def _check(
+    data: Path, out: Path, test: Path | None, init_of: dict[str, str], model: str | None, *,
+    names: tuple[str | None, dict[str, Norm]], overwrite: bool,
+) -> None:  # fmt: skip
+    """Refuse what is wrong for sure before torch is imported. `names`: the values of --versus and --bn."""
+    from moco.transfer.check_out import check_names, check_network, check_paths
+
+    for weights in init_of.values():
+        if weights != "random":
+            early_checks.check_weights(weights)
+    for images in (data, *([] if test is None else [test])):
+        early_checks.check_annotations(images)
+    check_names(init_of, *names)
+    check_paths(data, out, test, init_of, overwrite=overwrite)
+    check_network(init_of, model)
+    if model is not None:
+        early_checks.check_encoder(model)
 
 
 def _print_on_main(table: "TransferComparison", *, as_json: bool) -> None:

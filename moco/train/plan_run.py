@@ -124,11 +124,7 @@ def plan_job(
     chosen = share_recipe(
         lambda: resolve(recipe, images, place, model=model, changes=asked.changes, stored=stored, budget=budget)
     )
-    check_name(chosen.encoder.name)
-    check_fits(chosen, len(images))
-    check_order(chosen, images)
-    check_jitter(chosen)
-    check_same_images(images)
+    _check_recipe_on(images, chosen)
     if on_main():
         check_no_overlap(out, images, eval_data=options.eval_data, init=init, overwrite=options.overwrite)
         check_before_lock(RunFolder(out), chosen, resume=options.resume, overwrite=options.overwrite)
@@ -141,6 +137,15 @@ def plan_job(
     clock = clock_of(fitted.recipe, len(images))
     check_learns(fitted.recipe, clock)
     return PretrainJob(images, fitted.recipe, clock, place, RunFolder(out), options, workers, fitted.time)
+
+
+def _check_recipe_on(images: Images, recipe: Recipe) -> None:
+    """Raise RecipeError for a recipe that does not fit the images, DataError for images that differ between ranks."""
+    check_name(recipe.encoder.name)
+    check_fits(recipe, len(images))
+    check_order(recipe, images)
+    check_jitter(recipe)
+    check_same_images(images)
 
 
 def check_device(option: str, place: torch.device) -> None:
