@@ -14,7 +14,7 @@ from PIL import Image
 
 from moco.data.decode import rgb
 from moco.data.decode.limits import check_bounds, open_counted
-from moco.data.decode.tiff import File
+from moco.data.decode.tiff import File, check_pages
 from moco.text import extra
 
 Raw = Shaped[np.ndarray, "H W C"]  # integers or floats, as stored
@@ -126,6 +126,7 @@ def _import_library(name: str, what: str) -> Any:
 
 def _decode_tiff(file: File) -> Raw:
     tifffile = _import_library("tifffile", "the bands of TIFF files")
+    check_pages(file)
     with tifffile.TiffFile(file) as tiff:
         series: Any = tiff.series[0]
         axes, shape = str(series.axes), tuple(series.shape)

@@ -14,6 +14,8 @@ File = io.BytesIO | io.BufferedReader
 
 _Tag = ExifTags.Base
 _EXTRA_SAMPLES, _TILE_WIDTH, _TILE_LENGTH = 338, 322, 323
+MAX_PAGES = 1000
+_END = 2**62  # a place beyond the end of every file
 _MAX_VALUES = 64  # values read of one entry; the tags needed here have a few
 _STRUCT_CODES = {1: "B", 2: "B", 3: "H", 4: "I", 5: "Q", 6: "b", 7: "B", 8: "h", 9: "i", 10: "q", 11: "f", 12: "d",
                  13: "I", 16: "Q", 17: "q", 18: "Q"}  # fmt: skip
@@ -66,6 +68,25 @@ def read_directory(file: File) -> Directory:
             DirectoryEntry(tag, kind, count, max(size, inline), where if size > inline else place + form.size - inline)
         )
     return Directory(order, found)
+
+
+def check_pages(file: File) -> None:
+    """Raise ValueError for a file of more than MAX_PAGES pages, or whose pages go round in a circle."""
+    file.seek(0)
+    start = file.read(4)
+    order, big = "<" if start.startswith(b"II") else ">", start[2:4] in (b"+\0", b"\0+")
+    number, count, entry = (order + "Q", order + "Q", 20) if big else (order + "I", order + "H", 12)
+    file.seek(8 if big else 4)
+    seen = set[int]()
+    while (page := _read_number(number, file)) and page not in seen:
+        seen.add(page)
+        if len(seen) > MAX_PAGES:
+            raise ValueError(f"TIFF of more than {MAX_PAGES:,} pages: store each image as a file")
+        file.seek(min(page, _END))
+        file.seek(min(file.tell() + struct.calcsize(count) + entry * _read_number(count, file), _END))
+    if page:
+        raise ValueError("TIFF whose pages go round in a circle: it is damaged")
+    file.seek(0)
 
 
 def _read_number(form: str, file: File) -> int:

@@ -178,3 +178,22 @@ def test_damaged_files_give_an_array_or_an_error():
         except Exception:
             continue
         assert read.ndim == 3
+
+
+@pytest.mark.parametrize("bigtiff", [False, True])
+def test_pages_that_go_round_in_a_circle_or_are_very_many_are_refused(bigtiff: bool, monkeypatch):
+    whole = bytearray(tiff(values((3, 20, 30), "uint8"), bigtiff=bigtiff, metadata=None).getvalue())
+    assert decode_bands(io.BytesIO(bytes(whole))).shape == (20, 30, 3)
+    offset, width, count, entry = (8, 8, 8, 20) if bigtiff else (4, 4, 2, 12)
+    pages, at = [], offset
+    while place := int.from_bytes(whole[at : at + width], "little"):
+        pages.append(place)
+        at = place + count + entry * int.from_bytes(whole[place : place + count], "little")
+    assert len(pages) == 3
+    monkeypatch.setattr("moco.data.decode.tiff.MAX_PAGES", 2)
+    with pytest.raises(ValueError, match="more than 2 pages"):
+        decode_bands(io.BytesIO(bytes(whole)))
+    monkeypatch.undo()
+    whole[at : at + width] = pages[1].to_bytes(width, "little")  # after the last page comes the second again
+    with pytest.raises(ValueError, match="circle"):
+        decode_bands(io.BytesIO(bytes(whole)))
