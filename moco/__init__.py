@@ -16,12 +16,12 @@ if TYPE_CHECKING:
     from moco.comparison.compare import compare
     from moco.comparison.result import Comparison
     from moco.evaluate.features import Pretrained
+    from moco.exporting import export
     from moco.loading import load
     from moco.recipe import Recipe, RecipeError
     from moco.train.plan import plan
     from moco.train.pretrain import Run, pretrain
     from moco.train.report_run import write_report
-    from moco.weights.export import export
 
 __version__ = "0.1.0"
 __all__ = [
@@ -50,7 +50,7 @@ _HOMES = {
     "RecipeError": ("moco.recipe", "RecipeError"),
     "Run": ("moco.train.pretrain", "Run"),
     "dedup": ("moco.atlas.dedup", "dedup"),
-    "export": ("moco.weights.export", "export"),
+    "export": ("moco.exporting", "export"),
     "load": ("moco.loading", "load"),
     "plan": ("moco.train.plan", "plan"),
     "pretrain": ("moco.train.pretrain", "pretrain"),

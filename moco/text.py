@@ -40,8 +40,8 @@ def printable(text: str) -> str:
 
 
 def plural(count: int, unit: str) -> str:
-    """`1 step`, `2,000 steps`."""
-    return f"{count:,} {unit}" if count == 1 else f"{count:,} {unit}s"
+    """`1 step`, `2,000 steps`; `2 classes`."""
+    return f"{count:,} {unit}" if count == 1 else f"{count:,} {unit}{'es' if unit.endswith('s') else 's'}"
 
 
 def first_few(names: Sequence[str], most: int = 3) -> str:

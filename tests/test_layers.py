@@ -21,7 +21,7 @@ LAYERS = [  # a part imports from the layers above its own in this list, not fro
     {"comparison", "planning", "report"},
     {"train"},
     {"ablate", "curves_as_text", "demo", "explain", "runs", "transfer"},
-    {"loading"},
+    {"exporting", "loading"},
     {"cli"},
     {"__init__", "__main__"},
 ]

@@ -27,6 +27,7 @@ def test_a_newline_is_escaped_only_where_one_line_is_expected():
 
 
 def test_a_unit_is_in_the_plural_unless_there_is_exactly_one():
+    assert [plural(count, "class") for count in (1, 2)] == ["1 class", "2 classes"]
     assert [plural(count, "step") for count in (0, 1, 2, 2000)] == ["0 steps", "1 step", "2 steps", "2,000 steps"]
 
 

@@ -82,7 +82,8 @@ def export(
 ) -> None:
     """Write the encoder's weights for another library or program.
 
-    It then loads the weights with that library, and fails if the features differ.
+    It then loads the weights with that library, and fails if the features differ. A segmenter or classifier that was
+    fine-tuned by `moco transfer` is written --to onnx.
     """
     from moco.weights.export_paths import check_outputs, export_files
 
@@ -96,7 +97,7 @@ def export(
 
         with interruptions(console, files), show_progress(console) as progress:
             progress.stage("loading torch")
-            from moco.weights.export import export as write
+            from moco.exporting import export as write
 
             progress.stage("export and its check")
             said = str(write(weights, to=to.value, out=out, architecture=architecture, overwrite=overwrite))

@@ -225,7 +225,7 @@ def describe_tuning(job: TransferJob) -> list[tuple[str, str]]:
     optim = recipe.optim
     return [
         ("data", f"{plural(len(data.train), 'image')} to train on, {len(data.test):,} to test on, "
-                 f"{len(data.train.classes)} classes"),
+                 f"{plural(len(data.train.classes), 'class')}"),
         ("model", job.task.describe(recipe)),
         ("recipe", f"{recipe.name}  ({recipe.source})"),
         ("length", f"{optim.iterations:,} iterations of {optim.batch_size} images, lr {optim.lr:g}"),

@@ -16,6 +16,7 @@ from moco.data.loader.threads import in_order
 from moco.device import workers_for
 from moco.transfer.readers.entries import AnnotationError
 from moco.transfer.readers.images import size_of
+from moco.transfer.readers.mat import read_structs
 
 IGNORED = 255  # label of pixels that are excluded from training and scores
 UNKNOWN = -1  # in SemanticSet.table: a value that the format does not define
@@ -102,6 +103,8 @@ def _values(
     scene: SemanticScene, colours: Mapping[Colour, int] | None
 ) -> tuple[UInt8[np.ndarray, "H W"], tuple[int, int]]:
     """The values in a label file, and the width and height of its image (turned upright)."""
+    if scene.labels.suffix == ".mat":
+        return _of_sbd(scene), size_of(scene.path)
     try:
         size = size_of(scene.path)
         with Image.open(scene.labels) as image:
@@ -118,6 +121,15 @@ def _values(
             scene.labels, scene.id, f"expected one value from 0 to 255 for each pixel, got mode {mode}"
         )
     return pixels.astype(np.uint8), size
+
+
+def _of_sbd(scene: SemanticScene) -> UInt8[np.ndarray, "H W"]:
+    """The values in a file of SBD, GTcls.Segmentation."""
+    values = read_structs(scene.labels).get("GTcls", {}).get("Segmentation")
+    if values is None or values.ndim != 2 or values.dtype.kind not in "iu" or values.min(initial=0) < 0 \
+            or values.max(initial=0) > 255:  # fmt: skip
+        raise AnnotationError(scene.labels, scene.id, "expected GTcls.Segmentation with a value from 0 to 255 a pixel")
+    return values.astype(np.uint8)
 
 
 def _of_colours(

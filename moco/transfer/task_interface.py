@@ -93,6 +93,24 @@ class ModelResults:
     pictures: Mapping[str, Callable[[], bytes]] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Exportable:
+    """The part of a fine-tuned model that is exported to ONNX: bytes of RGB images N x 3 x H x W to one output.
+
+    Attributes:
+        output: its name.
+        size: [pixels] images are square with this side; None: of any size.
+        preparation: a sentence that says what the images are.
+        meaning: a sentence that says what the output is.
+    """
+
+    network: nn.Module
+    output: str
+    size: int | None
+    preparation: str
+    meaning: str
+
+
 class TransferTask(ABC, Generic[T]):
     """One task of Tables 2 to 6: everything in which fine-tuning and scoring differ between tasks."""
 
@@ -140,6 +158,10 @@ class TransferTask(ABC, Generic[T]):
     @abstractmethod
     def predict(self, model: nn.Module, recipe: TransferRecipe, image: UInt8[np.ndarray, "H W 3"]) -> Any:
         """The prediction for an RGB image of any size."""
+
+    def exportable(self, model: nn.Module, recipe: TransferRecipe) -> Exportable | None:
+        """What is exported to ONNX; None if models of this task cannot be."""
+        return None
 
     def evaluate(self, model: nn.Module, test: T, recipe: TransferRecipe, *, workers: int) -> ModelResults:
         """The scores, with details and pictures that explain them."""

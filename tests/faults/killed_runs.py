@@ -145,9 +145,14 @@ def kills(
     result: Callable[[Path], object] = ending,
     seed: int = 1,
 ) -> Tally:
-    """Kills count as survived if their run has the same `result` as the undisturbed one."""
+    """The kills of runs on pictures: see `kills_in`."""
+    make_images(folder / "images", kind)
+    return kills_in(count, folder, start, result=result, seed=seed)
+
+
+def kills_in(count: int, folder: Path, start: Start, *, result: Callable[[Path], object], seed: int = 1) -> Tally:
+    """Kill runs on `folder`/images. Kills count as survived if their run has the `result` of the undisturbed one."""
     images = folder / "images"
-    make_images(images, kind)
     os.waitpid(start(images, folder / "warm", 0), 0)  # what is compiled or cached the first time
     begun = time.monotonic()
     os.waitpid(start(images, folder / "whole", 0), 0)

@@ -13,15 +13,20 @@ from moco.data.decode.decode import BadImage
 from moco.data.loader.sampler import Draw
 from moco.data.loader.threads import Abandoned
 from moco.data.sources.images import DataError, Images
+from moco.rng import fold
+from moco.transfer.classification.rand_augment import RandAugment
 from moco.transfer.classification.recipe import ClassificationRecipe
 from moco.transfer.step_loader import StepLoader
 from moco.transfer.task_interface import AnnotatedBatch
+
+AFTER_CROPS = 1  # in the seed of RandAugment's random numbers
 
 
 class ImageLoader(StepLoader):
     """Mini-batches of crops and labels. Crops are bytes N x 3 x S x S in channels_last; the model normalizes them.
 
-    They are cropped like the views of pre-training; (seed, epoch, image) determine how.
+    They are cropped like the views of pre-training, and changed by RandAugment, if the recipe has it. (seed, epoch,
+    image) determine how.
 
     Raises:
         DataError: while iterating, an image that cannot be read. ValueError: see StepSampler.
@@ -32,6 +37,8 @@ class ImageLoader(StepLoader):
         assert images.labels is not None
         self.images, self.labels = images, torch.from_numpy(images.labels)
         self.seed, self.data = recipe.seed, recipe.data_spec
+        magnitude = recipe.augment.rand_augment
+        self.change = RandAugment(magnitude, size=self.data.size, mean=recipe.mean) if magnitude else None
         load_kernels()
 
     def make(self, drawn: Draw, stopped: Event) -> AnnotatedBatch:
@@ -42,6 +49,9 @@ class ImageLoader(StepLoader):
             if stopped.is_set():
                 raise Abandoned
             cpu.write_views(self._read(index), views, row, [crops], coloured=False)
+            if self.change is not None:
+                rng = np.random.default_rng(fold(self.seed, drawn.epoch, index, AFTER_CROPS))
+                crops[row] = self.change(crops[row], rng)
         ids = torch.from_numpy(drawn.ids)
         return AnnotatedBatch((torch.from_numpy(crops).permute(0, 3, 1, 2), self.labels[ids]), ids)
 

@@ -25,6 +25,7 @@ class ImageSpec(Spec):
 class AugmentSpec(Spec):
     """Augmentations besides crops. 0 turns each of them off."""
 
+    rand_augment: Annotated[int, Field(ge=0, le=10)] = 0  # magnitude of RandAugment
     smoothing: Probability = 0.0  # label smoothing
     mixup: Annotated[float, Field(ge=0)] = 0.0  # alpha of Mixup: two images are blended
     cutmix: Annotated[float, Field(ge=0)] = 0.0  # alpha of CutMix: a part of an image is replaced by one of another

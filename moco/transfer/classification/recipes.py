@@ -13,6 +13,8 @@ Deviations. D changes lr once an epoch and resizes bicubically: here lr changes 
 bilinear, as in pre-training.
 """
 
+from typing import Any
+
 from moco.recipe_error import RecipeError, unknown
 from moco.transfer.classification.recipe import AugmentSpec, ClassificationRecipe, ClassTuneSpec, ImageSpec
 
@@ -34,7 +36,7 @@ def _sgd(lr: float) -> ClassTuneSpec:
     return ClassTuneSpec(lr=lr, epochs=100, milestones=(0.7, 0.9), batch_size=256, weight_decay=1e-4)
 
 
-def _small(weight_decay: float = 0.1, **augment: float) -> ClassificationRecipe:
+def _small(weight_decay: float = 0.1, **augment: Any) -> ClassificationRecipe:
     """V: 100 epochs, lr 3e-4, warm-up of 3 epochs; crops of 5 to 100 % of the image. D: label smoothing 0.1."""
     return ClassificationRecipe(
         name="small", source=V3, optim=_adamw(3e-4, 128, 100, 3, weight_decay),
@@ -45,14 +47,14 @@ def _small(weight_decay: float = 0.1, **augment: float) -> ClassificationRecipe:
 SCHEDULES: dict[str, ClassificationRecipe] = {
     "inat": ClassificationRecipe(name="inat", source=V1, optim=_sgd(0.025)),  # P (A.6)
     "imagenet": ClassificationRecipe(name="imagenet", source=V1, optim=_sgd(0.03)),  # P (A.7)
-    # V (README.md): ImageNet, all layers, 150 epochs; D: all else. Without D's RandAugment and repeated augmentation
+    # V (README.md): ImageNet, all layers, 150 epochs; D: all else. Without D's repeated augmentation
     "v3": ClassificationRecipe(
         name="v3",
         source=V3,
         optim=_adamw(5e-4, 1024, 150, 5, 0.05),
-        augment=AugmentSpec(smoothing=0.1, mixup=0.8, cutmix=1.0, erase=0.25, drop_path=0.1),
+        augment=AugmentSpec(rand_augment=9, smoothing=0.1, mixup=0.8, cutmix=1.0, erase=0.25, drop_path=0.1),
     ),
-    # V: its four commands
+    # V: its four commands. Its transfer/datasets.py has crops and flips, and no RandAugment
     "v3-cifar10": _small(mixup=0.8, cutmix=1.0, drop_path=0.1),
     "v3-cifar100": _small(mixup=0.5, cutmix=1.0, drop_path=0.1),
     "v3-flowers": _small(0.3, erase=0.25, drop_path=0.1),

@@ -28,7 +28,7 @@ from moco.transfer.models.norms import freeze, synchronize
 from moco.transfer.readers.formats import CLASS_FORMATS, read_classes, recognise
 from moco.transfer.readers.shared import ReadOptions
 from moco.transfer.recipe import TransferRecipe
-from moco.transfer.task_interface import Baseline, Labels, ModelResults, TransferData, TransferTask
+from moco.transfer.task_interface import Baseline, Exportable, Labels, ModelResults, TransferData, TransferTask
 
 PER_CLASS_FIRST = ("flowers", "pets")  # data sets whose usual score is the mean over classes
 
@@ -138,6 +138,16 @@ class Classification(TransferTask[Images]):
         }
         details = {"classes": details_by_class(logits, labels, test.classes)}
         return ModelResults(accuracies(logits, labels), details, pictures)
+
+    def exportable(self, model: nn.Module, recipe: TransferRecipe) -> Exportable:
+        assert isinstance(recipe, ClassificationRecipe)
+        data = recipe.data_spec
+        return Exportable(
+            nn.Sequential(model, nn.Softmax(dim=1)), "probabilities", data.size,
+            f"Images: resize the shorter side to {data.eval_resize} pixels, crop the central {data.size} x {data.size}"
+            "; RGB from 0 to 255, not normalized.",
+            "Each row has the probability of each of the K classes.",
+        )  # fmt: skip
 
     def predict(
         self, model: nn.Module, recipe: TransferRecipe, image: UInt8[np.ndarray, "H W 3"]

@@ -70,8 +70,9 @@ class FCN(nn.Module):
         bottom to 16 n + 1 pixels, the form of the paper's crops (513 and 769), and the maps are upsampled with aligned
         corners. Otherwise logits would be shifted by up to 15 pixels.
         """
-        height, width = images.shape[2:]
-        padded = [-(-(side - 1) // self.body.strides[-1]) * self.body.strides[-1] + 1 for side in (height, width)]
+        (height, width), stride = images.shape[2:], self.body.strides[-1]
+        # rounded up, by a division of a positive number: ONNX divides towards 0
+        padded = [(side + stride - 2) // stride * stride + 1 for side in (height, width)]
         x = (images.to(self.mean.device) - self.mean[:, None, None]) / self.std[:, None, None]
         x = pad(x, (0, padded[1] - width, 0, padded[0] - height))
         maps = self.head(self.body(x)[-1])

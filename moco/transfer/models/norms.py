@@ -15,7 +15,7 @@ class RoIBatchNorm(nn.BatchNorm2d):
     """BatchNorm over RoIs. An empty batch is returned as it is and does not change the statistics."""
 
     def forward(self, input: Float[Tensor, "R C h w"]) -> Float[Tensor, "R C h w"]:
-        if len(input):
+        if not self.training or len(input):  # in this order: torch.export must not ask for the length
             return super().forward(input)
         return input * self.weight[:, None, None] + self.bias[:, None, None]
 

@@ -28,7 +28,7 @@ TYPES = {
     13: "u8",
 }  # of stored numbers
 NUMBERS = {6: "f8", 7: "f4", 8: "i1", 9: "u1", 10: "i2", 11: "u2", 12: "i4", 13: "u4", 14: "i8", 15: "u8"}  # of arrays
-MATRIX, COMPRESSED, HEADER, CELLS = 14, 15, 128, 1
+MATRIX, COMPRESSED, HEADER, CELLS, STRUCT = 14, 15, 128, 1, 2
 MOST_BYTES = 2**31  # of an array
 
 
@@ -48,6 +48,17 @@ def read_cells(file: Path) -> dict[str, list[np.ndarray]]:
         AnnotationError: no such file, or a damaged one.
     """
     return _read(file, _cells)
+
+
+def read_structs(file: Path) -> dict[str, dict[str, np.ndarray]]:
+    """The structures by name, each with its fields that are arrays of real numbers; other fields are left out.
+
+    An array of several structures has no fields here.
+
+    Raises:
+        AnnotationError: no such file, or a damaged one.
+    """
+    return _read(file, _struct)
 
 
 def _read(file: Path, read: Callable[[bytes, int, int, str], tuple[str, T] | None]) -> dict[str, T]:
@@ -124,3 +135,26 @@ def _cells(data: bytes, place: int, size: int, order: str) -> tuple[str, list[np
         return None
     cells = [_array(data, begin, length, order) for begin, kind, length in parts[3:] if kind == MATRIX]
     return name, [one[1] for one in cells if one is not None] if all(one is not None for one in cells) else []
+
+
+def _struct(data: bytes, place: int, size: int, order: str) -> tuple[str, dict[str, np.ndarray]] | None:
+    """Name and fields of a variable; None where it is no structure."""
+    parts, flags, shape, name = _parts(data, place, size, order)
+    if flags & 0xFF != STRUCT:
+        return None
+    if len(parts) < 5 or parts[3][2] != 4:
+        raise ValueError(f"the structure {name} has no names of fields")
+    length = struct.unpack_from(f"{order}i", data, parts[3][0])[0]
+    begin, _, size_of_names = parts[4]
+    if length < 1 or size_of_names % length:
+        raise ValueError(f"the structure {name} has names of {length} bytes")
+    names = [data[at : at + length].split(b"\0")[0].decode("ascii", "replace") for at in
+             range(begin, begin + size_of_names, length)]  # fmt: skip
+    if len(parts) - 5 != len(names) or any(side != 1 for side in shape):
+        return name, {}
+    fields: dict[str, np.ndarray] = {}
+    for field, (at, kind, length_of_field) in zip(names, parts[5:], strict=True):
+        found = _array(data, at, length_of_field, order) if kind == MATRIX and length_of_field else None
+        if found is not None:
+            fields[field] = found[1]
+    return name, fields

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from moco.data.sources.images import DataError
 from moco.text import escape
+from moco.transfer.readers import sbd
 from moco.transfer.readers.entries import AnnotationError, read_text
 from moco.transfer.readers.images import ImageFiles
 from moco.transfer.readers.shared import ReadOptions
@@ -12,6 +13,7 @@ from moco.transfer.readers.voc import VOC_CLASSES, lists_of_split, read_split_li
 from moco.transfer.semantic import IGNORED, Colour, SemanticScene, SemanticSet, table_of
 
 FOLDER, AUGMENTED = "SegmentationClass", "SegmentationClassAug"
+LISTS, TRAIN_AUG = "ImageSets/Segmentation", "trainaug"
 LINE = re.compile(r"([^:#]+):(\d+),(\d+),(\d+):.*:.*")
 
 
@@ -25,20 +27,25 @@ def read(path: Path, options: ReadOptions) -> SemanticSet:
     """The pairs of a split of ImageSets/Segmentation, in the order of its lists.
 
     The classes are the background and VOC's 20, or those of labelmap.txt. The labels of the split `trainaug` (the
-    paper's train_aug2012) are in SegmentationClassAug, those of the others in SegmentationClass.
+    paper's train_aug2012) are in SegmentationClassAug, those of the others in SegmentationClass. Without a list of that
+    name, or without labels in these folders, `trainaug` is made of SBD, if that lies in `path`: see `_train_aug`.
 
     Raises:
         AnnotationError: an image or a label file is missing; the message has the list and the name.
         DataError: there is no such split.
     """
     scenes: list[SemanticScene] = []
-    for file in lists_of_split(path, options.split, "Segmentation"):
-        root = file.parents[2]
-        augmented = "aug" in file.stem.lower() and (root / AUGMENTED).is_dir()
-        images = ImageFiles([options.images or root / "JPEGImages"])
-        labels = ImageFiles([root / (AUGMENTED if augmented else FOLDER)])
-        for name in read_split_list(file):
-            image, label = images.with_stem(name), labels.find(f"{name}.png")
+    years = years_of(path).values()
+    places = dict.fromkeys([path, *years, *(year.parent for year in years)])
+    more = next((found for found in map(sbd.folder_in, places) if found), None)
+    for file, root, names in _lists(path, options.split, more):
+        augmented = "aug" in (options.split or "").lower()
+        folder = AUGMENTED if augmented and (root / AUGMENTED).is_dir() else FOLDER
+        others = more if augmented else None
+        images = ImageFiles([options.images or root / "JPEGImages", *([others / "img"] if others else [])])
+        labels = ImageFiles([root / folder, *([others / "cls"] if others else [])])
+        for name in names:
+            image, label = images.with_stem(name), labels.find(f"{name}.png") or labels.find(f"{name}.mat")
             if image is None or label is None:
                 place = images if image is None else labels
                 raise AnnotationError(file, name, f"there is no such file in {place.describe()}")
@@ -50,6 +57,29 @@ def read(path: Path, options: ReadOptions) -> SemanticSet:
         )
     values = {number: number for number in range(len(classes))} | {IGNORED: IGNORED}
     return SemanticSet(classes, tuple(scenes), table_of(values), {**colours, (224, 224, 192): IGNORED})
+
+
+def _lists(path: Path, split: str | None, more: Path | None) -> list[tuple[Path, Path, list[str]]]:
+    """The lists of a split: their files, the folder of the year, and the names."""
+    if split in (TRAIN_AUG, f"2012_{TRAIN_AUG}") and more is not None:
+        roots = [*years_of(path).values()] or [path]
+        if not any((root / LISTS / f"{TRAIN_AUG}.txt").is_file() for root in roots):
+            return _train_aug(years_of(path).get("2012", roots[-1]), more)
+    return [(file, file.parents[2], read_split_list(file)) for file in lists_of_split(path, split, "Segmentation")]
+
+
+def _train_aug(root: Path, more: Path) -> list[tuple[Path, Path, list[str]]]:
+    """The paper's train_aug2012: VOC's train, then SBD's train and val without VOC's train and val.
+
+    Images in VOC's train have VOC's labels, the others those of SBD: 10,582 images of VOC 2012.
+    """
+    train, held = (read_split_list(root / LISTS / f"{name}.txt") for name in ("train", "val"))
+    lists, seen = [(root / LISTS / "train.txt", root, train)], {*train, *held}
+    for file in sbd.lists_of_split(more, "train+val"):
+        names = [name for name in read_split_list(file) if name not in seen]
+        lists.append((file, root, names))
+        seen |= {*names}
+    return lists
 
 
 def palette(count: int) -> dict[Colour, int]:

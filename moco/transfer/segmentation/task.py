@@ -21,7 +21,7 @@ from moco.transfer.segmentation.recipe import SegmentationRecipe
 from moco.transfer.segmentation.recipes import segmentation_recipe
 from moco.transfer.segmentation.score import count_pixels, predict, score_confusion, score_constant, score_segmenter
 from moco.transfer.semantic import SemanticSet
-from moco.transfer.task_interface import Baseline, Labels, ModelResults, TransferData, TransferTask
+from moco.transfer.task_interface import Baseline, Exportable, Labels, ModelResults, TransferData, TransferTask
 
 HARDEST = 6  # images in the picture: those with the largest share of wrong pixels
 
@@ -91,6 +91,12 @@ class Segmentation(TransferTask[SemanticSet]):
         details = {"classes": list(test.classes), "pixels by true and predicted class": confusion.counts.tolist()}
         pictures = {"predictions.png": lambda: draw_segmentations(model, test, chosen, errors)}
         return ModelResults(score_confusion(confusion), details, pictures)
+
+    def exportable(self, model: nn.Module, recipe: TransferRecipe) -> Exportable:
+        return Exportable(
+            model, "logits", None, "Images: RGB from 0 to 255, of any size, not normalized.",
+            "The class of a pixel is that of the largest of its K logits.",
+        )  # fmt: skip
 
     def predict(
         self, model: nn.Module, recipe: TransferRecipe, image: UInt8[np.ndarray, "H W 3"]

@@ -14,7 +14,7 @@ from moco.weights.export.onnx import to_onnx
 from moco.weights.export_paths import check_outputs, export_files
 from moco.weights.loaded_weights import Weights, WeightsError
 
-__all__ = ["EXPORT_FORMATS", "export"]
+__all__ = ["EXPORT_FORMATS", "check_request", "export"]
 
 EXPORT_FORMATS: dict[str, Callable[..., str]] = {
     "torchvision": to_torchvision,
@@ -53,13 +53,19 @@ def export(
         WeightsError: the library has no such network, or gives other features. RecipeError: `out` exists, or is one of
             the files that are read. ImportError: an optional package is missing.
     """
-    if to not in EXPORT_FORMATS:
-        raise WeightsError(unknown("format", to, list(EXPORT_FORMATS)))
-    files = export_files(local_path(out), to)
-    check_outputs(files, to, overwrite=overwrite)
-    _check_not_read(weights, files)
+    files = check_request(weights, to, local_path(out), overwrite=overwrite)
     with created_folder(files[0].parent):
         return EXPORT_FORMATS[to](weights, files[0], architecture=architecture, overwrite=overwrite)
+
+
+def check_request(weights: Weights, to: str, out: Path, *, overwrite: bool) -> list[Path]:
+    """The files that the export will write. Raises WeightsError and RecipeError, as `export`."""
+    if to not in EXPORT_FORMATS:
+        raise WeightsError(unknown("format", to, list(EXPORT_FORMATS)))
+    files = export_files(out, to)
+    check_outputs(files, to, overwrite=overwrite)
+    _check_not_read(weights, files)
+    return files
 
 
 def _check_not_read(weights: Weights, files: list[Path]) -> None:

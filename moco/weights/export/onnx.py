@@ -43,11 +43,7 @@ class FeatureNetwork(nn.Module):
 
 
 def to_onnx(weights: Weights, out: Path, *, architecture: str | EncoderSpec | None, overwrite: bool) -> str:
-    try:
-        runtime = import_module("onnxruntime")
-        import_module("onnxscript")  # torch's exporter needs it
-    except ImportError as error:
-        raise ImportError(f"export to onnx needs {error.name}: {extra('export')}") from None
+    runtime = onnx_runtime()
     encoder, config = load_encoder(weights, architecture=architecture)
     network, size, channels = FeatureNetwork(encoder).eval(), config.data.size, encoder.spec.channels
     with stage_paths([out], overwrite=overwrite) as (aside,):
@@ -57,13 +53,22 @@ def to_onnx(weights: Weights, out: Path, *, architecture: str | EncoderSpec | No
                 input_names=["images"], output_names=["features"], dynamic_shapes={"images": {0: "N"}},
             )  # fmt: skip
         session = runtime.InferenceSession(aside, providers=["CPUExecutionProvider"])
-        apart = max(_difference(session, network, some_images(n, size, channels)) for n in (1, 3))
+        apart = max(difference(session, network, some_images(n, size, channels)) for n in (1, 3))
     return (
         f"{out} maps `images`, N x {channels} x {size} x {size}, to `features`, N x {config.num_features}. In ONNX "
         f"Runtime they differ from torch's by at most {apart:.1g} of the largest feature, for 1 and for 3 random "
         "images.\n"
         f"{describe_images(config)}\n\n{PROGRAM.format(out=json.dumps(str(out)), size=size, channels=channels)}"
     )
+
+
+def onnx_runtime() -> Any:
+    """The module onnxruntime. Raises ImportError, which names the extra, if it or torch's exporter is missing."""
+    try:
+        import_module("onnxscript")  # torch's exporter needs it
+        return import_module("onnxruntime")
+    except ImportError as error:
+        raise ImportError(f"export to onnx needs {error.name}: {extra('export')}") from None
 
 
 @contextmanager
@@ -80,14 +85,14 @@ def quiet() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def _difference(session: Any, network: nn.Module, x: Tensor) -> float:
-    """The largest difference of a feature, relative to the largest. Raises WeightsError above the tolerance."""
+def difference(session: Any, network: nn.Module, x: Tensor, what: str = "features") -> float:
+    """The largest difference of an output, relative to the largest. Raises WeightsError above the tolerance."""
     with torch.no_grad():
         expected = network(x)
     got = torch.from_numpy(session.run(None, {"images": x.numpy()})[0])
-    apart = ((got - expected).abs().max() / expected.abs().max()).item()
+    apart = ((got - expected).abs().max() / expected.abs().max().clamp(min=torch.finfo().tiny)).item()
     if not apart < TOLERANCE:
         raise WeightsError(
-            f"ONNX Runtime gives other features: they differ by {apart:.1g} of the largest, expected {TOLERANCE:g}"
+            f"ONNX Runtime gives other {what}: they differ by {apart:.1g} of the largest, expected {TOLERANCE:g}"
         )
     return apart
