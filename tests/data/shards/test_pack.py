@@ -240,3 +240,16 @@ def test_shards_are_packed_again_to_a_smaller_size(tmp_path):
     small = open_images(str(tmp_path / "small"))
     assert list(small.names) == list(images.names)
     assert {min(small.read(index).shape[:2]) for index in range(5)} == {40}
+
+
+def test_a_file_that_is_not_listed_is_kept_under_another_name_unless_it_is_the_shard_itself(images, tmp_path):
+    pack(images, tmp_path / "shards", shard_size=8)
+    facts = json.loads((tmp_path / "shards" / "pack.json").read_text())
+    shards = {path.name: path.read_bytes() for path in (tmp_path / "shards").glob("*.tar")}
+    for name in ("000000.tar", "000001.tar"):
+        del facts["shards"][name]
+    (tmp_path / "shards" / "pack.json").write_text(json.dumps(facts))
+    (tmp_path / "shards" / "000000.tar").write_text("the user's own")
+    pack(images, tmp_path / "shards", shard_size=8)
+    left = {path.name: path.read_bytes() for path in (tmp_path / "shards").glob("*.tar*")}
+    assert left == shards | {"000000.tar.other": b"the user's own"}
