@@ -2,7 +2,6 @@
 
 import hashlib
 import io
-import itertools
 import json
 import os
 import tarfile
@@ -21,6 +20,7 @@ from moco.data.decode.decode import EXTENSIONS, MAX_FILE_BYTES, BadImage, decode
 from moco.data.loader.shrunk import shrink
 from moco.data.shards.samples import PACK_MARK
 from moco.data.shards.scan_tar import scan_tar
+from moco.data.shards.set_aside import remove_copies, set_aside
 from moco.data.shards.shards import FACTS, Shards
 from moco.data.sources.encoded import EncodedImages
 from moco.data.sources.folder import SHARD_SUFFIX, Folder
@@ -116,9 +116,9 @@ def pack(
         for path, start in zip(paths, starts, strict=True)
         if not _is_whole(path, facts["shards"].get(path.name))
     ]
-    kept = {path: _set_aside(path) for path, _ in left if path.name not in facts["shards"] and os.path.lexists(path)}
+    kept = {path: set_aside(path) for path, _ in left if path.name not in facts["shards"] and os.path.lexists(path)}
     _write_shards(PackingJob(images, images.labels, settings), left, facts, to, workers=workers, progress=progress)
-    _remove_copies(kept, facts["shards"])
+    remove_copies(kept, facts["shards"])
     return _packed(paths, facts["shards"], reused=len(paths) - len(left))
 
 
@@ -196,22 +196,6 @@ def _remove(to: Path) -> None:
     for name in (facts or {}).get("shards", {}):
         if name.removesuffix(SHARD_SUFFIX).isdecimal() and not (to / name).is_symlink():
             (to / name).unlink(missing_ok=True)
-
-
-def _set_aside(path: Path) -> Path:
-    """Rename a file that pack.json does not list: it may be the user's. Returns its new path."""
-    names = (path.with_name(f"{path.name}.other{number or ''}") for number in itertools.count())
-    return path.rename(next(one for one in names if not os.path.lexists(one)))
-
-
-def _remove_copies(kept: dict[Path, Path], shards: dict[str, Any]) -> None:
-    """Remove a file that was set aside if it is the shard itself: a call was killed before it listed that."""
-    for path, aside in kept.items():
-        if aside.is_file() and not aside.is_symlink():
-            with aside.open("rb") as file:
-                digest = hashlib.file_digest(file, "sha256").hexdigest()
-            if digest == shards[path.name]["sha256"]:
-                aside.unlink()
 
 
 def _is_whole(path: Path, about: dict[str, Any] | None) -> bool:
