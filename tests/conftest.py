@@ -6,6 +6,7 @@ from pathlib import Path
 import jaxtyping
 import pytest
 import torch
+import type_checks  # noqa: F401  # before moco is imported: its functions are decorated then
 from making import make_pictures
 
 from moco import recipes
