@@ -36,11 +36,11 @@ def layout(features: Float32[np.ndarray, "n D"], *, seed: int = 0) -> Layout:
     if not np.isfinite(features).all():
         raise ValueError("expected finite features, got NaN or infinite ones: the weights may be damaged")
     x = _directions(features)
-    pacmap = _import_pacmap()
-    if pacmap is None:
-        return Layout(_scaled(pca(x)), "PCA", f"PaCMAP is not installed ({extra('atlas')})")
     if len(np.unique(x, axis=0)) < FEWEST_FOR_MAP:
         return Layout(_scaled(pca(x)), "PCA", f"fewer than {FEWEST_FOR_MAP} different images")
+    pacmap = _import_pacmap()  # takes seconds
+    if pacmap is None:
+        return Layout(_scaled(pca(x)), "PCA", f"PaCMAP is not installed ({extra('atlas')})")
     import threadpoolctl  # scikit-learn needs it, which PaCMAP needs
 
     with threadpoolctl.threadpool_limits(1):  # the sums of several threads differ in the last bit, and so would maps

@@ -140,6 +140,20 @@ def merged(old: list[dict], new: list[dict]) -> list[dict]:
     return [by_title[fault.title] for fault in faults([]) if fault.title in by_title]
 
 
+def serve() -> None:
+    """Try the faults of a module for each line of standard input, `module<TAB>file for the results`, a few tries each.
+
+    So the test suite imports torch once, and not for each module.
+    """
+    lines = os.fdopen(os.dup(0))
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)  # not for the processes that are started
+    for line in lines:
+        module, to = line.rstrip("\n").split("\t")
+        results = list(tried([fault for fault in faults([], module) if fault.quick], quick=True, jobs=1))
+        Path(f"{to}.part").write_text(json.dumps(results))
+        Path(f"{to}.part").replace(to)
+
+
 def main() -> int:
     """Returns the exit code: 1 if anything was lost."""
     parser = argparse.ArgumentParser(description="Try every fault, and count.")
@@ -148,8 +162,12 @@ def main() -> int:
     parser.add_argument("--module", help="the faults of one module of tests/faults")
     parser.add_argument("--to", type=Path, help="write the results here instead of publishing them")
     parser.add_argument("--jobs", type=int, default=1, help="number of faults that run at a time")
+    parser.add_argument("--serve", action="store_true", help="for the test suite: see the function `serve`")
     options = parser.parse_args()
     cpu.kernels(wait=True)  # once, before anything is forked
+    if options.serve:
+        serve()
+        return 0
     results: list[dict] = []
     chosen = [fault for fault in faults(options.only, options.module) if fault.quick or not options.quick]
     for one in tried(chosen, quick=options.quick, jobs=options.jobs):

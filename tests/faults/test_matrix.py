@@ -4,6 +4,8 @@ import json
 import os
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,20 +15,55 @@ from tests.faults import matrix
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(900)]
 
 
-def results_of(tmp_path: Path, *arguments: str) -> list[dict]:
-    """The results of the runner, in a process that has no other threads."""
-    environment = os.environ | {
-        "OMP_NUM_THREADS": "1", "PYTHONPATH": f"{matrix.ROOT}{os.pathsep}{matrix.ROOT / 'tests'}",
-    }  # fmt: skip
-    command = [sys.executable, "-m", "tests.faults.matrix", "--to", str(tmp_path / "results.json"), *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=matrix.ROOT)
-    assert (tmp_path / "results.json").exists(), done.stderr[-3000:]
-    return json.loads((tmp_path / "results.json").read_text())
+class Runner:
+    """A process that tries the faults of one module after another. It has no other threads, so that it can fork."""
+
+    def __init__(self, folder: Path):
+        self.folder, self.process = folder, None
+
+    def results(self, module: str) -> list[dict]:
+        """The results of a few tries of each fault of a module."""
+        if self.process is None:
+            self.process = self._start()
+        file = self.folder / f"{module}.json"
+        try:
+            self.process.stdin.write(f"{module}\t{file}\n")
+            self.process.stdin.flush()
+            while not file.exists():
+                assert self.process.poll() is None, (self.folder / "said").read_text()[-3000:]
+                time.sleep(0.02)
+        except BaseException:  # the time limit of the test
+            self.end()
+            raise
+        return json.loads(file.read_text())
+
+    def _start(self) -> subprocess.Popen:
+        environment = os.environ | {
+            "OMP_NUM_THREADS": "1", "PYTHONPATH": f"{matrix.ROOT}{os.pathsep}{matrix.ROOT / 'tests'}",
+        }  # fmt: skip
+        command = [sys.executable, "-m", "tests.faults.matrix", "--serve"]
+        with (self.folder / "said").open("a") as said:
+            return subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=said, stderr=said, text=True, env=environment, cwd=matrix.ROOT
+            )  # fmt: skip
+
+    def end(self) -> None:
+        if self.process is not None:
+            self.process.kill()
+            self.process.communicate()
+            self.process = None
+
+
+@pytest.fixture(scope="module")
+def runner(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runner]:
+    one = Runner(tmp_path_factory.mktemp("matrix"))
+    yield one
+    one.end()
 
 
 @pytest.mark.parametrize("module", matrix.modules())
-def test_every_try_of_every_fault_survives(tmp_path, module):
-    results = results_of(tmp_path, "--quick", "--module", module)
+def test_every_try_of_every_fault_survives(runner: Runner, module: str):
+    results = runner.results(module)
     assert results
     assert [one for one in results if one["lost"] or one["survived"] != one["tried"]] == []
     assert all(one["tried"] > 0 for one in results)
