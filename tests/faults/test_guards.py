@@ -224,13 +224,14 @@ def test_without_the_error_for_damaged_checkpoints_a_run_starts_from_step_0(tmp_
     assert steps == list(range(1, 19))  # made once more, all of them
 
 
-@pytest.mark.parametrize(("constant", "value"), [("MAX_FAILURES", 1), ("MAX_CRASHES", 1000)])
+@pytest.mark.parametrize(("most_failures", "most_crashes"), [(1, 2), (3, 1000)])  # 2 crashes come before 3 failures
 def test_workers_that_are_not_replaced_or_an_image_that_is_not_blamed_end_the_run(
-    tmp_path, monkeypatch, constant: str, value: int
+    tmp_path, monkeypatch, most_failures: int, most_crashes: int
 ):
     make_images(tmp_path / "images", "mixed")
     images = find_images(tmp_path / "images")
     deadly = killed_workers.Deadly(images, 5)
-    monkeypatch.setattr(processes, constant, value)
+    monkeypatch.setattr(processes, "MAX_FAILURES", most_failures)
+    monkeypatch.setattr(processes, "MAX_CRASHES", most_crashes)
     with pytest.raises(DataError, match="died"):
         killed_workers.bits(deadly, killed_workers.WORKERS, Quarantine(None, None, len(images)))
