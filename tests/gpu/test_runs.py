@@ -63,7 +63,7 @@ def test_a_killed_run_resumes_to_the_state_of_one_that_was_not(exact, device, tm
 
 
 def test_the_commands_of_the_readme_run_on_the_device(device, tmp_path):
-    """pretrain with kNN scores in bf16 and fp16, diagnose, eval, embed. Half precision is slow on CPUs: a tiny network."""
+    """pretrain with kNN scores in bf16 and fp16, diagnose, eval, embed. Tiny, because CPUs take seconds for fp16."""
     images = make_pictures(tmp_path / "images", 48, classes=4)
     common = ["--device", device, "--epochs", "2", "--batch-size", "8"]
     small = ["--set", "encoder.width=0.0625", "--set", "data.size=16", "--set", "data.eval_resize=16"]
