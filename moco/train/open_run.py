@@ -10,8 +10,9 @@ from moco.recipe_base import RecipeBase
 from moco.recipe_error import RecipeError
 from moco.train.existing_folder import State, check_out
 from moco.train.keep_checkpoints import free_name
+from moco.train.lock_folder import lock_folder
 from moco.train.overwrite_run import finish_removal, is_interrupted, remove_run
-from moco.train.run_folder import RunFolder, lock_folder
+from moco.train.run_folder import RunFolder
 
 
 @contextmanager

@@ -36,6 +36,7 @@ from moco.train.resolve_recipe import band_changes, check_fits, check_jitter, ch
 from moco.train.run_folder import RunFolder
 from moco.train.trackers import TrackedRun, check_trackers
 from moco.weights.own_files import read_run_id
+from moco.weights.pretrained import check_library_name
 
 
 @dataclass(frozen=True)
@@ -125,6 +126,8 @@ def plan_job(
         lambda: resolve(recipe, images, place, model=model, changes=asked.changes, stored=stored, budget=budget)
     )
     _check_recipe_on(images, chosen)
+    if isinstance(init, str):
+        check_library_name(init)
     if on_main():
         check_no_overlap(out, images, eval_data=options.eval_data, init=init, overwrite=options.overwrite)
         check_before_lock(RunFolder(out), chosen, resume=options.resume, overwrite=options.overwrite)

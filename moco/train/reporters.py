@@ -12,7 +12,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from moco.files import append
 from moco.text import one_line
-from moco.train.run_folder import RunError, check_same
+from moco.train.lock_folder import RunError, check_same_folder
 
 SEPARATOR = "  "  # between the parts of a live line
 
@@ -58,7 +58,7 @@ class Logged:
         """Write lines to the file only, each with the time."""
         now = datetime.now(UTC).isoformat(timespec="seconds")
         with suppress(OSError, RunError):  # a run does not fail because of its log
-            check_same(self.file.parent)
+            check_same_folder(self.file.parent)
             append(self.file, "".join(f"{now} {one_line(line)}\n" for line in lines).encode("utf-8", "surrogateescape"))
 
 

@@ -10,8 +10,9 @@ from typing import Any
 from moco.files import name_in_errors, read_json, temporary_name, write_atomically, write_json
 from moco.text import first_few
 from moco.train.keep_checkpoints import free_name
+from moco.train.lock_folder import RunError, check_same_folder
 from moco.train.reporters import Reporter
-from moco.train.run_folder import RunError, RunFolder, check_same, has_numbers_of_the_end
+from moco.train.run_folder import RunFolder, has_numbers_of_the_end
 from moco.weights.own_files import are_sums, is_listed, is_run_id, read_listed_sums, sha256_of
 from moco.weights.read_checkpoint import MANIFEST, entries, is_valid_entry
 
@@ -27,9 +28,9 @@ def finish_run(run: RunFolder, files: Mapping[str, bytes], facts: dict[str, Any]
         The new names of renamed files.
 
     Raises:
-        RunError: see `check_same`.
+        RunError: see `check_same_folder`.
     """
-    check_same(run.path)
+    check_same_folder(run.path)
     known = read_listed_sums(run.path) or {}
     foreign = [run.path / name for name in files if os.path.lexists(run.path / name)]
     foreign = [file for file in foreign if not is_listed(run.path, str(file.relative_to(run.path)), known)]

@@ -6,13 +6,11 @@ compare.json  report.html  report.json  atlas.html  atlas.parquet  predictions.p
 confusions.png
 """
 
-import fcntl
 import json
 import os
 import platform
 import sys
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -20,10 +18,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import moco
-from moco.files import MODE, append, read_json, write_json
-from moco.recipe import Recipe, RecipeError
+from moco.files import append, read_json, write_json
+from moco.recipe import Recipe
 from moco.recipe_base import RecipeBase
-from moco.text import escape, message_of
+from moco.text import escape
+from moco.train.lock_folder import RunError, check_same_folder
 from moco.train.read_log import read_records
 from moco.weights.own_files import is_run_id, new_run_id
 from moco.weights.read_checkpoint import entries
@@ -35,10 +34,6 @@ if TYPE_CHECKING:
 
 
 FINISHED = ("images", "bad_images", "steps", "epochs", "seconds")  # numbers that finished.json always has
-
-
-class RunError(RecipeError):
-    """A run folder that cannot be used."""
 
 
 @dataclass(frozen=True)
@@ -152,8 +147,8 @@ class RunFolder:
                     os.close(descriptor)
 
     def log(self, *records: dict[str, Any]) -> None:
-        """Append records to metrics.jsonl. If it raises an OSError, none is appended. RunError: see `check_same`."""
-        check_same(self.path)
+        """Append records to metrics.jsonl. OSError: none is appended. RunError: see `check_same_folder`."""
+        check_same_folder(self.path)
         append(self.metrics_file, "".join(json.dumps(record) + "\n" for record in records).encode())
 
 
@@ -170,66 +165,6 @@ def has_numbers_of_the_end(noted: Any) -> bool:
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-_locked: dict[str, os.stat_result] = {}  # the folders that this process has locked
-
-
-def check_same(path: Path) -> None:
-    """Check that a folder is still the one that this process has locked.
-
-    Raises:
-        RunError: another folder has its name now. OSError: it was removed.
-    """
-    before = _locked.get(os.path.abspath(path))
-    if before is not None and not os.path.samestat(before, os.stat(path)):
-        raise RunError(
-            f"{path} was removed or renamed while this run worked in it, and another folder has its name now: the run "
-            "ends, and writes nothing there"
-        )
-
-
-@contextmanager
-def lock_folder(path: Path) -> Iterator[None]:
-    """A context in which the folder is locked: .lock in it, and the folder itself, because .lock may be removed."""
-    with ExitStack() as opened:
-        file = _lock_file(path / ".lock")
-        opened.callback(os.close, file)
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise _in_use(path) from None
-        except OSError as error:
-            raise RunError(
-                f"{path} cannot be locked ({message_of(error)}), so others could write there: name an --out on "
-                "another file system"
-            ) from None
-        folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-        opened.callback(os.close, folder)
-        try:
-            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise _in_use(path) from None
-        except OSError:  # a file system that cannot lock folders
-            pass
-        _locked[os.path.abspath(path)] = os.fstat(folder)
-        opened.callback(_locked.pop, os.path.abspath(path))
-        yield
-
-
-def _in_use(path: Path) -> RunError:
-    return RunError(f"another process is working in {path}: wait for it, or name another --out")
-
-
-def _lock_file(file: Path) -> int:
-    """Open the lock file; read-only if it cannot be written (another user of a group may own it)."""
-    flags = getattr(os, "O_NOFOLLOW", 0)
-    try:
-        return os.open(file, os.O_RDWR | os.O_CREAT | flags, MODE)
-    except PermissionError:
-        if not file.exists():
-            raise
-        return os.open(file, os.O_RDONLY | flags)
 
 
 def check_init(run: RunFolder, init: str | Path | None) -> str | None:

@@ -19,10 +19,11 @@ from moco.train import checkpoint
 from moco.train.checkpoint import CopiedState, TrainState
 from moco.train.host_copy import HostCopy
 from moco.train.in_background import Background
+from moco.train.lock_folder import RunError, check_same_folder
 from moco.train.nan_guard import Diverged
 from moco.train.rank_sync import average_statistics
 from moco.train.reporters import Reporter
-from moco.train.run_folder import RunError, RunFolder, check_same
+from moco.train.run_folder import RunFolder
 
 FAILURES = 3  # failed saves in a row, before the run ends
 FAILING = 60.0  # [s] between the first and the last of them, at least: with --save-every 1, three take a moment
@@ -154,7 +155,7 @@ class Saver:
         content = state.state_dict()
         if broken := find_not_finite(content["model"]):
             raise Diverged(f"not finite after step {state.clock.step}: {first_few(broken)}")
-        check_same(self.run.path)
+        check_same_folder(self.run.path)
         self.run.sync()
         path = checkpoint.save(
             self.run.checkpoints, state, recipe=self.recipe, run_id=self.run_id, keep=self.keep,

@@ -7,6 +7,7 @@ import torch
 
 from moco.encoders.torchvision_timm import is_timm, library_data, timm_size, torchvision_names
 from moco.recipe import EncoderSpec
+from moco.weights.errors import no_such_weights
 from moco.weights.loaded_weights import LoadedWeights, WeightsError
 from moco.weights.packaged import find_packaged, read_packaged
 
@@ -27,6 +28,15 @@ def read_pretrained(weights: str, size: int | None) -> LoadedWeights | None:
     if library == "torchvision" and weights in torchvision_names():
         return _from_torchvision(name)
     return _from_timm(name, size) if library == "timm" and is_timm(name) else None
+
+
+def check_library_name(weights: str) -> None:
+    """Raise WeightsError for a name torchvision/NAME or timm/NAME that the library does not have."""
+    library, _, name = weights.partition("/")
+    if library not in ("torchvision", "timm") or os.path.exists(weights):
+        return
+    if not (weights in torchvision_names() if library == "torchvision" else is_timm(name)):
+        raise no_such_weights(weights)
 
 
 def file_on_machine(weights: str) -> str | None:

@@ -16,7 +16,7 @@ from moco.data.loader.bad_images import Quarantine
 from moco.data.sources.folder import DataError, find_images
 from moco.files import temporary_name
 from moco.recipe import Recipe, RecipeError
-from moco.train import checkpoint, run_folder, saving
+from moco.train import checkpoint, lock_folder, saving
 from moco.train.pretrain import pretrain
 from moco.train.watchdog import Watchdog, watchdog
 from moco.weights import read_checkpoint
@@ -160,13 +160,13 @@ def test_without_the_bounds_a_recipe_ends_in_another_error():
 
 def test_without_the_lock_two_work_in_one_folder(tmp_path, monkeypatch):
     with (
-        run_folder.lock_folder(tmp_path),
-        pytest.raises(run_folder.RunError, match="another process"),
-        run_folder.lock_folder(tmp_path),
+        lock_folder.lock_folder(tmp_path),
+        pytest.raises(lock_folder.RunError, match="another process"),
+        lock_folder.lock_folder(tmp_path),
     ):
         pass
-    monkeypatch.setattr(run_folder.fcntl, "flock", lambda *_: None)
-    with run_folder.lock_folder(tmp_path), run_folder.lock_folder(tmp_path):
+    monkeypatch.setattr(lock_folder.fcntl, "flock", lambda *_: None)
+    with lock_folder.lock_folder(tmp_path), lock_folder.lock_folder(tmp_path):
         pass
 
 

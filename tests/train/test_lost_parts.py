@@ -10,9 +10,10 @@ from making import make_pictures
 
 from moco.data.sources.images import DataError
 from moco.train.after_step import Stopped
+from moco.train.lock_folder import RunError, lock_folder
 from moco.train.pretrain import pretrain
 from moco.train.reporters import Silent
-from moco.train.run_folder import RunError, RunFolder, lock_folder
+from moco.train.run_folder import RunFolder
 from moco.weights.encoder_folder import WeightsError, load_encoder
 
 

@@ -17,6 +17,7 @@ from moco.train.after_step import Diverged
 from moco.train.options import RunKeywords, RunOptions
 from moco.train.pretrain import pretrain
 from moco.train.run_folder import RunError
+from moco.weights.errors import WeightsError
 
 
 def test_too_many_broken_files_stop_the_run(pictures, tiny, tmp_path):
@@ -116,3 +117,12 @@ def test_an_invalid_value_of_an_option_is_refused_before_anything_is_written(tmp
     with pytest.raises(RecipeError, match=f"{next(iter(option))} expects"):
         pretrain([], tmp_path / "run", **option)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_name_that_no_library_has_is_refused_before_anything_is_measured(pictures, tmp_path, monkeypatch):
+    measured: list[object] = []
+    monkeypatch.setattr("moco.train.plan_run.fit_to_time", lambda *args, **_: measured.append(args))
+    for name in ("timm/nope", "torchvision/nope"):
+        with pytest.raises(WeightsError, match=f"there are no weights '{name}'"):
+            pretrain(pictures, tmp_path / "run", init=name, device="cpu")
+    assert not measured

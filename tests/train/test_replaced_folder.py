@@ -7,7 +7,8 @@ import pytest
 from making import make_pictures
 
 import moco
-from moco.train.run_folder import RunError, RunFolder, lock_folder
+from moco.train.lock_folder import RunError, lock_folder
+from moco.train.run_folder import RunFolder
 
 SMALL = {"data.size": 16, "data.eval_resize": 16, "method.size": 16, "optim.batch_size": 16, "method.bn_groups": 2}
 
