@@ -3,6 +3,8 @@
 There is no hue, saturation or grey. The random numbers are those of RGB views.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 from jaxtyping import Float32, Float64, Int64
 
@@ -50,13 +52,25 @@ def change_bands(view: View, look: Look, factors: Float64[np.ndarray, " c"] | No
 
 def _blur(view: View, sigma: float) -> View:
     """A Gaussian blur, cut off at 3 sigma; beyond the border the outermost pixels are repeated."""
-    reach = int(3 * sigma + 0.5)
+    reach, (size, _, bands) = int(3 * sigma + 0.5), view.shape
     weights = np.exp(-0.5 * (np.arange(-reach, reach + 1) / sigma) ** 2)
     weights = (weights / weights.sum()).astype(np.float32)
-    for axis in (0, 1):
-        padding = [(reach, reach) if one == axis else (0, 0) for one in range(3)]
-        padded, blurred = np.pad(view, padding, mode="edge"), np.zeros_like(view)
-        for place, weight in enumerate(weights):
-            blurred += weight * padded.take(range(place, place + view.shape[axis]), axis=axis)
-        view = blurred
-    return view
+    share = np.empty((size, size * bands), np.float32)
+    padded = np.pad(view, [(reach, reach), (0, 0), (0, 0)], mode="edge").reshape(-1, size * bands)
+    down = _weighted_sum(weights, lambda place: padded[place : place + size], share)
+    wide = np.pad(down.reshape(view.shape), [(0, 0), (reach, reach), (0, 0)], mode="edge").reshape(size, -1)
+    width = size * bands
+    return _weighted_sum(weights, lambda place: wide[:, place * bands : place * bands + width], share).reshape(
+        view.shape
+    )
+
+
+def _weighted_sum(
+    weights: Float32[np.ndarray, " w"], shifted: Callable[[int], np.ndarray], share: Float32[np.ndarray, "n m"]
+) -> Float32[np.ndarray, "n m"]:
+    """The sum of weights[place] * shifted(place), with `share` as scratch memory."""
+    total = weights[0] * shifted(0)
+    for place in range(1, len(weights)):
+        np.multiply(shifted(place), weights[place], out=share)
+        total += share
+    return total

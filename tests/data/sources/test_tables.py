@@ -182,6 +182,6 @@ def test_a_row_group_that_unpacks_to_far_more_than_images_do_is_not_unpacked(tmp
     parquet.write_table(
         pyarrow.table({"image": rows}), tmp_path / "p.parquet", compression="zstd", use_dictionary=False
     )
-    del rows, table
+    del rows
     with pytest.raises(BadImage, match="unpacks to"):
         open_images(tmp_path / "p.parquet").read(0)
