@@ -295,4 +295,4 @@ def test_an_entry_that_unpacks_to_far_more_than_an_image_does_is_skipped(tmp_pat
             bomb.write(bytes(2**20))
     images = open_images(path)
     assert list(images.names) == ["a.png", "b.png"]
-    assert skipped_files(images) == {"much larger unpacked than a packed image is": 1}
+    assert count_skipped_files(images) == {"much larger unpacked than a packed image is": 1}
