@@ -11,7 +11,7 @@ from moco.atomic_output import make_staging_folder, refuse_existing
 from moco.data.check.checksums import check_list_replaceable
 from moco.files import append, remove_temporary_files, temporary_name, write_text
 from moco.text import message_of
-from moco.train import run_folder
+from moco.train import lock_folder
 from moco.train.report_run import report_page_path
 from moco.train.run_folder import RunError
 from moco.weights.export_paths import check_new_folder
@@ -31,7 +31,7 @@ def test_files_have_the_modes_that_the_umask_leaves(tmp_path, umask, mask, mode)
     umask(mask)
     write_text(tmp_path / "whole", "x")
     append(tmp_path / "log", b"x")
-    with run_folder.lock_folder(tmp_path):
+    with lock_folder.lock_folder(tmp_path):
         modes = {path.name: path.stat().st_mode & 0o777 for path in tmp_path.iterdir()}
     assert modes == {"whole": mode, "log": mode, ".lock": mode}
 
@@ -59,11 +59,11 @@ def test_a_lock_that_can_only_be_read_locks_too(tmp_path, monkeypatch):
             raise PermissionError(13, "Permission denied", str(path))
         return opened(path, flags, *mode)
 
-    monkeypatch.setattr(run_folder.os, "open", readable_only)
+    monkeypatch.setattr(lock_folder.os, "open", readable_only)
     with (
-        run_folder.lock_folder(tmp_path),
+        lock_folder.lock_folder(tmp_path),
         pytest.raises(RunError, match="another process"),
-        run_folder.lock_folder(tmp_path),
+        lock_folder.lock_folder(tmp_path),
     ):
         pass
 
@@ -73,7 +73,7 @@ def test_a_file_system_without_locks_is_named_and_not_taken_for_another_process(
         raise OSError(37, "No locks available")
 
     monkeypatch.setattr(fcntl, "flock", refuse)
-    with pytest.raises(RunError, match="cannot be locked"), run_folder.lock_folder(tmp_path):
+    with pytest.raises(RunError, match="cannot be locked"), lock_folder.lock_folder(tmp_path):
         pass
 
 
