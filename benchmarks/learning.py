@@ -17,9 +17,9 @@ from moco.recipe import EncoderSpec
 from moco.transfer.readers.shared import ReadOptions
 from moco.transfer.task_interface import TransferData, TransferTask
 from moco.transfer.task_registry import TASKS
+from tests.transfer.draw_scenes import make_scenes
 from tests.transfer.learning import learn
-from tests.transfer.scenes_made import make_scenes
-from tests.transfer.scenes_of_tables import make_bodies, make_cityscapes
+from tests.transfer.scenes_of_lvis_and_cityscapes import make_bodies, make_cityscapes
 from tests.transfer.test_densepose_metric import write_surface
 
 SIZE = (96, 72)  # [pixels] of the scenes, which have one object each

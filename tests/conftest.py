@@ -7,7 +7,7 @@ import jaxtyping
 import pytest
 import torch
 import type_checks  # noqa: F401  # before moco is imported: its functions are decorated then
-from making import make_pictures
+from sample_pictures import make_pictures
 
 from moco import recipes
 from moco.data.augment import cpu

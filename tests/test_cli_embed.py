@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from making import make_pictures
+from sample_pictures import make_pictures
 from typer.testing import CliRunner
 
 from moco.cli import app

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from making import make_pictures
+from sample_pictures import make_pictures
 
 from moco.cli.streams import replace_missing_characters
 from moco.evaluate.table import Score, Table

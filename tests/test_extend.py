@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
-from making import make_pictures
+from sample_pictures import make_pictures
 
 import moco
 from moco.recipe import Recipe

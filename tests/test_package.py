@@ -9,10 +9,10 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from making import make_pictures
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
+from sample_pictures import make_pictures
 
 import moco
 

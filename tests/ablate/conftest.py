@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 import pytest
-from making import make_pictures
+from sample_pictures import make_pictures
 
 from moco.ablate import families
 from moco.ablate.families import Cell, Family

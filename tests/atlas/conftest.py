@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from making import make_pictures
+from sample_pictures import make_pictures
 
 from moco.atlas import layout as layout_module
 from moco.atlas.serve import make_server

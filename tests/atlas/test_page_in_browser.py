@@ -8,10 +8,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
-from browsing import chromium, opened, until
-from making import make_pictures
 from matplotlib.path import Path as Polygon
+from open_in_chromium import chromium, opened, until
 from PIL import Image
+from sample_pictures import make_pictures
 
 import moco
 from moco.atlas import layout as layout_module

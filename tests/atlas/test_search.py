@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from making import make_pictures
+from sample_pictures import make_pictures
 from typer.testing import CliRunner
 
 from moco.atlas.collection import normalize_rows, open_collection

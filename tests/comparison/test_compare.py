@@ -3,7 +3,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from making import make_pictures
+from sample_pictures import make_pictures
 from typer.testing import CliRunner
 
 import moco

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from making import make_pictures
+from sample_pictures import make_pictures
 from scipy.stats import t
 from sklearn.metrics import adjusted_mutual_info_score
 from typer.testing import CliRunner

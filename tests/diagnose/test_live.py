@@ -5,8 +5,8 @@ import signal
 
 import pytest
 import torch
-from making import make_pictures
-from ranked import Ranks
+from run_ranks import Ranks
+from sample_pictures import make_pictures
 from typer.testing import CliRunner
 
 from moco.cli import app

@@ -5,8 +5,8 @@ import random
 import numpy as np
 import pytest
 import torch
-from making import make_pictures
 from PIL import Image
+from sample_pictures import make_pictures
 
 from moco.data.check.distinct import measure_same_pictures, picture_signature
 from moco.data.sources.open import open_images

@@ -1,7 +1,7 @@
 from pathlib import Path
 
 import pytest
-from making import make_pictures
+from sample_pictures import make_pictures
 
 from moco.encoders import Encoder
 from moco.evaluate.features import Pretrained

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from making import make_pictures
+from sample_pictures import make_pictures
 from torch import nn
 
 from moco.data.decode.decode import BadImage

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from making import make_pictures
 from safetensors.torch import load_file, save_file
+from sample_pictures import make_pictures
 
 from moco.data.sources.folder import DataError, find_images
 from moco.encoders import Encoder

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from making import make_pictures
 from PIL import Image
+from sample_pictures import make_pictures
 from torch import nn
 from torch.utils.data import Dataset
 from torchvision.transforms import v2

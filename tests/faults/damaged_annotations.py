@@ -17,8 +17,8 @@ from moco.transfer.readers.formats import read_scenes, read_semantic
 from moco.transfer.readers.shared import ReadOptions
 from tests.damage import VALUES, places, put
 from tests.faults.matrix import Fault, Tally
-from tests.transfer import making_coco, making_voc
-from tests.transfer.shapes_made import make_shapes
+from tests.transfer import sample_coco, sample_voc
+from tests.transfer.draw_shapes import make_shapes
 
 SHAPES = {"shapes": [{"label": "a", "points": [[1, 2], [9, 2], [4, 7]], "group_id": 1, "shape_type": "polygon"}],
           "imagePath": "a.jpg", "imageHeight": 40, "imageWidth": 50}  # fmt: skip
@@ -43,24 +43,24 @@ def with_other_bytes(rng: np.random.Generator, text: str | bytes) -> bytes:
 
 
 def _coco(folder: Path) -> tuple[Path, Callable[[np.random.Generator], bytes], str | None]:
-    content = making_coco.content()
-    file = making_coco.write(folder, content)
+    content = sample_coco.content()
+    file = sample_coco.write(folder, content)
     return file, lambda rng: with_another_value(rng, content).encode(), None
 
 
 def _labelme(folder: Path) -> tuple[Path, Callable[[np.random.Generator], bytes], str | None]:
-    making_voc.picture(folder / "a.jpg")
+    sample_voc.picture(folder / "a.jpg")
     return folder / "a.json", lambda rng: with_another_value(rng, SHAPES).encode(), None
 
 
 def _voc(folder: Path) -> tuple[Path, Callable[[np.random.Generator], bytes], str | None]:
-    text = making_voc.xml(making_voc.PERSON_WITH_HEAD, making_voc.element("car", (1, 2, 9, 9)))
-    root = making_voc.devkit(folder)
+    text = sample_voc.xml(sample_voc.PERSON_WITH_HEAD, sample_voc.element("car", (1, 2, 9, 9)))
+    root = sample_voc.devkit(folder)
     return root / "VOC2007" / "Annotations" / "000009.xml", lambda rng: with_other_bytes(rng, text), "2007_test"
 
 
 def _yolo(folder: Path) -> tuple[Path, Callable[[np.random.Generator], bytes], str | None]:
-    making_voc.picture(folder / "images" / "a.jpg")
+    sample_voc.picture(folder / "images" / "a.jpg")
     (folder / "labels").mkdir()
     (folder / "classes.txt").write_text("cat\ndog\n")
     text = "1 0.5 0.25 0.2 0.5\n0 0.1 0.2 0.5 0.2 0.5 0.9\n"

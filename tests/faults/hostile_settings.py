@@ -7,7 +7,7 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
-from making import make_pictures
+from sample_pictures import make_pictures
 
 from moco.data.sources.images import DataError
 from moco.recipe import RecipeError

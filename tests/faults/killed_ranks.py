@@ -9,7 +9,7 @@ import time
 from functools import partial
 from pathlib import Path
 
-from ranked import Ranks
+from run_ranks import Ranks
 
 from moco.distributed import RankError
 from moco.train.pretrain import pretrain

@@ -12,8 +12,8 @@ from moco.transfer.recipe import TransferRecipe
 from moco.transfer.transfer import transfer
 from tests.faults.killed_runs import kills_in
 from tests.faults.matrix import Fault, Tally
-from tests.transfer.scenes_made import make_scenes
-from tests.transfer.shapes_made import make_shapes
+from tests.transfer.draw_scenes import make_scenes
+from tests.transfer.draw_shapes import make_shapes
 
 STEPS = 6
 SMALL = {"encoder.width": 0.125, "encoder.stem": "3x3/2", "optim.batch_size": 2, "precise_bn": 2, "threads": 1}

@@ -9,8 +9,8 @@ import sys
 from pathlib import Path
 
 import torch.distributed as dist
-from network import ports_of, watched
-from ranked import Ranks
+from run_ranks import Ranks
+from watch_network import ports_of, watched
 
 from moco.distributed import RankError
 from moco.train.pretrain import pretrain

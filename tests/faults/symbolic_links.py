@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from unittest import mock
 
-from making import make_pictures
+from sample_pictures import make_pictures
 
 from moco.files import temporary_name, write_atomically
 from moco.recipe import RecipeError

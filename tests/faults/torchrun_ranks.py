@@ -11,7 +11,7 @@ import time
 from functools import partial
 from pathlib import Path
 
-from ranked import Ranks
+from run_ranks import Ranks
 
 from moco.train.pretrain import pretrain
 from moco.train.run_folder import RunFolder

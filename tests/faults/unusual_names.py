@@ -15,7 +15,7 @@ from moco.data.loader.bad_images import Quarantine
 from moco.data.sources.folder import find_images
 from tests.faults.forked_child import in_child
 from tests.faults.matrix import Fault, Tally
-from tests.making import make_pictures
+from tests.sample_pictures import make_pictures
 
 SOUND = 4  # intact pictures in the same folder
 

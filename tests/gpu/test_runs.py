@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from making import make_pictures
+from sample_pictures import make_pictures
 
 from moco.train import checkpoint
 from tests.gpu.helpers import GPU, PYTHONPATH

@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from moco.transfer.transfer import transfer
-from tests.transfer.making_shape_classes import make_shapes as make_classes
+from tests.transfer.draw_scenes import make_scenes
+from tests.transfer.draw_shape_classes import make_shapes as make_classes
+from tests.transfer.draw_shapes import make_shapes
 from tests.transfer.recorded import DETECTORS, in_order, recorded
-from tests.transfer.scenes_made import make_scenes
-from tests.transfer.shapes_made import make_shapes
 from tests.transfer.test_classify import SETTINGS as CLASSES
 from tests.transfer.test_segment import SETTINGS as PIXELS
 from tests.transfer.test_transfer import SETTINGS as BOXES

@@ -4,7 +4,7 @@ import shutil
 
 import numpy as np
 import pytest
-from making import make_pictures
+from sample_pictures import make_pictures
 
 from moco.data.check.distinct import SamePictures, estimate_distinct
 from moco.data.sources.folder import find_images

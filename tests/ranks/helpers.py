@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 import typer
-from ranked import Ranks
+from run_ranks import Ranks
 
 from moco.cli.errors import errors
 from moco.recipe import Recipe

@@ -1,7 +1,7 @@
 """The queue that --init has filled is the same on every rank, and the one that a single process makes."""
 
 import torch
-from ranked import on_ranks
+from run_ranks import on_ranks
 
 from moco import recipes
 from moco.distributed import rank, world_size

@@ -6,7 +6,7 @@ from unittest import mock
 import pytest
 import torch
 import torch.distributed as dist
-from ranked import Ranks
+from run_ranks import Ranks
 
 from moco.data.loader import view_maker
 from moco.recipe import RecipeError

@@ -9,7 +9,7 @@ import time
 import pytest
 import torch
 import torch.distributed as dist
-from ranked import Ranks, on_ranks
+from run_ranks import Ranks, on_ranks
 from torch import nn
 
 from moco.distributed import (

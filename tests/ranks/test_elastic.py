@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import pytest
 import torch
-from making import make_pictures
+from sample_pictures import make_pictures
 
 from moco.data.loader.loader import ViewLoader
 from moco.recipe import Recipe

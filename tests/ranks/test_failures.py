@@ -8,8 +8,8 @@ import time
 
 import pytest
 import typer
-from making import make_pictures
-from ranked import Ranks
+from run_ranks import Ranks
+from sample_pictures import make_pictures
 
 from moco.cli.errors import errors
 from moco.train.pretrain import pretrain

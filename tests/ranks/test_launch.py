@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from launched import second_fails, second_is_killed, shows_the_folder
-from ranked import Ranks
+from launch_workers import second_fails, second_is_killed, shows_the_folder
+from run_ranks import Ranks
 
 from moco.launch import environment, launch
 from moco.recipe import RecipeError

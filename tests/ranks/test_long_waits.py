@@ -6,7 +6,7 @@ import time
 from datetime import timedelta
 
 import torch
-from ranked import Ranks
+from run_ranks import Ranks
 
 from moco import distributed
 from moco.distributed import RankError, main_works, on_main, session

@@ -5,7 +5,7 @@ from functools import partial
 
 import pytest
 import torch
-from ranked import on_ranks
+from run_ranks import on_ranks
 from torch import nn
 
 from moco.distributed import mean_over_ranks, rank, world_size

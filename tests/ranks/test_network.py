@@ -4,8 +4,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from making import make_pictures
-from network import Seen, can_unshare, watched
+from sample_pictures import make_pictures
+from watch_network import Seen, can_unshare, watched
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 ROOT = Path(__file__).parents[2]

@@ -8,9 +8,9 @@ import signal
 
 import pytest
 import torch
-from making import make_pictures
-from ranked import Ranks
+from run_ranks import Ranks
 from safetensors.torch import load_file
+from sample_pictures import make_pictures
 from torch import nn
 
 from moco.distributed import rank

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 import torch
-from making import make_pictures
 from PIL import Image
+from sample_pictures import make_pictures
 
 from moco.data.sources.folder import find_images
 from moco.data.sources.open import open_images

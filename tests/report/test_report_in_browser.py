@@ -1,7 +1,7 @@
 """Reports in a headless browser, where playwright and Chromium are installed: nothing runs, nothing is loaded."""
 
 import pytest
-from browsing import chromium
+from open_in_chromium import chromium
 
 from moco.report.contents import report_of_run
 from moco.text import one_line

@@ -28,7 +28,7 @@ from tests.train.test_lost_parts import stop
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
     """A run that was stopped after step 4 of 10, with the checkpoints of steps 2 and 4, and a whole one."""
-    from making import make_pictures
+    from sample_pictures import make_pictures
 
     from moco import recipes
 

@@ -6,7 +6,7 @@ import shutil
 import signal
 
 import pytest
-from making import make_pictures
+from sample_pictures import make_pictures
 
 from moco.data.sources.images import DataError
 from moco.train.after_step import Stopped

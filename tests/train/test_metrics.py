@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from making import make_pictures
+from sample_pictures import make_pictures
 
 from moco.train import pretrain as module
 from moco.train.after_step import AfterStep

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 import torch
-from ranked import on_ranks
+from run_ranks import on_ranks
 from torch import Tensor
 
 from moco.distributed import rank

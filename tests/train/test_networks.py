@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import timm
 import torch
-from making import make_pictures
+from sample_pictures import make_pictures
 from torch import nn
 from torchvision import models
 

@@ -3,7 +3,7 @@
 import shutil
 
 import pytest
-from making import make_pictures
+from sample_pictures import make_pictures
 
 from moco.data.sources.folder import find_images
 from moco.train.out_overlap import check_no_overlap

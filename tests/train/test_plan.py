@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from making import make_pictures
+from sample_pictures import make_pictures
 
 from moco import recipes
 from moco.data.sources.folder import find_images

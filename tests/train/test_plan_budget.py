@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from making import make_pictures
+from sample_pictures import make_pictures
 
 from moco import pretrain, recipes
 from moco.data.sources.folder import find_images

@@ -5,7 +5,7 @@ import json
 
 import pytest
 import torch
-from making import make_pictures
+from sample_pictures import make_pictures
 from torch import nn
 from torchvision.models import resnet18
 

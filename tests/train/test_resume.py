@@ -6,8 +6,8 @@ import signal
 
 import pytest
 import torch
-from making import make_pictures
 from safetensors.torch import load_file, save_file
+from sample_pictures import make_pictures
 
 from moco.data.sources.images import DataError
 from moco.recipe import RecipeError

@@ -5,8 +5,8 @@ import signal
 
 import pytest
 import torch
-from making import make_pictures
 from safetensors.torch import load_file
+from sample_pictures import make_pictures
 
 from moco.recipe_error import RecipeError
 from moco.train import pretrain as module

@@ -13,7 +13,7 @@ from moco.train.watchdog import watchdog
 from moco.transfer.fine_tune import fine_tune
 from moco.transfer.plan_run import plan_transfer
 from moco.transfer.task_interface import TransferData, TransferTask
-from tests.transfer.scenes_of_tables import shuffled
+from tests.transfer.scenes_of_lvis_and_cityscapes import shuffled
 
 SETTINGS = {
     "encoder": EncoderSpec(name="resnet18", width=0.125), "optim.batch_size": 4, "optim.lr": 0.08, "optim.warmup": 20,

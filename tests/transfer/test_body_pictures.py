@@ -10,7 +10,7 @@ from PIL import Image
 from moco.transfer.detection.body_pictures import _colours_of_parts, _paint, draw_bodies, hardest_bodies, mean_gps
 from moco.transfer.metrics.densepose import BodyResults, Similarities
 from moco.transfer.readers.formats import read_scenes
-from tests.transfer.scenes_of_tables import make_bodies
+from tests.transfer.scenes_of_lvis_and_cityscapes import make_bodies
 
 
 def image(gps: list[list[float]], scores: list[float], annotated: list[bool]) -> Similarities:

@@ -12,7 +12,7 @@ from moco.transfer.models.densepose import SurfacePoints
 from moco.transfer.models.flip import flip
 from moco.transfer.readers.entries import AnnotationError
 from moco.transfer.readers.mat import read_cells
-from tests.transfer.scenes_of_tables import write_symmetry
+from tests.transfer.scenes_of_lvis_and_cityscapes import write_symmetry
 
 # Detectron2's DensePoseTransformData
 PARTS = [0, 1, 2, 4, 3, 6, 5, 8, 7, 10, 9, 12, 11, 14, 13, 16, 15, 18, 17, 20, 19, 22, 21, 24, 23]

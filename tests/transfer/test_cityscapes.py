@@ -17,7 +17,7 @@ from moco.transfer.readers.entries import AnnotationError
 from moco.transfer.readers.formats import read_scenes, read_semantic
 from moco.transfer.readers.shared import ReadOptions
 from moco.transfer.scenes import SceneSet
-from tests.transfer.making_cityscapes import add, random_ids, write_png
+from tests.transfer.sample_cityscapes import add, random_ids, write_png
 
 VAL = ReadOptions(split="val")
 

@@ -16,7 +16,7 @@ from moco.transfer.classification.pictures import (
     most_confused,
 )
 from moco.transfer.readers.formats import read_classes
-from tests.transfer.making_shape_classes import make_shapes
+from tests.transfer.draw_shape_classes import make_shapes
 
 
 def random_answers(n: int, kinds: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -13,7 +13,7 @@ from moco.transfer.readers.entries import AnnotationError
 from moco.transfer.readers.formats import read_classes
 from moco.transfer.readers.mat import read_mat
 from moco.transfer.readers.shared import ReadOptions
-from tests.transfer.making_voc import picture
+from tests.transfer.sample_voc import picture
 
 TRAIN, TEST = ReadOptions(split="train"), ReadOptions(split="test")
 

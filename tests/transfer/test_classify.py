@@ -36,9 +36,9 @@ from moco.transfer.task_interface import TransferData
 from moco.transfer.task_registry import TASKS
 from moco.transfer.transfer import read_data, transfer
 from moco.weights.encoder_folder import save_encoder
-from tests.ranked import on_ranks
-from tests.transfer.killed import Killed, have_equal_models, killed_where
-from tests.transfer.making_shape_classes import make_shapes
+from tests.run_ranks import on_ranks
+from tests.transfer.draw_shape_classes import make_shapes
+from tests.transfer.kill_runs import Killed, have_equal_models, killed_where
 
 TASK = TASKS["classify"]
 RESNET, VIT = EncoderSpec(name="resnet18", width=0.125, stem="3x3"), EncoderSpec(name="vit_micro")

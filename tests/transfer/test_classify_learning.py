@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from moco.transfer.transfer import transfer
-from tests.transfer.making_shape_classes import make_shapes
+from tests.transfer.draw_shape_classes import make_shapes
 
 SETTINGS = {"optim.batch_size": 32, "images.size": 32, "images.eval_resize": 32, "images.crop_area": (0.7, 1.0)}
 KINDS: dict[str, dict[str, Any]] = {

@@ -12,8 +12,8 @@ from moco.transfer.readers.entries import AnnotationError
 from moco.transfer.readers.formats import read_scenes
 from moco.transfer.readers.shared import ReadOptions
 from moco.transfer.scenes import Rle
-from tests.transfer.making_coco import POINTS, content, write
-from tests.transfer.making_voc import picture
+from tests.transfer.sample_coco import POINTS, content, write
+from tests.transfer.sample_voc import picture
 
 
 def test_scenes_are_ordered_by_id_and_classes_by_the_ids_of_their_categories(tmp_path: Path):

@@ -14,7 +14,7 @@ from moco.transfer.readers.entries import AnnotationError
 from moco.transfer.readers.formats import read_scenes
 from moco.transfer.readers.shared import ReadOptions
 from tests.damage import VALUES, places, put
-from tests.transfer.making_coco import content, write
+from tests.transfer.sample_coco import content, write
 
 
 def changed(where: str, **values: Any) -> Any:

@@ -16,8 +16,8 @@ from moco.data.sources.images import DataError
 from moco.transfer.metrics.coco import coco_scores
 from moco.transfer.predicted_objects import Detections, no_detections
 from moco.transfer.readers.formats import read_scenes
-from tests.transfer.making_coco import detections, random_results, random_truth, write
-from tests.transfer.making_scenes import objects, scene_set
+from tests.transfer.sample_coco import detections, random_results, random_truth, write
+from tests.transfer.sample_scenes import objects, scene_set
 
 NAMES = {
     "bbox": ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl"),

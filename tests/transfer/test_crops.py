@@ -11,7 +11,7 @@ from moco.transfer.segmentation.crop import CropWindow, crop_with_labels, draw_w
 from moco.transfer.segmentation.loader import CropLoader
 from moco.transfer.segmentation.recipe import CropSpec
 from moco.transfer.segmentation.recipes import segmentation_recipe
-from tests.transfer.shapes_made import make_shapes
+from tests.transfer.draw_shapes import make_shapes
 
 GREY = (124, 116, 104)
 

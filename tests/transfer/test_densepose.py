@@ -14,7 +14,7 @@ from moco.transfer.detection.targets import targets
 from moco.transfer.readers.entries import AnnotationError
 from moco.transfer.readers.formats import read_scenes
 from moco.transfer.readers.shared import ReadOptions
-from tests.transfer.making_voc import picture
+from tests.transfer.sample_voc import picture
 
 
 def part(left: int) -> dict[str, Any]:

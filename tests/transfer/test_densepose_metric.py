@@ -26,7 +26,7 @@ from moco.transfer.metrics.densepose import (
 )  # fmt: skip
 from moco.transfer.readers.entries import AnnotationError
 from moco.transfer.scenes import BodyPoints, SceneSet
-from tests.transfer.making_scenes import objects, scene_set
+from tests.transfer.sample_scenes import objects, scene_set
 
 SIDE = 6  # of the grid of U and V on each part
 BOX = np.array([10.0, 20, 60, 80])

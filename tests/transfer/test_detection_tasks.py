@@ -24,9 +24,9 @@ from moco.transfer.readers.shared import ReadOptions
 from moco.transfer.saved_model import load_model
 from moco.transfer.task_interface import Labels, TransferData, TransferTask
 from moco.transfer.task_registry import TASKS
-from tests.transfer.killed import have_equal_models, killed_at
-from tests.transfer.scenes_made import make_scenes
-from tests.transfer.scenes_of_tables import make_bodies, make_cityscapes, make_lvis, write_symmetry
+from tests.transfer.draw_scenes import make_scenes
+from tests.transfer.kill_runs import have_equal_models, killed_at
+from tests.transfer.scenes_of_lvis_and_cityscapes import make_bodies, make_cityscapes, make_lvis, write_symmetry
 from tests.transfer.test_densepose_metric import write_surface
 
 SMALL = {

@@ -11,7 +11,7 @@ from PIL import Image
 from moco.data.sources.images import DataError
 from moco.recipe import RecipeError
 from moco.transfer.transfer import transfer
-from tests.transfer.scenes_made import make_scenes
+from tests.transfer.draw_scenes import make_scenes
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from moco.encoders.resnet import NETS, ResNet
 from moco.recipe import EncoderSpec, RecipeError
 from moco.transfer.models.fcn import build_segmenter
 from moco.transfer.models.norms import NaiveSyncBatchNorm
-from tests.ranked import on_ranks
+from tests.run_ranks import on_ranks
 
 
 def network(name: str = "resnet50") -> ResNet:

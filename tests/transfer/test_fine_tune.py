@@ -31,8 +31,8 @@ from moco.transfer.task_interface import TransferData
 from moco.transfer.task_registry import TASKS
 from moco.weights.encoder_folder import load_encoder
 from moco.weights.loaded_weights import WeightsError
-from tests.transfer.killed import have_equal_models, killed_at
-from tests.transfer.scenes_made import make_scenes
+from tests.transfer.draw_scenes import make_scenes
+from tests.transfer.kill_runs import have_equal_models, killed_at
 
 SPEC = EncoderSpec(name="resnet18", width=0.125)
 TINY = detection_recipe("detect", "fpn", "4").but(

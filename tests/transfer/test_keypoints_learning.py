@@ -7,7 +7,7 @@ import pytest
 from moco.transfer.readers.shared import ReadOptions
 from moco.transfer.task_interface import TransferData
 from moco.transfer.task_registry import TASKS
-from tests.transfer.figures_made import make_figures
+from tests.transfer.draw_figures import make_figures
 from tests.transfer.learning import learn
 
 

@@ -16,7 +16,7 @@ from moco.transfer.masks import bitmap
 from moco.transfer.readers.entries import AnnotationError
 from moco.transfer.readers.formats import read_scenes
 from moco.transfer.readers.shared import ReadOptions
-from tests.transfer.making_voc import picture
+from tests.transfer.sample_voc import picture
 
 
 def png(drawn: np.ndarray) -> str:

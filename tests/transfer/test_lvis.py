@@ -15,9 +15,9 @@ from moco.transfer.masks import rle_dict
 from moco.transfer.metrics.lvis import lvis_scores
 from moco.transfer.readers.entries import AnnotationError
 from moco.transfer.readers.formats import read_scenes
-from tests.transfer.making_coco import detections, random_results, random_truth
-from tests.transfer.making_scenes import objects, scene_set
-from tests.transfer.making_voc import picture
+from tests.transfer.sample_coco import detections, random_results, random_truth
+from tests.transfer.sample_scenes import objects, scene_set
+from tests.transfer.sample_voc import picture
 
 
 def content() -> dict[str, Any]:

@@ -15,7 +15,7 @@ from moco.transfer.plan_run import plan_transfer
 from moco.transfer.readers.shared import ReadOptions
 from moco.transfer.task_interface import TransferData
 from moco.transfer.task_registry import TASKS
-from tests.transfer.scenes_of_tables import make_lvis, shuffled
+from tests.transfer.scenes_of_lvis_and_cityscapes import make_lvis, shuffled
 
 SETTINGS = {
     "encoder": EncoderSpec(name="resnet18", width=0.125), "optim.batch_size": 4, "optim.lr": 0.04, "optim.warmup": 20,

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from ranked import on_ranks
+from run_ranks import on_ranks
 from torch import nn
 
 from moco.distributed import mean_over_ranks

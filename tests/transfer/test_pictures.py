@@ -11,7 +11,7 @@ from moco.transfer.detection.pictures import details_of, draw_detections, draw_p
 from moco.transfer.metrics.coco import coco_scores
 from moco.transfer.predicted_objects import Detections, no_detections
 from moco.transfer.readers.formats import read_scenes
-from tests.transfer.scenes_made import make_scenes
+from tests.transfer.draw_scenes import make_scenes
 
 
 @pytest.fixture(scope="module")

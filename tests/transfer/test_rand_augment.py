@@ -14,7 +14,7 @@ from moco.transfer.classification.loader import ImageLoader
 from moco.transfer.classification.rand_augment import RandAugment, _level
 from moco.transfer.classification.recipes import SCHEDULES, classification_recipe
 from moco.transfer.readers.formats import read_classes
-from tests.transfer.making_shape_classes import make_shapes
+from tests.transfer.draw_shape_classes import make_shapes
 
 MEAN = (0.485, 0.456, 0.406)
 PICTURE = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)

@@ -27,9 +27,9 @@ from moco.transfer.segmentation.score import count_pixels, score_segmenter
 from moco.transfer.task_interface import TransferData
 from moco.transfer.task_registry import TASKS
 from moco.transfer.transfer import transfer
-from tests.ranked import on_ranks
-from tests.transfer.killed import have_equal_models, killed_at
-from tests.transfer.shapes_made import make_shapes
+from tests.run_ranks import on_ranks
+from tests.transfer.draw_shapes import make_shapes
+from tests.transfer.kill_runs import have_equal_models, killed_at
 from tests.transfer.test_semantic import voc
 
 SETTINGS = {

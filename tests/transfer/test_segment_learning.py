@@ -6,7 +6,7 @@ import pytest
 
 from moco.transfer.comparison import TransferComparison
 from moco.transfer.transfer import transfer
-from tests.transfer.shapes_made import make_shapes
+from tests.transfer.draw_shapes import make_shapes
 
 SETTINGS = {
     "encoder.width": 0.125, "channels": 32, "crops.side": 129, "optim.batch_size": 4, "optim.lr": 0.05,

@@ -12,7 +12,7 @@ from moco.transfer.readers.entries import AnnotationError
 from moco.transfer.readers.formats import read_semantic
 from moco.transfer.readers.shared import ReadOptions
 from moco.transfer.readers.voc_semantic import palette
-from tests.transfer.making_voc import picture
+from tests.transfer.sample_voc import picture
 
 LABELS = np.array([[0, 15, 255], [20, 255, 0]], dtype=np.uint8)
 

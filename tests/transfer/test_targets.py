@@ -5,7 +5,7 @@ import torch
 
 from moco.transfer.detection.targets import targets
 from moco.transfer.masks import rle_of_bitmap
-from tests.transfer.making_scenes import objects, scene_set
+from tests.transfer.sample_scenes import objects, scene_set
 
 TRIANGLE = (np.array([10.0, 10, 40, 10, 10, 40]),)
 

@@ -12,7 +12,7 @@ from moco.transfer.models.scale_detections import for_metrics
 from moco.transfer.models.settings import ProposalCounts, paper_settings
 from moco.transfer.readers.formats import read_scenes
 from moco.transfer.readers.shared import ReadOptions
-from tests.transfer.making_coco import random_truth, write
+from tests.transfer.sample_coco import random_truth, write
 
 
 def test_annotations_train_a_detector_and_its_detections_are_scored(tmp_path: Path):

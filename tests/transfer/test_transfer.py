@@ -20,7 +20,7 @@ from moco.transfer.task_interface import Baseline
 from moco.transfer.task_registry import TASKS
 from moco.transfer.transfer import load_starts, read_data, transfer
 from moco.weights.encoder_folder import save_encoder
-from tests.transfer.scenes_made import make_scenes
+from tests.transfer.draw_scenes import make_scenes
 
 SPEC = EncoderSpec(name="resnet18", width=0.125)
 SETTINGS = {

@@ -10,7 +10,7 @@ from moco.transfer.readers.formats import read_scenes
 from moco.transfer.readers.images import size_of
 from moco.transfer.readers.shared import ReadOptions
 from moco.transfer.readers.voc import VOC_CLASSES
-from tests.transfer.making_voc import PERSON_WITH_HEAD, devkit, element, picture, xml
+from tests.transfer.sample_voc import PERSON_WITH_HEAD, devkit, element, picture, xml
 
 
 def test_trainval_is_that_of_all_years_in_the_order_of_the_lists(tmp_path: Path):

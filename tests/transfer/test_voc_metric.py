@@ -10,7 +10,7 @@ import pytest
 from moco.data.sources.images import DataError
 from moco.transfer.metrics.voc import average_precision, iou, voc_scores
 from moco.transfer.predicted_objects import Detections, no_detections
-from tests.transfer.making_scenes import objects, scene_set
+from tests.transfer.sample_scenes import objects, scene_set
 
 RECORDED = json.loads((Path(__file__).parents[1] / "fixtures" / "detection" / "voc_eval.json").read_text())
 

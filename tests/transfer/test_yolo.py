@@ -9,7 +9,7 @@ from moco.data.sources.images import DataError
 from moco.transfer.readers.entries import AnnotationError
 from moco.transfer.readers.formats import read_scenes
 from moco.transfer.readers.shared import ReadOptions
-from tests.transfer.making_voc import picture
+from tests.transfer.sample_voc import picture
 
 
 def ultralytics(root: Path, *, names: str = "names:\n  0: cat\n  1: dog\n", more: str = "") -> Path:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import timm
 import torch
-from making import make_pictures
+from sample_pictures import make_pictures
 from torch import nn
 from torchvision import models
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageFilter, ImageOps
-from pillow import ADJUST, photo, pillow_view
+from pillow_views import ADJUST, photo, pillow_view
 from torchvision import transforms as T
 from torchvision.transforms import functional as TF
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from pillow import ANY_ORDER, resized, resized_crop
+from pillow_views import ANY_ORDER, resized, resized_crop
 from torchvision import transforms as T
 from torchvision.transforms import functional as TF
 

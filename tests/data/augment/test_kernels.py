@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import pytest
 from PIL import Image
-from pillow import ADJUST, photo, pillow_view
+from pillow_views import ADJUST, photo, pillow_view
 
 from moco.data.augment import cpu
 from moco.data.augment.colour import HUE

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from PIL import Image
-from pillow import photo
+from pillow_views import photo
 
 from moco.data.augment import cpu
 from moco.data.augment.cpu import DrawnView

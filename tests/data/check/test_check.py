@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from making import make_pictures
 from PIL import Image
+from sample_pictures import make_pictures
 
 from moco.data.check.check import check
 from moco.data.check.inspect_file import inspect_file

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from PIL.JpegImagePlugin import JpegImageFile
-from pillow import photo
+from pillow_views import photo
 
 from moco.data.decode import decode as decode_module
 from moco.data.decode import rgb

@@ -1,7 +1,7 @@
 """Folders of images for the tests of the loader."""
 
 import pytest
-from making import make_pictures
+from sample_pictures import make_pictures
 
 from moco.data.sources.folder import Folder, find_images
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from making import make_pictures
+from sample_pictures import make_pictures
 
 from moco.data.loader import cache
 from moco.data.loader.cache import cache_for

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from pillow import photo
+from pillow_views import photo
 
 from moco.data.loader.loader import ViewBatch, ViewLoader
 from moco.data.loader.shrunk import ShrunkImages
@@ -16,7 +16,7 @@ from moco.data.sources.folder import Folder, find_images
 from moco.data.sources.images import Subset, read_scaled
 from moco.recipe import DataSpec, Jitter, View
 from tests.data.loader.loading import CPU, CountingImages, no_limit, same, spoil
-from tests.data.shards.making_tars import write_tar
+from tests.data.shards.sample_tars import write_tar
 
 PLAIN = View(jitter=Jitter(p=0.0), grey=0.0)
 SCALED = DataSpec(size=24, eval_resize=24, decode="scaled", views=(View(), View(blur=0.5)))

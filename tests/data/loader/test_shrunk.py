@@ -4,8 +4,8 @@ import threading
 
 import numpy as np
 import pytest
-from making import make_pictures
 from PIL import Image
+from sample_pictures import make_pictures
 
 from moco.data.loader.loader import ViewLoader
 from moco.data.loader.shrunk import ShrunkImages, shrink

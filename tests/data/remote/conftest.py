@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from making import make_pictures
+from sample_pictures import make_pictures
 
 from tests.data.remote.servers import Plan, web_server
 

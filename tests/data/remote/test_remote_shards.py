@@ -14,7 +14,7 @@ from moco.data.sources.manifest import manifest_of
 from moco.data.sources.open import open_images
 from tests.data.loader.loading import loader, no_limit, same
 from tests.data.remote.servers import Handler, Plan
-from tests.data.shards.making_tars import png, write_tar
+from tests.data.shards.sample_tars import png, write_tar
 
 
 @pytest.fixture

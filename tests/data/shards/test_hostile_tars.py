@@ -13,7 +13,7 @@ import pytest
 from moco.data.decode.decode import BadImage
 from moco.data.shards.shards import Shards
 from moco.data.sources.images import DataError
-from tests.data.shards.making_tars import png
+from tests.data.shards.sample_tars import png
 
 KINDS = {
     "symbolic link": (tarfile.SYMTYPE, "../../secret.png"),

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from making import make_pictures
 from PIL import Image
+from sample_pictures import make_pictures
 from typer.testing import CliRunner
 
 from moco import pretrain

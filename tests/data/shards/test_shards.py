@@ -20,7 +20,7 @@ from moco.data.shards.scan_tar import scan_tar
 from moco.data.shards.shards import Shards, find_shards
 from moco.data.sources.images import DataError
 from moco.data.sources.open import open_images
-from tests.data.shards.making_tars import png, write_tar
+from tests.data.shards.sample_tars import png, write_tar
 
 
 @pytest.fixture(autouse=True)

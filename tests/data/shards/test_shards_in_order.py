@@ -5,7 +5,7 @@ import os
 import numpy as np
 import pytest
 import torch
-from making import make_pictures
+from sample_pictures import make_pictures
 
 from moco import pretrain
 from moco.data.loader.bad_images import Quarantine

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
-from making import make_pictures
+from sample_pictures import make_pictures
 
 from moco.data.sources import background_scan
 from moco.data.sources.background_scan import BackgroundScan

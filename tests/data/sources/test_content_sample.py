@@ -4,7 +4,7 @@ import os
 
 import numpy as np
 import pytest
-from making import make_pictures
+from sample_pictures import make_pictures
 
 from moco.data.sources import content_sample as module
 from moco.data.sources.content_sample import content_sample, same_contents

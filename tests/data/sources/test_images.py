@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 import torch
-from making import make_pictures
 from PIL import Image
+from sample_pictures import make_pictures
 from torch.utils.data import TensorDataset
 
 from moco.data.decode.decode import BadImage

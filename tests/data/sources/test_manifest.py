@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from making import make_pictures
+from sample_pictures import make_pictures
 
 from moco.data.shards.pack import pack
 from moco.data.sources import manifest as manifests

@@ -5,7 +5,7 @@ import shutil
 
 import numpy as np
 import pytest
-from making import make_pictures
+from sample_pictures import make_pictures
 
 from moco.data.sources import overlap
 from moco.data.sources.folder import find_images

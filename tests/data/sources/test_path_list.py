@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from making import make_pictures
+from sample_pictures import make_pictures
 
 from moco.data.sources.folder import DataError, find_images
 from moco.data.sources.path_list import read_list

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from making import make_pictures
+from sample_pictures import make_pictures
 from torch.utils.data import TensorDataset
 
 from moco.data.sources.folder import DataError

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pyarrow
 import pytest
-from making import make_pictures
 from pyarrow import parquet
+from sample_pictures import make_pictures
 
 from moco.data.decode.decode import BadImage
 from moco.data.shards.pack import pack

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from making import make_pictures
+from sample_pictures import make_pictures
 
 from moco.data.decode.decode import BadImage
 from moco.data.shards.pack import pack
@@ -25,7 +25,7 @@ from moco.data.sources.open import list_image_files, open_folder, open_images
 from moco.data.sources.skipped import count_skipped_files
 from moco.data.sources.zip_archive import ZipImages
 from tests.data.loader.loading import loader, same
-from tests.data.shards.making_tars import png
+from tests.data.shards.sample_tars import png
 
 DATE = (2001, 9, 9, 1, 46, 40)  # 10**9 seconds after 1970 began
 

@@ -9,7 +9,7 @@ import numpy as np
 from moco.transfer.masks import rle_of_bitmap
 from moco.transfer.predicted_objects import Detections
 from moco.transfer.scenes import Rle
-from tests.transfer.making_voc import picture
+from tests.transfer.sample_voc import picture
 
 POINTS = ("nose", "left_eye", "right_eye", "left_ear", "right_ear", "left_shoulder", "right_shoulder", "left_elbow",
           "right_elbow", "left_wrist", "right_wrist", "left_hip", "right_hip", "left_knee", "right_knee", "left_ankle",

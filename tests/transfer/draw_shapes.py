@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from tests.transfer.scenes_made import CLASSES, COLOURS, polygon_of
+from tests.transfer.draw_scenes import CLASSES, COLOURS, polygon_of
 
 IGNORED = 255
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from tests.transfer.making_voc import picture
+from tests.transfer.sample_voc import picture
 
 SIDES = (60, 40)  # width, height
 

@@ -1,4 +1,4 @@
-"""The generated scenes of `scenes_made` in the formats of LVIS and Cityscapes."""
+"""The generated scenes of `draw_scenes` in the formats of LVIS and Cityscapes."""
 
 import json
 from dataclasses import replace
@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw
 
 from moco.transfer.masks import rle_of_bitmap
 from moco.transfer.scenes import SceneSet
-from tests.transfer.scenes_made import make_scenes
+from tests.transfer.draw_scenes import make_scenes
 
 FREQUENCIES = ("f", "c", "r")  # of box, disc and triangle
 KINDS = (26, 24, 33)  # car, person and bicycle for the same
