@@ -82,14 +82,17 @@ def check_run(run: Path) -> None:
     check_is_run(run)
 
 
-def check_out(out: Path, options: "RunOptions", *, images: object = None, init: str | None = None) -> None:
+def check_out(
+    out: Path, options: "RunOptions", *, data: Sequence[str] = (), images: object = None, init: str | None = None
+) -> None:
     """Raise RunError for an --out that a run of any recipe cannot have.
 
     Args:
-        images: those of the run; None: they are not known yet.
+        data: the sources of the run's images.
+        images: the images; None: they are not known yet.
     """
     from moco.train.existing_folder import check_state
-    from moco.train.out_overlap import check_no_overlap
+    from moco.train.out_overlap import check_no_overlap, is_in
     from moco.train.overwrite_run import is_interrupted
     from moco.train.run_folder import RunFolder
 
@@ -97,6 +100,8 @@ def check_out(out: Path, options: "RunOptions", *, images: object = None, init: 
         return
     if images is not None:
         check_no_overlap(out, images, eval_data=options.eval_data, init=init, overwrite=options.overwrite)
+    elif any(is_in(a, b) or is_in(b, a) for a in [os.path.realpath(out)] for b in map(os.path.realpath, data)):
+        return  # refused in its own words once the images are known
     if not is_interrupted(run := RunFolder(out)):
         check_state(run, resume=options.resume, overwrite=options.overwrite)
 

@@ -34,10 +34,10 @@ def report(
     """
     with errors():
         early_checks.check_device_name(device)
-        early_checks.check_sources(data or [])
         early_checks.check_page(out)
         for run in runs:
             early_checks.check_run(run)
+        early_checks.check_sources(data or [])
         from moco.train.report_run import report_page_path, write_report
 
         page = report_page_path(runs, out)

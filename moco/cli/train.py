@@ -122,7 +122,7 @@ def _pretrain(
         if isinstance(sources, BackgroundScan):
             sources.check(WAIT)
             found = sources.found
-        early_checks.check_out(out, run_options, images=found, init=init)
+        early_checks.check_out(out, run_options, data=data, images=found, init=init)
         with no_garbage_collection():
             from moco.train.pretrain import pretrain as run_pretrain
             from moco.train.rank_sync import ranks_for
