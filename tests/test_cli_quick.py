@@ -7,11 +7,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from PIL import Image
+from sample_pictures import make_pictures
 
+from moco.cli import early_checks
 from moco.cli.early_checks import FEATURE_FILES, NETWORKS
 from moco.cli.errors import CODES
 from moco.cli.options import Target
+from moco.data.sources.images import DataError
 
 ROOT = Path(__file__).parent.parent
 PROBE = """
@@ -130,3 +134,9 @@ def test_the_files_that_are_refused_at_once_are_those_that_cannot_be_written():
     assert set(FEATURE_FILES) == set(WRITERS)
     assert set(NETWORKS) == {*NETS, *VITS}
     assert set(ENDINGS) == set(EXPORT_FORMATS) == set(Target)
+
+
+def test_the_same_images_may_be_trained_on_and_scored(tmp_path):
+    early_checks.check_sources([str(make_pictures(tmp_path / "a", 4))], [str(tmp_path / "a")])
+    with pytest.raises(DataError, match="count twice"):
+        early_checks.check_sources([str(tmp_path / "a"), str(tmp_path / "a")])

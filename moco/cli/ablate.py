@@ -60,7 +60,7 @@ def ablate(
     with errors() as console:
         chosen = _numbers(seeds)
         early_checks.check_device_name(device)
-        early_checks.check_sources([*(data or []), *([eval_data] if eval_data else [])])
+        early_checks.check_sources(data or [], [eval_data] if eval_data else [])
         family(name, scale=scale)
         if dry_run:
             from moco.ablate.cost import list_costs

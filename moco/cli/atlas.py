@@ -122,7 +122,7 @@ def search(
     """
     with errors() as console:
         _check(weights, [] if len(data) == 1 and _ends_as_features(data[0]) else data, device)
-        early_checks.check_sources([*queries, *(unlike or [])], single=True)
+        early_checks.check_sources(*([one] for one in (*queries, *(unlike or []))), single=True)
         _check_list(out, overwrite=overwrite)
         from moco.cli.progress import show_progress
         from moco.text import printable

@@ -40,7 +40,7 @@ def compare(
     with errors() as console:
         early_checks.check_weights(weights)
         early_checks.check_device_name(device)
-        early_checks.check_sources([*data, *([test] if test else [])])
+        early_checks.check_sources(data, [test] if test else [])
         names = [name.strip() for name in baselines.split(",") if name.strip()]
         early_checks.check_baselines(names)
         from moco.cli.progress import show_progress

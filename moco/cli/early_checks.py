@@ -41,18 +41,22 @@ def check_weights(weights: str) -> None:
         raise WeightsError(f"{escape(weights)} cannot be read as weights; nothing in it was executed. It is {kind}")
 
 
-def check_sources(sources: Sequence[str], *, single: bool = False) -> None:
+def check_sources(*groups: Sequence[str], single: bool = False) -> None:
     """Raise DataError for a folder or list file that does not exist; with `single`, an image is a source too.
 
     What is quick to open is opened: it must have images.
+
+    Args:
+        groups: the sources of each set of images, such as those to train on and those to test on.
     """
     from moco.data.sources.folder import check_source
     from moco.data.sources.open import is_quick_to_open, open_images
 
-    for source in sources:
-        check_source(source, single=single)
-    if sources and is_quick_to_open(sources):
-        open_images(list(sources), single=single)
+    for sources in groups:
+        for source in sources:
+            check_source(source, single=single)
+        if sources and is_quick_to_open(sources):
+            open_images(list(sources), single=single)
 
 
 def check_labels(data: Sequence[str], test: str | None) -> None:

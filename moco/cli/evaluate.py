@@ -152,7 +152,7 @@ def _evaluate(kind: str, common: Common, **settings: Any) -> None:
         data = common.data
         early_checks.check_weights(common.weights)
         early_checks.check_device_name(common.device)
-        early_checks.check_sources([*data, *([common.test] if common.test else [])])
+        early_checks.check_sources(data, [common.test] if common.test else [])
         early_checks.check_labels(data, common.test)
 
         from moco.cli.progress import show_progress

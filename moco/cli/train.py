@@ -164,7 +164,7 @@ def _check(data: list[str], run_options: RunOptions, *, recipe: str, changes: di
     check_trackers(run_options.trackers)
     if init is not None:
         early_checks.check_weights(init)
-    early_checks.check_sources([*data, *([str(run_options.eval_data)] if run_options.eval_data else [])])
+    early_checks.check_sources(data, [str(run_options.eval_data)] if run_options.eval_data else [])
 
 
 def _launch(ranks: int) -> int:
