@@ -104,6 +104,7 @@ SENT = (
 FAULTS = [
     Fault("P5", "one of two ranks killed under torchrun", SAME, SENT, 8, 0,  # in the suite: tests/ranks/test_launch.py
           partial(torchrun_restarts, ranks=2)),
+    Fault("P5", "one of four ranks killed under torchrun", SAME, SENT, 8, 0, partial(torchrun_restarts, ranks=4)),
     Fault("P6", "ranks see different checkpoints", "all resume from rank 0's; those of other ranks are ignored",
           "only rank 0 writes and reads checkpoints (`tests/faults/test_guards_of_readers.py`: if each rank reads its "
           "own, they do not resume from the same step)", 10, 2, ranks_disagree),
