@@ -8,8 +8,8 @@ import torch
 from sample_pictures import make_pictures
 from typer.testing import CliRunner
 
+from moco import exporting
 from moco.cli import app
-from moco.weights import export as weights_export
 from moco.weights import import_file
 from tests.weights import reference_files
 
@@ -101,7 +101,7 @@ def test_an_interruption_says_what_was_left(official, tmp_path, monkeypatch, com
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(weights_export, "export", interrupted)
+    monkeypatch.setattr(exporting, "export", interrupted)
     monkeypatch.setattr(import_file, "import_weights", interrupted)
     to = ["--to", "timm"] if command == "export" else []
     result = moco(command, official, *to, "--out", tmp_path / "x.pth")
