@@ -1,18 +1,18 @@
 """Images shrunk when they are read, and kept in memory: a short run then decodes each image once, not in each epoch."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 import numpy as np
-from jaxtyping import Int64, UInt8
+from jaxtyping import UInt8
 from PIL import Image
 
 from moco.data.decode.scaled import Scaled, largest_divisor, whole
-from moco.data.sources.images import Images, forget, prefetch, read_scaled
+from moco.data.sources.images import Images, SameImages, forget, prefetch, read_scaled
 
 SHRUNK_MEMORY = 2**31  # [bytes] of pixels that are kept
 
 
-class ShrunkImages:
+class ShrunkImages(SameImages):
     """`images`, of which those whose shorter side is longer than `side` pixels are shrunk to it. Threads may share it.
 
     Args:
@@ -23,29 +23,6 @@ class ShrunkImages:
     def __init__(self, images: Images, side: int, *, memory: int = SHRUNK_MEMORY, scaled: bool = False):
         self.images, self.side, self._left, self.scaled = images, side, memory, scaled
         self._kept: dict[int, UInt8[np.ndarray, "h w 3"]] = {}
-
-    @property
-    def names(self) -> Sequence[str]:
-        return self.images.names
-
-    @property
-    def labels(self) -> Int64[np.ndarray, "n"] | None:
-        return self.images.labels
-
-    @property
-    def classes(self) -> Sequence[str]:
-        return self.images.classes
-
-    @property
-    def sizes(self) -> Int64[np.ndarray, "n"]:
-        return self.images.sizes
-
-    @property
-    def mtimes(self) -> Int64[np.ndarray, "n"]:
-        return self.images.mtimes
-
-    def __len__(self) -> int:
-        return len(self.images)
 
     def prefetch(self, indices: Iterable[int]) -> None:
         prefetch(self.images, [int(i) for i in indices if int(i) not in self._kept])

@@ -5,12 +5,12 @@ from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Int64, UInt8
+from jaxtyping import UInt8
 
 from moco.data.decode.bands import Bands, Raw, to_picture, to_unit
 from moco.data.decode.decode import BadImage
 from moco.data.sources.folder import Folder
-from moco.data.sources.images import DataError, Images, forget, prefetch, read_bands
+from moco.data.sources.images import DataError, Images, SameImages, forget, prefetch, read_bands
 from moco.recipe import DataSpec
 from moco.text import plural
 
@@ -24,34 +24,11 @@ def in_bands(images: Images, data: DataSpec) -> Images:
     return images if data.bands is None else BandImages(images, data.bands)
 
 
-class BandImages:
+class BandImages(SameImages):
     """`images` with all their bands, mapped to [0, 1] by a range (low, high) each."""
 
     def __init__(self, images: Images, ranges: Sequence[tuple[float, float]]):
         self.images, self.ranges = images, ranges
-
-    @property
-    def names(self) -> Sequence[str]:
-        return self.images.names
-
-    @property
-    def labels(self) -> Int64[np.ndarray, "n"] | None:
-        return self.images.labels
-
-    @property
-    def classes(self) -> Sequence[str]:
-        return self.images.classes
-
-    @property
-    def sizes(self) -> Int64[np.ndarray, "n"]:
-        return self.images.sizes
-
-    @property
-    def mtimes(self) -> Int64[np.ndarray, "n"]:
-        return self.images.mtimes
-
-    def __len__(self) -> int:
-        return len(self.images)
 
     def prefetch(self, indices: Iterable[int]) -> None:
         prefetch(self.images, indices)

@@ -147,6 +147,35 @@ def forget(images: object) -> None:
         end()
 
 
+class SameImages:
+    """Base of sources that read all of `images` in another way."""
+
+    images: Images
+
+    @property
+    def names(self) -> Sequence[str]:
+        return self.images.names
+
+    @property
+    def labels(self) -> Int64[np.ndarray, "n"] | None:
+        return self.images.labels
+
+    @property
+    def classes(self) -> Sequence[str]:
+        return self.images.classes
+
+    @property
+    def sizes(self) -> Int64[np.ndarray, "n"]:
+        return self.images.sizes
+
+    @property
+    def mtimes(self) -> Int64[np.ndarray, "n"]:
+        return self.images.mtimes
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+
 class Subset:
     """Some of `images`, in the order of `indices`."""
 
