@@ -52,7 +52,7 @@ def test_opening_folders_imports_no_torch(pictures: Path):
 @linux
 def test_the_background_scan_finds_the_same_images_as_find_images(pictures: Path):
     done = run_without_torch(
-        "scan = BackgroundScan(sys.argv[1:])\nassert multiprocessing.active_children()\n"
+        "scan = BackgroundScan(sys.argv[1:])\nassert scan._search\n"
         "from moco.data.sources.folder import find_images\nfrom numpy.testing import assert_equal\n"
         "found, expected = scan.find(), find_images(sys.argv[1:])\n"
         "assert_equal(vars(found), vars(expected))\nassert_equal(found.read(4), expected.read(4))\n"
@@ -66,7 +66,7 @@ def test_its_error_is_raised_in_the_main_process(tmp_path: Path):
     with pytest.raises(DataError) as expected:
         find_images(tmp_path)
     done = run_without_torch(
-        "scan = BackgroundScan(sys.argv[1:])\nassert multiprocessing.active_children()\n"
+        "scan = BackgroundScan(sys.argv[1:])\nassert scan._search\n"
         "try: scan.find()\nexcept ValueError as error: print(type(error).__name__, error)", tmp_path,
     )  # fmt: skip
     assert (done.stdout.strip(), done.stderr) == (f"DataError {expected.value}", "")
@@ -78,7 +78,7 @@ def test_if_the_process_is_killed_the_main_process_searches(many: Path, sending:
     wait = "scan._search.result.poll(30)" if sending else ""
     done = run_without_torch(
         f"scan = BackgroundScan(sys.argv[1:])\n{wait}\n"
-        "os.kill(multiprocessing.active_children()[0].pid, signal.SIGKILL)\n"
+        "os.kill(scan._search.process.pid, signal.SIGKILL)\n"
         "print(len(scan.find().names), multiprocessing.active_children())", many,
     )  # fmt: skip
     assert (done.stdout.strip(), done.stderr) == ("10000 []", "")
@@ -98,7 +98,7 @@ def test_if_no_process_can_be_started_the_main_process_searches(pictures: Path):
 @pytest.mark.parametrize("end", ["os._exit(0)", "os.kill(os.getpid(), signal.SIGKILL)", "raise SystemExit"])
 def test_the_process_ends_silently_when_the_main_process_ends(many: Path, end: str):
     done = run_without_torch(
-        f"BackgroundScan(sys.argv[1:])\nprint(multiprocessing.active_children()[0].pid, flush=True)\n{end}", many
+        f"scan = BackgroundScan(sys.argv[1:])\nprint(scan._search.process.pid, flush=True)\n{end}", many
     )
     assert done.stderr == ""
     assert ended(int(done.stdout))
@@ -122,7 +122,7 @@ def ended(process: int) -> bool:
 def test_a_process_that_hangs_in_a_read_ends_with_the_command(tmp_path: Path):
     os.mkfifo(tmp_path / "slow.txt")
     done = run_without_torch(
-        "BackgroundScan(sys.argv[1:])\nprint(multiprocessing.active_children()[0].pid, flush=True)\n"
+        "scan = BackgroundScan(sys.argv[1:])\nprint(scan._search.process.pid, flush=True)\n"
         "os.kill(os.getpid(), signal.SIGKILL)", tmp_path / "slow.txt",
     )  # fmt: skip
     assert ended(int(done.stdout))
