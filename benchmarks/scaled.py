@@ -52,7 +52,8 @@ def divisors_of(images: Images, data: DataSpec, epoch: int) -> list[int]:
     count = len(images)
     views = ViewMaker(images, data, 0, Quarantine(None, 0, count), coloured=False).draw(Draw(epoch, np.arange(count)))
     sizes = [images.read(index).shape[:2] for index in range(count)]
-    return [cpu.divisor_for(*size, drawn=views.views, row=row, size=data.size) for row, size in enumerate(sizes)]
+    least = [data.size] * len(views.views)
+    return [cpu.divisor_for(*size, drawn=views.views, row=row, sizes=least) for row, size in enumerate(sizes)]
 
 
 def energy(views: np.ndarray) -> np.ndarray:

@@ -39,7 +39,14 @@ class Recipe(RecipeBase):
     def _check_combination(self) -> "Recipe":
         _check_range("optim.lr", self.optim.lr, 0, math.inf)
         _check_range("method.momentum", self.method.momentum, 0, 1)
-        for rule in (_channels_problem, _dictionary_problem, _bn_problem, _pieces_problem, _compute_problem):
+        for rule in (
+            _channels_problem,
+            _dictionary_problem,
+            _bn_problem,
+            _pieces_problem,
+            _views_problem,
+            _compute_problem,
+        ):
             if problem := rule(self):
                 raise ValueError(problem)
         return self
@@ -105,6 +112,8 @@ def _dictionary_problem(recipe: Recipe) -> str | None:
             f"method.size (K = {method.size}) must hold the {recipe.keys_per_step} keys of one step: set method.size "
             "higher or optim.batch_size lower"
         )
+    if recipe.data.groups is not None and method.loss == "nce":
+        return "method.loss=nce compares with noise, from which no key is left out: set data.groups=null"
     if method.dictionary == "bank" and method.symmetric:
         return "method.symmetric needs a key for each view, but a memory bank has one for each image: set it to false"
     if method.dictionary != "bank" and len(recipe.data.views) != 2:
@@ -155,6 +164,26 @@ def _pieces_problem(recipe: Recipe) -> str | None:
             f"each piece must have whole BN groups, so that BN sees the same images: optim.accumulate={pieces} "
             f"needs method.bn=split or shuffle and method.bn_groups a multiple of {pieces}, got "
             f"method.bn={recipe.method.bn} with {groups}"
+        )
+    return None
+
+
+def _views_problem(recipe: Recipe) -> str | None:
+    """Why the further views of an image are not possible; None if they are."""
+    data = recipe.data
+    name = "data.key_views" if data.key_views > 1 else "data.small_crops" if data.small_crops else None
+    if name is None:
+        return None
+    value = data.key_views if name == "data.key_views" else data.small_crops
+    if recipe.method.key_encoder != "momentum" or recipe.optim.cached or recipe.compute.deal_keys:
+        return (
+            f"{name}={value} needs keys that take no gradient and are made once for all queries: "
+            "method.key_encoder=momentum, optim.cached=false and compute.deal_keys=false"
+        )
+    if data.small_crops and recipe.encoder.name.startswith("vit_") and data.small_size != data.size:
+        return (
+            f"{recipe.encoder.name} takes images of one size: set data.small_size={data.size}, that of the other "
+            "views, or another encoder.name"
         )
     return None
 

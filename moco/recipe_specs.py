@@ -3,6 +3,7 @@
 Batch sizes and BN groups are global (over all ranks); durations say their unit.
 """
 
+import re
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainSerializer, model_validator
@@ -25,6 +26,16 @@ def _check_band_range(bounds: tuple[float, float]) -> tuple[float, float]:
 
 
 BandRange = Annotated[tuple[float, float], AfterValidator(_check_band_range)]
+
+
+def _check_rule(rule: str) -> str:
+    try:
+        re.compile(rule)
+    except re.error as error:
+        raise ValueError(
+            f"data.groups must be 'image', 'folder' or a regular expression, got {rule!r}: {error}"
+        ) from None
+    return rule
 
 
 def _int_if_whole(value: float) -> int | float:
@@ -123,6 +134,12 @@ class Jitter(Spec):
     bands: Annotated[float, Field(ge=0)] = 0.0  # data.bands only: brightness of each band on its own, with the others
 
 
+def _check_interval(name: str, bounds: tuple[float, float]) -> None:
+    low, high = bounds
+    if not 0 < low <= high:
+        raise ValueError(f"{name} must be (low, high) with 0 < low <= high, got ({low}, {high})")
+
+
 class View(Spec):
     """The random augmentations that make a view of an image. For their order see `grey_first`."""
 
@@ -141,9 +158,7 @@ class View(Spec):
     @model_validator(mode="after")
     def _check_ranges(self) -> "View":
         for name in ("crop_area", "crop_ratio", "blur_sigma"):
-            low, high = getattr(self, name)
-            if not 0 < low <= high:
-                raise ValueError(f"{name} must be (low, high) with 0 < low <= high, got ({low}, {high})")
+            _check_interval(name, getattr(self, name))
         return self
 
 
@@ -152,6 +167,12 @@ class DataSpec(Spec):
 
     size: Side = 224  # [pixels] of a view, square
     views: Annotated[tuple[View, ...], Field(min_length=1, max_length=2)] = (View(), View())  # of the query, of the key
+    key_views: Annotated[int, Field(ge=1, le=8)] = 1  # of each image: its key is the mean of so many
+    small_crops: Annotated[int, Field(ge=0, le=16)] = 0  # further queries of each image: views as the query's, but
+    small_area: tuple[float, float] = (0.05, 0.2)  # with this crop_area
+    small_size: Side = 96  # [pixels] and of this size
+    groups: Annotated[str, AfterValidator(_check_rule)] | None = None  # keys of an image's own group are no negatives
+    # of it: image (other keys of the same image), folder, or a regular expression on the name (see group_images)
     shrink: Side | None = None  # [pixels] larger images are shrunk to this shorter side once, and kept in memory
     decode: Literal["exact", "scaled"] = "exact"  # scaled: JPEG files at 1/2, 1/4, 1/8 if all crops keep enough pixels
     order: Literal["uniform", "shards"] = "uniform"  # of an epoch; shards: read mostly one after the other
@@ -167,12 +188,25 @@ class DataSpec(Spec):
         return 3 if self.bands is None else len(self.bands)
 
     @property
+    def all_views(self) -> list[tuple[View, int]]:
+        """Each view of an image and its size [pixels]: query, key, further views of the key, small crops."""
+        small = self.views[0].model_copy(update={"crop_area": self.small_area})
+        further = [(self.views[-1], self.size)] * (self.key_views - 1)
+        return [*((view, self.size) for view in self.views), *further, *[(small, self.small_size)] * self.small_crops]
+
+    @property
+    def pair(self) -> "DataSpec":
+        """The same with two views of an image, one of the query and one of the key."""
+        return self.model_copy(update={"views": (self.views[0], self.views[-1]), "key_views": 1, "small_crops": 0})
+
+    @property
     def view_bytes(self) -> int:
         """Memory that a view takes before it is normalized."""
         return self.channels * self.size**2 * (1 if self.bands is None else 4)
 
     @model_validator(mode="after")
-    def _check_channels(self) -> "DataSpec":
+    def _check_values(self) -> "DataSpec":
+        _check_interval("data.small_area", self.small_area)
         for name in ("mean", "std"):
             if (count := len(getattr(self, name))) != self.channels:
                 raise ValueError(f"data.{name} must have a value for each of {self.channels} channels, got {count}")

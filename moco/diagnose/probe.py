@@ -72,7 +72,7 @@ def make_probe(
         views = [torch.cat([views[which] for views, _ in parts]) for which in range(len(data.views))]
         return views, torch.cat([ids for _, ids in parts])
 
-    views, places = read(data if len(data.views) == 2 else data.model_copy(update={"views": data.views * 2}))
+    views, places = read(data.pair)
     (pictures,), which = read(_for_pictures(data))
     first = np.unique(which.numpy(), return_index=True)[1]  # a replacement of a bad image may occur twice
     found = measure_same_pictures(

@@ -26,13 +26,16 @@ class Part(NamedTuple):
     ids: Int[Tensor, "P"]
     groups: range  # the BN groups that its rows form
     weight: float  # of this part's mean loss in the loss of the mini-batch
+    also: tuple[Float[Tensor, "P C"], ...] = ()  # small crops: further keys of its images, each a term of the loss
+    enqueued: bool = True  # whether `dictionary.update` takes its keys; small crops share those of other parts
 
 
 class PartResult(NamedTuple):
     """The result of one part."""
 
     loss: Float[Tensor, ""]  # weighted, so that the losses of all parts sum to that of the mini-batch
-    k: Float[Tensor, "P C"]  # its keys, for `dictionary.update` after the optimizer step
+    k: Float[Tensor, "P C"]  # its keys and their images, for `dictionary.update` after the optimizer step
+    ids: Int[Tensor, "P"]
     top1: Float[Tensor, ""]  # share of its queries that are closer to their own key than to any other
 
 
@@ -52,6 +55,7 @@ class Contrast(nn.Module):
         predictor: on top of f_q only.
         temperature: tau.
         symmetric: each view is the query once. The two losses are added, and the keys of both are enqueued.
+        key_views: views that make the key of an image. k is the mean of their keys, of unit length again.
         shuffle_bn: Shuffling BN (Sec. 3.3). An error with one BN group on one device, where it would do nothing.
         dealt: the views of the keys come shuffled already (see `DealtLoader`), so no rank sends images.
         bn_groups: number of parts of this rank's mini-batch, each with its own BN statistics.
@@ -70,6 +74,7 @@ class Contrast(nn.Module):
         predictor: nn.Module | None = None,
         temperature: float = 0.07,
         symmetric: bool = False,
+        key_views: int = 1,
         shuffle_bn: bool = True,
         dealt: bool = False,
         bn_groups: int = 1,
@@ -85,8 +90,8 @@ class Contrast(nn.Module):
             )
         self.encoder, self.key_encoder, self.dictionary = encoder, key_encoder, dictionary
         self.predictor = nn.Identity() if predictor is None else predictor
-        self.temperature, self.symmetric, self.shuffle_bn = temperature, symmetric, shuffle_bn
-        self.dealt = dealt
+        self.temperature, self.symmetric, self.key_views = temperature, symmetric, key_views
+        self.shuffle_bn, self.dealt = shuffle_bn, dealt
         self.bn_groups, self.one_pass, self.loss, self.loss_scale = bn_groups, one_pass, loss, loss_scale
 
     @property
@@ -100,7 +105,8 @@ class Contrast(nn.Module):
         """Split the mini-batch into parts that run forward and backward one after the other. Encodes momentum keys.
 
         Args:
-            views: two augmented views (x_q, x_k) of each image; a memory bank uses only the first.
+            views: augmented views of each image: x_q, x_k, further views of the key (`key_views`), and small crops.
+                A memory bank uses only the first.
             ids: the images' positions in the data set.
             rng: a CPU generator with the same state on every rank.
         """
@@ -110,7 +116,8 @@ class Contrast(nn.Module):
         count = 1 if whole else self.bn_groups  # parts for each direction
         each = self.bn_groups // count  # BN groups in a part
         parts: list[Part] = []
-        keys = self.momentum_keys(views, rng)
+        keys, small = self.momentum_keys(views, rng), views[1 + self.key_views :]
+        scale = self.loss_scale / (1 + len(small))  # the loss of an image is the mean over its queries
         for a, b in self.directions:
             x_q, x_k, k = views[a], views[b] if self.key_encoder is not None else views[a], keys.get(b)
             rows = zip(
@@ -119,7 +126,12 @@ class Contrast(nn.Module):
             )  # fmt: skip
             for i, (some_q, some_k, key, some) in enumerate(rows):
                 groups = range(i * each, (i + 1) * each)
-                parts.append(Part(some_q, some_k, key, some, groups, weight=self.loss_scale * len(some) / len(ids)))
+                parts.append(Part(some_q, some_k, key, some, groups, weight=scale * len(some) / len(ids)))
+        for x in small:  # multi-crop: further queries, with the same keys
+            rows = zip(x.chunk(count), ids.chunk(count), *[k.chunk(count) for k in keys.values()], strict=True)
+            for i, (some_q, some, key, *also) in enumerate(rows):
+                groups, weight = range(i * each, (i + 1) * each), scale * len(some) / len(ids)
+                parts.append(Part(some_q, some_q, key, some, groups, weight, tuple(also), enqueued=False))
         return parts
 
     def forward(self, part: Part, rng: torch.Generator) -> PartResult:
@@ -129,9 +141,13 @@ class Contrast(nn.Module):
         if k is None:  # end-to-end: with gradient; memory bank: this query is the next key
             k = q.detach() if self.key_encoder is None else self.encode_keys(part.x_k, rng)
         with torch.autocast(q.device.type, enabled=False):  # in float32: at tau = 0.07, bf16 is too coarse
-            looked_up = self.dictionary.look_up(q, k, part.ids, rng)
-            loss, top1 = self.loss(looked_up, self.temperature)  # Eqn. (1)
-        return PartResult(part.weight * loss, k.detach(), top1)
+            terms = [
+                self.loss(self.dictionary.look_up(q, key, part.ids, rng), self.temperature)  # Eqn. (1)
+                for key in (k, *part.also)
+            ]
+        losses, top1 = (torch.stack(values) for values in zip(*terms, strict=True))
+        count = len(k) if part.enqueued else 0
+        return PartResult(part.weight * losses.sum(), k[:count].detach(), part.ids[:count], top1.mean())
 
     def momentum_keys(
         self, views: Sequence[Float[Tensor, "N c H W"]], rng: torch.Generator
@@ -144,7 +160,9 @@ class Contrast(nn.Module):
         if not isinstance(self.key_encoder, MomentumEncoder):
             return {}
         order = [b for _, b in self.directions]
-        return {b: self.encode_keys(views[b], rng) for b in (sorted(order) if self.dictionary.whole else order)}
+        keys = {b: self.encode_keys(views[b], rng) for b in (sorted(order) if self.dictionary.whole else order)}
+        further = [self.encode_keys(x, rng) for x in views[2 : 1 + self.key_views]]
+        return {b: unit(torch.stack([k, *further]).mean(dim=0)) if further else k for b, k in keys.items()}
 
     def encode_queries(self, x: Float[Tensor, "P c H W"], groups: range) -> Float[Tensor, "P C"]:
         """predictor(f_q(x)), normalized. `x` holds the BN groups `groups`."""

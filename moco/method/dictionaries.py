@@ -10,10 +10,32 @@ from moco.method.loss import LookUp
 from moco.rng import fold
 
 
+class Owners(nn.Module):
+    """Who a key is of: its image, or the group of its image. Keys of a query's own owner are left out of its negatives.
+
+    Args:
+        groups: the number of each image's group; None: every image is its own owner. Not in checkpoints.
+    """
+
+    groups: Tensor | None
+
+    def __init__(self, groups: Int[Tensor, "n"] | None = None):
+        super().__init__()
+        self.register_buffer("groups", groups, persistent=False)
+
+    def forward(self, ids: Int[Tensor, "*shape"]) -> Int[Tensor, "*shape"]:
+        """The owners of the images `ids`; -1 (a random key) has none."""
+        return ids if self.groups is None else torch.where(ids < 0, ids, self.groups[ids.clamp(min=0)])
+
+
 class Dictionary(nn.Module):
     """The keys that contrast with a query. Its tensors are persistent buffers, so they are in every checkpoint."""
 
     whole = False  # True: the queries of a mini-batch must be looked up together
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.owners: Owners | None = None  # whose keys are no negatives; None: every other key is one
 
     def look_up(
         self, q: Float[Tensor, "N C"], k: Float[Tensor, "N C"], ids: Int[Tensor, "N"], rng: torch.Generator
@@ -31,6 +53,12 @@ class Dictionary(nn.Module):
         """Add the keys of the mini-batch, after the loss was computed without them."""
         raise NotImplementedError
 
+    def _owners(
+        self, of_queries: Int[Tensor, "N"], of_keys: Int[Tensor, "M"]
+    ) -> tuple[Int[Tensor, "N"], Int[Tensor, "M"]] | None:
+        """The owners of queries and keys, given by their images."""
+        return None if self.owners is None else (self.owners(of_queries), self.owners(of_keys))
+
 
 class Queue(Dictionary):
     """Fig. 2(c), MoCo: the keys of the preceding mini-batches, first in, first out (Sec. 3.2).
@@ -47,7 +75,7 @@ class Queue(Dictionary):
         self.register_buffer("oldest", torch.zeros((), dtype=torch.long))  # the row to be replaced next
 
     def look_up(self, q: Tensor, k: Tensor, ids: Tensor, rng: torch.Generator) -> LookUp:
-        return LookUp(q, self.keys, positive=k)
+        return LookUp(q, self.keys, positive=k, owners=self._owners(ids, self.ids))
 
     @torch.no_grad()
     def update(self, k: Tensor, ids: Tensor, step: int) -> None:
@@ -70,7 +98,9 @@ class Batch(Dictionary):
     whole = True
 
     def look_up(self, q: Tensor, k: Tensor, ids: Tensor, rng: torch.Generator) -> LookUp:
-        return LookUp(q, gather(k), match=rank() * len(q) + torch.arange(len(q), device=q.device))
+        match = rank() * len(q) + torch.arange(len(q), device=q.device)
+        owners = None if self.owners is None else self._owners(ids, gather(ids))
+        return LookUp(q, gather(k), match=match, owners=owners)
 
     def update(self, k: Tensor, ids: Tensor, step: int) -> None:
         """Stores nothing."""
@@ -98,9 +128,10 @@ class MemoryBank(Dictionary):
     def look_up(self, q: Tensor, k: Tensor, ids: Tensor, rng: torch.Generator) -> LookUp:
         if self.shared:
             drawn = self._draw(rng.initial_seed()).to(q.device, non_blocking=True)
-            return LookUp(q, self.keys[drawn], positive=self.keys[ids])
+            return LookUp(q, self.keys[drawn], positive=self.keys[ids], owners=self._owners(ids, drawn))
         drawn = torch.stack([self._draw(fold(rng.initial_seed(), image)) for image in ids.tolist()]).to(q.device)
-        return LookUp(q, self.keys, positive=self.keys[ids], drawn=drawn)
+        every = torch.arange(len(self.keys), device=q.device)
+        return LookUp(q, self.keys, positive=self.keys[ids], drawn=drawn, owners=self._owners(ids, every))
 
     def _draw(self, seed: int) -> Int[Tensor, "K"]:
         """Rows of negatives: a function of the seed, so that all parts of a mini-batch, on all ranks, see the same."""

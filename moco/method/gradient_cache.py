@@ -71,7 +71,7 @@ class CachedContrast(Contrast):
         surrogate = (self.encode_queries(part.x_q, part.groups) * part.grad_q).sum()
         if part.grad_k is not None:
             surrogate = surrogate + (self._encode_shuffled(part.x_k, part.groups) * part.grad_k).sum()
-        return PartResult(part.loss + (surrogate - surrogate.detach()), part.k, part.top1)
+        return PartResult(part.loss + (surrogate - surrogate.detach()), part.k, part.ids, part.top1)
 
     def _direction(
         self,

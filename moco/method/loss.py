@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
@@ -29,16 +29,26 @@ class LookUp(NamedTuple):
     positive: Float[Tensor, "N C"] | None = None  # each query's positive key, if it is not in `keys`
     match: Int[Tensor, "N"] | None = None  # otherwise the row of the positive in `keys`
     drawn: Int[Tensor, "N K"] | None = None  # if each query has its own negatives: their rows in `keys`
+    owners: tuple[Int[Tensor, "N"], Int[Tensor, "M"]] | None = None  # of each query and of each key: the image, or its
+    # group. Keys with the query's own owner are left out of its negatives
 
     def logits(self) -> tuple[Float[Tensor, "N L"], Int[Tensor, "N"]]:
-        """q.k for every key, and the column of the positive. For NCE, tests, monitors and small M."""
+        """q.k for every key (-inf if left out), and the column of the positive. For NCE, tests and small M."""
+        rest = self.q @ self.keys.T if self.drawn is None else _dot(self.q, self.keys[self.drawn])
         if self.positive is None:
             assert self.match is not None, "a LookUp has either `positive` or `match`"
-            return self.q @ self.keys.T, self.match
+            own = F.one_hot(self.match, len(self.keys)).bool() if self.owners is not None else None
+            return self._without_left_out(rest, own), self.match
         first = (self.q * self.positive).sum(dim=1, keepdim=True)  # N x 1
-        rest = self.q @ self.keys.T if self.drawn is None else _dot(self.q, self.keys[self.drawn])
         zeros = torch.zeros(len(self.q), dtype=torch.long, device=self.q.device)
-        return torch.cat([first, rest], dim=1), zeros
+        return torch.cat([first, self._without_left_out(rest, None)], dim=1), zeros
+
+    def _without_left_out(self, logits: Tensor, own: Bool[Tensor, "N M"] | None) -> Tensor:
+        if self.owners is None:
+            return logits
+        of_queries, of_keys = self.owners
+        same = of_queries[:, None] == (of_keys if self.drawn is None else of_keys[self.drawn])
+        return logits.masked_fill(same if own is None else same & ~own, -math.inf)
 
 
 def _block_for(look_up: LookUp) -> int:
@@ -52,13 +62,29 @@ def _dot(q: Float[Tensor, "N C"], keys: Float[Tensor, "N b C"]) -> Float[Tensor,
     return torch.einsum("nc,nbc->nb", q, keys)
 
 
-def _blocks(keys: Tensor, drawn: Tensor | None, block: int) -> Iterator[Tensor]:
-    """The keys, one block at a time: b x C shared by all queries, or N x b x C if each has its own."""
-    if drawn is None:
-        yield from keys.split(block)
-    else:
-        for some in drawn.split(max(1, 16 * block // len(drawn)), dim=1):  # about 16 x block x C numbers
-            yield keys[some]
+class Negatives(NamedTuple):
+    """The keys of a LookUp without the positive; for `drawn` and `owners` see there."""
+
+    keys: Float[Tensor, "M C"]
+    drawn: Int[Tensor, "N K"] | None
+    owners: tuple[Int[Tensor, "N"], Int[Tensor, "M"]] | None
+    block: int  # keys compared at a time
+
+    def blocks(self) -> Iterator[tuple[Tensor, Bool[Tensor, "N b"] | None]]:
+        """One block at a time: keys b x C shared by all queries, or N x b x C if each has its own; and the left out."""
+        if self.drawn is None:
+            places = (slice(start, start + self.block) for start in range(0, len(self.keys), self.block))
+        else:
+            places = self.drawn.split(max(1, 16 * self.block // len(self.drawn)), dim=1)  # 16 x block x C numbers
+        for some in places:
+            yield self.keys[some], self._left_out(some)
+
+    def _left_out(self, some: slice | Int[Tensor, "N b"]) -> Bool[Tensor, "N b"] | None:
+        """Which of these keys have the query's own owner; None if every key counts."""
+        if self.owners is None:
+            return None
+        of_queries, of_keys = self.owners
+        return of_queries[:, None] == of_keys[some]
 
 
 class Sums(NamedTuple):
@@ -70,15 +96,13 @@ class Sums(NamedTuple):
     l_neg: Float[Tensor, "N 1"]  # the largest q.k / tau of a negative
 
 
-def _sums_unshifted(
-    scaled: Tensor, positive: Tensor, l_pos: Tensor, *, keys: Tensor, drawn: Tensor | None, block: int
-) -> Sums:
+def _sums_unshifted(scaled: Tensor, positive: Tensor, l_pos: Tensor, *, negatives: Negatives) -> Sums:
     """Without a shift: rows have unit length, so 1 / tau bounds every logit and exp does not overflow."""
-    l_neg, buffer, scaled = torch.full_like(l_pos, -math.inf), _logits_buffer(scaled, keys, block), scaled * LOG2_E
+    l_neg, buffer, scaled = torch.full_like(l_pos, -math.inf), _logits_buffer(scaled, negatives), scaled * LOG2_E
     total = torch.exp(l_pos)
     mean = total * positive
-    for some in _blocks(keys, drawn, block):
-        logits = _block_logits(scaled, some, buffer)  # scaled by log2(e), for exp2
+    for some, left_out in negatives.blocks():
+        logits = _block_logits(scaled, some, left_out, buffer)  # scaled by log2(e), for exp2
         l_neg = torch.maximum(l_neg, logits.amax(dim=1, keepdim=True))
         weight = logits.exp2_()
         total.add_(weight.sum(dim=1, keepdim=True))
@@ -86,14 +110,12 @@ def _sums_unshifted(
     return Sums(total, mean, torch.zeros_like(total), l_neg / LOG2_E)
 
 
-def _sums_shifted(
-    scaled: Tensor, positive: Tensor, l_pos: Tensor, *, keys: Tensor, drawn: Tensor | None, block: int
-) -> Sums:
+def _sums_shifted(scaled: Tensor, positive: Tensor, l_pos: Tensor, *, negatives: Negatives) -> Sums:
     """Shifted by a running maximum as in flash attention (arXiv:2205.14135), for temperatures where exp overflows."""
-    l_neg, buffer = torch.full_like(l_pos, -math.inf), _logits_buffer(scaled, keys, block)
+    l_neg, buffer = torch.full_like(l_pos, -math.inf), _logits_buffer(scaled, negatives)
     total, mean, shift = torch.ones_like(l_pos), positive.clone(), l_pos
-    for some in _blocks(keys, drawn, block):
-        logits = _block_logits(scaled, some, buffer)
+    for some, left_out in negatives.blocks():
+        logits = _block_logits(scaled, some, left_out, buffer)
         l_neg = torch.maximum(l_neg, logits.amax(dim=1, keepdim=True))
         old, shift = shift, torch.maximum(shift, l_neg)
         weight, rescale = logits.sub_(shift).exp_(), torch.exp(old - shift)
@@ -102,14 +124,15 @@ def _sums_shifted(
     return Sums(total, mean, shift, l_neg)
 
 
-def _logits_buffer(scaled: Tensor, keys: Tensor, block: int) -> Float[Tensor, "N b"]:
+def _logits_buffer(scaled: Tensor, negatives: Negatives) -> Float[Tensor, "N b"]:
     """Memory for the logits of a block, reused for every block."""
-    return scaled.new_empty(len(scaled), min(block, len(keys)))
+    return scaled.new_empty(len(scaled), min(negatives.block, len(negatives.keys)))
 
 
-def _block_logits(q: Tensor, some: Tensor, buffer: Tensor) -> Float[Tensor, "N b"]:
-    """q.k for a block of keys, written into `buffer` if all queries share the keys."""
-    return torch.mm(q, some.T, out=buffer[:, : len(some)]) if some.ndim == 2 else _dot(q, some)
+def _block_logits(q: Tensor, some: Tensor, left_out: Tensor | None, buffer: Tensor) -> Float[Tensor, "N b"]:
+    """q.k for a block of keys, -inf if left out; written into `buffer` if all queries share the keys."""
+    logits = torch.mm(q, some.T, out=buffer[:, : len(some)]) if some.ndim == 2 else _dot(q, some)
+    return logits if left_out is None else logits.masked_fill_(left_out, -math.inf)
 
 
 def _add_weighted(mean: Tensor, weight: Float[Tensor, "N b"], some: Tensor) -> Tensor:
@@ -154,8 +177,8 @@ def compare(
                 "expected keys and a separate positive without gradient: compute them under torch.no_grad()"
             )
         one_pass = _sums_unshifted if temperature >= SMALLEST_UNSHIFTED else _sums_shifted
-        block = block or _block_for(look_up)
-        sums_of = partial(one_pass, keys=look_up.keys, drawn=look_up.drawn, block=block)  # memory N x block, for any M
+        negatives = Negatives(look_up.keys, look_up.drawn, look_up.owners, block or _block_for(look_up))
+        sums_of = partial(one_pass, negatives=negatives)  # memory N x block, for any M
         return Summed.apply(look_up.q, look_up.positive, temperature, sums_of)  # pyright: ignore[reportReturnType]
     logits, match = look_up.logits()  # N x M with M = the mini-batch: small, and the keys may require gradient
     return F.cross_entropy(logits / temperature, match), (logits.argmax(dim=1) == match).float().mean()

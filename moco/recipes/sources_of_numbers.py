@@ -33,6 +33,11 @@ DEFAULTS = Origin(
     {
         "seed": "this project's choice: any number",
         "encoder.channels": "the images: RGB",
+        "data.key_views": "this project's choice: one view of the key, as in the paper",
+        "data.small_crops": "this project's choice: one view of the query, as in the paper",
+        "data.small_area": "this project's choice: docs/method.md",
+        "data.small_size": "this project's choice: docs/method.md",
+        "data.groups": "this project's choice: every other key is a negative, as in the paper",
         "data.bands": "this project's choice: 8-bit RGB",
         "data.views.jitter.bands": "this project's choice: bands have no brightness of their own",
         "data.shrink": "this project's choice: images as they are",
@@ -86,6 +91,7 @@ def idle_settings(recipe: Recipe) -> set[str]:
         ("method.momentum",): method.key_encoder == "momentum",
         ("method.bn_groups",): method.bn in ("shuffle", "split"),
         ("optim.momentum",): optim.optimizer != "adamw",
+        ("data.small_area", "data.small_size"): data.small_crops > 0,
         ("optim.trust",): optim.optimizer == "lars",
         ("optim.cached",): optim.accumulate > 1,
     }

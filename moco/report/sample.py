@@ -104,9 +104,8 @@ def take_views(
     rows = min(BATCH, count)
     if count < 2:
         return None
-    pair = data if len(data.views) == 2 else data.model_copy(update={"views": data.views * 2})
     loader = ViewLoader(
-        Subset(images, sample.ids[:count]), pair, batch_size=rows, seed=0, steps=range(count // rows),
+        Subset(images, sample.ids[:count]), data.pair, batch_size=rows, seed=0, steps=range(count // rows),
         workers=workers, device=device, quarantine=Quarantine(None, count, count), processes=processes,
     )  # fmt: skip
     pixels, which = Pixels(data).to(device), list[Tensor]()

@@ -23,7 +23,7 @@ def draw_view_sheet(images: Images, data: DataSpec, *, seed: int = 0, rows: int 
         DataError: no image can be read.
     """
     wanted = np.unique(np.linspace(0, len(images) - 1, rows).astype(np.int64))
-    images, bands = in_bands(images, data), len(data.bands or ())
+    images, bands, views = in_bands(images, data), len(data.bands or ()), data.all_views
     shown: list[list[UInt8[np.ndarray, "S S 3"]]] = []
     for index in wanted:
         try:
@@ -31,18 +31,19 @@ def draw_view_sheet(images: Images, data: DataSpec, *, seed: int = 0, rows: int 
         except BadImage:
             continue
         kind = np.uint8 if data.bands is None else np.float32
-        crops = [np.empty((1, data.size, data.size, data.channels), kind) for _ in range(pairs * len(data.views))]
+        crops = [np.empty((1, size, size, data.channels), kind) for _ in range(pairs) for _, size in views]
         drawn = [
             cpu.DrawnView(view, random_numbers(seed, epoch, ids=np.array([index]), view_index=place, bands=bands))
             for epoch in range(pairs)
-            for place, view in enumerate(data.views)
+            for place, (view, _) in enumerate(views)
         ]
         cpu.write_views(image, drawn, 0, crops, coloured=True)
         tiles = [cpu.eval_crop(image, data).transpose(1, 2, 0), *(crop[0] for crop in crops)]
         shown.append([to_picture(tile) for tile in tiles])
     if not shown:
         raise DataError(f"none of {len(wanted)} images can be read: moco check says why")
-    heads = ["image", *[("query", "key")[place] for _ in range(pairs) for place in range(len(data.views))]]
+    names = [*("query", "key")[: len(data.views)], *["key"] * (data.key_views - 1), *["small"] * data.small_crops]
+    heads = ["image", *names * pairs]
     return _sheet(shown, heads)
 
 

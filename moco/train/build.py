@@ -7,7 +7,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from jaxtyping import Int64
 from torch import Tensor, nn
 
 from moco.distributed import world_size
@@ -21,6 +23,7 @@ from moco.method import (
     Dictionary,
     MemoryBank,
     MomentumEncoder,
+    Owners,
     Queue,
     compare,
     grouped,
@@ -47,8 +50,12 @@ def contrast_for(
     model: Any,
     init: str | Path | LoadedWeights | None,
     say: Callable[[str], None],
+    groups: Int64[np.ndarray, " n"] | None = None,
 ) -> Contrast:
-    """Build f_q, f_k and the dictionary from the recipe's seed, on the device."""
+    """Build f_q, f_k and the dictionary from the recipe's seed, on the device.
+
+    `groups`: the number of each image's group, for recipes with `data.groups`; None: every image is one.
+    """
     method = recipe.method
     with torch.random.fork_rng():
         torch.manual_seed(fold(recipe.seed))
@@ -63,10 +70,10 @@ def contrast_for(
             say(initialize(encoder, found))
         kind = partial(CachedContrast, pieces=recipe.optim.accumulate) if recipe.optim.cached else Contrast
         contrast = kind(
-            encoder, _key_encoder(recipe, encoder), _dictionary(recipe, num_images),
+            encoder, _key_encoder(recipe, encoder), _dictionary(recipe, num_images, groups),
             predictor=predictor(recipe.encoder, method.predictor), temperature=method.temperature,
-            symmetric=method.symmetric, shuffle_bn=method.bn == "shuffle", dealt=is_dealt(recipe),
-            bn_groups=max(1, recipe.groups // world_size()),
+            symmetric=method.symmetric, key_views=recipe.data.key_views, shuffle_bn=method.bn == "shuffle",
+            dealt=is_dealt(recipe), bn_groups=max(1, recipe.groups // world_size()),
             loss=NCE(num_images) if method.loss == "nce" else compare,
             loss_scale=2 * method.temperature if method.scale_loss else 1.0,
         )  # fmt: skip
@@ -110,13 +117,17 @@ def _key_encoder(recipe: Recipe, encoder: Encoder) -> nn.Module | None:
             return None
 
 
-def _dictionary(recipe: Recipe, num_images: int) -> Dictionary:
-    method, dim = recipe.method, recipe.encoder.dim
+def _dictionary(recipe: Recipe, num_images: int, groups: Int64[np.ndarray, " n"] | None) -> Dictionary:
+    method, dim, shared = recipe.method, recipe.encoder.dim, recipe.method.negatives == "shared"
     if method.size is None:
-        return Batch()
-    if method.dictionary == "queue":
-        return Queue(method.size, dim)
-    return MemoryBank(num_images, method.size, dim, momentum=method.bank_momentum, shared=method.negatives == "shared")
+        made = Batch()
+    elif method.dictionary == "queue":
+        made = Queue(method.size, dim)
+    else:
+        made = MemoryBank(num_images, method.size, dim, momentum=method.bank_momentum, shared=shared)
+    if recipe.data.groups is not None:
+        made.owners = Owners(None if groups is None else torch.from_numpy(groups))
+    return made
 
 
 @contextmanager

@@ -72,7 +72,7 @@ def train(
                 scaler.scale(answer.loss).backward()
             answers.append(answer)
         loss = torch.stack([answer.loss.detach() for answer in answers]).sum()
-        keys, owners = torch.cat([answer.k for answer in answers]), torch.cat([part.ids for part in parts])
+        keys, owners = torch.cat([answer.k for answer in answers]), torch.cat([answer.ids for answer in answers])
 
         finite = guard.check_step(loss, keys, ids)
         clock.step += 1  # m and enqueue below belong to the next step's keys

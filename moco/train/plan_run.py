@@ -13,6 +13,7 @@ from moco.data.loader.bad_images import Quarantine
 from moco.data.loader.dealt import DealtLoader
 from moco.data.loader.loader import ViewLoader
 from moco.data.sources.band_images import in_bands
+from moco.data.sources.groups import groups_of
 from moco.data.sources.images import Images
 from moco.data.sources.open import Sources, open_images
 from moco.device import workers_for
@@ -148,6 +149,7 @@ def _check_recipe_on(images: Images, recipe: Recipe) -> None:
     check_fits(recipe, len(images))
     check_order(recipe, images)
     check_jitter(recipe)
+    groups_of(images, recipe.data.groups)
     check_same_images(images)
 
 

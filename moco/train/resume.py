@@ -12,6 +12,7 @@ from torch import nn
 
 from moco.data.shards.shards import Shards
 from moco.data.sources.content_sample import content_sample, same_contents
+from moco.data.sources.groups import groups_of
 from moco.data.sources.images import DataError, Images
 from moco.data.sources.manifest import Manifest, changes_since, manifest_of, read_manifest, write_manifest
 from moco.distributed import agree, on_main, share, world_size
@@ -76,8 +77,9 @@ def build_networks(
     if init is not None and not fresh and on_main():
         check_init_content(job.run, init, digest)
     contrast = contrast_for(
-        job.recipe, job.place, num_images=len(job.images), model=model, init=found, say=messages.append
-    )
+        job.recipe, job.place, num_images=len(job.images), model=model, init=found, say=messages.append,
+        groups=groups_of(job.images, job.recipe.data.groups),
+    )  # fmt: skip
     return StartNetworks(contrast, init, messages, digest)
 
 

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import torch
 
+from moco.data.sources.groups import describe_groups
 from moco.data.sources.images import Images
 from moco.data.sources.skipped import describe_skipped
 from moco.distributed import world_size
-from moco.recipe import EncoderSpec, Recipe
+from moco.recipe import DataSpec, EncoderSpec, Recipe
 from moco.recipes import RECIPES, named
 from moco.recipes.auto import epochs_for
 from moco.text import duration, plural
@@ -47,9 +48,10 @@ def plan_rows(
     rows = [
         ("images", f"{len(images):,}"),
         *([("skipped", skipped)] if skipped else []),
+        *([("groups", describe_groups(images.names, recipe.data.groups))] if recipe.data.groups else []),
         ("recipe", f"{recipe.name}  ({recipe.source})"),
         ("encoder", f"{network(encoder)}, {encoder.head} head to {encoder.dim}-d, "
-                    f"views of {size} x {size} pixels{bands}{kept}"),
+                    f"views of {size} x {size} pixels{more_views(recipe.data)}{bands}{kept}"),
         *([("weights", f"from {init}")] if init else []),
         ("dictionary", dictionary(recipe, len(images))),
         ("batch", f"{recipe.optim.batch_size} images{on_ranks}, {batch_norm(recipe)}"
@@ -75,6 +77,12 @@ def plan_rows(
 def network(encoder: EncoderSpec) -> str:
     """The name of the network, with its width if that is not the usual one."""
     return encoder.name if encoder.width == 1 else f"{encoder.name} of width {encoder.width:g}"
+
+
+def more_views(data: DataSpec) -> str:
+    """The views of an image beyond one of the query and one of the key."""
+    keys = f", {data.key_views} of each key" if data.key_views > 1 else ""
+    return keys + (f", and {data.small_crops} of {data.small_size} x {data.small_size}" if data.small_crops else "")
 
 
 def dictionary(recipe: Recipe, num_images: int) -> str:

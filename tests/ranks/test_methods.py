@@ -9,7 +9,7 @@ from run_ranks import on_ranks
 from torch import nn
 
 from moco.distributed import mean_over_ranks, rank, world_size
-from moco.method import NCE, Batch, CachedContrast, Contrast, MemoryBank, MomentumEncoder, Queue, synchronized
+from moco.method import NCE, Batch, CachedContrast, Contrast, MemoryBank, MomentumEncoder, Owners, Queue, synchronized
 from moco.schedule import Constant
 from moco.train.checkpoint import Clock, TrainState
 from moco.train.ddp import wrap
@@ -69,16 +69,23 @@ def v3(groups: int) -> Contrast:
     return synchronized(contrast)
 
 
+def further_views(groups: int) -> Contrast:
+    """Keys that are the mean of two views, two small crops, and pairs of images that are no negatives."""
+    f, owned = network(), Queue(24, 4)
+    owned.owners = Owners(torch.arange(IMAGES) // 2)
+    return Contrast(f, MomentumEncoder(f), owned, bn_groups=groups, key_views=2)
+
+
 MECHANISMS: list[Callable[[int], Contrast]] = [
-    queue, symmetric_queue, end_to_end, two_encoders, unshuffled, bank, nce_bank, v3,
+    queue, symmetric_queue, end_to_end, two_encoders, unshuffled, bank, nce_bank, v3, further_views,
 ]  # fmt: skip
 
 
-def batches(steps: int, dtype: torch.dtype, device: str = "cpu"):
+def batches(steps: int, dtype: torch.dtype, device: str = "cpu", sizes: tuple[int, ...] = (8, 8)):
     """Mini-batches, of which each rank takes its share. Some images come twice in one, on two ranks too."""
     for step in range(steps):
         rng = torch.Generator().manual_seed(step)
-        views = [torch.randn(N, 3, 8, 8, generator=rng, dtype=dtype) for _ in range(2)]
+        views = [torch.randn(N, 3, size, size, generator=rng, dtype=dtype) for size in sizes]
         ids = torch.randint(IMAGES, (N,), generator=rng)
         share = slice(rank() * N // world_size(), (rank() + 1) * N // world_size())
         yield [view[share].to(device) for view in views], ids[share].to(device)
@@ -98,10 +105,11 @@ def trained(
     contrast = make(groups // world_size()).to(device, dtype).train()
     optimizer = torch.optim.SGD([p for p in contrast.parameters() if p.requires_grad], lr=0.0, momentum=0.9)
     state = TrainState(contrast, optimizer, Clock(steps, steps))
+    sizes = (8, 8) if contrast.key_views == 1 else (8, 8, 8, 6, 6)  # [pixels] of the views
     losses: list[torch.Tensor] = []
     train(
-        wrap(contrast), state, batches(steps, dtype, device), lr=Constant(0.1), m=Constant(0.9), seed=0,
-        after_step=lambda _, metrics: losses.append(mean_over_ranks(metrics["loss"])),
+        wrap(contrast), state, batches(steps, dtype, device, sizes), lr=Constant(0.1),
+        m=Constant(0.9), seed=0, after_step=lambda _, metrics: losses.append(mean_over_ranks(metrics["loss"])),
     )  # fmt: skip
     gradients = {f"grad.{name}": p.grad for name, p in contrast.named_parameters() if p.grad is not None}
     with average_statistics(contrast):

@@ -137,9 +137,12 @@ def views_of_scaled(
             fast.view_of_part(rows, part, view.program[row], coloured, *_tables(), out[row].reshape(out.shape[1], -1))
 
 
-def divisor_for(height: int, width: int, *, drawn: Sequence[DrawnView], row: int, size: int) -> int:
-    """By how much an image can be decoded smaller so that each of its crops has at least `size` x `size` pixels."""
-    return largest_divisor(min(int(view.box(row, height, width)[2:].min()) for view in drawn), least=size)
+def divisor_for(height: int, width: int, *, drawn: Sequence[DrawnView], row: int, sizes: Sequence[int]) -> int:
+    """By how much an image can be decoded smaller so that each of its crops has at least the pixels of its view."""
+    return min(
+        largest_divisor(int(view.box(row, height, width)[2:].min()), least=size)
+        for view, size in zip(drawn, sizes, strict=True)
+    )
 
 
 def views_of_cached(

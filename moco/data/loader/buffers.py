@@ -13,6 +13,8 @@ from moco.recipe import DataSpec
 class Slot:
     """The views of one mini-batch of N images, N x S x S x c each, and the images' indices: bytes, or bands as float32.
 
+    S is another for small crops.
+
     For a GPU the memory is page-locked and copied on a separate stream, while a step runs.
     """
 
@@ -25,9 +27,9 @@ class Slot:
 
     @classmethod
     def empty(cls, count: int, data: DataSpec, device: torch.device) -> "Slot":
-        pinned, shape = device.type == "cuda", (count, data.size, data.size, data.channels)
-        dtype = torch.uint8 if data.bands is None else torch.float32
-        crops = [torch.empty(shape, dtype=dtype, pin_memory=pinned) for _ in data.views]
+        pinned, dtype = device.type == "cuda", torch.uint8 if data.bands is None else torch.float32
+        shapes = [(count, size, size, data.channels) for _, size in data.all_views]
+        crops = [torch.empty(shape, dtype=dtype, pin_memory=pinned) for shape in shapes]
         return cls(crops, torch.empty(count, dtype=torch.int64, pin_memory=pinned), device)
 
     def wait(self) -> None:

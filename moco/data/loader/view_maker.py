@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Set
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from threading import Event
 from typing import NamedTuple, TypeVar
 
@@ -62,15 +62,23 @@ class ViewMaker:
     first_view: int = 0  # which view of an image `data.views` begins with
     dealt: bool = False  # other ranks make the other views: an image that not all ranks may be able to read is an error
 
+    @cached_property
+    def sizes(self) -> list[int]:
+        """[pixels] of each view."""
+        return [size for _, size in self.data.all_views]
+
     def draw(self, drawn: Draw) -> DrawnBatch:
         """The views of the images drawn, with their random numbers."""
         epoch, ids = drawn
         if self.read_ahead is not None:
             self.read_ahead(ids)
-        views = range(self.first_view, self.first_view + len(self.data.views))
+        views = [view for view, _ in self.data.all_views]
         bands = len(self.data.bands or ())
-        numbers = [random_numbers(self.seed, epoch, ids=ids, view_index=index, bands=bands) for index in views]
-        return DrawnBatch(drawn, [cpu.DrawnView(*pair) for pair in zip(self.data.views, numbers, strict=True)])
+        numbers = [
+            random_numbers(self.seed, epoch, ids=ids, view_index=index, bands=bands)
+            for index in range(self.first_view, self.first_view + len(views))
+        ]
+        return DrawnBatch(drawn, [cpu.DrawnView(*pair) for pair in zip(views, numbers, strict=True)])
 
     def unread(self, drawn: Draw) -> list[int]:
         """The images drawn that are not in memory."""
@@ -86,7 +94,7 @@ class ViewMaker:
         for row in range(rows.start, rows.stop):
             if stopped.is_set():
                 raise Abandoned
-            choose = partial(cpu.divisor_for, drawn=batch.views, row=row, size=self.data.size)
+            choose = partial(cpu.divisor_for, drawn=batch.views, row=row, sizes=self.sizes)
             read = partial(read_scaled, self.images, choose=choose) if self.data.decode == "scaled" else self._whole
             slot.ids[row], image = self._read(batch.drawn.epoch, int(batch.drawn.ids[row]), read)
             cpu.views_of_scaled(image, batch.views, row, slot.crops, coloured=self.coloured)

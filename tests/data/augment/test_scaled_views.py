@@ -91,7 +91,7 @@ def test_each_crop_keeps_the_pixels_of_a_view_and_no_larger_scale_would_do():
     views = [DrawnView(V2_VIEW, random_numbers(1, 2, ids=np.arange(50), view_index=index)) for index in (0, 1)]
     size, sides, found = 64, (700, 900), set()
     for row in range(50):
-        divisor = cpu.divisor_for(*sides, drawn=views, row=row, size=size)
+        divisor = cpu.divisor_for(*sides, drawn=views, row=row, sizes=[size] * len(views))
         smallest = min(
             crop_boxes(view.view, view.numbers, heights=np.full(50, 700), widths=np.full(50, 900))[row, 2:].min()
             for view in views
