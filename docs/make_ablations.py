@@ -128,7 +128,7 @@ def score(result: AblationResult, label: str, series: str = "", column: str = LI
 
 
 def measure(result: AblationResult, label: str, name: str, series: str = "", form: str = ".2f") -> str:
-    return format(mean(row_of(result, label, series).measured(name)), form)
+    return format(mean(row_of(result, label, series).values_of(name)), form)
 
 
 def loss(result: AblationResult, label: str) -> str:
@@ -188,7 +188,7 @@ moved on since, and the own key stands out by being new; see the mechanisms.)"""
 
 def gap(r: AblationResult, label: str) -> str:
     row = row_of(r, label)
-    pairs = zip(row.measured("own"), row.measured("apart"), strict=True)
+    pairs = zip(row.values_of("own"), row.values_of("apart"), strict=True)
     return table.format_mean([own - apart for own, apart in pairs])
 
 
@@ -234,7 +234,7 @@ tell f_q from an f_k that is nearly the same, does not arise."""
 
 
 def behind(r: AblationResult, label: str) -> str:
-    return f"{100 * (1 - mean(row_of(r, label).measured('lag'))):.0f} %"
+    return f"{100 * (1 - mean(row_of(r, label).values_of('lag'))):.0f} %"
 
 
 def position(r: AblationResult) -> str:

@@ -39,7 +39,7 @@ class RecipeBase(Spec):
         tree["source"] = self.source if source is None else source
         for dotted, value in (changes or {}).items():
             tree = _with_value(tree, dotted, value, of=self)
-        return type(self)._validated(tree)
+        return type(self)._validate(tree)
 
     def to_json(self) -> str:
         return self.model_dump_json(indent=2) + "\n"
@@ -53,7 +53,7 @@ class RecipeBase(Spec):
             raise
         except (ValueError, RecursionError) as error:  # ValueError: also a number of more than 4,300 digits
             raise RecipeError(f"a recipe must be JSON: {error}") from None
-        return cls._validated(tree)
+        return cls._validate(tree)
 
     @classmethod
     def read(cls: type[Same], file: Path) -> Same:
@@ -88,7 +88,7 @@ class RecipeBase(Spec):
                 raise RecipeError(cls._message(problems)) from None
 
     @classmethod
-    def _validated(cls: type[Same], tree: Any) -> Same:
+    def _validate(cls: type[Same], tree: Any) -> Same:
         try:
             return cls.model_validate(tree)
         except ValidationError as error:

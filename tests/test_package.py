@@ -1,5 +1,6 @@
 """The package as it is published: one version, short files, a quick start, nothing of the machine it was made on."""
 
+import ast
 import importlib.metadata
 import itertools
 import re
@@ -18,8 +19,10 @@ import moco
 
 ROOT = Path(__file__).parent.parent
 HOME_OF_A_BUILD = re.compile(r"(?<![\w.~-])/(?:home|root|work|opt)/")  # an absolute path of one machine
-LONGEST = 350  # lines
+LONGEST_FILE = 300  # lines
+LONGEST_FUNCTION = 50  # lines, with signature and docstring
 IN_ONE_FILE = {"moco/data/augment/kernels.py"}  # numba's cache of what is compiled looks at the age of one file
+LONGER = {"moco/train/pretrain.py pretrain": 60}  # longest: its signature and docstring are the API reference
 
 
 def published() -> list[Path]:
@@ -122,9 +125,37 @@ def test_the_licence_is_apache_2_in_full():
     assert "APPENDIX: How to apply the Apache License to your work." in text
 
 
-def test_no_file_of_the_package_is_long():
-    lengths = {path.relative_to(ROOT): len(path.read_text().splitlines()) for path in (ROOT / "moco").rglob("*.py")}
-    assert {str(path): lines for path, lines in lengths.items() if lines >= LONGEST}.keys() <= IN_ONE_FILE
+def long_files(root: Path) -> set[str]:
+    """Python files of the package and its tests with more than LONGEST_FILE lines."""
+    files = [path for folder in ("moco", "tests") for path in (root / folder).rglob("*.py")]
+    return {str(path.relative_to(root)) for path in files if len(path.read_text().splitlines()) > LONGEST_FILE}
+
+
+def long_functions(root: Path) -> dict[str, int]:
+    """Functions of the package with more lines than they may have, with their lengths."""
+    lengths = {}
+    for path in sorted((root / "moco").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                lengths[f"{path.relative_to(root)} {node.name}"] = node.end_lineno - node.lineno + 1
+    return {name: lines for name, lines in lengths.items() if lines > LONGER.get(name, LONGEST_FUNCTION)}
+
+
+def test_no_file_of_the_package_or_its_tests_is_long():
+    assert long_files(ROOT) == IN_ONE_FILE
+
+
+def test_no_function_of_the_package_is_long():
+    assert long_functions(ROOT) == {}
+
+
+def test_a_planted_long_file_and_function_are_found(tmp_path):
+    (tmp_path / "moco").mkdir()
+    (tmp_path / "moco/a.py").write_text("def f():\n" + "    x = 1\n" * 50 + "def g():\n" + "    x = 1\n" * 49)
+    (tmp_path / "moco/b.py").write_text("x = 1\n" * 301)
+    (tmp_path / "moco/c.py").write_text("x = 1\n" * 300)
+    assert long_functions(tmp_path) == {"moco/a.py f": 51}
+    assert long_files(tmp_path) == {"moco/b.py"}
 
 
 def test_no_text_names_a_path_of_one_machine():

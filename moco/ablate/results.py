@@ -34,7 +34,7 @@ class AblationRow:
         values, runs = self.scores(column), [run for run in self.runs if "scores" in run]
         return runs[0]["scores"][column]["standard_error"] if len(values) == 1 else standard_deviation(values)
 
-    def measured(self, name: str) -> list[float]:
+    def values_of(self, name: str) -> list[float]:
         """The values of a measure, of each run that has it; `facts` count as measures too."""
         found = [run["measures"][name] for run in self.runs if name in run.get("measures", {})]
         return [self.facts[name]] if not found and name in self.facts else found

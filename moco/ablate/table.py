@@ -77,7 +77,7 @@ def format_mean(values: Sequence[float], form: str = ".1f") -> str:
 
 def _measured_columns(result: AblationResult) -> list[str]:
     """The measures that at least one row has."""
-    return [name for name in result.measures if any(row.measured(name) for row in result.rows)]
+    return [name for name in result.measures if any(row.values_of(name) for row in result.rows)]
 
 
 def _cells(result: AblationResult) -> list[list[str]]:
@@ -95,5 +95,5 @@ def _line(row: AblationRow, columns: Sequence[str], measures: Sequence[str]) -> 
     paper = row.paper if isinstance(row.paper, str) else "" if row.paper is None else f"{row.paper:.1f}"
     failed = f" ({row.failed} of {len(row.runs)} failed)" if 0 < row.failed < len(row.runs) else ""
     scores = [format_mean(row.scores(column)) or ("failed" if row.failed else "") for column in columns]
-    measured = [format_mean(row.measured(name), MEASURES[name].form) for name in measures]
+    measured = [format_mean(row.values_of(name), MEASURES[name].form) for name in measures]
     return [row.name, scores[0] + failed, *scores[1:], *measured, paper]

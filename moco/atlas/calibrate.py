@@ -99,7 +99,7 @@ def _nearest_other(
         if other in (row, -1):
             continue
         try:
-            pixels = collection.with_images().read(int(collection.ids[other]))
+            pixels = collection.require_images().read(int(collection.ids[other]))
         except BadImage:
             continue
         if not _is_copy(thumbnail, signature_of(pixels)[1]):
@@ -116,7 +116,7 @@ def _is_copy(a: Thumbnail, b: Thumbnail) -> bool:
 
 def _copies(collection: Collection) -> tuple[Int64[np.ndarray, "m"], Sequence[np.ndarray], Sequence[Thumbnail]]:
     """Rows of random images, the pixels of their copies, those of one image in turn, and their thumbnails."""
-    images, rows, copies, thumbnails = collection.with_images(), list[int](), list[np.ndarray](), list[Thumbnail]()
+    images, rows, copies, thumbnails = collection.require_images(), list[int](), list[np.ndarray](), list[Thumbnail]()
     for row in np.random.default_rng(0).permutation(len(collection)).tolist():
         try:
             pixels = images.read(int(collection.ids[row]))

@@ -44,7 +44,7 @@ class Collection:
         """The path of the image; its name where the images are not known."""
         return self.names[row] if self.images is None else self.images.path(int(self.ids[row]))
 
-    def with_images(self) -> Folder:
+    def require_images(self) -> Folder:
         """The images. Raises DataError if they are not known."""
         if self.images is None:
             raise DataError("these features come from a file: give the folder of their images, too")

@@ -92,7 +92,7 @@ def group_near(
     for start in range(0, len(x), BATCH):
         rows = np.flatnonzero(~taken[start : start + BATCH]) + start
         if len(rows):
-            found = index.within(x[rows], threshold)
+            found = index.find_pairs(x[rows], threshold)
             later = found.rows > rows[found.queries]
             order = np.lexsort((found.rows[later], found.queries[later]))
             queries, hits, values = (column[later][order] for column in found)

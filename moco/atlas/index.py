@@ -40,12 +40,12 @@ class Exact:
         found = nearest(torch.from_numpy(self.x), torch.from_numpy(queries), k=k)
         return found.similarities.numpy(), found.indices.numpy()
 
-    def within(self, queries: Float32[np.ndarray, "q D"], threshold: float) -> Hits:
+    def find_pairs(self, queries: Float32[np.ndarray, "q D"], threshold: float) -> Hits:
         """All pairs with at least this similarity."""
-        parts = list(self._within(queries, threshold))
+        parts = list(self._find_pairs(queries, threshold))
         return Hits(*(np.concatenate(column) for column in zip(*parts, strict=True)))
 
-    def _within(self, queries: Float32[np.ndarray, "q D"], threshold: float) -> Iterator[Hits]:
+    def _find_pairs(self, queries: Float32[np.ndarray, "q D"], threshold: float) -> Iterator[Hits]:
         for start in range(0, len(self.x), ROWS):
             similarities = queries @ self.x[start : start + ROWS].T
             which, rows = np.nonzero(similarities >= threshold)
@@ -72,7 +72,7 @@ class Cells:
         """As of `Exact`. Where fewer than k rows are in the searched cells, the row is -1."""
         return self.index.search(np.ascontiguousarray(queries), k)
 
-    def within(self, queries: Float32[np.ndarray, "q D"], threshold: float) -> Hits:
+    def find_pairs(self, queries: Float32[np.ndarray, "q D"], threshold: float) -> Hits:
         """As of `Exact`, among the rows of the searched cells."""
         near = self.faiss.SearchParametersIVF(nprobe=PROBES_WITHIN)
         limits, similarities, rows = self.index.range_search(

@@ -120,7 +120,7 @@ def sheets_of(contents: Contents, workers: int) -> tuple[Sheets, np.ndarray]:
     order = z_order(contents.layout.xy)
     places = np.empty(len(order), dtype=np.int64)
     places[order] = np.arange(len(order))
-    return Sheets(collection.with_images(), collection.ids[order], side_of(len(order)), workers), places
+    return Sheets(collection.require_images(), collection.ids[order], side_of(len(order)), workers), places
 
 
 def side_of(count: int) -> int:

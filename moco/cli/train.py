@@ -24,46 +24,23 @@ WAIT = 0.15  # [s] for the search of DATA to fail, before torch is imported
 
 
 def pretrain(
-    data: options.Images,
-    out: options.OutOption,
-    recipe: options.RecipeName = "auto",
-    model: options.ModelOption = None,
-    epochs: options.EpochsOption = None,
-    budget: options.Budget = None,
-    batch_size: options.BatchSize = None,
-    views: options.Views = None,
-    bands: options.Bands = False,
-    settings: options.Settings = None,
-    seed: options.Seed = None,
-    init: options.Init = None,
-    eval_data: options.EvalDataOption = None,
-    eval_every: options.EvalEvery = None,
-    resume: options.ResumeMode = Resume.auto,
-    overwrite: OverwriteRun = False,
+    data: options.Images, out: options.OutOption, recipe: options.RecipeName = "auto",
+    model: options.ModelOption = None, epochs: options.EpochsOption = None, budget: options.Budget = None,
+    batch_size: options.BatchSize = None, views: options.Views = None, bands: options.Bands = False,
+    settings: options.Settings = None, seed: options.Seed = None, init: options.Init = None,
+    eval_data: options.EvalDataOption = None, eval_every: options.EvalEvery = None,
+    resume: options.ResumeMode = Resume.auto, overwrite: OverwriteRun = False,
     accept_data_change: options.AcceptDataChange = False,
-    device: Device = "auto",
-    devices: options.Devices = None,
-    workers: Workers = None,
-    processes: options.Processes = False,
-    precision: options.Precision = None,
-    compile_: options.Compile = False,
-    save_every: options.SaveEvery = None,
-    wait_for_saves: options.WaitForSaves = False,
-    keep: options.Keep = 3,
+    device: Device = "auto", devices: options.Devices = None, workers: Workers = None,
+    processes: options.Processes = False, precision: options.Precision = None, compile_: options.Compile = False,
+    save_every: options.SaveEvery = None, wait_for_saves: options.WaitForSaves = False, keep: options.Keep = 3,
     keep_every: options.KeepEvery = None,
-    on_nan: options.OnNan = "stop",
-    on_collapse: options.OnCollapse = options.Collapse.warn,
-    diagnose_every: options.DiagnoseEvery = None,
-    max_bad: MaxBad = None,
-    cache: options.CacheFolder = None,
-    cache_size: options.CacheSize = None,
-    patience: options.Patience = 30,
-    no_compare: options.NoCompare = False,
-    log: options.Log = None,
-    no_report: options.NoReport = False,
-    dry_run: options.DryRun = False,
+    on_nan: options.OnNan = "stop", on_collapse: options.OnCollapse = options.Collapse.warn,
+    diagnose_every: options.DiagnoseEvery = None, max_bad: MaxBad = None, cache: options.CacheFolder = None,
+    cache_size: options.CacheSize = None, patience: options.Patience = 30, no_compare: options.NoCompare = False,
+    log: options.Log = None, no_report: options.NoReport = False, dry_run: options.DryRun = False,
     as_json: Json = False,
-) -> None:
+) -> None:  # fmt: skip
     """Pre-train an encoder on unlabelled images.
 
     On Ctrl-C, SIGTERM or SIGUSR1 it saves a checkpoint and exits with code 75. The same command
@@ -83,21 +60,10 @@ def pretrain(
 
 
 def _pretrain(
-    data: list[str],
-    out: Path,
-    *,
-    recipe: str,
-    model: str | None,
-    views: str | None,
-    bands: bool,
-    settings: list[str],
-    own: dict[str, Any],
-    init: str | None,
-    budget: str | None,
-    devices: str | None,
-    as_json: bool,
+    data: list[str], out: Path, *, recipe: str, model: str | None, views: str | None, bands: bool, settings: list[str],
+    own: dict[str, Any], init: str | None, budget: str | None, devices: str | None, as_json: bool,
     **chosen: Unpack[RunKeywords],
-) -> None:
+) -> None:  # fmt: skip
     """Check what needs no torch, then import it and run: in this process, or in one process for each device.
 
     Args:

@@ -99,36 +99,15 @@ TestSplit = Annotated[
 
 
 def transfer(
-    task: TaskArgument,
-    data: DataOption,
-    out: options.OutOption,
-    init: Inits,
-    test: TestData = None,
-    arch: ArchOption = None,
-    bn: Bn = None,
-    schedule: ScheduleOption = None,
-    trials: Trials = 1,
-    versus: Versus = None,
-    model: Model = None,
-    batch_size: options.BatchSize = None,
-    lr: Lr = None,
-    settings: options.Settings = None,
-    seed: options.Seed = None,
-    split: Split = None,
-    test_split: TestSplit = None,
-    format: Format = None,
+    task: TaskArgument, data: DataOption, out: options.OutOption, init: Inits, test: TestData = None,
+    arch: ArchOption = None, bn: Bn = None, schedule: ScheduleOption = None, trials: Trials = 1, versus: Versus = None,
+    model: Model = None, batch_size: options.BatchSize = None, lr: Lr = None, settings: options.Settings = None,
+    seed: options.Seed = None, split: Split = None, test_split: TestSplit = None, format: Format = None,
     body_surface: BodySurface = None,
-    resume: options.ResumeMode = Resume.auto,
-    overwrite: OverwriteRun = False,
-    device: Device = "auto",
-    workers: Workers = None,
-    save_every: options.SaveEvery = None,
-    on_nan: options.OnNan = "stop",
-    patience: options.Patience = 30,
-    log: options.Log = None,
-    dry_run: options.DryRun = False,
-    as_json: Json = False,
-) -> None:
+    resume: options.ResumeMode = Resume.auto, overwrite: OverwriteRun = False, device: Device = "auto",
+    workers: Workers = None, save_every: options.SaveEvery = None, on_nan: options.OnNan = "stop",
+    patience: options.Patience = 30, log: options.Log = None, dry_run: options.DryRun = False, as_json: Json = False,
+) -> None:  # fmt: skip
     """Fine-tune a model from several initial weights, and compare.
 
     All runs have the same images and settings. The same command resumes where it stopped, bit for bit.
@@ -158,7 +137,7 @@ def _check(
     names: tuple[str | None, dict[str, Norm]], overwrite: bool,
 ) -> None:  # fmt: skip
     """Refuse what is wrong for sure before torch is imported. `names`: the values of --versus and --bn."""
-    from moco.transfer.check_out import check_names, check_network, check_paths
+    from moco.transfer.check_arguments import check_names, check_network, check_paths
 
     for weights in init_of.values():
         if weights != "random":

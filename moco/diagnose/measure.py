@@ -191,9 +191,9 @@ def _with_batch_statistics(
     if contrast.key_encoder is None:
         return found
     apart_order = torch.randperm(count, generator=torch.Generator().manual_seed(fold(1)))
-    apart = networks.grouped_keys(apart_order, size)
+    apart = networks.encode_grouped_keys(apart_order, size)
     if _has_batchnorm(contrast.encoder):
-        own = networks.grouped_keys(_training_order(count, batch, shuffled=contrast.shuffle_bn), size)
+        own = networks.encode_grouped_keys(_training_order(count, batch, shuffled=contrast.shuffle_bn), size)
         hits = [signals.finds_own_key(q, k, ids, k, ids) for k in (own, apart)]
         found |= {"own": hits[0].double().mean().item(), "apart": hits[1].double().mean().item()}
         found["leak_error"] = signals.difference(*hits)[1]

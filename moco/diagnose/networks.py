@@ -64,7 +64,7 @@ class ProbeNetworks:
         parts = [unit(self.contrast.predictor.forward(self.encoder.forward(x))) for x in self._each(0, order, size)]
         return torch.cat(parts)[order.argsort()]
 
-    def grouped_keys(self, order: Tensor, size: int) -> Float[Tensor, "n C"]:
+    def encode_grouped_keys(self, order: Tensor, size: int) -> Float[Tensor, "n C"]:
         """Keys of the second view, in the same way."""
         assert self.key_encoder is not None
         parts = [unit(self.key_encoder.forward(x)) for x in self._each(1, order, size)]

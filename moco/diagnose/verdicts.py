@@ -55,7 +55,7 @@ class Evidence:
         """The measurement before the first step on the same probe set."""
         return next((one for step, one in self.measured if step == 0 and one.probe == self.now.probe), None)
 
-    def comparable(self, since: float) -> list[tuple[int, Measurement]]:
+    def select_comparable(self, since: float) -> list[tuple[int, Measurement]]:
         """Measurements on the same probe set since a part of the run; ranks and rates depend on its size."""
         first = since * self.total_steps
         return [(step, one) for step, one in self.measured if step >= first and one.probe == self.now.probe]
@@ -178,7 +178,7 @@ def describe_weakness(evidence: Evidence) -> str | None:
     if now.rank < VERDICT_THRESHOLDS.rank_of_dim * min(now.dim, now.probe):
         return f"the embeddings use {now.rank:.1f} of {now.dim} dimensions (effective rank)"
     best, at = max(
-        [(one.rank, step) for step, one in evidence.comparable(VERDICT_THRESHOLDS.settled)], default=(0.0, 0)
+        [(one.rank, step) for step, one in evidence.select_comparable(VERDICT_THRESHOLDS.settled)], default=(0.0, 0)
     )
     if now.rank < VERDICT_THRESHOLDS.rank_of_best * best:
         return (
@@ -262,7 +262,7 @@ def judge_progress(evidence: Evidence) -> Verdict:
     )
     if not evidence.warm:
         return Verdict("warming up", f"{what}.", fault=False)
-    step, then = evidence.comparable(evidence.step / evidence.total_steps - VERDICT_THRESHOLDS.recent)[0]
+    step, then = evidence.select_comparable(evidence.step / evidence.total_steps - VERDICT_THRESHOLDS.recent)[0]
     if step == evidence.step:
         return Verdict("healthy", f"{what}.", fault=False)
     error = sqrt(sum(one.found * (1 - one.found) / one.probe for one in (now, then)))
@@ -280,7 +280,9 @@ def judge_for_dense_tasks(evidence: Evidence) -> Verdict:
     now = evidence.now
     if now.patch_rank is None or now.patch_rank_error is None:
         return Verdict("not measured", "the network has no feature map of several patches.", fault=False)
-    known = [(one.patch_rank or 0.0, one.patch_rank_error or 0.0, step) for step, one in evidence.comparable(0.0)]
+    known = [
+        (one.patch_rank or 0.0, one.patch_rank_error or 0.0, step) for step, one in evidence.select_comparable(0.0)
+    ]
     best, best_error, step = max(known)
     what = f"the patches of the feature maps use {now.patch_rank:.1f} dimensions (effective rank)"
     error = sqrt(now.patch_rank_error**2 + best_error**2)

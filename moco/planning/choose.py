@@ -29,7 +29,7 @@ class ImageCost:
         """Of a run that sees `seen` images, of `images` different files."""
         return seen * self.step + min(seen, images) * self.first
 
-    def affordable(self, seconds: float, images: int) -> float:
+    def count_affordable(self, seconds: float, images: int) -> float:
         """How many images can be seen in that time; at most MAX_EPOCHS of them all."""
         seen = seconds / (self.step + self.first)
         if seen > images:

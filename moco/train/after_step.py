@@ -69,14 +69,14 @@ class AfterStep:
             state.window.add(clock.step, metrics)
         last = clock.step == clock.total_steps
         evaluates = self.evaluates and (clock.step % (self.eval_every * clock.steps_per_epoch) == 0 or last)
-        diagnoses = self.diagnosis is not None and self.diagnosis.due(clock)
+        diagnoses = self.diagnosis is not None and self.diagnosis.is_due(clock)
         if clock.step % self.log_every == 0 or evaluates or diagnoses or last:
             self._check_scale(state)
             scores = self.score_now(state) if evaluates else {}
             self._log(state, scores | (self.diagnose_now(state) if diagnoses else {}))
         collapsed = diagnoses and not last and self._stops_at_collapse()
-        due = int(on_main() and self.saver.due(clock.step))
-        stopped, due, collapsed = agree_all(self.stop.received(), due, int(collapsed))
+        due = int(on_main() and self.saver.is_due(clock.step))
+        stopped, due, collapsed = agree_all(self.stop.received_signal(), due, int(collapsed))
         if due or last or stopped or collapsed:  # all ranks after the same step
             self.save(state, must=last or bool(stopped or collapsed))
         if collapsed and not stopped:

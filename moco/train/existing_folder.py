@@ -52,7 +52,7 @@ AFTER_THE_FIRST_STEP = (
 )  # fmt: skip
 
 
-def check_out(run: RunFolder, recipe: RecipeBase, *, resume: str, overwrite: bool) -> State:
+def check_run_folder(run: RunFolder, recipe: RecipeBase, *, resume: str, overwrite: bool) -> State:
     """The state of the folder, if a run of `recipe` may start or resume there.
 
     Raises:
@@ -71,7 +71,7 @@ def check_out(run: RunFolder, recipe: RecipeBase, *, resume: str, overwrite: boo
 
 
 def check_state(run: RunFolder, *, resume: str, overwrite: bool) -> State:
-    """As `check_out`, for any recipe: only what the folder itself tells. Imports no torch.
+    """As `check_run_folder`, for any recipe: only what the folder itself tells. Imports no torch.
 
     Raises:
         RunError: the folder has other files, a run that `resume` refuses, or no run to resume.
@@ -104,7 +104,7 @@ def state_of(run: RunFolder) -> State:
     if steps := max((record.get("step", 0) for record in run.metrics()), default=0):
         _check_never_saved(run, steps)
         return State.NOT_SAVED
-    if (first := run.first_saved()) is not None:
+    if (first := run.first_saved_step()) is not None:
         raise RunError(_checkpoints_are_missing(run, f"has saved a checkpoint after step {first}"))
     _check_may_be_replaced(run)
     return State.NOT_STARTED
@@ -119,7 +119,7 @@ def read_stored_recipe(out: Path) -> Recipe | None:
         started = run.finished or bool(read_checkpoint.entries(run.checkpoints)) or any(_steps(run))
         return run.recipe() if started else None
     except (RecipeError, read_checkpoint.UnreadableError):
-        return None  # `check_out` reports it
+        return None  # `check_run_folder` reports it
 
 
 def _steps(run: RunFolder) -> list[int]:
@@ -178,7 +178,7 @@ def _read_recipe(run: RunFolder) -> RecipeBase:
 
 def _check_never_saved(run: RunFolder, steps: int) -> None:
     """Raise RunError unless saved.json says that no checkpoint was written yet."""
-    if run.never_saved() and run.checkpoints.is_dir():
+    if run.has_never_saved() and run.checkpoints.is_dir():
         return
     raise RunError(_checkpoints_are_missing(run, f"has logged {steps} steps"))
 

@@ -38,7 +38,7 @@ class LiveDiagnosis:
     word: str = ""  # for the live line
     reported: str = ""  # the last fault that was reported
 
-    def due(self, clock: Clock) -> bool:
+    def is_due(self, clock: Clock) -> bool:
         return clock.step % self.plan.every == 0 or clock.step == clock.total_steps
 
     def measure(self, state: TrainState, unwritten: list[dict[str, Any]]) -> dict[str, Any]:

@@ -48,7 +48,7 @@ class Pending:
     flags: Tensor  # one for each part, on the host: above 0 if it was not finite on some rank
     copied: torch.cuda.Event | None  # the copy of the flags to the host is complete
 
-    def not_finite(self) -> tuple[str, ...]:
+    def list_not_finite(self) -> tuple[str, ...]:
         if self.copied is not None:
             self.copied.synchronize()
         return tuple(part for part, flag in zip(self.parts, self.flags.tolist(), strict=True) if flag)
@@ -141,14 +141,14 @@ class NanGuard:
         """
         pending, self.pending = self.pending, []
         for one in pending:
-            parts = one.not_finite()
+            parts = one.list_not_finite()
             if parts:
                 later = [tensor.clone() for tensor in self.changed]  # with changes of the next step's forward passes
                 _copy(self.changed, self.copies)
                 self.on_discard(DiscardedStep(one.step, one.ids, parts, torch.stack(one.losses).tolist()))
                 if self.bad is not None:
                     _copy(self.changed, later)
-        return any(one.not_finite() for one in pending)
+        return any(one.list_not_finite() for one in pending)
 
     def _norms(self) -> Float[Tensor, "P"]:
         """The norm of each parameter's gradient. With a GradScaler none: it handles infinite gradients itself."""

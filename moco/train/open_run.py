@@ -8,7 +8,7 @@ from pathlib import Path
 from moco.files import remove_temporary_files, write_atomically, write_text
 from moco.recipe_base import RecipeBase
 from moco.recipe_error import RecipeError
-from moco.train.existing_folder import State, check_out
+from moco.train.existing_folder import State, check_run_folder
 from moco.train.keep_checkpoints import free_name
 from moco.train.lock_folder import lock_folder
 from moco.train.overwrite_run import finish_removal, is_interrupted, remove_run
@@ -26,7 +26,7 @@ def open_run(run: RunFolder, recipe: RecipeBase, *, resume: str, overwrite: bool
         overwrite: replace an existing run.
 
     Raises:
-        RunError: see `check_out`.
+        RunError: see `check_run_folder`.
     """
     check_before_lock(run, recipe, resume=resume, overwrite=overwrite)
     missing = [folder for folder in (run.path, *run.path.parents) if not folder.exists()]
@@ -36,7 +36,7 @@ def open_run(run: RunFolder, recipe: RecipeBase, *, resume: str, overwrite: bool
         try:
             if is_interrupted(run):
                 finish_removal(run)
-            yield check_out(run, recipe, resume=resume, overwrite=overwrite)
+            yield check_run_folder(run, recipe, resume=resume, overwrite=overwrite)
         finally:
             if not has_lock and not os.path.lexists(run.recipe_file):  # the run did not start
                 _remove_empty(run, missing)
@@ -51,9 +51,9 @@ def _remove_empty(run: RunFolder, folders: Iterable[Path]) -> None:
 
 
 def check_before_lock(run: RunFolder, recipe: RecipeBase, *, resume: str, overwrite: bool) -> None:
-    """Call `check_out` without a lock, before anything is written."""
+    """Call `check_run_folder` without a lock, before anything is written."""
     if not is_interrupted(run):
-        check_out(run, recipe, resume=resume, overwrite=overwrite)
+        check_run_folder(run, recipe, resume=resume, overwrite=overwrite)
 
 
 def start_run(run: RunFolder, recipe: RecipeBase) -> list[str]:

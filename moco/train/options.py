@@ -91,7 +91,7 @@ class RunOptions:
         """The names in `log`, each once."""
         return list(dict.fromkeys([self.log] if isinstance(self.log, str) else self.log))
 
-    def restarted(self) -> "RunOptions":
+    def resume_after_restart(self) -> "RunOptions":
         """The options after torchrun has restarted the process: continue the run."""
         return replace(self, overwrite=False, resume="auto")
 

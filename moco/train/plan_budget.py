@@ -168,7 +168,7 @@ def plan_budget(
         if _left(budget, probe) / found[-1].image.step < FEWEST_STEPS * recipe.optim.batch_size:
             break
     left = (budget - probe.seconds - CLOSING) / OVERHEAD
-    seen = [(one.scale, one.image.affordable(left, len(images))) for one in found]
+    seen = [(one.scale, one.image.count_affordable(left, len(images))) for one in found]
     scale = choose_scale(seen, len(images))
     alternatives = [_fitted(probe, one, dict(seen)[one.scale], changes) for one in found]
     chosen = next(one for one in alternatives if one.scale == scale)
@@ -192,7 +192,7 @@ def fit_epochs(one: Alternative, seconds: float) -> Alternative:
     """The same run with as many epochs as fit into `seconds`. Raises RecipeError if these are too few to learn."""
     batch = one.recipe.optim.batch_size
     per_epoch = one.images // batch
-    steps = one.image.affordable(seconds, one.images) / batch
+    steps = one.image.count_affordable(seconds, one.images) / batch
     if steps < FEWEST_STEPS:
         needed = FEWEST_STEPS * batch * (one.image.step + one.image.first) * OVERHEAD + CLOSING
         raise RecipeError(

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from moco.data.loader.bad_images import Quarantine
-from moco.data.loader.dealt import DealtLoader
+from moco.data.loader.deal_keys import DealtLoader
 from moco.data.loader.loader import ViewLoader
 from moco.data.sources.band_images import in_bands
 from moco.data.sources.groups import groups_of
@@ -52,7 +52,7 @@ class AnyJob:
     options: RunOptions
     workers: int  # threads or processes that read images
 
-    def tracked(self, *, parts: int = 1) -> TrackedRun:
+    def describe_for_trackers(self, *, parts: int = 1) -> TrackedRun:
         """What trackers have to know about this run, once its checkpoint is loaded.
 
         Args:

@@ -9,7 +9,7 @@ from torch import nn
 
 from moco.atomic_output import local_path
 from moco.data.augment.kernel_loading import is_loading
-from moco.data.loader.dealt import DealtLoader
+from moco.data.loader.deal_keys import DealtLoader
 from moco.data.loader.loader import ViewLoader
 from moco.data.sources.open import Sources
 from moco.device import pick_device
@@ -128,15 +128,14 @@ def pretrain(
         Diverged: the loss is not finite any more. Collapsed: see `on_collapse`.
         RankError: another rank raised one of these, or has ended.
     """
-    chosen = RunOptions(**options)
+    chosen = RunOptions(**options).resume_after_restart() if is_restarted() else RunOptions(**options)
     arguments = {"optim.epochs": epochs, "optim.batch_size": batch_size, "seed": seed, "compute.precision": precision}
     changes = changes_of(arguments, changes_for(views) | (settings or {}))
     with watchdog(chosen.patience) as dog, session(pick_device(chosen.device)) as place:
         reporter = reporter if reporter is not None and on_main() else Silent()
         job = plan_job(
-            data, local_path(out), place, chosen.restarted() if is_restarted() else chosen, recipe=recipe, model=model,
-            changes=changes, init=init, bands=bands, budget=None if budget is None else parse_budget(budget),
-            report=reporter.live,
+            data, local_path(out), place, chosen, recipe=recipe, model=model, changes=changes, init=init, bands=bands,
+            budget=None if budget is None else parse_budget(budget), report=reporter.live,
         )  # fmt: skip
         rows = plan_rows(job.recipe, job.images, job.clock, place, job.run.path, init=init, time=job.time)
         ended = job.run.finished and not chosen.overwrite  # nothing is trained, so cautions do not apply
@@ -172,7 +171,7 @@ def carry_out(
         fingerprint = check_data(job, reporter.say)
         restore(job, state, reporter)
         record_start(job, fingerprint)
-        reporter = trackers.start(job.tracked(), reporter)
+        reporter = trackers.start(job.describe_for_trackers(), reporter)
         fill_queue(job, networks, reporter)
         loader = job.loader(range(job.clock.step, job.clock.total_steps))
         after_step = make_after_step(job, state, loader, reporter, dog, stop, monitor)

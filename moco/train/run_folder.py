@@ -95,12 +95,12 @@ class RunFolder:
         """The records of metrics.jsonl. Invalid lines are left out: a kill may cut off a line."""
         return read_records(self.metrics_file)
 
-    def never_saved(self) -> bool:
+    def has_never_saved(self) -> bool:
         """Whether saved.json says that the run has no checkpoint yet."""
         noted = self._saved_note()
         return noted.get("first_step", 0) is None and "sha256" not in noted
 
-    def first_saved(self) -> int | None:
+    def first_saved_step(self) -> int | None:
         """The step of the first checkpoint, from saved.json; None: there was none, or it is not known."""
         step = self._saved_note().get("first_step")
         return step if isinstance(step, int) else None

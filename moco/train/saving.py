@@ -67,7 +67,7 @@ class Saver:
         except (OSError, Diverged, RunError) as failure:
             self.reporter.say(f"caution: {self._describe(failure)}")
 
-    def due(self, step: int) -> bool:
+    def is_due(self, step: int) -> bool:
         """Whether it is time for a checkpoint."""
         since = time.monotonic() - self.at
         if self.keep_every is not None and step % self.keep_every == 0:

@@ -27,7 +27,7 @@ class StopFlag:
     number: int = 0  # of the signal; 0: none
     parent: int = field(default_factory=os.getppid)
 
-    def received(self) -> int:
+    def received_signal(self) -> int:
         """The number of the signal, 0 for none. SIGHUP on a rank whose launcher has ended: nothing could restart it."""
         orphaned = world_size() > 1 and os.getppid() != self.parent
         return self.number or (signal.SIGHUP if orphaned else 0)

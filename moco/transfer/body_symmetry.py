@@ -30,7 +30,7 @@ class BodySymmetry:
     u: Float32[Tensor, "24 256 256"]
     v: Float32[Tensor, "24 256 256"]
 
-    def mirrored(self, points: SurfacePoints) -> SurfacePoints:
+    def mirror(self, points: SurfacePoints) -> SurfacePoints:
         """The annotation of the same person in the flipped image. Points without values in the file are removed."""
         row, column = ((values * STEPS).long().clamp(0, STEPS) for values in (points.v, points.u))
         u, v = (table[points.part - 1, row, column] for table in (self.u, self.v))

@@ -50,9 +50,9 @@ class TransferComparison:
     def gap(self, row: TrialScores, metric: str) -> float | None:
         """The mean minus that of the reference; None if their settings differ, or for the reference itself."""
         reference = next(one for one in self.rows if one.name == self.reference)
-        return None if row is reference or self.unequal(row) else row.mean(metric) - reference.mean(metric)
+        return None if row is reference or self.list_differences(row) else row.mean(metric) - reference.mean(metric)
 
-    def unequal(self, row: TrialScores) -> list[str]:
+    def list_differences(self, row: TrialScores) -> list[str]:
         """The settings in which a row differs from the reference, except those in OF_WEIGHTS."""
         reference = next(one for one in self.rows if one.name == self.reference)
         return [line for line in diff(reference.recipe, row.recipe) if line.split(":")[0] not in OF_WEIGHTS]
@@ -91,8 +91,8 @@ class TransferComparison:
             f"the gap to {self.reference}"
         )
         lines += [
-            f"no gap for {row.name}: its settings differ ({'; '.join(self.unequal(row))})"
-            for row in self.rows if self.unequal(row)
+            f"no gap for {row.name}: its settings differ ({'; '.join(self.list_differences(row))})"
+            for row in self.rows if self.list_differences(row)
         ]  # fmt: skip
         if len({row.recipe.bn for row in self.rows}) > 1:
             lines.append(f"BN differs: {', '.join(f'{row.name} {row.recipe.bn}' for row in self.rows)}")

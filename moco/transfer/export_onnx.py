@@ -12,7 +12,7 @@ from moco.atomic_output import stage_paths
 from moco.transfer.saved_model import load_model
 from moco.transfer.task_interface import Exportable
 from moco.transfer.task_registry import task_named
-from moco.weights.export.onnx import difference, onnx_runtime, quiet
+from moco.weights.export.onnx import check_agreement, onnx_runtime, quiet
 from moco.weights.loaded_weights import WeightsError
 
 TRACED = (70, 90)  # [pixels] height and width of the images that the exporter sees, if any size is allowed
@@ -38,7 +38,7 @@ def export_model(folder: Path, out: Path, *, overwrite: bool) -> str:
         WeightsError: a detector, or ONNX Runtime gives other outputs. ImportError: an optional package is missing.
     """
     tuned = load_model(folder)
-    exported = task_named(tuned.recipe.task).exportable(tuned.model, tuned.recipe)
+    exported = task_named(tuned.recipe.task).wrap_for_export(tuned.model, tuned.recipe)
     if exported is None:
         raise WeightsError(
             f"a model of the task {tuned.recipe.task} cannot be exported to ONNX: torch.export stops in torchvision's "
@@ -55,7 +55,7 @@ def export_model(folder: Path, out: Path, *, overwrite: bool) -> str:
             )  # fmt: skip
         _note_classes(aside, tuned.classes)
         session = runtime.InferenceSession(aside, providers=["CPUExecutionProvider"])
-        apart = max(difference(session, network, images_of(exported, *one), exported.output) for one in CHECKED)
+        apart = max(check_agreement(session, network, images_of(exported, *one), exported.output) for one in CHECKED)
     side = exported.size
     sides, maps = ("H x W", " x H x W") if side is None else (f"{side} x {side}", "")
     height, width = (480, 640) if side is None else (side, side)

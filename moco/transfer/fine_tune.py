@@ -93,7 +93,7 @@ def fine_tune(encoder: Encoder, job: TransferJob, reporter: Reporter, dog: Watch
         fingerprint = check_data(job, reporter.say)
         restore(job, state, reporter)
         record_start(job, fingerprint)
-        reporter = trackers.start(job.tracked(parts=3), reporter)  # OUT/NAME/trial_N
+        reporter = trackers.start(job.describe_for_trackers(parts=3), reporter)  # OUT/NAME/trial_N
         steps = range(job.clock.step, job.clock.total_steps)
         loader = job.task.batches(job.data.train, job.recipe, steps=steps, workers=job.workers)
         after_step = make_tuning_after_step(job, state, loader, reporter, dog, stop)

@@ -43,7 +43,7 @@ class TuneSpec(Spec):
             lr *= self.warmup_from * (1 - done) + done
         return lr
 
-    def shortened(self, iterations: int) -> "TuneSpec":
+    def with_iterations(self, iterations: int) -> "TuneSpec":
         """The same schedule with another number of iterations: lr changes after the same shares of the run."""
         share = iterations / self.iterations
         at = tuple(dict.fromkeys(max(1, round(one * share)) for one in self.at))
@@ -74,7 +74,7 @@ class TransferRecipe(RecipeBase):
         """Side of the square images that the encoder is built for [pixels]; None: its default."""
         return None
 
-    def starting_from(self: Same, init: str, encoder: EncoderSpec, data: DataSpec) -> Same:
+    def adapt_to_weights(self: Same, init: str, encoder: EncoderSpec, data: DataSpec) -> Same:
         """The recipe of runs that start from the weights `init`, of this encoder, trained on images as in `data`.
 
         Raises:

@@ -159,7 +159,7 @@ class TransferTask(ABC, Generic[T]):
     def predict(self, model: nn.Module, recipe: TransferRecipe, image: UInt8[np.ndarray, "H W 3"]) -> Any:
         """The prediction for an RGB image of any size."""
 
-    def exportable(self, model: nn.Module, recipe: TransferRecipe) -> Exportable | None:
+    def wrap_for_export(self, model: nn.Module, recipe: TransferRecipe) -> Exportable | None:
         """What is exported to ONNX; None if models of this task cannot be."""
         return None
 

@@ -20,7 +20,7 @@ from moco.text import plural
 from moco.train.options import RunKeywords, RunOptions
 from moco.train.reporters import Reporter, Silent
 from moco.train.watchdog import Watchdog, watchdog
-from moco.transfer.check_out import RANDOM, TABLE, check_names, check_network, check_paths
+from moco.transfer.check_arguments import RANDOM, TABLE, check_names, check_network, check_paths
 from moco.transfer.comparison import TransferComparison, TrialScores
 from moco.transfer.early_checks import check_images
 from moco.transfer.estimate import SHORT_RUN, iterations_left, measure_tuning
@@ -194,7 +194,9 @@ def load_starts(
     starts: list[Start] = []
     for name, weights in init.items():
         spec_of, data_of = (loaded[name][1].encoder, loaded[name][1].data) if name in loaded else (spec, data)
-        recipe = base.starting_from(str(weights), spec_of, data_of).but(None, {"bn": (bn_of or {}).get(name, base.bn)})
+        recipe = base.adapt_to_weights(str(weights), spec_of, data_of).but(
+            None, {"bn": (bn_of or {}).get(name, base.bn)}
+        )
         encoder = loaded[name][0] if name in loaded else build_headless(spec, size=recipe.encoder_size)
         starts.append(Start(name, encoder, name not in loaded, recipe))
     return starts

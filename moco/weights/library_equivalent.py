@@ -54,7 +54,7 @@ class Call:
     name: str
     arguments: dict[str, Any] = field(default_factory=dict)
 
-    def whole(self) -> nn.Module:
+    def build(self) -> nn.Module:
         """The library's network with random weights."""
         if self.library == "torchvision":
             from torchvision import models
@@ -64,20 +64,20 @@ class Call:
 
         return timm.create_model(self.name, pretrained=False, **self.arguments)
 
-    def bare(self) -> nn.Module:
+    def build_headless(self) -> nn.Module:
         """The same without its classifier."""
         if self.library == "timm":
             import timm
 
             return timm.create_model(self.name, pretrained=False, num_classes=0, **self.arguments)
-        network = self.whole()
+        network = self.build()
         network.set_submodule(TORCHVISION[type(network).__name__].classifier, nn.Identity())
         return network
 
     def __str__(self) -> str:
-        return self.written()
+        return self.to_code()
 
-    def written(self, **more: Any) -> str:
+    def to_code(self, **more: Any) -> str:
         function = "torchvision.models.get_model" if self.library == "torchvision" else "timm.create_model"
         arguments = [json.dumps(self.name), *(f"{name}={value!r}" for name, value in (self.arguments | more).items())]
         return f"{function}({', '.join(arguments)})"
@@ -85,7 +85,7 @@ class Call:
     def program(self, file: str) -> str:
         """Python code that builds the network and loads `file` into it; the classifier keeps random weights."""
         if self.library == "timm":
-            without = self.written(num_classes=0, checkpoint_path=file)
+            without = self.to_code(num_classes=0, checkpoint_path=file)
             return f"import timm\nmodel = {without}  # features only"
         module, read = ("safetensors.torch", "load_file") if file.endswith(".safetensors") else ("torch", "load")
         load = f"model.load_state_dict({module}.{read}({file!r}), strict=False)  # all but the classifier"

@@ -47,7 +47,7 @@ class _Walk:
             return node
         if id(node) in self.open or len(path) > DEPTH:
             what = "inside itself" if id(node) in self.open else f"more than {DEPTH} levels deep"
-            raise self._refused(path, f"a {type(node).__name__} that is {what}")
+            raise self._refusal(path, f"a {type(node).__name__} that is {what}")
         self.open.add(id(node))
         try:
             return self._container(node, path)
@@ -58,9 +58,9 @@ class _Walk:
         """`node` itself where nothing in it has changed."""
         self.entries -= len(node)
         if self.entries < 0:
-            raise self._refused(path, f"one of more than {ENTRIES:,} entries")
+            raise self._refusal(path, f"one of more than {ENTRIES:,} entries")
         if isinstance(node, dict) and any(isinstance(key, NumpyArray | NumpyType | NotRead) for key in node):
-            raise self._refused(path, "a dictionary whose keys are objects")
+            raise self._refusal(path, "a dictionary whose keys are objects")
         named = node.items() if isinstance(node, dict) else enumerate(node)
         changed = {}
         for key, value in named:
@@ -79,15 +79,15 @@ class _Walk:
 
     def _check(self, tensor: Tensor, path: tuple[str, ...]) -> None:
         if trouble := _not_plain(tensor):
-            raise self._refused(path, trouble)
+            raise self._refusal(path, trouble)
         size = tensor.numel() * tensor.element_size()
         self.left -= size
         if self.left < 0:
-            raise self._refused(
+            raise self._refusal(
                 path, f"a tensor of {size:,} bytes: the tensors would take far more than the file holds"
             )
 
-    def _refused(self, path: tuple[str, ...], what: str) -> WeightsError:
+    def _refusal(self, path: tuple[str, ...], what: str) -> WeightsError:
         name = ".".join(path[:6]) + ("..." if len(path) > 6 else "")
         return WeightsError(
             f"{self.where} cannot be read as weights: expected plain tensors by name, and {name[:200]} is {what}"

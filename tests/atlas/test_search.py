@@ -66,7 +66,7 @@ def test_cells_find_at_least_98_percent_of_the_ten_nearest():
 def test_the_same_pairs_are_within_a_threshold_by_cells_and_exactly():
     faiss = pytest.importorskip("faiss", reason="needs the extra `atlas`")
     x = features(2000)
-    a, b = Exact(x).within(x[:50], 0.9), Cells(x, faiss).within(x[:50], 0.9)
+    a, b = Exact(x).find_pairs(x[:50], 0.9), Cells(x, faiss).find_pairs(x[:50], 0.9)
     assert {*zip(a.queries.tolist(), a.rows.tolist(), strict=True)} == {
         *zip(b.queries.tolist(), b.rows.tolist(), strict=True)
     }

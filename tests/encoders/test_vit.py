@@ -55,7 +55,7 @@ def test_the_number_of_parameters_is_that_of_table_2(name: str) -> None:
 @pytest.mark.parametrize(("name", "size"), [("vit_small", 64), ("vit_micro", 32)])
 def test_features_and_tokens_are_those_of_timm(name: str, size: int) -> None:
     spec, x = EncoderSpec(name=name), torch.randn(2, 3, size, size)
-    ours, theirs = stirred(vit(spec, size=size)), library_equivalent(spec, "timm", size).bare().eval()
+    ours, theirs = stirred(vit(spec, size=size)), library_equivalent(spec, "timm", size).build_headless().eval()
     theirs.load_state_dict(ours.state_dict())
     with torch.no_grad():
         torch.testing.assert_close(ours(x), theirs(x), rtol=0, atol=1e-5)
@@ -262,7 +262,7 @@ EXPORTED += [EncoderSpec(name="vit_large"), EncoderSpec(name="vit_huge"), Encode
 def test_timms_counterpart_has_the_same_names_shapes_and_heads(spec: EncoderSpec) -> None:
     size = 28 if spec.name == "vit_huge" else 32
     with torch.device("meta"):
-        ours, theirs = vit(spec, size=size), library_equivalent(spec, "timm", size).bare()
+        ours, theirs = vit(spec, size=size), library_equivalent(spec, "timm", size).build_headless()
     assert shapes(ours) == shapes(theirs)
     assert theirs.blocks[0].attn.num_heads == VITS[spec.name].heads
 

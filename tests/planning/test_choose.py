@@ -16,7 +16,7 @@ positive = st.floats(1e-6, 10)
 @given(step=positive, first=st.floats(0, 10), seconds=st.floats(0.1, 1e6), images=st.integers(16, 10**9))
 def test_the_images_that_are_affordable_take_the_time_that_is_given(step, first, seconds, images):
     cost = ImageCost(step, first)
-    seen = cost.affordable(seconds, images)
+    seen = cost.count_affordable(seconds, images)
     assert seen <= MAX_EPOCHS * images
     if seen < MAX_EPOCHS * images:
         assert cost.seconds(seen, images) == pytest.approx(seconds)

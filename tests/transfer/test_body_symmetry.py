@@ -35,7 +35,7 @@ def test_points_are_looked_up_by_part_v_and_u(tmp_path: Path):
     u, v = write_symmetry(tmp_path)
     symmetry = read_body_symmetry(tmp_path)
     assert symmetry is not None
-    found = symmetry.mirrored(person([1, 3, 24], [0.0, 0.5, 1.0], [1.0, 0.25, 0.0]))
+    found = symmetry.mirror(person([1, 3, 24], [0.0, 0.5, 1.0], [1.0, 0.25, 0.0]))
     places = [(0, 255, 0), (2, int(0.25 * 255), int(0.5 * 255)), (23, 0, 255)]  # part - 1, row of V, column of U
     assert found.u.tolist() == pytest.approx([u[place] for place in places])
     assert found.v.tolist() == pytest.approx([v[place] for place in places])
@@ -51,15 +51,15 @@ def test_mirroring_twice_is_the_person_again():
     grid = torch.linspace(0, 1, 256)
     symmetry = BodySymmetry((1 - grid).expand(24, 256, 256), grid[:, None].expand(24, 256, 256))
     before = person([5, 8, 2], [0.0, 51 / 255, 1.0], [0.0, 102 / 255, 1.0])
-    once = symmetry.mirrored(before)
+    once = symmetry.mirror(before)
     assert once.u.tolist() == pytest.approx([1, 204 / 255, 0])
-    for a, b in zip(symmetry.mirrored(once), before, strict=True):
+    for a, b in zip(symmetry.mirror(once), before, strict=True):
         assert torch.allclose(a, b, atol=1 / 255 + 1e-6)
 
 
 def test_a_point_without_a_place_is_left_out():
     symmetry = BodySymmetry(torch.full((24, 256, 256), torch.nan), torch.zeros(24, 256, 256))
-    assert len(symmetry.mirrored(person([1], [0.5], [0.5])).x) == 0
+    assert len(symmetry.mirror(person([1], [0.5], [0.5])).x) == 0
 
 
 def test_a_mirrored_image_mirrors_its_persons():
@@ -67,7 +67,7 @@ def test_a_mirrored_image_mirrors_its_persons():
     target = {"boxes": torch.tensor([[2.0, 1, 5, 3]] * 2), "labels": torch.tensor([0, 0]),
               "densepose": [person([3], [0.5], [0.5]), None]}  # fmt: skip
     image = torch.zeros(3, 4, 10, dtype=torch.uint8)
-    one, none = flip(image, target, mirror_body=symmetry.mirrored)[1]["densepose"]
+    one, none = flip(image, target, mirror_body=symmetry.mirror)[1]["densepose"]
     assert none is None
     assert one.part.tolist() == [4]
     assert flip(image, target)[1]["densepose"] == [

@@ -12,7 +12,7 @@ from moco.transfer.classification.pictures import (
     confusions,
     draw_confusions,
     draw_predictions,
-    hardest,
+    hardest_images,
     most_confused,
 )
 from moco.transfer.readers.formats import read_classes
@@ -27,7 +27,7 @@ def random_answers(n: int, kinds: int) -> tuple[torch.Tensor, torch.Tensor]:
 def test_the_hardest_images_have_the_lowest_probability_of_their_class():
     logits, labels = random_answers(50, 5)
     own = logits.softmax(dim=1).numpy()[np.arange(50), labels.numpy()]
-    assert hardest(logits, labels, most=7) == np.argsort(own)[:7].tolist()
+    assert hardest_images(logits, labels, most=7) == np.argsort(own)[:7].tolist()
 
 
 def test_confusions_are_those_of_scikit_learn():

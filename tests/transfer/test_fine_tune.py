@@ -72,7 +72,7 @@ def test_the_learning_rate_is_detectron2s():
 
 
 def test_a_shorter_schedule_keeps_the_shares():
-    assert SCHEDULES["24k"].shortened(240) == TuneSpec(lr=0.02, at=(180, 220), warmup=1, iterations=240)
+    assert SCHEDULES["24k"].with_iterations(240) == TuneSpec(lr=0.02, at=(180, 220), warmup=1, iterations=240)
 
 
 def test_an_unknown_schedule_is_refused():

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from moco.transfer.detection.pictures import details_of, draw_detections, draw_precision_recall, hardest
+from moco.transfer.detection.pictures import details_of, draw_detections, draw_precision_recall, hardest_scenes
 from moco.transfer.metrics.coco import coco_scores
 from moco.transfer.predicted_objects import Detections, no_detections
 from moco.transfer.readers.formats import read_scenes
@@ -29,7 +29,7 @@ def test_the_hardest_images_are_those_with_the_most_errors(scenes):
     wrong = found[2]
     found[2] = replace(wrong, labels=(wrong.labels + 1) % 3)  # each object missed, each detection wrong
     found[5] = replace(found[5], boxes=np.concatenate([found[5].boxes[:1], found[5].boxes[1:] + 1000]))
-    chosen = hardest(scenes, found, most=2)
+    chosen = hardest_scenes(scenes, found, most=2)
     expected = [2, 5] if len(scenes.scenes[5].objects) > 1 else [2, 0]
     assert chosen == expected
 
@@ -37,7 +37,7 @@ def test_the_hardest_images_are_those_with_the_most_errors(scenes):
 def test_detections_of_a_low_score_are_no_errors_and_no_hits(scenes):
     found = [replace(perfect(scene), scores=np.full(len(scene.objects), 0.4)) for scene in scenes.scenes]
     found[3] = perfect(scenes.scenes[3])
-    assert hardest(scenes, found, most=len(scenes))[-1] == 3
+    assert hardest_scenes(scenes, found, most=len(scenes))[-1] == 3
 
 
 def test_an_object_is_found_once(scenes):
@@ -48,7 +48,7 @@ def test_an_object_is_found_once(scenes):
         np.concatenate([double.boxes, double.boxes]), np.concatenate([double.labels] * 2),
         np.concatenate([double.scores] * 2), double.masks + double.masks,
     )  # fmt: skip
-    assert hardest(scenes, found, most=1) == [4]
+    assert hardest_scenes(scenes, found, most=1) == [4]
 
 
 @pytest.mark.parametrize("answer", [perfect, lambda scene: no_detections()])

@@ -122,14 +122,14 @@ def test_the_file_in_the_encoder_folder_loads_in_the_libraries_too(saved) -> Non
 @pytest.mark.parametrize("name", sorted(IN_BOTH))
 def test_the_networks_in_both_libraries_have_the_same_names_and_shapes(name: str) -> None:
     with torch.device("meta"):
-        one, other = (Call(library, name).whole().state_dict() for library in ("torchvision", "timm"))
+        one, other = (Call(library, name).build().state_dict() for library in ("torchvision", "timm"))
     assert {key: value.shape for key, value in one.items()} == {key: value.shape for key, value in other.items()}
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["wide_resnet50_2", "resnext50_32x4d", "densenet169"])
 def test_a_network_in_both_libraries_computes_the_same(name: str) -> None:
-    one, other = (Call(library, name).bare().eval() for library in ("torchvision", "timm"))
+    one, other = (Call(library, name).build_headless().eval() for library in ("torchvision", "timm"))
     other.load_state_dict(one.state_dict())
     with torch.no_grad():
         torch.testing.assert_close(one(X), other(X))

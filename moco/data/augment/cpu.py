@@ -66,7 +66,7 @@ class DrawnView:
     def band_factors(self) -> Float64[np.ndarray, "N bands"]:
         return band_factors(self.view, self.numbers)
 
-    def turned(self, crop: Shaped[np.ndarray, "c S S"], row: int) -> Shaped[np.ndarray, "c S S"]:
+    def turn(self, crop: Shaped[np.ndarray, "c S S"], row: int) -> Shaped[np.ndarray, "c S S"]:
         """View `row`, flipped vertically and turned."""
         numbers = self.numbers.rows(slice(row, row + 1))
         upside_down, turns = vertical_flips(self.view, numbers)[0], quarter_turns(self.view, numbers)[0]
@@ -173,7 +173,7 @@ def _slow_view(
 
 def _view_of_bands(image: Bands, drawn: DrawnView, row: int, out: Float32[np.ndarray, "S S c"]) -> None:
     crop = crop_bands(image, drawn.box(row, *image.shape[:2]), flip=drawn.flip(row), size=len(out))
-    crop = drawn.turned(crop.transpose(2, 0, 1), row).transpose(1, 2, 0)
+    crop = drawn.turn(crop.transpose(2, 0, 1), row).transpose(1, 2, 0)
     factors = drawn.band_factors[row] if drawn.view.jitter.bands else None
     out[:] = change_bands(crop, drawn.look.rows(slice(row, row + 1)), factors)
 
@@ -181,7 +181,7 @@ def _view_of_bands(image: Bands, drawn: DrawnView, row: int, out: Float32[np.nda
 def _write_slow(
     crop: UInt8[np.ndarray, "3 S S"], drawn: DrawnView, row: int, out: UInt8[np.ndarray, "S S 3"], *, coloured: bool
 ) -> None:
-    crop = drawn.turned(crop, row)
+    crop = drawn.turn(crop, row)
     if coloured:
         crop = colour(torch.from_numpy(crop)[None], drawn.look.rows(slice(row, row + 1)))[0].numpy()
     out[:] = crop.transpose(1, 2, 0)

@@ -27,7 +27,7 @@ def kernels(*, wait: bool = False) -> ModuleType | None:
     Args:
         wait: load them, or wait until they are loaded. Otherwise None as long as they are not loaded.
     """
-    return _loader().start().result() if wait else _loader().loaded()
+    return _loader().start().result() if wait else _loader().get_loaded()
 
 
 def is_loading() -> bool:
@@ -63,7 +63,7 @@ class _Loader:
     def is_loading(self) -> bool:
         return self._future is not None and not self._future.done()
 
-    def loaded(self) -> ModuleType | None:
+    def get_loaded(self) -> ModuleType | None:
         """The kernels; None while they are not loaded."""
         future = self._future
         return future.result() if future is not None and future.done() else None

@@ -11,7 +11,7 @@ import numpy as np
 from moco.data.check.inspect_file import Inspection, inspect_opened
 from moco.data.check.near_duplicates import find_near
 from moco.data.loader.bad_images import Quarantine
-from moco.data.loader.read_ahead import read_ahead
+from moco.data.loader.prefetch import prefetch_items
 from moco.data.loader.threads import in_order
 from moco.data.sources.folder import Folder
 from moco.data.sources.skipped import Skipped
@@ -173,7 +173,7 @@ def check(
         return inspect_opened(lambda: folder.open(index), folder.names[index], compare=near_duplicates, deep=deep)
 
     inspections = []
-    coming = read_ahead(folder, range(len(folder)), lambda index: [index], ahead=AHEAD)
+    coming = prefetch_items(folder, range(len(folder)), lambda index: [index], ahead=AHEAD)
     for one in in_order(inspect, coming, workers=workers):
         inspections.append(one)
         if progress and len(inspections) % 100 == 0:

@@ -20,8 +20,8 @@ from moco.data.decode.decode import BadImage
 from moco.data.loader.bad_images import Quarantine
 from moco.data.loader.buffers import BufferPool, Ring, Slot
 from moco.data.loader.cache import cache_for
+from moco.data.loader.prefetch import prefetch_items
 from moco.data.loader.processes import WorkerBatch, in_processes
-from moco.data.loader.read_ahead import read_ahead
 from moco.data.loader.sampler import StepSampler
 from moco.data.loader.shrunk import SHRUNK_MEMORY, ShrunkImages
 from moco.data.loader.threads import Abandoned, in_order
@@ -132,7 +132,7 @@ class ViewLoader:
         count = len(self.sampler.share)
         parts = _slices(count, ROWS if self.maker.cache is None else CACHED_ROWS)
         ahead = max(self.workers + 1, AHEAD * len(parts))
-        draws = read_ahead(self.images, self.sampler, self.maker.unread, ahead=AHEAD)
+        draws = prefetch_items(self.images, self.sampler, self.maker.find_unread, ahead=AHEAD)
         ring = Ring(AHEAD + 2 + self.workers // len(parts), count, self.data, self.device)
         tasks = (
             Task(batch, rows, ring[number])
@@ -259,7 +259,7 @@ def eval_batches(
     load_kernels()
     starts = range(0, len(images), batch_size)
     parts = (range(start, min(start + batch_size, len(images))) for start in starts)
-    coming = read_ahead(images, parts, lambda part: part, ahead=max(1, AHEAD_IMAGES // batch_size))
+    coming = prefetch_items(images, parts, lambda part: part, ahead=max(1, AHEAD_IMAGES // batch_size))
     for crops, ids in in_order(read, coming, workers=workers):
         if len(ids):
             crops = normalize(_to_device(crops, device), mean=data.mean, std=data.std)

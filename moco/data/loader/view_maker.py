@@ -80,7 +80,7 @@ class ViewMaker:
         ]
         return DrawnBatch(drawn, [cpu.DrawnView(*pair) for pair in zip(views, numbers, strict=True)])
 
-    def unread(self, drawn: Draw) -> list[int]:
+    def find_unread(self, drawn: Draw) -> list[int]:
         """The images drawn that are not in memory."""
         return (drawn.ids if self.cache is None else drawn.ids[~self.cache.filled[drawn.ids]]).tolist()
 

@@ -47,9 +47,9 @@ class RemoteFolder(Folder):
         return name if is_url(name) else f"{source.root}/{name}"
 
     def read(self, index: int) -> UInt8[np.ndarray, "H W 3"]:
-        return self._decoded(index, decode_file)
+        return self._decode(index, decode_file)
 
-    def _decoded(self, index: int, decode: Callable[[File], Decoded]) -> Decoded:
+    def _decode(self, index: int, decode: Callable[[File], Decoded]) -> Decoded:
         try:
             return decode(self.open(index))
         except (DataError, Abandoned):  # the store is to blame, not the image
@@ -61,11 +61,11 @@ class RemoteFolder(Folder):
 
     def read_bands(self, index: int) -> Raw:
         """All bands of image `index`, as stored. Raises BadImage, StoreError."""
-        return self._decoded(index, decode_bands)
+        return self._decode(index, decode_bands)
 
     def read_scaled(self, index: int, choose: Choose) -> Scaled:
         """Image `index` at the scale that `choose` gives for its size. Raises BadImage, StoreError."""
-        return self._decoded(index, lambda file: decode_file_scaled(file, choose))
+        return self._decode(index, lambda file: decode_file_scaled(file, choose))
 
     def open(self, index: int) -> File:
         """The file of image `index`, in memory. Raises FileNotFoundError, ValueError, StoreError."""

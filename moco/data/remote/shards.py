@@ -56,17 +56,17 @@ class RemoteShards(Shards):
 
     def read(self, index: int) -> UInt8[np.ndarray, "H W 3"]:
         """Image `index` as RGB. Raises BadImage, StoreError."""
-        return self._decoded(index, decode_file)
+        return self._decode(index, decode_file)
 
     def read_bands(self, index: int) -> Raw:
         """All bands of image `index`, as stored. Raises BadImage, StoreError."""
-        return self._decoded(index, decode_bands)
+        return self._decode(index, decode_bands)
 
     def read_scaled(self, index: int, choose: Choose) -> Scaled:
         """Image `index` at the scale that `choose` gives for its size. Raises BadImage, StoreError."""
-        return self._decoded(index, lambda file: decode_file_scaled(file, choose))
+        return self._decode(index, lambda file: decode_file_scaled(file, choose))
 
-    def _decoded(self, index: int, decode: Callable[[File], Decoded]) -> Decoded:
+    def _decode(self, index: int, decode: Callable[[File], Decoded]) -> Decoded:
         try:
             return decode(io.BytesIO(self.read_bytes(index)))
         except (DataError, Abandoned):  # the store is to blame, not the image

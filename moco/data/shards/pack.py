@@ -18,9 +18,9 @@ import simplejpeg
 from moco.atomic_output import local_path
 from moco.data.decode.decode import EXTENSIONS, MAX_FILE_BYTES, BadImage, decode_file, reason_of
 from moco.data.loader.shrunk import shrink
+from moco.data.shards.rename_unlisted import remove_copies, rename_unlisted
 from moco.data.shards.samples import PACK_MARK
 from moco.data.shards.scan_tar import scan_tar
-from moco.data.shards.set_aside import remove_copies, set_aside
 from moco.data.shards.shards import FACTS, Shards
 from moco.data.sources.encoded import EncodedImages
 from moco.data.sources.folder import SHARD_SUFFIX, Folder
@@ -116,9 +116,11 @@ def pack(
         for path, start in zip(paths, starts, strict=True)
         if not _is_whole(path, facts["shards"].get(path.name))
     ]
-    kept = {path: set_aside(path) for path, _ in left if path.name not in facts["shards"] and os.path.lexists(path)}
+    renamed = {
+        path: rename_unlisted(path) for path, _ in left if path.name not in facts["shards"] and os.path.lexists(path)
+    }
     _write_shards(PackingJob(images, images.labels, settings), left, facts, to, workers=workers, progress=progress)
-    remove_copies(kept, facts["shards"])
+    remove_copies(renamed, facts["shards"])
     return _packed(paths, facts["shards"], reused=len(paths) - len(left))
 
 

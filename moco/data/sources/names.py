@@ -55,7 +55,7 @@ class Names(NameSequence):
     def between(self, first: int, last: int) -> Iterator[str]:
         """The names from place `first` to before place `last`."""
         for start in range(first, last, ROWS):
-            yield from self._decoded(start, min(start + ROWS, last))
+            yield from self._decode(start, min(start + ROWS, last))
 
     def __eq__(self, other: object) -> bool:
         if isinstance(other, Names):
@@ -82,7 +82,7 @@ class Names(NameSequence):
         start = int(self.ends[place - 1]) if place else 0
         return _text(self.text[start : int(self.ends[place])].tobytes())
 
-    def _decoded(self, first: int, last: int) -> Iterator[str]:
+    def _decode(self, first: int, last: int) -> Iterator[str]:
         """The names from `first` to before `last`, decoded together where that is safe."""
         starts, ends = self._starts(first, last), self.ends[first:last].astype(np.int64)
         content = self.text[int(starts[0]) : int(ends[-1])].tobytes()

@@ -20,7 +20,7 @@ def draw_predictions(test: Images, logits: Float[Tensor, "n K"], labels: Int64[T
     """A PNG of the hardest images, with the annotated and the predicted class."""
     from matplotlib.figure import Figure
 
-    probabilities, chosen = logits.softmax(dim=1), hardest(logits, labels)
+    probabilities, chosen = logits.softmax(dim=1), hardest_images(logits, labels)
     rows = -(-len(chosen) // COLUMNS)
     figure = Figure(figsize=(12, 3.6 * rows + 0.6), dpi=100, layout="constrained")
     axes = figure.subplots(rows, COLUMNS, squeeze=False).ravel()
@@ -40,7 +40,7 @@ def draw_predictions(test: Images, logits: Float[Tensor, "n K"], labels: Int64[T
     return png_of(figure)
 
 
-def hardest(logits: Float[Tensor, "n K"], labels: Int64[Tensor, "n"], most: int = HARDEST) -> list[int]:
+def hardest_images(logits: Float[Tensor, "n K"], labels: Int64[Tensor, "n"], most: int = HARDEST) -> list[int]:
     """The images with the lowest probability of their class, worst first."""
     losses = torch.nn.functional.cross_entropy(logits.double(), labels, reduction="none")
     return torch.argsort(losses, descending=True, stable=True)[:most].tolist()

@@ -100,9 +100,9 @@ class ClassificationRecipe(TransferRecipe):
     def encoder_size(self) -> int | None:
         return self.images.size
 
-    def starting_from(self, init: str, encoder: EncoderSpec, data: DataSpec) -> "ClassificationRecipe":
+    def adapt_to_weights(self, init: str, encoder: EncoderSpec, data: DataSpec) -> "ClassificationRecipe":
         """As in the base class, and with the image size of the weights, unless another is set."""
         size = self.images.size or data.size
         resize = self.images.eval_resize or round(size * data.eval_resize / data.size)
         sizes = {"images.size": size, "images.eval_resize": resize}
-        return super().starting_from(init, encoder, data).but(None, sizes)
+        return super().adapt_to_weights(init, encoder, data).but(None, sizes)

@@ -139,7 +139,7 @@ class Classification(TransferTask[Images]):
         details = {"classes": details_by_class(logits, labels, test.classes)}
         return ModelResults(accuracies(logits, labels), details, pictures)
 
-    def exportable(self, model: nn.Module, recipe: TransferRecipe) -> Exportable:
+    def wrap_for_export(self, model: nn.Module, recipe: TransferRecipe) -> Exportable:
         assert isinstance(recipe, ClassificationRecipe)
         data = recipe.data_spec
         return Exportable(

@@ -77,7 +77,7 @@ class DensePose(Detection):
     def batches(self, annotated: SceneSet, recipe: TransferRecipe, *, steps: range, workers: int) -> SceneLoader:
         assert isinstance(recipe, DetectionRecipe)
         symmetry = read_body_symmetry(self._surface()) if recipe.sizes.flip else None
-        mirror = None if symmetry is None else symmetry.mirrored
+        mirror = None if symmetry is None else symmetry.mirror
         return SceneLoader(annotated, recipe, steps=steps, workers=workers, mirror_body=mirror)
 
     def score(self, model: nn.Module, test: SceneSet, recipe: TransferRecipe, *, workers: int) -> dict[str, float]:

@@ -16,7 +16,7 @@ from moco.transfer.scenes import HALF_PIXEL, Mask, Scene, SceneSet
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-SHOWN = 0.5  # minimum score of detections that are drawn, and count in `hardest`
+SHOWN = 0.5  # minimum score of detections that are drawn, and count in `hardest_scenes`
 OVERLAP = 0.5  # minimum IoU of a detection with the object that it hits
 HARDEST = 6  # images
 CLASSES = 20  # maximum number of bars: the classes with the lowest AP
@@ -35,7 +35,7 @@ def draw_detections(scenes: SceneSet, found: Sequence[Detections]) -> bytes:
     """A PNG of the hardest images: annotated objects, and detections beside them."""
     from matplotlib.figure import Figure
 
-    chosen = hardest(scenes, found)
+    chosen = hardest_scenes(scenes, found)
     rows = -(-len(chosen) // 2)
     figure = Figure(figsize=(12, 3.4 * rows + 0.6), dpi=110, layout="constrained")
     axes = figure.subplots(rows, 4, squeeze=False)
@@ -97,7 +97,7 @@ def details_of(scores: Mapping[str, CocoScores]) -> dict[str, dict[str, dict[str
     }
 
 
-def hardest(scenes: SceneSet, found: Sequence[Detections], most: int = HARDEST) -> list[int]:
+def hardest_scenes(scenes: SceneSet, found: Sequence[Detections], most: int = HARDEST) -> list[int]:
     """The images with the highest error, 1 - 2 hits / (objects + detections), worst first.
 
     A hit is a detection with an IoU of at least OVERLAP with an object of its class, which no detection with a higher

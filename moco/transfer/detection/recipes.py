@@ -52,7 +52,7 @@ def detection_recipe(task: Task, arch: str, schedule: str) -> DetectionRecipe:
         optim = schedules[schedule]
     elif schedule.isdecimal() and 0 < int(schedule) < 2**31:
         name = SHORTENED.get(task, "1x")
-        optim = schedules[name].shortened(int(schedule))
+        optim = schedules[name].with_iterations(int(schedule))
         source += f"; shortened to {int(schedule):,} iterations"
     else:
         known = [*schedules, "a number of iterations"]

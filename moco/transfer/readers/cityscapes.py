@@ -58,7 +58,7 @@ def read(path: Path, options: ReadOptions) -> SceneSet:
     return SceneSet(tuple(OBJECT_NAMES.values()), tuple(scenes), tuple(OBJECT_NAMES))
 
 
-def read_semantic(path: Path, options: ReadOptions) -> SemanticSet:
+def read_pixels(path: Path, options: ReadOptions) -> SemanticSet:
     """The 19 classes of a split, from *_labelIds.png. Raises as `read`."""
     names = {**SURFACES, **OBJECT_NAMES}
     classes = tuple(names[number] for number in sorted(names))

@@ -65,7 +65,7 @@ def mask_of(entry: JsonObject, height: int, width: int) -> Mask | None:
     if value is None or value == [] or value == [[]]:
         return None
     if isinstance(value, list):
-        parts = [entry.checked_numbers(part, "a polygon of segmentation") for part in value]
+        parts = [entry.check_numbers(part, "a polygon of segmentation") for part in value]
         for part in parts:
             if problem := masks.problem_of(part):
                 entry.fail(problem)
@@ -82,7 +82,7 @@ def run_length_of(entry: JsonObject, height: int, width: int) -> Rle:
     try:
         if isinstance(counts, str):
             return masks.rle_of_text(height, width, counts)
-        runs = entry.checked_numbers(counts, "counts") if counts != [] else np.zeros(0)
+        runs = entry.check_numbers(counts, "counts") if counts != [] else np.zeros(0)
         if (runs % 1 != 0).any():
             entry.fail("counts must be whole numbers")
         return masks.rle_of_runs(height, width, runs.astype(np.int64))

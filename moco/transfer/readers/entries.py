@@ -104,9 +104,9 @@ class JsonObject:
 
     def numbers(self, key: str, length: int | None = None) -> Float64[np.ndarray, "n"]:
         """A list of finite numbers."""
-        return self.checked_numbers(self.list(key), key, length)
+        return self.check_numbers(self.list(key), key, length)
 
-    def checked_numbers(self, values: Any, key: str, length: int | None = None) -> Float64[np.ndarray, "n"]:
+    def check_numbers(self, values: Any, key: str, length: int | None = None) -> Float64[np.ndarray, "n"]:
         """`values`, a part of the value of `key`, as an array of finite numbers."""
         expected = f"{key} must be a list of {'' if length is None else f'{length} '}finite numbers"
         if not isinstance(values, list):

@@ -52,7 +52,7 @@ OBJECT_FORMATS: dict[str, Format[SceneSet]] = {  # the first that recognises a p
 PIXEL_FORMATS: dict[str, Format[SemanticSet]] = {
     "voc": Format("VOCdevkit/VOC2012/{ImageSets,SegmentationClass}", voc_semantic.recognises, voc_semantic.read),
     "sbd": Format("cls/*.mat, img/, train.txt and val.txt (SBD)", sbd.recognises, sbd.read),
-    "cityscapes": Format("leftImg8bit/ and gtFine/", cityscapes.recognises, cityscapes.read_semantic),
+    "cityscapes": Format("leftImg8bit/ and gtFine/", cityscapes.recognises, cityscapes.read_pixels),
     "folders": Format("images/, masks/ and classes.txt", paired_folders.recognises, paired_folders.read),
 }
 

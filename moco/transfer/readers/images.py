@@ -29,7 +29,7 @@ class ImageFiles:
         for first in range(len(parts)):
             for folder in self.folders:
                 path = folder.joinpath(*parts[first:])
-                if path.name in self._listed(path.parent):
+                if path.name in self._list_folder(path.parent):
                     return path
         return None
 
@@ -37,14 +37,14 @@ class ImageFiles:
         """The image file with that name and any extension; None if there is none."""
         parent, _, last = stem.rpartition("/")
         for folder in self.folders:
-            listed = self._listed(folder / parent)
+            listed = self._list_folder(folder / parent)
             for ending in EXTENSIONS:
                 for name in (last + ending, last + ending.upper()):
                     if name in listed:
                         return folder / parent / name
         return None
 
-    def _listed(self, folder: Path) -> frozenset[str]:
+    def _list_folder(self, folder: Path) -> frozenset[str]:
         if folder not in self._names:
             try:
                 self._names[folder] = frozenset(os.listdir(folder))

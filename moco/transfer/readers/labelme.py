@@ -89,7 +89,7 @@ def _scene(file: Path, folder: Path | None, skipped: SkippedAnnotations) -> tupl
 def _shape(entry: JsonObject, place: int, height: int, width: int) -> Shape:
     name, kind = entry.text("label"), entry.text("shape_type") if entry.has("shape_type") else "polygon"
     group = str(entry.integer("group_id")) if entry.has("group_id") else f"alone {place}"
-    parts = [entry.checked_numbers(point, "a point", 2) for point in entry.list("points")]
+    parts = [entry.check_numbers(point, "a point", 2) for point in entry.list("points")]
     points = np.array(parts).reshape(-1, 2)
     mask: Mask | None = None
     if kind == "rectangle" and len(points) == 2:

@@ -44,7 +44,7 @@ def read(path: Path, options: ReadOptions) -> SemanticSet:
         )
     images, labels = ImageFiles([options.images or folder / "img"]), ImageFiles([folder / "cls"])
     scenes: list[SemanticScene] = []
-    for file in lists_of_split(folder, options.split):
+    for file in lists_of_sbd_split(folder, options.split):
         for name in read_split_list(file):
             image, label = images.with_stem(name), labels.find(f"{name}.mat")
             if image is None or label is None:
@@ -56,7 +56,7 @@ def read(path: Path, options: ReadOptions) -> SemanticSet:
     return SemanticSet(classes, tuple(scenes), table_of(values))
 
 
-def lists_of_split(folder: Path, split: str | None) -> list[Path]:
+def lists_of_sbd_split(folder: Path, split: str | None) -> list[Path]:
     """The lists of a split, or of several joined with +. Raises DataError with the splits that exist."""
     offered = [name for name in SPLITS if (folder / f"{name}.txt").is_file()]
     chosen = (split or "").split("+")

@@ -75,7 +75,7 @@ def _train_aug(root: Path, more: Path) -> list[tuple[Path, Path, list[str]]]:
     """
     train, held = (read_split_list(root / LISTS / f"{name}.txt") for name in ("train", "val"))
     lists, seen = [(root / LISTS / "train.txt", root, train)], {*train, *held}
-    for file in sbd.lists_of_split(more, "train+val"):
+    for file in sbd.lists_of_sbd_split(more, "train+val"):
         names = [name for name in read_split_list(file) if name not in seen]
         lists.append((file, root, names))
         seen |= {*names}

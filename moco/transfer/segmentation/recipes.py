@@ -32,7 +32,7 @@ def segmentation_recipe(arch: str, schedule: str) -> SegmentationRecipe:
     if schedule in SCHEDULES:
         optim, side = SCHEDULES[schedule], SIDES[schedule]
     elif schedule.isdecimal() and 0 < int(schedule) < 2**31:
-        optim, side = SCHEDULES["30k"].shortened(int(schedule)), SIDES["30k"]
+        optim, side = SCHEDULES["30k"].with_iterations(int(schedule)), SIDES["30k"]
         source += f"; shortened to {int(schedule):,} iterations"
     else:
         raise RecipeError(unknown("schedule", schedule, [*SCHEDULES, "a number of iterations"]))

@@ -92,7 +92,7 @@ class Segmentation(TransferTask[SemanticSet]):
         pictures = {"predictions.png": lambda: draw_segmentations(model, test, chosen, errors)}
         return ModelResults(score_confusion(confusion), details, pictures)
 
-    def exportable(self, model: nn.Module, recipe: TransferRecipe) -> Exportable:
+    def wrap_for_export(self, model: nn.Module, recipe: TransferRecipe) -> Exportable:
         return Exportable(
             model, "logits", None, "Images: RGB from 0 to 255, of any size, not normalized.",
             "The class of a pixel is that of the largest of its K logits.",

@@ -34,7 +34,7 @@ def verify(state: dict[str, Tensor], call: Call, encoder: Encoder, *, size: int)
         WeightsError: names other than the classifier's are missing, names are left over, or the features differ.
     """
     with torch.random.fork_rng(devices=[]):
-        whole, bare = call.whole(), call.bare()
+        whole, bare = call.build(), call.build_headless()
     try:
         bare.load_state_dict(state)  # strict, so below only the classifier can be missing
     except RuntimeError as error:

@@ -24,7 +24,7 @@ def to_hf(weights: Weights, out: Path, *, architecture: str | EncoderSpec | None
     encoder, config = load_encoder(weights, architecture=architecture)
     data, call = config.data, library_equivalent(config.encoder, "timm", config.data.size)
     with torch.random.fork_rng(devices=[]):
-        network = call.bare()
+        network = call.build_headless()
     network.load_state_dict(plain(encoder.backbone.state_dict()))
     look = {
         "input_size": (data.channels, data.size, data.size), "mean": data.mean, "std": data.std,

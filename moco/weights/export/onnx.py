@@ -53,7 +53,7 @@ def to_onnx(weights: Weights, out: Path, *, architecture: str | EncoderSpec | No
                 input_names=["images"], output_names=["features"], dynamic_shapes={"images": {0: "N"}},
             )  # fmt: skip
         session = runtime.InferenceSession(aside, providers=["CPUExecutionProvider"])
-        apart = max(difference(session, network, some_images(n, size, channels)) for n in (1, 3))
+        apart = max(check_agreement(session, network, some_images(n, size, channels)) for n in (1, 3))
     return (
         f"{out} maps `images`, N x {channels} x {size} x {size}, to `features`, N x {config.num_features}. In ONNX "
         f"Runtime they differ from torch's by at most {apart:.1g} of the largest feature, for 1 and for 3 random "
@@ -85,7 +85,7 @@ def quiet() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def difference(session: Any, network: nn.Module, x: Tensor, what: str = "features") -> float:
+def check_agreement(session: Any, network: nn.Module, x: Tensor, what: str = "features") -> float:
     """The largest difference of an output, relative to the largest. Raises WeightsError above the tolerance."""
     with torch.no_grad():
         expected = network(x)

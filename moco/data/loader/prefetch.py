@@ -1,4 +1,4 @@
-"""Start to read the images of coming mini-batches, where images are in a store: an answer takes long, many do not."""
+"""Prefetch the images of the next items from a remote store: one read takes long, many at once hardly longer."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -9,10 +9,10 @@ from moco.data.sources.images import forget, prefetch
 Item = TypeVar("Item")
 
 
-def read_ahead(
+def prefetch_items(
     images: Any, items: Iterable[Item], indices_of: Callable[[Item], Iterable[int]], *, ahead: int
 ) -> Iterator[Item]:
-    """`items` in their order; the images of the next `ahead` items are being read already.
+    """`items` in their order; the images of the next `ahead` items are prefetched.
 
     Args:
         indices_of: the images of an item that are needed.

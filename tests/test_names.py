@@ -1,0 +1,84 @@
+"""One name, one meaning: read from the source of the package."""
+
+import ast
+import functools
+from collections import defaultdict
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+COMMAND = "a command, and the function that does its work"
+KERNEL = "a compiled kernel, and the same computation by Pillow and torch"
+READER = "the interface of readers: one module for each format"
+IN_SEVERAL_MODULES = {  # public functions, with the reason for their name in each of them
+    **dict.fromkeys(["ablate", "check", "dedup", "explain", "knn", "lowshot", "pack", "plan"], COMMAND),
+    **dict.fromkeys(["pretrain", "search", "transfer"], COMMAND),
+    "compare": f"{COMMAND}; moco.method.compare is public: Eqn. (1), which compares queries with keys",
+    "demo": f"{COMMAND}; a recipe's function has the recipe's name",
+    "export": f"{COMMAND}; of encoders, and of any result",
+    **dict.fromkeys(["crop", "crop_part", "eval_crop", "normalize", "write_views"], KERNEL),
+    **dict.fromkeys(["read", "recognises"], READER),
+}
+PRIVATE_ENGLISH = {  # words that only their author understands as the name of a file
+    *("ahead", "aside", "begun", "borne", "bounds", "cast", "counterpart", "dealt", "dice", "done", "found", "gate"),
+    *("hang", "kept", "lasting", "look", "looks", "quarantine", "ring", "shown", "taken", "trade", "twin", "twins"),
+}
+
+
+@functools.cache
+def sources(package: Path) -> dict[str, ast.Module]:
+    """The parsed files of a package, by their path in it."""
+    return {str(path.relative_to(package)): ast.parse(path.read_text()) for path in sorted(package.rglob("*.py"))}
+
+
+def twice(places: dict[str, list[str]]) -> dict[str, list[str]]:
+    return {name: files for name, files in places.items() if len(files) > 1}
+
+
+def classes_defined_twice(package: Path) -> dict[str, list[str]]:
+    """Class names, also private and nested ones, that are defined more than once, with the files."""
+    places: dict[str, list[str]] = defaultdict(list)
+    for file, tree in sources(package).items():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ClassDef):
+                places[node.name].append(file)
+    return twice(places)
+
+
+def functions_in_several_modules(package: Path) -> dict[str, list[str]]:
+    """Public functions at the top level of more than one file, with the files."""
+    places: dict[str, list[str]] = defaultdict(list)
+    for file, tree in sources(package).items():
+        for node in tree.body:
+            if isinstance(node, ast.FunctionDef) and not node.name.startswith("_"):
+                places[node.name].append(file)
+    return twice(places)
+
+
+def private_english(folder: Path) -> list[str]:
+    """Python files with a word of PRIVATE_ENGLISH in their name."""
+    paths = [path.relative_to(folder) for path in sorted(folder.rglob("*.py"))]
+    return [path.as_posix() for path in paths if {*path.stem.split("_")} & PRIVATE_ENGLISH]
+
+
+def test_every_class_name_is_defined_once():
+    assert classes_defined_twice(ROOT / "moco") == {}
+
+
+def test_a_public_function_in_two_modules_has_a_reason():
+    assert functions_in_several_modules(ROOT / "moco").keys() == IN_SEVERAL_MODULES.keys()
+
+
+@pytest.mark.parametrize("folder", ["moco", "tests", "benchmarks", "examples"])
+def test_no_file_is_named_in_private_english(folder):
+    assert private_english(ROOT / folder) == []
+
+
+def test_planted_faults_are_found(tmp_path):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "a.py").write_text("class Batch:\n    pass\n\ndef load():\n    pass\n")
+    (tmp_path / "data/kept_files.py").write_text("def load():\n    class Batch:\n        pass\n")
+    assert classes_defined_twice(tmp_path) == {"Batch": ["a.py", "data/kept_files.py"]}
+    assert functions_in_several_modules(tmp_path) == {"load": ["a.py", "data/kept_files.py"]}
+    assert private_english(tmp_path) == ["data/kept_files.py"]
