@@ -12,10 +12,9 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from typer.main import get_command
+from parse_command import parse
 
 import moco
-from moco.cli import app
 
 ROOT = Path(__file__).parent.parent
 ROWS = re.findall(r"^\| .* \| `([^|]+)` \| (moco/[\w/]+\.py) \|$", (ROOT / "docs/method.md").read_text(), re.MULTILINE)
@@ -62,16 +61,6 @@ def shell_commands() -> list[list[str]]:
     lines = [line for _, text in blocks("sh", "bash", "") for line in text.replace("\\\n", " ").splitlines()]
     found = [re.search(r"(?:^|-m )moco (.+)$", line.strip()) for line in lines]
     return [shlex.split(match[1], comments=True) for match in found if match]
-
-
-def parse(arguments: list[str]) -> None:
-    """As the command line does, without running the command."""
-    command, name = get_command(app), "moco"
-    context = command.make_context(name, list(arguments))
-    while hasattr(command, "commands"):
-        rest = [*context._protected_args, *context.args]
-        name, command, rest = command.resolve_command(context, rest)
-        context = command.make_context(name, rest, parent=context)
 
 
 def names(tree: ast.AST) -> Iterator[str]:

@@ -82,3 +82,25 @@ def test_planted_faults_are_found(tmp_path):
     assert classes_defined_twice(tmp_path) == {"Batch": ["a.py", "data/kept_files.py"]}
     assert functions_in_several_modules(tmp_path) == {"load": ["a.py", "data/kept_files.py"]}
     assert private_english(tmp_path) == ["data/kept_files.py"]
+
+
+def imports_of_test_modules(folder: Path) -> list[str]:
+    """Files that import from a test module, whose helpers belong in a module of their own."""
+    found = []
+    for file, tree in sources(folder).items():
+        for node in ast.walk(tree):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import | ast.ImportFrom) else []
+            module = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            if any(part.startswith("test_") for name in [*module, *names] for part in name.split(".")):
+                found.append(file)
+    return found
+
+
+def test_no_test_imports_from_another_test():
+    assert imports_of_test_modules(ROOT / "tests") == []
+
+
+def test_a_planted_import_from_a_test_is_found(tmp_path):
+    for number, line in enumerate(["from tests.test_a import f", "from tests import test_a", "import tests.test_a"]):
+        (tmp_path / f"test_{number}.py").write_text(line)
+    assert imports_of_test_modules(tmp_path) == ["test_0.py", "test_1.py", "test_2.py"]

@@ -15,9 +15,9 @@ from moco.method import Contrast, MemoryBank, MomentumEncoder, Queue
 from moco.method.batchnorm import in_groups
 from moco.method.contrast import unit
 from moco.recipe import Recipe
-from moco.rng import fold
 from moco.train import checkpoint
 from moco.train.build import in_format, threads
+from moco.train.loop import make_shared_generator
 from moco.train.restore_networks import build_untrained, restore_networks
 from moco.train.run_folder import RunFolder
 
@@ -122,7 +122,7 @@ def encode(
     ids: list[Tensor] = []
     x_k: list[Tensor] = []
     for step, (views, which) in zip(seen, in_format(loader, recipe), strict=True):
-        rng = torch.Generator().manual_seed(fold(recipe.seed, step))
+        rng = make_shared_generator(recipe.seed, step)
         queries.append(contrast.encode_queries(views[0], groups))
         ours = contrast.key_encoder is None
         keys.append(contrast.encode_queries(views[1], groups) if ours else contrast.encode_keys(views[1], rng))

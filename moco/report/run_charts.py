@@ -70,7 +70,7 @@ def run_charts(runs: Sequence[LoggedRun]) -> list[dict[str, Any]]:
 def _with_summary(one: dict[str, Any], *, several: bool) -> dict[str, Any]:
     """The chart with its last values in words."""
     unit = f" {one['unit']}" if one["unit"] else ""
-    lasts = [f"{series['run']}: " * several + text_of(series["y"][-1]) + unit for series in one["series"]]
+    lasts = [(f"{series['run']}: " if several else "") + text_of(series["y"][-1]) + unit for series in one["series"]]
     return {**one, "x_name": "epoch", "summary": "at the end " + "; ".join(lasts)}
 
 

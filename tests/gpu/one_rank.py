@@ -5,7 +5,7 @@ import sys
 import torch
 import torch.distributed as dist
 
-from tests.ranks.test_methods import MECHANISMS, trained
+from tests.ranks.mechanisms import MECHANISMS, trained
 
 
 def main() -> None:

@@ -8,8 +8,7 @@ from torch import Tensor, nn
 
 from moco.method import Contrast, grouped
 from moco.method.batchnorm import GroupedBatchNorm, frozen_statistics, in_groups
-from tests.ranks import test_methods
-from tests.ranks.test_methods import MECHANISMS, trained, v3
+from tests.ranks.mechanisms import MECHANISMS, queue, trained, v3
 
 WAYS = {"by group": GroupedBatchNorm._by_group, "in one kernel": GroupedBatchNorm._in_one_kernel}
 LAYERS = {
@@ -62,8 +61,8 @@ def test_training_is_that_of_the_groups_in_turn(make, groups):
 
 
 def test_another_number_of_groups_is_detected():
-    expected = trained(test_methods.queue, 4)
-    found = trained(lambda count: in_one_pass(test_methods.queue(count), 2), 4)
+    expected = trained(queue, 4)
+    found = trained(lambda count: in_one_pass(queue(count), 2), 4)
     assert not torch.allclose(found["losses"], expected["losses"], rtol=1e-6)
 
 

@@ -16,7 +16,7 @@ from moco.train.pretrain import pretrain
 from moco.train.report_contents import read_contents
 from moco.train.reporters import Silent
 from moco.train.stop_on_signals import Stopped
-from tests.test_docs import parse
+from tests.parse_command import parse
 from tests.train.helpers import StopAt
 
 EXPORT = "Use the encoder in other programs."

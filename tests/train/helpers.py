@@ -3,9 +3,12 @@
 import os
 import signal
 
+import pytest
 import torch
 
 from moco.train import checkpoint
+from moco.train.after_step import Stopped
+from moco.train.pretrain import pretrain
 from moco.train.reporters import Silent
 from moco.train.run_folder import RunFolder
 
@@ -19,6 +22,18 @@ class StopAt(Silent):
     def live(self, *parts: str) -> None:
         if f"step {self.step}" in parts:
             os.kill(os.getpid(), self.number)
+
+
+def stop(pictures, out, recipe):
+    """Start a run in `out` that a signal stops at step 4, with checkpoints of steps 2 and 4. Returns `out`."""
+    with pytest.raises(Stopped):
+        pretrain(pictures, out, recipe=recipe, save_every=2, reporter=StopAt(4))
+    return out
+
+
+def files(folder) -> dict[str, bytes]:
+    """The content of each file below a folder, by its path."""
+    return {str(path): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 class Messages(Silent):

@@ -1,7 +1,6 @@
 """A checkpoint that lacks a part, or is not of this run's steps, is skipped for the one before it, or is an error."""
 
 import copy
-import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -22,38 +21,7 @@ from moco.weights.read_checkpoint import CheckpointError
 from tests import damage
 from tests.damage import parent_of
 from tests.train.helpers import Messages, assert_same, final_state
-from tests.train.test_lost_parts import stop
-
-
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory):
-    """A run that was stopped after step 4 of 10, with the checkpoints of steps 2 and 4, and a whole one."""
-    from sample_pictures import make_pictures
-
-    from moco import recipes
-
-    folder = tmp_path_factory.mktemp("runs")
-    recipe = recipes.named("demo").but(
-        "tiny",
-        {
-            "encoder.width": 0.0625, "encoder.dim": 8, "data.size": 16, "data.eval_resize": 16, "method.size": 20,
-            "optim.batch_size": 8, "optim.epochs": 2,
-        },
-    )  # fmt: skip
-    torch.set_num_threads(1)
-    pictures = make_pictures(folder / "pictures", 40)
-    stop(pictures, folder / "stopped", recipe)
-    pretrain(pictures, folder / "whole", recipe=recipe)
-    return pictures, recipe, folder
-
-
-def sign(folder, name: str) -> None:
-    """List the file in the manifest, with its present SHA-256."""
-    entries = json.loads((folder / "MANIFEST.json").read_text())
-    entries = [one for one in entries if one["name"] != name]
-    content = (folder / name).read_bytes()
-    entry = {"name": name, "step": int(name[5:13]), "size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
-    (folder / "MANIFEST.json").write_text(json.dumps([*entries, entry]))
+from tests.train.run_folders import sign
 
 
 def drop(*path: str | int):

@@ -1,44 +1,23 @@
 """A run that has lost a part, or got another run's, is not continued as if nothing had happened."""
 
 import json
-import os
 import shutil
-import signal
 
 import pytest
 from sample_pictures import make_pictures
 
 from moco.data.sources.images import DataError
-from moco.train.after_step import Stopped
 from moco.train.lock_folder import RunError, lock_folder
 from moco.train.pretrain import pretrain
-from moco.train.reporters import Silent
 from moco.train.run_folder import RunFolder
 from moco.weights.encoder_folder import WeightsError, load_encoder
-
-
-class StopAtStep4(Silent):
-    """Sends this process a signal when the run shows its fourth step."""
-
-    def live(self, *parts: str) -> None:
-        if "step 4" in parts:
-            os.kill(os.getpid(), signal.SIGTERM)
+from tests.train.helpers import files, stop
 
 
 @pytest.fixture
 def stopped(pictures, tiny, tmp_path):
     """The folder of a run that was stopped after 4 of its 10 steps."""
     return stop(pictures, tmp_path / "run", tiny)
-
-
-def stop(pictures, out, recipe):
-    with pytest.raises(Stopped):
-        pretrain(pictures, out, recipe=recipe, save_every=2, reporter=StopAtStep4())
-    return out
-
-
-def files(folder) -> dict[str, bytes]:
-    return {str(path): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def test_checkpoints_of_another_run_are_refused_and_not_removed(pictures, tiny, tmp_path, stopped):

@@ -9,8 +9,7 @@ from moco.runs import read_last_values
 from moco.train.pretrain import pretrain
 from moco.train.read_log import read_records, remove_records_after
 from moco.train.run_folder import RunFolder
-from tests.train.helpers import Messages, losses
-from tests.train.test_lost_parts import stop
+from tests.train.helpers import Messages, losses, stop
 
 
 def record(step: int) -> bytes:

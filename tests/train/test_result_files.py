@@ -11,9 +11,8 @@ from moco.train.pretrain import pretrain
 from moco.train.result_files import finish_run
 from moco.train.run_folder import RunError, RunFolder
 from moco.weights.encoder_folder import WeightsError, load_encoder
-from tests.train.helpers import StopAt
+from tests.train.helpers import StopAt, files, stop
 from tests.train.run_folders import begin, contents, whole
-from tests.train.test_lost_parts import files, stop
 
 
 def flip(file) -> None:

@@ -14,13 +14,13 @@ from moco.weights.encoder_folder import load_encoder
 from moco.weights.own_files import read_run_id
 from moco.weights.read_checkpoint import CheckpointError, read_checkpoint
 from tests.train.helpers import Messages, assert_same, final_state
-from tests.train.test_load_state import runs, sign  # noqa: F401
+from tests.train.run_folders import sign
 
 LATE = "step_00000008.pt"
 
 
 @pytest.fixture
-def copied(runs, tmp_path):  # noqa: F811
+def copied(runs, tmp_path):
     """A copy of the stopped run, and a checkpoint of the whole run of the same recipe among its own."""
     _, _, folder = runs
     shutil.copytree(folder / "stopped", tmp_path / "run")
@@ -43,7 +43,7 @@ def without_ids(out) -> None:
 
 
 @pytest.mark.parametrize("signed", [True, False])
-def test_a_checkpoint_of_another_run_of_the_same_recipe_is_skipped_and_stays(runs, copied, signed):  # noqa: F811
+def test_a_checkpoint_of_another_run_of_the_same_recipe_is_skipped_and_stays(runs, copied, signed):
     pictures, recipe, folder = runs
     place = copied / "checkpoints"
     if signed:
@@ -57,7 +57,7 @@ def test_a_checkpoint_of_another_run_of_the_same_recipe_is_skipped_and_stays(run
 
 
 @pytest.mark.parametrize("signed", [True, False])
-def test_readers_skip_a_checkpoint_of_another_run(runs, copied, signed):  # noqa: F811
+def test_readers_skip_a_checkpoint_of_another_run(runs, copied, signed):
     _, recipe, _ = runs
     if signed:
         sign(copied / "checkpoints", LATE)
@@ -70,7 +70,7 @@ def test_readers_skip_a_checkpoint_of_another_run(runs, copied, signed):  # noqa
     assert load_encoder(copied / "checkpoints" / LATE)[1].facts["steps"] == 8  # the user has named this file
 
 
-def test_if_all_checkpoints_are_of_another_run_the_error_says_so(runs, tmp_path):  # noqa: F811
+def test_if_all_checkpoints_are_of_another_run_the_error_says_so(runs, tmp_path):
     pictures, recipe, folder = runs
     shutil.copytree(folder / "stopped", tmp_path / "run")
     shutil.rmtree(tmp_path / "run" / "checkpoints")
@@ -79,7 +79,7 @@ def test_if_all_checkpoints_are_of_another_run_the_error_says_so(runs, tmp_path)
         pretrain(pictures, tmp_path / "run", recipe=recipe)
 
 
-def test_a_run_keeps_its_id_in_all_of_its_checkpoints(runs, tmp_path):  # noqa: F811
+def test_a_run_keeps_its_id_in_all_of_its_checkpoints(runs, tmp_path):
     pictures, recipe, folder = runs
     shutil.copytree(folder / "stopped", tmp_path / "moved")
     before = read_run_id(folder / "stopped")
@@ -94,7 +94,7 @@ def test_a_run_keeps_its_id_in_all_of_its_checkpoints(runs, tmp_path):  # noqa: 
     assert read_run_id(tmp_path / "moved") not in (None, before)
 
 
-def test_a_run_of_a_version_without_ids_is_resumed(runs, tmp_path):  # noqa: F811
+def test_a_run_of_a_version_without_ids_is_resumed(runs, tmp_path):
     pictures, recipe, folder = runs
     shutil.copytree(folder / "stopped", tmp_path / "run")
     without_ids(tmp_path / "run")
@@ -102,7 +102,7 @@ def test_a_run_of_a_version_without_ids_is_resumed(runs, tmp_path):  # noqa: F81
     assert_same(final_state(tmp_path / "run"), final_state(folder / "whole"))
 
 
-def test_a_lost_id_is_taken_from_the_checkpoint_that_the_run_resumes_from(runs, tmp_path):  # noqa: F811
+def test_a_lost_id_is_taken_from_the_checkpoint_that_the_run_resumes_from(runs, tmp_path):
     pictures, recipe, folder = runs
     shutil.copytree(folder / "stopped", tmp_path / "run")
     (tmp_path / "run" / "saved.json").unlink()
@@ -111,7 +111,7 @@ def test_a_lost_id_is_taken_from_the_checkpoint_that_the_run_resumes_from(runs, 
     assert_same(final_state(tmp_path / "run"), final_state(folder / "whole"))
 
 
-def test_two_runs_with_the_same_seed_have_different_ids_and_the_same_bits(runs, tmp_path):  # noqa: F811
+def test_two_runs_with_the_same_seed_have_different_ids_and_the_same_bits(runs, tmp_path):
     pictures, recipe, folder = runs
     torch.manual_seed(1)
     before = torch.get_rng_state()
@@ -127,7 +127,7 @@ def test_two_runs_with_the_same_seed_have_different_ids_and_the_same_bits(runs, 
                {"first_step": "x"}],
 )  # fmt: skip
 def test_a_damaged_saved_json_is_renamed_and_does_not_make_the_runs_own_checkpoints_foreign(
-    runs,  # noqa: F811
+    runs,
     tmp_path,
     damage,
 ):

@@ -19,7 +19,7 @@ from moco.weights.export import export
 from moco.weights.import_file import import_weights
 from moco.weights.load import read_weights
 from tests.weights import reference_files
-from tests.weights.test_load import Hostile
+from tests.weights.small_encoders import Hostile, trained, write_checkpoint
 
 OFFICIAL: dict[str, Callable[[], dict[str, Any]]] = reference_files.FILES | {
     "v1 released": lambda: reference_files.stripped(reference_files.v1(), keep="encoder_q."),
@@ -176,8 +176,6 @@ def test_the_card_does_not_claim_that_a_run_made_it(imported: Path) -> None:
 
 
 def test_a_checkpoint_of_ours_is_imported_too(tmp_path: Path) -> None:
-    from tests.weights.test_encoder_folder import trained, write_checkpoint
-
     file = write_checkpoint(tmp_path / "step_00000003.pt", trained(), step=3)
     import_weights(file, out=tmp_path / "imported")
     assert_same(read_weights(tmp_path / "imported", whole=True).head, dict(trained().head.state_dict()))

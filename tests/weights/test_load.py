@@ -1,6 +1,5 @@
 """Files that others wrote: the libraries' state dicts, and files that are not what they seem."""
 
-import os
 from pathlib import Path
 
 import pytest
@@ -14,16 +13,7 @@ from torchvision.models.resnet import ResNet as TheirResNet
 from moco.encoders import build
 from moco.recipe import EncoderSpec
 from moco.weights.encoder_folder import WeightsError, load_encoder
-
-
-class Hostile:
-    """What runs a command when it is unpickled."""
-
-    def __init__(self, proof: Path) -> None:
-        self.proof = proof
-
-    def __reduce__(self) -> tuple[object, ...]:
-        return os.system, (f"touch '{self.proof}'",)
+from tests.weights.small_encoders import Hostile
 
 
 @pytest.mark.parametrize(

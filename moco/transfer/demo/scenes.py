@@ -16,8 +16,8 @@ from PIL import Image
 
 from moco.data.decode.decode import decode
 from moco.data.sources.demo import LONG_AGO
-from moco.data.sources.folder import find_images
 from moco.data.sources.images import DataError
+from moco.data.sources.open import open_folder
 from moco.files import read_json, write_text
 from moco.rng import fold
 from moco.transfer.masks import rle_of_bitmap
@@ -162,7 +162,7 @@ def _backgrounds(photos: Path | None, *, test: bool) -> Callable[[np.random.Gene
     """A function that draws a background. The last quarter of the photographs, by name, is for the test."""
     if photos is None:
         return _clouds
-    images = find_images(photos)
+    images = open_folder(photos)
     first = max(1, len(images) * 3 // 4)
     chosen = range(first, len(images)) if test else range(first)
     if not len(chosen):

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from moco.data.sources.folder import find_images
 from moco.data.sources.images import DataError
+from moco.data.sources.open import open_folder
 from moco.text import escape
 from moco.transfer.labelled import Item, LabelledFiles
 from moco.transfer.readers.shared import ReadOptions
@@ -24,7 +24,7 @@ def read(path: Path, options: ReadOptions) -> LabelledFiles:
     folder = path / (options.split or "")
     if not folder.is_dir():
         raise DataError(f"{escape(str(path))} has no folder {escape(options.split or '')}")
-    found = find_images(folder)
+    found = open_folder(folder)
     numbers, names = found.labelling.numbers, tuple(found.labelling.names)
     if not names or (numbers < 0).any():
         raise DataError(f"the images in {escape(str(folder))} have no classes: expected a folder for each class")

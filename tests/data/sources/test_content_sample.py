@@ -13,8 +13,7 @@ from moco.data.sources.manifest import manifest_of
 from moco.data.sources.torch_dataset import DatasetImages
 from moco.train.pretrain import pretrain
 from moco.transfer.labelled import Item, LabelledFiles
-from tests.train.helpers import Messages, losses
-from tests.train.test_lost_parts import stop
+from tests.train.helpers import Messages, losses, stop
 
 
 @pytest.fixture
