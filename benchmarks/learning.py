@@ -19,8 +19,8 @@ from moco.transfer.task_interface import TransferData, TransferTask
 from moco.transfer.task_registry import TASKS
 from tests.transfer.draw_scenes import make_scenes
 from tests.transfer.learning import learn
+from tests.transfer.sample_surface import write_surface
 from tests.transfer.scenes_of_lvis_and_cityscapes import make_bodies, make_cityscapes
-from tests.transfer.test_densepose_metric import write_surface
 
 SIZE = (96, 72)  # [pixels] of the scenes, which have one object each
 Made = tuple[TransferTask[Any], TransferData[Any]]

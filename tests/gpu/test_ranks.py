@@ -9,7 +9,7 @@ import torch
 
 from tests.gpu import one_rank
 from tests.gpu.helpers import PYTHONPATH, needs_gpu
-from tests.ranks.test_methods import MECHANISMS, as_a_set, trained
+from tests.ranks.mechanisms import MECHANISMS, as_a_set, trained
 
 
 def on_ranks(world: int, backend: str, device: torch.device, folder: Path) -> list[dict[str, dict]]:

@@ -8,17 +8,15 @@ from tests.transfer.draw_scenes import make_scenes
 from tests.transfer.draw_shape_classes import make_shapes as make_classes
 from tests.transfer.draw_shapes import make_shapes
 from tests.transfer.recorded import DETECTORS, in_order, recorded
-from tests.transfer.test_classify import SETTINGS as CLASSES
-from tests.transfer.test_segment import SETTINGS as PIXELS
-from tests.transfer.test_transfer import SETTINGS as BOXES
+from tests.transfer.small_settings import CLASSIFY, DETECT, SEGMENT
 
 TINY = {"encoder.width": 0.125}
 TASKS = {
-    "detect": (lambda folder: make_scenes(folder, 8, seed=0), {"arch": "fpn"}, TINY | BOXES),
+    "detect": (lambda folder: make_scenes(folder, 8, seed=0), {"arch": "fpn"}, TINY | DETECT),
     "instance": (lambda folder: make_scenes(folder, 8, seed=0), {"arch": "fpn"},
-                 TINY | BOXES | {"detector.mask_channels": 16}),
-    "segment": (lambda folder: make_shapes(folder, 8, seed=0), {}, PIXELS),
-    "classify": (lambda folder: make_classes(folder, 6, seed=0, size=24), {}, TINY | CLASSES),
+                 TINY | DETECT | {"detector.mask_channels": 16}),
+    "segment": (lambda folder: make_shapes(folder, 8, seed=0), {}, SEGMENT),
+    "classify": (lambda folder: make_classes(folder, 6, seed=0, size=24), {}, TINY | CLASSIFY),
 }  # fmt: skip
 
 

@@ -1,8 +1,8 @@
 """Ten steps of MoCo equal an independent reading of Algorithm 1 in float64: losses, parameters, statistics, queue.
 
-The reading below uses nothing of `moco`: functional convolutions and batch norms over explicit groups, cross-entropy
-over concatenated logits, SGD and the momentum update written out, a list for the queue. Only the seeds are shared: the
-deal of Shuffling BN is `randperm` from a generator seeded with fold(seed, step).
+The reading, here and in written_out.py, uses nothing of `moco`: functional convolutions and batch norms over explicit
+groups, cross-entropy over concatenated logits, SGD and the momentum update written out, a list for the queue. Only the
+seeds are shared: the deal of Shuffling BN is `randperm` from a generator seeded with fold(seed, step).
 """
 
 from collections import deque
@@ -10,7 +10,7 @@ from collections import deque
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import nn
+from parity.written_out import GROUPS, SEED, N, encoder, f
 
 from moco.method import Contrast, MomentumEncoder, Queue
 from moco.rng import fold
@@ -18,32 +18,7 @@ from moco.schedule import Constant, Cosine, Steps
 from moco.train.checkpoint import Clock, TrainState
 from moco.train.loop import train
 
-N, K, GROUPS, STEPS, SEED = 8, 21, 2, 10, 5  # K is no multiple of N: the write wraps
-
-
-def encoder(head: str) -> nn.Module:
-    linear = [nn.Linear(6, 4)] if head == "linear" else [nn.Linear(6, 6), nn.ReLU(), nn.Linear(6, 4)]
-    trunk = [nn.Conv2d(3, 6, 3, bias=False), nn.BatchNorm2d(6), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()]
-    return nn.Sequential(*trunk, *linear).double()
-
-
-def f(p: dict, x: torch.Tensor, head: str) -> torch.Tensor:
-    """The encoder over its BN groups, written out; updates the running statistics in `p`."""
-    features, means, variances = [], [], []
-    for part in x.chunk(GROUPS):
-        y = F.conv2d(part, p["0.weight"])
-        mean, var = y.mean(dim=(0, 2, 3)), y.var(dim=(0, 2, 3), unbiased=False)
-        means.append(mean.detach())
-        variances.append(y.var(dim=(0, 2, 3), unbiased=True).detach())
-        y = (y - mean[:, None, None]) / torch.sqrt(var[:, None, None] + 1e-5)
-        y = y * p["1.weight"][:, None, None] + p["1.bias"][:, None, None]
-        features.append(y.clamp(min=0).mean(dim=(2, 3)))
-    p["1.running_mean"] = 0.9 * p["1.running_mean"] + 0.1 * torch.stack(means).mean(dim=0)
-    p["1.running_var"] = 0.9 * p["1.running_var"] + 0.1 * torch.stack(variances).mean(dim=0)
-    y = torch.cat(features) @ p["5.weight"].T + p["5.bias"]
-    if head == "mlp":
-        y = y.clamp(min=0) @ p["7.weight"].T + p["7.bias"]
-    return y / y.norm(dim=1, keepdim=True)
+K, STEPS = 21, 10  # K is no multiple of N: the write wraps
 
 
 def reading(

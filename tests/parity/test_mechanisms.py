@@ -9,7 +9,7 @@ import copy
 import pytest
 import torch
 import torch.nn.functional as F
-from parity.test_algorithm1 import GROUPS, SEED, N, encoder, f
+from parity.written_out import GROUPS, SEED, N, encoder, f
 
 from moco.method import NCE, Batch, Contrast, MemoryBank, compare
 from moco.rng import fold

@@ -112,3 +112,9 @@ def trained(
     with average_statistics(contrast):
         tensors = {name: x.clone() for name, x in contrast.state_dict().items() if "num_batches" not in name}
     return {"losses": torch.stack(losses)} | gradients | tensors
+
+
+def as_a_set(tensors: dict) -> dict:
+    """The queue in an order of its own: with a symmetric loss, ranks enqueue the keys of both directions in turn."""
+    order = tensors["dictionary.keys"][:, 0].argsort()
+    return tensors | {f"dictionary.{name}": tensors[f"dictionary.{name}"][order] for name in ("keys", "ids", "born")}

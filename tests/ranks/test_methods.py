@@ -13,6 +13,7 @@ from tests.ranks import mechanisms
 from tests.ranks.mechanisms import (
     MECHANISMS,
     N,
+    as_a_set,
     batches,
     end_to_end,
     symmetric_queue,
@@ -20,12 +21,6 @@ from tests.ranks.mechanisms import (
     two_encoders,
     unshuffled,
 )
-
-
-def as_a_set(tensors: dict) -> dict:
-    """The queue in an order of its own: with a symmetric loss, ranks enqueue the keys of both directions in turn."""
-    order = tensors["dictionary.keys"][:, 0].argsort()
-    return tensors | {f"dictionary.{name}": tensors[f"dictionary.{name}"][order] for name in ("keys", "ids", "born")}
 
 
 @pytest.mark.parametrize("make", MECHANISMS, ids=lambda make: make.__name__)

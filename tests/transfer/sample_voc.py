@@ -5,6 +5,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from moco.transfer.readers.voc_semantic import palette
+
 
 def picture(path: Path, width: int = 50, height: int = 40, seed: int = 0) -> Path:
     """A small image of noise."""
@@ -57,3 +59,25 @@ def devkit(root: Path) -> Path:
         (year / "ImageSets" / "Main" / f"{split}.txt").write_text("".join(f"{name}\n" for name in names))
         (year / "ImageSets" / "Main" / f"car_{split}.txt").write_text("".join(f"{name} -1\n" for name in names))
     return root / "VOCdevkit"
+
+
+LABELS = np.array([[0, 15, 255], [20, 255, 0]], dtype=np.uint8)
+
+
+def palette_png(path: Path, values: np.ndarray) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image = Image.fromarray(values)
+    image.putpalette([channel for colour in palette(256) for channel in colour])
+    image.save(path)
+    return path
+
+
+def voc(root: Path, *, names: tuple[str, ...] = ("2007_000033", "2007_000032"), split: str = "train") -> Path:
+    """A folder of VOC2012 with the class of each pixel: LABELS in every image."""
+    year = root / "VOC2012"
+    (year / "ImageSets" / "Segmentation").mkdir(parents=True, exist_ok=True)
+    (year / "ImageSets" / "Segmentation" / f"{split}.txt").write_text("\n".join(names) + "\n")
+    for name in names:
+        picture(year / "JPEGImages" / f"{name}.jpg", 3, 2)
+        palette_png(year / "SegmentationClass" / f"{name}.png", LABELS)
+    return year

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from moco.transfer.models.fcn import build_segmenter
+from tests.transfer.narrow_resnet import images, network
 from tests.transfer.recorded import in_order, recorded
-from tests.transfer.test_fcn import images, network
 
 
 @pytest.mark.parametrize("name", ["c4_mask", "fpn_keypoint"])

@@ -39,10 +39,10 @@ from moco.weights.encoder_folder import save_encoder
 from tests.run_ranks import on_ranks
 from tests.transfer.draw_shape_classes import make_shapes
 from tests.transfer.kill_runs import Killed, have_equal_models, killed_where
+from tests.transfer.small_settings import CLASSIFY as SETTINGS
 
 TASK = TASKS["classify"]
 RESNET, VIT = EncoderSpec(name="resnet18", width=0.125, stem="3x3"), EncoderSpec(name="vit_micro")
-SETTINGS = {"optim.batch_size": 4, "images.size": 16, "images.eval_resize": 18, "precise_bn": 0}
 TINY = {
     "resnet": classification_recipe("4").but("tiny", SETTINGS | {"encoder": RESNET}),
     "vit": classification_recipe("v3").but(

@@ -26,8 +26,8 @@ from moco.transfer.task_interface import Labels, TransferData, TransferTask
 from moco.transfer.task_registry import TASKS
 from tests.transfer.draw_scenes import make_scenes
 from tests.transfer.kill_runs import have_equal_models, killed_at
+from tests.transfer.sample_surface import write_surface
 from tests.transfer.scenes_of_lvis_and_cityscapes import make_bodies, make_cityscapes, make_lvis, write_symmetry
-from tests.transfer.test_densepose_metric import write_surface
 
 SMALL = {
     "encoder": EncoderSpec(name="resnet18", width=0.125), "optim.batch_size": 2, "optim.warmup": 2,

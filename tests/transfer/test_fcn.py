@@ -8,19 +8,11 @@ from torch import nn
 
 from moco.distributed import mean_over_ranks
 from moco.encoders import build_headless
-from moco.encoders.resnet import NETS, ResNet
 from moco.recipe import EncoderSpec, RecipeError
 from moco.transfer.models.fcn import build_segmenter
 from moco.transfer.models.norms import NaiveSyncBatchNorm
 from tests.run_ranks import on_ranks
-
-
-def network(name: str = "resnet50") -> ResNet:
-    return ResNet(NETS[name], width=0.125)
-
-
-def images(height: int, width: int) -> torch.Tensor:
-    return torch.randint(0, 256, (2, 3, height, width), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+from tests.transfer.narrow_resnet import images, network
 
 
 def test_the_layers_are_those_of_the_appendix():

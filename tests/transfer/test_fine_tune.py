@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,54 +10,29 @@ import torch
 import moco
 from moco.encoders import build_headless
 from moco.files import read_json
-from moco.recipe import EncoderSpec, RecipeError
+from moco.recipe import RecipeError
 from moco.train.options import RunOptions
 from moco.train.overwrite_run import remove_run
-from moco.train.reporters import Silent
 from moco.train.run_folder import RunFolder
-from moco.train.watchdog import watchdog
 from moco.transfer.detection.loader import SceneLoader
 from moco.transfer.detection.recipe import DetectionRecipe
 from moco.transfer.detection.recipes import SCHEDULES, detection_recipe
 from moco.transfer.detection.score import detect_in_scenes
-from moco.transfer.fine_tune import fine_tune
 from moco.transfer.models.flip import flip, mirror_keypoint_order
 from moco.transfer.plan_run import plan_transfer
-from moco.transfer.readers.formats import read_scenes
-from moco.transfer.recipe import TransferRecipe, TuneSpec
+from moco.transfer.recipe import TuneSpec
 from moco.transfer.saved_model import load_model
 from moco.transfer.task_interface import TransferData
 from moco.transfer.task_registry import TASKS
 from moco.weights.encoder_folder import load_encoder
 from moco.weights.loaded_weights import WeightsError
-from tests.transfer.draw_scenes import make_scenes
 from tests.transfer.kill_runs import have_equal_models, killed_at
-
-SPEC = EncoderSpec(name="resnet18", width=0.125)
-TINY = detection_recipe("detect", "fpn", "4").but(
-    "tiny",
-    {
-        "encoder": SPEC, "optim.batch_size": 2, "optim.warmup": 2, "sizes.shorter": (64, 72), "sizes.eval_shorter": 64,
-        "detector.fpn_channels": 16, "detector.fc_channels": 16, "detector.anchor_sizes": (8, 16, 32, 64, 128),
-        "detector.proposals": 20, "detector.rois": 16, "precise_bn": 2,
-    },
-)  # fmt: skip
+from tests.transfer.tiny_detector import SHORT, SPEC, TINY, make_data, run
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory) -> TransferData:
-    folder = tmp_path_factory.mktemp("scenes")
-    train, test = (read_scenes(make_scenes(folder / str(i), 6, seed=i)) for i in (0, 1))
-    return TransferData(train, test)
-
-
-def run(data: TransferData, out: Path, recipe: TransferRecipe = TINY, **options) -> dict[str, float]:
-    torch.manual_seed(0)
-    encoder = build_headless(recipe.encoder)
-    with watchdog(None) as dog:
-        chosen = RunOptions(device="cpu", workers=1, **options)
-        job = plan_transfer(TASKS["detect"], data, out, torch.device("cpu"), chosen, recipe)
-        return fine_tune(encoder, job, Silent(), dog)
+    return make_data(tmp_path_factory.mktemp("scenes"))
 
 
 def test_the_learning_rate_is_detectron2s():
@@ -135,9 +109,6 @@ def test_a_finished_run_is_not_trained_again_and_another_recipe_is_refused(data,
     assert run(data, tmp_path / "run") == pytest.approx(scores, nan_ok=True)
     with pytest.raises(RecipeError, match=r"optim\.lr: 0\.02 -> 0\.01"):
         run(data, tmp_path / "run", TINY.but(None, {"optim.lr": 0.01}))
-
-
-SHORT = TINY.but(None, {"optim.iterations": 1, "optim.at": (), "precise_bn": 0})
 
 
 @pytest.mark.parametrize("name", ["scores.json", "model/model.safetensors", "model/config.json"])

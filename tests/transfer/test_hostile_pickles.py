@@ -10,7 +10,7 @@ from moco.transfer.body_surface import read_body_surface
 from moco.transfer.readers.entries import AnnotationError
 from moco.weights.encoder_folder import load_encoder
 from moco.weights.loaded_weights import WeightsError
-from tests.transfer.test_densepose_metric import write_surface
+from tests.transfer.sample_surface import write_surface
 
 
 class Call:

@@ -7,10 +7,11 @@ import pytest
 from moco.train.checkpoint import CheckpointError
 from moco.weights.own_files import read_run_id
 from moco.weights.read_checkpoint import read_checkpoint
-from tests.transfer.test_fine_tune import SHORT, data, run  # noqa: F401
+from tests.transfer.tiny_detector import SHORT, make_data, run
 
 
-def test_checkpoints_of_another_fine_tuning_run_with_the_same_recipe_are_not_used(data, tmp_path):  # noqa: F811
+def test_checkpoints_of_another_fine_tuning_run_with_the_same_recipe_are_not_used(tmp_path):
+    data = make_data(tmp_path / "scenes")
     out, other = tmp_path / "run", tmp_path / "other"
     for folder in (out, other):
         run(data, folder, SHORT)

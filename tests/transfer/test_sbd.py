@@ -14,8 +14,7 @@ from moco.transfer.readers.formats import PIXEL_FORMATS, read_semantic, recognis
 from moco.transfer.readers.mat import read_structs
 from moco.transfer.readers.shared import ReadOptions
 from moco.transfer.task_registry import TASKS
-from tests.transfer.sample_voc import picture
-from tests.transfer.test_semantic import LABELS, voc
+from tests.transfer.sample_voc import LABELS, picture, voc
 
 GREY = np.array([[0, 15, 15], [20, 0, 7]], dtype=np.uint8)
 

@@ -30,11 +30,8 @@ from moco.transfer.transfer import transfer
 from tests.run_ranks import on_ranks
 from tests.transfer.draw_shapes import make_shapes
 from tests.transfer.kill_runs import have_equal_models, killed_at
-from tests.transfer.test_semantic import voc
-
-SETTINGS = {
-    "encoder.width": 0.0625, "channels": 8, "crops.side": 49, "optim.batch_size": 2, "precise_bn": 1, "threads": 1,
-}  # fmt: skip
+from tests.transfer.sample_voc import voc
+from tests.transfer.small_settings import SEGMENT as SETTINGS
 
 
 @pytest.fixture(scope="module")

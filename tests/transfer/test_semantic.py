@@ -12,27 +12,7 @@ from moco.transfer.readers.entries import AnnotationError
 from moco.transfer.readers.formats import read_semantic
 from moco.transfer.readers.shared import ReadOptions
 from moco.transfer.readers.voc_semantic import palette
-from tests.transfer.sample_voc import picture
-
-LABELS = np.array([[0, 15, 255], [20, 255, 0]], dtype=np.uint8)
-
-
-def palette_png(path: Path, values: np.ndarray) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    image = Image.fromarray(values)
-    image.putpalette([channel for colour in palette(256) for channel in colour])
-    image.save(path)
-    return path
-
-
-def voc(root: Path, *, names: tuple[str, ...] = ("2007_000033", "2007_000032"), split: str = "train") -> Path:
-    year = root / "VOC2012"
-    (year / "ImageSets" / "Segmentation").mkdir(parents=True, exist_ok=True)
-    (year / "ImageSets" / "Segmentation" / f"{split}.txt").write_text("\n".join(names) + "\n")
-    for name in names:
-        picture(year / "JPEGImages" / f"{name}.jpg", 3, 2)
-        palette_png(year / "SegmentationClass" / f"{name}.png", LABELS)
-    return year
+from tests.transfer.sample_voc import LABELS, picture, voc
 
 
 def test_voc_has_21_classes_in_palette_images_and_255_is_ignored(tmp_path: Path):

@@ -21,13 +21,9 @@ from moco.transfer.task_registry import TASKS
 from moco.transfer.transfer import load_starts, read_data, transfer
 from moco.weights.encoder_folder import save_encoder
 from tests.transfer.draw_scenes import make_scenes
+from tests.transfer.small_settings import DETECT as SETTINGS
 
 SPEC = EncoderSpec(name="resnet18", width=0.125)
-SETTINGS = {
-    "optim.batch_size": 2, "optim.warmup": 1, "sizes.shorter": (64,), "sizes.eval_shorter": 64, "precise_bn": 1,
-    "detector.fpn_channels": 16, "detector.fc_channels": 16, "detector.anchor_sizes": (8, 16, 32, 64, 128),
-    "detector.proposals": 20, "detector.rois": 16,
-}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
