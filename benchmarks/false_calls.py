@@ -2,9 +2,10 @@
 
     python -m benchmarks.false_calls runs/demo labelled/ --draws 100
 
-Both encoders are the given one with noise of another seed added to its features, as large as they vary: they are equal
-in quality, and their difference on a draw of images is chance. Each draw has other noise, other training images and
-other test images. "Without" leaves out one part of the interval: how often the fault would show.
+Both encoders are the given one, each with random noise of its own added to the features (as large as their standard
+deviation). So they are equal in quality, and any difference on a draw of images is chance. Each draw has new noise, new
+training images and new test images. Rows "without" leave out one part of the interval, to show how many more wrong
+calls there would be.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""Views as torchvision's functions on Pillow images make them: what ours are held against."""
+"""Views as torchvision's functions on Pillow images make them: the reference for ours."""
 
 from collections.abc import Callable, Sequence
 

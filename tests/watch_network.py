@@ -1,7 +1,7 @@
 """A command in a network of its own: every socket there is the command's, and the kernel counts what it sends.
 
-Only the loopback interface is there. The machine's name stands in no /etc/hosts, so looking it up asks a name server,
-which nobody answers for on port 53 of the loopback interface: a datagram that is counted. Linux, with `unshare`.
+That network has only a loopback interface. /etc/hosts does not have the machine's name, so a look-up of it sends a
+datagram to port 53 of the loopback interface, where no name server listens. It is counted. Linux, with `unshare`.
 """
 
 import contextlib

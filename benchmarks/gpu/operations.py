@@ -1,4 +1,4 @@
-"""Single operations: ceilings of the card, the loss, updates, changes of colour, kNN."""
+"""Single operations: peak rates of the GPU, the loss, updates, changes of colour, kNN."""
 
 import copy
 import importlib.util

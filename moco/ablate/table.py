@@ -28,14 +28,14 @@ MEASURES = {
 }
 MEANINGS = {
     "pretext": "contrastive accuracy: share of queries closest to their own key of all keys, mean of the last epoch",
-    "own": "at the end: the same of the trained network, keys made as in training",
-    "apart": "BN apart: the same, the keys' BN statistics being those of other images",
+    "own": "at the end: the same, measured once with the trained network, keys made as in training",
+    "apart": "BN apart: as at the end, but each key's BN statistics are of images other than its query's",
     "age": "K/N: age in steps of the oldest key",
     "lag": "lag of f_k: |theta_k - theta_q| / |theta_q - theta_q at first|",
-    "consistency": "key consistency: cosine between the dictionary's keys and what the network makes of the same views "
-    "at that time, in the middle of the run (at its end where that is all that was saved)",
+    "consistency": "key consistency: cosine between the dictionary's keys and the network's present embeddings of the "
+    "same views, in the middle of the run (at its end if no earlier checkpoint is there)",
     "stored": "among stored: share of new queries closer to their own key than to all in the queue, at that time",
-    "remade": "among re-made: the same, the queue's keys being made again by the network of that time",
+    "remade": "among re-made: the same, with the queue's keys computed again by the network of that time",
     "agreement": "views agree: cosine between the network's embeddings of the two views of an image, at that time",
 }
 

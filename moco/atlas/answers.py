@@ -81,7 +81,7 @@ class Answers:
 
     def _sheet(self, number: int) -> bytes:
         if self.sheets is None or number >= len(self.sheets):
-            raise Refused(HTTPStatus.NOT_FOUND, "there is no such sheet")
+            raise Refused(HTTPStatus.NOT_FOUND, "there is no such sheet of thumbnails: reload the page")
         with self._sheet_lock:
             if number not in self._made:
                 self._made[number] = self.sheets.sheet(number)
@@ -96,7 +96,10 @@ class Answers:
             if self.pictures is not None and row < len(self.contents.collection):
                 found = self.pictures.read(row, SMALL if name == "small" else LARGE)
             if found is None:
-                raise Refused(HTTPStatus.NOT_FOUND, "there is no such image, or it has changed since the start")
+                raise Refused(
+                    HTTPStatus.NOT_FOUND,
+                    "there is no such image, or it has changed since the server started: start moco atlas again",
+                )
             return found
 
         return read
@@ -104,15 +107,23 @@ class Answers:
     def _encode(self, body: bytes) -> dict[str, Any]:
         """Remember the feature of an uploaded file. Its content is kept nowhere."""
         if self.encoder is None:
-            raise Refused(HTTPStatus.NOT_FOUND, "there is no encoder")
+            raise Refused(
+                HTTPStatus.NOT_FOUND,
+                "files cannot be searched for without an encoder: give moco atlas a run, or --encoder",
+            )
         with self._encoder_lock:
             try:
                 pixels = decode_file(io.BytesIO(body))
             except Exception as error:  # damaged files raise nearly everything
-                raise Refused(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, f"this file: {reason_of(error)}") from error
+                raise Refused(
+                    HTTPStatus.UNSUPPORTED_MEDIA_TYPE, f"this file cannot be read as an image: {reason_of(error)}"
+                ) from error
             feature = self.encoder.embed([pixels], workers=0)[0]
             if not np.isfinite(feature).all():
-                raise Refused(HTTPStatus.UNPROCESSABLE_ENTITY, "the features of this file are not finite numbers")
+                raise Refused(
+                    HTTPStatus.UNPROCESSABLE_ENTITY,
+                    "the features of this file are not finite numbers: the weights may be damaged",
+                )
             name = secrets.token_urlsafe(12)
             self._uploads[name] = feature
             if len(self._uploads) > UPLOADS:
@@ -145,8 +156,10 @@ class Answers:
                 raise ValueError
             uploads = [self._uploads.get(one) for one in lists[2]]
         except (ValueError, KeyError, TypeError, RecursionError) as error:
-            raise Refused(HTTPStatus.BAD_REQUEST, "this is no search") from error
+            raise Refused(
+                HTTPStatus.BAD_REQUEST, "expected a search: lists of rows and uploads, and how many images to find"
+            ) from error
         known = [one for one in uploads if one is not None]
         if len(known) < len(uploads):
-            raise Refused(HTTPStatus.GONE, "the server no longer has this file: drop it in again")
+            raise Refused(HTTPStatus.GONE, "the server no longer has this file: drop it on the page again")
         return lists[0], lists[1], known, k

@@ -55,8 +55,8 @@ class Calibration:
 
     def __str__(self) -> str:
         return (
-            f"it finds {self.found:.0%} of planted copies (re-encoded, half the size, cropped), and "
-            f"{self.others:.0%} of images have another one so near that is no copy"
+            f"finds {self.found:.0%} of planted copies (re-encoded, half the size, cropped); "
+            f"{self.others:.0%} of the images have a different image that is as similar"
         )
 
 

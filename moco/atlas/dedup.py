@@ -43,7 +43,7 @@ class Duplicates:
             lines.append(f"and {plural(len(self.groups) - SHOWN_GROUPS, 'more group')}: --json has all")
         counts = (self.images - len(self.keep), "near-duplicate"), (self.images, "image"), (len(self.groups), "group")
         spare, images, groups = (plural(count, unit) for count, unit in counts)
-        lines.append(f"{spare} of {images} in {groups} (similarity at least {self.threshold:g}, {self.method})")
+        lines.append(f"{spare} in {groups}, of {images} (similarity at least {self.threshold:g}, {self.method})")
         if self.calibration is not None:
             lines.append(f"Threshold {self.threshold:g}: {self.calibration}")
         return "\n".join(lines)

@@ -92,5 +92,6 @@ def check_same_size(encoder: Pretrained, collection: Collection) -> None:
     size, expected = collection.x.shape[1], encoder.encoder.num_features
     if size != expected:
         raise RecipeError(
-            f"{encoder.name} gives {expected:,} features, and the file has {size:,}: they do not belong together"
+            f"{encoder.name} gives {expected:,} features, and the file of features has {size:,}: give the "
+            "weights that `moco embed` made it with"
         )

@@ -40,7 +40,7 @@ Serve = Annotated[bool, typer.Option("--serve", help="Write no file, but show th
 Port = Annotated[
     int,
     typer.Option(
-        "--port", min=0, max=65535, metavar="N", help="Of the server. [default: a free one]", show_default=False
+        "--port", min=0, max=65535, metavar="N", help="The server's port. [default: a free one]", show_default=False
     ),
 ]
 EncoderOption = Annotated[
@@ -105,7 +105,8 @@ def search(
         typer.Option("--data", metavar="DATA", help="Where to search: folders, list files, or a file by moco embed."),
     ],
     unlike: Annotated[
-        list[str] | None, typer.Option("--not", metavar="FILE", help="An image unlike the wanted ones.")
+        list[str] | None,
+        typer.Option("--not", metavar="FILE", help="An image that the results should not resemble. May be repeated."),
     ] = None,
     k: Annotated[int, typer.Option("-k", min=1, metavar="N", help="How many images to show.")] = 20,
     out: ListFile = None,

@@ -57,7 +57,7 @@ def pack(
                 progress=lambda count: console.live(f"packing: {count:,} of {len(images):,} images"),
             )  # fmt: skip
         except KeyboardInterrupt:
-            console.say("moco: interrupted: the same command goes on with the shards that are missing")
+            console.say("moco: interrupted. Run the same command again to write the missing shards")
             raise typer.Exit(INTERRUPTED) from None
         console.end_live()
         for name, reason in list(done.bad.items())[:10]:
@@ -67,4 +67,4 @@ def pack(
         said = f"{done.images:,} images in {plural(len(done.shards), 'shard')}, {done.bytes / 2**20:,.1f} MiB: {to}"
         print(json.dumps(done.to_dict()) if as_json else printable(said))
         if done.reused >= len(done.shards):
-            console.say("all of them were there already: nothing was written")
+            console.say("all shards were there already: nothing was written")

@@ -66,13 +66,13 @@ def measure_encoder(train: Features, test: Features, *, device: torch.device) ->
     try:
         found["linear"] = _correct(probe_lbfgs(train, test, device=device).predictions, truth)[None]
     except DataError as error:
-        notes.append(f"no linear: {error}")
+        notes.append(f"linear not measured: {error}")
     for per_class in FEW_LABELS:
         name = f"{per_class} label{'s' if per_class > 1 else ''} a class"
         try:
             found[name] = np.stack(list(_few_labels(train, test, per_class, device=device)))
         except DataError:
-            notes.append(f"no measure with {name}: a class has fewer training images")
+            notes.append(f"{name} not measured: a class has fewer training images")
     return Measured(found, decides.of_halves, notes)
 
 

@@ -1,1 +1,1 @@
-"""DISK -> VIEWS: finding, decoding, drawing and changing images."""
+"""From files to views: find, decode, crop and change images."""

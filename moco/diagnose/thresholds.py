@@ -1,4 +1,4 @@
-"""When a signal counts."""
+"""Thresholds: the values of signals at which a verdict is given."""
 
 from dataclasses import dataclass
 

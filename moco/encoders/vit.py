@@ -1,6 +1,6 @@
 """The Vision Transformers of MoCo v3 (arXiv:2104.02057, Sec. 4 and 5), with timm's parameter names.
 
-They differ from timm's in 12 heads for ViT-S, fixed sine-cosine positions, the initialization, and an optionally frozen
+They differ from timm's by 12 heads for ViT-S, fixed sine-cosine positions, the initialization, and an optionally frozen
 patch projection. With the same weights, the features equal timm's.
 """
 

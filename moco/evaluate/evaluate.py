@@ -164,7 +164,7 @@ def judge(kinds: Sequence[Evaluation], among: Subjects, *, skip: bool = False) -
         except DataError as error:
             if not skip or (kind is kinds[-1] and not any(rows.values())):
                 raise
-            notes.append(f"no {_name_of_kind(kind)}: {error}")
+            notes.append(f"{_name_of_kind(kind)} not measured: {error}")
             continue
         for name in rows:
             rows[name] |= scores[name]
@@ -194,5 +194,5 @@ def _build_baselines(pretrained: Pretrained, random_encoders: int) -> tuple[dict
         for seed in range(random_encoders):
             baselines[RANDOM if seed == 0 else f"{RANDOM}, seed {seed}"] = random_encoder(pretrained.encoder, seed=seed)
     except RecipeError as error:
-        return baselines, [f"no {RANDOM} beside it: {error}"]
+        return baselines, [f"{RANDOM} not measured: {error}"]
     return baselines, []

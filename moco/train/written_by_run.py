@@ -1,4 +1,4 @@
-"""Tell the files that a run has written from a user's files of the same names, before `--overwrite` removes any.
+"""Distinguish the files that a run has written from a user's files of the same names, before `--overwrite` removes any.
 
 Results are known by the SHA-256 that the run has listed, checkpoints by the manifest or the run's id, the others by
 their content. A damaged file counts as not written by the run.

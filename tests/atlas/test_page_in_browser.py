@@ -294,5 +294,5 @@ def test_a_file_that_is_no_picture_is_named_in_the_page(browser: Any, served: An
     page = context.new_page()  # a refused request is an error in the console
     page.goto(served[0])
     page.locator("#file").set_input_files(tmp_path / "query.png")
-    page.get_by_text("this file: not a").wait_for()
+    page.get_by_text("this file cannot be read as an image: not a").wait_for()
     context.close()

@@ -74,7 +74,7 @@ def test_a_file_of_features_needs_its_encoder_for_uploads(tmp_path: Path):
 
 
 def test_an_encoder_of_other_features_is_refused(tmp_path: Path, run: Path):
-    with pytest.raises(RecipeError, match="do not belong together"):
+    with pytest.raises(RecipeError, match="give the weights that `moco embed` made it with"):
         make_server(*make_embedded(tmp_path, 40), encoder=run, device="cpu")
 
 

@@ -1,4 +1,4 @@
-"""Files of every kind, and what may happen to them on their way."""
+"""Files of every kind, and ways to damage them."""
 
 import io
 

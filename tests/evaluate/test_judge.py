@@ -137,7 +137,7 @@ def test_a_module_without_new_random_parameters_is_evaluated_without_that_baseli
     own = Pretrained(encoder, Config(encoder=spec, num_features=3, data=DATA), CPU, "mine")
     table = judge([Knn(3)], subjects(own, labelled))
     assert list(table.rows) == [PIXELS, "mine"]
-    assert "no random encoder beside it" in str(table)
+    assert "random encoder not measured: " in str(table)
 
 
 def test_fewer_training_images_than_neighbours_are_reported(pretrained: Pretrained, labelled: Path):
@@ -246,7 +246,7 @@ def test_an_evaluation_with_too_few_images_is_left_out_with_a_note(
     run = saved(pretrained, tmp_path)
     table = evaluate("all", run, labelled, settings={"labels_per_class": 16}, device="cpu")
     assert table.columns == ["kNN-60", "1-NN", "linear"]
-    assert any(note.startswith("no lowshot: expected at least 16 training images") for note in table.notes)
+    assert any(note.startswith("lowshot not measured: expected at least 16 training images") for note in table.notes)
     with pytest.raises(DataError, match="at least 16 training images"):
         evaluate("lowshot", run, labelled, settings={"labels_per_class": 16}, device="cpu")
 

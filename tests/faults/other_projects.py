@@ -1,4 +1,4 @@
-"""The same tries on the functions from which other projects build their checkpoints.
+"""The faults of checkpoints, tried on the functions by which other projects save theirs.
 
 python -m tests.faults.other_projects     prints the table of docs/reliability.md
 """

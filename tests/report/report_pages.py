@@ -1,4 +1,4 @@
-"""What tests of reports share: a page as its parts, the folder of a run with texts of others, and its pictures."""
+"""What tests of reports share: the parts of a page, and a run folder with hostile texts and its pictures."""
 
 import hashlib
 import json

@@ -1,4 +1,4 @@
-"""What of a detector's outputs is outside of the tolerances of the recorded files."""
+"""Compare a detector's outputs with the recorded ones, and list what exceeds the tolerances."""
 
 from collections.abc import Iterator
 

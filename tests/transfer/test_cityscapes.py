@@ -106,7 +106,7 @@ def read_semantic_table(folder: Path) -> np.ndarray:
 def test_missing_splits_and_invalid_pixels_are_errors_that_name_the_file(tmp_path: Path):
     folder = add(tmp_path, "ulm", 1, small())
     file = folder / "ulm_000001_000019_gtFine_instanceIds.png"
-    with pytest.raises(DataError, match="choose a split from val; got None"):
+    with pytest.raises(DataError, match="splits val: expected one of them, got none"):
         read_scenes(tmp_path)
     for values, message in (
         (np.full((4, 6), 34), "pixels of the value 34, which Cityscapes does not have"),

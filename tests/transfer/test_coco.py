@@ -69,7 +69,7 @@ def test_a_split_is_chosen_by_the_end_of_its_name(tmp_path: Path):
     write(tmp_path, content())
     write(tmp_path, {**content(), "images": [], "annotations": []}, "instances_train2017.json")
     assert len(read_scenes(tmp_path, ReadOptions(split="val2017"))) == 3
-    with pytest.raises(DataError, match="choose from instances_train2017, instances_val2017"):
+    with pytest.raises(DataError, match="splits instances_train2017, instances_val2017: expected one of them"):
         read_scenes(tmp_path)
     with pytest.raises(DataError, match="no annotations for the split test"):
         read_scenes(tmp_path, ReadOptions(split="test"))

@@ -46,9 +46,9 @@ def test_the_yaml_itself_and_names_in_a_list_are_read_and_a_split_must_be_chosen
     scenes = read_scenes(root / "data.yaml", ReadOptions(split="val"))
     assert scenes.classes == ("cat", "7")
     assert scenes.scenes[0].objects.boxes.tolist() == [[0, 0, 50, 40]]
-    with pytest.raises(DataError, match="choose a split from train, val"):
+    with pytest.raises(DataError, match="splits train, val: expected one of them"):
         read_scenes(root)
-    with pytest.raises(DataError, match="choose a split from train, val"):
+    with pytest.raises(DataError, match="splits train, val: expected one of them"):
         read_scenes(root, ReadOptions(split="test"))
 
 

@@ -1,3 +1,3 @@
-"""The tests of weights reach for no network either."""
+"""The tests of weights use no network either."""
 
 from tests.encoders.conftest import no_network  # noqa: F401

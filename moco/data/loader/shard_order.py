@@ -3,8 +3,8 @@
     order     the shards of an epoch in random order, in groups of about OPEN shards
     windows   WINDOW images that follow each other in the shards of a group; those of a group in random order
 
-So a mini-batch of 256 has 16 windows from up to OPEN shards, and a group is read to its end before the next one is
-begun. It is a function of (seed, epoch): nothing is stored but the numbers of images in the shards.
+So a mini-batch of 256 has 16 windows from up to OPEN shards, and a group is read to its end before the next one
+starts. It is a function of (seed, epoch): nothing is stored but the numbers of images in the shards.
 """
 
 from collections.abc import Sequence

@@ -1,7 +1,7 @@
 """Copies of objects on the local disk, up to a number of bytes. Processes, also of other runs, may share the folder.
 
-A copy is a file with a hash of its content before it: one that is damaged is not believed, and read again. Files appear
-whole. The copies that were not used for the longest time are removed first.
+A copy is a file that begins with a hash of its content: a damaged copy is detected, and its object is read again. Files
+are written atomically. The copies that were not used for the longest time are removed first.
 """
 
 import fcntl

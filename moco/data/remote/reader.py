@@ -1,4 +1,4 @@
-"""Read parts of objects: those that were asked for ahead, those in the cache, and others from the store."""
+"""Read parts of objects: prefetched ones, those in the cache, and others from the store."""
 
 import os
 import threading

@@ -1,4 +1,4 @@
-"""Repeat a read of a store that fails for a while; tell a missing object and a refused one from an outage."""
+"""Retry failed reads of a store; distinguish a missing object and refused access from an outage."""
 
 import asyncio
 import errno

@@ -1,4 +1,4 @@
-"""List the files in a tar file with their places, without extracting any. Damaged parts are passed over and listed."""
+"""List the files in a tar file with their places, without extracting any. Damaged parts are skipped and listed."""
 
 import io
 import os

@@ -1,7 +1,7 @@
 """Search folders for images in a separate process, while the main process imports torch, which takes a second or two.
 
 With two cores, 100,000 files then add nothing to the start of a run. `moco.data.sources.open` does the search itself.
-Columns (names, sizes, times) come through memory that both processes have, so a million images are not copied.
+Columns (names, sizes, times) come through shared memory, so a million images are not copied.
 """
 
 import mmap

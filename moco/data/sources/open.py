@@ -1,6 +1,6 @@
 """Any kind of DATA as images. A new kind of source is a new file in this folder and one entry in KINDS.
 
-torch is imported only for what cannot be a path: the command line opens folders before torch is there.
+torch is imported only for what cannot be a path: the command line opens folders before it imports torch.
 """
 
 import os

@@ -10,11 +10,9 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Int64, UInt8
 
-from moco.data.sources.images import DataError
-from moco.text import escape
 from moco.transfer.labelled import LabelledArrays
 from moco.transfer.readers.entries import AnnotationError, read_bytes, read_text
-from moco.transfer.readers.shared import ReadOptions
+from moco.transfer.readers.shared import ReadOptions, split_error
 
 PIXELS = 3 * 32 * 32
 BATCHES = [f"data_batch_{number}" for number in range(1, 6)]
@@ -41,7 +39,7 @@ def read(path: Path, options: ReadOptions) -> LabelledArrays:
     """
     version = _version(path)
     if version is None or options.split not in ("train", "test"):
-        raise DataError(f"{escape(str(path))}: choose the split train or test; got {options.split}")
+        raise split_error(path, ("train", "test"), options.split)
     count, python = version
     training, test, names = FILES[version]
     classes = _names(path / names, python)

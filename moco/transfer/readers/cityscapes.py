@@ -12,11 +12,10 @@ from PIL import Image
 
 from moco.data.decode.rgb import check_size
 from moco.data.sources.images import DataError
-from moco.text import escape
 from moco.transfer.masks import rle_of_runs
 from moco.transfer.readers.entries import AnnotationError
 from moco.transfer.readers.images import images_below
-from moco.transfer.readers.shared import Annotation, ReadOptions, objects_of
+from moco.transfer.readers.shared import Annotation, ReadOptions, objects_of, split_error
 from moco.transfer.scenes import Rle, Scene, SceneSet
 from moco.transfer.semantic import IGNORED, SemanticScene, SemanticSet, table_of
 
@@ -74,7 +73,7 @@ def _pairs(path: Path, options: ReadOptions, kind: str) -> list[tuple[Path, str,
     root = options.images or path / "leftImg8bit"
     splits = sorted(folder.name for folder in root.iterdir() if folder.is_dir()) if root.is_dir() else []
     if options.split not in splits:
-        raise DataError(f"{escape(str(path))}: choose a split from {', '.join(splits)}; got {options.split}")
+        raise split_error(path, splits, options.split)
     pairs: list[tuple[Path, str, Path]] = []
     for image in images_below(root / options.split):
         if not image.name.endswith(IMAGE):

@@ -9,12 +9,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from moco.data.sources.images import DataError
 from moco.text import escape
 from moco.transfer.readers.coco_objects import Picture, annotation_of
 from moco.transfer.readers.entries import JsonObject, describe_value, read_json_object
 from moco.transfer.readers.images import ImageFiles
-from moco.transfer.readers.shared import Annotation, ReadOptions, SkippedAnnotations, objects_of
+from moco.transfer.readers.shared import Annotation, ReadOptions, SkippedAnnotations, objects_of, split_error
 from moco.transfer.scenes import Scene, SceneSet
 
 ROBOFLOW = "_annotations.coco.json"
@@ -104,14 +103,8 @@ def choose_split_file(files: dict[str, Path], split: str | None, path: Path) -> 
         matching = [name for name in files if name == split] or [name for name in files if name.endswith(f"_{split}")]
         if len(matching) == 1:
             return files[matching[0]]
-        raise DataError(
-            f"{escape(str(path))} has {len(matching) or 'no'} annotations for the split {escape(split)}; choose from "
-            f"{', '.join(map(escape, files))}"
-        )
-    if len(files) != 1:
-        raise DataError(
-            f"{escape(str(path))} has several files of annotations: choose from {', '.join(map(escape, files))}"
-        )
+    if split is not None or len(files) != 1:
+        raise split_error(path, files, split)
     return next(iter(files.values()))
 
 

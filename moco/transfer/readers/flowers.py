@@ -5,13 +5,11 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Int64
 
-from moco.data.sources.images import DataError
-from moco.text import escape
 from moco.transfer.labelled import Item, LabelledFiles
 from moco.transfer.readers.entries import AnnotationError
 from moco.transfer.readers.images import ImageFiles
 from moco.transfer.readers.mat import read_mat
-from moco.transfer.readers.shared import ReadOptions
+from moco.transfer.readers.shared import ReadOptions, split_error
 
 SPLITS = {"train": "trnid", "val": "valid", "test": "tstid"}
 CLASSES = 102
@@ -32,7 +30,7 @@ def read(path: Path, options: ReadOptions) -> LabelledFiles:
     """
     parts = (options.split or "").split("+")
     if not {*parts} <= {*SPLITS}:
-        raise DataError(f"{escape(str(path))}: choose splits from {', '.join(SPLITS)}; got {options.split}")
+        raise split_error(path, SPLITS, options.split, joined=True)
     labels = _numbers(path / "imagelabels.mat", "labels")
     if len(labels) and not (labels.min() >= 1 and labels.max() <= CLASSES):
         raise AnnotationError(

@@ -3,12 +3,11 @@
 import re
 from pathlib import Path
 
-from moco.data.sources.images import DataError
 from moco.text import escape
 from moco.transfer.labelled import Item, LabelledFiles
 from moco.transfer.readers.entries import AnnotationError, JsonObject, read_json_object
 from moco.transfer.readers.images import ImageFiles
-from moco.transfer.readers.shared import ReadOptions
+from moco.transfer.readers.shared import ReadOptions, split_error
 
 NAME = re.compile(r"(train|val)(\d{4})\.json")
 
@@ -27,7 +26,7 @@ def read(path: Path, options: ReadOptions) -> LabelledFiles:
     files = _files(path)
     chosen = [file for split, file in files.items() if options.split in (split, file.stem) or len(files) == 1]
     if len(chosen) != 1:
-        raise DataError(f"{escape(str(path))}: choose a split from {', '.join(files)}; got {options.split}")
+        raise split_error(path, files, options.split)
     root = read_json_object(chosen[0])
     classes = _classes(root)
     category_of = _categories_of_images(root, classes)

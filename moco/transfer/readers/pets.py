@@ -2,12 +2,11 @@
 
 from pathlib import Path
 
-from moco.data.sources.images import DataError
 from moco.text import escape
 from moco.transfer.labelled import Item, LabelledFiles
 from moco.transfer.readers.entries import AnnotationError, read_text
 from moco.transfer.readers.images import ImageFiles
-from moco.transfer.readers.shared import ReadOptions
+from moco.transfer.readers.shared import ReadOptions, split_error
 
 SPLITS = ("trainval", "test")
 
@@ -26,7 +25,7 @@ def read(path: Path, options: ReadOptions) -> LabelledFiles:
         DataError: there is no such split.
     """
     if options.split not in SPLITS:
-        raise DataError(f"{escape(str(path))}: choose a split from {', '.join(SPLITS)}; got {options.split}")
+        raise split_error(path, SPLITS, options.split)
     file = path / "annotations" / f"{options.split}.txt"
     images = ImageFiles([options.images or path / "images"])
     items: list[Item] = []

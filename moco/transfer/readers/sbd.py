@@ -10,7 +10,7 @@ from moco.data.sources.images import DataError
 from moco.text import escape
 from moco.transfer.readers.entries import AnnotationError
 from moco.transfer.readers.images import ImageFiles
-from moco.transfer.readers.shared import ReadOptions
+from moco.transfer.readers.shared import ReadOptions, split_error
 from moco.transfer.readers.voc import VOC_CLASSES, read_split_list
 from moco.transfer.semantic import IGNORED, SemanticScene, SemanticSet, table_of
 
@@ -61,5 +61,5 @@ def lists_of_sbd_split(folder: Path, split: str | None) -> list[Path]:
     offered = [name for name in SPLITS if (folder / f"{name}.txt").is_file()]
     chosen = (split or "").split("+")
     if not {*chosen} <= {*offered}:
-        raise DataError(f"{escape(str(folder))}: choose splits from {', '.join(offered)}; got {split}")
+        raise split_error(folder, offered, split, joined=True)
     return [folder / f"{name}.txt" for name in chosen]

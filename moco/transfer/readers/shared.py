@@ -1,6 +1,6 @@
 """Parts that several readers need: options, one annotated object, the objects of an image, skipped annotations."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple, TypeVar
@@ -8,6 +8,7 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 from jaxtyping import Float64
 
+from moco.data.sources.images import DataError
 from moco.text import escape
 from moco.transfer.readers.entries import AnnotationError
 from moco.transfer.scenes import Mask, Objects
@@ -23,6 +24,16 @@ class ReadOptions:
     images: Path | None = None  # folder of the images, if they are not in the format's usual place
     classes: tuple[str, ...] | None = None  # expected classes in their order, such as the training set's
     skip_bad: bool = False  # skip annotations that cannot be used, instead of raising an error
+
+
+def split_error(path: Path, offered: Iterable[str], split: str | None, *, joined: bool = False) -> DataError:
+    """The error for a split that is not given, or is not one of `offered`; `joined`: several may be joined by +."""
+    some = "one of them, or several joined by +" if joined else "one of them"
+    found = f"the splits {', '.join(map(escape, names))}" if (names := list(offered)) else "no splits"
+    return DataError(
+        f"{escape(str(path))} has {found}: expected {some}, got {escape(split or 'none')}. Name it by --split, or for "
+        "the test by --test-split"
+    )
 
 
 class Annotation(NamedTuple):

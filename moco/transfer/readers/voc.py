@@ -18,7 +18,14 @@ from moco.data.sources.images import DataError
 from moco.text import escape
 from moco.transfer.readers.entries import LARGEST, AnnotationError, read_bytes, read_text
 from moco.transfer.readers.images import ImageFiles
-from moco.transfer.readers.shared import Annotation, ReadOptions, SkippedAnnotations, objects_of, with_class
+from moco.transfer.readers.shared import (
+    Annotation,
+    ReadOptions,
+    SkippedAnnotations,
+    objects_of,
+    split_error,
+    with_class,
+)
 from moco.transfer.scenes import Scene, SceneSet
 
 VOC_CLASSES = (  # of the challenges 2007 to 2012
@@ -78,18 +85,18 @@ def lists_of_split(path: Path, split: str | None, task: str) -> list[Path]:
         for year in sorted(years)
         for file in sorted((years[year] / "ImageSets" / task).glob("*.txt"))
     }  # fmt: skip
-    offered = ", ".join(f"{year}_{name}" if year else name for year, name in lists if "_" not in name)
+    offered = [f"{year}_{name}" if year else name for year, name in lists if "_" not in name]
     if split is None:
         plain = [file for (_, name), file in lists.items() if "_" not in name]
         if len(plain) == 1:
             return plain
-        raise DataError(f"{escape(str(path))} has several splits: choose from {offered}; join several with +")
+        raise split_error(path, offered, split, joined=True)
     chosen: list[Path] = []
     for part in split.split("+"):
         year, _, name = part.rpartition("_")
         found = [file for (y, n), file in lists.items() if n == part or (y, n) == (year, name)]
         if not found:
-            raise DataError(f"{escape(str(path))} has no split {escape(part)}; it has {offered or 'none'}")
+            raise split_error(path, offered, part, joined=True)
         chosen += found
     return chosen
 

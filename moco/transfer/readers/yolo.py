@@ -16,7 +16,7 @@ from moco.transfer import masks
 from moco.transfer.optional_packages import require
 from moco.transfer.readers.entries import AnnotationError, JsonObject, read_text
 from moco.transfer.readers.images import images_below, is_image, size_of
-from moco.transfer.readers.shared import Annotation, ReadOptions, SkippedAnnotations, objects_of
+from moco.transfer.readers.shared import Annotation, ReadOptions, SkippedAnnotations, objects_of, split_error
 from moco.transfer.scenes import Scene, SceneSet
 
 DESCRIPTIONS = ("data.yaml", "data.yml", "dataset.yaml")
@@ -144,7 +144,7 @@ def _images(file: Path, described: Description, split: str | None) -> list[Path]
             return images_below(root / "images" if (root / "images").is_dir() else root)
         raise DataError(f"{escape(str(root))} has no splits, and {escape(split)} was given: leave the split out")
     if (split is None and len(places) > 1) or (split is not None and split not in places):
-        raise DataError(f"{escape(str(root))}: choose a split from {', '.join({**described.splits, **places})}")
+        raise split_error(root, {**described.splits, **places}, split)
     chosen = places[split] if split is not None else next(iter(places.values()))
     images = [image for place in chosen for image in _below(place, root)]
     return sorted(set(images), key=lambda image: image.as_posix())

@@ -184,7 +184,7 @@ def test_the_command_says_what_an_interruption_means_and_when_nothing_was_writte
     monkeypatch.setattr(packing, "pack", interrupted)
     result = CliRunner().invoke(app, command)
     assert result.exit_code == 130
-    assert "the same command goes on" in result.stderr
+    assert "Run the same command again to write the missing shards" in result.stderr
 
 
 def test_a_shard_that_was_cut_short_is_written_again(images, tmp_path):
