@@ -115,6 +115,15 @@ def test_every_command_named_in_a_sentence_exists(words):
     assert "runs" not in first or not rest or f"moco runs {rest[0]}" in COMMANDS
 
 
+@pytest.mark.parametrize("words", inline(r"^moco ([a-z].*)$"))
+def test_a_command_in_a_sentence_parses_but_for_what_it_leaves_out(words):
+    try:
+        parse(shlex.split(words))
+    except Exception as error:  # typer's own exceptions, or click's in older versions
+        left_out = type(error).__name__ in ("MissingParameter", "NoArgsIsHelpError")
+        assert left_out or re.search(r"requires an argument|'(FORMAT|NAME|KIND)' is not one of", str(error)), words
+
+
 @pytest.mark.parametrize("option", inline(r"(?:^| )(--[a-z][\w-]*)"))
 def test_every_option_named_in_a_sentence_exists(option):
     assert option in OPTIONS | OTHER_PROGRAMS | {"--help", "--version", "--install-completion"}
