@@ -81,7 +81,7 @@ def test_an_encoder_of_other_features_is_refused(tmp_path: Path, run: Path):
 def test_an_upload_that_is_forgotten_is_named(server: Server):
     reply = ask(server, "search", method="POST", body=search_body(uploads=["x"]))
     assert reply.status == 410
-    assert "drop it in again" in json.loads(reply.body)["error"]
+    assert "drop it on the page again" in json.loads(reply.body)["error"]
 
 
 def test_the_number_of_remembered_uploads_is_bounded(own_server: Server, photos: Path, monkeypatch):

@@ -71,7 +71,7 @@ def test_a_split_is_chosen_by_the_end_of_its_name(tmp_path: Path):
     assert len(read_scenes(tmp_path, ReadOptions(split="val2017"))) == 3
     with pytest.raises(DataError, match="splits instances_train2017, instances_val2017: expected one of them"):
         read_scenes(tmp_path)
-    with pytest.raises(DataError, match="no annotations for the split test"):
+    with pytest.raises(DataError, match="expected one of them, got test"):
         read_scenes(tmp_path, ReadOptions(split="test"))
     with pytest.raises(DataError, match="has no images"):
         read_scenes(tmp_path, ReadOptions(split="train2017"))
