@@ -60,7 +60,7 @@ def measure_step(
         images, recipe.data, batch_size=recipe.optim.batch_size, seed=recipe.seed, steps=range(STEPS), workers=workers,
         device=place, quarantine=quarantine, compiled=recipe.compute.compile,
     )  # fmt: skip
-    kept = _fill_memory(loader)
+    kept = fill_memory(loader)
     with threads(recipe.compute.threads):
         contrast = contrast_for(recipe, place, num_images=len(images), model=model, init=None, say=_ignore)
         state = TrainState(
@@ -135,7 +135,7 @@ def peak_memory(place: torch.device) -> int | None:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
-def _fill_memory(loader: ViewLoader) -> float:
+def fill_memory(loader: ViewLoader) -> float:
     """Read the images that the loader keeps in memory. Returns the bytes that it keeps for each; 0: it keeps none."""
     cache, sizes = loader.maker.cache, []
     if cache is None and not isinstance(loader.images, ShrunkImages):
