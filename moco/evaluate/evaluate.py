@@ -104,7 +104,7 @@ def subjects(
     """
     progress = progress or Progress()
     progress.stage("looking for images")
-    split = split_sources(data) if test is None else split_of(data, test)
+    split = split_sources(data, groups=pretrained.data.groups) if test is None else split_of(data, test)
     require_labels(split.train, "the training images")
     require_labels(split.test, "the test images")
     check_disjoint(split.train, split.test)

@@ -81,7 +81,7 @@ def monitor_for(
     Raises:
         DataError: no labels, no readable image, or an error of `split_sources`.
     """
-    split = split_sources(eval_data)
+    split = split_sources(eval_data, groups=data.groups)
     check_disjoint(split.train, split.test)
     share = min(1.0, max_bytes / data.view_bytes / (TRAIN + TEST))
     train, test = (

@@ -101,11 +101,11 @@ def _compare(job: PretrainJob, encoder: Encoder, reporter: Reporter, *, seconds:
 def _labelled(job: PretrainJob) -> tuple[Split | None, str]:
     """Labelled images and a description of them: those of --eval-data, or the run's own in class folders."""
     if job.options.eval_data is not None:
-        return split_sources(job.options.eval_data), "labels of --eval-data"
+        return split_sources(job.options.eval_data, groups=job.recipe.data.groups), "labels of --eval-data"
     if not isinstance(job.images, Folder) or job.images.labels is None:  # labels of a Dataset may take long
         return None, ""
     try:
-        split = split_sources(job.images)
+        split = split_sources(job.images, groups=job.recipe.data.groups)
     except DataError:  # the folders are splits, or there are too few images
         return None, ""
     return split, f"the run's own images, their {len(split.train.classes)} folders as classes"

@@ -6,6 +6,7 @@ from sample_pictures import make_pictures
 
 import moco
 from moco.data.sources.images import DataError
+from moco.evaluate.evaluate import evaluate
 from moco.recipe import RecipeError
 from moco.recipes import named
 from moco.recipes.sources_of_numbers import idle_settings
@@ -95,3 +96,9 @@ def test_the_papers_recipes_have_none_of_this():
         data = named(name).data
         assert (data.key_views, data.small_crops, data.groups, more_views(data)) == (1, 0, None, "")
         assert {"data.small_size", "data.small_area"} <= idle_settings(named(name))
+
+
+def test_the_evaluation_of_such_a_run_parts_no_group(folder, whole, tmp_path):
+    make_pictures(tmp_path / "labelled", 120, classes=2)
+    table = evaluate("knn", whole.path, tmp_path / "labelled", device="cpu")
+    assert "one in 5 of the groups by (\\d+)\\d\\.png of each class" in str(table)

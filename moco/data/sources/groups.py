@@ -12,7 +12,7 @@ from moco.text import escape
 IMAGE, FOLDER = "image", "folder"
 
 
-def group_images(names: Sequence[str], rule: str) -> Int64[np.ndarray, " n"]:
+def number_groups(names: Sequence[str], rule: str) -> Int64[np.ndarray, " n"]:
     """The number of each image's group. A group has the number of its first image.
 
     Args:
@@ -20,19 +20,20 @@ def group_images(names: Sequence[str], rule: str) -> Int64[np.ndarray, " n"]:
         rule: "image": every image is a group; "folder": the images of one folder; otherwise a regular expression
             (`re.search`) on the name: images with the same text in its first parentheses, or without parentheses the
             same match. A name that it does not match is a group of its own.
-
-    Raises:
-        DataError: the rule puts no two images together.
     """
     if rule == IMAGE:
         return np.arange(len(names))
     find = _folder if rule == FOLDER else _finder(rule)
     first: dict[str, int] = {}
-    numbers = [
-        index if (key := find(name)) is None else first.setdefault(key, index) for index, name in enumerate(names)
-    ]
-    groups = np.array(numbers, dtype=np.int64)
-    if len(np.unique(groups)) == len(groups):
+    keys = map(find, names)
+    numbers = [index if key is None else first.setdefault(key, index) for index, key in enumerate(keys)]
+    return np.array(numbers, dtype=np.int64)
+
+
+def group_images(names: Sequence[str], rule: str) -> Int64[np.ndarray, " n"]:
+    """As `number_groups`. Raises DataError if the rule puts no two images together."""
+    groups = number_groups(names, rule)
+    if rule != IMAGE and len(np.unique(groups)) == len(groups):
         example = "" if not len(groups) else f", as in {escape(names[0])}"
         raise DataError(
             f"data.groups={rule!r} puts no two of {len(groups):,} images together: expected 'image', 'folder', or a "

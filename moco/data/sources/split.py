@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from moco.data.remote.urls import is_url
+from moco.data.sources.groups import IMAGE, number_groups
 from moco.data.sources.images import DataError, Images, Subset
 from moco.data.sources.labels import (
     TEST_NAMES,
@@ -32,12 +33,13 @@ class Split(NamedTuple):
     how: str
 
 
-def split_sources(source: Sources) -> Split:
+def split_sources(source: Sources, *, groups: str | None = None) -> Split:
     """The training and test folders inside of `source`; without such folders, a fifth of each class is held out.
 
     TRAIN_NAMES and TEST_NAMES are the names of such folders, in upper or lower case, also as in `training_set` or
     `val2017`. The fifth is the same in every run on the same images. A class of fewer than five images has none held
-    out. The few images outside the class folders are left out. `how` says so, and names the classes without a test
+    out. `groups` is a rule for images that belong together (see `number_groups`); then whole groups are held out. The
+    few images outside the class folders are left out. `how` says so, and names the classes without a test
     image.
 
     Raises:
@@ -51,7 +53,7 @@ def split_sources(source: Sources) -> Split:
     images, note = without_strays(open_images(source))
     if images.labels is not None:
         require_labels(images)  # refuses classes that are names of splits
-    return _with_notes(_held_out(images), note, describe_repeated_files(images))
+    return _with_notes(_held_out(images, groups), note, describe_repeated_files(images))
 
 
 def split_of(data: Sources, test: Sources) -> Split:
@@ -103,8 +105,15 @@ def _folders(folder: str) -> list[str]:
         return []
 
 
-def draw_fifth(labels: np.ndarray, *, seed: int = 0) -> np.ndarray:
-    """A mask with True for one in five images of each label, drawn by `seed`; for none where there are fewer."""
+def draw_fifth(labels: np.ndarray, groups: np.ndarray | None = None, *, seed: int = 0) -> np.ndarray:
+    """A mask with True for one in five images of each label, drawn by `seed`; for none where there are fewer.
+
+    With `groups`, the number of each image's group, one in five groups is drawn. The label of a group is that of its
+    first image.
+    """
+    if groups is not None:
+        _, first, place = np.unique(groups, return_index=True, return_inverse=True)
+        return draw_fifth(labels[first], seed=seed)[place]
     chosen = np.zeros(len(labels), dtype=bool)
     for label in np.unique(labels):
         members = np.flatnonzero(labels == label)
@@ -123,15 +132,16 @@ def draw_share(labels: np.ndarray, share: float, *, seed: int = 0) -> np.ndarray
     return chosen
 
 
-def _held_out(images: Images) -> Split:
+def _held_out(images: Images, rule: str | None) -> Split:
     labels = np.zeros(len(images), dtype=np.int64) if images.labels is None else images.labels
-    is_test = draw_fifth(labels)
+    groups = None if rule in (None, IMAGE) else number_groups(images.names, rule)
+    is_test = draw_fifth(labels, groups)
     test = np.flatnonzero(is_test)
     if not len(test):
-        raise DataError(
-            f"{len(images)} images are too few to hold out one in {TEST_ONE_IN} of a class for the test: add images"
-        )
+        what = f"{len(images)} images" if groups is None else f"the groups of images by {escape(str(rule))}"
+        raise DataError(f"{what} are too few to hold out one in {TEST_ONE_IN} of a class for the test: add images")
     whose = "the images" if images.labels is None else "each class"
+    whose = whose if groups is None else f"the groups by {escape(str(rule))} of {whose}"
     how = (
         f"one in {TEST_ONE_IN} of {whose}, the same in every run, is held out: "
         f"{len(images) - len(test):,} images to learn from, {len(test):,} to test"

@@ -1,10 +1,15 @@
 """Which images belong together."""
 
+import re
+
 import numpy as np
 import pytest
+from PIL import Image
+from sample_pictures import make_pictures
 
 from moco.data.sources.groups import describe_groups, group_images
 from moco.data.sources.images import DataError
+from moco.data.sources.split import split_sources
 from moco.recipe import RecipeError
 from moco.recipes import named
 
@@ -39,3 +44,27 @@ def test_a_rule_that_is_no_expression_is_refused():
 def test_the_description_counts_groups_and_images():
     assert describe_groups(NAMES, "(.*)_frame") == "4 groups of up to 2 images by (.*)_frame, 3 of them of one image"
     assert describe_groups(NAMES, "folder") == "2 groups of up to 3 images by folder"
+
+
+def test_a_held_out_fifth_parts_no_group(tmp_path):
+    rng = np.random.default_rng(0)
+    for clip in range(30):
+        for frame in range(3):
+            place = tmp_path / ("cats" if clip % 3 else "dogs")
+            place.mkdir(exist_ok=True)
+            pixels = rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(place / f"clip{clip:02}_{frame}.png")
+    rule = r"(clip\d+)_"
+    clips = lambda images: {re.findall(rule, name)[0] for name in images.names}  # noqa: E731
+    apart, mixed = split_sources(tmp_path, groups=rule), split_sources(tmp_path)
+    assert clips(mixed.train) & clips(mixed.test), "the test needs a split that parts groups"
+    assert not clips(apart.train) & clips(apart.test)
+    assert (len(clips(apart.train)), len(clips(apart.test))) == (24, 6)  # of each class, one group in five
+    assert np.bincount(apart.test.labels).tolist() == [12, 6]
+    assert apart.how.startswith("one in 5 of the groups by (clip\\d+)_ of each class, the same in every run, is held")
+
+
+def test_groups_that_are_whole_classes_are_too_few_to_hold_any_out(tmp_path):
+    make_pictures(tmp_path, 40, classes=2)
+    with pytest.raises(DataError, match="the groups of images by folder are too few to hold out one in 5 of a class"):
+        split_sources(tmp_path, groups="folder")
