@@ -88,8 +88,8 @@ def head(results: dict[str, AblationResult]) -> str:
     return (
         wrapped(f"""# Ablations at the scale of the demo
 
-The papers' ablations, each by one command, as they came out; where they do not agree with the papers, what was measured
-about why. {len(runs_of(results))} runs; no outcome was a condition, and none was left out.
+The results of the papers' ablations at a small scale, each by one command. Where a result differs from the papers', there
+are measurements that may explain it. {len(runs_of(results))} runs; no result was left out.
 
 {some.says[-1]}
 

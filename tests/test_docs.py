@@ -6,6 +6,7 @@ import importlib.util
 import inspect
 import re
 import shlex
+import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -146,6 +147,19 @@ def test_every_option_is_on_the_page_of_commands():
         section = page.partition(f"## {name}\n")[2].partition("\n## ")[0]
         spelled = [p.opts[0] if p.param_type_name == "option" else p.name.upper() for p in command.params]
         assert all(f"| `{word}" in section for word in spelled), name
+
+
+def test_every_extra_is_on_the_page_of_troubleshooting():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    rows = re.findall(r"^\| (`\w+`.*?) \| ", (ROOT / "docs/troubleshooting.md").read_text(), re.MULTILINE)
+    assert {name for row in rows for name in re.findall(r"`(\w+)`", row)} == set(project["optional-dependencies"])
+
+
+def test_no_page_installs_the_package_by_name():
+    """It is not on a package index: `pip install ".[extra]"` in a clone of the repository."""
+    installs = [line for page in PAGES for line in page.read_text().splitlines() if "pip install" in line]
+    assert len(installs) > 10
+    assert [line for line in installs if "momentum-contrast" in line] == []
 
 
 def test_every_option_has_a_help_text():

@@ -75,7 +75,7 @@ CacheFolder = Annotated[
     str | None,
     typer.Option(
         "--cache", metavar="FOLDER", callback=set_cache,
-        help="Keep copies of images from URLs there. [default: the user's cache; see --cache-size]",
+        help="The folder for copies of images from URLs, with --cache-size. [default: the user's cache]",
     ),
 ]  # fmt: skip
 CacheSize = Annotated[

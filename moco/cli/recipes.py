@@ -33,8 +33,8 @@ def explain(
         typer.Argument(
             metavar="RECIPE",
             autocompletion=completion.recipe_names,
-            help="A recipe's name, a recipe.json, a run folder, or a row of MoCo v1's tables 2 to 6 (`transfer` "
-            "lists them).",
+            help="A recipe's name, a recipe.json, a run folder, or a row of MoCo v1's tables 2 to 6 "
+            "(`moco explain transfer` lists them).",
         ),
     ],
     as_json: Json = False,

@@ -21,7 +21,7 @@ from moco.data.sources.folder import TABLE_SUFFIX
 from moco.data.sources.images import LABEL_NAMES, DataError, LabelCodes
 from moco.data.sources.names import pack_names
 from moco.files import read_json
-from moco.text import escape, first_few, message_of, printable
+from moco.text import escape, extra, first_few, message_of, printable
 
 STATE, SPLITS = "state.json", "dataset_dict.json"
 MEMORY = 2**30  # [bytes] of unpacked row groups that stay in memory
@@ -172,7 +172,7 @@ def _table_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except ImportError as error:
-        raise DataError(f"reading {escape(str(path))} needs pyarrow: pip install momentum-contrast[data]") from error
+        raise DataError(f"reading {escape(str(path))} needs pyarrow: {extra('data')}") from error
     except (OSError, ValueError, KeyError, TypeError, NotImplementedError, MemoryError) as error:  # kinds of its errors
         raise DataError(f"{escape(str(path))} cannot be read as a table ({printable(message_of(error))})") from error
 

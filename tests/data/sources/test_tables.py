@@ -148,7 +148,7 @@ def test_files_that_a_state_names_outside_of_its_folder_are_not_read(folder: Fol
 def test_without_pyarrow_the_error_names_the_extra(folder: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     path = parquet_of(tmp_path / "p.parquet", table_of(folder))
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    with pytest.raises(DataError, match=r"pip install momentum-contrast\[data\]"):
+    with pytest.raises(DataError, match=r'pip install "\.\[data\]"'):
         open_images(path)
 
 
