@@ -1,4 +1,5 @@
 # make demo | make test | make lint | make docs | make bench | make faults      e.g. make test PYTHON=python3.12 WORKERS=4
+# make test-extended: the tests that train for minutes
 # make test-oldest: every test with the oldest versions that pyproject.toml allows (about 7 GB, an hour)
 #                                                                   make bench ARGS="--quick --only step loss/", or ARGS=--large
 #                                                                   make faults ARGS="--quick --only P1 D2"
@@ -9,14 +10,17 @@ BIN := $(VENV)/bin
 OLDEST := .venv-oldest
 PIP_INSTALL = $(BIN)/pip install --constraint constraints.txt
 
-.PHONY: demo test test-oldest lint docs bench faults clean
+.PHONY: demo test test-extended test-oldest lint docs bench faults clean
 
 demo: $(VENV)/.installed
 	$(BIN)/moco demo
 
 test: $(VENV)/.installed-test
 	$(BIN)/python -c "import moco.data.augment.kernels"  # compile once, not in every worker
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) -m "not extended"
+
+test-extended: $(VENV)/.installed-test  # trains what takes minutes: five tests
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) -m extended
 
 test-oldest: $(OLDEST)/.installed-test
 	NUMBA_CACHE_DIR=$(CURDIR)/$(OLDEST)/numba $(OLDEST)/bin/python -c "import moco.data.augment.kernels"

@@ -37,13 +37,13 @@ def accuracy(folder: Path, model: str, *, shuffled: bool) -> float:
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)  # a minute or two on an idle machine
-@pytest.mark.parametrize("model", KINDS)
+@pytest.mark.parametrize("model", ["resnet18", pytest.param("vit_micro", marks=pytest.mark.extended)])
 def test_a_classifier_learns_to_tell_shapes_apart(tmp_path, model):
     assert accuracy(tmp_path, model, shuffled=False) >= 90
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)  # a minute or two on an idle machine
-@pytest.mark.parametrize("model", KINDS)
+@pytest.mark.parametrize("model", ["resnet18", pytest.param("vit_micro", marks=pytest.mark.extended)])
 def test_labels_that_do_not_depend_on_the_shapes_are_not_learned(tmp_path, model):
     assert accuracy(tmp_path, model, shuffled=True) < 50

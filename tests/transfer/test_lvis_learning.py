@@ -26,6 +26,7 @@ SETTINGS = {
 
 
 @pytest.mark.slow
+@pytest.mark.extended
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize(("shuffle", "least", "most"), [(False, 30, 100), (True, 0, 10)])
 def test_a_trained_detector_finds_masks_in_new_images(tmp_path: Path, shuffle: bool, least: float, most: float):
