@@ -2,6 +2,7 @@
 
 import ast
 import functools
+import re
 from collections import defaultdict
 from pathlib import Path
 
@@ -86,14 +87,8 @@ def test_planted_faults_are_found(tmp_path):
 
 def imports_of_test_modules(folder: Path) -> list[str]:
     """Files that import from a test module, whose helpers belong in a module of their own."""
-    found = []
-    for file, tree in sources(folder).items():
-        for node in ast.walk(tree):
-            names = [alias.name for alias in node.names] if isinstance(node, ast.Import | ast.ImportFrom) else []
-            module = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
-            if any(part.startswith("test_") for name in [*module, *names] for part in name.split(".")):
-                found.append(file)
-    return found
+    line = re.compile(r"^\s*(?:from|import) .*\btest_\w+", re.MULTILINE)
+    return [str(path.relative_to(folder)) for path in sorted(folder.rglob("*.py")) if line.search(path.read_text())]
 
 
 def test_no_test_imports_from_another_test():
@@ -104,3 +99,57 @@ def test_a_planted_import_from_a_test_is_found(tmp_path):
     for number, line in enumerate(["from tests.test_a import f", "from tests import test_a", "import tests.test_a"]):
         (tmp_path / f"test_{number}.py").write_text(line)
     assert imports_of_test_modules(tmp_path) == ["test_0.py", "test_1.py", "test_2.py"]
+
+
+CLEVER = {"locals", "getrefcount", "cache_info"}  # calls whose purpose a reader has to guess
+
+
+def clever_places(package: Path) -> list[str]:
+    """Calls in CLEVER, a text times something that is no number of times, and a search in the text of an error."""
+    found = []
+    for file, tree in sources(package).items():
+        for node in ast.walk(tree):
+            call = isinstance(node, ast.Call) and ast.unparse(node.func).split(".")[-1] in CLEVER
+            product = isinstance(node, ast.BinOp) and isinstance(node.op, ast.Mult)
+            texts = [one for one in (node.left, node.right) if is_text(one)] if product else []
+            counts = [one for one in (node.left, node.right) if is_count(one)] if product else []
+            asked = isinstance(node, ast.Compare) and any(isinstance(one, ast.In | ast.NotIn) for one in node.ops)
+            error = asked and any(ast.unparse(one) == "str(error)" for one in node.comparators)
+            if call or error or (texts and not counts):
+                found.append(f"{file}: {ast.unparse(node)}")
+    return found
+
+
+def is_text(node: ast.expr) -> bool:
+    return isinstance(node, ast.JoinedStr) or (isinstance(node, ast.Constant) and isinstance(node.value, str))
+
+
+def is_count(node: ast.expr) -> bool:
+    """A number, a length, or a sum with one of these."""
+    numbers = (isinstance(one, ast.Constant) and isinstance(one.value, int) for one in ast.walk(node))
+    return any(numbers) or any(isinstance(one, ast.Call) and ast.unparse(one.func) == "len" for one in ast.walk(node))
+
+
+def calls_of(name: str, package: Path) -> list[str]:
+    """The files that call a function."""
+    trees = sources(package).items()
+    return [
+        file for file, tree in trees for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and ast.unparse(node.func).split(".")[-1] == name
+    ]  # fmt: skip
+
+
+def test_no_place_is_over_clever():
+    assert clever_places(ROOT / "moco") == []
+
+
+@pytest.mark.parametrize(
+    "code", ["f(**locals())", "sys.getrefcount(x)", "f.cache_info().hits", '"s" * plural', 'x = "a" in str(error)']
+)
+def test_a_planted_clever_place_is_found(code, tmp_path):
+    (tmp_path / "a.py").write_text(code)
+    assert len(clever_places(tmp_path)) == 1
+
+
+def test_one_function_turns_data_of_any_kind_into_images():
+    assert calls_of("find_images", ROOT / "moco") == ["data/sources/open.py"]

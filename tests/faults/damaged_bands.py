@@ -12,7 +12,7 @@ import tifffile
 from moco.data.decode.decode import BadImage
 from moco.data.sources.folder import find_images
 from moco.data.sources.images import read_bands
-from tests.data.damage import damaged
+from tests.data.damaged_files import damaged
 from tests.faults.forked_child import in_child
 from tests.faults.matrix import Fault, Tally
 

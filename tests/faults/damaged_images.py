@@ -18,7 +18,7 @@ from moco.data.loader.bad_images import Quarantine
 from moco.data.sources.folder import find_images
 from moco.data.sources.manifest import manifest_changes, manifest_of
 from moco.train.pretrain import pretrain
-from tests.data.damage import damaged, seed_files
+from tests.data.damaged_files import damaged, seed_files
 from tests.data.golden import CASES
 from tests.faults.forked_child import in_child
 from tests.faults.killed_runs import RECIPE

@@ -15,7 +15,7 @@ from moco.data.decode import rgb
 from moco.data.decode.decode import IMAGE_FORMATS, BadImage, decode, to_rgb
 from moco.text import escape
 from tests.data.bombs import png
-from tests.data.damage import damaged, seed_files
+from tests.data.damaged_files import damaged, seed_files
 from tests.data.golden import CASES, Case, grey, on_paper, row
 
 
