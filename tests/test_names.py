@@ -3,7 +3,7 @@
 import ast
 import functools
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from pathlib import Path
 
 import pytest
@@ -28,9 +28,22 @@ PRIVATE_ENGLISH = {  # words that only their author understands as the name of a
 
 
 @functools.cache
-def sources(package: Path) -> dict[str, ast.Module]:
-    """The parsed files of a package, by their path in it."""
-    return {str(path.relative_to(package)): ast.parse(path.read_text()) for path in sorted(package.rglob("*.py"))}
+def texts(package: Path) -> dict[str, str]:
+    """The source of each file of a package, by its path in it."""
+    return {str(path.relative_to(package)): path.read_text() for path in sorted(package.rglob("*.py"))}
+
+
+def trees(package: Path, pattern: str) -> dict[str, ast.Module]:
+    """The parsed files that a regular expression is found in. To parse all takes two seconds."""
+    found = re.compile(pattern, re.MULTILINE)
+    return {file: ast.parse(text) for file, text in texts(package).items() if found.search(text)}
+
+
+def repeated(package: Path, definition: str) -> str:
+    """A regular expression for the definitions whose name occurs more than once in the text of the package."""
+    names = Counter(name for text in texts(package).values() for name in re.findall(definition, text, re.MULTILINE))
+    some = "|".join(name for name, count in names.items() if count > 1)
+    return definition.replace(r"(\w+)", f"(?:{some})\\b") if some else "(?!)"
 
 
 def twice(places: dict[str, list[str]]) -> dict[str, list[str]]:
@@ -40,7 +53,7 @@ def twice(places: dict[str, list[str]]) -> dict[str, list[str]]:
 def classes_defined_twice(package: Path) -> dict[str, list[str]]:
     """Class names, also private and nested ones, that are defined more than once, with the files."""
     places: dict[str, list[str]] = defaultdict(list)
-    for file, tree in sources(package).items():
+    for file, tree in trees(package, repeated(package, r"^\s*class (\w+)")).items():
         for node in ast.walk(tree):
             if isinstance(node, ast.ClassDef):
                 places[node.name].append(file)
@@ -50,7 +63,7 @@ def classes_defined_twice(package: Path) -> dict[str, list[str]]:
 def functions_in_several_modules(package: Path) -> dict[str, list[str]]:
     """Public functions at the top level of more than one file, with the files."""
     places: dict[str, list[str]] = defaultdict(list)
-    for file, tree in sources(package).items():
+    for file, tree in trees(package, repeated(package, r"^def (\w+)")).items():
         for node in tree.body:
             if isinstance(node, ast.FunctionDef) and not node.name.startswith("_"):
                 places[node.name].append(file)
@@ -107,7 +120,7 @@ CLEVER = {"locals", "getrefcount", "cache_info"}  # calls whose purpose a reader
 def clever_places(package: Path) -> list[str]:
     """Calls in CLEVER, a text times something that is no number of times, and a search in the text of an error."""
     found = []
-    for file, tree in sources(package).items():
+    for file, tree in trees(package, r"locals|getrefcount|cache_info|str\(error\)|[\"'] \*|\* f?[\"']").items():
         for node in ast.walk(tree):
             call = isinstance(node, ast.Call) and ast.unparse(node.func).split(".")[-1] in CLEVER
             product = isinstance(node, ast.BinOp) and isinstance(node.op, ast.Mult)
@@ -125,16 +138,17 @@ def is_text(node: ast.expr) -> bool:
 
 
 def is_count(node: ast.expr) -> bool:
-    """A number, a length, or a sum with one of these."""
-    numbers = (isinstance(one, ast.Constant) and isinstance(one.value, int) for one in ast.walk(node))
-    return any(numbers) or any(isinstance(one, ast.Call) and ast.unparse(one.func) == "len" for one in ast.walk(node))
+    """A number, a length, or a sum or product with one of these."""
+    if isinstance(node, ast.BinOp):
+        return is_count(node.left) or is_count(node.right)
+    number = isinstance(node, ast.Constant) and isinstance(node.value, int)
+    return number or (isinstance(node, ast.Call) and ast.unparse(node.func) == "len")
 
 
 def calls_of(name: str, package: Path) -> list[str]:
     """The files that call a function."""
-    trees = sources(package).items()
     return [
-        file for file, tree in trees for node in ast.walk(tree)
+        file for file, tree in trees(package, name).items() for node in ast.walk(tree)
         if isinstance(node, ast.Call) and ast.unparse(node.func).split(".")[-1] == name
     ]  # fmt: skip
 
@@ -144,7 +158,7 @@ def test_no_place_is_over_clever():
 
 
 @pytest.mark.parametrize(
-    "code", ["f(**locals())", "sys.getrefcount(x)", "f.cache_info().hits", '"s" * plural', 'x = "a" in str(error)']
+    "code", ["f(**locals())", "sys.getrefcount(x)", "f.cache_info().hits", '"s" * (n != 1)', 'x = "a" in str(error)']
 )
 def test_a_planted_clever_place_is_found(code, tmp_path):
     (tmp_path / "a.py").write_text(code)
