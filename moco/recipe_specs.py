@@ -167,12 +167,12 @@ class DataSpec(Spec):
 
     size: Side = 224  # [pixels] of a view, square
     views: Annotated[tuple[View, ...], Field(min_length=1, max_length=2)] = (View(), View())  # of the query, of the key
-    key_views: Annotated[int, Field(ge=1, le=8)] = 1  # of each image: its key is the mean of so many
-    small_crops: Annotated[int, Field(ge=0, le=16)] = 0  # further queries of each image: views as the query's, but
-    small_area: tuple[float, float] = (0.05, 0.2)  # with this crop_area
-    small_size: Side = 96  # [pixels] and of this size
-    groups: Annotated[str, AfterValidator(_check_rule)] | None = None  # keys of an image's own group are no negatives
-    # of it: image (other keys of the same image), folder, or a regular expression on the name (see group_images)
+    key_views: Annotated[int, Field(ge=1, le=8)] = 1  # for each image: its key is their mean
+    small_crops: Annotated[int, Field(ge=0, le=16)] = 0  # further queries of each image, with smaller crops
+    small_area: tuple[float, float] = (0.05, 0.2)  # their crop_area; all else as the query's view
+    small_size: Side = 96  # [pixels] of a small crop, square
+    groups: Annotated[str, AfterValidator(_check_rule)] | None = None  # images of a group are no negatives
+    # of each other. image: the other keys of the same image; folder; or a regular expression on the name (group_images)
     shrink: Side | None = None  # [pixels] larger images are shrunk to this shorter side once, and kept in memory
     decode: Literal["exact", "scaled"] = "exact"  # scaled: JPEG files at 1/2, 1/4, 1/8 if all crops keep enough pixels
     order: Literal["uniform", "shards"] = "uniform"  # of an epoch; shards: read mostly one after the other

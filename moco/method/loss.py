@@ -29,8 +29,8 @@ class LookUp(NamedTuple):
     positive: Float[Tensor, "N C"] | None = None  # each query's positive key, if it is not in `keys`
     match: Int[Tensor, "N"] | None = None  # otherwise the row of the positive in `keys`
     drawn: Int[Tensor, "N K"] | None = None  # if each query has its own negatives: their rows in `keys`
-    owners: tuple[Int[Tensor, "N"], Int[Tensor, "M"]] | None = None  # of each query and of each key: the image, or its
-    # group. Keys with the query's own owner are left out of its negatives
+    owners: tuple[Int[Tensor, "N"], Int[Tensor, "M"]] | None = None  # the image, or group of
+    # images, of each query and key. A key with the same owner as the query is none of its negatives
 
     def logits(self) -> tuple[Float[Tensor, "N L"], Int[Tensor, "N"]]:
         """q.k for every key (-inf if left out), and the column of the positive. For NCE, tests and small M."""

@@ -49,7 +49,7 @@ class NetworkSize(NamedTuple):
     batch: int  # images, at most
 
 
-NETWORK_SIZES = {  # from the cheapest to the dearest
+NETWORK_SIZES = {  # from the cheapest to the most expensive
     "tiny": NetworkSize("resnet10", 0.25, "3x3/2", 32, 128),
     "small": NetworkSize("resnet18", 0.25, "3x3/2", 48, 128),
     "medium": NetworkSize("resnet18", 0.5, "3x3/2", 64, 128),

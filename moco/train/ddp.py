@@ -23,8 +23,8 @@ def wrap(model: nn.Module, *, skips: bool = False) -> nn.Module:
     """
     if world_size() == 1:
         return model
-    # Else DDP lays gradients out anew after the first step of a process. With more than two ranks the order in which
-    # gloo adds them depends on their places, so a resumed run would have other bits than an uninterrupted one.
+    # Else DDP changes the order of gradients in its buffers after the first step of a process. With more than two ranks
+    # gloo adds them in that order, so a resumed run would have other bits than an uninterrupted one.
     skips = skips or world_size() > 2
     model = _WithUnused(model) if skips else model
     ddp = partial(nn.parallel.DistributedDataParallel, find_unused_parameters=skips)
