@@ -82,13 +82,15 @@ def scores_of(encoder: Encoder, data: DataSpec, split: Split) -> dict[str, float
     return {name: 100 * float(np.mean(found[name])) for name in MEASURED if name in found}
 
 
-def compare_options(folder: str, *, scale: str, seconds: float, seeds: int) -> Iterator[dict[str, Any]]:
+def compare_options(
+    folder: str, *, scale: str, seconds: float, seeds: int, only: list[str]
+) -> Iterator[dict[str, Any]]:
     """A row for each option and seed, and one for random parameters."""
     split = split_sources(folder)
     count = len(split.train)
     base = auto(count, side=min(split.train.read(0).shape[:2]), accelerated=False, scale=scale)
     base = base.but(None, {"data.shrink": 2 * base.data.size, "compute.threads": 1})
-    options = options_for(base)
+    options = {name: changes for name, changes in options_for(base).items() if not only or name in only}
     recipes = {name: base.but(None, changes) for name, changes in options.items()}
     some = Subset(split.train, np.arange(min(count, 2048)))
     rounds = [{name: cpu_seconds(recipe, some) for name, recipe in recipes.items()} for _ in range(ROUNDS)]
@@ -119,12 +121,15 @@ def main() -> None:
     )
     parser.add_argument("--seconds", type=float, default=100, help="CPU time of each run's steps")
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--only", nargs="*", default=[], metavar="OPTION")
     parser.add_argument("--out", type=Path, required=True, help="a file, to which a line of JSON is added for each run")
     given = parser.parse_args()
     torch.set_num_threads(1)
     for text in given.folders:
         scale, _, folder = text.rpartition(":")
-        for row in compare_options(folder, scale=scale or "tiny", seconds=given.seconds, seeds=given.seeds):
+        for row in compare_options(
+            folder, scale=scale or "tiny", seconds=given.seconds, seeds=given.seeds, only=given.only
+        ):
             print(json.dumps(row), flush=True)
             with given.out.open("a") as file:
                 file.write(json.dumps(row) + "\n")

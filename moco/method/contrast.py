@@ -1,6 +1,6 @@
 """Algorithm 1 without the optimizer: encode queries and keys, look the queries up in a dictionary, compute the loss."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -20,14 +20,14 @@ Compare = Callable[[LookUp, float], tuple[Tensor, Tensor]]  # operands, tau -> l
 class Part(NamedTuple):
     """A part of the mini-batch whose loss needs no other queries: a BN group, or one direction of a symmetric loss."""
 
-    x_q: Float[Tensor, "P c H W"]
+    x_q: Float[Tensor, "P c H W"]  # of small crops: crops x P rows, in the order of the BN groups
     x_k: Float[Tensor, "P c H W"]
     k: Float[Tensor, "P C"] | None  # keys of x_k if they take no gradient; None: computed with the queries
     ids: Int[Tensor, "P"]
     groups: range  # the BN groups that its rows form
     weight: float  # of this part's mean loss in the loss of the mini-batch
     also: tuple[Float[Tensor, "P C"], ...] = ()  # small crops: further keys of its images, each a term of the loss
-    enqueued: bool = True  # whether `dictionary.update` takes its keys; small crops share those of other parts
+    crops: int = 0  # the number of small crops of each image; 0: x_q are queries whose keys `dictionary.update` takes
 
 
 class PartResult(NamedTuple):
@@ -127,11 +127,14 @@ class Contrast(nn.Module):
             for i, (some_q, some_k, key, some) in enumerate(rows):
                 groups = range(i * each, (i + 1) * each)
                 parts.append(Part(some_q, some_k, key, some, groups, weight=scale * len(some) / len(ids)))
-        for x in small:  # multi-crop: further queries, with the same keys
+        if small:  # multi-crop: further queries, with the same keys
+            x = torch.cat(
+                [rows for group in zip(*(x.chunk(self.bn_groups) for x in small), strict=True) for rows in group]
+            )
             rows = zip(x.chunk(count), ids.chunk(count), *[k.chunk(count) for k in keys.values()], strict=True)
             for i, (some_q, some, key, *also) in enumerate(rows):
                 groups, weight = range(i * each, (i + 1) * each), scale * len(some) / len(ids)
-                parts.append(Part(some_q, some_q, key, some, groups, weight, tuple(also), enqueued=False))
+                parts.append(Part(some_q, some_q, key, some, groups, weight, tuple(also), crops=len(small)))
         return parts
 
     def forward(self, part: Part, rng: torch.Generator) -> PartResult:
@@ -142,11 +145,12 @@ class Contrast(nn.Module):
             k = q.detach() if self.key_encoder is None else self.encode_keys(part.x_k, rng)
         with torch.autocast(q.device.type, enabled=False):  # in float32: at tau = 0.07, bf16 is too coarse
             terms = [
-                self.loss(self.dictionary.look_up(q, key, part.ids, rng), self.temperature)  # Eqn. (1)
+                self.loss(self.dictionary.look_up(one, key, part.ids, rng), self.temperature)  # Eqn. (1)
+                for one in (_crops_of(q, part) if part.crops else [q])
                 for key in (k, *part.also)
             ]
         losses, top1 = (torch.stack(values) for values in zip(*terms, strict=True))
-        count = len(k) if part.enqueued else 0
+        count = 0 if part.crops else len(k)
         return PartResult(part.weight * losses.sum(), k[:count].detach(), part.ids[:count], top1.mean())
 
     def momentum_keys(
@@ -187,6 +191,11 @@ class Contrast(nn.Module):
         """Eqn. (2), if the key encoder is a momentum encoder."""
         if isinstance(self.key_encoder, MomentumEncoder):
             self.key_encoder.follow(self.encoder, m)
+
+
+def _crops_of(q: Float[Tensor, "rows C"], part: Part) -> Iterable[Float[Tensor, "P C"]]:
+    """The queries of each small crop, in the order of the images."""
+    return q.unflatten(0, (len(part.groups), part.crops, -1)).transpose(0, 1).flatten(1, 2)
 
 
 def unit(x: Float[Tensor, "N C"]) -> Float[Tensor, "N C"]:

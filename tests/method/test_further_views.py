@@ -71,7 +71,7 @@ def test_the_loss_is_the_mean_over_the_query_and_its_small_crops(symmetric, one_
         k = {b: embed(model.key_encoder, views[b], 1) for b in (1, 0)}
     expected = 0
     for a, b in [(0, 1), (1, 0)] if symmetric else [(0, 1)]:
-        queries = [embed(model.encoder, x, 1) for x in (views[a], *views[2:])]
+        queries = [embed(model.encoder, views[a], 1), *embed(model.encoder, torch.cat(views[2:]), 1).chunk(3)]
         expected = expected + sum(info_nce(q, k[b], model.dictionary.keys) for q in queries) / 4
     expected.backward()
     torch.testing.assert_close(found, expected.detach(), rtol=1e-12, atol=0)
@@ -82,25 +82,29 @@ def test_the_loss_is_the_mean_over_the_query_and_its_small_crops(symmetric, one_
 
 
 def test_small_crops_have_the_bn_groups_of_the_query():
-    found, _, _ = run(contrast(), views_of(12, 12, 7))
-    model, views = contrast(), views_of(12, 12, 7)
+    found, _, _ = run(contrast(), views_of(12, 12, 7, 7))
+    model, views = contrast(), views_of(12, 12, 7, 7)
     with torch.no_grad():
         k = embed(model.key_encoder, views[1])
-        expected = sum(info_nce(embed(model.encoder, x), k, model.dictionary.keys) for x in (views[0], views[2])) / 2
+        groups = [torch.cat(rows) for rows in zip(views[2].chunk(2), views[3].chunk(2), strict=True)]
+        both = [F.normalize(model.encoder(x), dim=1).chunk(2) for x in groups]
+        small = [torch.cat([group[crop] for group in both]) for crop in range(2)]
+        expected = sum(info_nce(q, k, model.dictionary.keys) for q in (embed(model.encoder, views[0]), *small)) / 3
     torch.testing.assert_close(found, expected, rtol=1e-12, atol=0)
 
 
 def test_in_batch_keys_are_compared_with_small_crops_too():
     """MoCo v3: the keys of the mini-batch, in one part."""
-    found, _, _ = run(contrast(Batch(), symmetric=True), views_of(12, 12, 7))
-    model, views = contrast(Batch(), symmetric=True), views_of(12, 12, 7)
+    found, _, _ = run(contrast(Batch(), symmetric=True, bn_groups=1), views_of(12, 12, 7, 7))
+    model, views = contrast(Batch(), symmetric=True, bn_groups=1), views_of(12, 12, 7, 7)
     with torch.no_grad():
-        k = {b: embed(model.key_encoder, views[b]) for b in (0, 1)}
+        k = {b: embed(model.key_encoder, views[b], 1) for b in (0, 1)}
+        small = embed(model.encoder, torch.cat(views[2:]), 1).chunk(2)
         terms = [
-            F.cross_entropy(embed(model.encoder, x) @ k[b].T / TAU, torch.arange(N))
-            for a, b in ((0, 1), (1, 0)) for x in (views[a], views[2])
+            F.cross_entropy(q @ k[b].T / TAU, torch.arange(N))
+            for a, b in ((0, 1), (1, 0)) for q in (embed(model.encoder, views[a], 1), *small)
         ]  # fmt: skip
-    torch.testing.assert_close(found, sum(terms) / 2, rtol=1e-12, atol=0)
+    torch.testing.assert_close(found, sum(terms) / 3, rtol=1e-12, atol=0)
 
 
 @pytest.mark.parametrize("symmetric", [False, True])
