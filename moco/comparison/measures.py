@@ -38,14 +38,14 @@ Measure = Callable[..., Measured]  # of (train, test, device=)
 
 def measure_knn(train: Features, test: Features, *, device: torch.device) -> Measured:
     """The measure that decides, alone: it takes a fraction of the time of the features."""
-    truth, found = test.require_labels(), nearest(train.x, test.x, k=AMONG, device=device)
+    truth, found = test.known_labels(), nearest(train.x, test.x, k=AMONG, device=device)
     predictions = vote(found, train, test, k=COMPARISON_K).predictions
     return Measured({KNN: _correct(predictions, truth)[None]}, _knn_of_halves(found, train, test))
 
 
 def _knn_of_halves(found: Nearest, train: Features, test: Features) -> Float32[np.ndarray, "H n"]:
     """KNN with each half of the training images, from the neighbours among all of them."""
-    labels, truth = train.require_labels()[found.indices], test.require_labels()
+    labels, truth = train.known_labels()[found.indices], test.known_labels()
     weights = ((found.similarities - found.similarities[:, :1]) / TEMPERATURE).exp()
     halves = torch.from_numpy(draw_halves(len(train.x)))
     classes = int(labels.max()) + 1
@@ -61,7 +61,7 @@ def _knn_of_halves(found: Nearest, train: Features, test: Features) -> Float32[n
 
 def measure_encoder(train: Features, test: Features, *, device: torch.device) -> Measured:
     """All measures of one encoder."""
-    decides, truth, notes = measure_knn(train, test, device=device), test.require_labels(), list[str]()
+    decides, truth, notes = measure_knn(train, test, device=device), test.known_labels(), list[str]()
     found = dict(decides.correct)
     try:
         found["linear"] = _correct(probe_lbfgs(train, test, device=device).predictions, truth)[None]
@@ -80,7 +80,7 @@ def _few_labels(
     train: Features, test: Features, per_class: int, *, device: torch.device
 ) -> Iterator[Float[np.ndarray, "n"]]:
     """Logistic regression as in `moco.evaluate.lowshot`, for each draw of the labelled images."""
-    labels, truth = train.require_labels(), test.require_labels()
+    labels, truth = train.known_labels(), test.known_labels()
     standardize = Standardization.of(train.x)
     x_test = standardize(test.x).to(device)
     for rows in draw_labelled_rows(labels, per_class, draws=DRAWS, seed=0, classes=train.classes):

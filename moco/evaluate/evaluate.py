@@ -168,7 +168,7 @@ def judge(kinds: Sequence[Evaluation], among: Subjects, *, skip: bool = False) -
             continue
         for name in rows:
             rows[name] |= scores[name]
-    truth = among.rows[among.judged].test.require_labels()
+    truth = among.rows[among.judged].test.known_labels()
     chance = 100 * truth.bincount().max().item() / len(truth)
     names = list(among.split.train.classes)
     return Table(among.judged, among.baselines, rows, chance, len(names), among.split.how, notes, names)

@@ -53,7 +53,7 @@ class Features:
     names: Sequence[str]
     ids: Int[Tensor, "n"]  # index of each image in the data; bad images are missing
 
-    def require_labels(self) -> Int[Tensor, "n"]:
+    def known_labels(self) -> Int[Tensor, "n"]:
         """The labels. Raises DataError where there are none."""
         if self.labels is None:
             raise DataError(f"these images have no labels. {HOW}")

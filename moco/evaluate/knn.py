@@ -108,7 +108,7 @@ def vote(
     """Each neighbour votes for its class with weight exp(similarity / temperature); with `k`, only the nearest k do."""
     if not temperature > 0:
         raise RecipeError(f"the temperature of the kNN weights must be above 0, got {temperature}")
-    labels = train.require_labels()
+    labels = train.known_labels()
     similarities, indices = found.similarities[:, :k], found.indices[:, :k]
     weights = ((similarities - similarities[:, :1]) / temperature).exp()  # of the nearest: 1, so nothing overflows
     classes = int(labels.max()) + 1

@@ -42,7 +42,7 @@ def probe_lbfgs(
     Raises:
         DataError: no labels, or too few images.
     """
-    labels, truth = train.require_labels(), test.require_labels()
+    labels, truth = train.known_labels(), test.known_labels()
     progress = progress or Progress()
     progress.expect(len(strengths) + 1, "fits")  # at most
     tried = _try_strengths(train, strengths, seed=seed, device=device, progress=progress) if len(strengths) > 1 else {}
@@ -59,7 +59,7 @@ def _try_strengths(
     train: Features, strengths: Sequence[float], *, seed: int, device: str | torch.device, progress: Progress
 ) -> dict[float, float]:
     """The accuracy of each strength on held-out training images."""
-    labels = train.require_labels()
+    labels = train.known_labels()
     fitted, held = hold_out(labels, seed=seed)
     standardize = Standardization.of(train.x[fitted])
     x, x_held = (standardize(train.x[rows]).to(device) for rows in (fitted, held))

@@ -171,7 +171,7 @@ def _best_probe(
     if not _is_finite(classifiers, best):
         raise RecipeError(f"the linear classifier diverged at lr {rates[best]} for a batch of 256: use lr='sweep'")
     predictions = _predict(classifiers, best, test)
-    return ProbeResult(predictions, accuracy(predictions, test.require_labels()), rates[best], tried)
+    return ProbeResult(predictions, accuracy(predictions, test.known_labels()), rates[best], tried)
 
 
 def _learning_rates(lr: float | Literal["sweep"]) -> tuple[float, ...]:
@@ -230,4 +230,4 @@ def _score(classifiers: Classifiers, index: int, features: Features) -> float:
     """Accuracy [percent]; of a classifier that diverged, less than 0."""
     if not _is_finite(classifiers, index):
         return -1.0
-    return accuracy(_predict(classifiers, index, features), features.require_labels())
+    return accuracy(_predict(classifiers, index, features), features.known_labels())

@@ -50,7 +50,7 @@ def lowshot(
     Raises:
         DataError: no labels, or a class with too few images.
     """
-    labels, truth = train.require_labels(), test.require_labels()
+    labels, truth = train.known_labels(), test.known_labels()
     standardize, found = Standardization.of(train.x), LowShotAccuracies([], [])
     x_test, progress = standardize(test.x).to(device), progress or Progress()
     progress.expect(draws, "draws")

@@ -12,7 +12,7 @@ from tests.evaluate.samples import clouds
 def test_20_nn_of_halves_is_knn_on_the_images_of_each_half():
     train, test = clouds(150, noise=3.0), clouds(40, noise=3.0, seed=1)
     found = measure_knn(train, test, device=torch.device("cpu"))
-    truth = test.require_labels()
+    truth = test.known_labels()
     np.testing.assert_array_equal(found.correct[KNN][0], knn(train, test, k=COMPARISON_K).predictions == truth)
     for half, correct in zip(draw_halves(150)[:10], found.of_halves, strict=False):
         rows = torch.from_numpy(np.flatnonzero(half))

@@ -54,7 +54,7 @@ def equal(some: dict[str, Features], others: dict[str, Features]) -> bool:
         torch.equal(some[name].x, others[name].x)
         and torch.equal(some[name].ids, others[name].ids)
         and list(some[name].names) == list(others[name].names)
-        and torch.equal(some[name].require_labels(), others[name].require_labels())
+        and torch.equal(some[name].known_labels(), others[name].known_labels())
         for name in others
     )
 

@@ -174,7 +174,7 @@ def test_a_skipped_image_leaves_the_others_with_their_labels(encoder: Encoder, l
     assert list(quarantine.bad) == [images.names[7]]
     assert features.ids.tolist() == kept
     assert features.names == [images.names[i] for i in kept]
-    assert features.require_labels().tolist() == [images.labels[i] for i in kept]
+    assert features.known_labels().tolist() == [images.labels[i] for i in kept]
     expected = features_by_hand(encoder, [Path(images.path(i)) for i in kept])
     torch.testing.assert_close(features.x, expected, atol=1e-5, rtol=1e-5)
 
@@ -203,7 +203,7 @@ def test_rows_of_features_keep_their_labels_and_names(encoder: Encoder, labelled
     features = extract(encoder, find_images(labelled / "train"), DATA, device=CPU)
     some = features[torch.tensor([5, 50])]
     assert torch.equal(some.x, features.x[[5, 50]])
-    assert some.require_labels().tolist() == [int(features.require_labels()[i]) for i in (5, 50)]
+    assert some.known_labels().tolist() == [int(features.known_labels()[i]) for i in (5, 50)]
     assert some.names == [features.names[5], features.names[50]]
 
 

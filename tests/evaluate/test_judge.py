@@ -92,7 +92,7 @@ def test_a_class_without_test_images_does_not_shift_the_others(pretrained: Pretr
     shutil.rmtree(labelled / "test" / "class0")
     among = subjects(pretrained, labelled / "train", test=labelled / "test")
     names, row = among.split.train.classes, among.rows["the encoder"]
-    said = [names[label] for label in row.test.require_labels().tolist()]
+    said = [names[label] for label in row.test.known_labels().tolist()]
     assert said == [name.split("/")[0] for name in row.test.names]
 
 

@@ -14,7 +14,7 @@ from tests.evaluate.samples import clouds, features_of
 
 def by_the_rule(train: Features, test: Features, *, k: int, temperature: float) -> np.ndarray:
     """w = exp(cos / T), one query and one neighbour at a time."""
-    bank, labels = train.x.double().numpy(), train.require_labels().numpy()
+    bank, labels = train.x.double().numpy(), train.known_labels().numpy()
     predictions = []
     for query in test.x.double().numpy():
         cosine = bank @ query / (np.linalg.norm(bank, axis=1) * np.linalg.norm(query))
@@ -32,7 +32,7 @@ def test_knn_equals_the_rule_computed_in_float64(k: int, temperature: float):
     answer = knn(train, test, k=k, temperature=temperature)
     expected = by_the_rule(train, test, k=k, temperature=temperature)
     np.testing.assert_array_equal(answer.predictions.numpy(), expected)
-    assert answer.accuracy == pytest.approx(100 * np.mean(expected == test.require_labels().numpy()))
+    assert answer.accuracy == pytest.approx(100 * np.mean(expected == test.known_labels().numpy()))
 
 
 def test_knn_equals_that_of_scikit_learn():
@@ -40,7 +40,7 @@ def test_knn_equals_that_of_scikit_learn():
     train, test = clouds(300, noise=2), clouds(120, noise=2, seed=1)
     theirs = neighbors.KNeighborsClassifier(
         n_neighbors=20, metric="cosine", algorithm="brute", weights=lambda distance: np.exp((1 - distance) / 0.1)
-    ).fit(train.x.numpy(), train.require_labels().numpy())
+    ).fit(train.x.numpy(), train.known_labels().numpy())
     np.testing.assert_array_equal(knn(train, test, k=20).predictions.numpy(), theirs.predict(test.x.numpy()))
 
 
@@ -83,7 +83,7 @@ def test_votes_are_counted_for_some_queries_at_a_time_with_the_same_result(monke
     train, test = clouds(80, noise=2), clouds(33, noise=2, seed=1)
     found = nearest(train.x, test.x, k=9)
     weights = ((found.similarities - found.similarities[:, :1]) / 0.1).exp()  # each neighbour's vote, by hand
-    expected = torch.zeros(33, 4).scatter_add_(1, train.require_labels()[found.indices], weights).argmax(dim=1)
+    expected = torch.zeros(33, 4).scatter_add_(1, train.known_labels()[found.indices], weights).argmax(dim=1)
     sizes, original = [], torch.zeros
     monkeypatch.setattr(torch, "zeros", lambda *size, **more: sizes.append(size) or original(*size, **more))
     monkeypatch.setattr(module, "VOTES", 21)
@@ -94,13 +94,13 @@ def test_votes_are_counted_for_some_queries_at_a_time_with_the_same_result(monke
 def test_one_neighbour_gives_its_own_label():
     train, test = clouds(80), clouds(30, seed=1)
     found = nearest(train.x, test.x, k=5)
-    assert torch.equal(vote(found, train, test, k=1).predictions, train.require_labels()[found.indices[:, 0]])
+    assert torch.equal(vote(found, train, test, k=1).predictions, train.known_labels()[found.indices[:, 0]])
 
 
 def test_the_length_of_a_feature_does_not_count():
     train, test = clouds(80), clouds(30, seed=1)
     lengths = np.random.default_rng(0).uniform(0.1, 10, size=(80, 1))
-    scaled = features_of(train.x.numpy() * lengths, train.require_labels().numpy())
+    scaled = features_of(train.x.numpy() * lengths, train.known_labels().numpy())
     assert torch.equal(knn(scaled, test, k=7).predictions, knn(train, test, k=7).predictions)
 
 

@@ -26,7 +26,7 @@ def test_the_strength_matters_where_images_are_few():
 
 def test_the_strength_does_not_depend_on_the_test_images():
     train, test = clouds(60, dims=40, noise=3), clouds(100, dims=40, noise=3, seed=1)
-    wrong = features_of(-test.x.numpy(), test.require_labels().numpy()[::-1].copy())
+    wrong = features_of(-test.x.numpy(), test.known_labels().numpy()[::-1].copy())
     one, other = probe_lbfgs(train, test), probe_lbfgs(train, wrong)
     assert (one.setting, one.tried) == (other.setting, other.tried)
 
@@ -65,9 +65,7 @@ def test_images_without_labels_are_an_error():
 
 def test_an_answer_depends_on_no_other_test_image():
     train, test = clouds(60, noise=2), clouds(100, noise=2, seed=1)
-    shifted = features_of(
-        np.concatenate([test.x[:10].numpy(), 50 + test.x[10:].numpy()]), test.require_labels().numpy()
-    )
+    shifted = features_of(np.concatenate([test.x[:10].numpy(), 50 + test.x[10:].numpy()]), test.known_labels().numpy())
     assert torch.equal(probe_lbfgs(train, test).predictions[:10], probe_lbfgs(train, shifted).predictions[:10])
 
 

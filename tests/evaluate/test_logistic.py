@@ -25,7 +25,7 @@ def gradient(classifier: Logistic, x: torch.Tensor, labels: torch.Tensor, l2: fl
 @pytest.mark.parametrize(("n", "dims"), [(400, 12), (30, 12), (20, 100)])
 def test_the_gradient_vanishes_at_the_result(l2: float, n: int, dims: int):
     some = clouds(n, dims=dims, noise=2)
-    x, labels = Standardization.of(some.x)(some.x), some.require_labels()
+    x, labels = Standardization.of(some.x)(some.x), some.known_labels()
     found = fit(x, labels, classes=4, l2=l2)
     start = Logistic(torch.zeros(4, dims), torch.zeros(4))
     assert gradient(found, x, labels, l2) < 0.01 * gradient(start, x, labels, l2)
@@ -35,7 +35,7 @@ def test_the_gradient_vanishes_at_the_result(l2: float, n: int, dims: int):
 def test_it_reaches_the_minimum_that_scikit_learn_finds(n: int, l2: float):
     linear_model = pytest.importorskip("sklearn.linear_model")
     some = clouds(n, dims=80, noise=3)
-    x, labels = Standardization.of(some.x)(some.x), some.require_labels()
+    x, labels = Standardization.of(some.x)(some.x), some.known_labels()
     theirs = linear_model.LogisticRegression(C=1 / (l2 * n), max_iter=10_000, tol=1e-10).fit(x.double(), labels)
     best = objective(Logistic(*map(torch.from_numpy, (theirs.coef_, theirs.intercept_))), x, labels, l2).item()
     ours = fit(x, labels, classes=4, l2=l2)
@@ -47,9 +47,9 @@ def test_it_reaches_the_minimum_that_scikit_learn_finds(n: int, l2: float):
 
 def test_a_fit_in_chunks_of_rows_gives_the_same_result(monkeypatch: pytest.MonkeyPatch):
     some = clouds(100, noise=2)
-    whole = fit(some.x, some.require_labels(), classes=4, l2=0.1)
+    whole = fit(some.x, some.known_labels(), classes=4, l2=0.1)
     monkeypatch.setattr(logistic, "ROWS_AT_A_TIME", 7)
-    parts = fit(some.x, some.require_labels(), classes=4, l2=0.1)
+    parts = fit(some.x, some.known_labels(), classes=4, l2=0.1)
     torch.testing.assert_close(parts.weight, whole.weight, atol=1e-3, rtol=1e-3)
     assert torch.equal(parts.predict(some.x), whole.predict(some.x))
 
@@ -57,7 +57,7 @@ def test_a_fit_in_chunks_of_rows_gives_the_same_result(monkeypatch: pytest.Monke
 @pytest.mark.parametrize("dims", [12, 150])
 def test_the_fit_does_not_depend_on_its_start(dims: int):
     some = clouds(100, dims=dims, noise=2)
-    x, labels = Standardization.of(some.x)(some.x), some.require_labels()
+    x, labels = Standardization.of(some.x)(some.x), some.known_labels()
     far = Logistic(torch.full((4, dims), 0.3), torch.ones(4))
     one, other = (fit(x, labels, classes=4, l2=0.1, start=start) for start in (None, far))
     if dims < len(x):  # otherwise a start outside of the images' span counts for nothing
@@ -68,7 +68,7 @@ def test_the_fit_does_not_depend_on_its_start(dims: int):
 def test_gradients_may_be_off_around_it():
     some = clouds(40)
     with torch.no_grad():
-        found = fit(some.x, some.require_labels(), classes=4, l2=0.1)
+        found = fit(some.x, some.known_labels(), classes=4, l2=0.1)
     assert found.weight.abs().max() > 0
 
 

@@ -12,14 +12,14 @@ NAMES = ["c0", "c1", "c2", "c3"]
 
 
 def test_every_draw_has_so_many_images_of_each_class_and_none_twice():
-    labels = clouds(203).require_labels()
+    labels = clouds(203).known_labels()
     for rows in draw_labelled_rows(labels, 10, draws=5, seed=0, classes=NAMES):
         assert labels[rows].bincount().tolist() == [10] * 4
         assert len(rows.unique()) == 40
 
 
 def test_the_draws_are_five_different_ones_and_the_same_every_time():
-    labels = clouds(200).require_labels()
+    labels = clouds(200).known_labels()
     one, other = (
         [rows.tolist() for rows in draw_labelled_rows(labels, 10, draws=5, seed=0, classes=NAMES)] for _ in range(2)
     )
@@ -28,7 +28,7 @@ def test_the_draws_are_five_different_ones_and_the_same_every_time():
 
 
 def test_more_labels_keep_those_that_were_drawn_before():
-    labels = clouds(200).require_labels()
+    labels = clouds(200).known_labels()
     few, many = (next(iter(draw_labelled_rows(labels, m, draws=1, seed=0, classes=NAMES))).tolist() for m in (5, 10))
     assert set(few) < set(many)
 
@@ -36,27 +36,27 @@ def test_more_labels_keep_those_that_were_drawn_before():
 def test_the_linear_accuracy_is_that_of_scikit_learn():
     linear_model = pytest.importorskip("sklearn.linear_model")
     train, test = clouds(400, dims=60, noise=3), clouds(500, dims=60, noise=3, seed=1)
-    scale, truth = Standardization.of(train.x), test.require_labels().numpy()
+    scale, truth = Standardization.of(train.x), test.known_labels().numpy()
     expected = []
-    for rows in draw_labelled_rows(train.require_labels(), 10, draws=5, seed=0, classes=NAMES):
+    for rows in draw_labelled_rows(train.known_labels(), 10, draws=5, seed=0, classes=NAMES):
         theirs = linear_model.LogisticRegression(C=C, max_iter=10_000, tol=1e-8)
-        theirs.fit(scale(train.x[rows]).double(), train.require_labels()[rows])
+        theirs.fit(scale(train.x[rows]).double(), train.known_labels()[rows])
         expected.append(100 * theirs.score(scale(test.x).double(), truth))
     assert lowshot(train, test).linear == pytest.approx(expected, abs=0.41)  # two of 500 images
 
 
 def test_the_nearest_neighbour_is_looked_for_among_the_drawn_alone():
     train, test = clouds(400, noise=3), clouds(100, noise=3, seed=1)
-    rows = next(iter(draw_labelled_rows(train.require_labels(), 10, draws=1, seed=0, classes=NAMES)))
+    rows = next(iter(draw_labelled_rows(train.known_labels(), 10, draws=1, seed=0, classes=NAMES)))
     assert lowshot(train, test, draws=1).nearest == [knn(train[rows], test, k=1).accuracy]
 
 
 def test_only_drawn_images_are_neighbours():
     train, test = clouds(200, noise=2), clouds(100, noise=2, seed=1)
-    rows = next(iter(draw_labelled_rows(train.require_labels(), 10, draws=1, seed=0, classes=NAMES)))
+    rows = next(iter(draw_labelled_rows(train.known_labels(), 10, draws=1, seed=0, classes=NAMES)))
     x = test.x[:1].expand(200, -1).clone()  # the others: one image 160 times
     x[rows] = train.x[rows]
-    changed = features_of(x.numpy(), train.require_labels().numpy())
+    changed = features_of(x.numpy(), train.known_labels().numpy())
     assert lowshot(changed, test, draws=1).nearest == lowshot(train, test, draws=1).nearest
 
 
