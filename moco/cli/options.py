@@ -276,4 +276,4 @@ Log = Annotated[
     ),
 ]  # fmt: skip
 NoReport = Annotated[bool, typer.Option("--no-report", help="Write no report.html at the end of the run.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the plan and exit.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Make all checks, print the plan and exit.")]

@@ -113,9 +113,12 @@ def transfer(
     All runs have the same images and settings. The same command resumes where it stopped, bit for bit.
     """
     with errors() as console:
+        from moco.transfer.paper_tasks import check_task
+
         changes = _changes(settings or [], {"optim.batch_size": batch_size, "optim.lr": lr, "seed": seed})
         (for_all, bn_of), init_of = _norms(bn or []), _by_name(init)
         early_checks.check_device_name(device)
+        check_task(task.value, arch, schedule, {"bn": for_all, **changes}, format)
         _check(data, out, test, init_of, model, names=(versus, bn_of), overwrite=overwrite)
         RunOptions(resume=resume.value, on_nan=on_nan, patience=patience, save_every=save_every)
         check_trackers(log or [])

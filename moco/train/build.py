@@ -59,15 +59,7 @@ def contrast_for(
     method = recipe.method
     with torch.random.fork_rng():
         torch.manual_seed(fold(recipe.seed))
-        encoder = build(recipe.encoder, size=recipe.data.size, model=model if isinstance(model, nn.Module) else None)
-        for caution in encoder.cautions:
-            say(f"caution: {caution}")
-        found = init if init is None or isinstance(init, LoadedWeights) else read_init(init, recipe)
-        if found is not None:
-            found, note = adapt_channels(found, encoder.backbone, channels=recipe.data.channels)
-            if note:
-                say(note)
-            say(initialize(encoder, found))
+        encoder, found = build_f_q(recipe, model=model, init=init, say=say)
         kind = partial(CachedContrast, pieces=recipe.optim.accumulate) if recipe.optim.cached else Contrast
         contrast = kind(
             encoder, _key_encoder(recipe, encoder), _dictionary(recipe, num_images, groups),
@@ -92,6 +84,22 @@ def contrast_for(
             if network is not None:
                 network.compile(mode="reduce-overhead" if recipe.compute.cuda_graphs else None)
     return contrast.train()
+
+
+def build_f_q(
+    recipe: Recipe, *, model: Any, init: str | Path | LoadedWeights | None, say: Callable[[str], None]
+) -> tuple[Encoder, LoadedWeights | None]:
+    """Build f_q with the weights `init`, if any. Returns it and these weights, for the channels of the images."""
+    encoder = build(recipe.encoder, size=recipe.data.size, model=model if isinstance(model, nn.Module) else None)
+    for caution in encoder.cautions:
+        say(f"caution: {caution}")
+    found = init if init is None or isinstance(init, LoadedWeights) else read_init(init, recipe)
+    if found is not None:
+        found, note = adapt_channels(found, encoder.backbone, channels=recipe.data.channels)
+        if note:
+            say(note)
+        say(initialize(encoder, found))
+    return encoder, found
 
 
 def is_dealt(recipe: Recipe) -> bool:

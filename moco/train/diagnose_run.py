@@ -18,12 +18,10 @@ from moco.method import Contrast
 from moco.recipe import Recipe
 from moco.text import message_of
 from moco.train.build import precision_of, threads
-from moco.train.checkpoint import checkpoint_files
 from moco.train.optim import optimizer_for
 from moco.train.reporters import Reporter, Silent
-from moco.train.restore_networks import build_untrained, read_state
+from moco.train.restore_networks import build_untrained, find_intact_steps, read_state
 from moco.train.run_folder import RunError, RunFolder, check_is_run
-from moco.weights.read_checkpoint import step_in
 
 PROBE = 1024  # images of the probe set
 CHECKPOINTS = 5  # that are measured, at most: the newest
@@ -45,7 +43,7 @@ def diagnose_run(
         model: the module of a run with a backbone of your own.
 
     Raises:
-        RunError: no run, or nothing to diagnose. CheckpointError: a damaged checkpoint. DataError: no images.
+        RunError: no run, or nothing to diagnose. CheckpointError: all checkpoints are damaged. DataError: no images.
     """
     run = RunFolder(Path(path))
     check_is_run(run.path)
@@ -85,9 +83,8 @@ def _measure_checkpoints(
     run: RunFolder, recipe: Recipe, data: Sources, *, model: nn.Module | None, device: torch.device, workers: int,
     reporter: Reporter,
 ) -> list[tuple[int, Measurement]]:  # fmt: skip
-    """Measure the networks before the first step, and the newest checkpoints, in order."""
-    found = (step_in(file.name) for file in checkpoint_files(run.checkpoints))
-    steps = sorted(step for step in found if step is not None)[-CHECKPOINTS:]
+    """Measure the networks before the first step, and the newest intact checkpoints, in order."""
+    steps = find_intact_steps(run, count=CHECKPOINTS)
     if not steps:
         raise RunError(f"{run.path} has no checkpoint: nothing can be measured. Without --data, its log is used")
     images = open_images(data)

@@ -39,7 +39,7 @@ class RunOptions:
             at most 5 % of its time, or 5 s (docs/compare.md).
         log: trackers that get each record of metrics.jsonl: "tensorboard", "wandb", "mlflow", "trackio".
         report: write report.html and report.json at the end of the run.
-        dry_run: print the plan and return.
+        dry_run: make all checks, print the plan and return.
 
     Raises:
         RecipeError: an option has a value that it cannot have.

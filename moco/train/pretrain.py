@@ -1,10 +1,12 @@
 """Pre-train: plan a run, build the networks, train by Algorithm 1, and save the encoder in the run folder."""
 
+import os
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Unpack
 
+import torch
 from torch import nn
 
 from moco.atomic_output import local_path
@@ -21,12 +23,12 @@ from moco.planning.budget import parse_budget
 from moco.recipe import Recipe
 from moco.recipes.domain_views import changes_for
 from moco.train.after_step import AfterStep, last_values
-from moco.train.build import in_format, precision_of, threads
+from moco.train.build import build_f_q, in_format, precision_of, threads
 from moco.train.checkpoint import TrainState
 from moco.train.compare_run import compare_at_end
 from moco.train.ddp import wrap
 from moco.train.draw_pictures import draw_pictures
-from moco.train.existing_folder import State
+from moco.train.existing_folder import State, read_stored_recipe
 from moco.train.live_diagnosis import live_diagnosis
 from moco.train.loop import train
 from moco.train.metrics_log import PretrainLog
@@ -137,6 +139,8 @@ def pretrain(
             data, local_path(out), place, chosen, recipe=recipe, model=model, changes=changes, init=init, bands=bands,
             budget=None if budget is None else parse_budget(budget), report=reporter.live,
         )  # fmt: skip
+        if chosen.dry_run:
+            check_start(job, model=model, init=init)
         rows = plan_rows(job.recipe, job.images, job.clock, place, job.run.path, init=init, time=job.time)
         ended = job.run.finished and not chosen.overwrite  # nothing is trained, so cautions do not apply
         reporter.box("plan", [row for row in rows if not (ended and row[0] == "caution")])
@@ -188,6 +192,18 @@ def carry_out(
             )  # fmt: skip
         dog.section("checkpoint")
         finish_pretraining(job, networks.contrast, reporter, bad=len(loader.quarantine), seconds=after_step.seconds)
+
+
+def check_start(job: PretrainJob, *, model: str | nn.Module | None, init: str | Path | None) -> None:
+    """Make the checks that a run makes after its plan: images of `eval_data`, network, weights to start from.
+
+    Weights that are not on this machine are not downloaded, and those of a run that resumes are not read.
+    """
+    build_monitor(job)
+    if read_stored_recipe(job.run.path) is None or job.options.overwrite:
+        there = init if init is not None and os.path.exists(init) else None
+        with torch.random.fork_rng():
+            build_f_q(job.recipe, model=model, init=there, say=lambda _: None)
 
 
 def build_monitor(job: PretrainJob) -> Monitor | None:

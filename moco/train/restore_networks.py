@@ -10,8 +10,8 @@ from moco.recipe import Recipe
 from moco.train import checkpoint
 from moco.train.build import contrast_for
 from moco.train.run_folder import RunFolder
-from moco.weights.own_files import read_run_id
-from moco.weights.read_checkpoint import find_other_run
+from moco.weights.own_files import find_foreign, read_run_id
+from moco.weights.read_checkpoint import find_other_run, intact, step_in
 
 
 def build_untrained(
@@ -19,6 +19,15 @@ def build_untrained(
 ) -> Contrast:
     """Encoders and dictionary before the first step."""
     return contrast_for(recipe, device, num_images=num_images, model=model, init=None, say=lambda _: None)
+
+
+def find_intact_steps(run: RunFolder, *, count: int) -> list[int]:
+    """The steps of the newest `count` checkpoints that are intact and of this run, in order; []: there are none.
+
+    Warns of each that cannot be used. Raises CheckpointError if none can.
+    """
+    files = intact(run.checkpoints, count=count, accepts=lambda file: find_foreign(run.path, file))
+    return sorted(step for file in files if (step := step_in(file.name)) is not None)
 
 
 def read_state(run: RunFolder, step: int) -> dict[str, Any]:

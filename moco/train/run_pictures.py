@@ -14,11 +14,9 @@ from moco.evaluate.features import load_pretrained
 from moco.recipe import DataSpec
 from moco.report.picture_sections import PagePictures, page_pictures
 from moco.report.sample import SECONDS, VIEW_SECONDS, ImageSample, take_sample, take_views
-from moco.train.checkpoint import checkpoint_files
-from moco.train.restore_networks import restore_networks
+from moco.train.restore_networks import find_intact_steps, restore_networks
 from moco.train.resume import get_trained_encoder
 from moco.train.run_folder import RunError, RunFolder
-from moco.weights.read_checkpoint import step_in
 
 
 class RunImages:
@@ -55,14 +53,14 @@ def images_of_run(
     path: Path, data: Sources, *, model: nn.Module | None = None, device: str = "auto", workers: int | None = None,
     patience: float = 1.0,
 ) -> RunImages:  # fmt: skip
-    """The images `data`, and the encoder of a finished run or of its newest checkpoint.
+    """The images `data`, and the encoder of a finished run or of its newest intact checkpoint.
 
     Args:
         model: the module of a run with a backbone of your own.
         patience: see `RunImages`.
 
     Raises:
-        RunError: no run, or one without a checkpoint. DataError: no images. CheckpointError: a damaged checkpoint.
+        RunError: no run, or one without a checkpoint. DataError: no images. CheckpointError: all are damaged.
     """
     run, place = RunFolder(path), pick_device(device)
     recipe, images = run.recipe(), open_images(data)
@@ -70,10 +68,10 @@ def images_of_run(
     if run.finished:
         encoder = load_pretrained(path, model=model, device=place).encoder
     else:
-        steps = [found for file in checkpoint_files(run.checkpoints) if (found := step_in(file.name)) is not None]
+        steps = find_intact_steps(run, count=1)
         if not steps:
             raise RunError(f"{path} has no checkpoint yet, so there is no encoder for pictures: leave --data out")
-        step = max(steps)
+        step = steps[0]
         encoder = get_trained_encoder(
             restore_networks(run, recipe, place, num_images=len(images), step=step, model=model)
         )

@@ -50,7 +50,13 @@ def step_in(name: str) -> int | None:
 
 
 def newest_intact(folder: Path, *, accepts: Callable[[Path], str | None] | None = None) -> Path | None:
-    """The newest intact checkpoint; None: there are no checkpoints. Warns of each damaged one.
+    """The newest intact checkpoint; None: there are no checkpoints. Warns of each newer one, and raises as `intact`."""
+    found = intact(folder, count=1, accepts=accepts)
+    return found[0] if found else None
+
+
+def intact(folder: Path, *, count: int, accepts: Callable[[Path], str | None] | None = None) -> list[Path]:
+    """The newest `count` intact checkpoints, the newest first; []: there are no checkpoints. Warns of each damaged one.
 
     Args:
         accepts: returns why an undamaged checkpoint cannot be used, or None if it can.
@@ -58,22 +64,26 @@ def newest_intact(folder: Path, *, accepts: Callable[[Path], str | None] | None 
     Raises:
         CheckpointError: all checkpoints are damaged. UnreadableError: the system does not let us read one.
     """
-    listed, reasons = entries(folder), list[str]()
+    listed, reasons, found = entries(folder), list[str](), list[Path]()
     for entry in reversed(listed):
         path = folder / entry["name"]
         reason = find_damage(path, entry)
         if reason is None and accepts is not None:
             reason = accepts(path)
         if reason is None:
-            return path
-        warnings.warn(f"checkpoint {entry['name']} is {reason}; using the one before it", stacklevel=2)
+            found.append(path)
+            if len(found) == count:
+                break
+            continue
+        instead = "using the one before it" if count == 1 else "it is left out"
+        warnings.warn(f"checkpoint {entry['name']} is {reason}; {instead}", stacklevel=2)
         reasons.append(f"{entry['name']} is {reason}")
-    if listed:
+    if listed and not found:
         raise CheckpointError(
             f"no checkpoint in {folder} can be used: {'; '.join(reasons)}. Restore one from a backup and "
             "move the files of other runs away, or start again with --overwrite"
         )
-    return None
+    return found
 
 
 def check_intact(file: Path) -> None:

@@ -9,6 +9,7 @@ from moco.cli import app
 from moco.train.diagnose_run import diagnose_run
 from moco.train.pretrain import pretrain
 from moco.train.run_folder import RunError
+from moco.train.run_pictures import images_of_run
 
 
 @pytest.fixture
@@ -55,6 +56,26 @@ def test_a_diagnosis_that_cannot_be_written_is_printed(run, pictures, monkeypatc
     assert result.exit_code == 0
     assert "diagnosis.json was not written" in result.stderr
     assert result.stdout.startswith("classification: ")
+
+
+def _flip_a_bit(file):
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 64
+    file.write_bytes(content)
+
+
+def test_a_damaged_checkpoint_is_left_out_with_a_caution(run, pictures):
+    _flip_a_bit(run / "checkpoints" / "step_00000010.pt")
+    with pytest.warns(UserWarning, match=r"step_00000010.pt is damaged \(its SHA-256 differs\); it is left out"):
+        assert diagnose_run(run, pictures, device="cpu", workers=0)[1]["step"] == 5
+
+
+def test_the_report_of_an_unfinished_run_has_the_encoder_of_the_newest_intact_checkpoint(run, pictures):
+    (run / "finished.json").unlink()
+    assert images_of_run(run, str(pictures), device="cpu", workers=0).step == 10
+    _flip_a_bit(run / "checkpoints" / "step_00000010.pt")
+    with pytest.warns(UserWarning, match=r"step_00000010.pt is damaged .*; using the one before it"):
+        assert images_of_run(run, str(pictures), device="cpu", workers=0).step == 5
 
 
 def test_it_gives_the_same_verdict_each_time(run, pictures):

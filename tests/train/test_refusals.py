@@ -7,6 +7,7 @@ import typing
 import pytest
 import torch
 from torch import nn
+from torchvision.models import resnet18
 
 from moco import recipes
 from moco.data.sources.images import DataError
@@ -91,6 +92,20 @@ def test_a_module_with_all_parameters_frozen_is_refused(pictures, tiny, tmp_path
     frozen = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU()).requires_grad_(False)
     with pytest.raises(RecipeError, match="no parameter of your module takes a gradient"):
         pretrain(pictures, tmp_path / "run", recipe=tiny, model=frozen)
+
+
+@pytest.mark.parametrize("kind", ["weights of another network", "images without labels", "model"])
+@pytest.mark.parametrize("dry_run", [True, False])
+def test_a_dry_run_refuses_what_the_run_refuses(pictures, tiny, tmp_path, kind, dry_run):
+    torch.save(resnet18(num_classes=1).state_dict(), tmp_path / "w.pth")
+    given, said = {
+        "weights of another network": ({"init": tmp_path / "w.pth"}, "holds other weights than those of resnet10"),
+        "images without labels": ({"eval_data": pictures}, "have no labels"),
+        "model": ({"model": nn.Conv2d(1, 8, 3)}, "channel"),
+    }[kind]
+    with pytest.raises((RecipeError, DataError), match=said):
+        pretrain(pictures, tmp_path / "run", recipe=tiny, device="cpu", dry_run=dry_run, **given)
+    assert not (tmp_path / "run").exists()
 
 
 def test_the_options_of_a_run_are_the_keywords_of_pretrain_with_the_same_types():

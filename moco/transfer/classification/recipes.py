@@ -62,8 +62,14 @@ SCHEDULES: dict[str, ClassificationRecipe] = {
 }
 
 
-def classification_recipe(schedule: str) -> ClassificationRecipe:
-    """The settings of a name of SCHEDULES, or `imagenet` over a number of iterations. Raises RecipeError."""
+def classification_recipe(arch: str, schedule: str) -> ClassificationRecipe:
+    """The settings of a name of SCHEDULES, or `imagenet` over a number of iterations.
+
+    Raises:
+        RecipeError: an unknown schedule, or another architecture than a linear classifier.
+    """
+    if arch != "linear":
+        raise RecipeError(unknown("architecture for classification", arch, ["linear"]))
     if schedule in SCHEDULES:
         return SCHEDULES[schedule].but(f"classify_{schedule}")
     if schedule.isdecimal() and 0 < int(schedule) < 2**31:

@@ -15,7 +15,7 @@ from moco.data.sources.labels import is_split_name
 from moco.data.sources.split import draw_share
 from moco.encoders import Encoder
 from moco.encoders.check_network import probe
-from moco.recipe_error import RecipeError, unknown
+from moco.recipe_error import RecipeError
 from moco.text import escape, first_few
 from moco.train.optim import SGD, AdamW
 from moco.transfer.classification.loader import ImageLoader
@@ -43,9 +43,7 @@ class Classification(TransferTask[Images]):
     measured_images: int = 16
 
     def paper_recipe(self, arch: str, schedule: str) -> ClassificationRecipe:
-        if arch != "linear":
-            raise RecipeError(unknown("architecture for classification", arch, ["linear"]))
-        return classification_recipe(schedule)
+        return classification_recipe(arch, schedule)
 
     def read(self, path: Path, options: ReadOptions, *, format: str | None) -> Images:
         images = read_classes(path, options, format=format)

@@ -7,6 +7,7 @@ from typing import Any, Generic, TypeVar
 
 from moco.data.sources.images import DataError, Images
 from moco.text import escape
+from moco.transfer.paper_tasks import check_format
 from moco.transfer.readers import (
     cifar,
     cityscapes,
@@ -101,8 +102,7 @@ def _read(path: Path, options: ReadOptions | None, format: str | None, formats: 
     if not path.exists():
         raise DataError(f"{escape(str(path))} does not exist: expected a folder or file of annotations")
     chosen = recognise(path, formats) if format is None else format
-    if chosen not in formats:
-        raise DataError(f"there is no format {escape(chosen)}: choose from {', '.join(formats)}")
+    check_format(chosen, formats)
     return formats[chosen].read(path, options or ReadOptions())
 
 
