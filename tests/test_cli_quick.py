@@ -55,8 +55,8 @@ REFUSALS: list[tuple[list[str], int, str]] = [
     (["pretrain", "empty", "--out", "run", "--precision", "fp8"], 2, "compute.precision"),
     (["eval", "knn", "no.pth", "empty"], 2, "there are no weights 'no.pth'"),
     (["eval", "knn", "fair:v9", "empty"], 2, "fair:v9"),
-    (["embed", "empty", "nowhere", "--to", "x.npy"], 3, "nowhere does not exist"),
-    (["embed", "empty", "empty", "--to", "x.xls"], 2, "unknown kind of file"),
+    (["embed", "encoder", "nowhere", "--to", "x.npy"], 3, "nowhere does not exist"),
+    (["embed", "encoder", "empty", "--to", "x.xls"], 2, "unknown kind of file"),
     (["export", "empty", "--to", "onnx", "--out", "x.pth"], 2, "ends in .onnx"),
     (["import", "no.pth", "--out", "x"], 2, "there are no weights 'no.pth'"),
     (["transfer", "detect", "--data", "no.json", "--init", "random", "--out", "x"], 3, "no.json does not exist"),
@@ -75,12 +75,12 @@ REFUSALS: list[tuple[list[str], int, str]] = [
     (["views", "flat", "--out", "x.jpg"], 2, "ends in .png"),
     (["views", "flat", "--out", "no/x.png"], 2, "Create it first"),
     (["report", "empty", "--out", "no/x.html"], 2, "Create it first"),
-    (["eval", "flat", "flat"], 3, "have no labels"),
-    (["eval", "flat", "empty"], 3, "no images in empty"),
-    (["embed", "flat", "empty", "--to", "x.npy"], 3, "no images in empty"),
-    (["atlas", "flat", "empty"], 3, "no images in empty"),
-    (["dedup", "flat", "empty"], 3, "no images in empty"),
-    (["compare", "flat", "flat", "--baselines", "no"], 2, "there is no baseline no"),
+    (["eval", "encoder", "flat"], 3, "have no labels"),
+    (["eval", "encoder", "empty"], 3, "no images in empty"),
+    (["embed", "encoder", "empty", "--to", "x.npy"], 3, "no images in empty"),
+    (["atlas", "encoder", "empty"], 3, "no images in empty"),
+    (["dedup", "encoder", "empty"], 3, "no images in empty"),
+    (["compare", "encoder", "flat", "--baselines", "no"], 2, "there is no baseline no"),
     (["import", "text.pth", "--out", "x"], 2, "It is a text file"),
     (["import", "flat/0.png", "--out", "x"], 2, "It is an image (PNG)"),
     (["transfer", "classify", "--data", "flat", "--init", "random", "--out", "x"], 2, "name the network"),
@@ -90,12 +90,32 @@ REFUSALS: list[tuple[list[str], int, str]] = [
     ([*TRANSFER, "--out", "x", "--log", "perhaps"], 2, "unknown tracker"),
     ([*TRANSFER, "--out", "flat"], 2, "is --data flat"),
     ([*TRANSFER, "--out", "text.pth"], 2, "is a file"),
+    ([*TRANSFER, "--out", "x", "--schedule", "1x"], 2, "unknown schedule '1x'"),
+    ([*TRANSFER, "--out", "x", "--arch", "fpn"], 2, "unknown architecture"),
+    ([*TRANSFER, "--out", "x", "--format", "voc"], 3, "there is no format voc"),
+    ([*TRANSFER, "--out", "x", "--set", "optim.lrr=1"], 2, "did you mean optim.lr"),
+    ([*TRANSFER, "--out", "x", "--batch-size", "-1"], 2, "greater than or equal to 1"),
+    (["transfer", "detect", *TRANSFER[2:], "--out", "x", "--arch", "fcn"], 2, "arch"),
+    (["transfer", "segment", *TRANSFER[2:], "--out", "x", "--schedule", "24k"], 2, "unknown schedule"),
+    (["embed", "empty", "flat", "--to", "x.npy"], 2, "empty is neither a run"),
+    (["eval", "empty", "flat"], 2, "empty is neither a run"),
+    (["compare", "empty", "flat"], 2, "empty is neither a run"),
+    (["export", "empty", "--to", "onnx", "--out", "x.onnx"], 2, "empty is neither a run"),
+    (["import", "empty", "--out", "x"], 2, "empty is neither a run"),
+    (["atlas", "empty", "flat"], 2, "empty is neither a run"),
+    (["search", "empty", "flat/0.png", "--data", "flat"], 2, "empty is neither a run"),
+    (["dedup", "empty", "flat"], 2, "empty is neither a run"),
+    (["pretrain", "flat", "--out", "x", "--init", "empty"], 2, "empty is neither a run"),
+    ([*TRANSFER, "--init", "a=empty", "--out", "x"], 2, "empty is neither a run"),
+    (["ablate", "momentum", "--scale", "cifar"], 2, "the scale cifar expects --data"),
+    (["ablate", "momentum", "--data", "flat"], 2, "the scale demo has its own images"),
 ]
 
 
 def test_a_refusal_that_needs_no_torch_imports_none(tmp_path: Path):
-    for name in ("empty", "flat"):
+    for name in ("empty", "flat", "encoder"):
         (tmp_path / name).mkdir()
+    (tmp_path / "encoder" / "config.json").write_text("{}")
     for number in range(6):
         Image.new("RGB", (32, 32), (number, 0, 0)).save(tmp_path / "flat" / f"{number}.png")
     (tmp_path / "text.pth").write_text("no weights")
@@ -106,7 +126,7 @@ def test_a_refusal_that_needs_no_torch_imports_none(tmp_path: Path):
     for (arguments, code, said), answer in zip(REFUSALS, answers, strict=True):
         assert (answer["code"], answer["imported"]) == (code, []), arguments
         assert said in answer["said"], arguments
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["empty", "flat", "text.pth"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["empty", "encoder", "flat", "text.pth"]
     assert len(list((tmp_path / "flat").iterdir())) == 6
 
 
@@ -134,6 +154,21 @@ def test_the_files_that_are_refused_at_once_are_those_that_cannot_be_written():
     assert set(FEATURE_FILES) == set(WRITERS)
     assert set(NETWORKS) == {*NETS, *VITS}
     assert set(ENDINGS) == set(EXPORT_FORMATS) == set(Target)
+
+
+def test_tasks_and_formats_that_are_refused_at_once_are_those_that_do_not_exist():
+    from moco.cli.transfer import TaskName
+    from moco.transfer import paper_tasks
+    from moco.transfer.readers import formats
+    from moco.transfer.task_registry import TASKS
+
+    assert list(paper_tasks.PAPER_TASKS) == list(TASKS) == list(TaskName)
+    for name, of in paper_tasks.PAPER_TASKS.items():
+        task = TASKS[name]
+        assert (of.arch, of.schedule) == (task.arch, task.schedule)
+        assert of.recipe(of.arch, of.schedule) == task.paper_recipe(task.arch, task.schedule)
+    for kind in ("OBJECT_FORMATS", "PIXEL_FORMATS", "CLASS_FORMATS"):
+        assert getattr(paper_tasks, kind) == tuple(getattr(formats, kind))
 
 
 def test_the_same_images_may_be_trained_on_and_scored(tmp_path):

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from moco.ablate.arguments import Places, check_results_replaceable, choose_data
 from moco.ablate.families import Family, family
 from moco.ablate.measure import measures
 from moco.ablate.results import AblationResult, AblationRow
@@ -18,7 +19,6 @@ from moco.ablate.scales import Scale, at_scale
 from moco.ablate.score import Judge, describe_architecture
 from moco.atomic_output import local_path
 from moco.data.remote.urls import redact
-from moco.data.sources.demo import demo_data
 from moco.data.sources.images import Images
 from moco.data.sources.open import open_images
 from moco.device import pick_device, workers_for
@@ -32,7 +32,6 @@ from moco.train.pretrain import pretrain
 from moco.train.reporters import Reporter, Silent
 from moco.train.run_folder import RunFolder
 
-Places = str | Path | Sequence[str | Path]
 SHORT = 2000  # steps: runs of up to twice as many save a checkpoint in their middle, for `measures`
 
 
@@ -177,34 +176,6 @@ def baseline_rows(baselines: dict[str, dict[str, Any]]) -> dict[str, dict[str, l
                 if row != PIXELS or not values:
                     values.append(score["accuracy"])
     return found
-
-
-def choose_data(scale: str, data: Places | None, eval_data: str | Path | None) -> tuple[Places, str | Path]:
-    """Images to train on, and labelled ones. Raises RecipeError."""
-    if scale == "demo":
-        if data is not None or eval_data is not None:
-            raise RecipeError(
-                "the scale demo has its own images: leave --data and --eval-data out, or give --scale cifar"
-            )
-        folder = demo_data()
-        return folder / "train", folder
-    if data is None or eval_data is None:
-        raise RecipeError(
-            f"the scale {scale} expects --data, images to train on, and --eval-data, a folder with train/ and test/ "
-            "(or val/) of class folders; --dry-run lists the runs"
-        )
-    return data, eval_data
-
-
-def check_results_replaceable(folder: Path, name: str) -> None:
-    """Raise RecipeError if a file that the ablation would replace was not written by one."""
-    known = read_json(folder / f"{name}.json")
-    written = isinstance(known, dict) and {"rows", "paper"} <= known.keys()
-    for file in (folder / f"{name}{ending}" for ending in (".json", ".md", ".png")):
-        if os.path.lexists(file) and not written:
-            raise RecipeError(
-                f"{file} exists and was not written by moco ablate, which would replace it: give another --out"
-            )
 
 
 def check_same_data(file: Path, now: dict[str, str]) -> None:

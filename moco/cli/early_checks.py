@@ -22,12 +22,12 @@ DEVICES = ("auto", "cpu", "cuda", "mps", "xpu")
 
 
 def check_weights(weights: str) -> None:
-    """Raise WeightsError for a path that does not exist, or a file of another kind.
+    """Raise WeightsError for a path that does not exist, a file of another kind, or a folder without any weights.
 
     Names of torchvision and timm are checked later.
     """
     from moco.text import escape
-    from moco.weights.errors import WeightsError, no_such_weights
+    from moco.weights.errors import WeightsError, no_encoder_in, no_such_weights
     from moco.weights.file_kind import kind_of_no_weights
     from moco.weights.official.released import FAIR_PREFIX, find_released
 
@@ -37,8 +37,16 @@ def check_weights(weights: str) -> None:
         return
     elif not os.path.exists(weights):
         raise no_such_weights(weights)
+    elif os.path.isdir(weights) and not _may_have_weights(Path(weights)):
+        raise no_encoder_in(weights)
     elif os.path.isfile(weights) and (kind := kind_of_no_weights(Path(weights))) is not None:
         raise WeightsError(f"{escape(weights)} cannot be read as weights; nothing in it was executed. It is {kind}")
+
+
+def _may_have_weights(folder: Path) -> bool:
+    """Whether the folder has a file that those of a run, an encoder or a fine-tuned model have."""
+    encoders = (folder, folder / "encoder", folder / "model")
+    return any((one / "config.json").exists() for one in encoders) or (folder / "checkpoints").is_dir()
 
 
 def check_sources(*groups: Sequence[str], single: bool = False) -> None:

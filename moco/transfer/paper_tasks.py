@@ -1,4 +1,4 @@
-"""The paper's settings of every task of `moco transfer`, by name. Imports no torch, so wrong names are refused at once."""
+"""The paper's settings of every task of `moco transfer`, by name. Imports no torch: wrong names are refused at once."""
 
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial

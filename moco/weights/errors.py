@@ -13,3 +13,10 @@ def no_such_weights(weights: object) -> WeightsError:
         f"there are no weights '{weights}': expected a run folder, an encoder folder, a .pt, .pth, .pth.tar or "
         ".safetensors file, torchvision/NAME or timm/NAME for their pretrained weights, or fair:NAME (moco weights)"
     )
+
+
+def no_encoder_in(folder: object) -> WeightsError:
+    """The error for a folder that is neither a run nor an encoder."""
+    return WeightsError(
+        f"{folder} is neither a run (encoder/, checkpoints/step_*.pt) nor an encoder (model.safetensors, config.json)"
+    )

@@ -13,7 +13,7 @@ from typing import Any
 from moco.encoders.torchvision_timm import is_timm
 from moco.recipe import DataSpec, EncoderSpec, Recipe, RecipeError, diff
 from moco.text import message_of
-from moco.weights.errors import no_such_weights
+from moco.weights.errors import no_encoder_in, no_such_weights
 from moco.weights.import_folder import REST, join_content, read_chosen_prefix
 from moco.weights.infer_architecture import recognise_network
 from moco.weights.loaded_weights import Config, LoadedWeights, Weights, WeightsError, hash_config
@@ -100,9 +100,7 @@ def _read_folder(path: Path, whole: bool) -> LoadedWeights:
         if encoder != path:
             check_network_is_of_run(path, encoder.name)
         return _read_encoder_folder(encoder)
-    raise WeightsError(
-        f"{path} is neither a run (encoder/, checkpoints/step_*.pt) nor an encoder (model.safetensors, config.json)"
-    )
+    raise no_encoder_in(path)
 
 
 def _read_newest_checkpoint(run: Path, *, instead: Path | None) -> LoadedWeights | None:

@@ -44,8 +44,8 @@ from tests.transfer.small_settings import CLASSIFY as SETTINGS
 TASK = TASKS["classify"]
 RESNET, VIT = EncoderSpec(name="resnet18", width=0.125, stem="3x3"), EncoderSpec(name="vit_micro")
 TINY = {
-    "resnet": classification_recipe("4").but("tiny", SETTINGS | {"encoder": RESNET}),
-    "vit": classification_recipe("v3").but(
+    "resnet": classification_recipe("linear", "4").but("tiny", SETTINGS | {"encoder": RESNET}),
+    "vit": classification_recipe("linear", "v3").but(
         "tiny", SETTINGS | {"encoder": VIT, "optim.epochs": None, "optim.iterations": 4, "augment.erase": 0.5}
     ),
 }
@@ -92,7 +92,7 @@ def test_the_cosine_is_deits():
 
 @pytest.mark.parametrize("name", [*SCHEDULES, "7", "1"])
 def test_every_schedule_fits_few_images(name):
-    recipe = classification_recipe(name)
+    recipe = classification_recipe("linear", name)
     optim = recipe.but(None, {"optim": recipe.optim.for_images(1020)}).optim
     assert optim.iterations >= 1
     assert all(0 < optim.lr_at(i) <= optim.lr for i in range(optim.iterations))

@@ -71,7 +71,7 @@ def images(tmp_path_factory: pytest.TempPathFactory):
 
 def batches(images, magnitude: int, steps: range, *, workers: int) -> list[torch.Tensor]:
     settings = {"optim.batch_size": 4, "images.size": 16, "images.eval_resize": 16, "augment.rand_augment": magnitude}
-    recipe = classification_recipe("4").but("small", settings)
+    recipe = classification_recipe("linear", "4").but("small", settings)
     return [one.inputs[0] for one in ImageLoader(images, recipe, steps=steps, workers=workers)]
 
 
