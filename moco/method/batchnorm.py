@@ -15,10 +15,12 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm  # pyright: ignore[reportPrivateUsage]
 
 from moco.distributed import gather, world_size
+from moco.recipe_error import RecipeError
 
 Module = TypeVar("Module", bound=nn.Module)
 BatchNorm = TypeVar("BatchNorm", bound=_BatchNorm)
 PLAIN = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+TIMM = "BatchNormAct2d"  # timm's subclass: BatchNorm, then dropout and an activation
 
 
 @contextmanager
@@ -197,15 +199,37 @@ class SyncBatchNorm(_BatchNorm):
         self.running_var.lerp_((var * count / (count - 1)).to(self.running_var.dtype), a)
 
 
+class SyncBatchNormAct(SyncBatchNorm):
+    """SyncBatchNorm for timm's BatchNormAct2d: BatchNorm, then dropout and an activation."""
+
+    drop: nn.Module
+    act: nn.Module
+
+    def forward(self, input: Tensor) -> Tensor:
+        return self.act(self.drop(super().forward(input)))
+
+
 def synchronized(module: Module) -> Module:
     """`module` with every BatchNorm replaced in place by SyncBatchNorm. Names and tensors stay the same.
 
+    timm's BatchNormAct2d becomes SyncBatchNormAct. With one rank, other subclasses of BatchNorm stay as they are: they
+    see the whole mini-batch already.
+
     Raises:
-        ValueError: a layer is a subclass of BatchNorm, whose own behaviour would be lost.
+        RecipeError: with several ranks, a layer is another subclass, whose own behaviour would be lost.
     """
-    for name, layer in module.named_modules():
-        if isinstance(layer, _BatchNorm) and type(layer) not in (*PLAIN, SyncBatchNorm):
-            raise ValueError(f"{name} is a {type(layer).__name__}, expected nn.BatchNorm1d, 2d or 3d to synchronize")
+    for name, layer in list(module.named_modules()):
+        if not isinstance(layer, _BatchNorm) or type(layer) in PLAIN or isinstance(layer, SyncBatchNorm):
+            continue
+        if type(layer).__name__ == TIMM:  # by name: importing timm takes a second
+            new = _with_tensors_of(layer, SyncBatchNormAct)
+            new.drop, new.act = layer.get_submodule("drop"), layer.get_submodule("act")
+            module.set_submodule(name, new)
+        elif world_size() > 1:
+            raise RecipeError(
+                f"{name} is a {type(layer).__name__}, and the statistics of several ranks can be taken together for "
+                "nn.BatchNorm1d, 2d and 3d only: train with one rank, or set method.bn=split"
+            )
     _replace(module, SyncBatchNorm)
     return module
 
@@ -217,9 +241,14 @@ def _replace(module: nn.Module, kind: type[BatchNorm]) -> list[BatchNorm]:
         if type(layer) not in PLAIN:
             continue
         assert isinstance(layer, _BatchNorm)
-        new = kind(layer.num_features, layer.eps, layer.momentum, layer.affine, layer.track_running_stats)
-        for tensors in ("_parameters", "_buffers"):
-            setattr(new, tensors, getattr(layer, tensors))
-        module.set_submodule(name, new.train(layer.training))
-        layers.append(new)
+        layers.append(_with_tensors_of(layer, kind))
+        module.set_submodule(name, layers[-1])
     return layers
+
+
+def _with_tensors_of(layer: _BatchNorm, kind: type[BatchNorm]) -> BatchNorm:
+    """A layer of this kind with the settings and the very tensors of `layer`."""
+    new = kind(layer.num_features, layer.eps, layer.momentum, layer.affine, layer.track_running_stats)
+    for tensors in ("_parameters", "_buffers"):
+        setattr(new, tensors, getattr(layer, tensors))
+    return new.train(layer.training)

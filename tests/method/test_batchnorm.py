@@ -4,9 +4,11 @@ import copy
 
 import pytest
 import torch
+from timm.layers.norm_act import BatchNormAct2d
 from torch import nn
 
 from moco.method.batchnorm import SyncBatchNorm, frozen_statistics, in_groups, synchronized
+from moco.recipe_error import RecipeError
 
 
 @pytest.mark.parametrize("groups", [1, 2, 4, 8])
@@ -87,9 +89,27 @@ def test_a_synchronized_module_keeps_its_names_and_tensors_and_on_one_rank_its_o
         assert torch.equal(sync.state_dict()[name], tensor), name
 
 
-def test_a_layer_that_does_more_than_batch_norm_is_not_synchronized_silently():
-    class WithReLU(nn.BatchNorm2d):
-        pass
+def test_timms_batch_norm_with_activation_is_synchronized_with_it():
+    torch.manual_seed(0)
+    plain = nn.Sequential(BatchNormAct2d(4, act_layer=nn.SiLU), nn.Conv2d(4, 3, 1), BatchNormAct2d(3, apply_act=False))
+    x = torch.randn(6, 4, 5, 5)
+    sync = synchronized(copy.deepcopy(plain))
+    assert [isinstance(sync[i], SyncBatchNorm) for i in range(3)] == [True, False, True]
+    assert list(sync.state_dict()) == list(plain.state_dict())
+    assert torch.equal(sync(x), plain(x))
+    for name, tensor in plain.state_dict().items():
+        assert torch.equal(sync.state_dict()[name], tensor), name
 
-    with pytest.raises(ValueError, match="0 is a WithReLU"):
-        synchronized(nn.Sequential(WithReLU(3)))
+
+def test_a_layer_that_does_more_than_batch_norm_is_not_synchronized_silently(monkeypatch):
+    """One rank sees the whole mini-batch: nothing is to be done. Several ranks would lose what the layer does."""
+
+    class WithReLU(nn.BatchNorm2d):
+        def forward(self, input):
+            return super().forward(input).relu()
+
+    module = nn.Sequential(WithReLU(3))
+    assert type(synchronized(module)[0]) is WithReLU
+    monkeypatch.setattr("moco.method.batchnorm.world_size", lambda: 2)
+    with pytest.raises(RecipeError, match="0 is a WithReLU"):
+        synchronized(module)

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 import torch
+from timm.layers.norm_act import BatchNormAct2d
 from torch import nn
 
 from moco.distributed import mean_over_ranks, rank, world_size
@@ -59,6 +60,7 @@ def nce_bank(groups: int) -> Contrast:
 def v3(groups: int) -> Contrast:
     """MoCo v3's BN is over all ranks: in one process, that of the joined mini-batch."""
     f = network()
+    f.set_submodule("4", BatchNormAct2d(6, act_layer=nn.SiLU))
     predictor = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 4))
     contrast = Contrast(
         f, MomentumEncoder(f), Batch(), predictor=predictor, symmetric=True, shuffle_bn=False, loss_scale=0.4
