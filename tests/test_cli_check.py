@@ -1,7 +1,13 @@
 """moco check at the command line: what it prints, where, and with which exit code."""
 
 import json
+import tarfile
+import zipfile
+from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
 from typer.testing import CliRunner
 
 from moco.cli import app
@@ -53,3 +59,35 @@ def test_a_list_of_checksums_replaces_only_another_one(pictures, tmp_path):
     assert (tmp_path / "photo.jpg").read_bytes() == b"mine"
     for _ in range(2):
         assert moco("check", pictures, "--hash", tmp_path / "list").exit_code == 0
+
+
+def _packed(kind: str, pictures: Path, to: Path) -> Path:
+    """The files of `pictures` in one file of this kind."""
+    files = sorted(pictures.iterdir())
+    out = to / f"packed.{kind}"
+    if kind == "parquet":
+        rows = [{"bytes": file.read_bytes(), "path": file.name} for file in files]
+        pq.write_table(pa.table({"image": rows}), out)
+    elif kind == "tar":
+        with tarfile.open(out, "w") as archive:
+            for file in files:
+                archive.add(file, file.name)
+    else:
+        with zipfile.ZipFile(out, "w") as archive:
+            for file in files:
+                archive.write(file, file.name)
+    return out
+
+
+@pytest.mark.parametrize("kind", ["zip", "parquet", "tar"])
+def test_images_inside_of_other_files_are_checked_as_those_of_a_folder(pictures, tmp_path, kind):
+    (pictures / "0003.png").write_bytes((pictures / "0004.png").read_bytes())
+    (pictures / "0007.png").write_bytes(b"nothing")
+    one, other = (
+        moco("check", path, "--max-bad", 0, "--json") for path in (pictures, _packed(kind, pictures, tmp_path))
+    )
+    assert (one.exit_code, other.exit_code) == (3, 3), other.output
+    expected, found = json.loads(one.stdout), json.loads(other.stdout)
+    assert list(found.pop("bad").values()) == list(expected.pop("bad").values())
+    assert len(found.pop("same_bytes")) == len(expected.pop("same_bytes")) == 1
+    assert found == expected

@@ -37,23 +37,23 @@ def check(
     with errors() as console:
         from moco.data.check.check import check as checked
         from moco.data.check.checksums import check_list_replaceable, digest_changes, read_digests, write_digests
-        from moco.data.sources.open import open_folder
+        from moco.data.sources.open import open_image_files
 
         if hash_to is not None:
             check_list_replaceable(hash_to)
         before = None if against is None else read_digests(against)
-        folder = open_folder(data)
+        images = open_image_files(data)
         report = checked(
-            folder, near_duplicates=duplicates, deep=deep, max_bad=max_bad,
+            images, near_duplicates=duplicates, deep=deep, max_bad=max_bad,
             workers=(os.cpu_count() or 1) if workers is None else workers,
-            progress=lambda count: console.live(f"{count:,} of {len(folder):,} images read"),
+            progress=lambda count: console.live(f"{count:,} of {len(images):,} images read"),
         )  # fmt: skip
         digests = {name: one.digest for name, one in zip(report.names, report.inspections, strict=True) if one.digest}
         if before is not None:
             report = dataclasses.replace(report, changed=digest_changes(before, digests))
         if hash_to is not None:
             write_digests(digests, hash_to)
-        console.say(f"{len(folder):,} of {len(folder):,} images read")
+        console.say(f"{len(images):,} of {len(images):,} images read")
         print(json.dumps(report.to_dict()) if as_json else report)
     if report.unfit:
         raise typer.Exit(BAD_DATA)

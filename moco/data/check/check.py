@@ -13,6 +13,7 @@ from moco.data.check.near_duplicates import find_near
 from moco.data.loader.bad_images import Quarantine
 from moco.data.loader.prefetch import prefetch_items
 from moco.data.loader.threads import in_order
+from moco.data.sources.encoded import EncodedImages
 from moco.data.sources.folder import Folder
 from moco.data.sources.skipped import Skipped
 from moco.text import escape, first_few
@@ -26,7 +27,7 @@ SIDES = (32, 64, 128, 256, 512, 1024, 2048, 4096)  # [pixels] bounds in the tabl
 
 @dataclass(frozen=True)
 class Report:
-    """What was found in the images of a folder. Images have the names that the files of a run use."""
+    """What was found in the images. Images have the names that the files of a run use."""
 
     names: list[str]
     inspections: list[Inspection]
@@ -147,7 +148,7 @@ class Report:
 
 
 def check(
-    folder: Folder,
+    images: Folder | EncodedImages,
     *,
     near_duplicates: bool = False,
     deep: bool = False,
@@ -155,7 +156,7 @@ def check(
     workers: int = 0,
     progress: Callable[[int], None] | None = None,
 ) -> Report:
-    """Read every image of `folder`. Nothing is written.
+    """Read every image. Nothing is written.
 
     Args:
         near_duplicates: also search for images that are nearly the same.
@@ -167,19 +168,19 @@ def check(
     Raises:
         DataError: a `max_bad` that is no number of images and no share.
     """
-    limit = Quarantine(None, max_bad, len(folder)).limit
+    limit = Quarantine(None, max_bad, len(images)).limit
 
     def inspect(index: int, stopped: Event) -> Inspection:
-        return inspect_opened(lambda: folder.open(index), folder.names[index], compare=near_duplicates, deep=deep)
+        return inspect_opened(lambda: images.open(index), images.names[index], compare=near_duplicates, deep=deep)
 
     inspections = []
-    coming = prefetch_items(folder, range(len(folder)), lambda index: [index], ahead=AHEAD)
+    coming = prefetch_items(images, range(len(images)), lambda index: [index], ahead=AHEAD)
     for one in in_order(inspect, coming, workers=workers):
         inspections.append(one)
         if progress and len(inspections) % 100 == 0:
             progress(len(inspections))
     groups = _near(inspections) if near_duplicates else None
-    return Report(list(folder.names), inspections, limit, groups, folder.skipped)
+    return Report(list(images.names), inspections, limit, groups, getattr(images, "skipped", Skipped()))
 
 
 def _near(inspections: list[Inspection]) -> list[list[int]]:

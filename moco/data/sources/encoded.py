@@ -33,6 +33,10 @@ class EncodedImages(ABC):
     def read_bytes(self, index: int) -> bytes:
         """The file of image `index`. Raises OSError, and ValueError if it is damaged."""
 
+    def open(self, index: int) -> io.BytesIO:
+        """The file of image `index`, in memory. Raises as `read_bytes`."""
+        return io.BytesIO(self.read_bytes(index))
+
     def read(self, index: int) -> UInt8[np.ndarray, "H W 3"]:
         """Image `index` as RGB. Raises BadImage."""
         try:

@@ -72,6 +72,12 @@ def open_folder(data: Any, *, single: bool = False) -> Folder:
     return images
 
 
+def open_image_files(data: Any) -> Folder | EncodedImages:
+    """As `open_images`, for callers that need the bytes of each file. Raises DataError where there are none."""
+    images = open_images(data)
+    return images if isinstance(images, EncodedImages) else open_folder(images)
+
+
 def is_quick_to_open(data: Sequence[str]) -> bool:
     """Whether `data` are folders of few entries, or short list files, on this machine: opening them takes no time."""
     if _are_remote(data) or _are_paths_of_shards(data) or _are_containers(data):
