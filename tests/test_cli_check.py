@@ -88,6 +88,8 @@ def test_images_inside_of_other_files_are_checked_as_those_of_a_folder(pictures,
     )
     assert (one.exit_code, other.exit_code) == (3, 3), other.output
     expected, found = json.loads(one.stdout), json.loads(other.stdout)
+    for each in (expected, found):  # in a table, a name is the number of its row
+        each["odd"] = {what: len(names) for what, names in each["odd"].items()}
     assert list(found.pop("bad").values()) == list(expected.pop("bad").values())
     assert len(found.pop("same_bytes")) == len(expected.pop("same_bytes")) == 1
     assert found == expected
