@@ -51,8 +51,10 @@ class RecipeBase(Spec):
             tree = json.loads(text, object_pairs_hook=_without_duplicates)
         except RecipeError:
             raise
-        except (ValueError, RecursionError) as error:  # ValueError: also a number of more than 4,300 digits
+        except (json.JSONDecodeError, RecursionError) as error:
             raise RecipeError(f"a recipe must be JSON: {error}") from None
+        except ValueError:
+            raise RecipeError("a recipe cannot have a number of more than 4,300 digits") from None
         return cls._validate(tree)
 
     @classmethod

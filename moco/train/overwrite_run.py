@@ -141,7 +141,7 @@ def _possible_files(run: RunFolder) -> Iterator[tuple[Path, str]]:
     ):
         if folder.is_symlink():
             raise RunError(
-                f"{folder} is a link, and --overwrite does not follow links: remove it, or name another --out"
+                f"{folder} is a link, and a run removes nothing through links: remove it, or name another --out"
             )
         yield from ((folder, name) for name in names)
 
@@ -156,7 +156,7 @@ def _names_of_checkpoints(folder: Path) -> list[str]:
 def _nan_folders(run: RunFolder) -> list[Path]:
     folder = run.path / "nan"
     if folder.is_symlink():
-        raise RunError(f"{folder} is a link, and --overwrite does not follow links: remove it, or name another --out")
+        raise RunError(f"{folder} is a link, and a run removes nothing through links: remove it, or name another --out")
     return sorted(one for one in folder.iterdir() if is_nan_folder(one.name)) if folder.is_dir() else []
 
 

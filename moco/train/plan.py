@@ -15,7 +15,7 @@ from moco.planning.budget import budget_text, parse_budget
 from moco.planning.choose import MAX_EPOCHS, NEEDED
 from moco.planning.describe import STARVED, format_plan_table, megapixels
 from moco.recipes.auto import AUTO_PREFIX
-from moco.text import TEXT_WIDTH, duration
+from moco.text import TEXT_WIDTH, duration, plural
 from moco.train.checkpoint import Clock
 from moco.train.plan_budget import Alternative, BudgetPlan, plan_budget
 
@@ -162,7 +162,7 @@ def _wrapped(note: str) -> str:
 def _why(one: Alternative, found: BudgetPlan) -> str:
     """Why this alternative is recommended."""
     seen, dearer = one.seen, found.alternatives[-1] is not one
-    what = f"The {one.scale} network sees {seen:,.0f} images in {one.steps:,} steps"
+    what = f"The {one.scale} network sees {seen:,.0f} images in {plural(one.steps, 'step')}"
     if one.recipe.optim.epochs >= MAX_EPOCHS:
         return f"{what}: the longest schedule of the papers, {one.recipe.optim.epochs:g} epochs, ends before the budget"
     if one.seen < NEEDED[one.scale] and one.cost.waited > STARVED:

@@ -57,7 +57,7 @@ def plan_rows(
         ("batch", f"{recipe.optim.batch_size} images{on_ranks}, {batch_norm(recipe)}"
                   f"{', symmetric' if method.symmetric else ''}{pieces(recipe)}"),
         ("length", f"{recipe.optim.epochs:g} {'epoch' if recipe.optim.epochs == 1 else 'epochs'} x "
-                   f"{clock.steps_per_epoch:,} steps = {clock.total_steps:,} steps"),
+                   f"{plural(clock.steps_per_epoch, 'step')} = {plural(clock.total_steps, 'step')}"),
         *([("time", time)] if time else []),
         ("device", f"{device}, {plural(threads, 'thread')}{per_rank}, {recipe.compute.precision}"),
         ("out", str(out)),
@@ -153,7 +153,7 @@ def cautions(
         found.append("the learning rate is 0 throughout (optim.lr): the encoder learns nothing")
     if clock.total_steps < 1000 and not measured and not _chosen_by_auto(recipe, clock, device):
         found.append(
-            f"{clock.total_steps:,} steps are enough to see that the run works, but the encoder learns little: train "
+            f"{plural(clock.total_steps, 'step')} can show that the run works, but the encoder learns little: train "
             "longer with --epochs N"
         )
     if other := _batch_of_the_learning_rate(recipe):

@@ -193,6 +193,7 @@ def test_a_number_of_more_digits_than_python_reads_is_refused(tmp_path):
         with pytest.raises(RecipeError) as error:
             attempt()
         assert len(str(error.value)) < 1000
+        assert "set_int_max_str_digits" not in str(error.value)
 
 
 def test_settings_are_checked_by_themselves_without_the_rules_of_how_they_fit():

@@ -33,7 +33,7 @@ def test_auto_gives_no_caution_about_its_own_settings(cautioned):
 
 def test_fewer_epochs_than_auto_chooses_give_a_caution(cautioned):
     (said,) = cautioned(recipes.auto(64, side=256, accelerated=False, epochs=2))
-    assert "8 steps are enough to see that the run works" in said
+    assert "8 steps can show that the run works" in said
 
 
 def test_another_batch_size_gives_a_caution_with_the_scaled_learning_rate(cautioned):
