@@ -1,6 +1,7 @@
 """Save and load encoders: `save_encoder`, `load_encoder`, and `initialize`, which --init calls. See also `export`."""
 
 import hashlib
+import re
 from pathlib import Path
 from typing import Any
 
@@ -148,14 +149,20 @@ def _choose_spec(found: LoadedWeights, given: EncoderSpec | None, model: nn.Modu
 def _unknown_network(found: LoadedWeights) -> str:
     """Why the network of a file is not known, and what to do."""
     if "blocks.0.attn.qkv.weight" in found.backbone:
-        return (
-            "holds a ViT, but not its name: give --architecture, such as timm/vit_base_patch16_224 (architecture= in "
-            f"Python). {HEADS_OF_VIT_S}"
-        )
+        give = _how_to_name(found, "timm/vit_base_patch16_224")
+        return f"holds a ViT, but does not show which: {give}. {HEADS_OF_VIT_S}"
     return (
         f"does not show which network its {len(found.backbone)} tensors belong to{suggest_prefix(found)}. To name the "
-        "network, give --architecture, such as timm/convnext_tiny (architecture= in Python)"
+        f"network, {_how_to_name(found, 'timm/convnext_tiny')}"
     )
+
+
+def _how_to_name(found: LoadedWeights, example: str) -> str:
+    """How to say which network it is; by the name that the file itself gives, if any."""
+    said = found.facts.get("arch")
+    if isinstance(said, str) and re.fullmatch(r"[\w.]{1,80}", said):
+        return f"give --architecture; the file says {said}, which in timm is timm/{said} (architecture= in Python)"
+    return f"give --architecture, such as {example} (architecture= in Python)"
 
 
 def _check_same_network(found: LoadedWeights, spec: EncoderSpec) -> None:

@@ -11,6 +11,7 @@ from torchvision import models
 from moco.encoders import build
 from moco.recipe import EncoderSpec
 from moco.weights.encoder_folder import initialize, load_encoder
+from moco.weights.errors import WeightsError
 from moco.weights.export import export
 from moco.weights.import_file import import_weights
 from moco.weights.load import read_weights
@@ -113,3 +114,15 @@ def test_a_network_and_its_average_are_called_as_in_the_file(tmp_path: Path, key
     summary = read_weights(tmp_path / "file.pth").summary
     assert f"{average}.*" in summary
     assert f"{trained}.*" in summary
+
+
+@pytest.mark.parametrize("name", ["resnet50d", "vit_tiny_patch16_224"])
+def test_the_name_that_a_file_gives_of_its_network_is_proposed(tmp_path, name):
+    network = timm.create_model(name, num_classes=0)
+    torch.save({"arch": name, "state_dict": network.state_dict()}, tmp_path / "named.pth")
+    torch.save({"arch": "a name\nof two lines", "state_dict": network.state_dict()}, tmp_path / "odd.pth")
+    with pytest.raises(WeightsError, match=f"the file says {name}, which in timm is timm/{name}"):
+        load_encoder(tmp_path / "named.pth")
+    with pytest.raises(WeightsError, match="give --architecture, such as timm/"):
+        load_encoder(tmp_path / "odd.pth")
+    assert load_encoder(tmp_path / "named.pth", architecture=f"timm/{name}")[0].num_features == network.num_features
