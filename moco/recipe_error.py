@@ -35,9 +35,12 @@ def in_words(problem: "ErrorDetails", names: list[str]) -> str:
     if where in ("optim.lr", "method.momentum"):
         came = shorten(problem["input"])
         return f"{where} must be a number or a schedule (a kind with its fields), got {came}"
+    if problem["type"] == "value_error":  # a message of our own, which says what came
+        said = problem["msg"].removeprefix("Value error, ")
+        return said if said.startswith(where) else f"{where}: {said}"
     if where:
         return f"{where}: {problem['msg'].lower()}, got {shorten(problem['input'])}"
-    return problem["msg"].removeprefix("Value error, ")
+    return problem["msg"]
 
 
 def shorten(value: Any) -> str:

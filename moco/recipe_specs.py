@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainSerializer, model_validator
 
+from moco.recipe_error import shorten
 from moco.schedule import Constant, Schedule
 
 Probability = Annotated[float, Field(ge=0, le=1)]
@@ -31,9 +32,9 @@ BandRange = Annotated[tuple[float, float], AfterValidator(_check_band_range)]
 def _check_rule(rule: str) -> str:
     try:
         re.compile(rule)
-    except re.error as error:
+    except (re.error, OverflowError, RecursionError) as error:
         raise ValueError(
-            f"data.groups must be 'image', 'folder' or a regular expression, got {rule!r}: {error}"
+            f"data.groups must be 'image', 'folder' or a regular expression, got {shorten(rule)}: {error}"
         ) from None
     return rule
 

@@ -1,5 +1,7 @@
 """Recipes are frozen, checked, derived by `but`, and survive JSON."""
 
+import re
+
 import pytest
 from pydantic import ValidationError
 
@@ -60,6 +62,20 @@ def test_a_wrong_setting_says_what_was_expected(setting, said):
     with pytest.raises(RecipeError) as error:
         recipes.named("demo").but(None, recipes.parse_settings([setting]))
     assert said in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("data.small_area=[5, 2]", r"data\.small_area must be \(low, high\) with 0 < low <= high, got \(5\.0, 2\.0\)"),
+        ("data.views.0.crop_area=[5, 2]", r"data\.views\.0: crop_area must be .* high, got \(5\.0, 2\.0\)"),
+        ("data.groups=(A", r"data\.groups must be 'image', 'folder' or a regular expression, got '\(A': [^:]*"),
+    ],
+)
+def test_a_message_of_our_own_names_setting_and_value_once(setting, message):
+    with pytest.raises(RecipeError) as error:
+        recipes.named("demo").but(None, recipes.parse_settings([setting]))
+    assert re.fullmatch(message, str(error.value))
 
 
 def test_settings_take_numbers_schedules_and_named_views():

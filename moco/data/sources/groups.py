@@ -31,9 +31,15 @@ def number_groups(names: Sequence[str], rule: str) -> Int64[np.ndarray, " n"]:
 
 
 def group_images(names: Sequence[str], rule: str) -> Int64[np.ndarray, " n"]:
-    """As `number_groups`. Raises DataError if the rule puts no two images together."""
+    """As `number_groups`. Raises DataError if the rule puts no two images together, or all of them."""
     groups = number_groups(names, rule)
-    if rule != IMAGE and len(np.unique(groups)) == len(groups):
+    count = len(np.unique(groups))
+    if rule != IMAGE and count == 1 < len(groups):
+        raise DataError(
+            f"data.groups={rule!r} puts all {len(groups):,} images together, so no key would be a negative: expected a "
+            f"rule with several groups; the first image is {escape(names[0])}"
+        )
+    if rule != IMAGE and count == len(groups):
         example = "" if not len(groups) else f", as in {escape(names[0])}"
         raise DataError(
             f"data.groups={rule!r} puts no two of {len(groups):,} images together: expected 'image', 'folder', or a "

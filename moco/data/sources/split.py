@@ -138,8 +138,12 @@ def _held_out(images: Images, rule: str | None) -> Split:
     is_test = draw_fifth(labels, groups)
     test = np.flatnonzero(is_test)
     if not len(test):
-        what = f"{len(images)} images" if groups is None else f"the groups of images by {escape(str(rule))}"
-        raise DataError(f"{what} are too few to hold out one in {TEST_ONE_IN} of a class for the test: add images")
+        if groups is None:
+            what, todo = f"{len(images)} images", "add images"
+        else:
+            what = f"the groups of images by data.groups={rule!r}"
+            todo = "give training and test images in folders of their own, such as train/ and test/"
+        raise DataError(f"{what} are too few to hold out one in {TEST_ONE_IN} of a class for the test: {todo}")
     whose = "the images" if images.labels is None else "each class"
     whose = whose if groups is None else f"the groups by {escape(str(rule))} of {whose}"
     how = (

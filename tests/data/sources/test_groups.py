@@ -36,9 +36,23 @@ def test_a_rule_that_puts_nothing_together_is_refused(rule):
         group_images(NAMES, rule)
 
 
-def test_a_rule_that_is_no_expression_is_refused():
-    with pytest.raises(RecipeError, match=r"data.groups must be 'image', 'folder' or a regular expression, got '\(a'"):
-        named("demo").but(None, {"data.groups": "(a"})
+@pytest.mark.parametrize("rule", ["", "^", "png"])
+def test_a_rule_that_puts_all_together_is_refused_since_no_key_would_be_a_negative(rule):
+    with pytest.raises(DataError, match="puts all 5 images together, so no key would be a negative"):
+        group_images(NAMES, rule)
+
+
+def test_a_single_image_is_a_group():
+    assert group_images(["a.png"], "image").tolist() == [0]
+    with pytest.raises(DataError, match="puts no two of 1 images together"):
+        group_images(["a.png"], "folder")
+
+
+@pytest.mark.parametrize("rule", ["(a", "a{99999999999999}", "(" * 2000 + ")" * 2000], ids=["open", "count", "deep"])
+def test_a_rule_that_is_no_expression_is_refused(rule):
+    with pytest.raises(RecipeError, match=r"data.groups must be 'image', 'folder' or a regular expr") as raised:
+        named("demo").but(None, {"data.groups": rule})
+    assert len(str(raised.value)) < 400
 
 
 def test_the_description_counts_groups_and_images():
@@ -66,5 +80,5 @@ def test_a_held_out_fifth_parts_no_group(tmp_path):
 
 def test_groups_that_are_whole_classes_are_too_few_to_hold_any_out(tmp_path):
     make_pictures(tmp_path, 40, classes=2)
-    with pytest.raises(DataError, match="the groups of images by folder are too few to hold out one in 5 of a class"):
+    with pytest.raises(DataError, match=r"by data.groups='folder' are too few .* the test: give training"):
         split_sources(tmp_path, groups="folder")
