@@ -96,6 +96,8 @@ def faults_of(path: Path, package: Path) -> list[str]:
         faults.append("imports torch")
     if part in QUICK_TO_START and {name.split(".")[0] for name in eager} & BRING_TORCH:
         faults.append("imports torch at its top level")
+    if part == "method" and any(name.startswith("recipe") for name in parts_used(names)):
+        faults.append("knows recipes")
     attributes = {ast.unparse(node) for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
     named = {name for name in {*names, *attributes} if f"{name}.".startswith("torch.distributed.")}
     if part != "distributed" and named:
@@ -144,6 +146,7 @@ def test_the_package_keeps_its_layers():
     ("file", "source", "fault"),
     [
         ("method/a.py", "from moco.data.sources.folder import Folder", "imports moco.data, which is not below it"),
+        ("method/a.py", "from moco.recipe_error import RecipeError", "knows recipes"),
         ("schedule.py", "import moco.rng", "imports moco.rng, which is not below it"),
         ("data/a.py", "def f():\n    from moco.train import loop", "imports moco.train, which is not below it"),
         ("encoders/a.py", "from ..evaluate import knn", "imports moco.evaluate, which is not below it"),

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from moco.recipe import RecipeError
+from moco.recipe import DataSpec, RecipeError
 from moco.text import first_few, plural
 
 CLASSIFIERS = {"fc", "classifier", "head", "heads", "last_linear"}  # in torchvision, timm and Cadene's models
@@ -110,6 +110,23 @@ def unwrap_parts(network: nn.Module) -> list[str]:
 def pool_features(y: Tensor) -> Float[Tensor, "N D"]:
     """Features unchanged; a map N x D x h x w or tokens N x T x D averaged over the positions."""
     return y.flatten(2).mean(dim=2) if y.ndim == 4 else y.mean(dim=1) if y.ndim == 3 else y
+
+
+def check_small_crops(network: nn.Module, num_features: int, data: DataSpec) -> None:
+    """Raise RecipeError if a network for images of `data.size` pixels gives no such features of `data.small_size`."""
+    weight = next(network.parameters(), torch.empty(0))
+    crops = torch.zeros(2, data.channels, data.small_size, data.small_size, device=weight.device, dtype=weight.dtype)
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        try:
+            found = pool_features(copy.deepcopy(network).train()(crops)).shape[1]
+            if found != num_features:
+                raise ValueError(f"it gives {found} features of them, not {num_features}")
+        except Exception as error:
+            raise RecipeError(
+                f"the network takes images of {data.size} x {data.size} pixels, but no small crops of "
+                f"{data.small_size} x {data.small_size} ({_reason(error)}): set data.small_size={data.size}, or take "
+                "another network"
+            ) from None
 
 
 def size_error(what: str, size: int, own_size: int | None, error: Exception, todo: str = "") -> RecipeError:

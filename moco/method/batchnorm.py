@@ -15,12 +15,11 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm  # pyright: ignore[reportPrivateUsage]
 
 from moco.distributed import gather, world_size
-from moco.recipe_error import RecipeError
 
 Module = TypeVar("Module", bound=nn.Module)
 BatchNorm = TypeVar("BatchNorm", bound=_BatchNorm)
 PLAIN = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
-TIMM = "BatchNormAct2d"  # timm's subclass: BatchNorm, then dropout and an activation
+TIMM = "BatchNormAct2d"  # timm's subclass, by name: importing timm takes a second
 
 
 @contextmanager
@@ -216,22 +215,27 @@ def synchronized(module: Module) -> Module:
     see the whole mini-batch already.
 
     Raises:
-        RecipeError: with several ranks, a layer is another subclass, whose own behaviour would be lost.
+        ValueError: see `check_synchronizable`.
     """
+    check_synchronizable(module)
     for name, layer in list(module.named_modules()):
-        if not isinstance(layer, _BatchNorm) or type(layer) in PLAIN or isinstance(layer, SyncBatchNorm):
-            continue
-        if type(layer).__name__ == TIMM:  # by name: importing timm takes a second
+        if isinstance(layer, _BatchNorm) and type(layer).__name__ == TIMM:
             new = _with_tensors_of(layer, SyncBatchNormAct)
             new.drop, new.act = layer.get_submodule("drop"), layer.get_submodule("act")
             module.set_submodule(name, new)
-        elif world_size() > 1:
-            raise RecipeError(
-                f"{name} is a {type(layer).__name__}, and the statistics of several ranks can be taken together for "
-                "nn.BatchNorm1d, 2d and 3d only: train with one rank, or set method.bn=split"
-            )
     _replace(module, SyncBatchNorm)
     return module
+
+
+def check_synchronizable(module: nn.Module) -> None:
+    """Raise ValueError if, with several ranks, a layer is a subclass of BatchNorm whose own behaviour would be lost."""
+    for name, layer in module.named_modules() if world_size() > 1 else []:
+        known = type(layer) in PLAIN or isinstance(layer, SyncBatchNorm) or type(layer).__name__ == TIMM
+        if isinstance(layer, _BatchNorm) and not known:
+            raise ValueError(
+                f"{name} is a {type(layer).__name__}, and only nn.BatchNorm1d, 2d and 3d can take the statistics of "
+                "several ranks together"
+            )
 
 
 def _replace(module: nn.Module, kind: type[BatchNorm]) -> list[BatchNorm]:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from moco.distributed import world_size
 from moco.encoders import Encoder, build
+from moco.encoders.check_network import check_small_crops
 from moco.encoders.heads import predictor
 from moco.method import (
     NCE,
@@ -29,7 +30,8 @@ from moco.method import (
     grouped,
     synchronized,
 )
-from moco.recipe import Recipe
+from moco.method.batchnorm import check_synchronizable
+from moco.recipe import Recipe, RecipeError
 from moco.rng import fold
 from moco.train.loop import Batches
 from moco.train.one_pass import in_one_pass
@@ -89,10 +91,15 @@ def contrast_for(
 def build_f_q(
     recipe: Recipe, *, model: Any, init: str | Path | LoadedWeights | None, say: Callable[[str], None]
 ) -> tuple[Encoder, LoadedWeights | None]:
-    """Build f_q with the weights `init`, if any. Returns it and these weights, for the channels of the images."""
+    """Build f_q with the weights `init`, if any. Returns it and these weights, for the channels of the images.
+
+    Raises:
+        RecipeError: a network or weights that the recipe cannot be trained with.
+    """
     encoder = build(recipe.encoder, size=recipe.data.size, model=model if isinstance(model, nn.Module) else None)
     for caution in encoder.cautions:
         say(f"caution: {caution}")
+    _check_encoder(encoder, recipe)
     found = init if init is None or isinstance(init, LoadedWeights) else read_init(init, recipe)
     if found is not None:
         found, note = adapt_channels(found, encoder.backbone, channels=recipe.data.channels)
@@ -100,6 +107,17 @@ def build_f_q(
             say(note)
         say(initialize(encoder, found))
     return encoder, found
+
+
+def _check_encoder(encoder: Encoder, recipe: Recipe) -> None:
+    """Raise RecipeError if the network takes no small crops, or its BatchNorm cannot be synchronized."""
+    if recipe.data.small_crops and recipe.data.small_size != recipe.data.size:
+        check_small_crops(encoder.backbone, encoder.num_features, recipe.data)
+    if recipe.method.bn == "sync":
+        try:
+            check_synchronizable(encoder)
+        except ValueError as error:
+            raise RecipeError(f"{error}: train with one rank, or set method.bn=split") from None
 
 
 def is_dealt(recipe: Recipe) -> bool:

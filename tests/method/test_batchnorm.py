@@ -8,7 +8,6 @@ from timm.layers.norm_act import BatchNormAct2d
 from torch import nn
 
 from moco.method.batchnorm import SyncBatchNorm, frozen_statistics, in_groups, synchronized
-from moco.recipe_error import RecipeError
 
 
 @pytest.mark.parametrize("groups", [1, 2, 4, 8])
@@ -111,5 +110,5 @@ def test_a_layer_that_does_more_than_batch_norm_is_not_synchronized_silently(mon
     module = nn.Sequential(WithReLU(3))
     assert type(synchronized(module)[0]) is WithReLU
     monkeypatch.setattr("moco.method.batchnorm.world_size", lambda: 2)
-    with pytest.raises(RecipeError, match="0 is a WithReLU"):
+    with pytest.raises(ValueError, match="0 is a WithReLU, and only nn"):
         synchronized(module)

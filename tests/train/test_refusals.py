@@ -94,14 +94,33 @@ def test_a_module_with_all_parameters_frozen_is_refused(pictures, tiny, tmp_path
         pretrain(pictures, tmp_path / "run", recipe=tiny, model=frozen)
 
 
-@pytest.mark.parametrize("kind", ["weights of another network", "images without labels", "model"])
+KINDS = ["weights of another network", "images without labels", "model", "small crops", "BatchNorm of several ranks"]
+
+
+class BatchNormReLU(nn.BatchNorm2d):
+    def forward(self, input):
+        return super().forward(input).relu()
+
+
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("dry_run", [True, False])
-def test_a_dry_run_refuses_what_the_run_refuses(pictures, tiny, tmp_path, kind, dry_run):
+def test_a_dry_run_refuses_what_the_run_refuses(pictures, tiny, tmp_path, kind, dry_run, monkeypatch):
+    monkeypatch.setattr("moco.method.batchnorm.world_size", lambda: 2 if "ranks" in kind else 1)
+    flat = nn.Sequential(nn.Flatten(), nn.Linear(3 * 16 * 16, 8))
+    own = nn.Sequential(nn.Conv2d(3, 8, 3), BatchNormReLU(8))
     torch.save(resnet18(num_classes=1).state_dict(), tmp_path / "w.pth")
     given, said = {
         "weights of another network": ({"init": tmp_path / "w.pth"}, "holds other weights than those of resnet10"),
         "images without labels": ({"eval_data": pictures}, "have no labels"),
         "model": ({"model": nn.Conv2d(1, 8, 3)}, "channel"),
+        "small crops": (
+            {"model": flat, "settings": {"data.small_crops": 1, "data.small_size": 8}},
+            "takes images of 16 x 16 pixels, but no small crops of 8 x 8 .*: set data.small_size=16",
+        ),
+        "BatchNorm of several ranks": (
+            {"model": own, "settings": {"method.bn": "sync", "method.bn_groups": 1}},
+            "1 is a BatchNormReLU, .*: train with one rank, or set method.bn=split",
+        ),
     }[kind]
     with pytest.raises((RecipeError, DataError), match=said):
         pretrain(pictures, tmp_path / "run", recipe=tiny, device="cpu", dry_run=dry_run, **given)
