@@ -166,7 +166,7 @@ class Contrast(nn.Module):
         order = [b for _, b in self.directions]
         keys = {b: self.encode_keys(views[b], rng) for b in (sorted(order) if self.dictionary.whole else order)}
         further = [self.encode_keys(x, rng) for x in views[2 : 1 + self.key_views]]
-        return {b: unit(torch.stack([k, *further]).mean(dim=0)) if further else k for b, k in keys.items()}
+        return {b: mean_key([k, *further]) for b, k in keys.items()}
 
     def encode_queries(self, x: Float[Tensor, "P c H W"], groups: range) -> Float[Tensor, "P C"]:
         """predictor(f_q(x)), normalized. `x` holds the BN groups `groups`."""
@@ -196,6 +196,11 @@ class Contrast(nn.Module):
 def _crops_of(q: Float[Tensor, "rows C"], part: Part) -> Iterable[Float[Tensor, "P C"]]:
     """The queries of each small crop, in the order of the images."""
     return q.unflatten(0, (len(part.groups), part.crops, -1)).transpose(0, 1).flatten(1, 2)
+
+
+def mean_key(keys: Sequence[Float[Tensor, "N C"]]) -> Float[Tensor, "N C"]:
+    """The mean of the keys of an image's views, scaled to unit length; of one view, its key."""
+    return unit(torch.stack(tuple(keys)).mean(dim=0)) if len(keys) > 1 else keys[0]
 
 
 def unit(x: Float[Tensor, "N C"]) -> Float[Tensor, "N C"]:

@@ -141,12 +141,17 @@ def pretrain(
         )  # fmt: skip
         if chosen.dry_run:
             check_start(job, model=model, init=init)
-        rows = plan_rows(job.recipe, job.images, job.clock, place, job.run.path, init=init, time=job.time)
-        ended = job.run.finished and not chosen.overwrite  # nothing is trained, so cautions do not apply
-        reporter.box("plan", [row for row in rows if not (ended and row[0] == "caution")])
+        reporter.box("plan", rows_of_plan(job, init))
         if not chosen.dry_run:
             carry_out(job, reporter, dog, model=model, init=init)
     return Run(job.run.path, job.recipe, model)
+
+
+def rows_of_plan(job: PretrainJob, init: str | Path | None) -> list[tuple[str, str]]:
+    """The plan of a run. After a finished run nothing is trained, so cautions do not apply."""
+    rows = plan_rows(job.recipe, job.images, job.clock, job.place, job.run.path, init=init, time=job.time)
+    ended = job.run.finished and not job.options.overwrite
+    return [row for row in rows if not (ended and row[0] == "caution")]
 
 
 def carry_out(

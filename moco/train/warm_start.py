@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from moco.method import Contrast, MomentumEncoder, Queue
+from moco.method.contrast import mean_key
 from moco.recipe import Recipe
 from moco.train.loop import Batches, seed_step
 from moco.weights.loaded_weights import LoadedWeights
@@ -74,7 +75,7 @@ def refill(
     for step, (views, ids) in zip(steps, batches_of(steps), strict=True):
         rng = seed_step(recipe.seed, step)
         with precision():
-            keys = contrast.encode_keys(views[1], rng)
+            keys = mean_key([contrast.encode_keys(x, rng) for x in views[1 : 1 + contrast.key_views]])
         queue.update(keys, ids, BEFORE)
     return [f"The queue was filled by f_k with the keys of {size:,} images before the first step"]
 

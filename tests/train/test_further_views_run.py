@@ -11,7 +11,10 @@ from moco.recipe import RecipeError
 from moco.recipes import named
 from moco.recipes.sources_of_numbers import idle_settings
 from moco.train import after_step
+from moco.train.build import contrast_for
+from moco.train.loop import seed_step
 from moco.train.summary import more_views
+from moco.train.warm_start import refill
 
 SMALL = {"data.size": 16, "data.eval_resize": 16, "method.size": 16, "optim.batch_size": 16, "method.bn_groups": 2}
 MORE = {"data.small_crops": 2, "data.small_size": 8, "data.key_views": 2, "data.groups": r"(\d+)\d\.png"}
@@ -58,6 +61,17 @@ def test_a_resumed_run_has_the_bits_of_an_uninterrupted_one(folder, whole, tmp_p
 def test_each_setting_changes_the_run(folder, whole, tmp_path, setting):
     without = weights(run(folder, tmp_path / "out", more={k: v for k, v in MORE.items() if k != setting}))
     assert any(not torch.equal(tensor, without[name]) for name, tensor in weights(whole).items())
+
+
+def test_a_queue_that_is_filled_before_the_first_step_has_the_keys_of_training():
+    recipe = named("demo").but(None, SMALL | {"data.key_views": 3, "method.size": 16})
+    contrast = contrast_for(recipe, torch.device("cpu"), num_images=48, model=None, init=None, say=str)
+    torch.manual_seed(0)
+    views, ids = [torch.randn(16, 3, 16, 16) for _ in range(4)], torch.arange(16)
+    expected = contrast.momentum_keys(views, seed_step(recipe.seed, 4))[1]
+    refill(contrast, lambda _: [(views, ids)], recipe, steps_per_epoch=5)
+    torch.testing.assert_close(contrast.dictionary.keys, expected)
+    assert contrast.dictionary.ids.equal(ids)
 
 
 def test_the_log_names_groups_and_views(whole):
