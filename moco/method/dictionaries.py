@@ -24,8 +24,11 @@ class Owners(nn.Module):
         self.register_buffer("groups", groups, persistent=False)
 
     def forward(self, ids: Int[Tensor, "*shape"]) -> Int[Tensor, "*shape"]:
-        """The owners of the images `ids`; -1 (a random key) has none."""
-        return ids if self.groups is None else torch.where(ids < 0, ids, self.groups[ids.clamp(min=0)])
+        """The owners of the images `ids`; -1: none (a random key, or one of an image that a resumed run lacks)."""
+        if self.groups is None:
+            return ids
+        known = (ids >= 0) & (ids < len(self.groups))
+        return torch.where(known, self.groups[ids.clamp(0, len(self.groups) - 1)], -1)
 
 
 class Dictionary(nn.Module):

@@ -1,5 +1,7 @@
 """Runs with small crops, keys of several views and groups of images: resume, plan and refusals."""
 
+import shutil
+
 import pytest
 import torch
 from sample_pictures import make_pictures
@@ -39,22 +41,38 @@ def whole(folder, tmp_path_factory):
     return run(folder, tmp_path_factory.mktemp("runs") / "whole", save_every=1)
 
 
-def test_a_resumed_run_has_the_bits_of_an_uninterrupted_one(folder, whole, tmp_path, monkeypatch):
+def stop_after(step, monkeypatch):
     made = after_step.AfterStep.__call__
 
     def stop(self, state, *args, **kwargs):
         result = made(self, state, *args, **kwargs)
-        if state.clock.step == 3:
+        if state.clock.step == step:
             raise KeyboardInterrupt
         return result
 
     monkeypatch.setattr(after_step.AfterStep, "__call__", stop)
+
+
+def test_a_resumed_run_has_the_bits_of_an_uninterrupted_one(folder, whole, tmp_path, monkeypatch):
+    stop_after(3, monkeypatch)
     with pytest.raises(KeyboardInterrupt):
         run(folder, tmp_path / "stopped", save_every=1)
     monkeypatch.undo()
     resumed = weights(run(folder, tmp_path / "stopped", save_every=1))
     for name, tensor in weights(whole).items():
         assert torch.equal(tensor, resumed[name]), name
+
+
+def test_a_run_with_groups_resumes_with_fewer_images(folder, tmp_path, monkeypatch):
+    shutil.copytree(folder, tmp_path / "images")
+    with monkeypatch.context() as patch:
+        stop_after(2, patch)
+        with pytest.raises(KeyboardInterrupt):
+            run(tmp_path / "images", tmp_path / "out", save_every=1)
+    for file in sorted((tmp_path / "images").iterdir())[:12]:
+        file.unlink()
+    resumed = run(tmp_path / "images", tmp_path / "out", accept_data_change=True)
+    assert resumed.metrics()[-1]["step"] == 4
 
 
 @pytest.mark.parametrize("setting", MORE)
