@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
+NO_SCHEDULE = ("model_attributes_type", "union_tag_invalid", "union_tag_not_found")  # pydantic's, where one is expected
 LONGEST_SHOWN = 200  # [characters] of a value in a message
 
 
@@ -32,7 +33,7 @@ def in_words(problem: "ErrorDetails", names: list[str]) -> str:
     where = ".".join(str(step) for step in problem["loc"] if step not in kinds)
     if problem["type"] == "extra_forbidden":
         return unknown("setting", where, names)
-    if where in ("optim.lr", "method.momentum"):
+    if problem["type"] in NO_SCHEDULE:
         came = shorten(problem["input"])
         return f"{where} must be a number or a schedule (a kind with its fields), got {came}"
     if problem["type"] == "value_error":  # a message of our own, which says what came

@@ -94,6 +94,7 @@ REFUSALS: list[tuple[list[str], int, str]] = [
     ([*TRANSFER, "--out", "x", "--arch", "fpn"], 2, "unknown architecture"),
     ([*TRANSFER, "--out", "x", "--format", "voc"], 3, "there is no format voc"),
     ([*TRANSFER, "--out", "x", "--set", "optim.lrr=1"], 2, "did you mean optim.lr"),
+    ([*TRANSFER, "--out", "x", "--set", "optim.lr=-1"], 2, "optim.lr: input should be greater than 0, got -1"),
     ([*TRANSFER, "--out", "x", "--batch-size", "-1"], 2, "greater than or equal to 1"),
     (["transfer", "detect", *TRANSFER[2:], "--out", "x", "--arch", "fcn"], 2, "arch"),
     (["transfer", "segment", *TRANSFER[2:], "--out", "x", "--schedule", "24k"], 2, "unknown schedule"),

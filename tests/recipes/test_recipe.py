@@ -52,6 +52,8 @@ def test_but_changes_only_the_given_settings():
         ("method.size=100", "must hold the 128 keys of one step"),
         ("optim.epochs", "expects FIELD=VALUE"),
         ("optim.lr=fast", "optim.lr must be a number or a schedule"),
+        ('method.momentum={"kind": "no"}', "method.momentum must be a number or a schedule"),
+        ('optim.lr={"start": 1}', "optim.lr must be a number or a schedule"),
         ("optim.lr.start=-1", "optim.lr.start must be 0 or more"),
         ('optim.lr={"kind": "decay", "value": 0.1, "every": 0}', "optim.lr.every: input should be greater than 0"),
         ("method.momentum=1.5", "method.momentum.value must be in [0, 1]"),
