@@ -48,7 +48,7 @@ DILATED: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class Call:
-    """A call of a library's constructor. `str` gives the code, and `whole` and `bare` run it."""
+    """A call of a library's constructor. `str` gives the code, and `build` and `build_headless` run it."""
 
     library: str
     name: str
