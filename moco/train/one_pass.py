@@ -31,7 +31,9 @@ def fits(recipe: Recipe, encoder: nn.Module, memory: int) -> bool:
     each = activation_bytes(encoder, recipe.data.size, recipe.data.channels) * (
         1 if recipe.compute.precision == "fp32" else HALVES
     )
-    return each * recipe.optim.batch_size / world_size() <= SHARE * memory
+    data = recipe.data
+    crops = data.small_crops * data.small_size**2 / data.size**2  # the small crops of an image, encoded together
+    return max(1, crops) * each * recipe.optim.batch_size / world_size() <= SHARE * memory
 
 
 def activation_bytes(encoder: nn.Module, size: int, channels: int = 3) -> float:

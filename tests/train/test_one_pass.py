@@ -49,6 +49,13 @@ def test_256_images_fit_large_cards_only(precision, memory, expected):
     assert fits(recipe, build(recipe.encoder, size=224), memory) == expected
 
 
+@pytest.mark.parametrize(("crops", "size", "expected"), [(4, 112, True), (4, 224, False), (16, 96, False)])
+def test_small_crops_count_where_they_take_more_than_the_query(crops, size, expected):
+    """Four of half the side have the pixels of one query; sixteen of 96 pixels have 2.9 times as many."""
+    recipe = V2.but(None, {"data.small_crops": crops, "data.small_size": size})
+    assert fits(recipe, build(recipe.encoder, size=224), 60 * GB) == expected
+
+
 @pytest.mark.parametrize(("device", "asked", "memory", "expected"), [
     ("cpu", None, 0, False), ("cpu", True, 0, True), ("cpu", False, 0, False), ("cuda", None, 80 * GB, True),
     ("cuda", None, 8 * GB, False), ("cuda", False, 80 * GB, False), ("cuda", True, 8 * GB, True),
