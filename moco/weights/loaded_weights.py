@@ -17,7 +17,9 @@ __all__ = ["Config", "LoadedWeights", "Weights", "WeightsError"]
 Weights = str | Path
 
 
-OF_TRAINING = {"views", "shrink", "decode", "order"}  # settings of the images that an encoder does not need
+OF_TRAINING = {  # settings of the images that an encoder does not need
+    "views", "shrink", "decode", "order", "key_views", "small_crops", "small_area", "small_size",
+}  # fmt: skip
 
 
 class Config(Spec):

@@ -55,7 +55,7 @@ def test_config_json_says_what_is_needed_and_no_views(folder: Path) -> None:
     config = json.loads((folder / "config.json").read_text())
     assert config["format"] == 1
     assert config["encoder"]["stem"] == "3x3/2"
-    assert set(config["data"]) == {"size", "eval_resize", "mean", "std", "bands"}
+    assert set(config["data"]) == {"size", "eval_resize", "mean", "std", "bands", "groups"}
     assert Config.model_validate(config).num_features == 32
 
 
