@@ -13,14 +13,14 @@ Places = str | Path | Sequence[str | Path]
 
 def choose_data(scale: str, data: Places | None, eval_data: str | Path | None) -> tuple[Places, str | Path]:
     """Images to train on, and labelled ones. Raises RecipeError."""
-    check_data(scale, data, eval_data)
+    check_data_of_scale(scale, data, eval_data)
     if data is None or eval_data is None:
         folder = demo_data()
         return folder / "train", folder
     return data, eval_data
 
 
-def check_data(scale: str, data: Places | None, eval_data: str | Path | None) -> None:
+def check_data_of_scale(scale: str, data: Places | None, eval_data: str | Path | None) -> None:
     """Raise RecipeError if the scale demo is given images, or another scale lacks some."""
     if scale == "demo" and (data is not None or eval_data is not None):
         raise RecipeError("the scale demo has its own images: leave --data and --eval-data out, or give --scale cifar")

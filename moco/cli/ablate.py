@@ -55,7 +55,7 @@ def ablate(
 
     It does not repeat runs that are finished. After an interruption, the same command resumes.
     """
-    from moco.ablate.arguments import check_data, check_results_replaceable
+    from moco.ablate.arguments import check_data_of_scale, check_results_replaceable
     from moco.ablate.families import family
 
     with errors() as console:
@@ -68,7 +68,7 @@ def ablate(
 
             print(list_costs(name, scale=scale, seeds=len(chosen)))
             return
-        check_data(scale, data, eval_data)
+        check_data_of_scale(scale, data, eval_data)
         check_results_replaceable(out / scale, name)
         from moco.ablate import table
         from moco.ablate.plot import plot
