@@ -46,7 +46,10 @@ def checked(function: Callable[..., Any], typechecker: Callable[..., Any]) -> Ca
     annotations = function.__annotations__
     function.__annotations__ = resolved(function)
     with_shapes = any(map(has_arrays, function.__annotations__.values()))
-    if with_shapes and (inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function)):
+    generates = inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function)
+    if generates and function.__annotations__.get("return") is Any:
+        del function.__annotations__["return"]  # old versions of beartype accept no `Any` of a generator
+    if with_shapes and generates:
         with_checks = jaxtyped(function, typechecker=typechecker)
     else:
         with_checks = typechecker(function)

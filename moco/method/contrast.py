@@ -1,6 +1,6 @@
 """Algorithm 1 without the optimizer: encode queries and keys, look the queries up in a dictionary, compute the loss."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -193,9 +193,9 @@ class Contrast(nn.Module):
             self.key_encoder.follow(self.encoder, m)
 
 
-def _crops_of(q: Float[Tensor, "rows C"], part: Part) -> Iterable[Float[Tensor, "P C"]]:
+def _crops_of(q: Float[Tensor, "rows C"], part: Part) -> tuple[Float[Tensor, "P C"], ...]:
     """The queries of each small crop, in the order of the images."""
-    return q.unflatten(0, (len(part.groups), part.crops, -1)).transpose(0, 1).flatten(1, 2)
+    return q.unflatten(0, (len(part.groups), part.crops, -1)).transpose(0, 1).flatten(1, 2).unbind()
 
 
 def mean_key(keys: Sequence[Float[Tensor, "N C"]]) -> Float[Tensor, "N C"]:
