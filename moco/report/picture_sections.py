@@ -77,7 +77,7 @@ def _views(sample: ImageSample, views: Views, tiles: Tiles) -> Section:
         "Images, and two views of each as the network sees them in training. If you cannot tell that two views are of "
         "one image, the augmentation may be too strong; if they look alike, too weak. After training, "
         f"{found:,} of {plural(len(views.places), 'query view')} ({share}) are more similar to their own key view than "
-        f"to the key views of the other images, by the features of the encoder; chance is 1."
+        f"to the key views of the other images, by the features of the encoder; by chance it would be 1."
     )
     return {"kind": "views", "id": "views", "title": "Views", "text": text, "groups": groups}
 

@@ -72,7 +72,7 @@ def train(
                 scaler.scale(answer.loss).backward()
             answers.append(answer)
         loss = torch.stack([answer.loss.detach() for answer in answers]).sum()
-        keys, owners = torch.cat([answer.k for answer in answers]), torch.cat([answer.ids for answer in answers])
+        keys, key_ids = torch.cat([answer.k for answer in answers]), torch.cat([answer.ids for answer in answers])
 
         finite = guard.check_step(loss, keys, ids)
         clock.step += 1  # m and enqueue below belong to the next step's keys
@@ -82,6 +82,6 @@ def train(
             scaler.step(optimizer)  # SGD update: query network
             scaler.update()
             contrast.follow(m(clock.epoch, clock.epochs))  # momentum update: key network, Eqn. (2)
-            contrast.dictionary.update(keys, owners, clock.step)  # enqueue, dequeue
+            contrast.dictionary.update(keys, key_ids, clock.step)  # enqueue, dequeue
             guard.undo_if_not_finite()
         after_step(state, {"loss": loss, "pretext_top1": torch.stack([answer.top1 for answer in answers]).mean()})

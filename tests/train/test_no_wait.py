@@ -47,8 +47,8 @@ def two_steps(recipe: Recipe, device: str, backward: Callable[[nn.Module, Tensor
                 backward(contrast, answers[-1].loss)
             optimizer.step()
             contrast.follow(0.99)
-            keys, owners = torch.cat([answer.k for answer in answers]), torch.cat([answer.ids for answer in answers])
-            contrast.dictionary.update(keys, owners, count)
+            keys, key_ids = torch.cat([answer.k for answer in answers]), torch.cat([answer.ids for answer in answers])
+            contrast.dictionary.update(keys, key_ids, count)
             assert keys.device.type == device
 
 
